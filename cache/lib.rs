@@ -1,1 +1,22 @@
-//! Under construction.
+//! What the library inside the program and the engine share: the region (catalog, parts, demand), the
+//! memory that holds the objects' bytes, waiting, and the words they exchange when a client attaches.
+//!
+//! Called by `src/preload` (from hooks, so the client side allocates nothing, locks nothing and never
+//! panics) and by `src/ossc` (the engine side). It knows nothing of HTTP, signatures or configuration.
+
+#![deny(unsafe_code)]
+
+pub mod budget;
+pub mod cpath;
+#[allow(unsafe_code)]
+pub mod pages;
+pub mod part;
+pub mod plan;
+#[allow(unsafe_code)]
+pub mod region;
+pub mod rundir;
+#[allow(unsafe_code)]
+pub mod sys;
+pub mod wait;
+#[allow(unsafe_code)]
+pub mod wire;

@@ -1,0 +1,97 @@
+//! A path in a fixed buffer, built piece by piece without allocation, ending in NUL for the kernel.
+//!
+//! Called wherever the library has to make a path inside a hook, and by the engine for the same names.
+//! What does not fit makes the whole path unusable (`as_cstr` gives `None`): it is never cut short.
+
+use core::ffi::CStr;
+
+/// Room for the longest path the kernel takes, NUL included.
+pub const CAPACITY: usize = 4096;
+
+/// A path under construction.
+#[derive(Clone)]
+pub struct CPath {
+    bytes: [u8; CAPACITY],
+    len: usize,
+    broken: bool,
+}
+
+impl Default for CPath {
+    fn default() -> Self {
+        CPath {
+            bytes: [0; CAPACITY],
+            len: 0,
+            broken: false,
+        }
+    }
+}
+
+impl CPath {
+    /// A path that begins with `bytes`.
+    pub fn from(bytes: &[u8]) -> CPath {
+        CPath::default().with(bytes)
+    }
+
+    /// The same path with `bytes` after it. A NUL in them makes it unusable.
+    pub fn with(mut self, bytes: &[u8]) -> CPath {
+        match self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            Some(room) if self.len + bytes.len() < CAPACITY && !bytes.contains(&0) => {
+                room.copy_from_slice(bytes);
+                self.len += bytes.len();
+            }
+            _ => self.broken = true,
+        }
+        self
+    }
+
+    /// The same path with a decimal number after it.
+    pub fn with_number(self, mut number: u64) -> CPath {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return self.with(&digits[at..]);
+            }
+        }
+    }
+
+    /// The path without its NUL.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The path for the kernel; `None` when a piece did not fit or held a NUL.
+    pub fn as_cstr(&self) -> Option<&CStr> {
+        if self.broken {
+            return None;
+        }
+        CStr::from_bytes_with_nul(&self.bytes[..self.len + 1]).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_and_numbers() {
+        let path = CPath::from(b"/run/")
+            .with_number(0)
+            .with(b"-")
+            .with_number(18_446_744_073_709_551_615);
+        assert_eq!(
+            path.as_cstr().unwrap().to_bytes(),
+            b"/run/0-18446744073709551615"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_no_path() {
+        assert!(CPath::from(&[b'x'; CAPACITY]).as_cstr().is_none());
+        assert!(CPath::from(&[b'x'; CAPACITY - 1]).as_cstr().is_some());
+        assert!(CPath::from(b"a\0b").as_cstr().is_none());
+    }
+}

@@ -1,0 +1,405 @@
+//! Where the bytes live: one memory file for each object version, on the cheapest pages that can be had.
+//!
+//! Called by the engine. Kinds, in the order they are tried: named files on a detached tmpfs with huge
+//! pages (as root, or made by a short-lived helper in a user namespace of its own), else anonymous memory
+//! files. Memory that a program may have mapped is never truncated, punched or used again.
+
+use crate::cpath::CPath;
+use crate::region::{REGION_BYTES, Region};
+use crate::sys::{self, Errno, Result};
+use core::ffi::CStr;
+
+/// Huge pages of x86-64, in bytes.
+const HUGE_BYTES: usize = 2 << 20;
+
+/// Which kind of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageKind {
+    /// Files on a detached tmpfs mounted with huge=always.
+    HugeTmpfs,
+    /// memfd with the system's default pages.
+    Memfd,
+}
+
+/// The memory files of one engine.
+pub struct Store {
+    kind: PageKind,
+    why: String,
+    /// Descriptor of the detached mount's root, or -1.
+    folder: i32,
+}
+
+/// One object's memory: a file and the engine's writable mapping of it.
+pub struct Memory {
+    fd: i32,
+    ino: u64,
+    at: usize,
+    len: usize,
+}
+
+impl Store {
+    /// Makes the store. `bytes_max` bounds what the files may hold together where the kind can bound it.
+    /// Must be called while the process has one thread (the helper is a plain fork).
+    pub fn create(wanted: Option<PageKind>, bytes_max: u64) -> Store {
+        if wanted == Some(PageKind::Memfd) {
+            return Store {
+                kind: PageKind::Memfd,
+                why: "chosen by OSSC_PAGES".into(),
+                folder: -1,
+            };
+        }
+        let size = bytes_max.saturating_add(REGION_BYTES as u64);
+        let made = detached_tmpfs(size).or_else(|direct| {
+            in_user_namespace(size)
+                .map_err(|helper| format!("{direct}; in a user namespace: {helper}"))
+        });
+        match made {
+            Ok(folder) => Store {
+                kind: PageKind::HugeTmpfs,
+                why: "detached tmpfs with huge=always".into(),
+                folder,
+            },
+            Err(why) => Store {
+                kind: PageKind::Memfd,
+                why: format!("no tmpfs of our own: {why}"),
+                folder: -1,
+            },
+        }
+    }
+
+    /// The kind in use.
+    pub fn kind(&self) -> PageKind {
+        self.kind
+    }
+
+    /// Why this kind, for the log.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// Descriptor of the folder with the memory files, -1 when there is none: for clients, who open
+    /// `file_name(slot)` in it read-only.
+    pub fn folder(&self) -> i32 {
+        self.folder
+    }
+
+    /// Makes and maps a region; returns its descriptor too.
+    pub fn region(&self, model_dir: &str, log_path: &str) -> Result<(Region, i32)> {
+        let fd = self.file(c"region")?;
+        Ok((Region::create(fd, model_dir, log_path)?, fd))
+    }
+
+    /// Makes the memory file of a record and maps it.
+    pub fn memory(&self, slot: u32, len: u64) -> Result<Memory> {
+        let name = file_name(slot);
+        let fd = self.file(name.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?)?;
+        let made = sys::ftruncate(fd, len)
+            .and_then(|()| sys::file_id(fd))
+            .and_then(|id| {
+                Ok(Memory {
+                    fd,
+                    ino: id.ino,
+                    at: map_aligned(fd, len as usize)?,
+                    len: len as usize,
+                })
+            });
+        if made.is_err() {
+            let _ = sys::close(fd);
+        }
+        made
+    }
+
+    /// Device of the memory files.
+    pub fn dev(&self) -> Result<u64> {
+        let fd = self.file(c"probe")?;
+        let id = sys::file_id(fd);
+        let _ = sys::close(fd);
+        id.map(|id| id.dev)
+    }
+
+    fn file(&self, name: &CStr) -> Result<i32> {
+        if self.folder < 0 {
+            return sys::memfd(name);
+        }
+        sys::openat(
+            self.folder,
+            name,
+            libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC,
+            0o600,
+        )
+    }
+}
+
+/// Name of a record's memory file inside the folder.
+pub fn file_name(slot: u32) -> CPath {
+    CPath::from(b"o").with_number(u64::from(slot))
+}
+
+impl Memory {
+    /// Inode of the memory file.
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    /// The engine's descriptor of the file (writable: never handed out).
+    pub fn fd(&self) -> i32 {
+        self.fd
+    }
+
+    /// A read-only reopening for a client; the caller closes it.
+    pub fn reopen_read_only(&self) -> Result<i32> {
+        let path = CPath::from(b"/proc/self/fd/").with_number(self.fd as u64);
+        sys::openat(
+            sys::AT_FDCWD,
+            path.as_cstr().ok_or(Errno(libc::EIO))?,
+            libc::O_RDONLY | libc::O_CLOEXEC,
+            0,
+        )
+    }
+
+    /// Makes the pages of `start..end` present, so that a full budget is an error here and not a fault later.
+    pub fn populate(&self, start: u64, end: u64) -> Result<()> {
+        let end = (end as usize).min(self.len);
+        if start as usize >= end {
+            return Ok(());
+        }
+        match sys::populate_write(self.at + start as usize, end - start as usize) {
+            // A kernel before 5.14 does not know the advice: the receive itself makes the pages.
+            Err(Errno(libc::EINVAL)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Address of byte `offset`. The range behind it is written by the one who claimed the part only.
+    pub fn address(&self, offset: u64) -> *mut u8 {
+        (self.at + (offset as usize).min(self.len)) as *mut u8
+    }
+
+    /// Drops the engine's page tables for a finished range: the bytes stay in the file. Whole pages only,
+    /// so that a neighbour that is still being filled keeps its own.
+    pub fn unmap_pages(&self, start: u64, end: u64) {
+        let from = (self.at + start as usize).next_multiple_of(4096);
+        let to = (self.at + (end as usize).min(self.len)) & !4095;
+        if from < to {
+            // SAFETY: on a shared file mapping MADV_DONTNEED drops page tables, never contents.
+            let _ = unsafe { sys::madvise(from, to - from, libc::MADV_DONTNEED) };
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and who drops it has no receive under way into it.
+        let _ = unsafe { sys::munmap(self.at, self.len.max(1)) };
+        let _ = sys::close(self.fd);
+    }
+}
+
+/// Maps a file shared and writable at an address that huge pages can use.
+fn map_aligned(fd: i32, len: usize) -> Result<usize> {
+    let len = len.max(1);
+    let room = len.checked_add(HUGE_BYTES).ok_or(Errno(libc::ENOMEM))?;
+    let nowhere = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new reservation at an address of the kernel's choice.
+    let reserved = unsafe { sys::mmap(0, room, libc::PROT_NONE, nowhere, -1, 0)? };
+    let at = reserved.next_multiple_of(HUGE_BYTES);
+    let end = (at + len).next_multiple_of(4096);
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: MAP_FIXED inside our own reservation.
+    let mapped = unsafe { sys::mmap(at, len, prot, libc::MAP_SHARED | libc::MAP_FIXED, fd, 0) };
+    let waste = if mapped.is_ok() {
+        [(reserved, at), (end, reserved + room)]
+    } else {
+        [(reserved, reserved + room), (0, 0)]
+    };
+    for (from, to) in waste {
+        if from < to {
+            // SAFETY: the rest of our own reservation, which nothing uses.
+            let _ = unsafe { sys::munmap(from, to - from) };
+        }
+    }
+    mapped.inspect(|at| {
+        // SAFETY: advice on the new mapping; harmless where it does not apply.
+        let _ = unsafe { sys::madvise(*at, len, libc::MADV_HUGEPAGE) };
+    })
+}
+
+const FSCONFIG_SET_STRING: usize = 1;
+const FSCONFIG_CMD_CREATE: usize = 6;
+/// nosuid, nodev.
+const MOUNT_ATTRS: usize = 0x2 | 0x4;
+
+/// A tmpfs that is mounted nowhere: `fsopen`, `fsconfig`, `fsmount` (Linux 5.2).
+fn detached_tmpfs(bytes: u64) -> core::result::Result<i32, String> {
+    let step = |what: &str, errno: Errno| {
+        format!("{what}: {}", std::io::Error::from_raw_os_error(errno.0))
+    };
+    let call = |number: i64, a: [usize; 6]| -> Result<usize> {
+        // SAFETY: the callers below pass NUL-terminated strings that outlive the call, or numbers.
+        let value = unsafe { sys::raw(number, a) };
+        if value < 0 {
+            Err(Errno(-value as i32))
+        } else {
+            Ok(value as usize)
+        }
+    };
+    let fs = call(
+        libc::SYS_fsopen,
+        [c"tmpfs".as_ptr() as usize, 1, 0, 0, 0, 0],
+    )
+    .map_err(|e| step("fsopen", e))?;
+    let size = CPath::default().with_number(bytes);
+    let options = [
+        (c"huge", c"always"),
+        (c"mode", c"0700"),
+        (c"size", size.as_cstr().unwrap_or(c"0")),
+    ];
+    let configured = options.iter().try_for_each(|(key, value)| {
+        let args = [
+            fs,
+            FSCONFIG_SET_STRING,
+            key.as_ptr() as usize,
+            value.as_ptr() as usize,
+            0,
+            0,
+        ];
+        call(libc::SYS_fsconfig, args)
+            .map(drop)
+            .map_err(|e| step("fsconfig", e))
+    });
+    let mounted = configured
+        .and_then(|()| {
+            call(libc::SYS_fsconfig, [fs, FSCONFIG_CMD_CREATE, 0, 0, 0, 0])
+                .map_err(|e| step("create", e))
+        })
+        .and_then(|_| {
+            call(libc::SYS_fsmount, [fs, 1, MOUNT_ATTRS, 0, 0, 0]).map_err(|e| step("fsmount", e))
+        });
+    let _ = sys::close(fs as i32);
+    mounted.map(|fd| fd as i32)
+}
+
+/// The same, made by a helper process in a user and mount namespace of its own, which sends the mount's
+/// descriptor and exits: the engine itself stays in the initial namespaces.
+fn in_user_namespace(bytes: u64) -> core::result::Result<i32, String> {
+    let mut pair = [0i32; 2];
+    // SAFETY: the array has room for two descriptors.
+    if unsafe {
+        libc::socketpair(
+            libc::AF_UNIX,
+            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+            0,
+            pair.as_mut_ptr(),
+        )
+    } != 0
+    {
+        return Err(format!("socketpair: {}", std::io::Error::last_os_error()));
+    }
+    // SAFETY: no pointers.
+    let uid = unsafe { libc::getuid() };
+    // SAFETY: the process has one thread (see `create`), so the child may run ordinary code.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let sent = namespace_helper(bytes, uid)
+            .map(|fd| crate::wire::answer(pair[1], 0, 0, b"", [fd, -1]));
+        let code = match sent {
+            Ok(Ok(())) => 0,
+            Ok(Err(_)) => 1,
+            Err(why) => crate::wire::answer(pair[1], libc::EPERM, 0, why.as_bytes(), [-1, -1])
+                .is_err() as i32,
+        };
+        // SAFETY: ends the helper without running the parent's exit handlers.
+        unsafe { libc::_exit(code) };
+    }
+    let _ = sys::close(pair[1]);
+    let packet = if child > 0 && sys::wait_readable(pair[0], 5000) {
+        crate::wire::receive(pair[0])
+    } else {
+        Err(Errno(libc::ETIMEDOUT))
+    };
+    let _ = sys::close(pair[0]);
+    if child > 0 {
+        // SAFETY: our own child, which has answered or is ended here.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, core::ptr::null_mut(), 0);
+        }
+    }
+    match packet {
+        Ok(packet) if packet.fds[0] >= 0 => Ok(packet.fds[0]),
+        Ok(packet) => Err(String::from_utf8_lossy(packet.text()).into_owned()),
+        Err(errno) => Err(format!(
+            "helper: {}",
+            std::io::Error::from_raw_os_error(errno.0)
+        )),
+    }
+}
+
+fn namespace_helper(bytes: u64, uid: u32) -> core::result::Result<i32, String> {
+    // SAFETY: a call without pointers, in a process with one thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } != 0 {
+        return Err(format!("unshare: {}", std::io::Error::last_os_error()));
+    }
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
+        .map_err(|e| format!("uid_map: {e}"))?;
+    detached_tmpfs(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(store: &Store) {
+        let memory = store.memory(3, 5_000_000).unwrap();
+        memory.populate(0, 5_000_000).unwrap();
+        assert_eq!(memory.address(0) as usize % HUGE_BYTES, 0);
+        // SAFETY: inside the mapping that the test alone uses.
+        unsafe { memory.address(4_999_999).write(42) };
+        memory.unmap_pages(0, 5_000_000);
+        let fd = memory.reopen_read_only().unwrap();
+        let mut byte = [0u8];
+        assert_eq!(sys::pread(fd, byte.as_mut_ptr(), 1, 4_999_999), Ok(1));
+        assert_eq!(byte, [42]);
+        assert_eq!(
+            sys::write(fd, b"x"),
+            Err(Errno(libc::EBADF)),
+            "a reopening never writes"
+        );
+        assert_eq!(sys::file_id(fd).unwrap().ino, memory.ino());
+        assert_eq!(sys::file_id(fd).unwrap().dev, store.dev().unwrap());
+        let _ = sys::close(fd);
+    }
+
+    #[test]
+    fn memfd_files() {
+        let store = Store::create(Some(PageKind::Memfd), 1 << 30);
+        assert_eq!((store.kind(), store.folder()), (PageKind::Memfd, -1));
+        round_trip(&store);
+    }
+
+    #[test]
+    fn the_best_kind_here() {
+        let store = Store::create(None, 1 << 30);
+        assert!(!store.why().is_empty());
+        round_trip(&store);
+        if store.kind() == PageKind::HugeTmpfs {
+            let fd = sys::openat(
+                store.folder(),
+                file_name(9).as_cstr().unwrap(),
+                libc::O_RDONLY,
+                0,
+            );
+            assert_eq!(fd, Err(Errno(libc::ENOENT)));
+            let small = Store {
+                kind: PageKind::HugeTmpfs,
+                why: String::new(),
+                folder: detached_tmpfs(4 << 20).unwrap(),
+            };
+            let memory = small.memory(1, 64 << 20).unwrap();
+            assert!(
+                memory.populate(0, 64 << 20).is_err(),
+                "a full store is an error, not a fault"
+            );
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The state word of a part and its only legal moves: Empty -> Filling -> Ready, and back to Empty by the
+//! filler alone. The same word is the futex that readers sleep on.
+//!
+//! Called by the engine (fills) and by clients (look, wait). It never looks at bytes: whoever publishes
+//! has written and checked them before.
+
+use crate::sys;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Nobody has it and nobody fetches it.
+pub const EMPTY: u32 = 0;
+/// A connection of the engine writes into it.
+pub const FILLING: u32 = 1;
+/// All bytes are there and passed the checks of their response.
+pub const READY: u32 = 2;
+/// Set in the word by a reader before it sleeps, so that a fill without readers costs no wake-up call.
+const WAITED: u32 = 1 << 31;
+
+/// One part of an object, in the shared region.
+#[repr(C)]
+#[derive(Default)]
+pub struct Part {
+    word: AtomicU32,
+    attempts: AtomicU32,
+    /// CRC-64/XZ of the part's bytes; written before the part becomes ready.
+    crc64: AtomicU64,
+}
+
+impl Part {
+    /// EMPTY, FILLING or READY.
+    pub fn state(&self) -> u32 {
+        self.word.load(Ordering::Acquire) & !WAITED
+    }
+
+    /// True if the bytes can be read.
+    pub fn is_ready(&self) -> bool {
+        self.state() == READY
+    }
+
+    /// Takes the right to fill; false if another has it or the part is ready.
+    pub fn claim(&self) -> bool {
+        let taken = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                (word & !WAITED == EMPTY).then_some(word & WAITED | FILLING)
+            });
+        if taken.is_ok() {
+            self.attempts.fetch_add(1, Ordering::Relaxed);
+        }
+        taken.is_ok()
+    }
+
+    /// Publishes the bytes to every process. Only the filler calls it, after the last byte and its checks.
+    pub fn publish(&self, crc64: u64) {
+        self.crc64.store(crc64, Ordering::Relaxed);
+        if self.word.swap(READY, Ordering::AcqRel) & WAITED != 0 {
+            sys::futex_wake(&self.word);
+        }
+    }
+
+    /// Gives the right to fill back without bytes. Only the filler calls it, after its last write is over.
+    /// Readers are woken: they look at the object, which may have failed meanwhile.
+    pub fn give_up(&self) {
+        if self.word.swap(EMPTY, Ordering::AcqRel) & WAITED != 0 {
+            sys::futex_wake(&self.word);
+        }
+    }
+
+    /// CRC-64/XZ of the part; meaningful once it is ready.
+    pub fn crc64(&self) -> u64 {
+        self.crc64.load(Ordering::Relaxed)
+    }
+
+    /// How often a fill was started.
+    pub fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until the state may have changed, at most `ms` milliseconds. Spurious returns are allowed.
+    pub fn sleep(&self, ms: u64) {
+        let seen = self.word.fetch_or(WAITED, Ordering::AcqRel) | WAITED;
+        if seen & !WAITED != READY {
+            let _ = sys::futex_wait(&self.word, seen, ms);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_filler() {
+        let part = Part::default();
+        assert!(part.claim());
+        assert!(!part.claim());
+        part.give_up();
+        assert_eq!(part.state(), EMPTY);
+        assert!(part.claim());
+        part.publish(7);
+        assert!(!part.claim(), "a ready part is never filled again");
+        assert_eq!((part.crc64(), part.attempts()), (7, 2));
+    }
+
+    #[test]
+    fn a_sleeping_reader_is_woken_by_the_fill() {
+        let part = Part::default();
+        assert!(part.claim());
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !part.is_ready() {
+                    part.sleep(60_000);
+                }
+            });
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            part.publish(0);
+            reader.join().unwrap();
+        });
+    }
+}

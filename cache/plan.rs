@@ -1,0 +1,110 @@
+//! The order of work: what a free connection fetches next. Demand (a reader waits) before urgent work that
+//! a start-up waits for, before prefetch; work that failed comes back at its time, in its class.
+//!
+//! Called by the engine under its lock. Pure: time is an argument, and whether an item is still worth
+//! fetching is the caller's to decide when it gets it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Instant;
+
+/// Why something is fetched; the order is the order of service.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    /// A reader sleeps until it is here.
+    Demand,
+    /// Listings and small objects: programs look at them first.
+    Near,
+    /// Ahead of all readers.
+    Prefetch,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next<T> {
+    /// Fetch this.
+    Item(T, Class),
+    /// Nothing; look again at this time, or when something is added.
+    Until(Option<Instant>),
+}
+
+/// Work waiting for a connection.
+pub struct Plan<T> {
+    queues: [VecDeque<T>; 3],
+    delayed: BinaryHeap<Reverse<(Instant, Class, T)>>,
+}
+
+impl<T: Copy + Ord> Default for Plan<T> {
+    fn default() -> Self {
+        Plan {
+            queues: Default::default(),
+            delayed: BinaryHeap::new(),
+        }
+    }
+}
+
+impl<T: Copy + Ord> Plan<T> {
+    /// Adds at the end of its class.
+    pub fn push(&mut self, item: T, class: Class) {
+        self.queues[class as usize].push_back(item);
+    }
+
+    /// Adds for a later time.
+    pub fn push_at(&mut self, item: T, class: Class, at: Instant) {
+        self.delayed.push(Reverse((at, class, item)));
+    }
+
+    /// Takes the most urgent item that is due.
+    pub fn next(&mut self, now: Instant) -> Next<T> {
+        while let Some(Reverse((at, class, item))) = self.delayed.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.delayed.pop();
+            self.queues[class as usize].push_front(item);
+        }
+        for class in [Class::Demand, Class::Near, Class::Prefetch] {
+            if let Some(item) = self.queues[class as usize].pop_front() {
+                return Next::Item(item, class);
+            }
+        }
+        Next::Until(self.delayed.peek().map(|Reverse((at, ..))| *at))
+    }
+
+    /// How many items wait, the delayed ones included.
+    pub fn len(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum::<usize>() + self.delayed.len()
+    }
+
+    /// True if nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn demand_goes_first_and_delayed_work_waits_for_its_time() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut plan = Plan::default();
+        plan.push(1, Class::Prefetch);
+        plan.push_at(2, Class::Demand, later);
+        plan.push(3, Class::Near);
+        plan.push(4, Class::Demand);
+        assert_eq!(plan.next(now), Next::Item(4, Class::Demand));
+        assert_eq!(plan.next(now), Next::Item(3, Class::Near));
+        assert_eq!(plan.next(later), Next::Item(2, Class::Demand));
+        assert_eq!(plan.next(now), Next::Item(1, Class::Prefetch));
+        plan.push_at(5, Class::Near, later);
+        assert_eq!(plan.next(now), Next::Until(Some(later)));
+        assert_eq!(plan.len(), 1);
+        assert_eq!(plan.next(later), Next::Item(5, Class::Near));
+        assert_eq!(plan.next(later), Next::Until(None));
+        assert!(plan.is_empty());
+    }
+}

@@ -1,0 +1,776 @@
+//! The shared region: one memory file that the engine makes and every client maps. It holds the catalog
+//! (what there is), the state of every part, the demand bits, and the counters. After a client has
+//! attached, everything it needs on its data path is here: no message is exchanged.
+//!
+//! Called by the engine, which alone appends records and changes states, and by clients, which look,
+//! demand and count. It holds no pointers, so it may be mapped anywhere, and it never shrinks: a record,
+//! once published, keeps its place and its meaning as long as the region lives.
+//!
+//! Layout (offsets in `Layout`): header | objects | index | names | parts | demand bits | demand summary |
+//! events. The file is sparse: only what is used costs memory.
+
+use crate::part::Part;
+use crate::sys::{self, Errno};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// First word of every region.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
+/// Version of this layout and of the attach messages; both sides must have the same.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Most objects and folders of one MODEL_DIR.
+pub const OBJECTS_MAX: u32 = 1 << 16;
+/// Most parts: 8 TiB in parts of 8 MiB.
+pub const PARTS_MAX: u32 = 1 << 20;
+const INDEX_LEN: usize = 1 << 18;
+const NAMES_BYTES: usize = 16 << 20;
+const DEMAND_WORDS: usize = PARTS_MAX as usize / 64;
+const SUMMARY_WORDS: usize = DEMAND_WORDS / 64;
+/// Events that fit before the engine has read them; later ones are counted as lost.
+pub const EVENTS_LEN: usize = 4096;
+
+/// Where each array of the region starts, in bytes.
+struct Layout;
+impl Layout {
+    const OBJECTS: usize = 8192;
+    const INDEX: usize = Self::OBJECTS + OBJECTS_MAX as usize * size_of::<Object>();
+    const NAMES: usize = Self::INDEX + INDEX_LEN * 4;
+    const PARTS: usize = Self::NAMES + NAMES_BYTES;
+    const DEMAND: usize = Self::PARTS + PARTS_MAX as usize * size_of::<Part>();
+    const SUMMARY: usize = Self::DEMAND + DEMAND_WORDS * 8;
+    const EVENTS: usize = Self::SUMMARY + SUMMARY_WORDS * 8;
+    const END: usize = Self::EVENTS + EVENTS_LEN * size_of::<Event>();
+}
+
+/// Length of the region's file in bytes, a multiple of the page size.
+pub const REGION_BYTES: usize = (Layout::END + 4095) & !4095;
+
+/// Longest path kept in the header.
+pub const PATH_MAX: usize = 1024;
+
+/// The region's first page: identity, liveness, counters.
+#[repr(C)]
+pub struct Header {
+    magic: AtomicU64,
+    version: AtomicU32,
+    /// Process id of the engine that owns the region now.
+    pub engine_pid: AtomicU32,
+    /// Device of the memory files.
+    pub memory_dev: AtomicU64,
+    /// Device and inode of MODEL_DIR.
+    pub model_dev: AtomicU64,
+    /// See `model_dev`.
+    pub model_ino: AtomicU64,
+    /// Bumped by clients when demand or events wait; the engine sleeps on it.
+    pub doorbell: AtomicU32,
+    /// Not 0 while the engine sleeps on the doorbell.
+    pub engine_sleeps: AtomicU32,
+    objects_len: AtomicU32,
+    parts_len: AtomicU32,
+    names_len: AtomicU32,
+    /// Folders that are known and not listed yet.
+    pub folders_unlisted: AtomicU32,
+    events_head: AtomicU64,
+    /// Events that found the queue full.
+    pub events_lost: AtomicU64,
+    /// Body bytes received from the origin.
+    pub origin_bytes: AtomicU64,
+    /// Finished requests to the origin.
+    pub origin_requests: AtomicU64,
+    /// Requests that failed and were tried again.
+    pub origin_retries: AtomicU64,
+    /// Sum of the sizes of all large objects.
+    pub large_bytes: AtomicU64,
+    /// Bytes of parts that are ready.
+    pub ready_bytes: AtomicU64,
+    /// Wall-clock seconds when the engine was started.
+    pub started_secs: AtomicU64,
+    model_dir_len: AtomicU32,
+    log_path_len: AtomicU32,
+    model_dir: [u8; PATH_MAX],
+    log_path: [u8; PATH_MAX],
+}
+
+/// What a record of the catalog stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Kind {
+    /// A placeholder of 0 bytes whose bytes live in a memory file.
+    Large = 1,
+    /// An object that becomes a real file; an empty file stands in until then.
+    Small = 2,
+    /// A folder of MODEL_DIR.
+    Folder = 3,
+}
+
+/// State of a record. Small: Coming -> Placed. Large: Loading -> Verified. Folder: Unlisted -> Listed.
+/// Any may become Failed, and Failed may be tried again; Gone is final.
+pub mod state {
+    /// A small object on its way into a real file.
+    pub const COMING: u32 = 1;
+    /// The real file is in place; the record's inode is no longer in use.
+    pub const PLACED: u32 = 2;
+    /// A large object with parts missing or its verdict open.
+    pub const LOADING: u32 = 3;
+    /// All parts are ready and the whole-object check passed (or the origin gave no check value).
+    pub const VERIFIED: u32 = 4;
+    /// It cannot be had; the record's errno says what readers get.
+    pub const FAILED: u32 = 5;
+    /// The record is void: its inode number may be in use by somebody else.
+    pub const GONE: u32 = 6;
+    /// A folder whose content is not known yet.
+    pub const UNLISTED: u32 = 7;
+    /// A folder whose objects are all in the catalog and in place.
+    pub const LISTED: u32 = 8;
+}
+
+const WAITED: u32 = 1 << 31;
+/// Longest ETag with its quotes.
+pub const ETAG_MAX: usize = 76;
+
+/// One record of the catalog. Fields that are not atomic are written before the record is published.
+#[repr(C)]
+pub struct Object {
+    state: AtomicU32,
+    /// What readers get when the state is FAILED.
+    pub errno: AtomicU32,
+    kind: u32,
+    /// Bytes of each part but the last.
+    pub part_bytes: u32,
+    /// Size of the object in bytes.
+    pub size: u64,
+    /// Device of the placeholder or folder.
+    pub dev: u64,
+    /// Inode of the placeholder or folder.
+    pub ino: u64,
+    /// Inode of the memory file (its device is in the header); 0 when it has none yet.
+    pub memory_ino: AtomicU64,
+    /// Last-Modified: seconds since 1970.
+    pub mtime_secs: i64,
+    /// Index of its first part in the region.
+    pub first_part: u32,
+    /// How many parts.
+    pub parts: u32,
+    /// How many are ready.
+    pub ready_parts: AtomicU32,
+    name_at: u32,
+    name_len: u32,
+    etag_len: u32,
+    etag: [u8; ETAG_MAX],
+    /// Not 0 once the first client met it (audit).
+    pub met: AtomicU32,
+    /// How many bytes of memory were put aside for it.
+    pub reserved: AtomicU64,
+    spare: [u64; 11],
+}
+
+const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
+
+/// What the engine gives to append a record.
+#[derive(Clone, Debug)]
+pub struct NewObject<'a> {
+    /// What it stands for.
+    pub kind: Kind,
+    /// Its state at publication.
+    pub state: u32,
+    /// Key relative to OSS_PATH, or the folder's path, without a leading slash.
+    pub name: &'a str,
+    /// ETag as listed, with quotes.
+    pub etag: &'a str,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes of each part but the last; 0 when it has no parts.
+    pub part_bytes: u32,
+    /// Last-Modified in seconds since 1970.
+    pub mtime_secs: i64,
+    /// Device and inode of the placeholder or folder.
+    pub dev: u64,
+    /// See `dev`.
+    pub ino: u64,
+}
+
+/// Why the catalog could not take a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Full {
+    /// More than `OBJECTS_MAX` records.
+    Objects,
+    /// More than `PARTS_MAX` parts.
+    Parts,
+    /// The names do not fit.
+    Names,
+    /// The ETag is longer than `ETAG_MAX`.
+    Etag,
+}
+
+/// Something a client did that the audit file tells of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Process id of the client.
+    pub pid: u32,
+    /// Record number.
+    pub slot: u32,
+    /// 1 opened, 2 mapped, 3 as a FILE.
+    pub act: u32,
+}
+
+#[repr(C)]
+struct Event {
+    /// Sequence number + 1 once the other fields are written.
+    full: AtomicU64,
+    pid: AtomicU32,
+    slot: AtomicU32,
+    act: AtomicU32,
+    spare: u32,
+}
+
+/// How a file was recognised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Identity {
+    /// The placeholder, or the empty stand-in of a small object.
+    Placeholder,
+    /// The memory file behind a FILE or a map.
+    Memory,
+    /// A folder.
+    Folder,
+}
+
+/// A mapped region. Copies are the same region; it is never unmapped.
+#[derive(Clone, Copy)]
+pub struct Region {
+    base: *const u8,
+}
+
+// SAFETY: all shared state behind `base` is atomic, or written before its record is published.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Maps the region's file for good. ENOTSUP when it is of another layout.
+    pub fn map(fd: i32) -> sys::Result<Region> {
+        if sys::file_id(fd)?.size < REGION_BYTES as u64 {
+            return Err(Errno(libc::ENOTSUP));
+        }
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice; it is never unmapped.
+        let base = unsafe { sys::mmap(0, REGION_BYTES, prot, libc::MAP_SHARED, fd, 0)? };
+        let region = Region {
+            base: base as *const u8,
+        };
+        let header = region.header();
+        match (
+            header.magic.load(Ordering::Acquire),
+            header.version.load(Ordering::Acquire),
+        ) {
+            (MAGIC, LAYOUT_VERSION) => Ok(region),
+            // SAFETY: the mapping was made above and nothing refers to it.
+            _ => unsafe { sys::munmap(base, REGION_BYTES) }.and(Err(Errno(libc::ENOTSUP))),
+        }
+    }
+
+    /// Gives a new, empty file the region's size and identity, and maps it. Engine only.
+    pub fn create(fd: i32, model_dir: &str, log_path: &str) -> sys::Result<Region> {
+        sys::ftruncate(fd, REGION_BYTES as u64)?;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice; it is never unmapped.
+        let base = unsafe { sys::mmap(0, REGION_BYTES, prot, libc::MAP_SHARED, fd, 0)? };
+        let header = base as *mut Header;
+        let (dir_len, log_len) = (model_dir.len().min(PATH_MAX), log_path.len().min(PATH_MAX));
+        // SAFETY: nobody else has the new file; the lengths are within the arrays.
+        unsafe {
+            (&raw mut (*header).model_dir)
+                .cast::<u8>()
+                .copy_from(model_dir.as_ptr(), dir_len);
+            (&raw mut (*header).log_path)
+                .cast::<u8>()
+                .copy_from(log_path.as_ptr(), log_len);
+        }
+        let region = Region {
+            base: base as *const u8,
+        };
+        region
+            .header()
+            .model_dir_len
+            .store(dir_len as u32, Ordering::Relaxed);
+        region
+            .header()
+            .log_path_len
+            .store(log_len as u32, Ordering::Relaxed);
+        region
+            .header()
+            .version
+            .store(LAYOUT_VERSION, Ordering::Release);
+        region.header().magic.store(MAGIC, Ordering::Release);
+        Ok(region)
+    }
+
+    /// The first page.
+    pub fn header(&self) -> &Header {
+        // SAFETY: the mapping is REGION_BYTES long and lives for ever; Header is all atomics but two
+        // arrays that are written before the region is shared.
+        unsafe { &*(self.base as *const Header) }
+    }
+
+    /// MODEL_DIR as the kernel names it.
+    pub fn model_dir(&self) -> &[u8] {
+        &self.header().model_dir
+            [..(self.header().model_dir_len.load(Ordering::Acquire) as usize).min(PATH_MAX)]
+    }
+
+    /// Path of the log file, for the few lines that a client has to write itself.
+    pub fn log_path(&self) -> &[u8] {
+        &self.header().log_path
+            [..(self.header().log_path_len.load(Ordering::Acquire) as usize).min(PATH_MAX)]
+    }
+
+    /// Number of published records.
+    pub fn objects_len(&self) -> u32 {
+        self.header()
+            .objects_len
+            .load(Ordering::Acquire)
+            .min(OBJECTS_MAX)
+    }
+
+    /// A published record. `None` for a number that was never given out.
+    pub fn object(&self, slot: u32) -> Option<&Object> {
+        // SAFETY: within the array; records below `objects_len` are written and stay.
+        (slot < self.objects_len())
+            .then(|| unsafe { &*self.at::<Object>(Layout::OBJECTS, slot as usize) })
+    }
+
+    /// Name (key relative to OSS_PATH, or path of a folder) of a record.
+    pub fn name(&self, object: &Object) -> &str {
+        let (at, len) = (object.name_at as usize, object.name_len as usize);
+        if at + len > NAMES_BYTES {
+            return "";
+        }
+        // SAFETY: within the array of names, written before the record was published.
+        let bytes = unsafe { core::slice::from_raw_parts(self.base.add(Layout::NAMES + at), len) };
+        core::str::from_utf8(bytes).unwrap_or("")
+    }
+
+    /// Part `index` of an object, counted from 0.
+    pub fn part(&self, object: &Object, index: u32) -> &Part {
+        let at = object.first_part.wrapping_add(index).min(PARTS_MAX - 1);
+        // SAFETY: within the array of parts; zeroed memory is an empty part.
+        unsafe { &*self.at::<Part>(Layout::PARTS, at as usize) }
+    }
+
+    /// Finds the record of a file by device and inode.
+    pub fn find(&self, dev: u64, ino: u64) -> Option<(u32, Identity)> {
+        let memory_dev = self.header().memory_dev.load(Ordering::Acquire);
+        for step in 0..INDEX_LEN {
+            let entry = self
+                .index(hash(dev, ino).wrapping_add(step))
+                .load(Ordering::Acquire);
+            if entry == 0 {
+                return None;
+            }
+            let slot = entry - 1;
+            let Some(object) = self.object(slot) else {
+                continue;
+            };
+            if object.memory_ino.load(Ordering::Acquire) == ino && dev == memory_dev && ino != 0 {
+                return Some((slot, Identity::Memory));
+            }
+            if object.ino == ino && object.dev == dev && object.state() != state::GONE {
+                let folder = object.kind() == Kind::Folder;
+                return Some((
+                    slot,
+                    if folder {
+                        Identity::Folder
+                    } else {
+                        Identity::Placeholder
+                    },
+                ));
+            }
+        }
+        None
+    }
+
+    /// Asks for parts `first..end` of an object to be fetched before all others, and rings the bell.
+    pub fn demand(&self, object: &Object, first: u32, end: u32) {
+        let mut any = false;
+        for index in first..end.min(object.parts) {
+            if !self.part(object, index).is_ready() {
+                let bit = object.first_part.wrapping_add(index).min(PARTS_MAX - 1) as usize;
+                self.demand_word(bit / 64)
+                    .fetch_or(1 << (bit % 64), Ordering::AcqRel);
+                self.summary_word(bit / 4096)
+                    .fetch_or(1 << (bit / 64 % 64), Ordering::AcqRel);
+                any = true;
+            }
+        }
+        if any {
+            self.ring();
+        }
+    }
+
+    /// Wakes the engine's control thread if it sleeps.
+    pub fn ring(&self) {
+        let header = self.header();
+        header.doorbell.fetch_add(1, Ordering::SeqCst);
+        if header.engine_sleeps.load(Ordering::SeqCst) != 0 {
+            sys::futex_wake(&header.doorbell);
+        }
+    }
+
+    /// Tells the engine what this process did, for the audit file. A full queue is counted, never waited for.
+    pub fn tell(&self, seen: Seen) {
+        let header = self.header();
+        let number = header.events_head.fetch_add(1, Ordering::AcqRel);
+        let event = self.event(number);
+        // A reader that is a whole lap behind has lost this place; the count says so.
+        if event.full.load(Ordering::Acquire) != 0 {
+            header.events_lost.fetch_add(1, Ordering::Relaxed);
+        }
+        event.pid.store(seen.pid, Ordering::Relaxed);
+        event.slot.store(seen.slot, Ordering::Relaxed);
+        event.act.store(seen.act, Ordering::Relaxed);
+        event.full.store(number + 1, Ordering::Release);
+        self.ring();
+    }
+
+    /// Engine only: takes the demanded parts, as indexes into the region, and clears their bits.
+    pub fn take_demand(&self, mut each: impl FnMut(u32)) {
+        for upper in 0..SUMMARY_WORDS {
+            let mut summary = self.summary_word(upper).swap(0, Ordering::AcqRel);
+            while summary != 0 {
+                let word = upper * 64 + summary.trailing_zeros() as usize;
+                summary &= summary - 1;
+                let mut bits = self.demand_word(word).swap(0, Ordering::AcqRel);
+                while bits != 0 {
+                    each((word * 64) as u32 + bits.trailing_zeros());
+                    bits &= bits - 1;
+                }
+            }
+        }
+    }
+
+    /// Engine only: takes the events from number `next` on; returns the next number to read.
+    pub fn take_events(&self, mut next: u64, mut each: impl FnMut(Seen)) -> u64 {
+        let head = self.header().events_head.load(Ordering::Acquire);
+        if head.saturating_sub(next) > EVENTS_LEN as u64 {
+            next = head - EVENTS_LEN as u64;
+        }
+        while next < head {
+            let event = self.event(next);
+            if event.full.load(Ordering::Acquire) == next + 1 {
+                each(Seen {
+                    pid: event.pid.load(Ordering::Relaxed),
+                    slot: event.slot.load(Ordering::Relaxed),
+                    act: event.act.load(Ordering::Relaxed),
+                });
+                event.full.store(0, Ordering::Release);
+            } else if head - next < EVENTS_LEN as u64 / 2 {
+                // Its writer is still at it (or died there: then it is skipped once enough came after it).
+                break;
+            }
+            next += 1;
+        }
+        next
+    }
+
+    /// Engine only: appends a record, with its parts, and makes it findable. Returns its number.
+    pub fn append(&self, new: &NewObject<'_>) -> Result<u32, Full> {
+        let header = self.header();
+        let slot = header.objects_len.load(Ordering::Acquire);
+        let parts = if new.part_bytes == 0 {
+            0
+        } else {
+            new.size.div_ceil(u64::from(new.part_bytes))
+        };
+        let first_part = header.parts_len.load(Ordering::Acquire);
+        let name_at = header.names_len.load(Ordering::Acquire) as usize;
+        match () {
+            _ if slot >= OBJECTS_MAX => return Err(Full::Objects),
+            _ if u64::from(first_part) + parts > u64::from(PARTS_MAX) => return Err(Full::Parts),
+            _ if name_at + new.name.len() > NAMES_BYTES => return Err(Full::Names),
+            _ if new.etag.len() > ETAG_MAX => return Err(Full::Etag),
+            _ => {}
+        }
+        let mut etag = [0; ETAG_MAX];
+        etag[..new.etag.len()].copy_from_slice(new.etag.as_bytes());
+        let object = Object {
+            state: AtomicU32::new(new.state),
+            errno: AtomicU32::new(0),
+            kind: new.kind as u32,
+            part_bytes: new.part_bytes,
+            size: new.size,
+            dev: new.dev,
+            ino: new.ino,
+            memory_ino: AtomicU64::new(0),
+            mtime_secs: new.mtime_secs,
+            first_part,
+            parts: parts as u32,
+            ready_parts: AtomicU32::new(0),
+            name_at: name_at as u32,
+            name_len: new.name.len() as u32,
+            etag_len: new.etag.len() as u32,
+            etag,
+            met: AtomicU32::new(0),
+            reserved: AtomicU64::new(0),
+            spare: [0; 11],
+        };
+        // SAFETY: the checks above keep both writes inside their arrays, and the record is not published yet.
+        unsafe {
+            let names = self.base.add(Layout::NAMES + name_at).cast_mut();
+            names.copy_from(new.name.as_ptr(), new.name.len());
+            self.at::<Object>(Layout::OBJECTS, slot as usize)
+                .cast_mut()
+                .write(object);
+        }
+        header
+            .names_len
+            .store((name_at + new.name.len()) as u32, Ordering::Release);
+        header
+            .parts_len
+            .store(first_part + parts as u32, Ordering::Release);
+        header.objects_len.store(slot + 1, Ordering::Release);
+        self.index_insert(new.dev, new.ino, slot);
+        Ok(slot)
+    }
+
+    /// Engine only: makes an object's memory file findable by its inode.
+    pub fn set_memory(&self, slot: u32, memory_ino: u64) {
+        if let Some(object) = self.object(slot) {
+            object.memory_ino.store(memory_ino, Ordering::Release);
+            self.index_insert(
+                self.header().memory_dev.load(Ordering::Acquire),
+                memory_ino,
+                slot,
+            );
+        }
+    }
+
+    fn index_insert(&self, dev: u64, ino: u64, slot: u32) {
+        for step in 0..INDEX_LEN {
+            let entry = self.index(hash(dev, ino).wrapping_add(step));
+            // Two entries for each record at most, so the index (four times the records) never fills up.
+            if entry
+                .compare_exchange(0, slot + 1, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+            {
+                return;
+            }
+        }
+    }
+
+    fn at<T>(&self, start: usize, index: usize) -> *const T {
+        self.base
+            .wrapping_add(start + index * size_of::<T>())
+            .cast()
+    }
+
+    fn index(&self, at: usize) -> &AtomicU32 {
+        // SAFETY: the index is masked to the array.
+        unsafe { &*self.at::<AtomicU32>(Layout::INDEX, at & (INDEX_LEN - 1)) }
+    }
+
+    fn demand_word(&self, at: usize) -> &AtomicU64 {
+        // SAFETY: the index is limited to the array.
+        unsafe { &*self.at::<AtomicU64>(Layout::DEMAND, at.min(DEMAND_WORDS - 1)) }
+    }
+
+    fn summary_word(&self, at: usize) -> &AtomicU64 {
+        // SAFETY: the index is limited to the array.
+        unsafe { &*self.at::<AtomicU64>(Layout::SUMMARY, at.min(SUMMARY_WORDS - 1)) }
+    }
+
+    fn event(&self, number: u64) -> &Event {
+        // SAFETY: the index is taken modulo the array.
+        unsafe { &*self.at::<Event>(Layout::EVENTS, number as usize % EVENTS_LEN) }
+    }
+}
+
+impl Object {
+    /// What it stands for.
+    pub fn kind(&self) -> Kind {
+        match self.kind {
+            1 => Kind::Large,
+            2 => Kind::Small,
+            _ => Kind::Folder,
+        }
+    }
+
+    /// Its state: a constant of `state`.
+    pub fn state(&self) -> u32 {
+        self.state.load(Ordering::Acquire) & !WAITED
+    }
+
+    /// ETag as listed, with quotes.
+    pub fn etag(&self) -> &str {
+        core::str::from_utf8(&self.etag[..(self.etag_len as usize).min(ETAG_MAX)]).unwrap_or("")
+    }
+
+    /// Engine only: moves to another state and wakes who waits for it.
+    pub fn set_state(&self, state: u32) {
+        if self.state.swap(state, Ordering::AcqRel) & WAITED != 0 {
+            sys::futex_wake(&self.state);
+        }
+    }
+
+    /// Engine only: moves to FAILED; readers get `errno`.
+    pub fn fail(&self, errno: i32) {
+        self.errno.store(errno as u32, Ordering::Release);
+        self.set_state(state::FAILED);
+    }
+
+    /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.
+    pub fn sleep(&self, seen: u32, ms: u64) {
+        let marked = self.state.fetch_or(WAITED, Ordering::AcqRel) | WAITED;
+        if marked & !WAITED == seen {
+            let _ = sys::futex_wait(&self.state, marked, ms);
+        }
+    }
+
+    /// The parts that hold bytes `start..end`, as a range of part numbers.
+    pub fn parts_of(&self, start: u64, end: u64) -> core::ops::Range<u32> {
+        let end = end.min(self.size);
+        if start >= end || self.part_bytes == 0 {
+            return 0..0;
+        }
+        let part = u64::from(self.part_bytes);
+        (start / part) as u32..end.div_ceil(part) as u32
+    }
+
+    /// The bytes of part `index`.
+    pub fn part_range(&self, index: u32) -> core::ops::Range<u64> {
+        let start = u64::from(index) * u64::from(self.part_bytes);
+        start..(start + u64::from(self.part_bytes)).min(self.size)
+    }
+}
+
+/// Spreads device and inode over the index (the multiplier is 2^64 / golden ratio).
+fn hash(dev: u64, ino: u64) -> usize {
+    ((dev.rotate_left(32) ^ ino).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region() -> Region {
+        Region::create(sys::memfd(c"test").unwrap(), "/tmp/model", "/tmp/log").unwrap()
+    }
+
+    fn large(name: &str, ino: u64, size: u64) -> NewObject<'_> {
+        NewObject {
+            kind: Kind::Large,
+            state: state::LOADING,
+            name,
+            etag: "\"AB\"",
+            size,
+            part_bytes: 4096,
+            mtime_secs: 5,
+            dev: 9,
+            ino,
+        }
+    }
+
+    #[test]
+    fn a_record_is_found_by_both_identities() {
+        let region = region();
+        region.header().memory_dev.store(77, Ordering::Release);
+        let a = region.append(&large("a", 100, 10_000)).unwrap();
+        let b = region.append(&large("b/c", 101, 1)).unwrap();
+        region.set_memory(b, 100);
+        assert_eq!(region.find(9, 100), Some((a, Identity::Placeholder)));
+        assert_eq!(region.find(77, 100), Some((b, Identity::Memory)));
+        assert_eq!(region.find(9, 102), None);
+        assert_eq!(region.name(region.object(b).unwrap()), "b/c");
+        region.object(a).unwrap().set_state(state::GONE);
+        assert_eq!(
+            region.find(9, 100),
+            None,
+            "the inode of a void record belongs to somebody else"
+        );
+        let again = region.append(&large("new", 100, 3)).unwrap();
+        assert_eq!(region.find(9, 100), Some((again, Identity::Placeholder)));
+    }
+
+    #[test]
+    fn parts_cover_the_object_once() {
+        let region = region();
+        let slot = region.append(&large("a", 1, 10_000)).unwrap();
+        let object = region.object(slot).unwrap();
+        assert_eq!(object.parts, 3);
+        assert_eq!(
+            (object.part_range(0), object.part_range(2)),
+            (0..4096, 8192..10_000)
+        );
+        assert_eq!(object.parts_of(4095, 4097), 0..2);
+        assert_eq!(object.parts_of(9_999, 50_000), 2..3);
+        assert!(object.parts_of(10_000, 10_001).is_empty());
+    }
+
+    #[test]
+    fn demand_is_taken_once_and_only_for_missing_parts() {
+        let region = region();
+        region.append(&large("x", 1, 4096 * 70)).unwrap();
+        let slot = region.append(&large("a", 2, 4096 * 3)).unwrap();
+        let object = region.object(slot).unwrap();
+        assert!(region.part(object, 1).claim());
+        region.part(object, 1).publish(0);
+        region.demand(object, 0, 3);
+        let mut got = Vec::new();
+        region.take_demand(|part| got.push(part));
+        assert_eq!(got, [70, 72]);
+        region.take_demand(|_| panic!("taken twice"));
+    }
+
+    #[test]
+    fn events_come_in_order_and_a_full_queue_is_counted() {
+        let region = region();
+        for pid in 0..3 {
+            region.tell(Seen {
+                pid,
+                slot: 1,
+                act: 1,
+            });
+        }
+        let mut pids = Vec::new();
+        let next = region.take_events(0, |seen| pids.push(seen.pid));
+        assert_eq!((pids.as_slice(), next), ([0, 1, 2].as_slice(), 3));
+        for pid in 0..EVENTS_LEN as u32 + 5 {
+            region.tell(Seen {
+                pid,
+                slot: 1,
+                act: 1,
+            });
+        }
+        assert_eq!(region.header().events_lost.load(Ordering::Relaxed), 5);
+        let mut count = 0;
+        region.take_events(next, |_| count += 1);
+        assert_eq!(count, EVENTS_LEN);
+    }
+
+    #[test]
+    fn another_layout_is_refused() {
+        let fd = sys::memfd(c"test").unwrap();
+        let region = Region::create(fd, "/m", "/l").unwrap();
+        assert!(Region::map(fd).is_ok());
+        region
+            .header()
+            .version
+            .store(LAYOUT_VERSION + 1, Ordering::Release);
+        assert_eq!(Region::map(fd).err(), Some(Errno(libc::ENOTSUP)));
+    }
+
+    #[test]
+    fn limits_are_errors() {
+        let region = region();
+        assert_eq!(
+            region.append(&large("a", 1, 4096 * (u64::from(PARTS_MAX) + 1))),
+            Err(Full::Parts)
+        );
+        let etag = "x".repeat(ETAG_MAX + 1);
+        assert_eq!(
+            region.append(&NewObject {
+                etag: &etag,
+                ..large("a", 1, 1)
+            }),
+            Err(Full::Etag)
+        );
+    }
+}

@@ -1,0 +1,416 @@
+//! Raw Linux system calls (x86-64), without the C library in between.
+//!
+//! The library exports `open`, `read`, `fstat` … itself, so anything it calls by those names would come
+//! back to its own hooks; and inside another program's `vfork` child or before constructors the C library
+//! is not to be relied on. The engine uses the same calls where the library does, so both sides agree.
+//! Nothing here touches `errno`, allocates, or retries by itself (but `EINTR` where a doc says so).
+
+use core::arch::asm;
+use core::ffi::CStr;
+
+/// A Linux error number, as the kernel returned it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// True for the error of a call that a signal interrupted.
+    pub fn is_interrupt(self) -> bool {
+        self.0 == libc::EINTR
+    }
+}
+
+/// What a system call gave: a value, or the error number.
+pub type Result<T> = core::result::Result<T, Errno>;
+
+/// One system call with up to six arguments; the raw return value, negative for an error.
+///
+/// # Safety
+/// The arguments must be what the call named by `number` expects; pointers among them must be valid for it.
+#[inline(always)]
+pub unsafe fn raw(number: i64, a: [usize; 6]) -> isize {
+    let value: isize;
+    // SAFETY: the syscall instruction clobbers rcx, r11 and memory only; the caller vouches for the arguments.
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => value,
+             in("rdi") a[0], in("rsi") a[1], in("rdx") a[2], in("r10") a[3], in("r8") a[4], in("r9") a[5],
+             lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    value
+}
+
+fn checked(value: isize) -> Result<usize> {
+    if (-4095..0).contains(&value) {
+        Err(Errno(-value as i32))
+    } else {
+        Ok(value as usize)
+    }
+}
+
+/// A system call whose pointers (if any) the caller in this file has made from references or owned ranges.
+macro_rules! call {
+    ($number:expr $(, $arg:expr)*) => {{
+        let given = [$($arg as usize),*];
+        let mut all = [0usize; 6];
+        all[..given.len()].copy_from_slice(&given);
+        // SAFETY: each caller in this file passes arguments of the kinds that the call documents, and
+        // pointers that come from live references or that the kernel checks itself (EFAULT).
+        checked(unsafe { raw($number, all) })
+    }};
+}
+
+/// The current folder, for the `*at` calls.
+pub const AT_FDCWD: i32 = libc::AT_FDCWD;
+
+/// Opens `path` relative to `dir`; the kernel's `openat`.
+pub fn openat(dir: i32, path: &CStr, flags: i32, mode: u32) -> Result<i32> {
+    call!(
+        libc::SYS_openat,
+        dir as isize,
+        path.as_ptr(),
+        flags as isize,
+        mode
+    )
+    .map(|fd| fd as i32)
+}
+
+/// Closes a descriptor.
+pub fn close(fd: i32) -> Result<()> {
+    call!(libc::SYS_close, fd as isize).map(drop)
+}
+
+/// What the library needs to know of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileId {
+    /// st_dev.
+    pub dev: u64,
+    /// st_ino.
+    pub ino: u64,
+    /// st_size in bytes.
+    pub size: u64,
+    /// st_mode: type and permission bits.
+    pub mode: u32,
+}
+
+impl FileId {
+    /// A regular file of 0 bytes: what a placeholder looks like to the kernel.
+    pub fn is_empty_file(&self) -> bool {
+        self.size == 0 && self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+
+    /// A folder.
+    pub fn is_folder(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    /// A regular file.
+    pub fn is_file(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+}
+
+/// `struct stat` of a descriptor.
+pub fn fstat(fd: i32) -> Result<libc::stat> {
+    let mut st = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    call!(libc::SYS_fstat, fd as isize, st.as_mut_ptr())?;
+    // SAFETY: zeroed is a valid `stat`, and the kernel has filled it.
+    Ok(unsafe { st.assume_init() })
+}
+
+/// Device, inode, size and mode of a descriptor (`fstat`).
+pub fn file_id(fd: i32) -> Result<FileId> {
+    fstat(fd).map(|st| FileId {
+        dev: st.st_dev,
+        ino: st.st_ino,
+        size: st.st_size as u64,
+        mode: st.st_mode,
+    })
+}
+
+/// Device, inode, size and mode of a path (`newfstatat`, symlinks followed unless `flags` say otherwise).
+pub fn file_id_at(dir: i32, path: &CStr, flags: i32) -> Result<FileId> {
+    let mut st = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    call!(
+        libc::SYS_newfstatat,
+        dir as isize,
+        path.as_ptr(),
+        st.as_mut_ptr(),
+        flags as isize
+    )?;
+    // SAFETY: zeroed is a valid `stat`, and the kernel has filled it.
+    let st = unsafe { st.assume_init() };
+    Ok(FileId {
+        dev: st.st_dev,
+        ino: st.st_ino,
+        size: st.st_size as u64,
+        mode: st.st_mode,
+    })
+}
+
+/// Moves or asks the file offset.
+pub fn lseek(fd: i32, offset: i64, whence: i32) -> Result<i64> {
+    call!(libc::SYS_lseek, fd as isize, offset, whence as isize).map(|at| at as i64)
+}
+
+/// Reads at an offset into a buffer given by address: the kernel answers EFAULT for a bad one.
+pub fn pread(fd: i32, buffer: *mut u8, len: usize, offset: u64) -> Result<usize> {
+    call!(libc::SYS_pread64, fd as isize, buffer, len, offset)
+}
+
+/// Reads from the current offset.
+pub fn read(fd: i32, buffer: &mut [u8]) -> Result<usize> {
+    call!(
+        libc::SYS_read,
+        fd as isize,
+        buffer.as_mut_ptr(),
+        buffer.len()
+    )
+}
+
+/// Writes at the current offset.
+pub fn write(fd: i32, bytes: &[u8]) -> Result<usize> {
+    call!(libc::SYS_write, fd as isize, bytes.as_ptr(), bytes.len())
+}
+
+/// Maps memory; returns its address.
+///
+/// # Safety
+/// As `mmap`: with MAP_FIXED it replaces what is mapped at `at`.
+pub unsafe fn mmap(
+    at: usize,
+    len: usize,
+    prot: i32,
+    flags: i32,
+    fd: i32,
+    offset: u64,
+) -> Result<usize> {
+    call!(
+        libc::SYS_mmap,
+        at,
+        len,
+        prot as isize,
+        flags as isize,
+        fd as isize,
+        offset
+    )
+}
+
+/// Unmaps memory.
+///
+/// # Safety
+/// Nothing may use the range afterwards.
+pub unsafe fn munmap(at: usize, len: usize) -> Result<()> {
+    call!(libc::SYS_munmap, at, len).map(drop)
+}
+
+/// `madvise` on a range; the kernel checks the range itself.
+///
+/// # Safety
+/// Advice that drops contents (MADV_DONTNEED, MADV_REMOVE …) needs the caller to own them.
+pub unsafe fn madvise(at: usize, len: usize, advice: i32) -> Result<()> {
+    call!(libc::SYS_madvise, at, len, advice as isize).map(drop)
+}
+
+/// Makes a buffer's pages writable and present, so that a copy into it cannot fault (Linux 5.14).
+/// Any error means "not known to be safe".
+pub fn populate_write(at: usize, len: usize) -> Result<()> {
+    const MADV_POPULATE_WRITE: i32 = 23;
+    let start = at & !4095;
+    let end = at
+        .checked_add(len)
+        .and_then(|e| e.checked_add(4095))
+        .ok_or(Errno(libc::EFAULT))?
+        & !4095;
+    call!(
+        libc::SYS_madvise,
+        start,
+        end - start,
+        MADV_POPULATE_WRITE as isize
+    )
+    .map(drop)
+}
+
+/// Relative time for futexes and polls.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Timespec {
+    sec: i64,
+    nsec: i64,
+}
+
+/// Milliseconds of the monotonic clock.
+pub fn now_ms() -> u64 {
+    let mut t = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `clock_gettime` writes the struct it is given; it is not among the calls we interpose.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
+    t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
+}
+
+/// Waits while `word` holds `seen`, at most `ms` milliseconds. Shared between processes.
+/// ETIMEDOUT, EAGAIN and EINTR are all "look again".
+pub fn futex_wait(word: &core::sync::atomic::AtomicU32, seen: u32, ms: u64) -> Result<()> {
+    let time = Timespec {
+        sec: (ms / 1000) as i64,
+        nsec: (ms % 1000 * 1_000_000) as i64,
+    };
+    call!(
+        libc::SYS_futex,
+        word.as_ptr(),
+        libc::FUTEX_WAIT as isize,
+        seen,
+        &time as *const Timespec
+    )
+    .map(drop)
+}
+
+/// Wakes everybody who waits on `word`, in every process.
+pub fn futex_wake(word: &core::sync::atomic::AtomicU32) {
+    let _ = call!(
+        libc::SYS_futex,
+        word.as_ptr(),
+        libc::FUTEX_WAKE as isize,
+        i32::MAX as isize
+    );
+}
+
+/// Sleeps for `ms` milliseconds or until a signal.
+pub fn sleep_ms(ms: u64) {
+    let time = Timespec {
+        sec: (ms / 1000) as i64,
+        nsec: (ms % 1000 * 1_000_000) as i64,
+    };
+    let _ = call!(libc::SYS_nanosleep, &time as *const Timespec, 0usize);
+}
+
+/// Process id, from the kernel (right also in a `vfork` child).
+pub fn getpid() -> i32 {
+    call!(libc::SYS_getpid).map_or(0, |pid| pid as i32)
+}
+
+/// Effective user id.
+pub fn geteuid() -> u32 {
+    call!(libc::SYS_geteuid).map_or(u32::MAX, |uid| uid as u32)
+}
+
+/// Duplicates `fd` to the lowest free number from `at_least` on, close-on-exec.
+pub fn dup_from(fd: i32, at_least: i32) -> Result<i32> {
+    call!(
+        libc::SYS_fcntl,
+        fd as isize,
+        libc::F_DUPFD_CLOEXEC as isize,
+        at_least as isize
+    )
+    .map(|fd| fd as i32)
+}
+
+/// Puts `fd` at the number `target`, replacing what is there.
+pub fn dup3(fd: i32, target: i32, flags: i32) -> Result<i32> {
+    call!(libc::SYS_dup3, fd as isize, target as isize, flags as isize).map(|fd| fd as i32)
+}
+
+/// `fcntl` with an integer argument.
+pub fn fcntl(fd: i32, command: i32, argument: usize) -> Result<usize> {
+    call!(libc::SYS_fcntl, fd as isize, command as isize, argument)
+}
+
+/// An anonymous memory file, close-on-exec.
+pub fn memfd(name: &CStr) -> Result<i32> {
+    call!(libc::SYS_memfd_create, name.as_ptr(), 1usize).map(|fd| fd as i32)
+}
+
+/// Sets a file's length in bytes.
+pub fn ftruncate(fd: i32, len: u64) -> Result<()> {
+    call!(libc::SYS_ftruncate, fd as isize, len).map(drop)
+}
+
+/// The target of a symbolic link, without a NUL; returns how many bytes of `out` were filled.
+pub fn readlink(dir: i32, path: &CStr, out: &mut [u8]) -> Result<usize> {
+    call!(
+        libc::SYS_readlinkat,
+        dir as isize,
+        path.as_ptr(),
+        out.as_mut_ptr(),
+        out.len()
+    )
+}
+
+/// Makes a folder.
+pub fn mkdir(path: &CStr, mode: u32) -> Result<()> {
+    call!(libc::SYS_mkdir, path.as_ptr(), mode).map(drop)
+}
+
+/// True if another process holds an OFD write lock on the file at `path` (a lock of the engine).
+/// Any error (no such file, no access) is "nobody".
+pub fn is_locked(path: &CStr) -> bool {
+    let Ok(fd) = openat(
+        AT_FDCWD,
+        path,
+        libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW,
+        0,
+    ) else {
+        return false;
+    };
+    let mut lock = ofd_lock(libc::F_WRLCK as i16);
+    let asked = call!(
+        libc::SYS_fcntl,
+        fd as isize,
+        libc::F_OFD_GETLK as isize,
+        &mut lock as *mut libc::flock
+    );
+    let _ = close(fd);
+    asked.is_ok() && lock.l_type != libc::F_UNLCK as i16
+}
+
+/// Tries to take the OFD write lock on `fd`; EAGAIN when another has it. It is gone with the descriptor.
+pub fn try_lock(fd: i32) -> Result<()> {
+    let lock = ofd_lock(libc::F_WRLCK as i16);
+    call!(
+        libc::SYS_fcntl,
+        fd as isize,
+        libc::F_OFD_SETLK as isize,
+        &lock as *const libc::flock
+    )
+    .map(drop)
+}
+
+fn ofd_lock(kind: i16) -> libc::flock {
+    libc::flock {
+        l_type: kind,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Waits until `fd` is readable (or its peer gone), at most `ms` milliseconds; false on time-out.
+/// Interruptions by signals are waited out within the same limit.
+pub fn wait_readable(fd: i32, ms: u64) -> bool {
+    let until = now_ms() + ms;
+    loop {
+        let left = until.saturating_sub(now_ms());
+        let time = Timespec {
+            sec: (left / 1000) as i64,
+            nsec: (left % 1000 * 1_000_000) as i64,
+        };
+        let mut poll = libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let ready = call!(
+            libc::SYS_ppoll,
+            &mut poll as *mut libc::pollfd,
+            1usize,
+            &time as *const Timespec,
+            0usize
+        );
+        match ready {
+            Ok(n) => return n > 0,
+            Err(e) if e.is_interrupt() && left > 0 => continue,
+            Err(_) => return false,
+        }
+    }
+}

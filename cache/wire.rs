@@ -1,0 +1,454 @@
+//! The few words that clients and the engine exchange: attach, fetch a memory file's descriptor, list a
+//! folder. One packet each way on a Unix SOCK_SEQPACKET socket, descriptors beside the answer.
+//!
+//! Called by the library's client (`ask`) and by the engine's attach server (`listen`, `receive`, `answer`).
+//! The client keeps no socket open; nothing here allocates or retries, and every wait has a limit.
+
+use crate::cpath::CPath;
+use crate::region::LAYOUT_VERSION;
+use crate::sys::{self, Errno, Result};
+
+const MAGIC: u32 = 0x6f73_7363;
+/// Longest text of a packet in bytes.
+pub const TEXT_MAX: usize = 4096;
+/// Most descriptors of an answer.
+pub const FDS_MAX: usize = 2;
+
+/// What a client asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// To become a client: the answer carries the region and, where there is one, the memory folder.
+    Attach,
+    /// A read-only descriptor of the memory file of this record.
+    Memory(u32),
+    /// The folder named by the text (absolute, as the kernel names it) listed.
+    List,
+    /// The engine's state as JSON text.
+    Status,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Head {
+    magic: u32,
+    version: u32,
+    /// Kind of an ask, or the errno of an answer.
+    code: u32,
+    value: u32,
+    len: u32,
+}
+
+const HEAD_BYTES: usize = size_of::<Head>();
+
+/// One packet with room for the longest text.
+pub struct Packet {
+    head: Head,
+    text: [u8; TEXT_MAX],
+    /// Descriptors that came with it; -1 where there is none. The receiver owns them.
+    pub fds: [i32; FDS_MAX],
+}
+
+impl Packet {
+    fn new(code: u32, value: u32, text: &[u8]) -> Packet {
+        let len = text.len().min(TEXT_MAX);
+        let head = Head {
+            magic: MAGIC,
+            version: LAYOUT_VERSION,
+            code,
+            value,
+            len: len as u32,
+        };
+        let mut packet = Packet {
+            head,
+            text: [0; TEXT_MAX],
+            fds: [-1; FDS_MAX],
+        };
+        packet.text[..len].copy_from_slice(&text[..len]);
+        packet
+    }
+
+    /// The text.
+    pub fn text(&self) -> &[u8] {
+        &self.text[..(self.head.len as usize).min(TEXT_MAX)]
+    }
+
+    /// The number beside the text (of an answer: what the ask defines).
+    pub fn value(&self) -> u32 {
+        self.head.value
+    }
+
+    /// What is asked; EPROTO for a kind that this version does not know.
+    pub fn ask(&self) -> Result<Ask> {
+        match self.head.code {
+            1 => Ok(Ask::Attach),
+            2 => Ok(Ask::Memory(self.head.value)),
+            3 => Ok(Ask::List),
+            4 => Ok(Ask::Status),
+            _ => Err(Errno(libc::EPROTO)),
+        }
+    }
+
+    /// Closes the descriptors that came with it.
+    pub fn close_fds(&self) {
+        for fd in self.fds.into_iter().filter(|fd| *fd >= 0) {
+            let _ = sys::close(fd);
+        }
+    }
+
+    /// True if the sender has the same layout.
+    pub fn same_version(&self) -> bool {
+        self.head.version == LAYOUT_VERSION
+    }
+}
+
+/// Connects, asks, and waits up to `ms` milliseconds for the answer.
+///
+/// Errors: ECONNREFUSED or ENOENT when nobody listens, ETIMEDOUT, ENOTSUP when the engine is of another
+/// version, else the errno that the engine answers.
+pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
+    let fd = connect(socket)?;
+    let (code, value) = match ask {
+        Ask::Attach => (1, 0),
+        Ask::Memory(slot) => (2, slot),
+        Ask::List => (3, 0),
+        Ask::Status => (4, 0),
+    };
+    let answered = send(fd, &Packet::new(code, value, text)).and_then(|()| {
+        if sys::wait_readable(fd, ms) {
+            receive(fd)
+        } else {
+            Err(Errno(libc::ETIMEDOUT))
+        }
+    });
+    let _ = sys::close(fd);
+    let packet = answered?;
+    let refusal = match packet.head.code {
+        _ if !packet.same_version() => libc::ENOTSUP,
+        code => code as i32,
+    };
+    if refusal == 0 {
+        return Ok(packet);
+    }
+    packet.close_fds();
+    Err(Errno(refusal))
+}
+
+/// Answers an ask: `errno` 0 is success.
+pub fn answer(fd: i32, errno: i32, value: u32, text: &[u8], fds: [i32; FDS_MAX]) -> Result<()> {
+    let mut packet = Packet::new(errno as u32, value, text);
+    packet.fds = fds;
+    send(fd, &packet)
+}
+
+/// Makes the engine's listening socket, replacing a leftover. Non-blocking, close-on-exec.
+pub fn listen(socket: &CPath) -> Result<i32> {
+    let address = Address::new(socket)?;
+    let fd = new_socket(libc::SOCK_NONBLOCK)?;
+    let path = socket.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?;
+    // SAFETY: the path is NUL-terminated. Only the holder of the lock comes here: what lies there is dead.
+    unsafe { libc::unlink(path.as_ptr()) };
+    // SAFETY: the address is a live sockaddr_un of the given length.
+    let bound = unsafe { libc::bind(fd, (&raw const address.inner).cast(), address.len) };
+    // SAFETY: plain call on our own descriptor.
+    let listening = bound == 0 && unsafe { libc::listen(fd, 1024) } == 0;
+    if listening {
+        return Ok(fd);
+    }
+    let errno = std::io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EIO);
+    let _ = sys::close(fd);
+    Err(Errno(errno))
+}
+
+/// Process and user at the other end of a connected socket.
+pub fn peer(fd: i32) -> Result<libc::ucred> {
+    let mut cred = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut len = size_of::<libc::ucred>() as u32;
+    let (cred_at, len_at) = ((&raw mut cred) as usize, (&raw mut len) as usize);
+    let args = [
+        fd as usize,
+        libc::SOL_SOCKET as usize,
+        libc::SO_PEERCRED as usize,
+        cred_at,
+        len_at,
+        0,
+    ];
+    // SAFETY: both pointers are to live locals of the sizes that the option fills.
+    result(unsafe { sys::raw(libc::SYS_getsockopt, args) })?;
+    Ok(cred)
+}
+
+/// Receives one packet; EPROTO for anything else, EPIPE when the other end is gone.
+pub fn receive(fd: i32) -> Result<Packet> {
+    let mut packet = Packet::new(0, 0, b"");
+    let mut control = Control::default();
+    let mut iov = [
+        libc::iovec {
+            iov_base: (&raw mut packet.head).cast(),
+            iov_len: HEAD_BYTES,
+        },
+        libc::iovec {
+            iov_base: packet.text.as_mut_ptr().cast(),
+            iov_len: TEXT_MAX,
+        },
+    ];
+    let mut message = control.message(&mut iov);
+    let args = [
+        fd as usize,
+        (&raw mut message) as usize,
+        libc::MSG_CMSG_CLOEXEC as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the message points at live buffers of the lengths it names.
+    let got = result(unsafe { sys::raw(libc::SYS_recvmsg, args) })?;
+    let received = message.msg_controllen;
+    packet.fds = control.fds(received);
+    if got == 0 {
+        return Err(Errno(libc::EPIPE));
+    }
+    if got < HEAD_BYTES
+        || packet.head.magic != MAGIC
+        || packet.head.len as usize + HEAD_BYTES != got
+    {
+        packet.close_fds();
+        return Err(Errno(libc::EPROTO));
+    }
+    Ok(packet)
+}
+
+fn send(fd: i32, packet: &Packet) -> Result<()> {
+    let mut control = Control::default();
+    let mut iov = [
+        libc::iovec {
+            iov_base: (&raw const packet.head).cast_mut().cast(),
+            iov_len: HEAD_BYTES,
+        },
+        libc::iovec {
+            iov_base: packet.text.as_ptr().cast_mut().cast(),
+            iov_len: packet.text().len(),
+        },
+    ];
+    let len = control.put(packet.fds);
+    let mut message = control.message(&mut iov);
+    message.msg_controllen = len;
+    let args = [
+        fd as usize,
+        (&raw mut message) as usize,
+        libc::MSG_NOSIGNAL as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the message points at live buffers of the lengths it names; sendmsg only reads them.
+    result(unsafe { sys::raw(libc::SYS_sendmsg, args) }).map(drop)
+}
+
+fn connect(socket: &CPath) -> Result<i32> {
+    let address = Address::new(socket)?;
+    let fd = new_socket(0)?;
+    let args = [
+        fd as usize,
+        (&raw const address.inner) as usize,
+        address.len as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: the address is a live sockaddr_un of the given length.
+    match result(unsafe { sys::raw(libc::SYS_connect, args) }) {
+        Ok(_) => Ok(fd),
+        Err(errno) => {
+            let _ = sys::close(fd);
+            Err(errno)
+        }
+    }
+}
+
+fn new_socket(flags: i32) -> Result<i32> {
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | flags;
+    // SAFETY: no pointers.
+    let fd = result(unsafe {
+        sys::raw(
+            libc::SYS_socket,
+            [libc::AF_UNIX as usize, kind as usize, 0, 0, 0, 0],
+        )
+    })? as i32;
+    if fd > 2 {
+        return Ok(fd);
+    }
+    // A host that closed its standard descriptors must not find our socket in their place.
+    let moved = sys::dup_from(fd, 3);
+    let _ = sys::close(fd);
+    moved
+}
+
+fn result(value: isize) -> Result<usize> {
+    if value < 0 {
+        Err(Errno(-value as i32))
+    } else {
+        Ok(value as usize)
+    }
+}
+
+struct Address {
+    inner: libc::sockaddr_un,
+    len: u32,
+}
+
+impl Address {
+    fn new(path: &CPath) -> Result<Address> {
+        let bytes = path.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?.to_bytes();
+        let mut inner = libc::sockaddr_un {
+            sun_family: libc::AF_UNIX as u16,
+            sun_path: [0; 108],
+        };
+        if bytes.len() >= inner.sun_path.len() {
+            return Err(Errno(libc::ENAMETOOLONG));
+        }
+        inner
+            .sun_path
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = *from as libc::c_char);
+        Ok(Address {
+            inner,
+            len: (2 + bytes.len() + 1) as u32,
+        })
+    }
+}
+
+/// Room for one SCM_RIGHTS message of FDS_MAX descriptors, laid out as the kernel wants it.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct Control {
+    len: usize,
+    level: i32,
+    kind: i32,
+    fds: [i32; FDS_MAX],
+}
+
+const CONTROL_HEAD: usize = size_of::<usize>() + 2 * size_of::<i32>();
+
+impl Control {
+    fn message(&mut self, iov: &mut [libc::iovec; 2]) -> libc::msghdr {
+        // SAFETY: all-zero is a valid msghdr.
+        let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
+        message.msg_iov = iov.as_mut_ptr();
+        message.msg_iovlen = iov.len();
+        message.msg_control = (self as *mut Control).cast();
+        message.msg_controllen = size_of::<Control>();
+        message
+    }
+
+    /// Puts the leading valid descriptors in; returns the length of the control data.
+    fn put(&mut self, fds: [i32; FDS_MAX]) -> usize {
+        let count = fds.iter().take_while(|fd| **fd >= 0).count();
+        if count == 0 {
+            return 0;
+        }
+        *self = Control {
+            len: CONTROL_HEAD + 4 * count,
+            level: libc::SOL_SOCKET,
+            kind: libc::SCM_RIGHTS,
+            fds,
+        };
+        self.len
+    }
+
+    fn fds(&self, received: usize) -> [i32; FDS_MAX] {
+        let mut fds = [-1; FDS_MAX];
+        if received < CONTROL_HEAD
+            || self.level != libc::SOL_SOCKET
+            || self.kind != libc::SCM_RIGHTS
+        {
+            return fds;
+        }
+        let count = (self.len.saturating_sub(CONTROL_HEAD) / 4).min(FDS_MAX);
+        for (to, from) in fds.iter_mut().zip(self.fds).take(count) {
+            *to = if from > 2 { from } else { raised(from) };
+        }
+        fds
+    }
+}
+
+/// Moves a received descriptor out of the range 0-2, which belongs to the host.
+fn raised(fd: i32) -> i32 {
+    let moved = sys::dup_from(fd, 3).unwrap_or(-1);
+    let _ = sys::close(fd);
+    moved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> CPath {
+        let path = std::env::temp_dir().join(format!("ossc-wire-{}-{name}", std::process::id()));
+        CPath::from(path.as_os_str().as_encoded_bytes())
+    }
+
+    fn serve(
+        socket: &CPath,
+        reply: impl FnOnce(i32, Packet) + Send + 'static,
+    ) -> std::thread::JoinHandle<()> {
+        let fd = listen(socket).unwrap();
+        std::thread::spawn(move || {
+            assert!(sys::wait_readable(fd, 5000));
+            // SAFETY: plain accept on our own socket.
+            let conn = unsafe { libc::accept(fd, std::ptr::null_mut(), std::ptr::null_mut()) };
+            let packet = receive(conn).unwrap();
+            reply(conn, packet);
+            let _ = (sys::close(conn), sys::close(fd));
+        })
+    }
+
+    #[test]
+    fn an_answer_carries_descriptors_and_the_peer_is_known() {
+        let socket = path("fds");
+        let server = serve(&socket, |conn, packet| {
+            assert_eq!(packet.ask(), Ok(Ask::List));
+            assert_eq!(packet.text(), b"/a/b");
+            assert_eq!(peer(conn).unwrap().pid, sys::getpid());
+            let memfd = sys::memfd(c"x").unwrap();
+            sys::ftruncate(memfd, 123).unwrap();
+            answer(conn, 0, 9, b"fine", [memfd, -1]).unwrap();
+        });
+        let packet = ask(&socket, Ask::List, b"/a/b", 5000).unwrap();
+        server.join().unwrap();
+        assert_eq!((packet.value(), packet.text()), (9, b"fine".as_slice()));
+        assert_eq!(sys::file_id(packet.fds[0]).unwrap().size, 123);
+        assert_eq!(packet.fds[1], -1);
+    }
+
+    #[test]
+    fn refusals_and_absence_are_errors() {
+        let socket = path("refuse");
+        assert_eq!(
+            ask(&socket, Ask::Attach, b"", 100).err(),
+            Some(Errno(libc::ENOENT))
+        );
+        let server = serve(&socket, |conn, _| {
+            answer(conn, libc::EACCES, 0, b"", [-1, -1]).unwrap()
+        });
+        assert_eq!(
+            ask(&socket, Ask::Attach, b"", 5000).err(),
+            Some(Errno(libc::EACCES))
+        );
+        server.join().unwrap();
+        assert_eq!(
+            ask(&socket, Ask::Attach, b"", 100).err(),
+            Some(Errno(libc::ECONNREFUSED))
+        );
+        assert_eq!(
+            Address::new(&CPath::from(&[b'x'; 108])).err(),
+            Some(Errno(libc::ENAMETOOLONG))
+        );
+    }
+}
