@@ -1,1 +1,24 @@
-//! Under construction.
+//! Everything a user can set: the keys of the configuration file, the environment variables and
+//! the endpoint, each checked once and turned into typed values.
+//!
+//! `ossc` calls it when an engine or a command starts. One table (`table`) yields the parser, the
+//! defaults, dist/config.json and docs/CONFIG.md, so they cannot disagree. Parsing is pure: only
+//! `Config::load` touches the machine, and it reads one file. Secrets are never part of an error.
+#![forbid(unsafe_code)]
+
+mod config;
+mod docs;
+mod endpoint;
+mod env;
+mod location;
+mod reason;
+mod secret;
+mod table;
+
+pub use config::{Config, DEFAULT_PATH, Error, LogLevel, Warning};
+pub use docs::{default_file, markdown};
+pub use endpoint::{Endpoint, Scheme};
+pub use env::{AccessKey, IoDriver, PageKind, Settings};
+pub use location::Location;
+pub use reason::Reason;
+pub use secret::Secret;

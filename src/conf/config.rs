@@ -1,0 +1,696 @@
+//! The configuration file: JSON text to a typed `Config`, by the key table. Called by the engine
+//! and by the commands of `ossc`.
+//!
+//! `parse` is pure. An unknown key is a warning, so that a file written for another version still
+//! works; a value that cannot be meant is an error, so that a typing mistake is never ignored.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::reason::{BAD_CONFIG, Reason};
+use crate::table::{KEYS, Key, Kind};
+
+/// Where the product looks for its file.
+pub const DEFAULT_PATH: &str = "/etc/oss-connector/config.json";
+
+/// A larger file is not a configuration file: reading stops there instead of filling memory.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Least level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// 0
+    Debug,
+    /// 1, the default
+    Info,
+    /// 2
+    Warn,
+    /// 3
+    Error,
+}
+
+impl LogLevel {
+    /// The table lets only 0 to 3 through.
+    pub(crate) fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Debug,
+            1 => Self::Info,
+            2 => Self::Warn,
+            _ => Self::Error,
+        }
+    }
+}
+
+/// Everything the configuration file sets. Defaults and ranges are in docs/CONFIG.md.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `logLevel`
+    pub log_level: LogLevel,
+    /// `logPath`: absolute.
+    pub log_path: PathBuf,
+    /// `auditPath`: absolute.
+    pub audit_path: PathBuf,
+    /// `expireTimeSec`: from the last reference to the release; `None` never releases.
+    pub expire: Option<Duration>,
+    /// `prefetch.vcpus`: threads with a ring each, before the engine caps them.
+    pub prefetch_vcpus: usize,
+    /// `prefetch.workers`: requests in flight per vcpu.
+    pub prefetch_workers: usize,
+    /// `materializeBytes`: largest object that becomes a real file.
+    pub materialize_bytes_max: u64,
+    /// `materializeTotal`: sum of the real files of one MODEL_DIR.
+    pub materialize_total_bytes_max: u64,
+    /// `lingerSec`: from the last client's end to the engine's.
+    pub linger: Duration,
+    /// `outageBudgetSec`: how long a failing origin is retried before readers see an error.
+    pub outage_budget: Duration,
+    /// `connectTimeoutMs`: one attempt to connect.
+    pub connect_timeout: Duration,
+    /// `responseTimeoutMs`: request sent to first byte of the head.
+    pub response_timeout: Duration,
+    /// `stallTimeoutMs`: no byte of a body for so long.
+    pub stall_timeout: Duration,
+    /// `startTimeoutSec`: the whole start of the engine until the root folder is mirrored.
+    pub start_timeout: Duration,
+    /// `partBytes`: size of one ranged request, a multiple of 4096 up to 8 MiB.
+    pub part_bytes: u64,
+    /// `verifyCrc`: compare each object's CRC-64 with the one OSS reports.
+    pub verify_crc: bool,
+}
+
+impl Default for Config {
+    /// The defaults of the key table.
+    fn default() -> Self {
+        let mut config = Self::blank();
+        for key in KEYS {
+            match &key.kind {
+                Kind::Whole { default, set, .. } => set(&mut config, *default),
+                Kind::Path { default, set } => set(&mut config, PathBuf::from(default)),
+                Kind::Switch { default, set } => set(&mut config, *default),
+            }
+        }
+        config
+    }
+}
+
+/// Something the file says that has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Path of the unknown key, a dot standing for nesting.
+    pub key: String,
+    hint: Option<String>,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "unknown key `{}` in the configuration file has no effect",
+            self.key
+        )?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a text is not a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The text is not JSON.
+    #[error("line {line}, column {column}: not valid JSON: {what}")]
+    Syntax {
+        /// From 1.
+        line: usize,
+        /// From 1; 0 is the end of the line before.
+        column: usize,
+        /// The parser's words.
+        what: String,
+    },
+    /// The value has another type than the key.
+    #[error("key `{key}`: {value} is not {expected}")]
+    Type {
+        /// Path of the key; `(root)` for the file as a whole.
+        key: String,
+        /// The value as JSON, shortened.
+        value: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// The number or path is not allowed.
+    #[error("key `{key}`: {value} is out of range; allowed: {allowed}")]
+    Range {
+        /// Path of the key.
+        key: String,
+        /// The value as JSON, shortened.
+        value: String,
+        /// What would be accepted.
+        allowed: String,
+    },
+}
+
+impl Config {
+    /// Overwritten key by key: `default_sets_every_field` proves that none is left.
+    fn blank() -> Self {
+        Self {
+            log_level: LogLevel::Error,
+            log_path: PathBuf::new(),
+            audit_path: PathBuf::new(),
+            expire: None,
+            prefetch_vcpus: 0,
+            prefetch_workers: 0,
+            materialize_bytes_max: 0,
+            materialize_total_bytes_max: 0,
+            linger: Duration::ZERO,
+            outage_budget: Duration::ZERO,
+            connect_timeout: Duration::ZERO,
+            response_timeout: Duration::ZERO,
+            stall_timeout: Duration::ZERO,
+            start_timeout: Duration::ZERO,
+            part_bytes: 0,
+            verify_crc: false,
+        }
+    }
+
+    /// Parses the text of a configuration file; absent keys keep their defaults.
+    ///
+    /// # Errors
+    /// Text that is not JSON, or a value of the wrong type or out of range. The first one found
+    /// is reported.
+    pub fn parse(text: &str) -> Result<(Self, Vec<Warning>), Error> {
+        let root: Value = serde_json::from_str(text).map_err(|error| syntax_error(&error))?;
+        let Value::Object(root) = root else {
+            return Err(type_error("(root)", &root, "an object".into()));
+        };
+        let (mut config, mut warnings) = (Self::default(), Vec::new());
+        apply_object(&mut config, "", &root, &mut warnings)?;
+        Ok((config, warnings))
+    }
+
+    /// Reads and parses the file at `path`. `explicit` says that the user named it (OSSC_CONFIG);
+    /// only the default file may be missing, which gives the defaults.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable, not a regular file, larger than 1 MiB, or that `parse`
+    /// refuses: the product's REASON `failed to parse config file`, with path, position and why.
+    pub fn load(path: &Path, explicit: bool) -> Result<(Self, Vec<Warning>), Reason> {
+        let fail = |why: String| Reason::new(BAD_CONFIG, format!("{}: {why}", path.display()));
+        match read(path) {
+            Ok(text) => Self::parse(&text).map_err(|error| fail(error.to_string())),
+            Err(Unread::Missing) if !explicit => Ok((Self::default(), Vec::new())),
+            Err(Unread::Missing) => Err(fail(
+                "no such file; create it or unset OSSC_CONFIG".to_owned(),
+            )),
+            Err(Unread::Other(why)) => Err(fail(why)),
+        }
+    }
+}
+
+enum Unread {
+    Missing,
+    Other(String),
+}
+
+fn read(path: &Path) -> Result<String, Unread> {
+    let unread = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Unread::Missing,
+        _ => Unread::Other(format!("cannot read it: {error}")),
+    };
+    // Looked at before it is opened: opening a pipe would wait for a writer for ever.
+    let meta = fs::metadata(path).map_err(unread)?;
+    if !meta.is_file() {
+        return Err(Unread::Other("not a regular file".into()));
+    }
+    if meta.len() > FILE_BYTES_MAX {
+        return Err(Unread::Other(format!(
+            "{} bytes are too many for a configuration file (at most {FILE_BYTES_MAX})",
+            meta.len()
+        )));
+    }
+    let bytes = fs::read(path).map_err(unread)?;
+    String::from_utf8(bytes).map_err(|error| {
+        Unread::Other(format!(
+            "byte {}: not UTF-8",
+            error.utf8_error().valid_up_to()
+        ))
+    })
+}
+
+fn apply_object(
+    config: &mut Config,
+    prefix: &str,
+    object: &Map<String, Value>,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), Error> {
+    for (name, value) in object {
+        let path = format!("{prefix}{name}");
+        // A dot inside a name is not nesting: `{"prefetch.vcpus": 4}` is an unknown key.
+        let key = KEYS
+            .iter()
+            .find(|key| key.path == path && !name.contains('.'));
+        let group = format!("{path}.");
+        if let Some(key) = key {
+            apply(config, key, value)?;
+        } else if KEYS.iter().any(|key| key.path.starts_with(&group)) {
+            let Value::Object(inner) = value else {
+                return Err(type_error(&path, value, "an object".into()));
+            };
+            apply_object(config, &group, inner, warnings)?;
+        } else {
+            warnings.push(Warning {
+                hint: hint(&path),
+                key: path,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What an unknown key was probably meant to be.
+fn hint(path: &str) -> Option<String> {
+    let key = KEYS
+        .iter()
+        .find(|key| key.path.eq_ignore_ascii_case(path))?;
+    if key.path == path {
+        return Some("write a dot as nesting: { \"a\": { \"b\": … } }".to_owned());
+    }
+    Some(format!("did you mean `{}`?", key.path))
+}
+
+fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
+    match &key.kind {
+        Kind::Whole { range, set, .. } => {
+            let out_of_range = || range_error(key.path, value, range.text());
+            let number = match value {
+                // Whole numbers above i64 are numbers still, just too large.
+                Value::Number(number) if number.is_u64() || number.is_i64() => {
+                    number.as_i64().ok_or_else(out_of_range)?
+                }
+                _ => {
+                    let expected = format!("a whole number ({})", range.text());
+                    return Err(type_error(key.path, value, expected));
+                }
+            };
+            if !range.holds(number) {
+                return Err(out_of_range());
+            }
+            set(config, number);
+        }
+        Kind::Path { set, .. } => {
+            let Value::String(path) = value else {
+                return Err(type_error(
+                    key.path,
+                    value,
+                    "a text (an absolute path)".into(),
+                ));
+            };
+            // The engine leaves the folder it was started in, so a relative path has no meaning.
+            if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+                let allowed = "the absolute path of a file".to_owned();
+                return Err(range_error(key.path, value, allowed));
+            }
+            set(config, PathBuf::from(path));
+        }
+        Kind::Switch { set, .. } => match value {
+            Value::Bool(on) => set(config, *on),
+            _ => return Err(type_error(key.path, value, "true or false".into())),
+        },
+    }
+    Ok(())
+}
+
+fn syntax_error(error: &serde_json::Error) -> Error {
+    let (line, column) = (error.line(), error.column());
+    let words = error.to_string();
+    // The parser repeats the position at the end of its words.
+    let what = words
+        .strip_suffix(&format!(" at line {line} column {column}"))
+        .unwrap_or(&words);
+    Error::Syntax {
+        line,
+        column,
+        what: what.to_owned(),
+    }
+}
+
+fn type_error(key: &str, value: &Value, expected: String) -> Error {
+    Error::Type {
+        key: key.to_owned(),
+        value: shown(value),
+        expected,
+    }
+}
+
+fn range_error(key: &str, value: &Value, allowed: String) -> Error {
+    Error::Range {
+        key: key.to_owned(),
+        value: shown(value),
+        allowed,
+    }
+}
+
+fn shown(value: &Value) -> String {
+    const CHARS_MAX: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> (Config, Vec<Warning>) {
+        Config::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn refuse(text: &str) -> Error {
+        Config::parse(text).expect_err(text)
+    }
+
+    #[test]
+    fn default_sets_every_field() {
+        // Numbers of the product's page and of this project's design.
+        let expected = Config {
+            log_level: LogLevel::Info,
+            log_path: "/var/log/oss-connector/connector.log".into(),
+            audit_path: "/var/log/oss-connector/audit.log".into(),
+            expire: Some(Duration::from_secs(120)),
+            prefetch_vcpus: 16,
+            prefetch_workers: 16,
+            materialize_bytes_max: 16_777_216,
+            materialize_total_bytes_max: 1_073_741_824,
+            linger: Duration::from_secs(10),
+            outage_budget: Duration::from_secs(300),
+            connect_timeout: Duration::from_millis(5_000),
+            response_timeout: Duration::from_millis(10_000),
+            stall_timeout: Duration::from_millis(10_000),
+            start_timeout: Duration::from_secs(60),
+            part_bytes: 8_388_608,
+            verify_crc: true,
+        };
+        assert_eq!(Config::default(), expected);
+        assert_eq!(parse("{}"), (expected, vec![]));
+    }
+
+    #[test]
+    fn every_key_sets_its_own_field() {
+        let text = r#"{"logLevel": 3, "logPath": "/l", "auditPath": "/a", "expireTimeSec": 7,
+            "prefetch": {"vcpus": 2, "workers": 3}, "materializeBytes": 4, "materializeTotal": 5,
+            "lingerSec": 6, "outageBudgetSec": 8, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
+            "stallTimeoutMs": 11, "startTimeoutSec": 12, "partBytes": 4096, "verifyCrc": false}"#;
+        let expected = Config {
+            log_level: LogLevel::Error,
+            log_path: "/l".into(),
+            audit_path: "/a".into(),
+            expire: Some(Duration::from_secs(7)),
+            prefetch_vcpus: 2,
+            prefetch_workers: 3,
+            materialize_bytes_max: 4,
+            materialize_total_bytes_max: 5,
+            linger: Duration::from_secs(6),
+            outage_budget: Duration::from_secs(8),
+            connect_timeout: Duration::from_millis(9),
+            response_timeout: Duration::from_millis(10),
+            stall_timeout: Duration::from_millis(11),
+            start_timeout: Duration::from_secs(12),
+            part_bytes: 4096,
+            verify_crc: false,
+        };
+        assert_eq!(parse(text), (expected, vec![]));
+    }
+
+    #[test]
+    fn edges_of_ranges() {
+        assert_eq!(parse(r#"{"expireTimeSec": -1}"#).0.expire, None);
+        assert_eq!(
+            parse(r#"{"expireTimeSec": 0}"#).0.expire,
+            Some(Duration::ZERO)
+        );
+        let levels = [
+            LogLevel::Debug,
+            LogLevel::Info,
+            LogLevel::Warn,
+            LogLevel::Error,
+        ];
+        for (number, level) in levels.into_iter().enumerate() {
+            assert_eq!(
+                parse(&format!(r#"{{"logLevel": {number}}}"#)).0.log_level,
+                level
+            );
+        }
+        assert_eq!(parse(r#"{"partBytes": 8388608}"#).0.part_bytes, 8 << 20);
+    }
+
+    #[test]
+    fn values_out_of_range_name_key_value_and_range() {
+        for (text, key, value, allowed) in [
+            (r#"{"logLevel": 4}"#, "logLevel", "4", "0 to 3"),
+            (r#"{"logLevel": -1}"#, "logLevel", "-1", "0 to 3"),
+            (
+                r#"{"expireTimeSec": -2}"#,
+                "expireTimeSec",
+                "-2",
+                "-1 to 2147483647",
+            ),
+            (
+                r#"{"prefetch": {"vcpus": 0}}"#,
+                "prefetch.vcpus",
+                "0",
+                "1 to 1024",
+            ),
+            (
+                r#"{"prefetch": {"workers": 1025}}"#,
+                "prefetch.workers",
+                "1025",
+                "1 to 1024",
+            ),
+            (
+                r#"{"partBytes": 4097}"#,
+                "partBytes",
+                "4097",
+                "4096 to 8388608, a multiple of 4096",
+            ),
+            (
+                r#"{"partBytes": 8392704}"#,
+                "partBytes",
+                "8392704",
+                "4096 to 8388608, a multiple of 4096",
+            ),
+            (
+                r#"{"lingerSec": 18446744073709551615}"#,
+                "lingerSec",
+                "18446744073709551615",
+                "1 to 86400",
+            ),
+            (
+                r#"{"logPath": "log"}"#,
+                "logPath",
+                r#""log""#,
+                "the absolute path of a file",
+            ),
+            (
+                r#"{"logPath": ""}"#,
+                "logPath",
+                r#""""#,
+                "the absolute path of a file",
+            ),
+            (
+                r#"{"auditPath": "/x/"}"#,
+                "auditPath",
+                r#""/x/""#,
+                "the absolute path of a file",
+            ),
+        ] {
+            let error = refuse(text);
+            let (key, value, allowed) = (key.into(), value.into(), allowed.into());
+            assert_eq!(
+                error,
+                Error::Range {
+                    key,
+                    value,
+                    allowed
+                },
+                "{text}"
+            );
+        }
+        assert_eq!(
+            refuse(r#"{"prefetch": {"vcpus": 0}}"#).to_string(),
+            "key `prefetch.vcpus`: 0 is out of range; allowed: 1 to 1024"
+        );
+    }
+
+    #[test]
+    fn values_of_another_type_are_refused() {
+        for (text, message) in [
+            (
+                r#"{"logLevel": "1"}"#,
+                "key `logLevel`: \"1\" is not a whole number (0 to 3)",
+            ),
+            (
+                r#"{"logLevel": 1.0}"#,
+                "key `logLevel`: 1.0 is not a whole number (0 to 3)",
+            ),
+            (
+                r#"{"logLevel": null}"#,
+                "key `logLevel`: null is not a whole number (0 to 3)",
+            ),
+            (
+                r#"{"lingerSec": 1e400}"#,
+                "line 1, column 19: not valid JSON: number out of range",
+            ),
+            (
+                r#"{"logPath": 1}"#,
+                "key `logPath`: 1 is not a text (an absolute path)",
+            ),
+            (
+                r#"{"verifyCrc": 1}"#,
+                "key `verifyCrc`: 1 is not true or false",
+            ),
+            (r#"{"prefetch": 16}"#, "key `prefetch`: 16 is not an object"),
+            (
+                r#"{"prefetch": {"vcpus": []}}"#,
+                "key `prefetch.vcpus`: [] is not a whole number (1 to 1024)",
+            ),
+            ("[1]", "key `(root)`: [1] is not an object"),
+        ] {
+            assert_eq!(refuse(text).to_string(), message, "{text}");
+        }
+        let long = format!(r#"{{"verifyCrc": "{}"}}"#, "é".repeat(5_000));
+        assert!(refuse(&long).to_string().len() < 300);
+    }
+
+    #[test]
+    fn syntax_errors_have_line_and_column() {
+        for (text, line, column) in [
+            ("", 1, 0),
+            ("{", 1, 1),
+            ("{\n  \"a\": 1,\n}", 3, 1),
+            ("{\"a\" 1}", 1, 6),
+            ("{} x", 1, 4),
+        ] {
+            match refuse(text) {
+                Error::Syntax {
+                    line: l,
+                    column: c,
+                    what,
+                } => {
+                    assert_eq!((l, c), (line, column), "{text}: {what}");
+                    assert!(!what.contains(" at line "), "{what}");
+                }
+                other => panic!("{text}: {other}"),
+            }
+        }
+        let deep = "[".repeat(100_000);
+        assert!(
+            matches!(refuse(&deep), Error::Syntax { .. }),
+            "deep nesting is no stack overflow"
+        );
+    }
+
+    #[test]
+    fn unknown_keys_warn_and_the_rest_counts() {
+        let (config, warnings) = parse(
+            r#"{"loglevel": 0, "fastList": {"vcpus": 1}, "prefetch": {"vcpus": 4, "x": 1},
+                "prefetch.vcpus": 5, "lingerSec": 9}"#,
+        );
+        assert_eq!((config.prefetch_vcpus, config.linger.as_secs()), (4, 9));
+        assert_eq!(config.log_level, LogLevel::Info);
+        let mut keys: Vec<&str> = warnings
+            .iter()
+            .map(|warning| warning.key.as_str())
+            .collect();
+        keys.sort_unstable();
+        assert_eq!(
+            keys,
+            ["fastList", "loglevel", "prefetch.vcpus", "prefetch.x"]
+        );
+        let words: String = warnings.iter().map(|w| format!("{w}\n")).collect();
+        assert!(
+            words.contains("`loglevel`") && words.contains("did you mean `logLevel`?"),
+            "{words}"
+        );
+        assert!(words.contains("write a dot as nesting"), "{words}");
+    }
+
+    /// A folder of its own for one test, removed at the end.
+    struct Folder(PathBuf);
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("ossc-conf-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).expect("a temporary folder");
+            Self(path)
+        }
+        fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+            let path = self.0.join(name);
+            fs::write(&path, bytes).expect("a temporary file");
+            path
+        }
+    }
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn load_reads_a_file_and_forgives_only_the_missing_default() {
+        let folder = Folder::new("load");
+        let good = folder.file("good.json", br#"{"lingerSec": 33, "no": 1}"#);
+        for explicit in [false, true] {
+            let (config, warnings) = Config::load(&good, explicit).expect("a good file");
+            assert_eq!((config.linger.as_secs(), warnings.len()), (33, 1));
+        }
+        for missing in [folder.0.join("none.json"), good.join("below-a-file")] {
+            let default = Config::load(&missing, false).expect("the defaults");
+            assert_eq!(default, (Config::default(), vec![]));
+            let reason = Config::load(&missing, true)
+                .expect_err("missing")
+                .to_string();
+            let start = format!(
+                "failed to parse config file: {}: no such file",
+                missing.display()
+            );
+            assert!(reason.starts_with(&start), "{reason}");
+        }
+    }
+
+    #[test]
+    fn load_refuses_what_it_cannot_read_or_parse() {
+        let folder = Folder::new("refuse");
+        let large = folder.file("large.json", &vec![b' '; 1 + FILE_BYTES_MAX as usize]);
+        for (path, why) in [
+            (
+                folder.file("syntax.json", b"{\n \"lingerSec\": }"),
+                "line 2, column 15: not valid JSON",
+            ),
+            (
+                folder.file("range.json", br#"{"lingerSec": 0}"#),
+                "key `lingerSec`: 0 is out of range",
+            ),
+            (
+                folder.file("latin.json", b"{\"\xe9\": 1}"),
+                "byte 2: not UTF-8",
+            ),
+            (folder.0.clone(), "not a regular file"),
+            (PathBuf::from("/dev/zero"), "not a regular file"),
+            (large, "1048577 bytes are too many"),
+        ] {
+            for explicit in [false, true] {
+                let reason = Config::load(&path, explicit).expect_err(why);
+                assert_eq!(reason.kind(), "failed to parse config file");
+                let start = format!("failed to parse config file: {}: {why}", path.display());
+                assert!(reason.to_string().starts_with(&start), "{reason}");
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The key table: every key of the configuration file with type, default, unit, range and text.
+//! `config` parses by it, `docs` prints it. A new key is one entry here and one field in `Config`.
+//!
+//! Nothing here reads a file or knows JSON's syntax.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{Config, LogLevel};
+
+/// One key of the configuration file.
+pub(crate) struct Key {
+    /// Path in the file; a dot stands for nesting.
+    pub(crate) path: &'static str,
+    pub(crate) kind: Kind,
+    /// True for the keys of the product's own default file.
+    pub(crate) in_default_file: bool,
+    /// One or two sentences for the manual.
+    pub(crate) text: &'static str,
+}
+
+/// Type, default, unit and range of a value, and the field it sets.
+pub(crate) enum Kind {
+    Whole {
+        default: i64,
+        unit: &'static str,
+        range: Range,
+        set: fn(&mut Config, i64),
+    },
+    Path {
+        default: &'static str,
+        set: fn(&mut Config, PathBuf),
+    },
+    Switch {
+        default: bool,
+        set: fn(&mut Config, bool),
+    },
+}
+
+/// Inclusive limits of a whole number.
+#[derive(Clone, Copy)]
+pub(crate) struct Range {
+    pub(crate) min: i64,
+    pub(crate) max: i64,
+    /// 1 where any whole number will do.
+    pub(crate) multiple_of: i64,
+}
+
+impl Range {
+    pub(crate) fn holds(&self, number: i64) -> bool {
+        (self.min..=self.max).contains(&number) && number % self.multiple_of == 0
+    }
+
+    /// `1 to 8`, or `4096 to 8388608, a multiple of 4096`.
+    pub(crate) fn text(&self) -> String {
+        let limits = format!("{} to {}", self.min, self.max);
+        match self.multiple_of {
+            1 => limits,
+            step => format!("{limits}, a multiple of {step}"),
+        }
+    }
+}
+
+const fn within(min: i64, max: i64) -> Range {
+    Range {
+        min,
+        max,
+        multiple_of: 1,
+    }
+}
+
+const MIB: i64 = 1 << 20;
+const GIB: i64 = 1 << 30;
+const TIB: i64 = 1 << 40;
+/// An hour: longer waits than this are what the deadlines exist to prevent.
+const HOUR_MS: i64 = 3_600_000;
+
+// Both only see numbers that `Range::holds` let through, and no range below zero but that of
+// `expireTimeSec`, which looks at the sign itself.
+fn secs(number: i64) -> Duration {
+    Duration::from_secs(number.unsigned_abs())
+}
+fn millis(number: i64) -> Duration {
+    Duration::from_millis(number.unsigned_abs())
+}
+
+/// All keys, in the order of the manual.
+pub(crate) const KEYS: &[Key] = &[
+    Key {
+        path: "logLevel",
+        kind: Kind::Whole {
+            default: 1,
+            unit: "",
+            range: within(0, 3),
+            set: |config, number| config.log_level = LogLevel::from_number(number),
+        },
+        in_default_file: true,
+        text: "Least level that is logged: 0 DEBUG, 1 INFO, 2 WARN, 3 ERROR.",
+    },
+    Key {
+        path: "logPath",
+        kind: Kind::Path {
+            default: "/var/log/oss-connector/connector.log",
+            set: |config, path| config.log_path = path,
+        },
+        in_default_file: true,
+        text: "Log file of the engine. If it cannot be written, the engine warns once and goes on \
+               without it.",
+    },
+    Key {
+        path: "auditPath",
+        kind: Kind::Path {
+            default: "/var/log/oss-connector/audit.log",
+            set: |config, path| config.audit_path = path,
+        },
+        in_default_file: true,
+        text: "Audit file: one JSON line per access. If it cannot be written, the engine warns \
+               once and goes on without it.",
+    },
+    Key {
+        path: "expireTimeSec",
+        kind: Kind::Whole {
+            default: 120,
+            unit: "s",
+            // Up to the largest 32-bit number, which people write for `never`.
+            range: within(-1, i32::MAX as i64),
+            set: |config, number| config.expire = (number >= 0).then(|| secs(number)),
+        },
+        in_default_file: true,
+        text: "How long a cached object is kept after its last reference is closed; -1 keeps it \
+               until the engine ends.",
+    },
+    Key {
+        path: "prefetch.vcpus",
+        kind: Kind::Whole {
+            default: 16,
+            unit: "",
+            range: within(1, 1024),
+            set: |config, number| config.prefetch_vcpus = number as usize,
+        },
+        in_default_file: true,
+        text: "Threads that fetch, each with an I/O ring of its own. The engine starts no more of \
+               them than it may use CPUs, and keeps vcpus × workers connections.",
+    },
+    Key {
+        path: "prefetch.workers",
+        kind: Kind::Whole {
+            default: 16,
+            unit: "",
+            range: within(1, 1024),
+            set: |config, number| config.prefetch_workers = number as usize,
+        },
+        in_default_file: true,
+        text: "Requests in flight per vcpu.",
+    },
+    Key {
+        path: "materializeBytes",
+        kind: Kind::Whole {
+            default: 16 * MIB,
+            unit: "bytes",
+            range: within(0, TIB),
+            set: |config, number| config.materialize_bytes_max = number.unsigned_abs(),
+        },
+        in_default_file: false,
+        text: "Objects up to this size become real files in MODEL_DIR; larger ones are served \
+               from memory.",
+    },
+    Key {
+        path: "materializeTotal",
+        kind: Kind::Whole {
+            default: GIB,
+            unit: "bytes",
+            range: within(0, TIB),
+            set: |config, number| config.materialize_total_bytes_max = number.unsigned_abs(),
+        },
+        in_default_file: false,
+        text: "Sum of the sizes of real files in one MODEL_DIR; beyond it small objects are served \
+               from memory too.",
+    },
+    Key {
+        path: "lingerSec",
+        kind: Kind::Whole {
+            default: 10,
+            unit: "s",
+            range: within(1, 86_400),
+            set: |config, number| config.linger = secs(number),
+        },
+        in_default_file: false,
+        text: "How long the engine stays after its last client is gone. A program restarted \
+               meanwhile finds its model in memory.",
+    },
+    Key {
+        path: "outageBudgetSec",
+        kind: Kind::Whole {
+            default: 300,
+            unit: "s",
+            range: within(1, 86_400),
+            set: |config, number| config.outage_budget = secs(number),
+        },
+        in_default_file: false,
+        text: "How long the engine retries against an origin that fails before readers get EIO.",
+    },
+    Key {
+        path: "connectTimeoutMs",
+        kind: Kind::Whole {
+            default: 5_000,
+            unit: "ms",
+            range: within(1, HOUR_MS),
+            set: |config, number| config.connect_timeout = millis(number),
+        },
+        in_default_file: false,
+        text: "Limit of one attempt to connect.",
+    },
+    Key {
+        path: "responseTimeoutMs",
+        kind: Kind::Whole {
+            default: 10_000,
+            unit: "ms",
+            range: within(1, HOUR_MS),
+            set: |config, number| config.response_timeout = millis(number),
+        },
+        in_default_file: false,
+        text: "Limit from a request's last byte sent to the first byte of the answer's head.",
+    },
+    Key {
+        path: "stallTimeoutMs",
+        kind: Kind::Whole {
+            default: 10_000,
+            unit: "ms",
+            range: within(1, HOUR_MS),
+            set: |config, number| config.stall_timeout = millis(number),
+        },
+        in_default_file: false,
+        text: "How long a body may bring no byte before the connection is given up.",
+    },
+    Key {
+        path: "startTimeoutSec",
+        kind: Kind::Whole {
+            default: 60,
+            unit: "s",
+            range: within(1, 3_600),
+            set: |config, number| config.start_timeout = secs(number),
+        },
+        in_default_file: false,
+        text: "Limit of the engine's whole start, until the root folder of OSS_PATH is mirrored \
+               to MODEL_DIR.",
+    },
+    Key {
+        path: "partBytes",
+        kind: Kind::Whole {
+            default: 8 * MIB,
+            unit: "bytes",
+            // Parts start at page boundaries, and a part is what one failed request loses.
+            range: Range {
+                min: 4_096,
+                max: 8 * MIB,
+                multiple_of: 4_096,
+            },
+            set: |config, number| config.part_bytes = number.unsigned_abs(),
+        },
+        in_default_file: false,
+        text: "Size of one ranged request. Small parts mean many more requests, which OSS counts and limits; they are for tests.",
+    },
+    Key {
+        path: "verifyCrc",
+        kind: Kind::Switch {
+            default: true,
+            set: |config, on| config.verify_crc = on,
+        },
+        in_default_file: false,
+        text: "Compare the CRC-64 of each whole object with the one OSS reports.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_in_range_and_every_path_is_listed_once() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(
+                KEYS[..index].iter().all(|other| other.path != key.path),
+                "{}",
+                key.path
+            );
+            assert!(
+                !key.text.is_empty() && key.text.ends_with('.'),
+                "{}",
+                key.path
+            );
+            match &key.kind {
+                Kind::Whole { default, range, .. } => {
+                    assert!(range.holds(*default), "{}", key.path)
+                }
+                Kind::Path { default, .. } => assert!(default.starts_with('/'), "{}", key.path),
+                Kind::Switch { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_expire_time_may_be_negative() {
+        for key in KEYS {
+            if let Kind::Whole { range, .. } = &key.kind {
+                assert_eq!(range.min < 0, key.path == "expireTimeSec", "{}", key.path);
+            }
+        }
+    }
+}
