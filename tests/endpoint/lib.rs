@@ -1,1 +1,31 @@
-//! Under construction.
+//! An OSS endpoint of our own, from a folder tree: sub-folders of the root are buckets, paths
+//! below are keys. Called by the tests, the demo and the performance runs (as a library or as
+//! the `oss-endpoint` program). It never writes below its root, never shares code with the
+//! client's signer, and is not a store for anything that matters.
+//!
+//! Life of a request: `request` reads the head and resolves bucket and key, `fault` decides
+//! what shall go wrong, `v4` checks the signature, `list` or `object` makes an `answer`,
+//! `wire` puts it on the socket, `log` writes one line.
+
+mod answer;
+mod clock;
+mod config;
+mod conn;
+mod digest;
+mod error;
+mod fault;
+mod list;
+mod log;
+mod object;
+mod range;
+mod rate;
+mod request;
+mod server;
+mod stop;
+mod store;
+mod text;
+mod v4;
+mod wire;
+
+pub use config::{Config, Credentials};
+pub use server::Endpoint;

@@ -1,0 +1,298 @@
+//! One connection: read a request, decide, answer, log, repeat. Started by `server`, one thread
+//! each. Never lets one request's failure reach another connection.
+
+use crate::answer::{Answer, Body, Frame};
+use crate::clock;
+use crate::digest::Digests;
+use crate::error::OssError;
+use crate::fault::{Effects, Faults};
+use crate::list;
+use crate::log::{Line, RequestLog};
+use crate::object::object;
+use crate::range;
+use crate::rate::Rate;
+use crate::request::{self, Request, Unread};
+use crate::stop::Stop;
+use crate::store::Store;
+use crate::v4::Verifier;
+use crate::wire::{Cut, Wire};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub store: Store,
+    pub digests: Digests,
+    pub verifier: Verifier,
+    pub faults: Option<Faults>,
+    pub log: Option<RequestLog>,
+    pub rate: Option<Rate>,
+    pub stop: Stop,
+    pub first_byte_delay: Duration,
+    pub now_fixed: Option<i64>,
+    pub ids: Ids,
+}
+
+/// Makes request ids: 24 upper-case hex digits, unique among endpoints of one machine.
+pub(crate) struct Ids {
+    start: [u32; 2],
+    next: AtomicU32,
+}
+
+impl Ids {
+    pub(crate) fn new() -> Self {
+        let now = clock::now_float();
+        let salt = (now.fract() * 1e9) as u32 ^ std::process::id().rotate_left(16);
+        Self {
+            start: [now as u32, salt],
+            next: AtomicU32::new(0),
+        }
+    }
+
+    fn next(&self) -> String {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{:08X}{:08X}{n:08X}", self.start[0], self.start[1])
+    }
+}
+
+/// One request's life, for its log line.
+struct Exchange {
+    conn: u64,
+    time: f64,
+    started: Instant,
+    request_id: String,
+    status: u16,
+    code: Option<String>,
+    range: Option<std::ops::Range<u64>>,
+    sent: u64,
+    cut: Option<Cut>,
+}
+
+/// Serves a connection until it ends.
+pub(crate) fn serve(shared: &Shared, stream: &TcpStream, conn: u64) {
+    let mut buffer = Vec::new();
+    while !shared.stop.is_set() {
+        let keep = match request::read(&mut &*stream, &mut buffer) {
+            Ok(request) => shared.exchange(stream, conn, &request),
+            Err(Unread::Gone) => false,
+            Err(Unread::Bad(status, reason)) => shared.refuse(stream, conn, status, &reason),
+        };
+        if !keep {
+            break;
+        }
+    }
+}
+
+impl Shared {
+    /// Answers one request; false if the connection has to be closed.
+    fn exchange(&self, stream: &TcpStream, conn: u64, request: &Request) -> bool {
+        let effects = self
+            .faults
+            .as_ref()
+            .map(|f| f.effects(request))
+            .unwrap_or_default();
+        let mut exchange = self.begin(conn);
+        exchange.range = request.header("range").and_then(range::named);
+        let delay = self.first_byte_delay + Duration::from_millis(effects.delay_ms.unwrap_or(0));
+        if self.stop.sleep(delay) {
+            exchange.cut = Some(Cut::Stop);
+        } else {
+            self.respond(stream, request, &effects, &mut exchange);
+        }
+        self.finish(request, &exchange);
+        exchange.cut.is_none() && request.keep_alive
+    }
+
+    fn begin(&self, conn: u64) -> Exchange {
+        Exchange {
+            conn,
+            time: clock::now_float(),
+            started: Instant::now(),
+            request_id: self.ids.next(),
+            status: 0,
+            code: None,
+            range: None,
+            sent: 0,
+            cut: None,
+        }
+    }
+
+    fn respond(
+        &self,
+        stream: &TcpStream,
+        request: &Request,
+        effects: &Effects,
+        exchange: &mut Exchange,
+    ) {
+        let mut wire = Wire {
+            stream,
+            rate: self.rate.as_ref(),
+            stop: &self.stop,
+            sent: 0,
+        };
+        if effects.close {
+            exchange.cut = Some(Cut::Fault);
+            return;
+        }
+        if effects.garbage {
+            let _ = wire.head(
+                b"\x16\x03\x01\x00\x00 this is not HTTP \xff\xfe\r\n\r\n",
+                false,
+            );
+            exchange.cut = Some(Cut::Fault);
+            return;
+        }
+        let mut answer = self.answer(request, effects).unwrap_or_else(|error| {
+            let host = request.header("host").unwrap_or_default();
+            Answer::error(&error, &exchange.request_id, host, request.method == "HEAD")
+        });
+        distort(&mut answer, effects);
+        exchange.status = answer.status;
+        exchange.code = answer.code.clone();
+        if answer.status < 300 {
+            exchange.range = answer.range.clone();
+        }
+        let frame = Frame {
+            request_id: &exchange.request_id,
+            server_time_ms: exchange.started.elapsed().as_millis(),
+            keep_alive: request.keep_alive,
+        };
+        let with_body = !answer.head_only && answer.body.len() > 0;
+        let head = answer.head(&frame);
+        // With a cut or stall at 0 the head must not wait for body bytes.
+        let at_once =
+            effects.cut_after == Some(0) || effects.stall_after == Some(0) || self.rate.is_some();
+        let mut done = wire.head(&head, with_body && !at_once);
+        if done.is_ok() && !answer.head_only {
+            done = wire.body(&answer.body, effects);
+        }
+        exchange.sent = wire.sent;
+        exchange.cut = done.err();
+    }
+
+    fn answer(&self, request: &Request, effects: &Effects) -> Result<Answer, OssError> {
+        if let (Some(status), Some(code)) = (effects.status, &effects.code) {
+            return Err(OssError::new(
+                status,
+                code,
+                "This answer was ordered by a fault rule.",
+            ));
+        }
+        self.verifier
+            .check(request, self.now_fixed.unwrap_or_else(clock::now_sec))?;
+        match (
+            request.method.as_str(),
+            &request.bucket,
+            request.key.is_empty(),
+        ) {
+            ("GET" | "HEAD", Some(_), false) => {
+                object(&self.store, &self.digests, request, effects.ignore_range)
+            }
+            ("GET", Some(_), true) => list::list(&self.store, &self.digests, request),
+            ("GET", None, _) => Err(OssError::new(
+                501,
+                "NotImplemented",
+                "Listing buckets is not served here.",
+            )),
+            _ => Err(OssError::new(
+                405,
+                "MethodNotAllowed",
+                "The specified method is not allowed against this resource.",
+            )),
+        }
+    }
+
+    /// Answers bytes that are not a request this endpoint reads.
+    fn refuse(&self, stream: &TcpStream, conn: u64, status: u16, reason: &str) -> bool {
+        let mut exchange = self.begin(conn);
+        let error = OssError::new(status, "BadRequest", reason);
+        let answer = Answer::error(&error, &exchange.request_id, "", false);
+        let frame = Frame {
+            request_id: &exchange.request_id,
+            server_time_ms: 0,
+            keep_alive: false,
+        };
+        let head = answer.head(&frame);
+        let mut wire = Wire {
+            stream,
+            rate: None,
+            stop: &self.stop,
+            sent: 0,
+        };
+        let done = wire
+            .head(&head, true)
+            .and_then(|()| wire.body(&answer.body, &Effects::default()));
+        exchange.sent = wire.sent;
+        exchange.status = status;
+        exchange.code = Some(error.code);
+        exchange.cut = done.err();
+        let unread = Request {
+            method: String::new(),
+            path: String::new(),
+            query: String::new(),
+            headers: Vec::new(),
+            bucket: None,
+            key: Vec::new(),
+            keep_alive: false,
+        };
+        self.finish(&unread, &exchange);
+        false
+    }
+
+    fn finish(&self, request: &Request, exchange: &Exchange) {
+        let Some(log) = &self.log else { return };
+        log.write(&Line {
+            time: exchange.time,
+            conn: exchange.conn,
+            method: &request.method,
+            path: &request.path,
+            bucket: request.bucket.as_deref().unwrap_or_default(),
+            key: &String::from_utf8_lossy(&request.key),
+            query: &request.query,
+            range: exchange.range.as_ref().map(|r| [r.start, r.end]),
+            status: exchange.status,
+            code: exchange.code.as_deref(),
+            request_id: &exchange.request_id,
+            bytes_sent: exchange.sent,
+            duration_ms: exchange.started.elapsed().as_secs_f64() * 1e3,
+            if_match: request.header("if-match"),
+            user_agent: request.header("user-agent"),
+            cut: exchange.cut.map(Cut::name),
+        });
+    }
+}
+
+/// The faults that change an answer's head.
+fn distort(answer: &mut Answer, effects: &Effects) {
+    if effects.wrong_content_range
+        && let (Some(span), Body::File { .. }) = (answer.range.clone(), &answer.body)
+    {
+        let total = answer
+            .header("Content-Range")
+            .and_then(|r| r.rsplit('/').next())
+            .unwrap_or("*")
+            .to_owned();
+        answer.set(
+            "Content-Range",
+            Some(format!("bytes {}-{}/{total}", span.start + 1, span.end)),
+        );
+    }
+    if let Some(etag) = effects
+        .etag
+        .as_ref()
+        .filter(|_| answer.header("ETag").is_some())
+    {
+        answer.set("ETag", Some(format!("\"{}\"", etag.trim_matches('"'))));
+    }
+    if let Some(crc) = answer
+        .header("x-oss-hash-crc64ecma")
+        .and_then(|c| c.parse::<u64>().ok())
+    {
+        if effects.drop_crc {
+            answer.set("x-oss-hash-crc64ecma", None);
+        } else if effects.bad_crc {
+            answer.set("x-oss-hash-crc64ecma", Some((crc ^ 1).to_string()));
+        }
+    }
+}

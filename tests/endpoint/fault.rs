@@ -1,0 +1,325 @@
+//! Fault rules: which requests go wrong, and how (FAULTS.md). Called by `conn` for each request.
+//! Never runs rules it could not read whole: a broken file keeps the earlier rules and is
+//! reported on stderr.
+
+use crate::request::Request;
+use serde::Deserialize;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Operation a rule may be limited to.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    List,
+    Get,
+    Head,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Match {
+    method: Option<String>,
+    key: Option<String>,
+    kind: Option<Kind>,
+    nth: Option<u64>,
+    every: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    #[serde(default, rename = "match")]
+    when: Match,
+    times: Option<u64>,
+    #[serde(rename = "do")]
+    effect: Effects,
+    /// Requests that matched, and how often the rule fired.
+    #[serde(skip)]
+    seen: u64,
+    #[serde(skip)]
+    fired: u64,
+}
+
+/// What goes wrong with one request; several rules add up, the earlier one winning.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Effects {
+    pub status: Option<u16>,
+    pub code: Option<String>,
+    pub cut_after: Option<u64>,
+    pub stall_after: Option<u64>,
+    /// Length of `stall_after`'s pause.
+    pub ms: Option<u64>,
+    pub delay_ms: Option<u64>,
+    pub flip_byte: Option<u64>,
+    pub ignore_range: bool,
+    pub wrong_content_range: bool,
+    pub etag: Option<String>,
+    pub drop_crc: bool,
+    pub bad_crc: bool,
+    pub close: bool,
+    pub garbage: bool,
+}
+
+/// The rules of one file, and its state when they were read.
+pub(crate) struct Faults {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rules: Vec<Rule>,
+    read: Option<FileId>,
+    complained: Option<FileId>,
+}
+
+/// mtime in ns, size and inode.
+type FileId = (i128, u64, u64);
+
+impl Faults {
+    /// Reads the rules; a file that is missing or broken now is an error.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let read = file_id(path)?;
+        let rules = parse(path)?;
+        let state = State {
+            rules,
+            read: Some(read),
+            complained: None,
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// What shall go wrong with this request. Counts it.
+    pub(crate) fn effects(&self, request: &Request) -> Effects {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.refresh(&self.path);
+        let mut sum = Effects::default();
+        for rule in &mut state.rules {
+            if rule.fires(request) {
+                sum.add(&rule.effect);
+            }
+        }
+        sum
+    }
+}
+
+impl State {
+    fn refresh(&mut self, path: &Path) {
+        let now = match file_id(path) {
+            Ok(now) => now,
+            Err(_) if self.read.is_none() => return,
+            Err(e) => {
+                eprintln!(
+                    "oss-endpoint: fault rules {}: {e}: none from now on",
+                    path.display()
+                );
+                *self = Self::default();
+                return;
+            }
+        };
+        if self.read == Some(now) {
+            return;
+        }
+        match parse(path) {
+            Ok(rules) => {
+                *self = Self {
+                    rules,
+                    read: Some(now),
+                    complained: None,
+                }
+            }
+            // Possibly half written: keep the earlier rules and look again at the next request.
+            Err(e) if self.complained != Some(now) => {
+                eprintln!(
+                    "oss-endpoint: fault rules {}: {e}: the earlier ones stay",
+                    path.display()
+                );
+                self.complained = Some(now);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn file_id(path: &Path) -> io::Result<FileId> {
+    let meta = fs::metadata(path)?;
+    Ok((
+        i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
+        meta.size(),
+        meta.ino(),
+    ))
+}
+
+fn parse(path: &Path) -> io::Result<Vec<Rule>> {
+    let rules: Vec<Rule> = serde_json::from_slice(&fs::read(path)?)?;
+    for (index, rule) in rules.iter().enumerate() {
+        rule.validate().map_err(|e| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("rule {}: {e}", index + 1),
+            )
+        })?;
+    }
+    Ok(rules)
+}
+
+/// What the operation of a request is called in rules; service level counts as list.
+fn kind(request: &Request) -> Kind {
+    match (request.key.is_empty(), request.method.as_str()) {
+        (true, _) => Kind::List,
+        (false, "HEAD") => Kind::Head,
+        (false, _) => Kind::Get,
+    }
+}
+
+impl Rule {
+    fn validate(&self) -> Result<(), String> {
+        let e = &self.effect;
+        if *e == Effects::default() {
+            return Err("\"do\" is empty".into());
+        }
+        if e.status.is_some_and(|s| !(400..=599).contains(&s)) {
+            return Err("\"status\" must be 400 to 599".into());
+        }
+        if e.status.is_some() != e.code.is_some() || e.stall_after.is_some() != e.ms.is_some() {
+            return Err("\"status\" goes with \"code\", \"stall_after\" with \"ms\"".into());
+        }
+        if [self.when.nth, self.when.every, self.times].contains(&Some(0)) {
+            return Err("\"nth\", \"every\" and \"times\" start at 1".into());
+        }
+        if e.etag
+            .as_ref()
+            .is_some_and(|t| t.contains(|c: char| c.is_control()))
+        {
+            return Err("\"etag\" holds a control character".into());
+        }
+        Ok(())
+    }
+
+    fn fires(&mut self, request: &Request) -> bool {
+        if !self.when.fits(request) {
+            return false;
+        }
+        self.seen += 1;
+        let due = self.when.nth.is_none_or(|n| self.seen == n)
+            && self.when.every.is_none_or(|n| self.seen.is_multiple_of(n))
+            && self.times.is_none_or(|n| self.fired < n);
+        self.fired += u64::from(due);
+        due
+    }
+}
+
+impl Match {
+    fn fits(&self, request: &Request) -> bool {
+        let key_fits = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => request.key.starts_with(start.as_bytes()),
+            None => request.key == pattern.as_bytes(),
+        };
+        self.method
+            .as_ref()
+            .is_none_or(|m| m.eq_ignore_ascii_case(&request.method))
+            && self.kind.is_none_or(|k| k == kind(request))
+            && self.key.as_ref().is_none_or(key_fits)
+    }
+}
+
+impl Effects {
+    fn add(&mut self, other: &Self) {
+        if self.status.is_none() {
+            (self.status, self.code) = (other.status, other.code.clone());
+        }
+        if self.stall_after.is_none() {
+            (self.stall_after, self.ms) = (other.stall_after, other.ms);
+        }
+        self.cut_after = self.cut_after.or(other.cut_after);
+        self.delay_ms = self.delay_ms.or(other.delay_ms);
+        self.flip_byte = self.flip_byte.or(other.flip_byte);
+        self.etag = self.etag.take().or_else(|| other.etag.clone());
+        self.ignore_range |= other.ignore_range;
+        self.wrong_content_range |= other.wrong_content_range;
+        self.drop_crc |= other.drop_crc;
+        self.bad_crc |= other.bad_crc;
+        self.close |= other.close;
+        self.garbage |= other.garbage;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str) -> Request {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+        Request::parse(text.as_bytes()).unwrap().unwrap().0
+    }
+
+    fn rule(json: &str) -> Rule {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn counting() {
+        let fire = |json: &str| {
+            let mut rule = rule(json);
+            (0..6)
+                .map(|_| u8::from(rule.fires(&request("/b/k"))))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            fire(r#"{"match":{"nth":2},"do":{"close":true}}"#),
+            [0, 1, 0, 0, 0, 0]
+        );
+        assert_eq!(
+            fire(r#"{"match":{"every":3},"do":{"close":true}}"#),
+            [0, 0, 1, 0, 0, 1]
+        );
+        assert_eq!(
+            fire(r#"{"match":{"every":2},"times":2,"do":{"close":true}}"#),
+            [0, 1, 0, 1, 0, 0]
+        );
+        assert_eq!(
+            fire(r#"{"times":1,"do":{"close":true}}"#),
+            [1, 0, 0, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn matching() {
+        let fits = |when: &str, target: &str| {
+            rule(&format!(r#"{{"match":{when},"do":{{"close":true}}}}"#))
+                .when
+                .fits(&request(target))
+        };
+        assert!(fits(r#"{"key":"a/*"}"#, "/b/a/x") && !fits(r#"{"key":"a/*"}"#, "/b/c"));
+        assert!(fits(r#"{"key":"a"}"#, "/b/a") && !fits(r#"{"key":"a"}"#, "/b/ab"));
+        assert!(fits(r#"{"kind":"list"}"#, "/b/?prefix=a") && !fits(r#"{"kind":"list"}"#, "/b/a"));
+        assert!(!fits(r#"{"kind":"head"}"#, "/b/a") && !fits(r#"{"method":"HEAD"}"#, "/b/a"));
+        assert!(fits(r#"{"method":"get","kind":"get"}"#, "/b/a"));
+    }
+
+    #[test]
+    fn broken_rules_are_named() {
+        for bad in [
+            r#"{"do":{}}"#,
+            r#"{"do":{"status":503}}"#,
+            r#"{"do":{"status":200,"code":"x"}}"#,
+            r#"{"do":{"stall_after":1}}"#,
+            r#"{"match":{"nth":0},"do":{"close":true}}"#,
+        ] {
+            assert!(rule(bad).validate().is_err(), "{bad}");
+        }
+        assert!(serde_json::from_str::<Rule>(r#"{"do":{"explode":true}}"#).is_err());
+        assert!(
+            serde_json::from_str::<Rule>(r#"{"match":{"bucket":"b"},"do":{"close":true}}"#)
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! A token bucket over all connections. Called by `wire` before each piece of a body.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the bucket saves up while nothing is sent.
+const BURST: Duration = Duration::from_millis(20);
+
+/// Aggregate limit of body bytes per second.
+pub(crate) struct Rate {
+    bytes_per_sec: u64,
+    /// When all bytes granted so far will have been paid for.
+    paid: Mutex<Instant>,
+}
+
+impl Rate {
+    /// `bytes_per_sec` of 0 counts as 1.
+    pub(crate) fn new(bytes_per_sec: u64) -> Self {
+        Self {
+            bytes_per_sec: bytes_per_sec.max(1),
+            paid: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Largest piece to ask for at once: about 10 ms worth, 4 KiB to 1 MiB.
+    pub(crate) fn piece_bytes_max(&self) -> u64 {
+        (self.bytes_per_sec / 100).clamp(4 << 10, 1 << 20)
+    }
+
+    /// Grants `bytes` and returns how long to wait before sending them.
+    pub(crate) fn take(&self, bytes: u64) -> Duration {
+        let now = Instant::now();
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = now
+            .checked_sub(BURST)
+            .map_or(*paid, |oldest| (*paid).max(oldest));
+        *paid = start + Duration::from_secs_f64(bytes as f64 / self.bytes_per_sec as f64);
+        paid.saturating_duration_since(now)
+    }
+}
