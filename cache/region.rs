@@ -83,6 +83,8 @@ pub struct Header {
     pub large_bytes: AtomicU64,
     /// Bytes of parts that are ready.
     pub ready_bytes: AtomicU64,
+    /// Random number that tells this region from every other.
+    pub birth: AtomicU64,
     /// Wall-clock seconds when the engine was started.
     pub started_secs: AtomicU64,
     model_dir_len: AtomicU32,
@@ -302,6 +304,31 @@ impl Region {
             .store(LAYOUT_VERSION, Ordering::Release);
         region.header().magic.store(MAGIC, Ordering::Release);
         Ok(region)
+    }
+
+    /// Where it is mapped, to be kept in a static.
+    pub fn base(&self) -> *const u8 {
+        self.base
+    }
+
+    /// The region whose `base` was kept.
+    ///
+    /// # Safety
+    /// `base` must come from `base()` of a region of this process or of its parent before a fork.
+    pub unsafe fn from_base(base: *const u8) -> Region {
+        Region { base }
+    }
+
+    /// True if both are maps of the same engine's region: made by the same process at the same time.
+    pub fn same_as(&self, other: &Region) -> bool {
+        let key = |region: &Region| {
+            let header = region.header();
+            (
+                header.birth.load(Ordering::Acquire),
+                header.model_ino.load(Ordering::Acquire),
+            )
+        };
+        self.base == other.base || key(self) == key(other)
     }
 
     /// The first page.

@@ -1,11 +1,21 @@
 //! The client: which files are ours, waiting for their bytes, and the memory behind them.
 //!
-//! Called by the hooks' slow paths. It attaches to the engine at the first need, keeps one mapping and
-//! one descriptor per object, allocates nothing, and never writes to a descriptor that it has not just
-//! verified or opened. (Signatures first; the bodies follow.)
+//! Called by the hooks' slow paths. It attaches to the engine at the first need (and starts one where it
+//! may and there is none), keeps one map and one descriptor per object, allocates nothing, and never uses
+//! a kept descriptor without asking the kernel whether it is still the same file.
+//!
+//! A slot number that this file gives out carries the generation of the region it belongs to, so that a
+//! new engine with a new catalog never gets an old number taken for one of its own.
 
-use ossc_cache::region::Identity;
-use ossc_cache::sys::{Errno, FileId, Result};
+use crate::environ;
+use crate::start::{self, FirstWord};
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use ossc_cache::cpath::CPath;
+use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen, state};
+use ossc_cache::sys::{self, Errno, FileId, Result};
+use ossc_cache::wire::{self, Ask};
+use ossc_cache::{pages, wait};
 
 /// A file of ours.
 #[derive(Clone, Copy)]
@@ -16,83 +26,553 @@ pub(crate) struct Found {
     pub identity: Identity,
 }
 
+/// What the stat family reports for a record.
+pub(crate) struct Facts {
+    /// Size in bytes.
+    pub size: u64,
+    /// Last-Modified of the object, seconds since 1970.
+    pub mtime_secs: i64,
+    /// Device of the placeholder.
+    pub dev: u64,
+    /// Inode of the placeholder.
+    pub ino: u64,
+    /// True for a large object (placeholder and memory file), false for a small one that is still coming.
+    pub large: bool,
+}
+
+/// How long one question to the engine may take, in milliseconds; listing a folder may take the longest.
+const ASK_MS: u64 = 5_000;
+const LIST_MS: u64 = 60_000;
+/// How long a client waits for an engine that is starting, or to be started by somebody else.
+const ATTACH_MS: u64 = 60_000;
+/// Kept descriptors lie from here on, out of the way of programs that count on low numbers.
+const KEPT_FD_MIN: i32 = 700;
+const GENERATION_SHIFT: u32 = 24;
+
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
+static MEMORY_DEV: AtomicU64 = AtomicU64::new(u64::MAX);
+static REGIONS: [AtomicPtr<u8>; 128] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 128];
+/// Generation in use, counted from 1; 0 before the first attach.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+/// Process that is registered with the engine; a forked child differs and registers anew.
+static ATTACHED_PID: AtomicI32 = AtomicI32::new(0);
+static PID: AtomicI32 = AtomicI32::new(0);
+/// Holder of the right to attach: a pid, so that a forked child does not wait for a thread it has not got.
+static ATTACHING: AtomicI32 = AtomicI32::new(0);
+static STORE_FD: AtomicI32 = AtomicI32::new(-1);
+static STORE_INO: AtomicU64 = AtomicU64::new(0);
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// What this process keeps of an object.
+struct Kept {
+    generation: AtomicU32,
+    map: AtomicUsize,
+    fd: AtomicI32,
+    told: AtomicU32,
+}
+
+static KEPT: [Kept; OBJECTS_MAX as usize] = [const {
+    Kept { generation: AtomicU32::new(0), map: AtomicUsize::new(0), fd: AtomicI32::new(0), told: AtomicU32::new(0) }
+}; OBJECTS_MAX as usize];
+
+/// Constructor: takes what is needed of the environment, and as a primary makes sure an engine runs.
+/// A primary that cannot start says why and ends the program, as the product does.
+pub(crate) fn init() {
+    let role = environ::role();
+    if role == environ::Role::Inert {
+        return;
+    }
+    let primary = role == environ::Role::Primary;
+    let dir = match environ::take() {
+        Ok(dir) => dir,
+        Err(why) if primary => refuse(match why {
+            environ::Unusable::NoModelDir => b"MODEL_DIR not set: set it to the folder that the program loads the model from",
+            environ::Unusable::BadModelDir => b"failed to download metadata: MODEL_DIR is not a folder and cannot be made",
+            environ::Unusable::NoRunFolder => b"failed to acquire uds lock: neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used",
+        }),
+        Err(_) => return,
+    };
+    MODEL_DEV.store(dir.dev, Ordering::Relaxed);
+    PID.store(sys::getpid(), Ordering::Relaxed);
+    if primary && !engine_runs() {
+        let start = start::launch();
+        match start.word {
+            FirstWord::Failed => refuse(start.text()),
+            FirstWord::Ready if !start.text().is_empty() => say(&[b"oss connector: ", start.text(), b"\n"]),
+            _ => {}
+        }
+    }
+    ACTIVE.store(true, Ordering::Release);
+}
+
+/// Child side of fork: another process, which must register, and whose pid is another.
+pub(crate) fn forked() {
+    PID.store(sys::getpid(), Ordering::Relaxed);
+}
+
+fn refuse(reason: &[u8]) -> ! {
+    say(&[b"failed to launch oss connector: ", reason, b"\n"]);
+    start::exit_now(1)
+}
+
+/// One write, so that lines of several processes do not mix.
+fn say(pieces: &[&[u8]]) {
+    let line = pieces.iter().fold(CPath::default(), |line, piece| line.with(piece));
+    let _ = sys::write(2, line.as_bytes());
+}
+
+fn engine_runs() -> bool {
+    environ::lock_path().as_cstr().is_some_and(sys::is_locked)
+}
+
 /// True once the constructor has seen ENABLE_CONNECTOR and MODEL_DIR: one relaxed load.
 #[inline(always)]
 pub(crate) fn is_active() -> bool {
-    false
+    ACTIVE.load(Ordering::Relaxed)
 }
 
 /// True if a file with this identity could be one of ours, judged without attaching: a regular file of
 /// 0 bytes on MODEL_DIR's device, or any file on the device of the memory files, once attached.
-pub(crate) fn could_be_ours(_id: &FileId) -> bool {
-    false
+#[inline]
+pub(crate) fn could_be_ours(id: &FileId) -> bool {
+    id.is_empty_file() && id.dev == MODEL_DEV.load(Ordering::Relaxed) || id.dev == MEMORY_DEV.load(Ordering::Relaxed) && id.is_file()
 }
 
-/// Looks a file up; attaches if this process has not yet. `fd` (or -1) names the same file and is used to
-/// find out which folder to list when the file is not known yet.
-pub(crate) fn find(_id: &FileId, _fd: i32) -> Option<Found> {
-    None
+/// Looks a file up by its descriptor; attaches if this process has not yet.
+/// `fd` (or -1) tells which folder to list when the file is not known yet.
+pub(crate) fn find(id: &FileId, fd: i32) -> Option<Found> {
+    look_up(id, &|| environ::descriptor_path(fd))
 }
 
-/// Size in bytes of the object, mtime etc. for the stat family: (size, mtime_secs, dev, ino of the placeholder).
-pub(crate) struct Facts {
-    pub size: u64,
-    pub mtime_secs: i64,
-    pub dev: u64,
-    pub ino: u64,
-    /// True for a large object (placeholder + memory file), false for a small one that is still coming.
-    pub large: bool,
+/// Looks a file up that was met by path.
+pub(crate) fn find_at(id: &FileId, dir: i32, path: &CStr, nofollow: bool) -> Option<Found> {
+    look_up(id, &|| {
+        let flags = libc::O_PATH | libc::O_CLOEXEC | if nofollow { libc::O_NOFOLLOW } else { 0 };
+        with_descriptor(dir, path, flags, environ::descriptor_path)?
+    })
+}
+
+fn look_up(id: &FileId, real_path: &dyn Fn() -> Option<CPath>) -> Option<Found> {
+    if attached().is_none() && !real_path().is_some_and(|path| is_inside(path.as_bytes())) {
+        return None;
+    }
+    let (generation, region) = attach()?;
+    let token = |(slot, identity)| Found { slot: slot | generation << GENERATION_SHIFT, identity };
+    if let Some(found) = region.find(id.dev, id.ino) {
+        return Some(token(found));
+    }
+    if region.header().folders_unlisted.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    // A leftover of an earlier run in a folder that this engine has not listed yet.
+    let path = real_path().filter(|path| is_inside(path.as_bytes()))?;
+    let folder = parent(path.as_bytes());
+    list(folder);
+    region.find(id.dev, id.ino).map(token)
+}
+
+/// True for MODEL_DIR and what lies below it.
+fn is_inside(path: &[u8]) -> bool {
+    let root = environ::model_dir();
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || root == b"/")
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(0) | None => b"/",
+        Some(cut) => &path[..cut],
+    }
+}
+
+fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
+    let fd = sys::openat(dir, path, flags, 0).ok()?;
+    let value = act(fd);
+    let _ = sys::close(fd);
+    Some(value)
 }
 
 /// What the stat family reports for a record.
-pub(crate) fn facts(_slot: u32) -> Option<Facts> {
-    None
+pub(crate) fn facts(slot: u32) -> Option<Facts> {
+    let (_, object, _) = resolve(slot)?;
+    let Object { size, mtime_secs, dev, ino, .. } = *object;
+    Some(Facts { size, mtime_secs, dev, ino, large: object.kind() == Kind::Large })
 }
 
 /// Waits until bytes `start..end` are ready.
-pub(crate) fn wait_range(_slot: u32, _start: u64, _end: u64) -> Result<()> {
-    Err(Errno(libc::EIO))
+pub(crate) fn wait_range(slot: u32, start: u64, end: u64) -> Result<()> {
+    waiting(slot, |region, object, check| wait::range(region, object, start, end, check))
 }
 
 /// Waits until the whole object is ready and verified.
-pub(crate) fn wait_whole(_slot: u32) -> Result<()> {
-    Err(Errno(libc::EIO))
+pub(crate) fn wait_whole(slot: u32) -> Result<()> {
+    waiting(slot, |region, object, check| wait::whole(region, object, check))
 }
 
 /// Waits until a small object is a real file; the caller then repeats its open or stat.
-pub(crate) fn wait_placed(_slot: u32) -> Result<()> {
-    Err(Errno(libc::EIO))
+pub(crate) fn wait_placed(slot: u32) -> Result<()> {
+    waiting(slot, |_, object, check| wait::placed(object, check))
+}
+
+fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+    loop {
+        let (region, object, _) = resolve(slot).ok_or(Errno(libc::EIO))?;
+        let generation = GENERATION.load(Ordering::Acquire);
+        let waited = wait(&region, object, &|| alive(generation));
+        match waited {
+            // A new engine with a new catalog: the same file under another number.
+            Err(MOVED) => continue,
+            Err(errno) => {
+                log(b"a reader got an error for this object", slot);
+                return Err(errno);
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Not an errno of any kernel: the wait goes on with another region.
+const MOVED: Errno = Errno(i32::MAX);
+
+/// After each slice of a wait: is somebody working on it? Starts an engine where there is none.
+fn alive(generation: u32) -> Result<()> {
+    if GENERATION.load(Ordering::Acquire) != generation {
+        return Err(MOVED);
+    }
+    if engine_runs() && engine_is_same(generation) {
+        return Ok(());
+    }
+    ATTACHED_PID.store(0, Ordering::Release);
+    match attach() {
+        Some((now, _)) if now != generation => Err(MOVED),
+        Some(_) => Ok(()),
+        None => Err(Errno(libc::EIO)),
+    }
+}
+
+/// True if the engine that made this region still lives.
+fn engine_is_same(generation: u32) -> bool {
+    let Some(region) = region_of(generation) else { return false };
+    let pid = region.header().engine_pid.load(Ordering::Acquire);
+    // SAFETY: signal 0 only asks.
+    let asked = unsafe { sys::raw(libc::SYS_kill, [pid as usize, 0, 0, 0, 0, 0]) };
+    asked == 0 || asked == -(libc::EPERM as isize)
 }
 
 /// A fresh read-only, close-on-exec descriptor of the object's memory file; the caller owns it. Never 0-2.
-pub(crate) fn open_memory(_slot: u32) -> Result<i32> {
+pub(crate) fn open_memory(slot: u32) -> Result<i32> {
+    let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+    let opened = open_in_store(number).or_else(|_| ask_for_memory(number))?;
+    let fd = if opened > 2 { opened } else { raise(opened, 3)? };
+    let right = sys::file_id(fd).is_ok_and(|id| {
+        id.ino == object.memory_ino.load(Ordering::Acquire) && id.dev == MEMORY_DEV.load(Ordering::Relaxed)
+    });
+    if right {
+        return Ok(fd);
+    }
+    let _ = sys::close(fd);
     Err(Errno(libc::EIO))
+}
+
+fn open_in_store(number: u32) -> Result<i32> {
+    let store = STORE_FD.load(Ordering::Acquire);
+    let same = store >= 0
+        && sys::file_id(store).is_ok_and(|id| {
+            id.ino == STORE_INO.load(Ordering::Relaxed) && id.dev == MEMORY_DEV.load(Ordering::Relaxed)
+        });
+    if !same {
+        return Err(Errno(libc::EBADF));
+    }
+    let name = pages::file_name(number);
+    sys::openat(store, name.as_cstr().ok_or(Errno(libc::EIO))?, libc::O_RDONLY | libc::O_CLOEXEC, 0)
+}
+
+fn ask_for_memory(number: u32) -> Result<i32> {
+    let packet = wire::ask(environ::socket_path(), Ask::Memory(number), b"", ASK_MS)?;
+    match packet.fds {
+        [fd, -1] if fd >= 0 => Ok(fd),
+        _ => {
+            packet.close_fds();
+            Err(Errno(libc::EPROTO))
+        }
+    }
+}
+
+fn raise(fd: i32, at_least: i32) -> Result<i32> {
+    let raised = sys::dup_from(fd, at_least);
+    let _ = sys::close(fd);
+    raised
 }
 
 /// Address of this process's own read-only map of the whole object (ready parts only may be touched).
-pub(crate) fn mapping(_slot: u32) -> Result<*const u8> {
-    Err(Errno(libc::EIO))
+pub(crate) fn mapping(slot: u32) -> Result<*const u8> {
+    let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+    let kept = kept(number)?;
+    let known = kept.map.load(Ordering::Acquire);
+    if known != 0 {
+        return Ok(known as *const u8);
+    }
+    let fd = open_memory(slot)?;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let mapped = unsafe { sys::mmap(0, object.size as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
+    let _ = sys::close(fd);
+    let at = mapped?;
+    match kept.map.compare_exchange(0, at, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(at as *const u8),
+        Err(first) => {
+            // SAFETY: our own new mapping, which nobody else knows: another thread was faster.
+            let _ = unsafe { sys::munmap(at, object.size as usize) };
+            Ok(first as *const u8)
+        }
+    }
 }
 
 /// A kept descriptor of the memory file for small preads, verified before it is returned; do not close it.
-pub(crate) fn kept_memory(_slot: u32) -> Result<i32> {
-    Err(Errno(libc::EIO))
+pub(crate) fn kept_memory(slot: u32) -> Result<i32> {
+    let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+    let kept = kept(number)?;
+    let fd = kept.fd.load(Ordering::Acquire);
+    let ino = object.memory_ino.load(Ordering::Acquire);
+    let dev = MEMORY_DEV.load(Ordering::Relaxed);
+    if fd > 0 && sys::file_id(fd).is_ok_and(|id| id.ino == ino && id.dev == dev) {
+        return Ok(fd);
+    }
+    // Lost (the program closed it) or never there. A descriptor of the program's own is left alone.
+    let opened = open_memory(slot)?;
+    let high = sys::dup_from(opened, KEPT_FD_MIN);
+    let new = match high {
+        Ok(high) => {
+            let _ = sys::close(opened);
+            high
+        }
+        Err(_) => opened,
+    };
+    match kept.fd.compare_exchange(fd, new, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(new),
+        Err(first) => {
+            let _ = sys::close(new);
+            Ok(first)
+        }
+    }
 }
 
 /// A path was not there (ENOENT): lists the folder it would lie in if that is an unlisted one of ours.
 /// True if the caller should repeat its call.
-pub(crate) fn missing(_dir: i32, _path: *const libc::c_char) -> bool {
-    false
+pub(crate) fn missing(dir: i32, path: *const libc::c_char) -> bool {
+    if path.is_null() || attached().is_some_and(|(_, region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0) {
+        return false;
+    }
+    // SAFETY: the real call has just read this path and answered ENOENT, so it is a string.
+    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+    if path.is_empty() {
+        return false;
+    }
+    let mut end = path.len();
+    // The nearest folder that exists; each listing may make the next one appear, so it goes step by step.
+    loop {
+        let upper = match path[..end].iter().rposition(|byte| *byte == b'/') {
+            Some(0) => b"/",
+            Some(cut) => &path[..cut],
+            None => b".".as_slice(),
+        };
+        let name = CPath::from(upper);
+        let Some(name) = name.as_cstr() else { return false };
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        if let Some(id) = with_descriptor(dir, name, flags, |fd| sys::file_id(fd).map(|id| list_if_ours(&id, fd))) {
+            return id.unwrap_or(false);
+        }
+        if upper == b"." || upper == b"/" || upper.len() >= end {
+            return false;
+        }
+        end = upper.len();
+    }
 }
 
-/// A folder was opened or is about to be read: lists it if it is an unlisted one of ours. `id` is its identity, `fd` (or -1) a descriptor of it.
-pub(crate) fn folder(_id: &FileId, _fd: i32) {}
+/// A folder was opened or is about to be read: lists it if it is an unlisted one of ours.
+/// `id` is its identity, `fd` (or -1) a descriptor of it.
+pub(crate) fn folder(id: &FileId, fd: i32) {
+    list_if_ours(id, fd);
+}
+
+/// True if it was listed now.
+fn list_if_ours(id: &FileId, fd: i32) -> bool {
+    if id.dev != MODEL_DEV.load(Ordering::Relaxed) {
+        return false;
+    }
+    let Some(path) = environ::descriptor_path(fd) else { return false };
+    if !is_inside(path.as_bytes()) {
+        return false;
+    }
+    let Some((_, region)) = attach() else { return false };
+    let listed = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot)).is_some_and(|o| o.state() == state::LISTED);
+    !listed && region.header().folders_unlisted.load(Ordering::Acquire) != 0 && list(path.as_bytes())
+}
+
+/// Asks the engine to list a folder; true if it did.
+fn list(path: &[u8]) -> bool {
+    wire::ask(environ::socket_path(), Ask::List, path, LIST_MS).is_ok()
+}
 
 /// Hints: these bytes will be wanted soon.
-pub(crate) fn will_need(_slot: u32, _start: u64, _end: u64) {}
+pub(crate) fn will_need(slot: u32, start: u64, end: u64) {
+    if let Some((region, object, _)) = resolve(slot) {
+        let parts = object.parts_of(start, end);
+        region.demand(object, parts.start, parts.end);
+    }
+}
 
-/// Tells the audit file that this process opened (1), mapped (2) or took as FILE (3) the object.
-pub(crate) fn tell(_slot: u32, _act: u32) {}
+/// Tells the audit file that this process opened (1), mapped (2) or took as FILE (3) the object; once each.
+pub(crate) fn tell(slot: u32, act: u32) {
+    let Some((region, _, number)) = resolve(slot) else { return };
+    let Ok(kept) = kept(number) else { return };
+    if kept.told.fetch_or(1 << act, Ordering::AcqRel) & 1 << act == 0 {
+        region.tell(Seen { pid: PID.load(Ordering::Relaxed) as u32, slot: number, act });
+    }
+}
 
 /// A line for the log, from a client (rare: refused writes, failed waits): what, on which object.
-pub(crate) fn log(_what: &[u8], _slot: u32) {}
+pub(crate) fn log(what: &[u8], slot: u32) {
+    let Some((region, object, _)) = resolve(slot) else { return };
+    let path = CPath::from(region.log_path());
+    let Some(name) = path.as_cstr() else { return };
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    let Ok(fd) = sys::openat(sys::AT_FDCWD, name, flags, 0) else { return };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills the struct it is given.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut now) };
+    let line = CPath::default()
+        .with_number(now.tv_sec as u64)
+        .with(b" WARN client pid=")
+        .with_number(PID.load(Ordering::Relaxed) as u64)
+        .with(b" ")
+        .with(what)
+        .with(b" object=")
+        .with(region.name(object).as_bytes())
+        .with(b"\n");
+    let _ = sys::write(fd, line.as_bytes());
+    let _ = sys::close(fd);
+}
+
+/// Region, record and plain number behind a slot; an old generation's slot is looked up again by inode.
+fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
+    let (generation, number) = (slot >> GENERATION_SHIFT, slot & ((1 << GENERATION_SHIFT) - 1));
+    let region = region_of(generation)?;
+    let object = record(region, number)?;
+    let current = GENERATION.load(Ordering::Acquire);
+    if current == generation {
+        return Some((region, object, number));
+    }
+    let region_now = region_of(current)?;
+    let (number_now, _) = region_now.find(object.dev, object.ino)?;
+    let object_now = record(region_now, number_now)?;
+    (object_now.etag() == object.etag() && object_now.size == object.size).then_some((region_now, object_now, number_now))
+}
+
+fn record(region: Region, number: u32) -> Option<&'static Object> {
+    // SAFETY: regions are never unmapped, so a record lives as long as the process.
+    region.object(number).map(|object| unsafe { &*(object as *const Object) })
+}
+
+fn region_of(generation: u32) -> Option<Region> {
+    let base = REGIONS.get(generation as usize)?.load(Ordering::Acquire);
+    // SAFETY: only `adopt` stores bases, of regions that it has mapped for good.
+    (!base.is_null()).then(|| unsafe { Region::from_base(base) })
+}
+
+fn kept(number: u32) -> Result<&'static Kept> {
+    let kept = KEPT.get(number as usize).ok_or(Errno(libc::EIO))?;
+    let current = GENERATION.load(Ordering::Acquire);
+    let seen = kept.generation.load(Ordering::Acquire);
+    if seen != current && kept.generation.compare_exchange(seen, current, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        // The maps of an older engine stay mapped: a reader may be in the middle of one.
+        kept.map.store(0, Ordering::Release);
+        kept.fd.store(0, Ordering::Release);
+        kept.told.store(0, Ordering::Release);
+    }
+    Ok(kept)
+}
+
+fn attached() -> Option<(u32, Region)> {
+    let generation = GENERATION.load(Ordering::Acquire);
+    let mine = ATTACHED_PID.load(Ordering::Acquire) == PID.load(Ordering::Relaxed);
+    if mine { region_of(generation).map(|region| (generation, region)) } else { None }
+}
+
+/// Makes this process a client; at once if it is one.
+fn attach() -> Option<(u32, Region)> {
+    if let Some(known) = attached() {
+        return Some(known);
+    }
+    if REFUSED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let pid = PID.load(Ordering::Relaxed);
+    let until = sys::now_ms() + ATTACH_MS;
+    loop {
+        let holder = ATTACHING.load(Ordering::Acquire);
+        if (holder == 0 || holder != pid) && ATTACHING.compare_exchange(holder, pid, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            break;
+        }
+        if sys::now_ms() > until {
+            return None;
+        }
+        sys::sleep_ms(1);
+    }
+    let done = attached().or_else(|| attach_alone(until));
+    ATTACHING.store(0, Ordering::Release);
+    done
+}
+
+fn attach_alone(until: u64) -> Option<(u32, Region)> {
+    loop {
+        match wire::ask(environ::socket_path(), Ask::Attach, b"", ASK_MS) {
+            Ok(packet) => return adopt(packet.fds),
+            Err(Errno(libc::ENOTSUP)) => {
+                say(&[b"oss connector: the running engine is of another version: restart the program that started it\n"]);
+                REFUSED.store(true, Ordering::Relaxed);
+                return None;
+            }
+            Err(_) if engine_runs() => {}
+            Err(_) if environ::can_start() => {
+                let start = start::launch();
+                if matches!(start.word, FirstWord::Failed) {
+                    say(&[b"oss connector: ", start.text(), b"\n"]);
+                    return None;
+                }
+                continue;
+            }
+            Err(_) => {}
+        }
+        if sys::now_ms() > until {
+            return None;
+        }
+        sys::sleep_ms(20);
+    }
+}
+
+/// Takes the region and the memory folder that came with the answer.
+fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
+    let [region_fd, store] = fds;
+    let mapped = Region::map(region_fd);
+    let _ = sys::close(region_fd);
+    let region = mapped.ok()?;
+    MEMORY_DEV.store(region.header().memory_dev.load(Ordering::Acquire), Ordering::Relaxed);
+    if store >= 0 {
+        let high = sys::dup_from(store, KEPT_FD_MIN).inspect(|_| {
+            let _ = sys::close(store);
+        });
+        let kept = high.unwrap_or(store);
+        STORE_INO.store(sys::file_id(kept).map_or(0, |id| id.ino), Ordering::Relaxed);
+        STORE_FD.store(kept, Ordering::Release);
+    }
+    let before = GENERATION.load(Ordering::Acquire);
+    let same = region_of(before).is_some_and(|old| old.same_as(&region));
+    // A forked child or a process that registers again meets the region it already has: same numbers.
+    let generation = if same { before } else { before % 127 + 1 };
+    if !same {
+        REGIONS[generation as usize].store(region.base().cast_mut(), Ordering::Release);
+        GENERATION.store(generation, Ordering::Release);
+    }
+    ATTACHED_PID.store(PID.load(Ordering::Relaxed), Ordering::Release);
+    Some((generation, if same { region_of(before)? } else { region }))
+}

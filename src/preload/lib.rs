@@ -2,3 +2,5 @@
 //! ENABLE_CONNECTOR it does nothing but one relaxed load per hooked call. No logic lives here.
 
 mod client;
+mod environ;
+mod start;

@@ -1,0 +1,256 @@
+//! What the constructor keeps of the environment: role, MODEL_DIR, where the engine is found and which
+//! program it is, and the settings that an engine gets. Taken once, before `main`, since a program may
+//! clear or change its environment later and any client may have to start an engine then.
+//!
+//! Called by the constructor (`take`) and by the client and the start. It prints nothing.
+
+use core::cell::UnsafeCell;
+use core::ffi::CStr;
+use ossc_cache::cpath::CPath;
+use ossc_cache::rundir::{self, Paths, Place};
+use ossc_cache::sys;
+
+/// Room for the settings; longer ones are refused by the start with a clear error.
+const SETTINGS_MAX: usize = 1 << 16;
+
+/// Names handed to the engine whole, and prefixes of names handed to it.
+const NAMES: [&[u8]; 7] = [
+    b"CONNECTOR_UDS_PATH",
+    b"ENABLE_CONNECTOR",
+    b"HOME",
+    b"SSL_CERT_DIR",
+    b"SSL_CERT_FILE",
+    b"TZ",
+    b"XDG_RUNTIME_DIR",
+];
+const PREFIXES: [&[u8]; 3] = [b"OSS_", b"OSSC_", b"ALIBABA_CLOUD_"];
+
+/// ENABLE_CONNECTOR.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Unset or anything else.
+    Inert,
+    /// 1: may start an engine.
+    Primary,
+    /// 2: waits for one.
+    Secondary,
+}
+
+struct Kept {
+    settings: [u8; SETTINGS_MAX],
+    settings_len: usize,
+    overflow: bool,
+    program: CPath,
+    program_found: bool,
+    model_dir: CPath,
+    lock: CPath,
+    socket: CPath,
+    can_start: bool,
+}
+
+struct Once(UnsafeCell<core::mem::MaybeUninit<Kept>>);
+
+// SAFETY: written by the constructor alone, before the program's first thread; read-only afterwards.
+unsafe impl Sync for Once {}
+
+/// Zeroed memory, so that it costs nothing in inert processes; all-zero is a valid `Kept`.
+static KEPT: Once = Once(UnsafeCell::new(core::mem::MaybeUninit::zeroed()));
+
+fn kept() -> &'static Kept {
+    // SAFETY: all-zero is valid for every field, and nobody writes after the constructor.
+    unsafe { (*KEPT.0.get()).assume_init_ref() }
+}
+
+/// Reads the role; nothing else is looked at in an inert process.
+pub(crate) fn role() -> Role {
+    match variable(c"ENABLE_CONNECTOR") {
+        Some(b"1") => Role::Primary,
+        Some(b"2") => Role::Secondary,
+        _ => Role::Inert,
+    }
+}
+
+/// Why the environment cannot be used.
+pub(crate) enum Unusable {
+    /// MODEL_DIR is not set or empty.
+    NoModelDir,
+    /// MODEL_DIR is not a folder and cannot be made.
+    BadModelDir,
+    /// No run folder can be used.
+    NoRunFolder,
+}
+
+/// Device and inode of MODEL_DIR.
+pub(crate) struct ModelDir {
+    pub dev: u64,
+    pub ino: u64,
+}
+
+/// Takes what is needed later. Constructor only.
+pub(crate) fn take() -> Result<ModelDir, Unusable> {
+    let given = variable(c"MODEL_DIR").filter(|dir| !dir.is_empty()).ok_or(Unusable::NoModelDir)?;
+    let (fd, id) = open_model_dir(&CPath::from(given)).ok_or(Unusable::BadModelDir)?;
+    // SAFETY: the constructor runs alone.
+    let kept = unsafe { (*KEPT.0.get()).assume_init_mut() };
+    kept.model_dir = descriptor_path(fd).unwrap_or_else(|| CPath::from(given));
+    let _ = sys::close(fd);
+    let place = Place { socket: variable(c"CONNECTOR_UDS_PATH"), runtime_dir: variable(c"XDG_RUNTIME_DIR") };
+    let Paths { lock, socket } = rundir::paths(&place, id.dev, id.ino).ok_or(Unusable::NoRunFolder)?;
+    (kept.lock, kept.socket) = (lock, socket);
+    kept.push(b"MODEL_DIR=");
+    let dir = kept.model_dir.clone();
+    kept.push(dir.as_bytes());
+    kept.push(b"\0");
+    each_variable(|entry| {
+        if is_setting(entry) {
+            kept.push(entry);
+            kept.push(b"\0");
+        }
+    });
+    kept.can_start = role() == Role::Primary || variable(c"OSS_ENDPOINT").is_some() && variable(c"OSS_PATH").is_some();
+    match find_program() {
+        Some(program) => (kept.program, kept.program_found) = (program, true),
+        None => kept.program_found = false,
+    }
+    Ok(ModelDir { dev: id.dev, ino: id.ino })
+}
+
+impl Kept {
+    fn push(&mut self, bytes: &[u8]) {
+        match self.settings.get_mut(self.settings_len..self.settings_len + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.settings_len += bytes.len();
+            }
+            None => self.overflow = true,
+        }
+    }
+}
+
+/// `NAME=value` entries, each ended by NUL, for the engine.
+pub(crate) fn settings() -> &'static [u8] {
+    if kept().overflow { &[] } else { &kept().settings[..kept().settings_len] }
+}
+
+/// True if this process may start an engine when there is none.
+pub(crate) fn can_start() -> bool {
+    kept().can_start
+}
+
+/// The engine's program file.
+pub(crate) fn engine_program() -> Option<&'static CStr> {
+    kept().program_found.then(|| kept().program.as_cstr()).flatten()
+}
+
+/// MODEL_DIR as the kernel names it.
+pub(crate) fn model_dir() -> &'static [u8] {
+    kept().model_dir.as_bytes()
+}
+
+/// The file whose lock the engine holds.
+pub(crate) fn lock_path() -> &'static CPath {
+    &kept().lock
+}
+
+/// The engine's socket.
+pub(crate) fn socket_path() -> &'static CPath {
+    &kept().socket
+}
+
+/// The path behind a descriptor, as /proc names it.
+pub(crate) fn descriptor_path(fd: i32) -> Option<CPath> {
+    let link = CPath::from(b"/proc/self/fd/").with_number(fd as u64);
+    let mut target = [0u8; ossc_cache::cpath::CAPACITY];
+    let len = sys::readlink(sys::AT_FDCWD, link.as_cstr()?, &mut target).ok()?;
+    (len > 0 && target[0] == b'/' && len < target.len()).then(|| CPath::from(&target[..len]))
+}
+
+fn open_model_dir(path: &CPath) -> Option<(i32, sys::FileId)> {
+    let name = path.as_cstr()?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let fd = match sys::openat(sys::AT_FDCWD, name, flags, 0) {
+        Ok(fd) => fd,
+        Err(_) => {
+            make_folders(path.as_bytes());
+            sys::openat(sys::AT_FDCWD, name, flags, 0).ok()?
+        }
+    };
+    let high = if fd > 2 { fd } else { sys::dup_from(fd, 3).ok()? };
+    if high != fd {
+        let _ = sys::close(fd);
+    }
+    Some((high, sys::file_id(high).ok()?))
+}
+
+/// `mkdir -p`.
+fn make_folders(path: &[u8]) {
+    let ends = path.iter().enumerate().filter(|(at, byte)| **byte == b'/' && *at > 0).map(|(at, _)| at);
+    for end in ends.chain(core::iter::once(path.len())) {
+        if let Some(name) = CPath::from(&path[..end]).as_cstr() {
+            let _ = sys::mkdir(name, 0o755);
+        }
+    }
+}
+
+/// OSSC_BIN, else `ossc` beside this library, else in ../bin.
+fn find_program() -> Option<CPath> {
+    if let Some(own) = variable(c"OSSC_BIN").filter(|path| !path.is_empty()) {
+        return Some(CPath::from(own));
+    }
+    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: dladdr fills the struct for an address inside this library, and gives 0 otherwise.
+    let found = unsafe { libc::dladdr(find_program as *const libc::c_void, info.as_mut_ptr()) };
+    // SAFETY: zeroed or filled, both valid; the name lives as long as the library.
+    let name = unsafe { info.assume_init() }.dli_fname;
+    if found == 0 || name.is_null() {
+        return None;
+    }
+    // SAFETY: a NUL-terminated string of the loader's.
+    let library = unsafe { CStr::from_ptr(name) }.to_bytes();
+    let folder = &library[..library.iter().rposition(|byte| *byte == b'/')?];
+    let beside = [b"/ossc".as_slice(), b"/../bin/ossc"].map(|tail| CPath::from(folder).with(tail));
+    beside.into_iter().find(|path| {
+        path.as_cstr().is_some_and(|name| {
+            let args = [sys::AT_FDCWD as usize, name.as_ptr() as usize, libc::X_OK as usize, 0, 0, 0];
+            // SAFETY: a NUL-terminated path.
+            unsafe { sys::raw(libc::SYS_faccessat, args) == 0 }
+        })
+    })
+}
+
+fn is_setting(entry: &[u8]) -> bool {
+    let Some(cut) = entry.iter().position(|byte| *byte == b'=') else { return false };
+    let name = &entry[..cut];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+unsafe extern "C" {
+    static environ: *const *const libc::c_char;
+}
+
+fn each_variable(mut each: impl FnMut(&'static [u8])) {
+    // SAFETY: the environment is a NULL-terminated array of strings; the constructor reads it alone.
+    let mut at = unsafe { environ };
+    while !at.is_null() {
+        // SAFETY: inside the array, see above.
+        let entry = unsafe { *at };
+        if entry.is_null() {
+            break;
+        }
+        // SAFETY: a NUL-terminated string of the process's start or of the program's making.
+        each(unsafe { CStr::from_ptr(entry) }.to_bytes());
+        // SAFETY: the array ends with NULL, which was not reached yet.
+        at = unsafe { at.add(1) };
+    }
+}
+
+fn variable(name: &CStr) -> Option<&'static [u8]> {
+    let mut found = None;
+    let name = name.to_bytes();
+    each_variable(|entry| {
+        if found.is_none() && entry.len() > name.len() && entry.starts_with(name) && entry[name.len()] == b'=' {
+            found = Some(&entry[name.len() + 1..]);
+        }
+    });
+    found
+}

@@ -1,0 +1,237 @@
+//! Starting the engine from inside a host program: a child that the host never notices.
+//!
+//! Called by the constructor of a primary, and by any client that finds no engine alive. Raw `clone` with
+//! exit signal 0 (no SIGCHLD, invisible to the host's `wait`), no atfork handlers; the child makes system
+//! calls only. Credentials go over a socket, never through arguments or the new process's environment.
+
+use crate::environ;
+use core::ffi::CStr;
+use ossc_cache::sys::{self, Errno};
+
+/// Longest text of the engine's first word in bytes.
+pub(crate) const TEXT_MAX: usize = 2048;
+/// How long the engine's first word is waited for, in milliseconds: more than its own `startTimeoutSec`
+/// may be, since the engine knows better why it is late.
+const FIRST_WORD_MS: u64 = 600_000;
+
+/// The engine's first word.
+pub(crate) enum FirstWord {
+    /// It runs; the text, if any, is a warning for the user.
+    Ready,
+    /// Another engine holds the lock.
+    SomebodyElse,
+    /// It could not start; the text is the reason.
+    Failed,
+}
+
+/// A first word and its text.
+pub(crate) struct Start {
+    pub word: FirstWord,
+    text: [u8; TEXT_MAX],
+    len: usize,
+}
+
+impl Start {
+    fn new(word: FirstWord, pieces: &[&[u8]]) -> Start {
+        let mut start = Start { word, text: [0; TEXT_MAX], len: 0 };
+        pieces.iter().for_each(|piece| start.push(piece));
+        start
+    }
+
+    fn failed(what: &[u8], errno: Errno) -> Start {
+        let mut start = Start::new(FirstWord::Failed, &[b"failed to start the engine: ", what, b": errno "]);
+        let path = ossc_cache::cpath::CPath::default().with_number(errno.0 as u64);
+        start.push(path.as_bytes());
+        start
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        let room = &mut self.text[self.len..];
+        let len = piece.len().min(room.len());
+        room[..len].copy_from_slice(&piece[..len]);
+        self.len += len;
+    }
+
+    /// Warning or reason.
+    pub fn text(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
+/// Starts an engine and waits for its first word.
+pub(crate) fn launch() -> Start {
+    let Some(program) = environ::engine_program() else {
+        return Start::new(
+            FirstWord::Failed,
+            &[b"the program ossc was found neither beside libossc_preload.so nor in ../bin: install it there or set OSSC_BIN"],
+        );
+    };
+    let (ours, theirs) = match socket_pair() {
+        Ok(pair) => pair,
+        Err(errno) => return Start::failed(b"socketpair", errno),
+    };
+    let stays = host_would_reap();
+    let mask = block_signals();
+    let child = clone_child();
+    if child == 0 {
+        intermediate(program, theirs, stays);
+    }
+    restore_signals(mask);
+    let _ = sys::close(theirs);
+    let start = if child < 0 {
+        Start::failed(b"clone", Errno(-child as i32))
+    } else {
+        if !stays {
+            reap(child);
+        }
+        converse(ours)
+    };
+    let _ = sys::close(ours);
+    start
+}
+
+/// Sends the settings and reads the first word: kind byte, then text until the end.
+fn converse(fd: i32) -> Start {
+    let settings = environ::settings();
+    let length = (settings.len() as u32).to_le_bytes();
+    if !send_all(fd, &length) || !send_all(fd, settings) {
+        return Start::new(FirstWord::Failed, &[b"the engine ended before it took its settings"]);
+    }
+    let mut text = [0u8; TEXT_MAX];
+    let mut len = 0;
+    while len < TEXT_MAX {
+        if !sys::wait_readable(fd, FIRST_WORD_MS) {
+            return Start::new(FirstWord::Failed, &[b"the engine said nothing for 600 s"]);
+        }
+        match sys::read(fd, &mut text[len..]) {
+            Ok(0) => break,
+            Ok(got) => len += got,
+            Err(errno) if errno.is_interrupt() => {}
+            Err(errno) => return Start::failed(b"reading its first word", errno),
+        }
+    }
+    match text[..len].split_first() {
+        Some((b'R', rest)) => Start::new(FirstWord::Ready, &[rest]),
+        Some((b'O', rest)) => Start::new(FirstWord::SomebodyElse, &[rest]),
+        Some((b'E', rest)) => Start::new(FirstWord::Failed, &[rest]),
+        _ => Start::new(FirstWord::Failed, &[b"the engine ended without a word"]),
+    }
+}
+
+fn send_all(fd: i32, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let args = [fd as usize, bytes.as_ptr() as usize, bytes.len(), libc::MSG_NOSIGNAL as usize, 0, 0];
+        // SAFETY: the buffer is live; sendto without an address only reads it.
+        let sent = unsafe { sys::raw(libc::SYS_sendto, args) };
+        match sent {
+            n if n > 0 => bytes = &bytes[n as usize..],
+            n if n == -(libc::EINTR as isize) => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The child between host and engine: starts the engine as its own child, then goes (the engine falls to
+/// init) or stays as its reaper where the host would get the engine as a child. System calls only.
+fn intermediate(program: &CStr, socket: i32, stays: bool) -> ! {
+    number(libc::SYS_setsid, [0; 6]);
+    if stays {
+        number(libc::SYS_prctl, [libc::PR_SET_CHILD_SUBREAPER as usize, 1, 0, 0, 0, 0]);
+    }
+    let engine = clone_child();
+    if engine == 0 {
+        become_engine(program, socket);
+    }
+    number(libc::SYS_close_range, [0, u32::MAX as usize, 0, 0, 0, 0]);
+    if stays && engine > 0 {
+        // Everything below is the engine's subtree: reap until there is nothing left to reap.
+        loop {
+            let reaped = number(libc::SYS_wait4, [usize::MAX, 0, 0x4000_0000, 0, 0, 0]);
+            if reaped < 0 && reaped != -(libc::EINTR as isize) {
+                break;
+            }
+        }
+    }
+    exit_now(0)
+}
+
+/// Descriptors: /dev/null at 0 to 2, the socket at 3, nothing else. Then the program.
+fn become_engine(program: &CStr, socket: i32) -> ! {
+    let null = sys::openat(sys::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0).unwrap_or(-1);
+    // Out of the way of 0 to 3 first; both may lie anywhere.
+    let socket = sys::dup_from(socket, 10).unwrap_or(socket);
+    for target in 0..3 {
+        if null != target {
+            let _ = sys::dup3(null, target, 0);
+        }
+    }
+    let _ = sys::dup3(socket, 3, 0);
+    number(libc::SYS_close_range, [4, u32::MAX as usize, 0, 0, 0, 0]);
+    let arguments = [program.as_ptr(), c"engine".as_ptr(), core::ptr::null()];
+    let environment: [*const libc::c_char; 1] = [core::ptr::null()];
+    let args = [program.as_ptr() as usize, arguments.as_ptr() as usize, environment.as_ptr() as usize, 0, 0, 0];
+    let refused = number(libc::SYS_execve, args);
+    let start = Start::failed(program.to_bytes(), Errno(-refused as i32));
+    let _ = sys::write(3, b"E");
+    let _ = sys::write(3, start.text());
+    exit_now(127)
+}
+
+/// Where the host is PID 1 or a subreaper, an orphaned engine would become its child.
+fn host_would_reap() -> bool {
+    let mut subreaper = 0i32;
+    number(libc::SYS_prctl, [libc::PR_GET_CHILD_SUBREAPER as usize, (&raw mut subreaper) as usize, 0, 0, 0, 0]);
+    sys::getpid() == 1 || subreaper != 0
+}
+
+fn reap(child: isize) {
+    const WALL: usize = 0x4000_0000;
+    while number(libc::SYS_wait4, [child as usize, 0, WALL, 0, 0, 0]) == -(libc::EINTR as isize) {}
+}
+
+/// `fork` without the C library: exit signal 0, no handlers.
+fn clone_child() -> isize {
+    number(libc::SYS_clone, [0; 6])
+}
+
+fn socket_pair() -> sys::Result<(i32, i32)> {
+    let mut pair = [0i32; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    let made = number(libc::SYS_socketpair, [libc::AF_UNIX as usize, kind as usize, 0, pair.as_mut_ptr() as usize, 0, 0]);
+    if made < 0 {
+        return Err(Errno(-made as i32));
+    }
+    // A host without descriptors 0 to 2 keeps them free.
+    let raised = pair.map(|fd| if fd > 2 { fd } else { sys::dup_from(fd, 3).unwrap_or(-1) });
+    for (old, new) in pair.into_iter().zip(raised) {
+        if old != new {
+            let _ = sys::close(old);
+        }
+    }
+    if raised.contains(&-1) { Err(Errno(libc::EMFILE)) } else { Ok((raised[0], raised[1])) }
+}
+
+/// Blocks every signal, so that no handler of the host runs in the child; returns the mask before.
+fn block_signals() -> u64 {
+    let (all, mut before) = (u64::MAX, 0u64);
+    let args = [libc::SIG_SETMASK as usize, (&raw const all) as usize, (&raw mut before) as usize, 8, 0, 0];
+    number(libc::SYS_rt_sigprocmask, args);
+    before
+}
+
+fn restore_signals(mask: u64) {
+    number(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, (&raw const mask) as usize, 0, 8, 0, 0]);
+}
+
+/// Ends the process without running anything of the host's.
+pub(crate) fn exit_now(code: usize) -> ! {
+    loop {
+        number(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]);
+    }
+}
+
+fn number(call: i64, args: [usize; 6]) -> isize {
+    // SAFETY: callers in this file pass numbers, or addresses of live locals and NUL-terminated strings.
+    unsafe { sys::raw(call, args) }
+}
