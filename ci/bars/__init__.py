@@ -1,0 +1,45 @@
+"""Bars: what is promised, measured by one command each. Sets are modules with a list BARS.
+
+Run by `ci/bar SET NUMBER` and by the end-to-end tests. Each bar has a control: the same
+measurement with something broken on purpose, which must fail, so that a bar that
+cannot fail is noticed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+SETS = {"main": "bars.main"}
+
+
+@dataclass
+class Measure:
+    """What one run of a bar found."""
+
+    value: str
+    good: bool
+    spread: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One promise: `what` in words, `limit` that the value must keep, and how to see it fail."""
+
+    number: int
+    what: str
+    limit: str
+    measure: Callable[[], Measure]
+    control: Callable[[], Measure]
+    control_what: str
+
+
+def load(name: str) -> list[Bar]:
+    return importlib.import_module(SETS[name]).BARS
+
+
+def from_problems(value: str, problems: list[str], spread: str = "") -> Measure:
+    """A measurement that is good when nothing was found wrong."""
+    return Measure(value if not problems else f"{value}; {len(problems)} problems", not problems, spread, problems)

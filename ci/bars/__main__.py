@@ -1,0 +1,58 @@
+"""The command line of ci/bar."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import bars
+from harness import paths
+
+NOTES_MAX = 20
+
+
+def show(bar: bars.Bar, measure: bars.Measure) -> None:
+    print(f"  value    {measure.value}")
+    print(f"  limit    {bar.limit}")
+    if measure.spread:
+        print(f"  spread   {measure.spread}")
+    for note in measure.notes[:NOTES_MAX]:
+        print(f"  - {note}")
+    if len(measure.notes) > NOTES_MAX:
+        print(f"  - and {len(measure.notes) - NOTES_MAX} more")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="ci/bar", description="Measures one bar; ends with 0 when it is met.")
+    parser.add_argument("set", nargs="?", choices=sorted(bars.SETS), help="set of bars")
+    parser.add_argument("number", nargs="?", type=int, help="number within the set")
+    parser.add_argument("--control", action="store_true", help="break it on purpose; ends with 0 when the bar fails")
+    parser.add_argument("--list", action="store_true", help="list all bars")
+    options = parser.parse_args()
+    if options.list:
+        for name in sorted(bars.SETS):
+            for bar in bars.load(name):
+                print(f"{name} {bar.number}  {bar.what}\n        limit: {bar.limit}\n        control: {bar.control_what}")
+        return 0
+    if options.set is None or options.number is None:
+        parser.error("name a set and a number, or --list")
+    found = [bar for bar in bars.load(options.set) if bar.number == options.number]
+    if not found:
+        parser.error(f"{options.set} has no bar {options.number}")
+    paths.require_products()
+    bar = found[0]
+    print(f"bar {options.set} {bar.number}: {bar.what}")
+    if not options.control:
+        measure = bar.measure()
+        show(bar, measure)
+        print(f"  verdict  {'PASS' if measure.good else 'FAIL'}")
+        return 0 if measure.good else 1
+    print(f"  control: {bar.control_what}")
+    measure = bar.control()
+    show(bar, measure)
+    print("  verdict  " + ("PASS, but the control must fail" if measure.good else "FAIL: control failed as it must"))
+    return 1 if measure.good else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

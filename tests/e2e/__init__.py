@@ -1,0 +1,1 @@
+"""End-to-end tests: real programs against the built product and the endpoint. Run by ci/test."""

@@ -1,0 +1,54 @@
+"""What the end-to-end tests share: one endpoint and one small folder per test class."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+from harness import folder, paths
+from harness.endpoint import Endpoint
+from harness.run import Run
+
+PREFIX = "team/tiny"
+
+
+class EndToEnd(unittest.TestCase):
+    """Serves the small folder of harness/folder.py; each managed folder must lose its engine by itself."""
+
+    maxDiff = 4000
+    faults: list[dict[str, Any]] | None = None
+    endpoint_options: list[str] = []
+    endpoint: Endpoint
+    scratch: Path
+    plain: Path
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        paths.require_products()
+        cls.scratch = Path(tempfile.mkdtemp(prefix="ossc-test-"))
+        cls.addClassCleanup(shutil.rmtree, cls.scratch, ignore_errors=True)
+        cls.plain = cls.scratch / "root" / paths.BUCKET / PREFIX
+        folder.make(cls.plain)
+        cls.endpoint = Endpoint(cls.scratch / "root", cls.scratch, cls.faults, cls.endpoint_options)
+        cls.endpoint.start()
+        cls.addClassCleanup(cls.endpoint.stop)
+
+    @classmethod
+    def make_run(cls, config: dict[str, Any] | None = None, io: str | None = None) -> Run:
+        """A managed folder whose larger files are placeholders; the caller closes it."""
+        settings = {"materializeBytes": folder.MATERIALIZE_BYTES, **(config or {})}
+        return Run(cls.endpoint, PREFIX, config=settings, io=io)
+
+    def managed(self, config: dict[str, Any] | None = None, io: str | None = None) -> Run:
+        """A managed folder for this test; at its end the engine must be gone within lingerSec + 3 s."""
+        run = self.make_run(config, io)
+        self.addCleanup(self.finish, run)
+        return run
+
+    def finish(self, run: Run) -> None:
+        log = run.log_tail()
+        run.close()
+        self.assertEqual(run.leaks, [], f"an engine outlived its clients\n{log}")

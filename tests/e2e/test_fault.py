@@ -1,0 +1,193 @@
+"""The origin misbehaves in every way that it can: programs get the right bytes or an error, never other bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from typing import Any
+
+from harness import faults, folder, paths
+from harness.endpoint import Endpoint
+from harness.run import Run
+from tests.e2e.base import PREFIX, EndToEnd
+
+LARGE = ["b.bin", "nested/deep/c.bin"]
+SMALL = ["small.bin", "nested/small.json"]
+KEY = f"{PREFIX}/b.bin"
+# Short limits, so that a test sees them pass.
+LIMITS = {"stallTimeoutMs": 1000, "responseTimeoutMs": 1500, "outageBudgetSec": 3}
+ERROR_SECS_MAX = 20.0
+
+
+class Fault(EndToEnd):
+    """Each test has an endpoint of its own, with its rules."""
+
+    def start(self, rules: list[faults.Rule], options: list[str] | None = None, **config: Any) -> Run:
+        scratch = self.scratch / self.id().rsplit(".", 1)[-1]
+        endpoint = Endpoint(self.scratch / "root", scratch, rules or None, options)
+        endpoint.start()
+        self.addCleanup(endpoint.stop)
+        settings = {"materializeBytes": folder.MATERIALIZE_BYTES, **LIMITS, **config}
+        run = Run(endpoint, PREFIX, config=settings)
+        self.addCleanup(self.finish, run)
+        return run
+
+    def read(self, run: Run, way: str, files: list[str]) -> dict[str, str]:
+        argv = [str(paths.VENV_PYTHON), str(paths.APPS / "read_all.py"), way, *files]
+        done = run.call(argv, cwd=run.model_dir, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr.decode() + run.log_tail())
+        return json.loads(done.stdout)
+
+    def original(self, name: str) -> str:
+        return hashlib.sha256((self.plain / name).read_bytes()).hexdigest()
+
+    def assert_equal(self, run: Run, files: list[str] | None = None) -> None:
+        """All ways to read give the original."""
+        names = files or LARGE + SMALL
+        for way in ("read", "map", "stdio"):
+            got = self.read(run, way, names)
+            self.assertEqual(got, {n: self.original(n) for n in names}, f"{way}\n{run.log_tail()}")
+
+    def assert_error(self, run: Run, ways: tuple[str, ...] = ("map", "stdio", "read"), code: str = "EIO") -> None:
+        """b.bin gives an error in time, a healthy file beside it stays readable."""
+        for way in ways:
+            begin = time.monotonic()
+            got = self.read(run, way, ["b.bin"])
+            self.assertLess(time.monotonic() - begin, ERROR_SECS_MAX, run.log_tail())
+            self.assertEqual(got, {"b.bin": code}, f"{way}\n{run.log_tail()}")
+        self.assert_equal(run, ["nested/deep/c.bin"])
+
+    def assert_logged(self, run: Run, *words: str) -> None:
+        """One log line names all of these."""
+        lines = run.log_lines()
+        self.assertTrue(any(all(w in line for w in words) for line in lines), f"{words} not in\n" + "\n".join(lines[-40:]))
+
+    def test_no_fault_at_all(self) -> None:
+        self.assert_equal(self.start([]))
+
+    def test_burst_of_503(self) -> None:
+        run = self.start([faults.refused(503, "ServiceUnavailable", times=8)])
+        self.assert_equal(run)
+        self.assertTrue(any(r.status == 503 for r in run.endpoint.requests()))
+
+    def test_burst_of_429(self) -> None:
+        self.assert_equal(self.start([faults.refused(429, "TooManyRequests", times=3)]))
+
+    def test_503_for_lists(self) -> None:
+        self.assert_equal(self.start([faults.refused(503, "ServiceUnavailable", times=2, kind="list")]))
+
+    def test_500_for_some(self) -> None:
+        self.assert_equal(self.start([faults.refused(500, "InternalError", KEY, times=3)]))
+
+    def test_connections_cut_in_the_body(self) -> None:
+        run = self.start([faults.cut(1_000_000, KEY, times=5), faults.cut(100, f"{PREFIX}/small.bin", times=2)])
+        self.assert_equal(run)
+
+    def test_connections_closed_before_the_answer(self) -> None:
+        self.assert_equal(self.start([faults.rule({"close": True}, times=6)]))
+
+    def test_garbage_for_an_answer(self) -> None:
+        self.assert_equal(self.start([faults.rule({"garbage": True}, times=4)]))
+
+    def test_stalled_body(self) -> None:
+        run = self.start([faults.stalled(300_000, 30_000, KEY, times=2)])
+        begin = time.monotonic()
+        self.assert_equal(run)
+        self.assertLess(time.monotonic() - begin, 25, "the stalled connection was waited for")
+
+    def test_stalled_head(self) -> None:
+        run = self.start([faults.rule({"delay_ms": 30_000}, KEY, times=2)])
+        begin = time.monotonic()
+        self.assert_equal(run)
+        self.assertLess(time.monotonic() - begin, 25, "the silent connection was waited for")
+
+    def test_flipped_byte_once_is_fetched_again(self) -> None:
+        run = self.start([faults.flipped_byte(KEY, 777_777, times=1)])
+        for way in ("map", "stdio"):
+            self.assertEqual(self.read(run, way, ["b.bin"]), {"b.bin": self.original("b.bin")}, run.log_tail())
+
+    def test_flipped_byte_always_is_an_error(self) -> None:
+        # read() may be served before the verdict on the whole object, so it is not asked here.
+        run = self.start([faults.flipped_byte(KEY, 777_777)])
+        self.assert_error(run, ("map", "stdio"))
+        self.assert_logged(run, "b.bin")
+
+    def test_flipped_byte_in_a_small_object(self) -> None:
+        run = self.start([faults.flipped_byte(f"{PREFIX}/small.bin", 100)], startTimeoutSec=5)
+        done = run.call(["sha256sum", "small.bin"], cwd=run.model_dir, timeout=60)
+        self.assertNotEqual(done.returncode, 0, "a wrong small file was accepted")
+        self.assertNotIn(b"  small.bin", done.stdout)
+
+    def test_wrong_crc_header_is_an_error(self) -> None:
+        self.assert_error(self.start([faults.rule({"bad_crc": True}, KEY)]), ("map", "stdio"))
+
+    def test_missing_crc_header_is_no_error(self) -> None:
+        self.assert_equal(self.start([faults.rule({"drop_crc": True})]))
+
+    def test_wrong_content_range_sometimes(self) -> None:
+        self.assert_equal(self.start([faults.rule({"wrong_content_range": True}, KEY, times=3)]))
+
+    def test_wrong_content_range_always(self) -> None:
+        self.assert_error(self.start([faults.rule({"wrong_content_range": True}, KEY)]))
+
+    def test_whole_object_for_a_range_sometimes(self) -> None:
+        self.assert_equal(self.start([faults.rule({"ignore_range": True}, KEY, times=3)]))
+
+    def test_whole_object_for_a_range_always(self) -> None:
+        # Every part but the first must refuse a 200; so the object cannot be had.
+        self.assert_error(self.start([faults.rule({"ignore_range": True}, KEY)]), ("map", "stdio"))
+
+    def test_another_etag(self) -> None:
+        self.assert_error(self.start([faults.rule({"etag": '"00000000000000000000000000000000"'}, KEY)]))
+
+    def test_object_changed(self) -> None:
+        run = self.start([faults.refused(412, "PreconditionFailed", KEY)])
+        self.assert_error(run)
+        self.assert_logged(run, "b.bin", "412")
+
+    def test_get_forbidden(self) -> None:
+        run = self.start([faults.refused(403, "AccessDenied", KEY)])
+        begin = time.monotonic()
+        got = self.read(run, "map", ["b.bin"])["b.bin"]
+        self.assertIn(got, ("EIO", "EACCES"), run.log_tail())
+        self.assertLess(time.monotonic() - begin, ERROR_SECS_MAX)
+        self.assert_logged(run, "b.bin", "AccessDenied")
+
+    def test_object_gone(self) -> None:
+        run = self.start([faults.refused(404, "NoSuchKey", KEY)])
+        self.assertIn(self.read(run, "map", ["b.bin"])["b.bin"], ("EIO", "ENOENT"), run.log_tail())
+
+    def test_origin_down_for_ever_is_an_error_and_no_hang(self) -> None:
+        self.assert_error(self.start([faults.refused(503, "ServiceUnavailable", KEY)]))
+
+    def test_origin_dies_while_a_program_reads(self) -> None:
+        run = self.start([], ["--rate-bytes-per-sec", "4000000"])
+        timer = threading.Timer(1.5, run.endpoint.stop)
+        timer.start()
+        self.addCleanup(timer.cancel)
+        begin = time.monotonic()
+        got = self.read(run, "map", ["b.bin"])
+        self.assertEqual(got, {"b.bin": "EIO"}, run.log_tail())
+        self.assertLess(time.monotonic() - begin, ERROR_SECS_MAX)
+
+    def test_object_replaced_while_it_is_read(self) -> None:
+        """Old bytes, new bytes or an error, but never a mix."""
+        target = self.plain / "replaced.bin"
+        old, new = b"\x01" * 12_000_000, b"\x02" * 12_000_000
+        target.write_bytes(old)
+        self.addCleanup(target.unlink)
+        run = self.start([], ["--rate-bytes-per-sec", "12000000"])
+
+        def replace() -> None:
+            scratch = target.with_name(".replacing")
+            scratch.write_bytes(new)
+            scratch.rename(target)
+
+        timer = threading.Timer(1.0, replace)
+        timer.start()
+        self.addCleanup(timer.join)
+        allowed = {hashlib.sha256(old).hexdigest(), hashlib.sha256(new).hexdigest(), "EIO"}
+        for way in ("map", "read"):
+            self.assertIn(self.read(run, way, ["replaced.bin"])["replaced.bin"], allowed, run.log_tail())
