@@ -66,9 +66,9 @@ pub(crate) fn list(
     digests: &Digests,
     request: &Request,
 ) -> Result<Answer, OssError> {
-    let query = Query::parse(request)?;
     let bucket = request.bucket.as_deref().unwrap_or_default();
     let folder = store.bucket(bucket).ok_or_else(|| no_such_bucket(bucket))?;
+    let query = Query::parse(request)?;
     let mut page = Page {
         query: &query,
         entries: Vec::new(),

@@ -139,7 +139,7 @@ fn config(args: Args) -> io::Result<Config> {
 fn write_ready(path: &Path, url: &str) -> io::Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".{}", std::process::id()));
-    std::fs::write(&partial, format!("{url}\n"))?;
+    std::fs::write(&partial, url)?;
     std::fs::rename(&partial, path)
 }
 
