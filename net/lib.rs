@@ -1,1 +1,35 @@
-//! Under construction.
+//! The network side of the engine: vcpu threads, connections, HTTP/1.1, listings, errors, retries.
+//!
+//! The engine gives [`Vcpus`] a [`Source`] of [`Fetch`]es and gets each back as a [`Finished`].
+//! Never decides what to fetch, never retries on its own (but for a kept connection that turned
+//! out to be closed), keeps no object and reads no configuration.
+#![deny(unsafe_code)]
+// Errors are rare and end requests; boxing them would only make them harder to read.
+#![allow(clippy::result_large_err)]
+
+mod answer;
+mod conn;
+pub mod crc;
+mod driver;
+pub mod error;
+mod fetch;
+mod http1;
+pub mod list;
+mod origin;
+pub mod resolve;
+pub mod retry;
+mod rotation;
+mod sink;
+mod sock;
+mod vcpu;
+mod vcpus;
+
+#[cfg(test)]
+mod loopback_tests;
+
+pub use driver::DriverChoice;
+pub use error::Error;
+pub use fetch::{Fetch, Finished, Pull, Query, Response, Source, Timeouts};
+pub use origin::Origin;
+pub use sink::Sink;
+pub use vcpus::{Options, Vcpus};

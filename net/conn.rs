@@ -1,0 +1,713 @@
+//! One HTTP/1.1 connection as a state machine without I/O: bytes in, bytes out, time an argument.
+//! Owned by a vcpu, which moves bytes between it and a socket through a driver; TLS would sit
+//! between the two. Never makes a system call, never reads a clock, never writes past a sink.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::answer::{self, FAULT_BYTES_MAX, Framing, Verdict};
+use crate::crc::Crc;
+use crate::error::{Error, Fault, Kind, Phase};
+use crate::fetch::{Fetch, Finished, Query, Response, Timeouts};
+use crate::http1::{self, HEAD_BYTES_MAX, Head};
+use crate::retry;
+use crate::sink::{Place, Sink, Span};
+
+/// One receive of a head. Small, so that little of a body must be copied (engine.md section 5b).
+const HEAD_STEP_BYTES: usize = 1024;
+/// Largest receive of a body.
+const BODY_STEP_BYTES: usize = 4 << 20;
+/// SO_RCVLOWAT of a body: fewer wake-ups, -13 to -25 % CPU (engine.md section 2).
+const LOWAT_BYTES: usize = 512 << 10;
+/// An idle connection is closed after this (official SDKs: 50 s; servers close at 60 s).
+const IDLE: Duration = Duration::from_secs(50);
+
+/// What the vcpu has to do after it told the connection something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Post what the connection wants next.
+    More,
+    /// The request ended: deliver [`Conn::finish`]; close the socket unless `reuse`.
+    Done { reuse: bool },
+    /// A kept connection was closed by the peer before it answered: send again on a fresh one.
+    Stale,
+    /// An idle connection is of no use any more.
+    Close,
+    /// Few bytes in a long time: set SO_RCVLOWAT to [`Conn::lowat`] now, so that they are seen.
+    Nudge,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Connecting,
+    /// Request bytes are still to be sent.
+    Send,
+    Head,
+    Body(Body),
+    Ended,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Straight into the caller's memory.
+    Placed,
+    /// Through the scratch buffer into `text`.
+    Text {
+        framing: Framing,
+        bytes_max: u64,
+        fault: bool,
+    },
+}
+
+/// The request under way.
+#[derive(Debug)]
+struct Job {
+    token: u64,
+    query: Query,
+    begun: Instant,
+    crc: Option<Crc>,
+    response: Response,
+    /// An error answer whose document is being read.
+    refused: Option<Head>,
+    result: Option<Result<(), Error>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    timeouts: Timeouts,
+    state: State,
+    job: Option<Job>,
+    place: Option<Place>,
+    text: Vec<u8>,
+    text_bytes_max: u64,
+    out: Vec<u8>,
+    sent: usize,
+    scratch: Box<[u8]>,
+    /// Bytes of the head in `scratch`.
+    filled: usize,
+    deadline: Option<Instant>,
+    /// The connection has answered before, and nothing came for this request yet.
+    reused: bool,
+    keep_alive: bool,
+    lowat_max: usize,
+    nudged: bool,
+    last_byte: Instant,
+    /// Server's clock of the last answer (unix seconds).
+    server_date: Option<i64>,
+}
+
+impl Conn {
+    pub fn new(timeouts: Timeouts, now: Instant) -> Conn {
+        Conn {
+            timeouts,
+            state: State::Ended,
+            job: None,
+            place: None,
+            text: Vec::new(),
+            text_bytes_max: 0,
+            out: Vec::with_capacity(1024),
+            sent: 0,
+            scratch: vec![0; HEAD_BYTES_MAX].into_boxed_slice(),
+            filled: 0,
+            deadline: None,
+            reused: false,
+            keep_alive: false,
+            lowat_max: LOWAT_BYTES,
+            nudged: false,
+            last_byte: now,
+            server_date: None,
+        }
+    }
+
+    /// Takes a request whose text is written by `write`. On an idle connection sending begins at
+    /// once; else the vcpu connects next. `Step::Done` if the request cannot be sent at all.
+    pub fn begin(
+        &mut self,
+        fetch: Fetch,
+        now: Instant,
+        write: impl FnOnce(&Query, &mut Vec<u8>) -> Result<(), Error>,
+    ) -> Step {
+        self.out.clear();
+        let Fetch {
+            token,
+            query,
+            sink,
+            crc,
+        } = fetch;
+        let written = check_sink(&query, &sink).and_then(|()| write(&query, &mut self.out));
+        self.place = None;
+        self.text.clear();
+        match sink {
+            Sink::Memory { at, len } => self.place = Some(Place::new(at, len)),
+            Sink::Buffer { bytes_max } => self.text_bytes_max = bytes_max as u64,
+        }
+        let crc = crc.then(Crc::new);
+        self.job = Some(Job {
+            token,
+            query,
+            begun: now,
+            crc,
+            response: Response::default(),
+            refused: None,
+            result: None,
+        });
+        self.server_date = None;
+        if let Err(error) = written {
+            // An idle connection stays as it is; nothing was sent.
+            let reuse = matches!(self.state, State::Idle);
+            return self.end(Err(error), reuse);
+        }
+        if matches!(self.state, State::Idle) {
+            self.reused = true;
+            self.send_from_start(now);
+        }
+        Step::More
+    }
+
+    /// A TCP connect was started.
+    pub fn connecting(&mut self, now: Instant) {
+        self.state = State::Connecting;
+        self.deadline = Some(now + Duration::from_millis(self.timeouts.connect_ms));
+    }
+
+    /// The connect succeeded: the request is next.
+    pub fn connected(&mut self, now: Instant) {
+        self.reused = false;
+        self.lowat_max = LOWAT_BYTES;
+        self.send_from_start(now);
+    }
+
+    fn send_from_start(&mut self, now: Instant) {
+        self.state = State::Send;
+        self.sent = 0;
+        self.filled = 0;
+        self.nudged = false;
+        self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+    }
+
+    /// The request has ended and the socket stays open.
+    pub fn rest(&mut self, now: Instant) {
+        self.state = State::Idle;
+        self.filled = 0;
+        self.deadline = Some(now + IDLE);
+    }
+
+    /// Request bytes still to be sent.
+    pub fn outgoing(&self) -> Option<Span> {
+        matches!(self.state, State::Send).then(|| Span::to_send(&self.out[self.sent..]))
+    }
+
+    /// Where the next received bytes go; `None` while there is no connection.
+    pub fn space(&mut self) -> Option<Span> {
+        match &self.state {
+            State::Connecting | State::Ended => None,
+            State::Body(Body::Placed) => {
+                self.place.as_ref().map(|place| place.rest(BODY_STEP_BYTES))
+            }
+            State::Body(Body::Text { .. }) => Some(Span::to_fill(&mut self.scratch)),
+            State::Idle | State::Send | State::Head => {
+                let end = self.scratch.len().min(self.filled + HEAD_STEP_BYTES);
+                Some(Span::to_fill(&mut self.scratch[self.filled..end]))
+            }
+        }
+    }
+
+    /// How many bytes must be there before a receive is worth a wake-up.
+    pub fn lowat(&self) -> usize {
+        match (&self.state, &self.place) {
+            (State::Body(Body::Placed), Some(place)) => place.missing().min(self.lowat_max).max(1),
+            _ => 1,
+        }
+    }
+
+    /// When [`Conn::tick`] must be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub fn is_connecting(&self) -> bool {
+        matches!(self.state, State::Connecting)
+    }
+
+    /// `n` request bytes left.
+    pub fn sent(&mut self, n: usize, now: Instant) -> Step {
+        if matches!(self.state, State::Send) {
+            self.sent += n;
+            self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+            if self.sent >= self.out.len() {
+                self.state = State::Head;
+            }
+        }
+        Step::More
+    }
+
+    /// `n` bytes were received into [`Conn::space`]; 0 means the peer closed.
+    pub fn received(&mut self, n: usize, now: Instant) -> Step {
+        if n == 0 {
+            return self.closed();
+        }
+        self.last_byte = now;
+        match &self.state {
+            State::Idle => Step::Close,
+            State::Send | State::Head => {
+                if self.filled == 0 {
+                    self.deadline = Some(now + Duration::from_millis(self.timeouts.stall_ms));
+                }
+                self.filled += n;
+                self.head(now)
+            }
+            State::Body(Body::Placed) => {
+                self.adapt_lowat(n);
+                if let Some(place) = &mut self.place {
+                    place.advance(n);
+                }
+                self.placed(n, now)
+            }
+            State::Body(Body::Text { .. }) => self.take_text(0, n, now),
+            State::Connecting | State::Ended => Step::More,
+        }
+    }
+
+    /// A send or receive failed.
+    pub fn broken(&mut self, sending: bool, os: &io::Error) -> Step {
+        let (phase, tried) = match (&self.state, sending) {
+            (State::Idle, _) => return Step::Close,
+            (State::Body(Body::Text { fault: true, .. }), _) => return self.refuse(false),
+            (State::Body(_), _) => (Phase::Body, "receive the body"),
+            (_, true) => (Phase::Send, "send the request"),
+            (_, false) => (Phase::Head, "receive the answer"),
+        };
+        let error = Error::from_os(phase, tried, os);
+        if self.stale() && error.kind == Kind::Network {
+            return Step::Stale;
+        }
+        self.end(Err(error), false)
+    }
+
+    /// The connect failed at every address tried.
+    pub fn fail(&mut self, error: Error) -> Step {
+        self.end(Err(error), false)
+    }
+
+    /// The deadline may have passed.
+    pub fn tick(&mut self, now: Instant) -> Step {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return Step::More;
+        }
+        let Timeouts {
+            connect_ms,
+            response_ms,
+            stall_ms,
+        } = self.timeouts;
+        let (phase, text) = match &self.state {
+            State::Ended => return Step::More,
+            State::Idle => return Step::Close,
+            State::Connecting => (
+                Phase::Connect,
+                format!("no connection within {connect_ms} ms"),
+            ),
+            State::Send => (
+                Phase::Send,
+                format!("the request could not be sent within {response_ms} ms"),
+            ),
+            State::Head if self.filled == 0 => {
+                (Phase::Head, format!("no answer within {response_ms} ms"))
+            }
+            State::Head => (
+                Phase::Head,
+                format!("the head of the answer did not end within {stall_ms} ms"),
+            ),
+            State::Body(Body::Placed) if !self.nudged => {
+                // Half the time is over. The bytes that came may be too few for SO_RCVLOWAT.
+                self.nudged = true;
+                self.lowat_max = 1;
+                self.deadline = Some(self.last_byte + Duration::from_millis(stall_ms));
+                return Step::Nudge;
+            }
+            State::Body(Body::Text { fault: true, .. }) => return self.refuse(false),
+            State::Body(_) => (
+                Phase::Body,
+                format!(
+                    "no byte for {stall_ms} ms after {} bytes",
+                    self.body_bytes()
+                ),
+            ),
+        };
+        self.end(Err(Error::new(Kind::Timeout, phase, text)), false)
+    }
+
+    /// The engine stops.
+    pub fn cancel(&mut self) -> Step {
+        if self.job.is_none() {
+            return Step::Close;
+        }
+        let phase = match &self.state {
+            State::Connecting => Phase::Connect,
+            State::Body(_) => Phase::Body,
+            _ => Phase::Head,
+        };
+        self.end(
+            Err(Error::new(Kind::Cancelled, phase, "the engine stops")),
+            false,
+        )
+    }
+
+    /// The outcome of the request that ended; call it when no operation is under way.
+    pub fn finish(&mut self, now: Instant, worker: u32) -> Option<Finished> {
+        let job = self.job.take()?;
+        let memory = self.place.take();
+        let text = std::mem::take(&mut self.text);
+        let bytes = memory.map_or(text.len(), |place| place.filled()) as u64;
+        let object = job.query.object();
+        let outcome = job
+            .result
+            .unwrap_or_else(|| Err(Error::new(Kind::Cancelled, Phase::Start, "never sent")));
+        let result = match outcome {
+            Ok(()) => Ok(Response {
+                bytes,
+                crc64_body: job.crc.map(|crc| crc.value()),
+                ..job.response
+            }),
+            Err(error) => Err(error.on(&object, job.query.range())),
+        };
+        Some(Finished {
+            token: job.token,
+            retry_hint: retry::hint(result.as_ref().err()),
+            body: if result.is_ok() { text } else { Vec::new() },
+            result,
+            elapsed: now.saturating_duration_since(job.begun),
+            worker,
+        })
+    }
+
+    /// The server's clock, if the last answer said the request's time is off.
+    pub fn clock_seen(&self) -> Option<i64> {
+        let skewed =
+            matches!(self.job.as_ref()?.result.as_ref()?, Err(error) if error.kind == Kind::Clock);
+        self.server_date.filter(|_| skewed)
+    }
+
+    fn stale(&self) -> bool {
+        self.reused && self.filled == 0 && matches!(self.state, State::Send | State::Head)
+    }
+
+    fn closed(&mut self) -> Step {
+        if self.stale() {
+            return Step::Stale;
+        }
+        let bytes = self.body_bytes();
+        let (phase, text) = match &mut self.state {
+            State::Idle => return Step::Close,
+            State::Body(Body::Text { fault: true, .. }) => return self.refuse(false),
+            State::Body(Body::Text {
+                framing: Framing::Close,
+                ..
+            }) => return self.end(Ok(()), false),
+            State::Body(_) => (
+                Phase::Body,
+                format!("the peer closed after {bytes} bytes of the body"),
+            ),
+            State::Connecting | State::Ended => return Step::More,
+            _ if self.filled == 0 => (Phase::Head, "the peer closed before it answered".to_owned()),
+            _ => (
+                Phase::Head,
+                "the peer closed inside the head of the answer".to_owned(),
+            ),
+        };
+        self.end(Err(Error::new(Kind::Network, phase, text)), false)
+    }
+
+    fn body_bytes(&self) -> usize {
+        self.place.as_ref().map_or(self.text.len(), Place::filled)
+    }
+
+    /// Some bytes of the head are there.
+    fn head(&mut self, now: Instant) -> Step {
+        let head = match http1::parse(&self.scratch[..self.filled]) {
+            Ok(None) if self.filled < HEAD_BYTES_MAX => return Step::More,
+            Ok(None) => {
+                return self.violation(format!(
+                    "the head of the answer is longer than {HEAD_BYTES_MAX} bytes"
+                ));
+            }
+            Ok(Some(head)) => head,
+            Err(text) => return self.violation(text),
+        };
+        if (100..200).contains(&head.status) && head.status != 101 {
+            self.scratch.copy_within(head.len..self.filled, 0);
+            self.filled -= head.len;
+            return if self.filled == 0 {
+                Step::More
+            } else {
+                self.head(now)
+            };
+        }
+        // An answer before the whole request was sent leaves the connection in doubt.
+        self.keep_alive = head.keep_alive && matches!(self.state, State::Head);
+        self.server_date = head.date;
+        let Some(job) = &mut self.job else {
+            return Step::Close;
+        };
+        let verdict = match answer::judge(&job.query, &head) {
+            Ok(verdict) => verdict,
+            Err(error) => return self.end(Err(error), false),
+        };
+        let start = head.len;
+        if head.status >= 300 || head.status < 200 {
+            job.refused = Some(head);
+            return self.body_begins(verdict, start, now);
+        }
+        if let Err(error) = answer::same_version(&job.query, &head) {
+            return self.end(Err(error), false);
+        }
+        job.response = answer::response(&job.query, head);
+        self.body_begins(verdict, start, now)
+    }
+
+    /// The head is judged; `scratch[start..filled]` is already body.
+    fn body_begins(&mut self, verdict: Verdict, start: usize, now: Instant) -> Step {
+        let early = self.filled - start;
+        self.last_byte = now;
+        self.body_deadline();
+        let (framing, bytes_max, fault) = match verdict {
+            Verdict::Done => return self.complete(early == 0),
+            Verdict::Object(length) if self.place.is_some() => {
+                return self.placed_begins(length, start, now);
+            }
+            Verdict::Object(0) => return self.complete(early == 0),
+            Verdict::Object(length) => (Framing::Length(length), self.text_bytes_max, false),
+            Verdict::Document(framing) => (framing, self.text_bytes_max, false),
+            Verdict::Fault(framing) => (framing, FAULT_BYTES_MAX, true),
+        };
+        self.state = State::Body(Body::Text {
+            framing,
+            bytes_max,
+            fault,
+        });
+        if early == 0 {
+            Step::More
+        } else {
+            self.take_text(start, self.filled, now)
+        }
+    }
+
+    fn placed_begins(&mut self, length: u64, start: usize, now: Instant) -> Step {
+        let early = &self.scratch[start..self.filled];
+        if early.len() as u64 > length {
+            return self.violation("more bytes follow the head than Content-Length says".into());
+        }
+        let Some(place) = &mut self.place else {
+            return Step::Close;
+        };
+        place.copy_in(early);
+        let n = early.len();
+        self.state = State::Body(Body::Placed);
+        self.placed(n, now)
+    }
+
+    /// The last `n` bytes of the place are new.
+    fn placed(&mut self, n: usize, now: Instant) -> Step {
+        let (Some(place), Some(job)) = (&self.place, &mut self.job) else {
+            return Step::Close;
+        };
+        if let Some(crc) = &mut job.crc {
+            crc.update(place.last(n));
+        }
+        if place.missing() == 0 {
+            return self.complete(true);
+        }
+        self.last_byte = now;
+        self.body_deadline();
+        Step::More
+    }
+
+    fn body_deadline(&mut self) {
+        // A placed body is nudged at half time; `tick` sets the other half.
+        let stall = Duration::from_millis(self.timeouts.stall_ms);
+        self.nudged = false;
+        self.deadline = Some(
+            self.last_byte
+                + if self.place.is_some() {
+                    stall / 2
+                } else {
+                    stall
+                },
+        );
+    }
+
+    /// Half of what half a stall time brought, doubled again by each receive in time.
+    fn adapt_lowat(&mut self, n: usize) {
+        let next = if self.nudged {
+            n / 2
+        } else {
+            self.lowat_max.saturating_mul(2)
+        };
+        self.lowat_max = next.clamp(1, LOWAT_BYTES);
+    }
+
+    /// `scratch[start..end]` are bytes of a document.
+    fn take_text(&mut self, start: usize, end: usize, now: Instant) -> Step {
+        let State::Body(Body::Text {
+            framing,
+            bytes_max,
+            fault,
+        }) = &mut self.state
+        else {
+            return Step::More;
+        };
+        let (bytes_max, fault, had) = (*bytes_max, *fault, self.text.len());
+        let input = &self.scratch[start..end];
+        let taken = take_framed(framing, input, &mut self.text, bytes_max);
+        let ended = match framing {
+            Framing::Length(left) => *left == 0,
+            Framing::Chunked(chunked) => chunked.ended(),
+            Framing::Close => false,
+        };
+        match taken {
+            Err(_) if fault => return self.refuse(false),
+            Err(text) => {
+                let mut error = Error::new(Kind::Protocol, Phase::Body, text);
+                error.request_id = self.request_id();
+                return self.end(Err(error), false);
+            }
+            Ok(used) => {
+                if let Some(crc) = self.job.as_mut().and_then(|job| job.crc.as_mut()) {
+                    crc.update(&self.text[had..]);
+                }
+                if ended {
+                    return self.complete(used == input.len());
+                }
+            }
+        }
+        self.last_byte = now;
+        self.deadline = Some(now + Duration::from_millis(self.timeouts.stall_ms));
+        Step::More
+    }
+
+    /// The body is whole; `clean` if nothing followed it.
+    fn complete(&mut self, clean: bool) -> Step {
+        let reuse = clean && self.keep_alive;
+        if self.job.as_ref().is_some_and(|job| job.refused.is_some()) {
+            return self.refuse(reuse);
+        }
+        self.end(Ok(()), reuse)
+    }
+
+    /// Ends with the error that the refused head and its document stand for.
+    fn refuse(&mut self, reuse: bool) -> Step {
+        let Some(head) = self.job.as_mut().and_then(|job| job.refused.take()) else {
+            return self.violation("an error answer without a head".into());
+        };
+        let mut fault = match (&head.oss_err, self.text.is_empty()) {
+            (Some(coded), true) => Fault::from_header(coded),
+            _ => Fault::from_xml(&self.text),
+        };
+        fault.request_id = head.request_id.map(Into::into).or(fault.request_id);
+        fault.ec = fault.ec.or(head.ec.map(Into::into));
+        self.text.clear();
+        let mut error = Error::from_status(head.status, fault);
+        if let (
+            412,
+            Some(Query::Get {
+                etag: Some(asked), ..
+            }),
+        ) = (head.status, self.job.as_ref().map(|job| &job.query))
+        {
+            let now = head.etag.as_deref().unwrap_or("not named");
+            let text = format!(
+                "version {asked} is not the current one (current: {now}): {}",
+                error.message
+            );
+            error.message = crate::error::printable(&text).into();
+        }
+        self.end(Err(error), reuse)
+    }
+
+    fn violation(&mut self, text: String) -> Step {
+        self.end(Err(Error::new(Kind::Protocol, Phase::Head, text)), false)
+    }
+
+    fn request_id(&self) -> Option<Box<str>> {
+        let id = self
+            .job
+            .as_ref()
+            .map(|job| job.response.request_id.as_str())?;
+        (!id.is_empty()).then(|| id.into())
+    }
+
+    fn end(&mut self, result: Result<(), Error>, reuse: bool) -> Step {
+        let request_id = self.request_id();
+        let status = self
+            .job
+            .as_ref()
+            .map(|job| job.response.status)
+            .filter(|status| *status != 0);
+        let result = result.map_err(|mut error| {
+            error.request_id = error.request_id.or(request_id);
+            error.status = error.status.or(status);
+            error
+        });
+        if let Some(job) = &mut self.job {
+            job.result = Some(result);
+        }
+        self.state = State::Ended;
+        self.deadline = None;
+        Step::Done { reuse }
+    }
+}
+
+/// The sink must take exactly the asked bytes.
+fn check_sink(query: &Query, sink: &Sink) -> Result<(), Error> {
+    let expected = match query {
+        Query::Get {
+            range: Some(range), ..
+        } => range.end.saturating_sub(range.start),
+        Query::Get { size, .. } => *size,
+        Query::List { .. } | Query::Head { .. } => 0,
+    };
+    match (query, sink) {
+        (Query::Get { .. }, Sink::Memory { len, .. }) if *len as u64 == expected => Ok(()),
+        (Query::List { .. } | Query::Head { .. }, Sink::Buffer { .. }) => Ok(()),
+        (Query::Get { .. }, Sink::Buffer { bytes_max }) if expected <= *bytes_max as u64 => Ok(()),
+        _ => Err(Error::new(
+            Kind::Local,
+            Phase::Start,
+            format!("the sink does not fit the {expected} bytes of the answer"),
+        )),
+    }
+}
+
+/// Moves bytes of a document to `text`; how many of `input` belong to it.
+fn take_framed(
+    framing: &mut Framing,
+    input: &[u8],
+    text: &mut Vec<u8>,
+    bytes_max: u64,
+) -> Result<usize, String> {
+    let room = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let n = match framing {
+        Framing::Chunked(chunked) => return chunked.push(input, text, room),
+        Framing::Length(left) if *left > bytes_max.saturating_sub(text.len() as u64) => {
+            return Err(format!("the body is longer than {bytes_max} bytes"));
+        }
+        Framing::Length(left) => {
+            let n = input
+                .len()
+                .min(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= n as u64;
+            n
+        }
+        Framing::Close if text.len() + input.len() > room => {
+            return Err(format!("the body is longer than {bytes_max} bytes"));
+        }
+        Framing::Close => input.len(),
+    };
+    text.extend_from_slice(&input[..n]);
+    Ok(n)
+}
+
+#[cfg(test)]
+#[path = "conn_tests.rs"]
+mod tests;

@@ -1,0 +1,102 @@
+//! What a vcpu needs from the kernel, in completion style, and the choice between the two ways to
+//! get it. Used by the vcpu loop; the choice is made once per process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Phase};
+use crate::sink::Span;
+
+pub(crate) mod epoll;
+pub(crate) mod uring;
+
+/// Which driver to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// io_uring if its self-test passes, else epoll.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// The three operations of a connection; at most one of each is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Connect,
+    Send,
+    Recv,
+}
+
+impl Op {
+    /// Bit in a set of operations.
+    pub fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A connection: its place in the vcpu's slab and how often the place was used with a new socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    pub key: u32,
+    pub generation: u16,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// An operation ended: bytes, or a negative errno.
+    Done { tag: Tag, op: Op, result: i32 },
+    /// Somebody rang the bell.
+    Bell,
+}
+
+/// One thread's door to the kernel.
+///
+/// Every operation ends with exactly one [`Event::Done`]; until then its span belongs to the
+/// driver and the socket stays open. Results come from `wait` only.
+pub(crate) trait Driver {
+    /// Whether sockets and bell are made non-blocking.
+    const NONBLOCKING: bool;
+    fn connect(&mut self, tag: Tag, fd: RawFd, address: &SocketAddr);
+    fn send(&mut self, tag: Tag, fd: RawFd, span: Span);
+    fn recv(&mut self, tag: Tag, fd: RawFd, span: Span);
+    /// Asks for the early end of an operation under way; its event still comes.
+    fn cancel(&mut self, tag: Tag, op: Op);
+    /// The socket is closed next; nothing is under way on it.
+    fn forget(&mut self, tag: Tag, fd: RawFd);
+    /// Waits for at least one event, at most `timeout` (`None`: for ever), and appends events.
+    ///
+    /// # Errors
+    /// The kernel's refusal to wait; the vcpu cannot go on.
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+}
+
+/// The driver in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chosen {
+    Uring,
+    Epoll,
+}
+
+/// Settles `choice` and says why. io_uring is probed once per process.
+pub(crate) fn choose(choice: DriverChoice, workers: usize) -> Result<(Chosen, String), Error> {
+    static PROBE: OnceLock<Result<String, String>> = OnceLock::new();
+    if choice == DriverChoice::Epoll {
+        return Ok((Chosen::Epoll, "asked for".into()));
+    }
+    match (PROBE.get_or_init(|| uring::probe(workers)), choice) {
+        (Ok(why), _) => Ok((Chosen::Uring, why.clone())),
+        (Err(why), DriverChoice::Uring) => Err(Error::new(
+            Kind::Local,
+            Phase::Start,
+            format!("io_uring was asked for, but {why}"),
+        )),
+        (Err(why), _) => Ok((Chosen::Epoll, format!("no io_uring: {why}"))),
+    }
+}

@@ -1,0 +1,352 @@
+//! The driver for every kernel and sandbox: epoll, level triggered, non-blocking sockets.
+//! Used by the vcpu loop. Never holds a lock and allocates only for a new connection.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Driver, Event, Op, Tag};
+use crate::sink::Span;
+use crate::sock::{Bell, RawAddress};
+
+/// Most bytes received per connection and turn, so that one fast connection cannot starve others.
+const TURN_BYTES: usize = 1 << 20;
+/// Readiness reports taken per turn.
+const REPORTS: usize = 64;
+/// The bell's mark among the reports.
+const BELL: u64 = u64::MAX;
+
+/// One connection's operations under way.
+#[derive(Clone, Copy)]
+struct Entry {
+    tag: Tag,
+    fd: RawFd,
+    connect: bool,
+    send: Option<Span>,
+    recv: Option<Span>,
+    /// What the kernel watches for; `None` if the socket is not in the set.
+    interest: Option<u32>,
+}
+
+/// See the module.
+pub(crate) struct Epoll {
+    epoll: OwnedFd,
+    bell: Arc<Bell>,
+    entries: Vec<Option<Entry>>,
+    ready: Vec<Event>,
+    reports: Vec<libc::epoll_event>,
+}
+
+impl Epoll {
+    pub fn new(bell: Arc<Bell>) -> io::Result<Epoll> {
+        // SAFETY: no pointers are passed.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and nobody else knows it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        let nothing = libc::epoll_event { events: 0, u64: 0 };
+        let driver = Epoll {
+            epoll,
+            bell,
+            entries: Vec::new(),
+            ready: Vec::new(),
+            reports: vec![nothing; REPORTS],
+        };
+        driver.control(
+            libc::EPOLL_CTL_ADD,
+            driver.bell.fd(),
+            libc::EPOLLIN as u32,
+            BELL,
+        )?;
+        Ok(driver)
+    }
+
+    fn control(&self, action: libc::c_int, fd: RawFd, events: u32, mark: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: mark };
+        // SAFETY: `event` outlives the call; the kernel copies it.
+        let rc = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), action, fd, &raw mut event) };
+        if rc == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// The entry of `tag`, made anew for a new socket.
+    fn entry(&mut self, tag: Tag, fd: RawFd) -> &mut Entry {
+        let at = tag.key as usize;
+        if at >= self.entries.len() {
+            self.entries.resize(at + 1, None);
+        }
+        let fresh = Entry {
+            tag,
+            fd,
+            connect: false,
+            send: None,
+            recv: None,
+            interest: None,
+        };
+        let entry = self.entries[at].get_or_insert(fresh);
+        if entry.tag != tag {
+            *entry = fresh;
+        }
+        entry
+    }
+
+    /// Makes the kernel watch for exactly what is under way.
+    fn watch(&mut self, tag: Tag) {
+        let Some(entry) = self.entries.get(tag.key as usize).copied().flatten() else {
+            return;
+        };
+        let output = if entry.connect || entry.send.is_some() {
+            libc::EPOLLOUT
+        } else {
+            0
+        };
+        let input = if entry.recv.is_some() {
+            libc::EPOLLIN
+        } else {
+            0
+        };
+        let wanted = (output | input) as u32;
+        if entry.interest == Some(wanted) {
+            return;
+        }
+        let action = if entry.interest.is_some() {
+            libc::EPOLL_CTL_MOD
+        } else {
+            libc::EPOLL_CTL_ADD
+        };
+        match self.control(action, entry.fd, wanted, u64::from(tag.key)) {
+            Ok(()) => self.entry(tag, entry.fd).interest = Some(wanted),
+            Err(os) => self.end_all(tag, -os.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+
+    /// Ends all operations of a connection with `result`.
+    fn end_all(&mut self, tag: Tag, result: i32) {
+        for op in [Op::Connect, Op::Send, Op::Recv] {
+            self.end(tag, op, result);
+        }
+    }
+
+    /// Ends one operation, if it is under way, with `result`.
+    fn end(&mut self, tag: Tag, op: Op, result: i32) {
+        let Some(entry) = self
+            .entries
+            .get_mut(tag.key as usize)
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        let was = match op {
+            Op::Connect => std::mem::take(&mut entry.connect),
+            Op::Send => entry.send.take().is_some(),
+            Op::Recv => entry.recv.take().is_some(),
+        };
+        if was {
+            self.ready.push(Event::Done { tag, op, result });
+        }
+    }
+
+    /// A socket is ready for something.
+    fn turn(&mut self, key: usize, events: u32) {
+        let Some(entry) = self.entries.get(key).copied().flatten() else {
+            return;
+        };
+        let failed = events & (libc::EPOLLERR | libc::EPOLLHUP) as u32 != 0;
+        if !entry.connect && entry.send.is_none() && entry.recv.is_none() {
+            // Nothing is under way: an error would be reported again and again.
+            self.unwatch(entry.tag);
+            return;
+        }
+        if (failed || events & libc::EPOLLOUT as u32 != 0) && entry.connect {
+            self.end(entry.tag, Op::Connect, -connect_error(entry.fd));
+            return;
+        }
+        if let Some(span) = entry
+            .send
+            .filter(|_| failed || events & libc::EPOLLOUT as u32 != 0)
+        {
+            let result = send_now(entry.fd, span);
+            if result != -libc::EAGAIN {
+                self.end(entry.tag, Op::Send, result);
+            }
+        }
+        if let Some(span) = entry
+            .recv
+            .filter(|_| failed || events & libc::EPOLLIN as u32 != 0)
+        {
+            let result = recv_now(entry.fd, span);
+            if result != -libc::EAGAIN {
+                self.end(entry.tag, Op::Recv, result);
+            }
+        }
+    }
+
+    fn unwatch(&mut self, tag: Tag) {
+        let Some(Some(entry)) = self.entries.get_mut(tag.key as usize) else {
+            return;
+        };
+        if entry.interest.take().is_some() {
+            let fd = entry.fd;
+            // Cannot fail for a socket that is in the set; closing it would take it out anyway.
+            drop(self.control(libc::EPOLL_CTL_DEL, fd, 0, 0));
+        }
+    }
+}
+
+impl Driver for Epoll {
+    const NONBLOCKING: bool = true;
+
+    fn connect(&mut self, tag: Tag, fd: RawFd, address: &SocketAddr) {
+        let (raw, len) = RawAddress::of(address);
+        self.entry(tag, fd).connect = true;
+        // SAFETY: `raw` outlives the call and `len` is the length of its form.
+        let rc = unsafe { libc::connect(fd, (&raw const raw).cast(), len) };
+        let errno = if rc == 0 {
+            0
+        } else {
+            io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EIO)
+        };
+        match errno {
+            libc::EINPROGRESS | libc::EINTR => self.watch(tag),
+            _ => self.end(tag, Op::Connect, -errno),
+        }
+    }
+
+    fn send(&mut self, tag: Tag, fd: RawFd, span: Span) {
+        self.entry(tag, fd).send = Some(span);
+        match send_now(fd, span) {
+            result if result == -libc::EAGAIN => self.watch(tag),
+            result => self.end(tag, Op::Send, result),
+        }
+    }
+
+    fn recv(&mut self, tag: Tag, fd: RawFd, span: Span) {
+        self.entry(tag, fd).recv = Some(span);
+        self.watch(tag);
+    }
+
+    fn cancel(&mut self, tag: Tag, op: Op) {
+        self.end(tag, op, -libc::ECANCELED);
+    }
+
+    fn forget(&mut self, tag: Tag, _fd: RawFd) {
+        self.unwatch(tag);
+        if let Some(entry) = self.entries.get_mut(tag.key as usize) {
+            *entry = None;
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        let millis = match timeout {
+            _ if !self.ready.is_empty() => 0,
+            None => -1,
+            // Rounded up: a deadline must have passed when the vcpu wakes for it.
+            Some(wait) => {
+                libc::c_int::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
+            }
+        };
+        // SAFETY: the buffer has REPORTS places and lives as long as the driver.
+        let n = unsafe {
+            libc::epoll_wait(
+                self.epoll.as_raw_fd(),
+                self.reports.as_mut_ptr(),
+                REPORTS as libc::c_int,
+                millis,
+            )
+        };
+        if n < 0 {
+            let os = io::Error::last_os_error();
+            if os.kind() != io::ErrorKind::Interrupted {
+                return Err(os);
+            }
+        }
+        for at in 0..usize::try_from(n).unwrap_or(0) {
+            let report = self.reports[at];
+            if report.u64 == BELL {
+                drain(self.bell.fd());
+                self.ready.push(Event::Bell);
+            } else {
+                self.turn(report.u64 as usize, report.events);
+            }
+        }
+        events.append(&mut self.ready);
+        Ok(())
+    }
+}
+
+/// Bytes sent, or a negative errno.
+fn send_now(fd: RawFd, span: Span) -> i32 {
+    // SAFETY: the span stays readable until the operation's event (contract of Driver).
+    let n = unsafe {
+        libc::send(
+            fd,
+            span.at().cast(),
+            span.len(),
+            libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+        )
+    };
+    outcome(n)
+}
+
+/// Bytes received, or a negative errno.
+fn recv_now(fd: RawFd, span: Span) -> i32 {
+    let len = span.len().min(TURN_BYTES);
+    // SAFETY: the span stays writable and ours until the operation's event (contract of Driver).
+    let n = unsafe { libc::recv(fd, span.at().cast(), len, libc::MSG_DONTWAIT) };
+    outcome(n)
+}
+
+fn outcome(n: libc::ssize_t) -> i32 {
+    match i32::try_from(n) {
+        Ok(n) if n >= 0 => n,
+        _ => match io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO)
+        {
+            // Try again when the socket is ready again.
+            libc::EINTR => -libc::EAGAIN,
+            errno => -errno,
+        },
+    }
+}
+
+/// SO_ERROR: how a connect ended.
+fn connect_error(fd: RawFd) -> i32 {
+    let mut errno: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both outlive the call and `len` is the size of `errno`.
+    let rc = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut errno).cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 {
+        errno
+    } else {
+        io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO)
+    }
+}
+
+/// Sets the bell's counter back to zero.
+fn drain(fd: RawFd) {
+    let mut count = 0_u64;
+    // SAFETY: eight bytes are written to `count`, which outlives the call. An empty counter is
+    // EAGAIN, which is as good.
+    unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
+}

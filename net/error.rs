@@ -1,0 +1,458 @@
+//! What can go wrong with one request, said so that the reader of the log can act: what was tried,
+//! on which object and range, in which phase, what OSS answered, and what to do about it.
+//! Built by the connection and its owners, read by the engine. Never holds a secret: request
+//! headers are not recorded here.
+
+use std::fmt;
+use std::ops::Range;
+
+use quick_xml::events::Event;
+
+/// Longest part of a server's text that is kept (bytes).
+const TEXT_BYTES_MAX: usize = 512;
+
+/// What kind of failure it is; decides blame and whether a retry can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// This machine: sockets, threads, memory, rings.
+    Local,
+    /// A setting that cannot work (no address, bad range, redirect to another endpoint).
+    Config,
+    /// The name could not be resolved.
+    Resolve,
+    /// Refused, unreachable, reset or closed by the peer or the network.
+    Network,
+    /// Nothing came in time.
+    Timeout,
+    /// The peer's answer breaks HTTP or does not fit what was asked.
+    Protocol,
+    /// Credentials, signature or permission.
+    Auth,
+    /// The clock of this machine is too far from the server's.
+    Clock,
+    /// 429, or a 503 of any code: ask less, later.
+    Throttled,
+    /// No such bucket or object.
+    NotFound,
+    /// The object is not the version that was listed (412, or another ETag).
+    Changed,
+    /// 416: the range is not in the object.
+    Range,
+    /// The object is in an archive class and not restored.
+    Archived,
+    /// Another 5xx.
+    Server,
+    /// Another 4xx.
+    Rejected,
+    /// Given up because the engine stops.
+    Cancelled,
+}
+
+/// Who has to do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// This machine.
+    Local,
+    /// The configuration or the credentials.
+    Config,
+    /// The network or the server, and it may pass.
+    Peer,
+    /// The data in the bucket: gone, changed or archived.
+    Data,
+}
+
+/// How far the request had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Before anything was sent: threads, rings, sockets.
+    Start,
+    /// Resolving the host name.
+    Dns,
+    /// TCP connect.
+    Connect,
+    /// TLS handshake.
+    Tls,
+    /// Building and signing the request.
+    Sign,
+    /// Sending the request.
+    Send,
+    /// Waiting for and reading the response head.
+    Head,
+    /// Judging the status line and headers.
+    Status,
+    /// Reading the body.
+    Body,
+    /// Checking the CRC-64.
+    Crc,
+    /// Reading a listing document.
+    List,
+}
+
+impl Phase {
+    /// The word used in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Start => "start",
+            Phase::Dns => "DNS",
+            Phase::Connect => "connect",
+            Phase::Tls => "TLS",
+            Phase::Sign => "sign",
+            Phase::Send => "send",
+            Phase::Head => "head",
+            Phase::Status => "status",
+            Phase::Body => "body",
+            Phase::Crc => "CRC",
+            Phase::List => "list",
+        }
+    }
+}
+
+/// One failed request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// Decides blame and retry.
+    pub kind: Kind,
+    /// How far it had come.
+    pub phase: Phase,
+    /// What was tried and what happened.
+    pub message: Box<str>,
+    /// The key, or `list PREFIX` for a listing; empty if no object is concerned.
+    pub object: Box<str>,
+    /// The asked range, half-open, in bytes of the object.
+    pub range: Option<Range<u64>>,
+    /// HTTP status, once known.
+    pub status: Option<u16>,
+    /// OSS `<Code>`.
+    pub oss_code: Option<Box<str>>,
+    /// `x-oss-request-id`: what Alibaba's support asks for.
+    pub request_id: Option<Box<str>>,
+    /// `x-oss-ec` or `<EC>`: for people only, never branched on.
+    pub ec: Option<Box<str>>,
+}
+
+impl Error {
+    /// A failure that concerns no object yet.
+    pub fn new(kind: Kind, phase: Phase, message: impl Into<Box<str>>) -> Error {
+        Error {
+            kind,
+            phase,
+            message: message.into(),
+            object: "".into(),
+            range: None,
+            status: None,
+            oss_code: None,
+            request_id: None,
+            ec: None,
+        }
+    }
+
+    /// Adds what was asked for.
+    pub(crate) fn on(mut self, object: &str, range: Option<Range<u64>>) -> Error {
+        self.object = object.into();
+        self.range = range;
+        self
+    }
+
+    /// A system error in `phase`; the errno decides between network and local.
+    pub(crate) fn from_os(phase: Phase, tried: &str, os: &std::io::Error) -> Error {
+        use std::io::ErrorKind as K;
+        let kind = match os.kind() {
+            K::TimedOut => Kind::Timeout,
+            K::ConnectionRefused
+            | K::ConnectionReset
+            | K::ConnectionAborted
+            | K::NotConnected
+            | K::BrokenPipe
+            | K::HostUnreachable
+            | K::NetworkUnreachable
+            | K::NetworkDown => Kind::Network,
+            _ => Kind::Local,
+        };
+        Error::new(kind, phase, format!("{tried}: {os}"))
+    }
+
+    /// Whether the same request can succeed later without anybody doing something.
+    pub fn retryable(&self) -> bool {
+        crate::retry::retryable(self.kind)
+    }
+
+    /// Who has to do something.
+    pub fn blame(&self) -> Blame {
+        match self.kind {
+            Kind::Local | Kind::Clock | Kind::Cancelled => Blame::Local,
+            Kind::Config | Kind::Auth | Kind::Resolve | Kind::Rejected => Blame::Config,
+            Kind::Network | Kind::Timeout | Kind::Protocol | Kind::Throttled | Kind::Server => {
+                Blame::Peer
+            }
+            Kind::NotFound | Kind::Changed | Kind::Range | Kind::Archived => Blame::Data,
+        }
+    }
+
+    /// What the user can do.
+    pub fn advice(&self) -> &'static str {
+        match self.kind {
+            Kind::Local => "check limits of this machine (open files, memory, `ossc doctor`)",
+            Kind::Config => "check OSS_ENDPOINT, OSS_PATH and OSS_REGION",
+            Kind::Resolve => "check OSS_ENDPOINT and DNS",
+            Kind::Network => {
+                "check that the endpoint is reachable from here (internal or public endpoint, proxy, security group)"
+            }
+            Kind::Timeout => "check the network to the endpoint; `ossc doctor` measures it",
+            Kind::Protocol => "check for a proxy between here and OSS that alters answers",
+            Kind::Auth => {
+                "check the access key, its permissions (oss:ListObjects, oss:GetObject) and OSS_REGION"
+            }
+            Kind::Clock => "set the clock of this machine (NTP)",
+            Kind::Throttled => "lower the concurrency or ask for a higher quota of the bucket",
+            Kind::NotFound => "check OSS_PATH; the object may have been deleted",
+            Kind::Changed => "the object was overwritten while it was read; open it again",
+            Kind::Range => "the object is shorter than listed; open it again",
+            Kind::Archived => "restore the object, or move it to the Standard or IA class",
+            Kind::Server => "OSS had a fault; give the request id to support if it lasts",
+            Kind::Rejected => "OSS refused the request; look the code up with the request id",
+            Kind::Cancelled => "nothing: the engine stops",
+        }
+    }
+
+    /// The error that an HTTP status stands for, with what its document says.
+    pub(crate) fn from_status(status: u16, fault: Fault) -> Error {
+        let kind = kind_of(status, fault.code.as_deref());
+        let message = match (&fault.message, kind) {
+            (Some(text), _) => text.clone(),
+            (None, Kind::Config) => {
+                "OSS redirects to another endpoint, which is not followed (the bucket is in another region)".into()
+            }
+            (None, _) => "OSS refused the request and gave no reason".into(),
+        };
+        let mut error = Error::new(kind, Phase::Status, message);
+        error.status = Some(status);
+        error.oss_code = fault.code;
+        error.request_id = fault.request_id;
+        error.ec = fault.ec;
+        error
+    }
+}
+
+/// Status and code decide; codes as in the OSS error documentation, EC never.
+fn kind_of(status: u16, code: Option<&str>) -> Kind {
+    match (status, code.unwrap_or("")) {
+        (_, "RequestTimeTooSkewed") => Kind::Clock,
+        (403, "InvalidObjectState") => Kind::Archived,
+        (401 | 403, _) => Kind::Auth,
+        (404, _) => Kind::NotFound,
+        (412, _) | (304, _) => Kind::Changed,
+        (416, _) => Kind::Range,
+        (429, _) | (503, _) => Kind::Throttled,
+        (408, _) => Kind::Timeout,
+        (500..=599, _) => Kind::Server,
+        (300..=399, _) => Kind::Config,
+        (400, "BadRequest") => Kind::Server,
+        (400..=499, _) => Kind::Rejected,
+        _ => Kind::Protocol,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.object.is_empty() {
+            write!(f, "{}: ", self.object)?;
+        }
+        if let Some(range) = &self.range {
+            write!(f, "bytes {}..{}: ", range.start, range.end)?;
+        }
+        write!(f, "{} phase: {}", self.phase.name(), self.message)?;
+        let mut open = " (";
+        let status = self.status.map(|status| status.to_string());
+        let details = [
+            ("status", status.as_deref()),
+            ("code", self.oss_code.as_deref()),
+            ("request id", self.request_id.as_deref()),
+            ("EC", self.ec.as_deref()),
+        ];
+        for (name, value) in details.into_iter().filter_map(|(n, v)| v.map(|v| (n, v))) {
+            write!(f, "{open}{name} {value}")?;
+            open = ", ";
+        }
+        if open != " (" {
+            f.write_str(")")?;
+        }
+        write!(f, "; {}", self.advice())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What an error document of OSS says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub code: Option<Box<str>>,
+    pub message: Option<Box<str>>,
+    pub request_id: Option<Box<str>>,
+    pub ec: Option<Box<str>>,
+}
+
+impl Fault {
+    /// Reads `<Error>` by local names. What cannot be read is left out: the status still counts.
+    pub fn from_xml(document: &[u8]) -> Fault {
+        let mut fault = Fault::default();
+        let text = String::from_utf8_lossy(document);
+        let mut reader = quick_xml::Reader::from_str(&text);
+        let (mut depth, mut name, mut value) = (0_usize, String::new(), String::new());
+        loop {
+            match reader.read_event() {
+                Ok(Event::Start(tag)) => {
+                    depth += 1;
+                    name.clear();
+                    name.push_str(tag.local_name().as_ref());
+                    value.clear();
+                }
+                Ok(Event::End(_)) => {
+                    if depth == 2 {
+                        fault.set(&name, &value);
+                    }
+                    name.clear();
+                    depth = depth.saturating_sub(1);
+                }
+                Ok(Event::Eof) | Err(_) => return fault,
+                Ok(event) => crate::list::push_text(&event, &mut value),
+            }
+        }
+    }
+
+    /// The header `x-oss-err` of a HEAD answer: the same document in base64.
+    pub fn from_header(value: &[u8]) -> Fault {
+        use base64::Engine as _;
+        match base64::engine::general_purpose::STANDARD.decode(value) {
+            Ok(document) => Fault::from_xml(&document),
+            Err(_) => Fault::default(),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        let place = match name {
+            "Code" => &mut self.code,
+            "Message" => &mut self.message,
+            "RequestId" => &mut self.request_id,
+            "EC" => &mut self.ec,
+            _ => return,
+        };
+        *place = Some(printable(value).into());
+    }
+}
+
+/// A server's text, bounded and without control characters, so that it cannot forge log lines.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.len() >= TEXT_BYTES_MAX {
+            break;
+        }
+        out.push(if c.is_control() { ' ' } else { c });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<Error xmlns="http://doc.oss-cn-hangzhou.aliyuncs.com"><Code>AccessDenied</Code><Message>You have no right &amp; no luck &#33;</Message>
+<RequestId>57ABD896CCB80C366955</RequestId><HostId>x.oss-cn-hangzhou.aliyuncs.com</HostId><EC>0003-00000001</EC></Error>"#;
+
+    #[test]
+    fn reads_the_error_document() {
+        let fault = Fault::from_xml(DOCUMENT.as_bytes());
+        assert_eq!(fault.code.as_deref(), Some("AccessDenied"));
+        assert_eq!(
+            fault.message.as_deref(),
+            Some("You have no right & no luck !")
+        );
+        assert_eq!(fault.request_id.as_deref(), Some("57ABD896CCB80C366955"));
+        assert_eq!(fault.ec.as_deref(), Some("0003-00000001"));
+    }
+
+    #[test]
+    fn reads_the_error_header_of_a_head_answer() {
+        use base64::Engine as _;
+        let coded = base64::engine::general_purpose::STANDARD.encode(DOCUMENT);
+        assert_eq!(
+            Fault::from_header(coded.as_bytes()),
+            Fault::from_xml(DOCUMENT.as_bytes())
+        );
+        assert_eq!(Fault::from_header(b"!!"), Fault::default());
+    }
+
+    #[test]
+    fn cut_or_foreign_documents_lose_only_what_is_missing() {
+        let cut = &DOCUMENT.as_bytes()[..DOCUMENT.find("<HostId>").unwrap_or(0) + 4];
+        assert_eq!(Fault::from_xml(cut).code.as_deref(), Some("AccessDenied"));
+        assert_eq!(
+            Fault::from_xml(b"<html><body>Bad gateway</body></html>").code,
+            None
+        );
+        assert_eq!(Fault::from_xml(b"\xff\xfe<"), Fault::default());
+    }
+
+    #[test]
+    fn kinds_follow_status_and_code() {
+        let cases = [
+            (403, Some("AccessDenied"), Kind::Auth, false),
+            (403, Some("RequestTimeTooSkewed"), Kind::Clock, true),
+            (403, Some("InvalidObjectState"), Kind::Archived, false),
+            (404, Some("NoSuchKey"), Kind::NotFound, false),
+            (412, None, Kind::Changed, false),
+            (416, None, Kind::Range, false),
+            (429, None, Kind::Throttled, true),
+            (
+                503,
+                Some("DownloadTrafficRateLimitExceeded"),
+                Kind::Throttled,
+                true,
+            ),
+            (500, None, Kind::Server, true),
+            (301, None, Kind::Config, false),
+            (400, Some("InvalidArgument"), Kind::Rejected, false),
+        ];
+        for (status, code, kind, retry) in cases {
+            let fault = Fault {
+                code: code.map(Into::into),
+                ..Fault::default()
+            };
+            let error = Error::from_status(status, fault);
+            assert_eq!(
+                (error.kind, error.retryable()),
+                (kind, retry),
+                "{status} {code:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn display_names_everything() {
+        let error = Error::from_status(403, Fault::from_xml(DOCUMENT.as_bytes()))
+            .on("a/b.bin", Some(8..16));
+        let text = error.to_string();
+        for part in [
+            "a/b.bin",
+            "bytes 8..16",
+            "status",
+            "403",
+            "AccessDenied",
+            "57ABD896CCB80C366955",
+            "0003-00000001",
+            "oss:GetObject",
+        ] {
+            assert!(text.contains(part), "{part} missing in {text}");
+        }
+    }
+
+    #[test]
+    fn server_text_cannot_forge_lines() {
+        assert_eq!(printable("a\nb\u{1b}c"), "a b c");
+        assert_eq!(printable(&"x".repeat(4096)).len(), TEXT_BYTES_MAX);
+    }
+}

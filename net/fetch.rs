@@ -1,0 +1,150 @@
+//! What the engine asks for and what it gets back: plain values that cross between the engine and
+//! the vcpu threads. Nothing here does I/O.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::retry::Hint;
+use crate::sink::Sink;
+
+/// What to ask OSS for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// One page of ListObjectsV2 (at most 1000 entries); the body is for [`crate::list::parse`].
+    List {
+        /// Only keys that begin with it; end it with `/` or siblings match too.
+        prefix: String,
+        /// `/` for one folder level, `None` for all levels.
+        delimiter: Option<String>,
+        /// [`crate::list::Page::next`] of the page before.
+        continuation: Option<String>,
+    },
+    /// Bytes of an object.
+    Get {
+        /// Whole key, raw.
+        key: String,
+        /// Half-open, not empty, inside `size`; `None` for the whole object.
+        range: Option<Range<u64>>,
+        /// As listed, with its quotes: goes out as If-Match and is compared with the answer's.
+        etag: Option<String>,
+        /// Size of the object as listed (bytes); another total is an error.
+        size: u64,
+    },
+    /// Metadata of an object.
+    Head {
+        /// Whole key, raw.
+        key: String,
+    },
+}
+
+impl Query {
+    /// How errors name the object: the key, or `list PREFIX`.
+    pub(crate) fn object(&self) -> String {
+        match self {
+            Query::List { prefix, .. } => format!("list {prefix:?}"),
+            Query::Get { key, .. } | Query::Head { key } => key.clone(),
+        }
+    }
+
+    /// The asked range, if any.
+    pub(crate) fn range(&self) -> Option<Range<u64>> {
+        match self {
+            Query::Get { range, .. } => range.clone(),
+            _ => None,
+        }
+    }
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Fetch {
+    /// The caller's own number, given back in [`Finished`].
+    pub token: u64,
+    /// What to ask for.
+    pub query: Query,
+    /// Where the body goes.
+    pub sink: Sink,
+    /// Compute the CRC-64/XZ of the body as it arrives.
+    pub crc: bool,
+}
+
+/// The end of one request. Delivered exactly once per [`Fetch`]; nothing writes to its sink after.
+#[derive(Debug)]
+pub struct Finished {
+    /// Of the fetch.
+    pub token: u64,
+    /// The response, or why there is none. On an error the sink's content is undefined.
+    pub result: Result<Response, Error>,
+    /// The body of a `Sink::Buffer`; empty for a `Sink::Memory` and on errors.
+    pub body: Vec<u8>,
+    /// What to do next about a failure.
+    pub retry_hint: Hint,
+    /// From the pull to the end.
+    pub elapsed: Duration,
+    /// Which worker did it: vcpu * workers + slot.
+    pub worker: u32,
+}
+
+/// What a successful answer said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// 200 or 206.
+    pub status: u16,
+    /// With its quotes, as sent.
+    pub etag: Option<String>,
+    /// `x-oss-request-id`; empty if the server sent none.
+    pub request_id: String,
+    /// `x-oss-hash-crc64ecma`: of the whole object, whatever the range.
+    pub crc64_object: Option<u64>,
+    /// Size of the whole object in bytes (Content-Range, or Content-Length of a whole answer).
+    pub total: Option<u64>,
+    /// Seconds since 1970 (UTC).
+    pub last_modified: Option<i64>,
+    /// The server's clock: seconds since 1970 (UTC).
+    pub date: Option<i64>,
+    /// Body bytes delivered.
+    pub bytes: u64,
+    /// CRC-64/XZ of the body, if the fetch asked for it.
+    pub crc64_body: Option<u64>,
+}
+
+/// Where vcpus get their work from. Called on vcpu threads; must not block, and must not call
+/// [`crate::Vcpus::stop`].
+pub trait Source: Send + Sync {
+    /// The next request for a free worker, or when to ask again.
+    fn pull(&self, now: Instant) -> Pull;
+    /// The end of a request.
+    fn finished(&self, done: Finished);
+}
+
+/// The answer to [`Source::pull`].
+#[derive(Debug)]
+pub enum Pull {
+    /// Do this.
+    Fetch(Fetch),
+    /// Nothing now: ask again at that time, or when woken by [`crate::Vcpus::wake`].
+    Until(Option<Instant>),
+}
+
+/// Deadlines of one request, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connect, per address.
+    pub connect_ms: u64,
+    /// From the request sent to the first byte of the answer.
+    pub response_ms: u64,
+    /// Longest time without a byte once the answer has begun.
+    pub stall_ms: u64,
+}
+
+impl Default for Timeouts {
+    /// 5 s and 10 s are those of the official go SDK v2; a first byte may take longer than a next.
+    fn default() -> Timeouts {
+        Timeouts {
+            connect_ms: 5_000,
+            response_ms: 20_000,
+            stall_ms: 10_000,
+        }
+    }
+}

@@ -1,0 +1,729 @@
+//! The whole crate against small servers on loopback, each test on both drivers. The servers
+//! misbehave on purpose; nothing here leaves the machine.
+#![allow(unsafe_code)]
+
+use std::collections::{HashSet, VecDeque};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::error::{Kind, Phase};
+use crate::retry::Hint;
+use crate::*;
+
+const SIZE: u64 = 64 << 20;
+const ETAG: &str = "\"5B3C1A2E053D763E1B002CC607C5A0FE-8\"";
+
+fn byte_at(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+}
+
+fn content(range: Range<u64>) -> Vec<u8> {
+    range.map(byte_at).collect()
+}
+
+/// One request as the server saw it.
+struct Seen {
+    line: String,
+    head: String,
+    /// Which connection, and which request on it, both from 0.
+    connection: usize,
+    nth: usize,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    fn range(&self) -> Option<Range<u64>> {
+        let (first, last) = self
+            .header("range")?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
+        Some(first.parse().ok()?..last.parse::<u64>().ok()? + 1)
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+/// Serves until the test process ends. `answer` returns whether the connection goes on.
+fn serve(answer: impl Fn(&Seen, &mut TcpStream) -> bool + Send + Sync + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = listener.local_addr().expect("address");
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (count, answer) = (Arc::clone(&connections), Arc::new(answer));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let connection = count.fetch_add(1, Ordering::SeqCst);
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || converse(stream, connection, &*answer));
+        }
+    });
+    Server {
+        address,
+        connections,
+    }
+}
+
+fn converse(
+    mut stream: TcpStream,
+    connection: usize,
+    answer: &dyn Fn(&Seen, &mut TcpStream) -> bool,
+) {
+    for nth in 0.. {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read(&mut byte) {
+                Ok(1) => head.push(byte[0]),
+                _ => return,
+            }
+        }
+        let head = String::from_utf8(head).expect("ASCII head");
+        let line = head.lines().next().unwrap_or_default().to_owned();
+        if !answer(
+            &Seen {
+                line,
+                head,
+                connection,
+                nth,
+            },
+            &mut stream,
+        ) {
+            return;
+        }
+    }
+}
+
+fn write_part(stream: &mut TcpStream, range: Range<u64>, send: Range<u64>) {
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {}-{}/{SIZE}\r\nETag: {ETAG}\r\n\
+         x-oss-request-id: 5F00\r\nx-oss-hash-crc64ecma: 42\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n\r\n",
+        range.end - range.start,
+        range.start,
+        range.end - 1
+    );
+    // The client may have gone already: that is its right.
+    drop(
+        stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(&content(send))),
+    );
+}
+
+fn good(seen: &Seen, stream: &mut TcpStream) -> bool {
+    let range = seen.range().expect("range");
+    write_part(stream, range.clone(), range);
+    true
+}
+
+/// Gives out prepared fetches and collects the ends.
+struct Queue {
+    fetches: Mutex<VecDeque<Fetch>>,
+    done: Mutex<mpsc::Sender<Finished>>,
+    pulls: AtomicUsize,
+}
+
+impl Source for Queue {
+    fn pull(&self, _now: Instant) -> Pull {
+        self.pulls.fetch_add(1, Ordering::SeqCst);
+        self.fetches
+            .lock()
+            .expect("queue")
+            .pop_front()
+            .map_or(Pull::Until(None), Pull::Fetch)
+    }
+
+    fn finished(&self, done: Finished) {
+        self.done
+            .lock()
+            .expect("sender")
+            .send(done)
+            .expect("the test waits");
+    }
+}
+
+struct Rig {
+    vcpus: Vcpus,
+    queue: Arc<Queue>,
+    done: mpsc::Receiver<Finished>,
+}
+
+fn origin(addresses: Vec<SocketAddr>) -> Origin {
+    Origin {
+        addresses,
+        host_header: "127.0.0.1".into(),
+        bucket: "b".into(),
+        path_style: true,
+        signer: None,
+        user_agent: "ossc-test".into(),
+    }
+}
+
+impl Rig {
+    fn new(driver: DriverChoice, addresses: Vec<SocketAddr>, workers: usize, vcpus: usize) -> Rig {
+        let (sender, done) = mpsc::channel();
+        let queue = Arc::new(Queue {
+            fetches: Mutex::default(),
+            done: Mutex::new(sender),
+            pulls: AtomicUsize::new(0),
+        });
+        let timeouts = Timeouts {
+            connect_ms: 2000,
+            response_ms: 600,
+            stall_ms: 600,
+        };
+        let options = Options {
+            vcpus,
+            workers,
+            driver,
+            timeouts,
+            rcvbuf_bytes: None,
+        };
+        let source: Arc<dyn Source> = Arc::<Queue>::clone(&queue);
+        let vcpus = Vcpus::start(Arc::new(origin(addresses)), source, options).expect("start");
+        Rig { vcpus, queue, done }
+    }
+
+    fn to(driver: DriverChoice, server: &Server) -> Rig {
+        Rig::new(driver, vec![server.address], 4, 1)
+    }
+
+    fn push(&self, fetch: Fetch) {
+        self.queue.fetches.lock().expect("queue").push_back(fetch);
+        self.vcpus.wake();
+    }
+
+    fn next(&self) -> Finished {
+        self.done
+            .recv_timeout(Duration::from_secs(20))
+            .expect("an end for every fetch")
+    }
+
+    /// One range into memory with guards on both sides.
+    fn range(&self, range: Range<u64>) -> (Finished, Vec<u8>) {
+        let len = (range.end - range.start) as usize;
+        let mut memory = Guarded::new(len);
+        self.push(get(1, range, &mut memory));
+        let done = self.next();
+        (done, memory.take())
+    }
+}
+
+/// Memory for a sink between two guard zones.
+struct Guarded(Vec<u8>);
+
+const GUARD: usize = 4096;
+
+impl Guarded {
+    fn new(len: usize) -> Guarded {
+        Guarded(vec![0xA5; len + 2 * GUARD])
+    }
+
+    fn sink(&mut self) -> Sink {
+        let len = self.0.len() - 2 * GUARD;
+        Sink::Memory {
+            at: self.0[GUARD..].as_mut_ptr(),
+            len,
+        }
+    }
+
+    fn take(self) -> Vec<u8> {
+        let end = self.0.len() - GUARD;
+        assert!(
+            self.0[..GUARD]
+                .iter()
+                .chain(&self.0[end..])
+                .all(|byte| *byte == 0xA5),
+            "written past the sink"
+        );
+        self.0[GUARD..end].to_vec()
+    }
+}
+
+fn query(range: Range<u64>) -> Query {
+    Query::Get {
+        key: "dir/model.bin".into(),
+        range: Some(range),
+        etag: Some(ETAG.into()),
+        size: SIZE,
+    }
+}
+
+fn get(token: u64, range: Range<u64>, memory: &mut Guarded) -> Fetch {
+    Fetch {
+        token,
+        query: query(range),
+        sink: memory.sink(),
+        crc: true,
+    }
+}
+
+fn on_both(test: impl Fn(DriverChoice)) {
+    match crate::driver::choose(DriverChoice::Uring, 4) {
+        Ok(_) => test(DriverChoice::Uring),
+        Err(error) => eprintln!("not run on io_uring: {error}"),
+    }
+    test(DriverChoice::Epoll);
+}
+
+#[test]
+fn a_part_arrives_in_its_place() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            assert_eq!(seen.line, "GET /b/dir/model.bin HTTP/1.1");
+            assert_eq!(seen.header("if-match"), Some(ETAG));
+            assert_eq!(seen.header("x-oss-range-behavior"), Some("standard"));
+            good(seen, stream)
+        });
+        let rig = Rig::to(driver, &server);
+        let range = (3 << 20) + 17..(11 << 20) + 17;
+        let (done, bytes) = rig.range(range.clone());
+        let response = done.result.expect("response");
+        assert!(bytes == content(range), "wrong bytes");
+        assert_eq!(
+            (response.status, response.bytes, response.total),
+            (206, 8 << 20, Some(SIZE))
+        );
+        assert_eq!(
+            (response.crc64_body, response.crc64_object),
+            (Some(crc::of(&bytes)), Some(42))
+        );
+        assert_eq!(
+            (response.request_id.as_str(), response.date),
+            ("5F00", Some(1_700_000_000))
+        );
+        assert_eq!(
+            (response.etag.as_deref(), done.retry_hint, done.token),
+            (Some(ETAG), Hint::No, 1)
+        );
+    });
+}
+
+#[test]
+fn many_ranges_use_few_connections() {
+    on_both(|driver| {
+        let server = serve(good);
+        let rig = Rig::new(driver, vec![server.address], 2, 2);
+        let ranges: Vec<Range<u64>> = (0..200)
+            .map(|i| i * 70_001..i * 70_001 + 1 + (i * 7919) % 300_000)
+            .collect();
+        let mut memories: Vec<Guarded> = ranges
+            .iter()
+            .map(|range| Guarded::new((range.end - range.start) as usize))
+            .collect();
+        for (i, (range, memory)) in ranges.iter().zip(&mut memories).enumerate() {
+            rig.push(get(i as u64, range.clone(), memory));
+        }
+        let mut tokens = HashSet::new();
+        for _ in &ranges {
+            let done = rig.next();
+            done.result.expect("response");
+            assert!(tokens.insert(done.token), "delivered twice");
+        }
+        for (range, memory) in ranges.into_iter().zip(memories) {
+            assert!(
+                memory.take() == content(range.clone()),
+                "wrong bytes in {range:?}"
+            );
+        }
+        let connections = server.connections.load(Ordering::SeqCst);
+        assert!((1..=4).contains(&connections), "{connections} connections");
+    });
+}
+
+#[test]
+fn a_short_body_is_an_error_that_names_object_and_range() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            let range = seen.range().expect("range");
+            write_part(stream, range.clone(), range.start..range.end - 1);
+            false
+        });
+        let (done, _) = Rig::to(driver, &server).range(0..100_000);
+        let error = done.result.expect_err("short");
+        assert_eq!(
+            (error.kind, error.phase, done.retry_hint),
+            (Kind::Network, Phase::Body, Hint::Backoff)
+        );
+        let text = error.to_string();
+        for part in ["dir/model.bin", "bytes 0..100000", "99999 bytes", "5F00"] {
+            assert!(text.contains(part), "{part} missing in {text}");
+        }
+    });
+}
+
+#[test]
+fn a_reset_is_a_network_error() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            let range = seen.range().expect("range");
+            write_part(stream, range.clone(), range.start..range.start + 1000);
+            std::thread::sleep(Duration::from_millis(50));
+            let linger = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
+            let len = size_of::<libc::linger>() as libc::socklen_t;
+            // SAFETY: `linger` outlives the call and `len` is its size.
+            let rc = unsafe {
+                libc::setsockopt(
+                    fd,
+                    libc::SOL_SOCKET,
+                    libc::SO_LINGER,
+                    (&raw const linger).cast(),
+                    len,
+                )
+            };
+            assert_eq!(rc, 0);
+            false
+        });
+        let (done, _) = Rig::to(driver, &server).range(0..5 << 20);
+        let error = done.result.expect_err("reset");
+        assert_eq!(
+            (error.kind, error.phase),
+            (Kind::Network, Phase::Body),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn silence_before_and_inside_the_answer_ends_at_the_deadline() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            if seen.connection > 0 {
+                let range = seen.range().expect("range");
+                write_part(stream, range.clone(), range.start..range.start + 10_000);
+            }
+            std::thread::sleep(Duration::from_secs(5));
+            false
+        });
+        let rig = Rig::to(driver, &server);
+        for (phase, text) in [
+            (Phase::Head, "no answer within 600 ms"),
+            (Phase::Body, "no byte for 600 ms after 10000 bytes"),
+        ] {
+            let begun = Instant::now();
+            let (done, _) = rig.range(0..1 << 20);
+            let error = done.result.expect_err("silence");
+            assert_eq!((error.kind, error.phase), (Kind::Timeout, phase), "{error}");
+            assert!(error.message.contains(text), "{error}");
+            let took = begun.elapsed();
+            assert!(
+                took >= Duration::from_millis(590) && took < Duration::from_secs(3),
+                "{took:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn slow_but_steady_is_not_a_stall() {
+    on_both(|driver| {
+        // 40 KiB in 20 steps over 2 s: far below SO_RCVLOWAT, far longer than the stall deadline.
+        let server = serve(|seen, stream| {
+            let range = seen.range().expect("range");
+            write_part(stream, range.clone(), 0..0);
+            for step in 0..20 {
+                std::thread::sleep(Duration::from_millis(100));
+                stream
+                    .write_all(&content(step * 2048..(step + 1) * 2048))
+                    .expect("the client still listens");
+            }
+            true
+        });
+        let (done, bytes) = Rig::to(driver, &server).range(0..40 << 10);
+        assert_eq!(done.result.expect("response").bytes, 40 << 10);
+        assert!(bytes == content(0..40 << 10));
+    });
+}
+
+#[test]
+fn a_whole_object_to_a_range_is_refused() {
+    on_both(|driver| {
+        let server = serve(|_, stream| {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\nETag: {ETAG}\r\nx-oss-request-id: 77\r\n\r\n"
+            );
+            drop(
+                stream
+                    .write_all(head.as_bytes())
+                    .and_then(|()| stream.write_all(&content(0..100_000))),
+            );
+            true
+        });
+        let (done, bytes) = Rig::to(driver, &server).range(8..4096);
+        let error = done.result.expect_err("whole object");
+        assert_eq!(
+            (error.kind, error.phase, error.status),
+            (Kind::Protocol, Phase::Status, Some(200)),
+            "{error}"
+        );
+        assert_eq!(error.request_id.as_deref(), Some("77"));
+        assert!(
+            bytes.iter().all(|byte| *byte == 0xA5),
+            "bytes of a refused answer reached the sink"
+        );
+    });
+}
+
+#[test]
+fn a_wrong_content_range_is_refused() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            let range = seen.range().expect("range");
+            write_part(
+                stream,
+                range.start + 1..range.end + 1,
+                range.start + 1..range.end + 1,
+            );
+            true
+        });
+        let (done, bytes) = Rig::to(driver, &server).range(0..4096);
+        let error = done.result.expect_err("other range");
+        assert_eq!(
+            (error.kind, error.phase),
+            (Kind::Protocol, Phase::Status),
+            "{error}"
+        );
+        assert!(
+            error.message.contains("0-4095") && error.message.contains("1-4096"),
+            "{error}"
+        );
+        assert!(bytes.iter().all(|byte| *byte == 0xA5));
+    });
+}
+
+#[test]
+fn throttling_says_slow_down_and_keeps_the_connection() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            if seen.nth > 0 {
+                return good(seen, stream);
+            }
+            let body = "<Error><Code>DownloadTrafficRateLimitExceeded</Code><Message>slow down</Message><RequestId>9A</RequestId><EC>0048-00000107</EC></Error>";
+            let head = format!(
+                "HTTP/1.1 503 Service Unavailable\r\nContent-Length: {}\r\nx-oss-request-id: 9A\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).expect("head");
+            std::thread::sleep(Duration::from_millis(30));
+            stream.write_all(body.as_bytes()).expect("body");
+            true
+        });
+        let rig = Rig::to(driver, &server);
+        let (done, _) = rig.range(0..4096);
+        let error = done.result.expect_err("throttled");
+        assert_eq!(
+            (error.kind, error.status, done.retry_hint),
+            (Kind::Throttled, Some(503), Hint::SlowDown)
+        );
+        assert_eq!(
+            error.oss_code.as_deref(),
+            Some("DownloadTrafficRateLimitExceeded")
+        );
+        assert_eq!(
+            (error.request_id.as_deref(), error.ec.as_deref()),
+            (Some("9A"), Some("0048-00000107"))
+        );
+        rig.range(0..4096).0.result.expect("the next one");
+        assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_stale_kept_connection_is_replaced_unseen() {
+    on_both(|driver| {
+        // The first connection answers once; the second request on it is met by a close.
+        let server = serve(|seen, stream| {
+            if seen.connection == 0 && seen.nth == 1 {
+                false
+            } else {
+                good(seen, stream)
+            }
+        });
+        let rig = Rig::to(driver, &server);
+        rig.range(0..4096).0.result.expect("first");
+        let (done, bytes) = rig.range(4096..9000);
+        done.result.expect("second");
+        assert!(bytes == content(4096..9000));
+        assert_eq!(server.connections.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
+fn a_fresh_connection_that_closes_is_an_error_not_a_loop() {
+    on_both(|driver| {
+        let server = serve(|_, _| false);
+        let (done, _) = Rig::to(driver, &server).range(0..4096);
+        let error = done.result.expect_err("closed");
+        assert_eq!(
+            (error.kind, error.phase),
+            (Kind::Network, Phase::Head),
+            "{error}"
+        );
+        assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn documents_come_by_length_by_chunks_and_by_close() {
+    on_both(|driver| {
+        let document = format!(
+            "<ListBucketResult><Contents><Key>{}</Key><Size>1</Size></Contents></ListBucketResult>",
+            "k".repeat(40_000)
+        );
+        let text = document.clone();
+        let server = serve(move |seen, stream| {
+            assert!(seen.line.contains("list-type=2"), "{}", seen.line);
+            let (head, body) = match seen.nth {
+                0 => (format!("Content-Length: {}", text.len()), text.clone()),
+                1 => {
+                    let chunks: Vec<String> = text
+                        .as_bytes()
+                        .chunks(9_999)
+                        .map(|chunk| {
+                            format!(
+                                "{:x}\r\n{}\r\n",
+                                chunk.len(),
+                                String::from_utf8_lossy(chunk)
+                            )
+                        })
+                        .collect();
+                    (
+                        "Transfer-Encoding: chunked".into(),
+                        chunks.concat() + "0\r\n\r\n",
+                    )
+                }
+                _ => ("Connection: close".into(), text.clone()),
+            };
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").as_bytes())
+                .expect("answer");
+            seen.nth < 2
+        });
+        let rig = Rig::to(driver, &server);
+        for _ in 0..3 {
+            let query = Query::List {
+                prefix: "k".into(),
+                delimiter: None,
+                continuation: None,
+            };
+            rig.push(Fetch {
+                token: 0,
+                query,
+                sink: Sink::Buffer { bytes_max: 1 << 20 },
+                crc: true,
+            });
+            let done = rig.next();
+            assert_eq!(
+                done.result.expect("response").crc64_body,
+                Some(crc::of(document.as_bytes()))
+            );
+            assert!(done.body == document.as_bytes());
+            assert_eq!(
+                list::parse(&done.body).expect("page").objects[0].key.len(),
+                40_000
+            );
+        }
+        assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn refused_addresses_are_passed_over() {
+    on_both(|driver| {
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port");
+        let server = serve(good);
+        let rig = Rig::new(driver, vec![closed, server.address], 1, 1);
+        rig.range(0..4096).0.result.expect("by the other address");
+        let rig = Rig::new(driver, vec![closed], 1, 1);
+        let error = rig.range(0..4096).0.result.expect_err("refused");
+        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Connect));
+        assert!(error.message.contains(&closed.to_string()), "{error}");
+    });
+}
+
+#[test]
+fn stop_ends_what_is_under_way_and_an_idle_engine_sleeps() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            if seen.range() == Some(0..10) {
+                return good(seen, stream);
+            }
+            std::thread::sleep(Duration::from_secs(3));
+            false
+        });
+        let rig = Rig::to(driver, &server);
+        rig.range(0..10).0.result.expect("first");
+        std::thread::sleep(Duration::from_millis(100));
+        let before = rig.queue.pulls.load(Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(
+            rig.queue.pulls.load(Ordering::SeqCst),
+            before,
+            "an idle vcpu asked for work"
+        );
+        let mut memory = Guarded::new(4096);
+        rig.push(get(9, 4096..8192, &mut memory));
+        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        rig.vcpus.stop();
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        let done = rig.done.try_recv().expect("delivered before stop returned");
+        assert_eq!(
+            (done.token, done.result.expect_err("stopped").kind),
+            (9, Kind::Cancelled)
+        );
+        memory.take();
+    });
+}
+
+#[test]
+fn a_new_origin_replaces_idle_connections() {
+    on_both(|driver| {
+        let (first, second) = (serve(good), serve(good));
+        let rig = Rig::to(driver, &first);
+        rig.range(0..10).0.result.expect("first");
+        rig.vcpus.set_origin(Arc::new(origin(vec![second.address])));
+        rig.range(0..10).0.result.expect("second");
+        assert_eq!(
+            (
+                first.connections.load(Ordering::SeqCst),
+                second.connections.load(Ordering::SeqCst)
+            ),
+            (1, 1)
+        );
+    });
+}
+
+#[test]
+fn the_driver_says_why() {
+    on_both(|driver| {
+        let server = serve(good);
+        let (name, why) = Rig::to(driver, &server).vcpus.driver();
+        assert_eq!(
+            name,
+            if driver == DriverChoice::Epoll {
+                "epoll"
+            } else {
+                "io_uring"
+            }
+        );
+        assert!(!why.is_empty());
+    });
+}

@@ -1,0 +1,89 @@
+//! Host name to addresses by the system's resolver, with a deadline. Called by the engine at the
+//! start and when addresses go stale. Never called on a vcpu thread: getaddrinfo blocks.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Phase};
+
+/// Addresses of `host` (a name or an IP literal, IPv6 without brackets), each once, in the
+/// resolver's order.
+///
+/// getaddrinfo cannot be interrupted: after the deadline its thread is left behind and ends when
+/// the resolver's own limits do.
+///
+/// # Errors
+/// `Kind::Resolve` if the name has no address, `Kind::Timeout` after `deadline`, `Kind::Local` if
+/// no thread can be made.
+pub fn resolve(host: &str, port: u16, deadline: Duration) -> Result<Vec<SocketAddr>, Error> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let name = host.to_owned();
+    let lookup = move || {
+        let found = (name.as_str(), port)
+            .to_socket_addrs()
+            .map(|addresses| addresses.collect::<Vec<_>>());
+        // The receiver is gone after the deadline: nobody wants the answer any more.
+        drop(sender.send(found));
+    };
+    std::thread::Builder::new()
+        .name("ossc-resolve".into())
+        .spawn(lookup)
+        .map_err(|os| Error::from_os(Phase::Dns, "start the resolver thread", &os))?;
+    match receiver.recv_timeout(deadline) {
+        Ok(Ok(mut found)) => {
+            let mut seen = Vec::new();
+            found.retain(|address| {
+                !seen.contains(address) && {
+                    seen.push(*address);
+                    true
+                }
+            });
+            if found.is_empty() {
+                return Err(Error::new(
+                    Kind::Resolve,
+                    Phase::Dns,
+                    format!("{host} has no address"),
+                ));
+            }
+            Ok(found)
+        }
+        Ok(Err(os)) => Err(Error::new(
+            Kind::Resolve,
+            Phase::Dns,
+            format!("resolve {host}: {os}"),
+        )),
+        Err(_) => Err(Error::new(
+            Kind::Timeout,
+            Phase::Dns,
+            format!("no answer for {host} within {} ms", deadline.as_millis()),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_resolve_to_themselves() {
+        let v4 = resolve("127.0.0.1", 80, Duration::from_secs(5)).expect("v4");
+        assert_eq!(v4, ["127.0.0.1:80".parse::<SocketAddr>().expect("address")]);
+        let v6 = resolve("::1", 443, Duration::from_secs(5)).expect("v6");
+        assert_eq!(v6, ["[::1]:443".parse::<SocketAddr>().expect("address")]);
+    }
+
+    #[test]
+    fn a_name_that_cannot_exist_is_an_error_that_names_it() {
+        let error =
+            resolve("no such host.invalid", 80, Duration::from_secs(10)).expect_err("no address");
+        assert_eq!(error.phase, Phase::Dns);
+        assert!(error.message.contains("no such host.invalid"), "{error}");
+    }
+
+    #[test]
+    fn an_expired_deadline_is_a_timeout() {
+        let error = resolve("localhost", 80, Duration::ZERO).expect_err("too late");
+        assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Dns));
+    }
+}

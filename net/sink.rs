@@ -1,0 +1,157 @@
+//! Where body bytes go, and the only place that touches the caller's memory by address.
+//! Used by the connection and the drivers. Never writes outside what the caller named.
+#![allow(unsafe_code)]
+
+/// Where the body of an answer goes.
+///
+/// # Safety contract of `Memory`
+/// From the pull until its [`crate::Finished`] is delivered, the caller keeps `at .. at + len`
+/// mapped and writable, and nobody else reads or writes it. Building a `Memory` that breaks this
+/// is undefined behaviour although no `unsafe` word is asked for; there is one place in the
+/// engine that builds them, from the mapping of the cache.
+#[derive(Debug)]
+pub enum Sink {
+    /// The body's final place; `len` must be the length of the asked range (bytes).
+    Memory {
+        /// First byte.
+        at: *mut u8,
+        /// Bytes.
+        len: usize,
+    },
+    /// A buffer of ours, given back in [`crate::Finished::body`].
+    Buffer {
+        /// A longer body is an error.
+        bytes_max: usize,
+    },
+}
+
+// SAFETY: by the contract above nobody else uses the memory while the fetch is under way, so it
+// may be written from the vcpu thread that the fetch was moved to.
+unsafe impl Send for Sink {}
+
+/// The caller's memory with how far it is filled.
+#[derive(Debug)]
+pub(crate) struct Place {
+    at: *mut u8,
+    len: usize,
+    filled: usize,
+}
+
+impl Place {
+    pub fn new(at: *mut u8, len: usize) -> Place {
+        Place { at, len, filled: 0 }
+    }
+
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    pub fn missing(&self) -> usize {
+        self.len - self.filled
+    }
+
+    /// The next bytes to receive into, at most `max`.
+    pub fn rest(&self, max: usize) -> Span {
+        Span {
+            at: self.at.wrapping_add(self.filled),
+            len: self.missing().min(max),
+        }
+    }
+
+    /// Copies bytes that came with the head.
+    pub fn copy_in(&mut self, bytes: &[u8]) {
+        assert!(
+            bytes.len() <= self.missing(),
+            "more bytes than the sink takes"
+        );
+        // SAFETY: the assertion keeps it inside the sink, which is ours by the contract of Sink;
+        // `bytes` is a receive buffer of ours and cannot overlap it.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at.add(self.filled), bytes.len())
+        };
+        self.filled += bytes.len();
+    }
+
+    /// `n` bytes were received into [`Place::rest`].
+    pub fn advance(&mut self, n: usize) {
+        assert!(
+            n <= self.missing(),
+            "the kernel reports more bytes than were asked for"
+        );
+        self.filled += n;
+    }
+
+    /// The last `n` filled bytes.
+    pub fn last(&self, n: usize) -> &[u8] {
+        assert!(n <= self.filled, "those bytes are not filled yet");
+        // SAFETY: inside the filled part of the sink; no receive is under way while the
+        // connection handles one that ended, so nothing writes to it during this borrow.
+        unsafe { std::slice::from_raw_parts(self.at.add(self.filled - n), n) }
+    }
+}
+
+/// Memory that a driver reads from or receives into. Whoever hands one to a driver keeps the
+/// memory in place until the driver reported the end of that operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    at: *mut u8,
+    len: usize,
+}
+
+impl Span {
+    /// To receive into.
+    pub fn to_fill(bytes: &mut [u8]) -> Span {
+        Span {
+            at: bytes.as_mut_ptr(),
+            len: bytes.len(),
+        }
+    }
+
+    /// To send from; drivers never write through it.
+    pub fn to_send(bytes: &[u8]) -> Span {
+        Span {
+            at: bytes.as_ptr().cast_mut(),
+            len: bytes.len(),
+        }
+    }
+
+    pub fn at(&self) -> *mut u8 {
+        self.at
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_fills_in_order_and_never_beyond() {
+        let mut memory = [0_u8; 8];
+        let mut place = Place::new(memory.as_mut_ptr(), 6);
+        place.copy_in(b"abc");
+        assert_eq!(
+            (
+                place.filled(),
+                place.missing(),
+                place.rest(100).len(),
+                place.rest(2).len()
+            ),
+            (3, 3, 3, 2)
+        );
+        assert_eq!(place.last(2), b"bc");
+        place.copy_in(b"def");
+        assert_eq!(place.rest(100).len(), 0);
+        assert_eq!(&memory, b"abcdef\0\0");
+    }
+
+    #[test]
+    #[should_panic(expected = "more bytes than the sink takes")]
+    fn a_place_refuses_one_byte_too_many() {
+        let mut memory = [0_u8; 2];
+        Place::new(memory.as_mut_ptr(), 1).copy_in(b"ab");
+    }
+}

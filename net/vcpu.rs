@@ -1,0 +1,533 @@
+//! The loop of one vcpu thread: pulls requests, owns the sockets and connections, moves bytes
+//! between connections and its driver. Made by [`crate::Vcpus`]. Takes no lock and allocates
+//! nothing per completion of a body; sleeps without a timeout when there is no deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use slab::Slab;
+
+use crate::conn::{Conn, Step};
+use crate::driver::{Driver, Event, Op, Tag};
+use crate::error::{Error, Kind, Phase};
+use crate::fetch::{Fetch, Pull, Source, Timeouts};
+use crate::origin::Origin;
+use crate::rotation::Rotation;
+use crate::sock::{self, Bell};
+
+/// Most addresses tried for one request.
+const ADDRESSES_TRIED_MAX: usize = 4;
+
+/// What all vcpus of one [`crate::Vcpus`] share.
+pub(crate) struct Shared {
+    pub origin: Mutex<Arc<Origin>>,
+    /// Counts changes of `origin`.
+    pub origin_epoch: AtomicU64,
+    /// Counts wakes: work that came while a vcpu was not looking.
+    pub work_epoch: AtomicU64,
+    pub stop: AtomicBool,
+    /// Server's clock minus ours (seconds), learned from RequestTimeTooSkewed.
+    pub clock_offset: AtomicI64,
+    pub rotation: Rotation,
+    pub beds: Vec<Bed>,
+}
+
+/// Where one vcpu sleeps.
+pub(crate) struct Bed {
+    pub bell: Arc<Bell>,
+    /// It waits in the kernel and has a free worker.
+    pub sleeping: AtomicBool,
+}
+
+impl Shared {
+    /// New work, a new origin or the stop flag is there; store it before.
+    pub fn wake(&self) {
+        self.work_epoch.fetch_add(1, Ordering::SeqCst);
+        for bed in &self.beds {
+            if bed.sleeping.load(Ordering::SeqCst) && bed.sleeping.swap(false, Ordering::SeqCst) {
+                bed.bell.ring();
+            }
+        }
+    }
+
+    fn current_origin(&self) -> Arc<Origin> {
+        Arc::clone(&self.origin.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What is constant for a vcpu.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub number: usize,
+    pub workers: usize,
+    pub timeouts: Timeouts,
+    pub rcvbuf_bytes: Option<usize>,
+}
+
+/// What to do with a slot when nothing is under way on it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Remove,
+    Reconnect,
+}
+
+/// A worker's connection.
+struct Slot {
+    conn: Conn,
+    fd: Option<OwnedFd>,
+    address: Option<SocketAddr>,
+    origin: Arc<Origin>,
+    tag: Tag,
+    /// Bits of the operations under way.
+    pending: u8,
+    /// SO_RCVLOWAT as set (bytes).
+    lowat: usize,
+    /// Connects that failed for this request.
+    failed: usize,
+    closing: Option<After>,
+}
+
+/// See the module.
+pub(crate) struct Vcpu<D> {
+    limits: Limits,
+    shared: Arc<Shared>,
+    source: Arc<dyn Source>,
+    driver: D,
+    slots: Slab<Slot>,
+    idle: Vec<usize>,
+    origin: Arc<Origin>,
+    origin_epoch: u64,
+    work_epoch: u64,
+    generation: u16,
+    /// There may be work: ask the source.
+    hungry: bool,
+    pull_at: Option<Instant>,
+}
+
+/// A panic here would free buffers that the kernel still writes into. The engine process is
+/// replaceable (its lock is free at once), wrong bytes are not.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+impl<D: Driver> Vcpu<D> {
+    pub fn new(limits: Limits, shared: Arc<Shared>, source: Arc<dyn Source>, driver: D) -> Vcpu<D> {
+        let origin_epoch = shared.origin_epoch.load(Ordering::SeqCst);
+        let origin = shared.current_origin();
+        Vcpu {
+            limits,
+            shared,
+            source,
+            driver,
+            slots: Slab::with_capacity(limits.workers),
+            idle: Vec::with_capacity(limits.workers),
+            origin,
+            origin_epoch,
+            work_epoch: 0,
+            generation: 0,
+            hungry: true,
+            pull_at: None,
+        }
+    }
+
+    /// Until [`Shared::stop`] is set and every request has ended.
+    pub fn run(mut self) {
+        let _guard = AbortOnPanic;
+        let mut events = Vec::with_capacity(256);
+        loop {
+            let now = Instant::now();
+            if self.shared.stop.load(Ordering::SeqCst) {
+                self.cancel_all(now);
+                if self.slots.is_empty() {
+                    return;
+                }
+            } else {
+                self.take_origin(now);
+                self.pull(now);
+            }
+            if let Err(os) = self.wait(now, &mut events) {
+                self.give_up(&os);
+            }
+            let now = Instant::now();
+            for event in events.drain(..) {
+                match event {
+                    Event::Bell => self.hungry = true,
+                    Event::Done { tag, op, result } => self.done(tag, op, result, now),
+                }
+            }
+            self.tick(now);
+        }
+    }
+
+    /// The kernel refuses to wait. Requests under way cannot be ended (their memory may still be
+    /// written), so the process has to be replaced.
+    fn give_up(&self, os: &io::Error) -> ! {
+        tracing::error!(vcpu = self.limits.number, error = %os, "the kernel refuses to wait for completions; the engine ends");
+        std::process::abort();
+    }
+
+    fn free(&self) -> bool {
+        !self.idle.is_empty() || self.slots.len() < self.limits.workers
+    }
+
+    fn wait(&mut self, now: Instant, events: &mut Vec<Event>) -> io::Result<()> {
+        let free = self.free() && !self.shared.stop.load(Ordering::SeqCst);
+        let mut deadline = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.closing.is_none())
+            .filter_map(|(_, slot)| slot.conn.deadline())
+            .min();
+        if free {
+            deadline = [deadline, self.pull_at].into_iter().flatten().min();
+        }
+        let mut timeout = deadline.map(|at| at.saturating_duration_since(now));
+        let sleeping = &self.shared.beds[self.limits.number].sleeping;
+        // First say that we sleep, then look for work once more: whoever adds work does the same
+        // in the other order, so one of the two sees the other.
+        sleeping.store(free, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let stop = self.shared.stop.load(Ordering::SeqCst);
+        if free && (stop || self.shared.work_epoch.load(Ordering::SeqCst) != self.work_epoch) {
+            self.hungry = true;
+            timeout = Some(Duration::ZERO);
+        }
+        let outcome = self.driver.wait(timeout, events);
+        self.shared.beds[self.limits.number]
+            .sleeping
+            .store(false, Ordering::SeqCst);
+        outcome
+    }
+
+    /// Gives free workers something to do.
+    fn pull(&mut self, now: Instant) {
+        while self.free() && (self.hungry || self.pull_at.is_some_and(|at| at <= now)) {
+            self.work_epoch = self.shared.work_epoch.load(Ordering::SeqCst);
+            match self.source.pull(now) {
+                Pull::Fetch(fetch) => self.begin(fetch, now),
+                Pull::Until(at) => {
+                    self.hungry = false;
+                    self.pull_at = at;
+                    // A time that is already over must not spin: ask at the next turn.
+                    return;
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, fetch: Fetch, now: Instant) {
+        // The connection used last is the least likely to be stale.
+        let (key, fresh) = match self.idle.pop() {
+            Some(key) => (key, false),
+            None => (self.slots.insert(self.new_slot(now)), true),
+        };
+        let unix_secs = unix_now() + self.shared.clock_offset.load(Ordering::Relaxed);
+        let origin = Arc::clone(&self.origin);
+        let slot = &mut self.slots[key];
+        slot.failed = 0;
+        let step = slot.conn.begin(fetch, now, |query, out| {
+            origin.write_request(query, unix_secs, out)
+        });
+        match step {
+            Step::More if fresh => self.open(key, now),
+            step => self.act(key, step, now),
+        }
+    }
+
+    fn new_slot(&self, now: Instant) -> Slot {
+        Slot {
+            conn: Conn::new(self.limits.timeouts, now),
+            fd: None,
+            address: None,
+            origin: Arc::clone(&self.origin),
+            tag: Tag {
+                key: 0,
+                generation: 0,
+            },
+            pending: 0,
+            lowat: 1,
+            failed: 0,
+            closing: None,
+        }
+    }
+
+    /// Starts a connect for the slot's request.
+    fn open(&mut self, key: usize, now: Instant) {
+        self.generation = self.generation.wrapping_add(1);
+        let tag = Tag {
+            key: key as u32,
+            generation: self.generation,
+        };
+        let origin = Arc::clone(&self.origin);
+        let Some(address) = self.shared.rotation.pick(&origin.addresses, now) else {
+            let error = Error::new(
+                Kind::Config,
+                Phase::Connect,
+                format!("no address is known for {}", origin.host_header),
+            );
+            return self.fail(key, error, now);
+        };
+        let fd = match sock::tcp(&address, D::NONBLOCKING, self.limits.rcvbuf_bytes) {
+            Ok(fd) => fd,
+            Err(os) => {
+                let error =
+                    Error::from_os(Phase::Connect, &format!("make a socket for {address}"), &os);
+                return self.fail(key, error, now);
+            }
+        };
+        self.driver.connect(tag, fd.as_raw_fd(), &address);
+        let slot = &mut self.slots[key];
+        slot.conn.connecting(now);
+        slot.pending = Op::Connect.bit();
+        (slot.fd, slot.address, slot.origin) = (Some(fd), Some(address), origin);
+        (slot.tag, slot.lowat) = (tag, 1);
+    }
+
+    fn fail(&mut self, key: usize, error: Error, now: Instant) {
+        let step = self.slots[key].conn.fail(error);
+        self.act(key, step, now);
+    }
+
+    /// An operation ended.
+    fn done(&mut self, tag: Tag, op: Op, result: i32, now: Instant) {
+        let key = tag.key as usize;
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.tag == tag) else {
+            tracing::error!(
+                ?tag,
+                ?op,
+                result,
+                "a completion for a connection that is gone"
+            );
+            return;
+        };
+        slot.pending &= !op.bit();
+        if slot.closing.is_some() {
+            if slot.pending == 0 {
+                self.closed(key, now);
+            }
+            return;
+        }
+        if result == -libc::EINTR || result == -libc::EAGAIN {
+            if op != Op::Connect {
+                return self.post(key);
+            }
+        }
+        let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+        let step = match (op, bytes) {
+            (Op::Connect, Ok(_)) => {
+                slot.conn.connected(now);
+                Step::More
+            }
+            (Op::Connect, Err(os)) => return self.connect_failed(key, &os, now),
+            (Op::Send, Ok(n)) => slot.conn.sent(n, now),
+            (Op::Recv, Ok(n)) => slot.conn.received(n, now),
+            (op, Err(os)) => slot.conn.broken(op == Op::Send, &os),
+        };
+        self.act(key, step, now);
+    }
+
+    /// Tries the next address, if there is one.
+    fn connect_failed(&mut self, key: usize, os: &io::Error, now: Instant) {
+        let slot = &mut self.slots[key];
+        slot.failed += 1;
+        let more = slot.failed < slot.origin.addresses.len().min(ADDRESSES_TRIED_MAX);
+        let (failed, address) = (slot.failed, slot.address);
+        if let Some(address) = address {
+            self.shared.rotation.failed(address, now);
+        }
+        if more {
+            return self.close(key, After::Reconnect, now);
+        }
+        let address = address
+            .map(|address| address.to_string())
+            .unwrap_or_default();
+        let tried = format!("connect to {address} ({failed} address(es) tried)");
+        self.fail(key, Error::from_os(Phase::Connect, &tried, os), now);
+    }
+
+    fn act(&mut self, key: usize, step: Step, now: Instant) {
+        match step {
+            Step::More => self.post(key),
+            Step::Done { reuse: true } if self.fits(key) => {
+                self.deliver(key, now);
+                self.slots[key].conn.rest(now);
+                self.idle.push(key);
+                self.post(key);
+            }
+            Step::Done { .. } => self.close(key, After::Remove, now),
+            Step::Stale => self.close(key, After::Reconnect, now),
+            Step::Close => {
+                self.idle.retain(|other| *other != key);
+                self.close(key, After::Remove, now);
+            }
+            Step::Nudge => self.set_lowat(key),
+        }
+    }
+
+    /// Whether a connection still leads to the current origin.
+    fn fits(&self, key: usize) -> bool {
+        let slot = &self.slots[key];
+        Arc::ptr_eq(&slot.origin, &self.origin)
+            || (slot.origin.host_header == self.origin.host_header
+                && slot
+                    .address
+                    .is_some_and(|address| self.origin.addresses.contains(&address)))
+    }
+
+    /// Posts whatever the connection wants and is not under way.
+    fn post(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let (Some(fd), None) = (slot.fd.as_ref().map(AsRawFd::as_raw_fd), slot.closing) else {
+            return;
+        };
+        if slot.pending & Op::Send.bit() == 0
+            && let Some(span) = slot.conn.outgoing()
+        {
+            slot.pending |= Op::Send.bit();
+            self.driver.send(slot.tag, fd, span);
+        }
+        if slot.pending & Op::Recv.bit() == 0
+            && let Some(span) = slot.conn.space()
+        {
+            slot.pending |= Op::Recv.bit();
+            self.set_lowat(key);
+            self.driver.recv(self.slots[key].tag, fd, span);
+        }
+    }
+
+    fn set_lowat(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let wanted = slot.conn.lowat();
+        let Some(fd) = slot.fd.as_ref().filter(|_| slot.lowat != wanted) else {
+            return;
+        };
+        match sock::set_lowat(fd.as_raw_fd(), wanted) {
+            Ok(()) => slot.lowat = wanted,
+            // Without it there are only more wake-ups, unless it was set before: then the stall
+            // deadline ends the request.
+            Err(os) => tracing::debug!(error = %os, bytes = wanted, "SO_RCVLOWAT refused"),
+        }
+    }
+
+    /// Ends what is under way on the slot's socket, then closes it.
+    fn close(&mut self, key: usize, after: After, now: Instant) {
+        let slot = &mut self.slots[key];
+        slot.closing = Some(after);
+        let (tag, pending) = (slot.tag, slot.pending);
+        if pending == 0 {
+            return self.closed(key, now);
+        }
+        for op in [Op::Connect, Op::Send, Op::Recv] {
+            if pending & op.bit() != 0 {
+                self.driver.cancel(tag, op);
+            }
+        }
+    }
+
+    /// Nothing is under way on the slot: nobody writes into its sink any more.
+    fn closed(&mut self, key: usize, now: Instant) {
+        let slot = &mut self.slots[key];
+        let after = slot.closing.take();
+        if let Some(fd) = slot.fd.take() {
+            self.driver.forget(slot.tag, fd.as_raw_fd());
+        }
+        if after == Some(After::Reconnect) && !self.shared.stop.load(Ordering::SeqCst) {
+            return self.open(key, now);
+        }
+        if after == Some(After::Reconnect) {
+            // The step it asks for is what happens next anyway.
+            let _ended = self.slots[key].conn.cancel();
+        }
+        self.deliver(key, now);
+        self.slots.remove(key);
+        self.hungry = true;
+    }
+
+    fn deliver(&mut self, key: usize, now: Instant) {
+        let worker = (self.limits.number * self.limits.workers + key) as u32;
+        let conn = &mut self.slots[key].conn;
+        if let Some(server) = conn.clock_seen() {
+            let offset = server - unix_now();
+            tracing::warn!(
+                seconds = offset,
+                "this machine's clock is off; requests are signed with the server's time"
+            );
+            self.shared.clock_offset.store(offset, Ordering::Relaxed);
+        }
+        if let Some(finished) = conn.finish(now, worker) {
+            self.hungry = true;
+            self.source.finished(finished);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        for key in 0..self.slots.capacity() {
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            if slot.closing.is_some() || slot.conn.deadline().is_none_or(|at| now < at) {
+                continue;
+            }
+            if slot.conn.is_connecting()
+                && slot.failed + 1 < slot.origin.addresses.len().min(ADDRESSES_TRIED_MAX)
+            {
+                self.connect_failed(key, &io::Error::from(io::ErrorKind::TimedOut), now);
+                continue;
+            }
+            if let (true, Some(address)) = (slot.conn.is_connecting(), slot.address) {
+                self.shared.rotation.failed(address, now);
+            }
+            let step = slot.conn.tick(now);
+            self.act(key, step, now);
+        }
+    }
+
+    /// Takes a new origin and drops idle connections that lead elsewhere.
+    fn take_origin(&mut self, now: Instant) {
+        let epoch = self.shared.origin_epoch.load(Ordering::SeqCst);
+        if epoch == self.origin_epoch {
+            return;
+        }
+        self.origin_epoch = epoch;
+        self.origin = self.shared.current_origin();
+        for key in std::mem::take(&mut self.idle) {
+            if self.fits(key) {
+                self.idle.push(key);
+            } else {
+                self.close(key, After::Remove, now);
+            }
+        }
+    }
+
+    fn cancel_all(&mut self, now: Instant) {
+        self.idle.clear();
+        for key in 0..self.slots.capacity() {
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            if slot.closing.is_none() {
+                // Whatever step it asks for, the socket is closed.
+                let _ended = slot.conn.cancel();
+                self.close(key, After::Remove, now);
+            }
+        }
+    }
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

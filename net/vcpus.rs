@@ -1,0 +1,268 @@
+//! Starts and stops the vcpu threads. Called by the engine, once. Never does I/O itself.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use crate::driver::epoll::Epoll;
+use crate::driver::uring::Uring;
+use crate::driver::{self, Chosen, Driver, DriverChoice};
+use crate::error::{Error, Phase};
+use crate::fetch::{Source, Timeouts};
+use crate::origin::Origin;
+use crate::rotation::Rotation;
+use crate::sock::{self, Bell};
+use crate::vcpu::{Bed, Limits, Shared, Vcpu};
+
+/// Stack of a vcpu thread (engine.md section 5b).
+const STACK_BYTES: usize = 256 << 10;
+
+/// How many threads and connections, and how patient they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Threads, at least 1.
+    pub vcpus: usize,
+    /// Connections per thread, at least 1.
+    pub workers: usize,
+    /// io_uring or epoll.
+    pub driver: DriverChoice,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// SO_RCVBUF in bytes; `None` leaves the kernel's autotuning on, which is right unless
+    /// net.core.rmem_max is at least 4 MiB (engine.md section 2).
+    pub rcvbuf_bytes: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            vcpus: 1,
+            workers: 16,
+            driver: DriverChoice::Auto,
+            timeouts: Timeouts::default(),
+            rcvbuf_bytes: None,
+        }
+    }
+}
+
+/// The running vcpu threads. Dropping it is the same as [`Vcpus::stop`].
+pub struct Vcpus {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    driver: (Chosen, String),
+}
+
+impl Vcpus {
+    /// Starts the threads; they pull from `source` at once.
+    ///
+    /// # Errors
+    /// `Kind::Local` if threads or the asked-for driver cannot be had.
+    pub fn start(
+        origin: Arc<Origin>,
+        source: Arc<dyn Source>,
+        options: Options,
+    ) -> Result<Vcpus, Error> {
+        let options = Options {
+            vcpus: options.vcpus.max(1),
+            workers: options.workers.max(1),
+            ..options
+        };
+        let (mut chosen, mut why) = driver::choose(options.driver, options.workers)?;
+        let mut started = launch(chosen, &origin, &source, options);
+        if let (Chosen::Uring, DriverChoice::Auto, Err(os)) = (chosen, options.driver, &started) {
+            why = format!(
+                "io_uring passed its self-test, but not every vcpu could have a ring ({os})"
+            );
+            chosen = Chosen::Epoll;
+            started = launch(chosen, &origin, &source, options);
+        }
+        let (shared, threads) =
+            started.map_err(|os| Error::from_os(Phase::Start, "start the vcpu threads", &os))?;
+        let vcpus = Vcpus {
+            shared,
+            threads,
+            driver: (chosen, why),
+        };
+        let (name, why) = vcpus.driver();
+        tracing::info!(
+            driver = name,
+            why,
+            vcpus = options.vcpus,
+            workers = options.workers,
+            "network started"
+        );
+        Ok(vcpus)
+    }
+
+    /// There is new work: wakes vcpus that sleep and have a free worker. Costs two atomic
+    /// operations and a load per vcpu if none does.
+    pub fn wake(&self) {
+        self.shared.wake();
+    }
+
+    /// `io_uring` or `epoll`, and why.
+    pub fn driver(&self) -> (&'static str, String) {
+        let name = match self.driver.0 {
+            Chosen::Uring => "io_uring",
+            Chosen::Epoll => "epoll",
+        };
+        (name, self.driver.1.clone())
+    }
+
+    /// From now on new requests use this origin: new addresses or renewed credentials. Requests
+    /// under way go on as they are.
+    pub fn set_origin(&self, origin: Arc<Origin>) {
+        *self
+            .shared
+            .origin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = origin;
+        self.shared.origin_epoch.fetch_add(1, Ordering::SeqCst);
+        self.shared.wake();
+    }
+
+    /// Ends all requests (`Kind::Cancelled`), delivers them and joins the threads. Not to be
+    /// called from a [`Source`].
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        end(&self.shared, std::mem::take(&mut self.threads));
+    }
+}
+
+impl Drop for Vcpus {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
+    shared.stop.store(true, Ordering::SeqCst);
+    for bed in &shared.beds {
+        bed.bell.ring();
+    }
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a vcpu thread panicked before its loop began");
+        }
+    }
+}
+
+type Started = (Arc<Shared>, Vec<JoinHandle<()>>);
+
+/// All threads with the same driver, or none.
+fn launch(
+    chosen: Chosen,
+    origin: &Arc<Origin>,
+    source: &Arc<dyn Source>,
+    options: Options,
+) -> io::Result<Started> {
+    let shared = Arc::new(shared(chosen, origin, options.vcpus)?);
+    let (report, reports) = mpsc::channel();
+    let mut threads = Vec::with_capacity(options.vcpus);
+    let mut gates = Vec::with_capacity(options.vcpus);
+    let mut outcome = Ok(());
+    for number in 0..options.vcpus {
+        let (gate, opened) = mpsc::channel();
+        let limits = Limits {
+            number,
+            workers: options.workers,
+            timeouts: options.timeouts,
+            rcvbuf_bytes: options.rcvbuf_bytes,
+        };
+        let seat = Seat {
+            limits,
+            shared: Arc::clone(&shared),
+            source: Arc::clone(source),
+            report: report.clone(),
+            opened,
+        };
+        match spawn(chosen, seat) {
+            Ok(thread) => threads.push(thread),
+            Err(os) => {
+                outcome = Err(os);
+                break;
+            }
+        }
+        gates.push(gate);
+    }
+    for _ in 0..threads.len() {
+        let report = reports
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("a vcpu thread ended early")));
+        outcome = outcome.and(report);
+    }
+    if let Err(os) = outcome {
+        // The gates stay shut: no request was pulled.
+        drop(gates);
+        end(&shared, threads);
+        return Err(os);
+    }
+    for gate in gates {
+        gate.send(())
+            .map_err(|_| io::Error::other("a vcpu thread ended early"))?;
+    }
+    Ok((shared, threads))
+}
+
+fn shared(chosen: Chosen, origin: &Arc<Origin>, vcpus: usize) -> io::Result<Shared> {
+    let nonblocking = match chosen {
+        Chosen::Uring => Uring::NONBLOCKING,
+        Chosen::Epoll => Epoll::NONBLOCKING,
+    };
+    let bed = |_| {
+        Ok(Bed {
+            bell: Arc::new(Bell::new(nonblocking)?),
+            sleeping: AtomicBool::new(false),
+        })
+    };
+    Ok(Shared {
+        origin: Mutex::new(Arc::clone(origin)),
+        origin_epoch: AtomicU64::new(0),
+        work_epoch: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        clock_offset: AtomicI64::new(0),
+        rotation: Rotation::default(),
+        beds: (0..vcpus).map(bed).collect::<io::Result<_>>()?,
+    })
+}
+
+/// What a new thread needs.
+struct Seat {
+    limits: Limits,
+    shared: Arc<Shared>,
+    source: Arc<dyn Source>,
+    report: mpsc::Sender<io::Result<()>>,
+    opened: mpsc::Receiver<()>,
+}
+
+impl Seat {
+    /// On the new thread: makes the driver (a ring belongs to the thread that made it), reports,
+    /// and runs when all vcpus have one.
+    fn take<D: Driver>(self, make: impl FnOnce(Arc<Bell>, usize) -> io::Result<D>) {
+        let bell = Arc::clone(&self.shared.beds[self.limits.number].bell);
+        let (driver, report) = match make(bell, self.limits.workers) {
+            Ok(driver) => (Some(driver), Ok(())),
+            Err(os) => (None, Err(os)),
+        };
+        let heard = self.report.send(report).is_ok();
+        if let (Some(driver), true, Ok(())) = (driver, heard, self.opened.recv()) {
+            Vcpu::new(self.limits, self.shared, self.source, driver).run();
+        }
+    }
+}
+
+fn spawn(chosen: Chosen, seat: Seat) -> io::Result<JoinHandle<()>> {
+    let builder = std::thread::Builder::new()
+        .name(format!("ossc-net-{}", seat.limits.number))
+        .stack_size(STACK_BYTES);
+    sock::with_signals_blocked(|| {
+        builder.spawn(move || match chosen {
+            Chosen::Uring => seat.take(Uring::new),
+            Chosen::Epoll => seat.take(|bell, _| Epoll::new(bell)),
+        })
+    })
+}
