@@ -36,7 +36,7 @@ class Bar:
     control_what: str
 
 
-def load(name: str) -> list[Bar]:
+def of_set(name: str) -> list[Bar]:
     return importlib.import_module(SETS[name]).BARS
 
 

@@ -31,12 +31,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.list:
         for name in sorted(bars.SETS):
-            for bar in bars.load(name):
+            for bar in bars.of_set(name):
                 print(f"{name} {bar.number}  {bar.what}\n        limit: {bar.limit}\n        control: {bar.control_what}")
         return 0
     if options.set is None or options.number is None:
         parser.error("name a set and a number, or --list")
-    found = [bar for bar in bars.load(options.set) if bar.number == options.number]
+    found = [bar for bar in bars.of_set(options.set) if bar.number == options.number]
     if not found:
         parser.error(f"{options.set} has no bar {options.number}")
     paths.require_products()

@@ -16,12 +16,14 @@ from pathlib import Path
 import models
 from bars import Measure, from_problems
 from bars.host import tiny, tiny_run
-from harness import load, paths
+from harness import folder, load, paths
 from harness.endpoint import Endpoint
 from harness.requestlog import once_problems
 from harness.run import Run
 
 SIZE_MIB = 96
+# The shards of the small model are below the default limit: real files would need no hook.
+SETTINGS = {"materializeBytes": folder.MATERIALIZE_BYTES}
 PYTHON = str(paths.VENV_PYTHON)
 SHIM = str(paths.APPS / "shims" / "python3")
 
@@ -75,7 +77,7 @@ def judge_chain(name: str, argv: list[str], endpoint: Endpoint, model: str, drop
     """What went wrong when the loader was started this way."""
     problems = []
     endpoint.forget()
-    with Run(endpoint, model) as run:
+    with Run(endpoint, model, config=SETTINGS) as run:
         env = chain_env(run)
         if drop:
             argv = ["env", "-u", "LD_PRELOAD", *argv]
@@ -98,7 +100,7 @@ def judge_chain(name: str, argv: list[str], endpoint: Endpoint, model: str, drop
 
 def judge_kill(endpoint: Endpoint, model: str) -> list[str]:
     """The primary is killed while it holds everything mapped: its engine must leave."""
-    with Run(endpoint, model) as run:
+    with Run(endpoint, model, config=SETTINGS) as run:
         process = run.start([PYTHON, str(paths.APPS / "hold.py"), str(run.model_dir)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         line = process.stdout.readline()

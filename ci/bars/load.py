@@ -10,7 +10,7 @@ from pathlib import Path
 
 import models
 from bars import Measure, from_problems
-from harness import load, paths
+from harness import folder, load, paths
 from harness.endpoint import Endpoint
 from harness.requestlog import bytes_served, once_problems, part_bytes_max
 from harness.run import PROGRAM_SECS_MAX, Run
@@ -19,6 +19,8 @@ PROCESSES = 4
 DRIVERS = ("uring", "epoll")
 SIZE_MIB = 1024
 MIB = 1024 * 1024
+# So that the shards of a smaller model are placeholders too.
+SETTINGS = {"materializeBytes": folder.MATERIALIZE_BYTES}
 
 
 def load_together(driver: str, size_mib: int, second_engine: bool) -> tuple[list[str], str, float]:
@@ -28,11 +30,11 @@ def load_together(driver: str, size_mib: int, second_engine: bool) -> tuple[list
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossc-bar-")))
         endpoint = stack.enter_context(Endpoint(paths.BUCKETS, scratch))
-        run = Run(endpoint, model, io=driver)
+        run = Run(endpoint, model, config=SETTINGS, io=driver)
         stack.callback(run.close)
         runs = [run] * PROCESSES
         if second_engine:
-            runs[-1] = Run(endpoint, model, io=driver)
+            runs[-1] = Run(endpoint, model, config=SETTINGS, io=driver)
             stack.callback(runs[-1].close)
         begin = time.monotonic()
         programs = [r.start(load.loader_argv(r, scratch / f"{n}.json")) for n, r in enumerate(runs)]

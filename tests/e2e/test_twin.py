@@ -80,10 +80,13 @@ class Twin(EndToEnd):
         cls.shared = cls.make_run(config={"lingerSec": 5})
         cls.addClassCleanup(cls.shared.close)
 
-    def twin(self, argv: list[str], run: Run | None = None) -> None:
+    def twin(self, argv: list[str], run: Run | None = None, drop: str | None = None) -> None:
+        """`drop` names a variable that the preloaded program does not get (to see the comparison fail)."""
         run = run or self.shared
         results = []
         for where, env in ((self.plain, plain_env()), (run.model_dir, run.env())):
+            if drop is not None:
+                env.pop(drop, None)
             scratch = Path(tempfile.mkdtemp(dir=run.dir, prefix="scratch-"))
             env["SCRATCH"] = str(scratch)
             env["LC_ALL"] = "C.UTF-8"
@@ -101,6 +104,16 @@ class Twin(EndToEnd):
     def neutral(output: bytes, where: Path, scratch: Path) -> str:
         text = output.decode(errors="backslashreplace")
         return text.replace(os.path.realpath(where), "<folder>").replace(str(scratch), "<scratch>")
+
+
+class Control(Twin):
+    """The comparison itself notices a program that is not hooked."""
+
+    def test_without_the_library(self) -> None:
+        self.twin(["sha256sum", "b.bin"])
+        for argv in (["sha256sum", "b.bin"], ["stat", "-c", "%s", "b.bin"], ["cat", "nested/deep/c.bin"]):
+            with self.assertRaises(AssertionError):
+                self.twin(argv, drop="LD_PRELOAD")
 
 
 class ColdTwin(Twin):
@@ -122,7 +135,8 @@ def add(name: str, argv: list[str]) -> None:
     if hasattr(Twin, method):
         raise AssertionError(f"two cases are called {method}")
     setattr(Twin, method, lambda self: self.twin(argv))
-    # ColdTwin inherits the machinery, not the warm cases.
+    # The others inherit the machinery, not the warm cases.
+    setattr(Control, method, None)
     setattr(ColdTwin, method, (lambda self: self.cold(argv)) if name in COLD else None)
 
 

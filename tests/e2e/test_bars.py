@@ -1,0 +1,44 @@
+"""The bars of the main job that fit into a test run, each with its control (all of them: ci/bar --list)."""
+
+from __future__ import annotations
+
+import unittest
+
+import bars
+from bars import load
+from harness import paths
+
+
+class MainBars(unittest.TestCase):
+    """A bar must be met, and its control must not."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        paths.require_products()
+
+    def check(self, number: int) -> None:
+        (bar,) = [b for b in bars.of_set("main") if b.number == number]
+        measure = bar.measure()
+        self.assertTrue(measure.good, "\n".join([bar.what, measure.value, *measure.notes]))
+        control = bar.control()
+        self.assertFalse(control.good, f"the control passed: {bar.control_what}: {control.value}")
+
+    def test_bar_3_at_a_smaller_size(self) -> None:
+        measure = load.once(size_mib=96)
+        self.assertTrue(measure.good, "\n".join([measure.value, *measure.notes]))
+        self.assertFalse(load.twice().good, "a second engine was not noticed")
+
+    def test_bar_4(self) -> None:
+        self.check(4)
+
+    def test_bar_5(self) -> None:
+        self.check(5)
+
+    def test_bar_6(self) -> None:
+        self.check(6)
+
+    def test_bar_7(self) -> None:
+        self.check(7)
+
+    def test_bar_8(self) -> None:
+        self.check(8)

@@ -1,0 +1,183 @@
+"""Children, secondaries, restarts and deaths: whoever reads gets the same bytes from the same engine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+
+from harness import compile as compiler
+from harness import folder, paths
+from harness.requestlog import once_problems
+from harness.run import Run
+from tests.e2e.base import PREFIX, EndToEnd
+
+PYTHON = str(paths.VENV_PYTHON)
+
+
+class Inherit(EndToEnd):
+    """The first process is the primary; all others come from it or stand beside it."""
+
+    def setUp(self) -> None:
+        self.endpoint.forget()
+
+    def sha(self, name: str) -> str:
+        return hashlib.sha256((self.plain / name).read_bytes()).hexdigest()
+
+    def assert_once(self, run: Run, names: list[str]) -> None:
+        sizes = {k: s for k, s in folder.sizes(self.plain, PREFIX).items() if k[len(PREFIX) + 1:] in names}
+        requests = [r for r in self.endpoint.requests() if r.key in sizes]
+        self.assertEqual(once_problems(requests, sizes), [], run.log_tail())
+
+    def hold(self, run: Run) -> subprocess.Popen[bytes]:
+        """A primary that has everything mapped and stays."""
+        process = run.start([PYTHON, str(paths.APPS / "hold.py"), str(run.model_dir)], stdout=subprocess.PIPE)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.assertTrue(process.stdout.readline().startswith(b"ready"), run.log_tail())
+        return process
+
+    def test_grandchildren_share_one_download(self) -> None:
+        run = self.managed()
+        script = "sha256sum b.bin; sh -c 'sh -c \"sha256sum b.bin; sha256sum nested/deep/c.bin\"; sha256sum b.bin'"
+        done = run.call(["bash", "-c", script], cwd=run.model_dir)
+        digests = [line.split()[0] for line in done.stdout.decode().splitlines()]
+        self.assertEqual(digests, [self.sha(n) for n in ("b.bin", "b.bin", "nested/deep/c.bin", "b.bin")], run.log_tail())
+        self.assert_once(run, ["b.bin", "nested/deep/c.bin"])
+        self.assertEqual(run.engine_starts(), 1)
+
+    def test_child_without_the_library_sees_end_of_file(self) -> None:
+        run = self.managed()
+        script = "sha256sum < b.bin > /dev/null; env -u LD_PRELOAD wc -c b.bin a.bin small.bin; env -u LD_PRELOAD wc -c < b.bin"
+        done = run.call(["bash", "-c", script], cwd=run.model_dir)
+        counts = [line.split()[0] for line in done.stdout.decode().splitlines()]
+        self.assertEqual(counts, ["0", "0", "5000", "5000", "0"], done.stderr.decode())
+
+    def test_static_child_with_an_inherited_descriptor_sees_end_of_file(self) -> None:
+        run = self.managed()
+        reader = compiler.program("read_raw.c", "static")
+        done = run.call(["bash", "-c", f'exec 7< b.bin; "{reader}" /proc/self/fd/7; wc -c <&7'], cwd=run.model_dir)
+        self.assertEqual(done.stdout.split(), [b"0", b"0", str((self.plain / "b.bin").stat().st_size).encode()])
+
+    def test_secondary_needs_only_the_folder(self) -> None:
+        run = self.managed()
+        self.hold(run)
+        env = run.env(role=2, OSS_ACCESS_KEY_ID=None, OSS_ACCESS_KEY_SECRET=None, OSS_PATH=None, OSS_ENDPOINT=None)
+        done = run.call(["sha256sum", "b.bin"], env, cwd=run.model_dir)
+        self.assertEqual(done.stdout.decode().split()[:1], [self.sha("b.bin")], done.stderr.decode() + run.log_tail())
+        self.assert_once(run, ["b.bin"])
+        self.assertEqual(run.engine_starts(), 1)
+
+    def test_child_outlives_the_primary(self) -> None:
+        run = self.managed()
+        out = run.dir / "late"
+        script = f'(sleep {run.linger_secs + 1.5}; sha256sum b.bin > "{out}") > /dev/null 2>&1 & sha256sum a.bin'
+        done = run.call(["bash", "-c", script], cwd=run.model_dir)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline and not (out.exists() and out.read_text()):
+            time.sleep(0.05)
+        self.assertEqual(out.read_text().split()[:1], [self.sha("b.bin")], run.log_tail())
+
+    def test_all_descriptors_closed(self) -> None:
+        run = self.managed()
+        code = (
+            "import hashlib, os; open('a.bin', 'rb').read(10); os.closerange(3, 4096)\n"
+            "print(hashlib.sha256(open('b.bin', 'rb').read()).hexdigest())"
+        )
+        done = run.call([PYTHON, "-c", code], cwd=run.model_dir)
+        self.assertEqual(done.stdout.decode().strip(), self.sha("b.bin"), done.stderr.decode() + run.log_tail())
+
+    def test_engine_killed_under_a_reader(self) -> None:
+        """A reader that waits when the engine is killed gets the bytes from its successor, or EIO in time."""
+        run = self.managed()
+        holder = self.hold(run)
+        engines = run.engines()
+        self.assertEqual(len(engines), 1, run.log_tail())
+        os.kill(engines[0], signal.SIGKILL)
+        begin = time.monotonic()
+        done = run.call(["sha256sum", "a.bin", "b.bin"], cwd=run.model_dir, timeout=60)
+        self.assertLess(time.monotonic() - begin, 20)
+        self.assertEqual(
+            [line.split()[0] for line in done.stdout.decode().splitlines()],
+            [self.sha("a.bin"), self.sha("b.bin")], done.stderr.decode() + run.log_tail(),
+        )
+        holder.kill()
+
+    def test_host_sees_no_child_of_ours(self) -> None:
+        """wait() and SIGCHLD of the host must not notice the engine."""
+        run = self.managed()
+        code = (
+            "import os, signal\n"
+            "seen = []; signal.signal(signal.SIGCHLD, lambda *_: seen.append(1))\n"
+            "open('b.bin', 'rb').read(10)\n"
+            "try:\n    os.waitpid(-1, os.WNOHANG); print('a child')\n"
+            "except ChildProcessError: print('no child', seen)"
+        )
+        done = run.call([PYTHON, "-c", code], cwd=run.model_dir)
+        self.assertEqual(done.stdout.decode().strip(), "no child []", done.stderr.decode())
+
+    def test_no_thread_and_no_connection_in_the_host(self) -> None:
+        run = self.managed()
+        code = (
+            "import os\nopen('b.bin', 'rb').read()\nprint(len(os.listdir('/proc/self/task')))\n"
+            "links = [os.readlink(f'/proc/self/fd/{f}') for f in os.listdir('/proc/self/fd') if os.path.lexists(f'/proc/self/fd/{f}')]\n"
+            "inodes = {l[8:-1] for l in links if l.startswith('socket:')}\n"
+            "print([l for l in open('/proc/net/tcp') if l.split()[9] in inodes])"
+        )
+        done = run.call([PYTHON, "-c", code], cwd=run.model_dir)
+        self.assertEqual(done.stdout.decode().split("\n")[:2], ["1", "[]"], done.stderr.decode())
+
+
+class Write(EndToEnd):
+    """The model is read-only: writing to a placeholder is EROFS, removing it is the real call."""
+
+    def call(self, code: str) -> list[str]:
+        run = self.managed()
+        program = (
+            "import errno, os\n"
+            "def attempt(f):\n"
+            "    try: print('ok', f())\n"
+            "    except OSError as e: print(errno.errorcode[e.errno])\n" + code
+        )
+        done = run.call([PYTHON, "-c", program], cwd=run.model_dir)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout.decode().splitlines()
+
+    def test_writes_are_refused(self) -> None:
+        got = self.call(
+            "attempt(lambda: os.open('b.bin', os.O_WRONLY))\n"
+            "attempt(lambda: os.open('b.bin', os.O_RDWR | os.O_TRUNC))\n"
+            "attempt(lambda: os.open('b.bin', os.O_WRONLY | os.O_CREAT | os.O_TRUNC))\n"
+            "attempt(lambda: os.open('b.bin', os.O_WRONLY | os.O_APPEND))\n"
+            "attempt(lambda: os.truncate('b.bin', 5))\n"
+            "attempt(lambda: open('b.bin', 'wb'))\n"
+            "fd = os.open('b.bin', os.O_RDWR)\n"
+            "attempt(lambda: os.write(fd, b'x'))\n"
+            "attempt(lambda: os.pwrite(fd, b'x', 0))\n"
+            "attempt(lambda: os.ftruncate(fd, 0))\n"
+            "attempt(lambda: len(os.read(fd, 10)))\n"
+        )
+        self.assertEqual(got, ["EROFS"] * 9 + ["ok 10"])
+
+    def test_other_files_in_the_folder_are_ordinary(self) -> None:
+        got = self.call(
+            "open('mine', 'w').write('text')\nattempt(lambda: open('mine').read())\n"
+            "attempt(lambda: os.rename('mine', 'nested/mine'))\nattempt(lambda: os.remove('nested/mine'))\n"
+            "attempt(lambda: os.mkdir('own'))\nattempt(lambda: sorted(os.listdir('own')))\n"
+        )
+        self.assertEqual(got, ["ok text", "ok None", "ok None", "ok None", "ok []"])
+
+    def test_unlink_and_rename_are_real(self) -> None:
+        got = self.call(
+            "size = os.path.getsize('b.bin')\n"
+            "attempt(lambda: os.rename('b.bin', 'moved.bin'))\n"
+            "attempt(lambda: os.path.getsize('moved.bin') == size)\n"
+            "attempt(lambda: os.path.exists('b.bin'))\n"
+            "attempt(lambda: len(open('moved.bin', 'rb').read()) == size)\n"
+            "attempt(lambda: os.remove('moved.bin'))\nattempt(lambda: os.path.exists('moved.bin'))\n"
+        )
+        self.assertEqual(got, ["ok None", "ok True", "ok False", "ok True", "ok None", "ok False"])
