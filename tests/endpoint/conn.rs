@@ -16,9 +16,14 @@ use crate::stop::Stop;
 use crate::store::Store;
 use crate::v4::Verifier;
 use crate::wire::{Cut, Wire};
-use std::net::TcpStream;
+use std::io::{self, Read};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// How long, and for how many bytes, a peer may go on sending after its last answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: u64 = 4 << 20;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -75,12 +80,23 @@ pub(crate) fn serve(shared: &Shared, stream: &TcpStream, conn: u64) {
     while !shared.stop.is_set() {
         let keep = match request::read(&mut &*stream, &mut buffer) {
             Ok(request) => shared.exchange(stream, conn, &request),
-            Err(Unread::Gone) => false,
+            Err(Unread::Gone) => return,
             Err(Unread::Bad(status, reason)) => shared.refuse(stream, conn, status, &reason),
         };
         if !keep {
             break;
         }
+    }
+    linger(stream);
+}
+
+/// Ends our side and swallows what the peer still sends: closing with unread bytes would reset
+/// the connection, and the peer might lose the end of its answer.
+fn linger(stream: &TcpStream) {
+    let ended = stream.shutdown(Shutdown::Write);
+    let limited = stream.set_read_timeout(Some(LINGER));
+    if ended.and(limited).is_ok() {
+        let _ = io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut io::sink());
     }
 }
 

@@ -6,6 +6,9 @@
 //! Life of a request: `request` reads the head and resolves bucket and key, `fault` decides
 //! what shall go wrong, `v4` checks the signature, `list` or `object` makes an `answer`,
 //! `wire` puts it on the socket, `log` writes one line.
+//!
+//! Replace objects by rename. A file rewritten in place can be served half old and half new, and
+//! two rewrites of one size within a tick of the kernel's clock look like the same content.
 
 mod answer;
 mod clock;

@@ -13,7 +13,7 @@ use std::time::Duration;
 ///
 /// Sub-folders of --root are buckets, file paths below them are keys; an empty file named
 /// .folder-marker in a folder F is the object "F/". Files are read at request time and may change
-/// while this runs. Requests may be path style (/BUCKET/KEY, for IP addresses and localhost) or
+/// while this runs (replace them by rename). Requests may be path style (/BUCKET/KEY, for IP addresses and localhost) or
 /// virtual-hosted (BUCKET.host). The first line on stdout is the URL; SIGTERM or SIGINT ends it.
 #[derive(Parser)]
 #[command(name = "oss-endpoint", version)]

@@ -228,6 +228,12 @@ fn signed_headers_changed(case: &Value, good: &Request, refused: &Refused<'_>) {
         "extra x-oss header",
         mismatch,
     );
+    authorization_changed(case, good, refused);
+}
+
+fn authorization_changed(case: &Value, good: &Request, refused: &Refused<'_>) {
+    let auth = Authorization::parse(good.header("authorization").unwrap()).unwrap();
+    let mismatch = "SignatureDoesNotMatch";
     let earlier = clock::http_date(now(case) - 1);
     let sec = clock::parse_http(&earlier).unwrap();
     let moved = clock::list_date(sec)
