@@ -451,6 +451,11 @@ mod tests {
     }
 
     #[test]
+    fn errors_are_small_enough_to_return_by_value() {
+        assert!(size_of::<Error>() < 128, "{} bytes", size_of::<Error>());
+    }
+
+    #[test]
     fn server_text_cannot_forge_lines() {
         assert_eq!(printable("a\nb\u{1b}c"), "a b c");
         assert_eq!(printable(&"x".repeat(4096)).len(), TEXT_BYTES_MAX);

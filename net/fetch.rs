@@ -123,7 +123,8 @@ pub trait Source: Send + Sync {
 pub enum Pull {
     /// Do this.
     Fetch(Fetch),
-    /// Nothing now: ask again at that time, or when woken by [`crate::Vcpus::wake`].
+    /// Nothing now: ask again at that time (in the future, or vcpus spin), or when woken by
+    /// [`crate::Vcpus::wake`].
     Until(Option<Instant>),
 }
 

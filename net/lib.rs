@@ -4,8 +4,6 @@
 //! Never decides what to fetch, never retries on its own (but for a kept connection that turned
 //! out to be closed), keeps no object and reads no configuration.
 #![deny(unsafe_code)]
-// Errors are rare and end requests; boxing them would only make them harder to read.
-#![allow(clippy::result_large_err)]
 
 mod answer;
 mod conn;

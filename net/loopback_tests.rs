@@ -645,9 +645,8 @@ fn documents_come_by_length_by_chunks_and_by_close() {
 #[test]
 fn refused_addresses_are_passed_over() {
     on_both(|driver| {
-        let closed = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port");
+        // Nobody listens on tcpmux; a port that was just free could be another test's by now.
+        let closed = SocketAddr::from(([127, 0, 0, 1], 1));
         let server = serve(good);
         let rig = Rig::new(driver, vec![closed, server.address], 1, 1);
         rig.range(0..4096).0.result.expect("by the other address");
@@ -725,5 +724,131 @@ fn the_driver_says_why() {
             }
         );
         assert!(!why.is_empty());
+    });
+}
+
+#[test]
+fn nothing_is_written_after_the_end() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            let range = seen.range().expect("range");
+            write_part(stream, range.clone(), range.start..range.start + 1000);
+            std::thread::sleep(Duration::from_millis(900));
+            // The client has given up by now; whatever still reaches it must not reach the sink.
+            drop(stream.write_all(&content(range.start + 1000..range.end)));
+            false
+        });
+        let rig = Rig::to(driver, &server);
+        let mut memory = Guarded::new(1 << 20);
+        rig.push(get(1, 0..1 << 20, &mut memory));
+        assert_eq!(rig.next().result.expect_err("stall").kind, Kind::Timeout);
+        memory.0.fill(0xA5);
+        std::thread::sleep(Duration::from_millis(600));
+        assert!(
+            memory.take().iter().all(|byte| *byte == 0xA5),
+            "written after the end"
+        );
+    });
+}
+
+/// What a misbehaving server does to one request.
+fn misbehave(seen: &Seen, stream: &mut TcpStream, dice: u64) -> bool {
+    let range = seen.range().expect("range");
+    let half = range.start + (range.end - range.start) / 2;
+    match dice {
+        0 => return false,
+        1 => write_part(stream, range.clone(), range.start..half),
+        2 => drop(stream.write_all(b"HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nOops!")),
+        3 => drop(stream.write_all(b"\x16\x03\x01 this is not HTTP\r\n\r\n")),
+        4 => write_part(
+            stream,
+            range.start + 1..range.end + 1,
+            range.start + 1..range.end + 1,
+        ),
+        5 => {
+            // Everything, and the connection ends: legal, but the next request meets a close.
+            good(seen, stream);
+            return false;
+        }
+        6 => {
+            // In two pieces, cut inside the head.
+            let mut whole = Vec::new();
+            let head = format!(
+                "HTTP/1.1 206 P\r\nContent-Length: {}\r\nContent-Range: bytes {}-{}/{SIZE}\r\n\r\n",
+                range.end - range.start,
+                range.start,
+                range.end - 1
+            );
+            whole.extend_from_slice(head.as_bytes());
+            whole.extend(content(range));
+            drop(stream.write_all(&whole[..20]));
+            std::thread::sleep(Duration::from_millis(5));
+            drop(stream.write_all(&whole[20..]));
+            return true;
+        }
+        _ => return good(seen, stream),
+    }
+    dice == 2 || dice == 4
+}
+
+#[test]
+fn under_mixed_faults_every_success_is_right_and_every_fetch_ends() {
+    on_both(|driver| {
+        let dice = AtomicUsize::new(0);
+        let server = serve(move |seen, stream| {
+            let roll = byte_at(dice.fetch_add(1, Ordering::SeqCst) as u64) % 16;
+            misbehave(seen, stream, u64::from(roll))
+        });
+        let rig = Rig::new(driver, vec![server.address], 4, 2);
+        let ranges: Vec<Range<u64>> = (0..300)
+            .map(|i| i * 9973..i * 9973 + 1 + (i * 7919) % 200_000)
+            .collect();
+        let mut left: HashSet<usize> = (0..ranges.len()).collect();
+        let (mut rounds, mut failures) = (0, 0);
+        while !left.is_empty() {
+            rounds += 1;
+            assert!(rounds < 30, "{} ranges never succeed", left.len());
+            let mut memories: Vec<(usize, Guarded)> = left
+                .iter()
+                .map(|i| {
+                    (
+                        *i,
+                        Guarded::new((ranges[*i].end - ranges[*i].start) as usize),
+                    )
+                })
+                .collect();
+            for (i, memory) in &mut memories {
+                rig.push(get(*i as u64, ranges[*i].clone(), memory));
+            }
+            let ends: Vec<Finished> = memories.iter().map(|_| rig.next()).collect();
+            let good: HashSet<usize> = ends
+                .iter()
+                .filter(|done| done.result.is_ok())
+                .map(|done| done.token as usize)
+                .collect();
+            failures += ends.len() - good.len();
+            assert_eq!(
+                ends.iter()
+                    .map(|done| done.token)
+                    .collect::<HashSet<_>>()
+                    .len(),
+                ends.len()
+            );
+            for (i, memory) in memories {
+                let bytes = memory.take();
+                if good.contains(&i) {
+                    assert!(
+                        bytes == content(ranges[i].clone()),
+                        "wrong bytes in {:?}",
+                        ranges[i]
+                    );
+                    left.remove(&i);
+                }
+            }
+        }
+        assert!(
+            failures > 30,
+            "only {failures} failures: the faults were not met"
+        );
     });
 }

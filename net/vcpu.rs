@@ -318,10 +318,9 @@ impl<D: Driver> Vcpu<D> {
             }
             return;
         }
-        if result == -libc::EINTR || result == -libc::EAGAIN {
-            if op != Op::Connect {
-                return self.post(key);
-            }
+        let again = result == -libc::EINTR || result == -libc::EAGAIN;
+        if again && op != Op::Connect {
+            return self.post(key);
         }
         let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
         let step = match (op, bytes) {

@@ -31,8 +31,9 @@ const CANCEL: u64 = u64::MAX - 1;
 pub(crate) struct Uring {
     ring: IoUring,
     bell: Arc<Bell>,
-    /// Where the kernel writes the bell's counter; on the heap, so that it stays in place.
-    bell_count: Box<u64>,
+    /// Where the kernel writes the bell's counter. Never freed: a ring is taken down after its
+    /// drop returned, and the read of the bell is always under way.
+    bell_count: &'static mut u64,
     /// Addresses of connects under way, by key; boxed for the same reason.
     addresses: Vec<Option<Box<RawAddress>>>,
 }
@@ -43,7 +44,7 @@ impl Uring {
         let mut driver = Uring {
             ring,
             bell,
-            bell_count: Box::new(0),
+            bell_count: Box::leak(Box::new(0)),
             addresses: Vec::new(),
         };
         driver.arm_bell();
@@ -51,7 +52,7 @@ impl Uring {
     }
 
     fn arm_bell(&mut self) {
-        let at: *mut u64 = &mut *self.bell_count;
+        let at = &raw mut *self.bell_count;
         let entry = opcode::Read::new(Fd(self.bell.fd()), at.cast(), 8)
             .build()
             .user_data(BELL);
@@ -62,8 +63,8 @@ impl Uring {
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: whatever the entry points to stays in place until its completion: spans by
-            // the contract of Driver, the bell's counter and the addresses because they are boxed
-            // and owned by the driver, which is dropped only when nothing is under way.
+            // the contract of Driver, the bell's counter because it is never freed,
+            // addresses because they are boxed and dropped only after their connect has ended.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
