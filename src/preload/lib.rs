@@ -2,5 +2,64 @@
 //! ENABLE_CONNECTOR it does nothing but one relaxed load per hooked call. No logic lives here.
 
 mod client;
+mod copy;
 mod environ;
+mod file;
+mod hook;
+mod outcome;
+mod real;
 mod start;
+
+/// Runs before `main`, alone.
+extern "C" fn start_up() {
+    real::resolve();
+    client::init();
+    if client::is_active() {
+        // A panic says nothing on the host's stderr; the hook that met it answers EIO.
+        std::panic::set_hook(Box::new(|_| {}));
+        file::own();
+        real::at_fork_in_child(forked);
+        hook::take_stdin();
+    }
+}
+
+extern "C" fn forked() {
+    client::forked();
+    file::own();
+}
+
+/// Runs after the program's own exit handlers.
+extern "C" fn wind_up() {
+    hook::give_stdin_back();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START_UP: extern "C" fn() = start_up;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static WIND_UP: extern "C" fn() = wind_up;
+
+/// The version as a symbol's name: `nm -D libossc_preload.so | grep version`.
+#[used]
+#[unsafe(no_mangle)]
+pub static ossc_version_0_1_0: u8 = 1;
+
+/// The version as text with a final NUL, for `strings` and debuggers.
+#[used]
+#[unsafe(no_mangle)]
+pub static ossc_connector_version: [u8; VERSION.len()] = {
+    let mut text = [0; VERSION.len()];
+    let mut at = 0;
+    while at < text.len() {
+        text[at] = VERSION.as_bytes()[at];
+        at += 1;
+    }
+    text
+};
+const VERSION: &str = concat!("oss-connector ", env!("CARGO_PKG_VERSION"), "\0");
+const _: () = assert!(
+    matches!(env!("CARGO_PKG_VERSION").as_bytes(), b"0.1.0"),
+    "rename the version symbol with the version"
+);

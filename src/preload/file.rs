@@ -1,0 +1,172 @@
+//! Which descriptors and paths are files of ours, decided by what the kernel says they are.
+//!
+//! Called by the hooks after (for maps and writes: before) the real call. A descriptor's remembered state
+//! saves one `fstat` per write and is never trusted for more: reads ask again whenever the kernel says
+//! end-of-file, so a state that became stale costs a check and never an answer. No path is parsed here.
+
+use crate::client::{self, Facts};
+use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::real;
+use core::ffi::{CStr, c_char, c_int};
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use ossc_cache::region::Identity;
+use ossc_cache::sys::{self, Errno, FileId};
+
+/// A file of ours, as it was just found.
+pub(crate) struct Seen {
+    /// Record number.
+    pub slot: u32,
+    /// Which of its files it is.
+    pub identity: Identity,
+    /// Size and the like.
+    pub facts: Facts,
+}
+
+impl Seen {
+    /// A large object's placeholder: its bytes are elsewhere.
+    pub(crate) fn is_placeholder(&self) -> bool {
+        self.facts.large && self.identity == Identity::Placeholder
+    }
+
+    /// The file that stands in for a small object on its way.
+    pub(crate) fn is_coming(&self) -> bool {
+        !self.facts.large && self.identity == Identity::Placeholder
+    }
+}
+
+/// The part of a `stat` that identity is about.
+pub(crate) fn id_of(st: &libc::stat) -> FileId {
+    FileId { dev: st.st_dev, ino: st.st_ino, size: st.st_size as u64, mode: st.st_mode }
+}
+
+/// What a descriptor is, if it is ours.
+pub(crate) fn of_descriptor(fd: c_int) -> Option<Seen> {
+    of_id(&sys::file_id(fd).ok()?, fd)
+}
+
+/// What a path names, if it is ours. `flags` are those of `fstatat`.
+pub(crate) fn of_path(dir: c_int, path: *const c_char, flags: c_int) -> Option<Seen> {
+    let id = id_of(&real::stat_at(dir, path, flags).ok()?);
+    of_id_at(&id, dir, path, flags)
+}
+
+/// The same when the path's `stat` is known already.
+pub(crate) fn of_id_at(id: &FileId, dir: c_int, path: *const c_char, flags: c_int) -> Option<Seen> {
+    if !client::could_be_ours(id) {
+        return None;
+    }
+    // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
+    let name = unsafe { CStr::from_ptr(path) };
+    if name.is_empty() {
+        return of_id(id, dir);
+    }
+    seen(client::find_at(id, dir, name, flags & libc::AT_SYMLINK_NOFOLLOW != 0)?)
+}
+
+/// The same for a descriptor whose `stat` is known already.
+pub(crate) fn of_id(id: &FileId, fd: c_int) -> Option<Seen> {
+    if !client::could_be_ours(id) {
+        return None;
+    }
+    seen(client::find(id, fd)?)
+}
+
+fn seen(found: client::Found) -> Option<Seen> {
+    let facts = client::facts(found.slot)?;
+    Some(Seen { slot: found.slot, identity: found.identity, facts })
+}
+
+/// Most folders of one path that are listed one after the other.
+const FOLDERS_DEEP: usize = 64;
+
+/// Makes a call by path; while it ends in ENOENT and that made the engine list a folder, makes it again.
+pub(crate) fn until_listed<T>(
+    dir: c_int,
+    path: *const c_char,
+    call: impl Fn() -> T,
+    failed: impl Fn(&T) -> bool,
+) -> T {
+    let before = errno();
+    let mut got = call();
+    for _ in 0..FOLDERS_DEEP {
+        if !failed(&got) || errno() != libc::ENOENT || !is_now_listed(dir, path) {
+            break;
+        }
+        set_errno(before);
+        got = call();
+    }
+    got
+}
+
+fn is_now_listed(dir: c_int, path: *const c_char) -> bool {
+    ask(|| Outcome::Served(client::missing(dir, path))).answer(false, || false)
+}
+
+/// EROFS with a log line: the answer to whatever would change an object.
+pub(crate) fn refuse<T>(what: &[u8], slot: u32) -> Outcome<T> {
+    client::log(what, slot);
+    Outcome::Failed(Errno(libc::EROFS))
+}
+
+const NUMBERS: usize = 1 << 16;
+/// Set when writes need no check.
+const NOT_OURS: u8 = 1;
+/// What one reuse of a number adds; the rest of the byte counts them, so that a slow check of the file
+/// that had the number before cannot mark the one that has it now.
+const REUSE: u8 = 2;
+
+static STATES: [AtomicU8; NUMBERS] = [const { AtomicU8::new(0) }; NUMBERS];
+/// Highest number that may have a state.
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
+/// Process that owns `STATES`: a vfork child, which shares them, must not mark anything.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+
+/// Takes the states over for this process: at start and in the child of a `fork`.
+pub(crate) extern "C" fn own() {
+    OWNER.store(sys::getpid(), Relaxed);
+}
+
+/// A number was closed, or names another file now.
+pub(crate) fn forget(fd: c_int) {
+    if let Some(state) = usize::try_from(fd).ok().and_then(|at| STATES.get(at)) {
+        let seen = state.load(Relaxed);
+        if seen & NOT_OURS != 0 {
+            state.store((seen & !NOT_OURS).wrapping_add(REUSE), Relaxed);
+        }
+    }
+}
+
+/// The same for all numbers from `from` to `to`.
+pub(crate) fn forget_range(from: u32, to: u32) {
+    let end = HIGHEST.load(Relaxed).min(to as usize);
+    for fd in from as usize..=end {
+        forget(fd as c_int);
+    }
+}
+
+/// True if writes to this number are known to need no check.
+#[inline(always)]
+pub(crate) fn is_plain(fd: c_int) -> bool {
+    usize::try_from(fd).ok().and_then(|at| STATES.get(at)).is_some_and(|state| state.load(Relaxed) & NOT_OURS != 0)
+}
+
+/// The placeholder behind a descriptor that is about to be written to.
+pub(crate) fn written(fd: c_int) -> Option<Seen> {
+    let at = usize::try_from(fd).ok()?;
+    let state = STATES.get(at);
+    let before = state.map_or(0, |state| state.load(Relaxed));
+    if before & NOT_OURS != 0 {
+        return None;
+    }
+    let id = sys::file_id(fd).ok()?;
+    if client::could_be_ours(&id) {
+        return of_id(&id, fd).filter(Seen::is_placeholder);
+    }
+    if let Some(state) = state
+        && OWNER.load(Relaxed) == sys::getpid()
+    {
+        HIGHEST.fetch_max(at, Relaxed);
+        let _ = state.compare_exchange(before, before | NOT_OURS, Relaxed, Relaxed);
+    }
+    None
+}

@@ -1,0 +1,31 @@
+//! The functions of the C library that this library takes the place of: one file per family.
+//!
+//! Called by the program. A hook decodes its arguments, asks, and answers; logic lives in `file`, `copy`
+//! and `client`. While the library is inert a hook is one relaxed load and a jump to the real function.
+
+/// Defines exported functions. The block runs only while the library is active.
+macro_rules! hooks {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $active:block)*) => {$(
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C-unwind" fn $name($($arg: $ty),*) -> $ret {
+            if !$crate::client::is_active() {
+                return $crate::real::$name($($arg),*);
+            }
+            $active
+        }
+    )*};
+}
+
+mod copy;
+mod dir;
+mod dup;
+mod map;
+mod open;
+mod read;
+mod seek;
+mod stat;
+mod stdio;
+mod syscall;
+mod write;
+
+pub(crate) use stdio::{give_stdin_back, take_stdin};

@@ -1,0 +1,188 @@
+//! Copies that the kernel makes between descriptors: the real call first; where it found an empty
+//! placeholder, the same from the memory file.
+
+use super::{read, write};
+use crate::client;
+use crate::copy::end_of;
+use crate::file::{self, Seen};
+use crate::outcome::{Outcome, ask};
+use crate::real;
+use core::ffi::{c_int, c_uint, c_ulong};
+use libc::{off_t, size_t, ssize_t};
+use ossc_cache::sys::{self, Errno, Result};
+
+hooks! {
+    fn sendfile(out: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t { sent(out, from, at, count, || real::sendfile(out, from, at, count)) }
+    fn sendfile64(out: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t { sent(out, from, at, count, || real::sendfile64(out, from, at, count)) }
+    fn copy_file_range(from: c_int, at: *mut off_t, out: c_int, out_at: *mut off_t, count: size_t, flags: c_uint) -> ssize_t {
+        write::refused(out).answer(-1, || {
+            let got = real::copy_file_range(from, at, out, out_at, count, flags);
+            if got != 0 || count == 0 {
+                return got;
+            }
+            read::serve(from, |seen| from_offset(from, at, |start| into_file(seen, start, count, Target { out, at: out_at })))
+        })
+    }
+    fn splice(from: c_int, at: *mut off_t, out: c_int, out_at: *mut off_t, count: size_t, flags: c_uint) -> ssize_t {
+        write::refused(out).answer(-1, || {
+            let got = real::splice(from, at, out, out_at, count, flags);
+            if got != 0 || count == 0 {
+                return got;
+            }
+            read::serve(from, |seen| from_offset(from, at, |start| into_pipe(seen, start, count, Pipe { out, at: out_at, flags })))
+        })
+    }
+    fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int { controlled(fd, request, argument, || real::ioctl(fd, request, argument)) }
+}
+
+fn sent(out: c_int, from: c_int, at: *mut off_t, count: size_t, call: impl Fn() -> ssize_t) -> ssize_t {
+    write::refused(out).answer(-1, || {
+        let got = call();
+        if got != 0 || count == 0 {
+            return got;
+        }
+        read::serve(from, |seen| from_offset(from, at, |start| into_any(seen, start, count, out)))
+    })
+}
+
+/// Bytes per step: copying and receiving overlap.
+const STEP_BYTES: u64 = 16 << 20;
+/// What a pipe holds at most without privileges (fs.pipe-max-size).
+const PIPE_BYTES: u64 = 1 << 20;
+
+/// Runs a copy at the caller's offset, or at the descriptor's, and moves that one on. Like the kernel's
+/// own `sendfile`, it does not lock the descriptor's offset against others who share it.
+fn from_offset(from: c_int, at: *mut off_t, copy: impl FnOnce(u64) -> Result<usize>) -> Result<usize> {
+    if at.is_null() {
+        let start = sys::lseek(from, 0, libc::SEEK_CUR)?;
+        let done = copy(start as u64)?;
+        sys::lseek(from, done as i64, libc::SEEK_CUR)?;
+        return Ok(done);
+    }
+    // SAFETY: the real call has just read and written this word of the program's.
+    let start = unsafe { *at };
+    let done = copy(start as u64)?;
+    // SAFETY: as above.
+    unsafe { *at = start + done as off_t };
+    Ok(done)
+}
+
+/// Runs `step(start, len)` over the range as its bytes come; stops at a short step or an error.
+fn in_steps(seen: &Seen, start: u64, count: usize, step: impl Fn(u64, usize) -> Result<usize>) -> Result<usize> {
+    let end = end_of(seen, start, count as u64);
+    client::will_need(seen.slot, start, end);
+    let mut at = start;
+    while at < end {
+        let len = (end - at).min(STEP_BYTES);
+        match client::wait_range(seen.slot, at, at + len).and_then(|()| step(at, len as usize)) {
+            Ok(n) if n as u64 == len => at += len,
+            Ok(n) => return Ok((at - start) as usize + n),
+            Err(errno) if at == start => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok((at - start) as usize)
+}
+
+fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> {
+    let memory = client::kept_memory(seen.slot)? as usize;
+    in_steps(seen, start, count, |at, len| {
+        let mut offset = at as off_t;
+        real::kernel(libc::SYS_sendfile, [out as usize, memory, &raw mut offset as usize, len, 0, 0])
+    })
+}
+
+/// Where `copy_file_range` writes.
+struct Target {
+    out: c_int,
+    at: *mut off_t,
+}
+
+/// The memory file is on another file system, so the bytes are written from the map of it.
+fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<usize> {
+    let map = client::mapping(seen.slot)? as usize;
+    let out = target.out as usize;
+    if target.at.is_null() {
+        return in_steps(seen, start, count, |at, len| real::kernel(libc::SYS_write, [out, map + at as usize, len, 0, 0, 0]));
+    }
+    // SAFETY: the real call has just read this word of the program's.
+    let first = unsafe { *target.at };
+    let done = in_steps(seen, start, count, |at, len| {
+        let offset = first as usize + (at - start) as usize;
+        real::kernel(libc::SYS_pwrite64, [out, map + at as usize, len, offset, 0, 0])
+    })?;
+    // SAFETY: as above; the real call writes it, too.
+    unsafe { *target.at = first + done as off_t };
+    Ok(done)
+}
+
+/// Where `splice` writes.
+struct Pipe {
+    out: c_int,
+    at: *mut off_t,
+    flags: c_uint,
+}
+
+fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize> {
+    let len = end_of(seen, start, (count as u64).min(PIPE_BYTES)) - start;
+    if len == 0 {
+        return Ok(0);
+    }
+    client::wait_range(seen.slot, start, start + len)?;
+    let memory = client::kept_memory(seen.slot)?;
+    let mut offset = start as off_t;
+    let from = &raw mut offset as usize;
+    real::kernel(
+        libc::SYS_splice,
+        [memory as usize, from, pipe.out as usize, pipe.at as usize, len as usize, pipe.flags as usize],
+    )
+}
+
+const FICLONE: c_ulong = 0x4004_9409;
+const FICLONERANGE: c_ulong = 0x4020_940D;
+const FIDEDUPERANGE: c_ulong = 0xC018_9436;
+const FIEMAP: c_ulong = 0xC020_660B;
+const FIBMAP: c_ulong = 1;
+
+fn controlled(fd: c_int, request: c_ulong, argument: usize, call: impl Fn() -> c_int) -> c_int {
+    match request {
+        // A clone of the empty placeholder would be an empty file: EOPNOTSUPP makes every caller copy.
+        FICLONE => unsupported(argument as c_int).answer(-1, || write::refused(fd).answer(-1, call)),
+        // The source stands first in the argument.
+        FICLONERANGE => {
+            let mut source = [0u8; 8];
+            match real::peek(argument, &mut source) {
+                Ok(()) => unsupported(i64::from_ne_bytes(source) as c_int).answer(-1, || write::refused(fd).answer(-1, call)),
+                Err(_) => call(),
+            }
+        }
+        // A placeholder has no extents: to a copier it would look like one hole, that is, zeros.
+        FIEMAP | FIBMAP | FIDEDUPERANGE => unsupported(fd).answer(-1, call),
+        libc::FIONREAD => left(fd, argument, call()),
+        _ => call(),
+    }
+}
+
+fn unsupported<T>(fd: c_int) -> Outcome<T> {
+    ask(|| match file::of_descriptor(fd) {
+        Some(seen) if seen.is_placeholder() => Outcome::Failed(Errno(libc::EOPNOTSUPP)),
+        _ => Outcome::Pass,
+    })
+}
+
+/// FIONREAD: how many bytes are left, cut to an `int` like the kernel's.
+fn left(fd: c_int, argument: usize, got: c_int) -> c_int {
+    if got != 0 {
+        return got;
+    }
+    let _ = ask(|| {
+        if let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder)
+            && let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR)
+        {
+            // SAFETY: the real call has just written this word of the program's.
+            unsafe { *(argument as *mut c_int) = (seen.facts.size as i64 - at) as c_int };
+        }
+        Outcome::<()>::Pass
+    });
+    got
+}

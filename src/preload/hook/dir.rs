@@ -1,0 +1,142 @@
+//! Folders and names. Entries are real files, so all that is needed is that a folder is listed before it
+//! is read; what the C library walks inside itself (glob, nftw, fts) is listed ahead, as deep as it goes.
+
+use crate::client;
+use crate::file;
+use crate::outcome::{Outcome, ask};
+use crate::real::{self, Callback};
+use core::ffi::{CStr, c_char, c_int, c_void};
+use libc::{AT_FDCWD, DIR, size_t, ssize_t};
+use ossc_cache::cpath::CPath;
+use ossc_cache::sys;
+
+hooks! {
+    fn opendir(path: *const c_char) -> *mut DIR { listed(file::until_listed(AT_FDCWD, path, || real::opendir(path), |dir| dir.is_null())) }
+    fn fdopendir(fd: c_int) -> *mut DIR { listed(real::fdopendir(fd)) }
+    fn scandir(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(AT_FDCWD, path, 0); real::scandir(path, list, filter, order) }
+    fn scandir64(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(AT_FDCWD, path, 0); real::scandir64(path, list, filter, order) }
+    fn scandirat(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(dir, path, 0); real::scandirat(dir, path, list, filter, order) }
+    fn scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(dir, path, 0); real::scandirat64(dir, path, list, filter, order) }
+    fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { list_pattern(pattern); real::glob(pattern, flags, failed, out) }
+    fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { list_pattern(pattern); real::glob64(pattern, flags, failed, out) }
+    fn fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { list_each(paths); real::fts_open(paths, options, order) }
+    fn fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { list_each(paths); real::fts64_open(paths, options, order) }
+    fn ftw(path: *const c_char, each: Callback, open: c_int) -> c_int { list_tree(AT_FDCWD, path, DEPTH_MAX); real::ftw(path, each, open) }
+    fn ftw64(path: *const c_char, each: Callback, open: c_int) -> c_int { list_tree(AT_FDCWD, path, DEPTH_MAX); real::ftw64(path, each, open) }
+    fn nftw(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { list_tree(AT_FDCWD, path, DEPTH_MAX); real::nftw(path, each, open, flags) }
+    fn nftw64(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { list_tree(AT_FDCWD, path, DEPTH_MAX); real::nftw64(path, each, open, flags) }
+    fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { file::until_listed(AT_FDCWD, path, || real::realpath(path, out), |got| got.is_null()) }
+    fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { file::until_listed(AT_FDCWD, path, || real::__realpath_chk(path, out, room), |got| got.is_null()) }
+    fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { file::until_listed(AT_FDCWD, path, || real::readlink(path, out, room), |got| *got < 0) }
+    fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { file::until_listed(dir, path, || real::readlinkat(dir, path, out, room), |got| *got < 0) }
+    fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { file::until_listed(AT_FDCWD, path, || real::__readlink_chk(path, out, count, room), |got| *got < 0) }
+    fn __readlinkat_chk(dir: c_int, path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { file::until_listed(dir, path, || real::__readlinkat_chk(dir, path, out, count, room), |got| *got < 0) }
+}
+
+/// A stream over a folder reads at its first `readdir`, so listing now is early enough.
+fn listed(dir: *mut DIR) -> *mut DIR {
+    if !dir.is_null() {
+        // SAFETY: an open folder stream, given by the real call.
+        let fd = unsafe { libc::dirfd(dir) };
+        let _ = ask(|| {
+            list(fd);
+            Outcome::<()>::Pass
+        });
+    }
+    dir
+}
+
+/// Lists a folder of ours; true if it is one.
+fn list(fd: c_int) -> bool {
+    let Ok(id) = sys::file_id(fd) else { return false };
+    if !id.is_folder() {
+        return false;
+    }
+    client::folder(&id, fd);
+    client::find(&id, fd).is_some()
+}
+
+/// Folders below folders that one walk lists; deeper ones are listed when they are opened.
+const DEPTH_MAX: u32 = 16;
+/// Entries are read in pieces of this many bytes: 16 levels of it fit small stacks.
+const ENTRIES_BYTES: usize = 1024;
+const FOLDER: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+
+/// Lists a folder of ours, and those below it to `depth`.
+fn list_tree(dir: c_int, path: *const c_char, depth: u32) {
+    let _ = ask(|| {
+        let fd = file::until_listed(dir, path, || real::openat(dir, path, FOLDER, 0), |fd| *fd < 0);
+        if fd >= 0 {
+            walk(fd, depth);
+            let _ = sys::close(fd);
+        }
+        Outcome::<()>::Pass
+    });
+}
+
+fn walk(fd: c_int, depth: u32) {
+    if !list(fd) || depth == 0 {
+        return;
+    }
+    let mut buffer = [0u8; ENTRIES_BYTES];
+    while let Ok(filled @ 1..) = real::entries(fd, &mut buffer) {
+        let mut rest = &buffer[..filled];
+        while let Some((name, is_folder, next)) = entry(rest) {
+            if is_folder
+                && !matches!(name.to_bytes(), b"." | b"..")
+                && let Ok(below) = sys::openat(fd, name, FOLDER | libc::O_NOFOLLOW, 0)
+            {
+                walk(below, depth - 1);
+                let _ = sys::close(below);
+            }
+            rest = next;
+        }
+    }
+}
+
+/// The first `linux_dirent64` of the bytes: its name, whether it is a folder, and the bytes after it.
+fn entry(bytes: &[u8]) -> Option<(&CStr, bool, &[u8])> {
+    const LEN_AT: usize = 16;
+    const TYPE_AT: usize = 18;
+    const NAME_AT: usize = 19;
+    let len = usize::from(u16::from_ne_bytes([*bytes.get(LEN_AT)?, *bytes.get(LEN_AT + 1)?]));
+    let this = bytes.get(..len)?;
+    let name = CStr::from_bytes_until_nul(this.get(NAME_AT..)?).ok()?;
+    let kind = *this.get(TYPE_AT)?;
+    Some((name, kind == libc::DT_DIR || kind == libc::DT_UNKNOWN, &bytes[len..]))
+}
+
+/// `glob`: the folder before the first wildcard, and as many levels below it as the pattern has.
+fn list_pattern(pattern: *const c_char) {
+    if pattern.is_null() {
+        return;
+    }
+    // SAFETY: `glob` reads the same string.
+    let pattern = unsafe { CStr::from_ptr(pattern) }.to_bytes();
+    let wild = pattern.iter().position(|byte| b"*?[{\\~".contains(byte)).unwrap_or(pattern.len());
+    let cut = pattern[..wild].iter().rposition(|byte| *byte == b'/');
+    let depth = pattern[wild..].iter().filter(|byte| **byte == b'/').count() as u32;
+    let start = match cut {
+        Some(0) => CPath::from(b"/"),
+        Some(cut) => CPath::from(&pattern[..cut]),
+        None => CPath::from(b"."),
+    };
+    if let Some(start) = start.as_cstr() {
+        list_tree(AT_FDCWD, start.as_ptr(), depth.min(DEPTH_MAX));
+    }
+}
+
+/// `fts_open`: every root of the null-terminated array.
+fn list_each(paths: *const *const c_char) {
+    if paths.is_null() {
+        return;
+    }
+    for index in 0.. {
+        // SAFETY: `fts_open` reads the same array up to its null.
+        let path = unsafe { *paths.add(index) };
+        if path.is_null() {
+            return;
+        }
+        list_tree(AT_FDCWD, path, DEPTH_MAX);
+    }
+}

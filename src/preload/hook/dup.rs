@@ -1,0 +1,61 @@
+//! Descriptors that come and go: what was remembered of their numbers is forgotten.
+
+use crate::file;
+use crate::real;
+use core::ffi::{c_int, c_uint};
+use libc::{c_void, cmsghdr, msghdr, ssize_t};
+
+hooks! {
+    fn close(fd: c_int) -> c_int { file::forget(fd); real::close(fd) }
+    fn dup(fd: c_int) -> c_int { named(real::dup(fd)) }
+    fn dup2(fd: c_int, target: c_int) -> c_int { named(real::dup2(fd, target)) }
+    fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { named(real::dup3(fd, target, flags)) }
+    fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl(fd, command, argument), command) }
+    fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl64(fd, command, argument), command) }
+    fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { file::forget_range(from, to); real::close_range(from, to, flags) }
+    fn closefrom(from: c_int) -> () { file::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
+    fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+        let got = real::recvmsg(socket, message, flags);
+        if got >= 0 {
+            forget_received(message);
+        }
+        got
+    }
+    fn recvmmsg(socket: c_int, messages: *mut libc::mmsghdr, len: c_uint, flags: c_int, time: *mut libc::timespec) -> c_int {
+        let got = real::recvmmsg(socket, messages, len, flags, time);
+        for index in 0..got.max(0) as usize {
+            forget_received(messages.wrapping_add(index).cast());
+        }
+        got
+    }
+}
+
+fn named(fd: c_int) -> c_int {
+    file::forget(fd);
+    fd
+}
+
+pub(super) fn commanded(got: c_int, command: c_int) -> c_int {
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { named(got) } else { got }
+}
+
+/// Descriptors that came in a message.
+fn forget_received(message: *const msghdr) {
+    // SAFETY: the real call has just filled the header and the control bytes it points to.
+    let mut at: *const cmsghdr = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !at.is_null() {
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give headers that lie within the control bytes.
+        let header = unsafe { &*at };
+        if header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: the data follow the header.
+            let data = unsafe { libc::CMSG_DATA(at) };
+            let len = (header.cmsg_len as usize).saturating_sub(data as usize - at as usize);
+            for index in 0..len / size_of::<c_int>() {
+                // SAFETY: within the data, which need not be aligned.
+                file::forget(unsafe { data.cast::<c_void>().cast::<c_int>().add(index).read_unaligned() });
+            }
+        }
+        // SAFETY: as above.
+        at = unsafe { libc::CMSG_NXTHDR(message, at) };
+    }
+}

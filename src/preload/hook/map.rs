@@ -1,0 +1,173 @@
+//! Maps: what the main readers of weights use. The bytes are waited for first, then the memory file is
+//! mapped in the placeholder's stead, read-only, so that no `mprotect` can make a shared map writable.
+
+use crate::client;
+use crate::file::{self, Seen};
+use crate::outcome::{Outcome, ask};
+use crate::real;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use libc::{MAP_FAILED, off_t, size_t};
+use ossc_cache::sys::{self, Errno, Result};
+
+hooks! {
+    fn mmap(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void {
+        mapped(Wish { len, prot, flags, fd, offset }, |fd| real::mmap(at, len, prot, flags, fd, offset))
+    }
+    fn mmap64(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void {
+        mapped(Wish { len, prot, flags, fd, offset }, |fd| real::mmap64(at, len, prot, flags, fd, offset))
+    }
+    fn munmap(at: *mut c_void, len: size_t) -> c_int {
+        let got = real::munmap(at, len);
+        if got == 0 {
+            partial::forget(at as usize, len);
+        }
+        got
+    }
+    fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, target: *mut c_void) -> *mut c_void {
+        if new > old && let Outcome::Failed(errno) = ask(|| grown(at as usize)) {
+            return Outcome::Failed(errno).answer(MAP_FAILED, || MAP_FAILED);
+        }
+        real::mremap(at, old, new, flags, target)
+    }
+}
+
+const PAGE: u64 = 4096;
+
+/// What the program asked of `mmap`, but for the address.
+struct Wish {
+    len: size_t,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+}
+
+fn mapped(wish: Wish, call: impl Fn(c_int) -> *mut c_void) -> *mut c_void {
+    let fd = wish.fd;
+    if fd < 0 || wish.flags & libc::MAP_ANONYMOUS != 0 {
+        return call(fd);
+    }
+    let memory = match ask(|| memory_for(&wish)) {
+        Outcome::Served(memory) => memory,
+        Outcome::Pass => return call(fd),
+        Outcome::Failed(errno) => return Outcome::Failed(errno).answer(MAP_FAILED, || MAP_FAILED),
+    };
+    let at = call(memory.fd);
+    let _ = sys::close(memory.fd);
+    if at != MAP_FAILED && memory.is_partial {
+        partial::remember(at as usize, wish.len, memory.slot);
+    }
+    at
+}
+
+/// What is mapped in the placeholder's stead.
+struct Memory {
+    fd: c_int,
+    slot: u32,
+    is_partial: bool,
+}
+
+fn memory_for(wish: &Wish) -> Outcome<Memory> {
+    let Some(seen) = file::of_descriptor(wish.fd) else { return Outcome::Pass };
+    if seen.is_coming() {
+        return Outcome::Failed(Errno(libc::ESTALE));
+    }
+    // What the kernel refuses of the placeholder it refuses with the right error.
+    let is_path = sys::fcntl(wish.fd, libc::F_GETFL, 0).is_ok_and(|flags| flags as c_int & libc::O_PATH != 0);
+    if !seen.is_placeholder() || is_path || wish.len == 0 || wish.offset < 0 || wish.offset as u64 % PAGE != 0 {
+        return Outcome::Pass;
+    }
+    let is_shared = matches!(wish.flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
+    if is_shared && wish.prot & libc::PROT_WRITE != 0 {
+        client::log(b"writable shared map refused (the folder is read-only)", seen.slot);
+        return Outcome::Failed(Errno(libc::EACCES));
+    }
+    memory(&seen, wish).into()
+}
+
+fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
+    let size = seen.facts.size;
+    let start = (wish.offset as u64).min(size);
+    let end = start.saturating_add((wish.len as u64).next_multiple_of(PAGE)).min(size);
+    let is_partial = start > 0 || end < size;
+    // A part is enough for a part of the file, as long as its growth (mremap) can be noticed.
+    if is_partial && partial::has_room() {
+        client::wait_range(seen.slot, start, end)?;
+    } else {
+        client::wait_whole(seen.slot)?;
+    }
+    client::tell(seen.slot, 2);
+    Ok(Memory { fd: client::open_memory(seen.slot)?, slot: seen.slot, is_partial })
+}
+
+/// A map is about to grow: if it was waited for in part only, the rest is waited for now.
+fn grown(at: usize) -> Outcome<()> {
+    match partial::find(at) {
+        Some(slot) => client::wait_whole(slot).into(),
+        None => Outcome::Pass,
+    }
+}
+
+/// Maps whose object was not complete when they were made. Entries are hints: one that outlives its map
+/// costs a wait at worst. Fixed size, no lock; without room a map waits for the whole object.
+mod partial {
+    use super::{AtomicU32, AtomicUsize, Ordering};
+
+    struct Entry {
+        /// 0 free, 1 being written, else the address.
+        start: AtomicUsize,
+        end: AtomicUsize,
+        slot: AtomicU32,
+    }
+
+    const FREE: usize = 0;
+    const BUSY: usize = 1;
+    static ENTRIES: [Entry; 1024] = [const {
+        Entry { start: AtomicUsize::new(FREE), end: AtomicUsize::new(0), slot: AtomicU32::new(0) }
+    }; 1024];
+    /// How many entries may be used at most by maps that are being made: room is left for every thread.
+    const SPARE: usize = 64;
+    static USED: AtomicUsize = AtomicUsize::new(0);
+
+    pub(super) fn has_room() -> bool {
+        USED.load(Ordering::Relaxed) + SPARE < ENTRIES.len()
+    }
+
+    pub(super) fn remember(at: usize, len: usize, slot: u32) {
+        for entry in &ENTRIES {
+            if entry.start.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                USED.fetch_add(1, Ordering::Relaxed);
+                entry.end.store(at.saturating_add(len), Ordering::Relaxed);
+                entry.slot.store(slot, Ordering::Relaxed);
+                entry.start.store(at, Ordering::Release);
+                return;
+            }
+        }
+    }
+
+    pub(super) fn find(at: usize) -> Option<u32> {
+        if USED.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let holds = |entry: &&Entry| {
+            let start = entry.start.load(Ordering::Acquire);
+            start > BUSY && start <= at && at < entry.end.load(Ordering::Relaxed)
+        };
+        ENTRIES.iter().find(holds).map(|entry| entry.slot.load(Ordering::Relaxed))
+    }
+
+    /// Forgets the maps that lie wholly in the range.
+    pub(super) fn forget(at: usize, len: usize) {
+        if USED.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for entry in &ENTRIES {
+            let start = entry.start.load(Ordering::Acquire);
+            let inside = start > BUSY && start >= at && entry.end.load(Ordering::Relaxed) <= at.saturating_add(len);
+            if inside && entry.start.compare_exchange(start, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                USED.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}

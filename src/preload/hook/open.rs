@@ -1,0 +1,118 @@
+//! `open` and its kin: the real call first, then what it gave.
+//!
+//! A small object that is still coming is waited for and opened again; a call that would change a large
+//! one is refused before the real call could do it.
+
+use crate::client;
+use crate::file::{self, Seen};
+use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::real;
+use core::ffi::{c_char, c_int};
+use libc::{AT_FDCWD, mode_t};
+use ossc_cache::region::Identity;
+use ossc_cache::sys::{self, Errno};
+
+hooks! {
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::open(path, flags, mode)) }
+    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::open64(path, flags, mode)) }
+    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat(dir, path, flags, mode)) }
+    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat64(dir, path, flags, mode)) }
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open_2(path, flags)) }
+    fn __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64_2(path, flags)) }
+    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, || real::__openat_2(dir, path, flags)) }
+    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, || real::__openat64_2(dir, path, flags)) }
+    fn creat(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, || real::creat(path, mode)) }
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, || real::creat64(path, mode)) }
+}
+
+/// `openat2`, which the C library does not have: for `syscall`. Never called while inert.
+pub(super) fn openat2(dir: c_int, path: *const c_char, how: usize, size: usize) -> c_int {
+    let call = || real::syscall(libc::SYS_openat2, dir as usize, path as usize, how, size, 0, 0) as c_int;
+    let mut flags = [0u8; 8];
+    match real::peek(how, &mut flags) {
+        Ok(()) => opened(dir, path, u64::from_ne_bytes(flags) as c_int, call),
+        Err(_) => call(),
+    }
+}
+
+const CREATES: c_int = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+
+fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_int) -> c_int {
+    let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
+    if changes && flags & libc::O_PATH == 0 {
+        let nofollow = if flags & libc::O_NOFOLLOW != 0 { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
+        if let Outcome::Failed(Errno(number)) = ask(|| may_change(dir, path, nofollow)) {
+            set_errno(number);
+            return -1;
+        }
+    }
+    let before = errno();
+    let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+    match arrived(fd, flags) {
+        Arrived::AsItIs => fd,
+        Arrived::Failed(Errno(number)) => {
+            let _ = sys::close(fd);
+            set_errno(number);
+            -1
+        }
+        Arrived::Again => {
+            let _ = sys::close(fd);
+            set_errno(before);
+            call()
+        }
+    }
+}
+
+/// What to do with a descriptor that the real call gave.
+pub(super) enum Arrived {
+    /// Hand it out.
+    AsItIs,
+    /// Close it, and open again what is there now.
+    Again,
+    /// Close it.
+    Failed(Errno),
+}
+
+/// Looks at what was opened: lists a folder, waits for a small object.
+pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
+    if fd < 0 {
+        return Arrived::AsItIs;
+    }
+    file::forget(fd);
+    let Ok(id) = sys::file_id(fd) else { return Arrived::AsItIs };
+    if id.is_folder() {
+        let _ = ask(|| Outcome::Served(client::folder(&id, fd)));
+        return Arrived::AsItIs;
+    }
+    if !client::could_be_ours(&id) || flags & libc::O_PATH != 0 {
+        return Arrived::AsItIs;
+    }
+    ask(|| Outcome::Served(judge(file::of_id(&id, fd), flags))).answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
+}
+
+fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {
+    let Some(seen) = seen else { return Arrived::AsItIs };
+    if seen.is_coming() {
+        return match client::wait_placed(seen.slot) {
+            Ok(()) => Arrived::Again,
+            Err(errno) => Arrived::Failed(errno),
+        };
+    }
+    // Reached through /proc/self/fd: the memory file itself must never be open for writing.
+    if seen.identity == Identity::Memory && flags & libc::O_ACCMODE != libc::O_RDONLY {
+        client::log(b"open for writing refused (the folder is read-only)", seen.slot);
+        return Arrived::Failed(Errno(libc::EROFS));
+    }
+    client::tell(seen.slot, 1);
+    Arrived::AsItIs
+}
+
+/// Failed if the path names an object; a small one that is still coming is waited for, and then is the
+/// program's to change. `flags` are those of `fstatat`.
+pub(super) fn may_change(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<()> {
+    match file::of_path(dir, path, flags) {
+        Some(seen) if seen.is_coming() => client::wait_placed(seen.slot).into(),
+        Some(seen) => file::refuse(b"change refused (the folder is read-only)", seen.slot),
+        None => Outcome::Pass,
+    }
+}

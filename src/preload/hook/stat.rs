@@ -1,0 +1,126 @@
+//! The stat family and `access`: the real call first, then the object's size over the placeholder's.
+
+use super::open;
+use crate::client;
+use crate::file::{self, Seen};
+use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::real;
+use core::ffi::{c_char, c_int, c_uint};
+use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
+use ossc_cache::region::Identity;
+use ossc_cache::sys::FileId;
+
+hooks! {
+    fn stat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::stat(path, out)) }
+    fn stat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::stat64(path, out)) }
+    fn lstat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out, || real::lstat(path, out)) }
+    fn lstat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out, || real::lstat64(path, out)) }
+    fn fstat(fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::fstat(fd, out), fd, out) }
+    fn fstat64(fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::fstat64(fd, out), fd, out) }
+    fn fstatat(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::fstatat(dir, path, out, flags)) }
+    fn fstatat64(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::fstatat64(dir, path, out, flags)) }
+    fn __xstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::__xstat(version, path, out)) }
+    fn __xstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::__xstat64(version, path, out)) }
+    fn __lxstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out, || real::__lxstat(version, path, out)) }
+    fn __lxstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out, || real::__lxstat64(version, path, out)) }
+    fn __fxstat(version: c_int, fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::__fxstat(version, fd, out), fd, out) }
+    fn __fxstat64(version: c_int, fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::__fxstat64(version, fd, out), fd, out) }
+    fn __fxstatat(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::__fxstatat(version, dir, path, out, flags)) }
+    fn __fxstatat64(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::__fxstatat64(version, dir, path, out, flags)) }
+    fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int {
+        // Type, inode and size are asked for in any case, to know the file; more than was asked for is allowed.
+        let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE;
+        let got = file::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
+        if got == 0 {
+            patch_x(dir, path, flags, out);
+        }
+        got
+    }
+    fn access(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::access(path, mode)) }
+    fn faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int { reached(dir, path, mode, flags, || real::faccessat(dir, path, mode, flags)) }
+    fn euidaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::euidaccess(path, mode)) }
+    fn eaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::eaccess(path, mode)) }
+}
+
+fn by_path(dir: c_int, path: *const c_char, flags: c_int, out: *mut Stat, call: impl Fn() -> c_int) -> c_int {
+    let got = file::until_listed(dir, path, call, |got| *got != 0);
+    if got == 0 {
+        patch(out, |id| file::of_id_at(id, dir, path, flags));
+    }
+    got
+}
+
+fn by_descriptor(got: c_int, fd: c_int, out: *mut Stat) -> c_int {
+    if got == 0 {
+        patch(out, |id| file::of_id(id, fd));
+    }
+    got
+}
+
+/// Puts the object's facts over what the kernel said of a placeholder or a memory file.
+fn patch(out: *mut Stat, look: impl FnOnce(&FileId) -> Option<Seen>) {
+    // SAFETY: the real call has just filled this struct of the program's.
+    let st = unsafe { &mut *out };
+    let id = file::id_of(st);
+    if !client::could_be_ours(&id) {
+        return;
+    }
+    let seen = ask(|| Outcome::Served(look(&id))).answer(None, || None);
+    let Some(seen) = seen.filter(|seen| seen.identity != Identity::Folder) else { return };
+    st.st_size = seen.facts.size as i64;
+    st.st_blocks = blocks(seen.facts.size) as i64;
+    (st.st_mtime, st.st_mtime_nsec) = (seen.facts.mtime_secs, 0);
+    if seen.identity == Identity::Memory {
+        (st.st_dev, st.st_ino) = (seen.facts.dev, seen.facts.ino);
+        (st.st_mode, st.st_nlink, st.st_blksize) = (libc::S_IFREG | 0o644, 1, BLOCK_BYTES as i64);
+        (st.st_ctime, st.st_ctime_nsec) = (seen.facts.mtime_secs, 0);
+    }
+}
+
+const BLOCK_BYTES: u64 = 4096;
+
+/// In units of 512 bytes, as if the file lay on disk without holes.
+fn blocks(size: u64) -> u64 {
+    size.div_ceil(BLOCK_BYTES) * (BLOCK_BYTES / 512)
+}
+
+fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) {
+    // SAFETY: the real call has just filled this struct of the program's.
+    let st = unsafe { &mut *out };
+    let id = FileId {
+        dev: libc::makedev(st.stx_dev_major, st.stx_dev_minor),
+        ino: st.stx_ino,
+        size: st.stx_size,
+        mode: u32::from(st.stx_mode),
+    };
+    if !client::could_be_ours(&id) {
+        return;
+    }
+    let look = || if path.is_null() { file::of_id(&id, dir) } else { file::of_id_at(&id, dir, path, flags) };
+    let seen = ask(|| Outcome::Served(look())).answer(None, || None);
+    let Some(seen) = seen.filter(|seen| seen.identity != Identity::Folder) else { return };
+    st.stx_size = seen.facts.size;
+    st.stx_blocks = blocks(seen.facts.size);
+    (st.stx_mtime.tv_sec, st.stx_mtime.tv_nsec) = (seen.facts.mtime_secs, 0);
+    if seen.identity == Identity::Memory {
+        (st.stx_dev_major, st.stx_dev_minor) = (libc::major(seen.facts.dev), libc::minor(seen.facts.dev));
+        st.stx_ino = seen.facts.ino;
+        (st.stx_mode, st.stx_nlink, st.stx_blksize) = ((libc::S_IFREG | 0o644) as u16, 1, BLOCK_BYTES as u32);
+        (st.stx_ctime.tv_sec, st.stx_ctime.tv_nsec) = (seen.facts.mtime_secs, 0);
+    }
+}
+
+fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: impl Fn() -> c_int) -> c_int {
+    let got = file::until_listed(dir, path, call, |got| *got != 0);
+    if got != 0 || mode & libc::W_OK == 0 {
+        return got;
+    }
+    let before = errno();
+    let nofollow = flags & AT_SYMLINK_NOFOLLOW;
+    let outcome = ask(|| open::may_change(dir, path, nofollow));
+    set_errno(before);
+    match outcome {
+        Outcome::Failed(_) => Outcome::Failed(ossc_cache::sys::Errno(libc::EROFS)).answer(-1, || got),
+        _ => got,
+    }
+}

@@ -1,0 +1,93 @@
+//! `syscall()`: programs that make system calls by number (libuv, Go with cgo's libc, older Rust) meet the
+//! same hooks. Every other number is forwarded untouched, with six arguments.
+
+use super::{copy, dup, map, open, read, seek, stat, write};
+use crate::client;
+use crate::real;
+use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use libc::{iovec, off_t, stat as Stat};
+
+/// The program's `syscall`. Variadic in C: the same registers as seven plain arguments on x86-64.
+#[unsafe(no_mangle)]
+pub(crate) extern "C-unwind" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
+    if !client::is_active() {
+        return real::syscall(number, a, b, c, d, e, f);
+    }
+    let all = [a, b, c, d, e, f];
+    by_path(number, all)
+        .or_else(|| by_descriptor(number, all))
+        .or_else(|| copying(number, all))
+        .unwrap_or_else(|| real::syscall(number, a, b, c, d, e, f))
+}
+
+fn by_path(number: c_long, [a, b, c, d, e, _]: [usize; 6]) -> Option<c_long> {
+    let (dir, path) = (a as c_int, b as *const c_char);
+    let first = a as *const c_char;
+    let got = match number {
+        libc::SYS_open => open::open(first, b as c_int, c as u32),
+        libc::SYS_creat => open::creat(first, b as u32),
+        libc::SYS_openat => open::openat(dir, path, c as c_int, d as u32),
+        libc::SYS_openat2 => open::openat2(dir, path, c, d),
+        libc::SYS_stat => stat::stat(first, b as *mut Stat),
+        libc::SYS_lstat => stat::lstat(first, b as *mut Stat),
+        libc::SYS_newfstatat => stat::fstatat(dir, path, c as *mut Stat, d as c_int),
+        libc::SYS_statx => stat::statx(dir, path, c as c_int, d as c_uint, e as *mut libc::statx),
+        libc::SYS_access => stat::access(first, b as c_int),
+        libc::SYS_truncate => write::truncate(first, b as off_t),
+        libc::SYS_readlink => return Some(super::dir::readlink(first, b as *mut c_char, c) as c_long),
+        libc::SYS_readlinkat => return Some(super::dir::readlinkat(dir, path, c as *mut c_char, d) as c_long),
+        _ => return None,
+    };
+    Some(got.into())
+}
+
+fn by_descriptor(number: c_long, [a, b, c, d, _, f]: [usize; 6]) -> Option<c_long> {
+    let (fd, buffer, iov) = (a as c_int, b as *mut c_void, b as *const iovec);
+    Some(match number {
+        libc::SYS_read => read::read(fd, buffer, c) as c_long,
+        libc::SYS_pread64 => read::pread64(fd, buffer, c, d as off_t) as c_long,
+        libc::SYS_readv => read::readv(fd, iov, c as c_int) as c_long,
+        libc::SYS_preadv => read::preadv64(fd, iov, c as c_int, d as off_t) as c_long,
+        libc::SYS_preadv2 => read::preadv64v2(fd, iov, c as c_int, d as off_t, f as c_int) as c_long,
+        libc::SYS_lseek => seek::lseek64(fd, b as off_t, c as c_int),
+        libc::SYS_fstat => stat::fstat(fd, b as *mut Stat).into(),
+        libc::SYS_write => write::write(fd, buffer, c) as c_long,
+        libc::SYS_pwrite64 => write::pwrite64(fd, buffer, c, d as off_t) as c_long,
+        libc::SYS_writev => write::writev(fd, iov, c as c_int) as c_long,
+        libc::SYS_pwritev => write::pwritev64(fd, iov, c as c_int, d as off_t) as c_long,
+        libc::SYS_ftruncate => write::ftruncate(fd, b as off_t).into(),
+        libc::SYS_close => dup::close(fd).into(),
+        libc::SYS_close_range => dup::close_range(a as c_uint, b as c_uint, c as c_int).into(),
+        libc::SYS_dup => dup::dup(fd).into(),
+        libc::SYS_dup2 => dup::dup2(fd, b as c_int).into(),
+        libc::SYS_dup3 => dup::dup3(fd, b as c_int, c as c_int).into(),
+        // Not the C library's `fcntl`, which answers F_GETOWN in another way.
+        libc::SYS_fcntl => {
+            let got = real::syscall(number, a, b, c, 0, 0, 0);
+            dup::commanded(got as c_int, b as c_int);
+            got
+        }
+        _ => return None,
+    })
+}
+
+fn copying(number: c_long, [a, b, c, d, e, f]: [usize; 6]) -> Option<c_long> {
+    let (first, second) = (a as c_int, b as *mut off_t);
+    Some(match number {
+        libc::SYS_mmap => map::mmap(a as *mut c_void, b, c as c_int, d as c_int, e as c_int, f as off_t) as c_long,
+        libc::SYS_munmap => map::munmap(a as *mut c_void, b).into(),
+        libc::SYS_mremap => map::mremap(a as *mut c_void, b, c, d as c_int, e as *mut c_void) as c_long,
+        libc::SYS_sendfile => copy::sendfile64(first, b as c_int, c as *mut off_t, d) as c_long,
+        libc::SYS_copy_file_range => copy::copy_file_range(first, second, c as c_int, d as *mut off_t, e, f as c_uint) as c_long,
+        libc::SYS_splice => copy::splice(first, second, c as c_int, d as *mut off_t, e, f as c_uint) as c_long,
+        libc::SYS_ioctl => copy::ioctl(first, b as c_ulong, c).into(),
+        libc::SYS_fadvise64 => match seek::posix_fadvise64(first, b as off_t, c as off_t, d as c_int) {
+            0 => 0,
+            number => {
+                crate::outcome::set_errno(number);
+                -1
+            }
+        },
+        _ => return None,
+    })
+}

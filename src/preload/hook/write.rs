@@ -1,0 +1,56 @@
+//! Writing: an object cannot be changed through its folder. EROFS, with a line in the log.
+
+use super::open;
+use crate::file;
+use crate::outcome::{Outcome, ask};
+use crate::real;
+use core::ffi::{c_char, c_int, c_void};
+use libc::{AT_FDCWD, iovec, off_t, size_t, ssize_t};
+use ossc_cache::sys;
+
+hooks! {
+    fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t { refused(fd).answer(-1, || real::write(fd, buffer, count)) }
+    fn pwrite(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { refused(fd).answer(-1, || real::pwrite(fd, buffer, count, at)) }
+    fn pwrite64(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { refused(fd).answer(-1, || real::pwrite64(fd, buffer, count, at)) }
+    fn writev(fd: c_int, iov: *const iovec, len: c_int) -> ssize_t { refused(fd).answer(-1, || real::writev(fd, iov, len)) }
+    fn pwritev(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { refused(fd).answer(-1, || real::pwritev(fd, iov, len, at)) }
+    fn pwritev64(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { refused(fd).answer(-1, || real::pwritev64(fd, iov, len, at)) }
+    fn pwritev2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { refused(fd).answer(-1, || real::pwritev2(fd, iov, len, at, flags)) }
+    fn pwritev64v2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { refused(fd).answer(-1, || real::pwritev64v2(fd, iov, len, at, flags)) }
+    fn ftruncate(fd: c_int, len: off_t) -> c_int { refused(fd).answer(-1, || real::ftruncate(fd, len)) }
+    fn ftruncate64(fd: c_int, len: off_t) -> c_int { refused(fd).answer(-1, || real::ftruncate64(fd, len)) }
+    fn fallocate(fd: c_int, mode: c_int, at: off_t, len: off_t) -> c_int { refused(fd).answer(-1, || real::fallocate(fd, mode, at, len)) }
+    fn fallocate64(fd: c_int, mode: c_int, at: off_t, len: off_t) -> c_int { refused(fd).answer(-1, || real::fallocate64(fd, mode, at, len)) }
+    fn posix_fallocate(fd: c_int, at: off_t, len: off_t) -> c_int { if is_refused(fd) { libc::EROFS } else { real::posix_fallocate(fd, at, len) } }
+    fn posix_fallocate64(fd: c_int, at: off_t, len: off_t) -> c_int { if is_refused(fd) { libc::EROFS } else { real::posix_fallocate64(fd, at, len) } }
+    fn truncate(path: *const c_char, len: off_t) -> c_int { ask(|| changed(path)).answer(-1, || real::truncate(path, len)) }
+    fn truncate64(path: *const c_char, len: off_t) -> c_int { ask(|| changed(path)).answer(-1, || real::truncate64(path, len)) }
+}
+
+/// Failed for a placeholder that is open for writing; without that the kernel's own EBADF is right.
+pub(super) fn refused<T>(fd: c_int) -> Outcome<T> {
+    if file::is_plain(fd) {
+        return Outcome::Pass;
+    }
+    ask(|| match file::written(fd) {
+        Some(seen) if is_writable(fd) => file::refuse(b"write refused (the folder is read-only)", seen.slot),
+        _ => Outcome::Pass,
+    })
+}
+
+fn is_refused(fd: c_int) -> bool {
+    matches!(refused::<()>(fd), Outcome::Failed(_))
+}
+
+fn is_writable(fd: c_int) -> bool {
+    sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| {
+        flags as c_int & libc::O_ACCMODE != libc::O_RDONLY && flags as c_int & libc::O_PATH == 0
+    })
+}
+
+fn changed<T>(path: *const c_char) -> Outcome<T> {
+    match open::may_change(AT_FDCWD, path, 0) {
+        Outcome::Failed(errno) => Outcome::Failed(errno),
+        _ => Outcome::Pass,
+    }
+}

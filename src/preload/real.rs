@@ -1,0 +1,283 @@
+//! The next definition of each function that we define: normally the C library's.
+//!
+//! Called by the hooks, which pass their caller's own arguments on. Each function starts as a small
+//! fall-back, so that calls before the constructor work: the bare system call, or, for functions that
+//! live in the C library alone, a look-up at the first call. After the constructor a call is one relaxed
+//! load and a jump. The functions are safe to call because they add nothing to what the program asked
+//! for: a pointer that is wrong here would be wrong without us, and fails in the same place.
+
+use crate::outcome::set_errno;
+use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use core::mem::transmute;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use libc::{DIR, FILE, iovec, mode_t, msghdr, off_t, size_t, ssize_t, stat as Stat, statx as Statx};
+use ossc_cache::sys::{self, Errno};
+
+/// A callback of the program's, passed on unseen.
+pub(crate) type Callback = *const c_void;
+
+/// A system call with the program's own arguments; the kernel checks every pointer (EFAULT).
+pub(crate) fn kernel(number: c_long, arguments: [usize; 6]) -> sys::Result<usize> {
+    // SAFETY: callers pass the program's arguments, or their own live buffers, to the call that expects them.
+    let value = unsafe { sys::raw(number, arguments) };
+    if (-4095..0).contains(&value) {
+        Err(Errno(-value as i32))
+    } else {
+        Ok(value as usize)
+    }
+}
+
+/// The same with up to six arguments of any integer or pointer type, answered in the C library's way.
+macro_rules! kernel {
+    ($number:expr $(, $argument:expr)*) => {{
+        let given = [$($argument as usize),*];
+        let mut all = [0usize; 6];
+        all[..given.len()].copy_from_slice(&given);
+        in_c(kernel($number, all))
+    }};
+}
+
+fn in_c(result: sys::Result<usize>) -> isize {
+    match result {
+        Ok(value) => value as isize,
+        Err(Errno(number)) => {
+            set_errno(number);
+            -1
+        }
+    }
+}
+
+fn look_up(name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: dlsym with a C string; it finds the definition after this library's.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    (!found.is_null()).then_some(found)
+}
+
+const fn name(with_nul: &str) -> &CStr {
+    match CStr::from_bytes_with_nul(with_nul.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => c"",
+    }
+}
+
+/// Declares for each function: its slot, its fall-back (the block), and the call through the slot.
+macro_rules! next {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $fallback:block)*) => {
+        mod first {
+            use super::*;
+            $(pub(super) extern "C-unwind" fn $name($($arg: $ty),*) -> $ret $fallback)*
+        }
+        #[allow(non_upper_case_globals)]
+        mod slot {
+            use super::*;
+            $(pub(super) static $name: AtomicPtr<c_void> = AtomicPtr::new(first::$name as *mut c_void);)*
+        }
+        $(
+            #[inline(always)]
+            pub(crate) fn $name($($arg: $ty),*) -> $ret {
+                // SAFETY: the slot holds the fall-back or libc's function, both of this type.
+                let next = unsafe {
+                    transmute::<*mut c_void, extern "C-unwind" fn($($ty),*) -> $ret>(slot::$name.load(Relaxed))
+                };
+                next($($arg),*)
+            }
+        )*
+        /// Looks all of them up. What this C library does not have keeps its fall-back.
+        pub(crate) fn resolve() {
+            $(if let Some(found) = look_up(name(concat!(stringify!($name), "\0"))) {
+                slot::$name.store(found, Relaxed);
+            })*
+        }
+    };
+}
+
+/// The fall-back of a function that only the C library has.
+macro_rules! late {
+    ($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty, $missing:expr) => {
+        match look_up(name(concat!(stringify!($name), "\0"))) {
+            Some(found) => {
+                slot::$name.store(found, Relaxed);
+                // SAFETY: libc's function of this name has this type.
+                let next = unsafe { transmute::<*mut c_void, extern "C-unwind" fn($($ty),*) -> $ret>(found) };
+                next($($arg),*)
+            }
+            None => {
+                set_errno(libc::ENOSYS);
+                $missing
+            }
+        }
+    };
+}
+
+next! {
+    // Opening. The variadic ones take their third argument as a plain one: the same registers on x86-64.
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { kernel!(libc::SYS_open, path, flags, mode) as c_int }
+    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { kernel!(libc::SYS_open, path, flags, mode) as c_int }
+    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { kernel!(libc::SYS_openat, dir, path, flags, mode) as c_int }
+    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { kernel!(libc::SYS_openat, dir, path, flags, mode) as c_int }
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int { kernel!(libc::SYS_open, path, flags, 0) as c_int }
+    fn __open64_2(path: *const c_char, flags: c_int) -> c_int { kernel!(libc::SYS_open, path, flags, 0) as c_int }
+    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { kernel!(libc::SYS_openat, dir, path, flags, 0) as c_int }
+    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { kernel!(libc::SYS_openat, dir, path, flags, 0) as c_int }
+    fn creat(path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_creat, path, mode) as c_int }
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_creat, path, mode) as c_int }
+
+    // Reading.
+    fn read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t { kernel!(libc::SYS_read, fd, buffer, count) }
+    fn pread(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pread64, fd, buffer, count, at) }
+    fn pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pread64, fd, buffer, count, at) }
+    fn readv(fd: c_int, iov: *const iovec, len: c_int) -> ssize_t { kernel!(libc::SYS_readv, fd, iov, len) }
+    fn preadv(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { kernel!(libc::SYS_preadv, fd, iov, len, at, 0) }
+    fn preadv64(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { kernel!(libc::SYS_preadv, fd, iov, len, at, 0) }
+    fn preadv2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { kernel!(libc::SYS_preadv2, fd, iov, len, at, 0, flags) }
+    fn preadv64v2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { kernel!(libc::SYS_preadv2, fd, iov, len, at, 0, flags) }
+    fn __read_chk(fd: c_int, buffer: *mut c_void, count: size_t, room: size_t) -> ssize_t { kernel!(libc::SYS_read, fd, buffer, count.min(room)) }
+    fn __pread_chk(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t, room: size_t) -> ssize_t { kernel!(libc::SYS_pread64, fd, buffer, count.min(room), at) }
+    fn __pread64_chk(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t, room: size_t) -> ssize_t { kernel!(libc::SYS_pread64, fd, buffer, count.min(room), at) }
+    fn aio_read(block: *mut libc::aiocb) -> c_int { late!(aio_read(block: *mut libc::aiocb) -> c_int, -1) }
+    fn aio_read64(block: *mut libc::aiocb) -> c_int { late!(aio_read64(block: *mut libc::aiocb) -> c_int, -1) }
+    fn lio_listio(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int { late!(lio_listio(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int, -1) }
+    fn lio_listio64(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int { late!(lio_listio64(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int, -1) }
+
+    // Offsets and hints.
+    fn lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t { kernel!(libc::SYS_lseek, fd, offset, whence) as off_t }
+    fn lseek64(fd: c_int, offset: off_t, whence: c_int) -> off_t { kernel!(libc::SYS_lseek, fd, offset, whence) as off_t }
+    fn posix_fadvise(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { kernel(libc::SYS_fadvise64, [fd as usize, at as usize, len as usize, advice as usize, 0, 0]).map_or_else(|e| e.0, |_| 0) }
+    fn posix_fadvise64(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { kernel(libc::SYS_fadvise64, [fd as usize, at as usize, len as usize, advice as usize, 0, 0]).map_or_else(|e| e.0, |_| 0) }
+    fn readahead(fd: c_int, at: off_t, count: size_t) -> ssize_t { kernel!(libc::SYS_readahead, fd, at, count) }
+
+    // Status: the names of today and those of before glibc 2.33.
+    fn stat(path: *const c_char, out: *mut Stat) -> c_int { kernel!(libc::SYS_stat, path, out) as c_int }
+    fn stat64(path: *const c_char, out: *mut Stat) -> c_int { kernel!(libc::SYS_stat, path, out) as c_int }
+    fn lstat(path: *const c_char, out: *mut Stat) -> c_int { kernel!(libc::SYS_lstat, path, out) as c_int }
+    fn lstat64(path: *const c_char, out: *mut Stat) -> c_int { kernel!(libc::SYS_lstat, path, out) as c_int }
+    fn fstat(fd: c_int, out: *mut Stat) -> c_int { kernel!(libc::SYS_fstat, fd, out) as c_int }
+    fn fstat64(fd: c_int, out: *mut Stat) -> c_int { kernel!(libc::SYS_fstat, fd, out) as c_int }
+    fn fstatat(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { kernel!(libc::SYS_newfstatat, dir, path, out, flags) as c_int }
+    fn fstatat64(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { kernel!(libc::SYS_newfstatat, dir, path, out, flags) as c_int }
+    fn __xstat(_version: c_int, path: *const c_char, out: *mut Stat) -> c_int { kernel!(libc::SYS_stat, path, out) as c_int }
+    fn __xstat64(_version: c_int, path: *const c_char, out: *mut Stat) -> c_int { kernel!(libc::SYS_stat, path, out) as c_int }
+    fn __lxstat(_version: c_int, path: *const c_char, out: *mut Stat) -> c_int { kernel!(libc::SYS_lstat, path, out) as c_int }
+    fn __lxstat64(_version: c_int, path: *const c_char, out: *mut Stat) -> c_int { kernel!(libc::SYS_lstat, path, out) as c_int }
+    fn __fxstat(_version: c_int, fd: c_int, out: *mut Stat) -> c_int { kernel!(libc::SYS_fstat, fd, out) as c_int }
+    fn __fxstat64(_version: c_int, fd: c_int, out: *mut Stat) -> c_int { kernel!(libc::SYS_fstat, fd, out) as c_int }
+    fn __fxstatat(_version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { kernel!(libc::SYS_newfstatat, dir, path, out, flags) as c_int }
+    fn __fxstatat64(_version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { kernel!(libc::SYS_newfstatat, dir, path, out, flags) as c_int }
+    fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int { kernel!(libc::SYS_statx, dir, path, flags, mask, out) as c_int }
+    fn access(path: *const c_char, mode: c_int) -> c_int { kernel!(libc::SYS_access, path, mode) as c_int }
+    fn faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int { late!(faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int, -1) }
+    fn euidaccess(path: *const c_char, mode: c_int) -> c_int { late!(euidaccess(path: *const c_char, mode: c_int) -> c_int, -1) }
+    fn eaccess(path: *const c_char, mode: c_int) -> c_int { late!(eaccess(path: *const c_char, mode: c_int) -> c_int, -1) }
+
+    // Maps.
+    fn mmap(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void { kernel!(libc::SYS_mmap, at, len, prot, flags, fd, offset) as *mut c_void }
+    fn mmap64(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void { kernel!(libc::SYS_mmap, at, len, prot, flags, fd, offset) as *mut c_void }
+    fn munmap(at: *mut c_void, len: size_t) -> c_int { kernel!(libc::SYS_munmap, at, len) as c_int }
+    fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, target: *mut c_void) -> *mut c_void { kernel!(libc::SYS_mremap, at, old, new, flags, target) as *mut c_void }
+
+    // Descriptors.
+    fn close(fd: c_int) -> c_int { kernel!(libc::SYS_close, fd) as c_int }
+    fn dup(fd: c_int) -> c_int { kernel!(libc::SYS_dup, fd) as c_int }
+    fn dup2(fd: c_int, target: c_int) -> c_int { kernel!(libc::SYS_dup2, fd, target) as c_int }
+    fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { kernel!(libc::SYS_dup3, fd, target, flags) as c_int }
+    fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { kernel!(libc::SYS_fcntl, fd, command, argument) as c_int }
+    fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { kernel!(libc::SYS_fcntl, fd, command, argument) as c_int }
+    fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { kernel!(libc::SYS_close_range, from, to, flags) as c_int }
+    fn closefrom(from: c_int) -> () { let _ = kernel!(libc::SYS_close_range, from.max(0), c_uint::MAX, 0); }
+    fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_int) -> ssize_t { kernel!(libc::SYS_recvmsg, socket, message, flags) }
+    fn recvmmsg(socket: c_int, messages: *mut libc::mmsghdr, len: c_uint, flags: c_int, time: *mut libc::timespec) -> c_int { kernel!(libc::SYS_recvmmsg, socket, messages, len, flags, time) as c_int }
+
+    // Streams.
+    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { late!(fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, null_mut()) }
+    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { late!(fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, null_mut()) }
+    fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { late!(freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE, null_mut()) }
+    fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { late!(freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE, null_mut()) }
+    fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { late!(fdopen(fd: c_int, mode: *const c_char) -> *mut FILE, null_mut()) }
+
+    // Copies between descriptors.
+    fn sendfile(out: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t { kernel!(libc::SYS_sendfile, out, from, at, count) }
+    fn sendfile64(out: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t { kernel!(libc::SYS_sendfile, out, from, at, count) }
+    fn copy_file_range(from: c_int, at: *mut off_t, out: c_int, out_at: *mut off_t, count: size_t, flags: c_uint) -> ssize_t { kernel!(libc::SYS_copy_file_range, from, at, out, out_at, count, flags) }
+    fn splice(from: c_int, at: *mut off_t, out: c_int, out_at: *mut off_t, count: size_t, flags: c_uint) -> ssize_t { kernel!(libc::SYS_splice, from, at, out, out_at, count, flags) }
+    fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int { kernel!(libc::SYS_ioctl, fd, request, argument) as c_int }
+
+    // Writing.
+    fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t { kernel!(libc::SYS_write, fd, buffer, count) }
+    fn pwrite(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pwrite64, fd, buffer, count, at) }
+    fn pwrite64(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pwrite64, fd, buffer, count, at) }
+    fn writev(fd: c_int, iov: *const iovec, len: c_int) -> ssize_t { kernel!(libc::SYS_writev, fd, iov, len) }
+    fn pwritev(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { kernel!(libc::SYS_pwritev, fd, iov, len, at, 0) }
+    fn pwritev64(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { kernel!(libc::SYS_pwritev, fd, iov, len, at, 0) }
+    fn pwritev2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { kernel!(libc::SYS_pwritev2, fd, iov, len, at, 0, flags) }
+    fn pwritev64v2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { kernel!(libc::SYS_pwritev2, fd, iov, len, at, 0, flags) }
+    fn truncate(path: *const c_char, len: off_t) -> c_int { kernel!(libc::SYS_truncate, path, len) as c_int }
+    fn truncate64(path: *const c_char, len: off_t) -> c_int { kernel!(libc::SYS_truncate, path, len) as c_int }
+    fn ftruncate(fd: c_int, len: off_t) -> c_int { kernel!(libc::SYS_ftruncate, fd, len) as c_int }
+    fn ftruncate64(fd: c_int, len: off_t) -> c_int { kernel!(libc::SYS_ftruncate, fd, len) as c_int }
+    fn fallocate(fd: c_int, mode: c_int, at: off_t, len: off_t) -> c_int { kernel!(libc::SYS_fallocate, fd, mode, at, len) as c_int }
+    fn fallocate64(fd: c_int, mode: c_int, at: off_t, len: off_t) -> c_int { kernel!(libc::SYS_fallocate, fd, mode, at, len) as c_int }
+    fn posix_fallocate(fd: c_int, at: off_t, len: off_t) -> c_int { late!(posix_fallocate(fd: c_int, at: off_t, len: off_t) -> c_int, libc::ENOSYS) }
+    fn posix_fallocate64(fd: c_int, at: off_t, len: off_t) -> c_int { late!(posix_fallocate64(fd: c_int, at: off_t, len: off_t) -> c_int, libc::ENOSYS) }
+
+    // Folders and names.
+    fn opendir(path: *const c_char) -> *mut DIR { late!(opendir(path: *const c_char) -> *mut DIR, null_mut()) }
+    fn fdopendir(fd: c_int) -> *mut DIR { late!(fdopendir(fd: c_int) -> *mut DIR, null_mut()) }
+    fn scandir(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { late!(scandir(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int, -1) }
+    fn scandir64(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { late!(scandir64(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int, -1) }
+    fn scandirat(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { late!(scandirat(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int, -1) }
+    fn scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { late!(scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int, -1) }
+    fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { late!(glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int, libc::GLOB_ABORTED) }
+    fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { late!(glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int, libc::GLOB_ABORTED) }
+    fn fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { late!(fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void, null_mut()) }
+    fn fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { late!(fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void, null_mut()) }
+    fn ftw(path: *const c_char, each: Callback, open: c_int) -> c_int { late!(ftw(path: *const c_char, each: Callback, open: c_int) -> c_int, -1) }
+    fn ftw64(path: *const c_char, each: Callback, open: c_int) -> c_int { late!(ftw64(path: *const c_char, each: Callback, open: c_int) -> c_int, -1) }
+    fn nftw(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { late!(nftw(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int, -1) }
+    fn nftw64(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { late!(nftw64(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int, -1) }
+    fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { late!(realpath(path: *const c_char, out: *mut c_char) -> *mut c_char, null_mut()) }
+    fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { late!(__realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char, null_mut()) }
+    fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { kernel!(libc::SYS_readlink, path, out, room) }
+    fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { kernel!(libc::SYS_readlinkat, dir, path, out, room) }
+    fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { kernel!(libc::SYS_readlink, path, out, count.min(room)) }
+    fn __readlinkat_chk(dir: c_int, path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { kernel!(libc::SYS_readlinkat, dir, path, out, count.min(room)) }
+
+    fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long { in_c(kernel(number, [a, b, c, d, e, f])) as c_long }
+}
+
+/// `struct stat` of a path given by address.
+pub(crate) fn stat_at(dir: c_int, path: *const c_char, flags: c_int) -> sys::Result<libc::stat> {
+    let mut out = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    let arguments = [dir as usize, path as usize, out.as_mut_ptr() as usize, flags as usize, 0, 0];
+    kernel(libc::SYS_newfstatat, arguments)?;
+    // SAFETY: zeroed is a valid `stat`, and the kernel has filled it.
+    Ok(unsafe { out.assume_init() })
+}
+
+/// `getdents64` into a buffer; how many bytes were filled.
+pub(crate) fn entries(fd: c_int, buffer: &mut [u8]) -> sys::Result<usize> {
+    let arguments = [fd as usize, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0];
+    kernel(libc::SYS_getdents64, arguments)
+}
+
+/// Copies from an address that may be bad (EFAULT), without a fault.
+pub(crate) fn peek(from: usize, out: &mut [u8]) -> sys::Result<()> {
+    let local = iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
+    let remote = iovec { iov_base: from as *mut c_void, iov_len: out.len() };
+    let arguments =
+        [sys::getpid() as usize, &raw const local as usize, 1, &raw const remote as usize, 1, 0];
+    match kernel(libc::SYS_process_vm_readv, arguments)? {
+        n if n == out.len() => Ok(()),
+        _ => Err(Errno(libc::EFAULT)),
+    }
+}
+
+/// Registers a function to run in the child of every `fork` (not of `vfork` or `posix_spawn`).
+pub(crate) fn at_fork_in_child(run: extern "C" fn()) {
+    type Register = extern "C" fn(*const c_void, *const c_void, extern "C" fn(), *const c_void) -> c_int;
+    if let Some(found) = look_up(c"__register_atfork") {
+        // SAFETY: glibc has exported this function with this type since 2.3.2.
+        let register = unsafe { transmute::<*mut c_void, Register>(found) };
+        register(core::ptr::null(), core::ptr::null(), run, core::ptr::null());
+    }
+}
