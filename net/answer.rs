@@ -1,5 +1,5 @@
 //! Judges a response head against what was asked: which body follows, or why it is refused.
-//! Used by the connection. Pure: never reads a byte of body.
+//! Used by the connection. Pure: never does I/O.
 
 use std::ops::Range;
 
@@ -18,6 +18,46 @@ pub(crate) enum Framing {
     Chunked(Chunked),
     /// The peer closes.
     Close,
+}
+
+impl Framing {
+    /// Moves bytes of a document to `text`; how many of `input` belong to it.
+    pub fn take(
+        &mut self,
+        input: &[u8],
+        text: &mut Vec<u8>,
+        bytes_max: u64,
+    ) -> Result<usize, String> {
+        let room = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let n = match self {
+            Framing::Chunked(chunked) => return chunked.push(input, text, room),
+            Framing::Length(left) if *left > bytes_max.saturating_sub(text.len() as u64) => {
+                return Err(format!("the body is longer than {bytes_max} bytes"));
+            }
+            Framing::Length(left) => {
+                let n = input
+                    .len()
+                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= n as u64;
+                n
+            }
+            Framing::Close if text.len() + input.len() > room => {
+                return Err(format!("the body is longer than {bytes_max} bytes"));
+            }
+            Framing::Close => input.len(),
+        };
+        text.extend_from_slice(&input[..n]);
+        Ok(n)
+    }
+
+    /// Whether the body is whole; `Close` never knows.
+    pub fn ended(&self) -> bool {
+        match self {
+            Framing::Length(left) => *left == 0,
+            Framing::Chunked(chunked) => chunked.ended(),
+            Framing::Close => false,
+        }
+    }
 }
 
 /// What follows a head.

@@ -6,11 +6,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::answer::{self, FAULT_BYTES_MAX, Framing, Verdict};
-use crate::crc::Crc;
-use crate::error::{Error, Fault, Kind, Phase};
-use crate::fetch::{Fetch, Finished, Query, Response, Timeouts};
-use crate::http1::{self, HEAD_BYTES_MAX, Head};
-use crate::retry;
+use crate::error::{Error, Kind, Phase};
+use crate::fetch::{Fetch, Finished, Query, Timeouts};
+use crate::http1::{self, HEAD_BYTES_MAX};
+use crate::job::{self, Job};
 use crate::sink::{Place, Sink, Span};
 
 /// One receive of a head. Small, so that little of a body must be copied (engine.md section 5b).
@@ -58,19 +57,6 @@ enum Body {
         bytes_max: u64,
         fault: bool,
     },
-}
-
-/// The request under way.
-#[derive(Debug)]
-struct Job {
-    token: u64,
-    query: Query,
-    begun: Instant,
-    crc: Option<Crc>,
-    response: Response,
-    /// An error answer whose document is being read.
-    refused: Option<Head>,
-    result: Option<Result<(), Error>>,
 }
 
 /// See the module.
@@ -136,23 +122,14 @@ impl Conn {
             sink,
             crc,
         } = fetch;
-        let written = check_sink(&query, &sink).and_then(|()| write(&query, &mut self.out));
+        let written = job::check_sink(&query, &sink).and_then(|()| write(&query, &mut self.out));
         self.place = None;
         self.text.clear();
         match sink {
             Sink::Memory { at, len } => self.place = Some(Place::new(at, len)),
             Sink::Buffer { bytes_max } => self.text_bytes_max = bytes_max as u64,
         }
-        let crc = crc.then(Crc::new);
-        self.job = Some(Job {
-            token,
-            query,
-            begun: now,
-            crc,
-            response: Response::default(),
-            refused: None,
-            result: None,
-        });
+        self.job = Some(Job::new(token, query, crc, now));
         self.server_date = None;
         if let Err(error) = written {
             // An idle connection stays as it is; nothing was sent.
@@ -357,35 +334,14 @@ impl Conn {
     /// The outcome of the request that ended; call it when no operation is under way.
     pub fn finish(&mut self, now: Instant, worker: u32) -> Option<Finished> {
         let job = self.job.take()?;
-        let memory = self.place.take();
         let text = std::mem::take(&mut self.text);
-        let bytes = memory.map_or(text.len(), |place| place.filled()) as u64;
-        let object = job.query.object();
-        let outcome = job
-            .result
-            .unwrap_or_else(|| Err(Error::new(Kind::Cancelled, Phase::Start, "never sent")));
-        let result = match outcome {
-            Ok(()) => Ok(Response {
-                bytes,
-                crc64_body: job.crc.map(|crc| crc.value()),
-                ..job.response
-            }),
-            Err(error) => Err(error.on(&object, job.query.range())),
-        };
-        Some(Finished {
-            token: job.token,
-            retry_hint: retry::hint(result.as_ref().err()),
-            body: if result.is_ok() { text } else { Vec::new() },
-            result,
-            elapsed: now.saturating_duration_since(job.begun),
-            worker,
-        })
+        let bytes = self.place.take().map_or(text.len(), |place| place.filled());
+        Some(job.finished(text, bytes as u64, now, worker))
     }
 
     /// The server's clock, if the last answer said the request's time is off.
     pub fn clock_seen(&self) -> Option<i64> {
-        let skewed =
-            matches!(self.job.as_ref()?.result.as_ref()?, Err(error) if error.kind == Kind::Clock);
+        let skewed = self.job.as_ref()?.kind() == Some(Kind::Clock);
         self.server_date.filter(|_| skewed)
     }
 
@@ -559,18 +515,12 @@ impl Conn {
         };
         let (bytes_max, fault, had) = (*bytes_max, *fault, self.text.len());
         let input = &self.scratch[start..end];
-        let taken = take_framed(framing, input, &mut self.text, bytes_max);
-        let ended = match framing {
-            Framing::Length(left) => *left == 0,
-            Framing::Chunked(chunked) => chunked.ended(),
-            Framing::Close => false,
-        };
+        let taken = framing.take(input, &mut self.text, bytes_max);
+        let ended = framing.ended();
         match taken {
             Err(_) if fault => return self.refuse(false),
             Err(text) => {
-                let mut error = Error::new(Kind::Protocol, Phase::Body, text);
-                error.request_id = self.request_id();
-                return self.end(Err(error), false);
+                return self.end(Err(Error::new(Kind::Protocol, Phase::Body, text)), false);
             }
             Ok(used) => {
                 if let Some(crc) = self.job.as_mut().and_then(|job| job.crc.as_mut()) {
@@ -597,31 +547,10 @@ impl Conn {
 
     /// Ends with the error that the refused head and its document stand for.
     fn refuse(&mut self, reuse: bool) -> Step {
-        let Some(head) = self.job.as_mut().and_then(|job| job.refused.take()) else {
+        let Some(error) = self.job.as_mut().and_then(|job| job.refusal(&self.text)) else {
             return self.violation("an error answer without a head".into());
         };
-        let mut fault = match (&head.oss_err, self.text.is_empty()) {
-            (Some(coded), true) => Fault::from_header(coded),
-            _ => Fault::from_xml(&self.text),
-        };
-        fault.request_id = head.request_id.map(Into::into).or(fault.request_id);
-        fault.ec = fault.ec.or(head.ec.map(Into::into));
         self.text.clear();
-        let mut error = Error::from_status(head.status, fault);
-        if let (
-            412,
-            Some(Query::Get {
-                etag: Some(asked), ..
-            }),
-        ) = (head.status, self.job.as_ref().map(|job| &job.query))
-        {
-            let now = head.etag.as_deref().unwrap_or("not named");
-            let text = format!(
-                "version {asked} is not the current one (current: {now}): {}",
-                error.message
-            );
-            error.message = crate::error::printable(&text).into();
-        }
         self.end(Err(error), reuse)
     }
 
@@ -629,83 +558,14 @@ impl Conn {
         self.end(Err(Error::new(Kind::Protocol, Phase::Head, text)), false)
     }
 
-    fn request_id(&self) -> Option<Box<str>> {
-        let id = self
-            .job
-            .as_ref()
-            .map(|job| job.response.request_id.as_str())?;
-        (!id.is_empty()).then(|| id.into())
-    }
-
     fn end(&mut self, result: Result<(), Error>, reuse: bool) -> Step {
-        let request_id = self.request_id();
-        let status = self
-            .job
-            .as_ref()
-            .map(|job| job.response.status)
-            .filter(|status| *status != 0);
-        let result = result.map_err(|mut error| {
-            error.request_id = error.request_id.or(request_id);
-            error.status = error.status.or(status);
-            error
-        });
         if let Some(job) = &mut self.job {
-            job.result = Some(result);
+            job.end(result);
         }
         self.state = State::Ended;
         self.deadline = None;
         Step::Done { reuse }
     }
-}
-
-/// The sink must take exactly the asked bytes.
-fn check_sink(query: &Query, sink: &Sink) -> Result<(), Error> {
-    let expected = match query {
-        Query::Get {
-            range: Some(range), ..
-        } => range.end.saturating_sub(range.start),
-        Query::Get { size, .. } => *size,
-        Query::List { .. } | Query::Head { .. } => 0,
-    };
-    match (query, sink) {
-        (Query::Get { .. }, Sink::Memory { len, .. }) if *len as u64 == expected => Ok(()),
-        (Query::List { .. } | Query::Head { .. }, Sink::Buffer { .. }) => Ok(()),
-        (Query::Get { .. }, Sink::Buffer { bytes_max }) if expected <= *bytes_max as u64 => Ok(()),
-        _ => Err(Error::new(
-            Kind::Local,
-            Phase::Start,
-            format!("the sink does not fit the {expected} bytes of the answer"),
-        )),
-    }
-}
-
-/// Moves bytes of a document to `text`; how many of `input` belong to it.
-fn take_framed(
-    framing: &mut Framing,
-    input: &[u8],
-    text: &mut Vec<u8>,
-    bytes_max: u64,
-) -> Result<usize, String> {
-    let room = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    let n = match framing {
-        Framing::Chunked(chunked) => return chunked.push(input, text, room),
-        Framing::Length(left) if *left > bytes_max.saturating_sub(text.len() as u64) => {
-            return Err(format!("the body is longer than {bytes_max} bytes"));
-        }
-        Framing::Length(left) => {
-            let n = input
-                .len()
-                .min(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= n as u64;
-            n
-        }
-        Framing::Close if text.len() + input.len() > room => {
-            return Err(format!("the body is longer than {bytes_max} bytes"));
-        }
-        Framing::Close => input.len(),
-    };
-    text.extend_from_slice(&input[..n]);
-    Ok(n)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod driver;
 pub mod error;
 mod fetch;
 mod http1;
+mod job;
 pub mod list;
 mod origin;
 pub mod resolve;

@@ -13,7 +13,8 @@ use crate::sink::Span;
 use crate::sock::{Bell, RawAddress};
 
 /// Most bytes received per connection and turn, so that one fast connection cannot starve others.
-const TURN_BYTES: usize = 1 << 20;
+/// 4 MiB took a third less CPU per GB than 1 MiB (0.24 and 0.36 CPU-s/GB, 8 connections, loopback).
+const TURN_BYTES: usize = 4 << 20;
 /// Readiness reports taken per turn.
 const REPORTS: usize = 64;
 /// The bell's mark among the reports.
