@@ -66,6 +66,11 @@ impl Part {
         }
     }
 
+    /// Takes a ready part back, to be fetched again: the check of the whole object has failed.
+    pub fn retract(&self) {
+        self.word.store(EMPTY, Ordering::Release);
+    }
+
     /// CRC-64/XZ of the part; meaningful once it is ready.
     pub fn crc64(&self) -> u64 {
         self.crc64.load(Ordering::Relaxed)

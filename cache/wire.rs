@@ -7,6 +7,7 @@
 use crate::cpath::CPath;
 use crate::region::LAYOUT_VERSION;
 use crate::sys::{self, Errno, Result};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 const MAGIC: u32 = 0x6f73_7363;
 /// Longest text of a packet in bytes.
@@ -23,8 +24,6 @@ pub enum Ask {
     Memory(u32),
     /// The folder named by the text (absolute, as the kernel names it) listed.
     List,
-    /// The engine's state as JSON text.
-    Status,
 }
 
 #[repr(C)]
@@ -83,7 +82,6 @@ impl Packet {
             1 => Ok(Ask::Attach),
             2 => Ok(Ask::Memory(self.head.value)),
             3 => Ok(Ask::List),
-            4 => Ok(Ask::Status),
             _ => Err(Errno(libc::EPROTO)),
         }
     }
@@ -111,7 +109,6 @@ pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
         Ask::Attach => (1, 0),
         Ask::Memory(slot) => (2, slot),
         Ask::List => (3, 0),
-        Ask::Status => (4, 0),
     };
     let answered = send(fd, &Packet::new(code, value, text)).and_then(|()| {
         if sys::wait_readable(fd, ms) {
@@ -141,7 +138,7 @@ pub fn answer(fd: i32, errno: i32, value: u32, text: &[u8], fds: [i32; FDS_MAX])
 }
 
 /// Makes the engine's listening socket, replacing a leftover. Non-blocking, close-on-exec.
-pub fn listen(socket: &CPath) -> Result<i32> {
+pub fn listen(socket: &CPath) -> Result<OwnedFd> {
     let address = Address::new(socket)?;
     let fd = new_socket(libc::SOCK_NONBLOCK)?;
     let path = socket.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?;
@@ -152,7 +149,8 @@ pub fn listen(socket: &CPath) -> Result<i32> {
     // SAFETY: plain call on our own descriptor.
     let listening = bound == 0 && unsafe { libc::listen(fd, 1024) } == 0;
     if listening {
-        return Ok(fd);
+        // SAFETY: our own new descriptor, owned by nobody else.
+        return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
     }
     let errno = std::io::Error::last_os_error()
         .raw_os_error()
@@ -400,6 +398,7 @@ mod tests {
     ) -> std::thread::JoinHandle<()> {
         let fd = listen(socket).unwrap();
         std::thread::spawn(move || {
+            let fd = std::os::fd::IntoRawFd::into_raw_fd(fd);
             assert!(sys::wait_readable(fd, 5000));
             // SAFETY: plain accept on our own socket.
             let conn = unsafe { libc::accept(fd, std::ptr::null_mut(), std::ptr::null_mut()) };

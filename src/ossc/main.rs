@@ -1,1 +1,62 @@
-fn main() {}
+//! `ossc`: the engine of OSS Connector and the commands around it. `ossc engine` is started by the
+//! preload library and takes its settings from it, never from a person.
+
+#![deny(unsafe_code)]
+
+mod audit;
+mod choose;
+mod engine;
+mod first_word;
+mod held;
+mod journal;
+mod mirror;
+mod place;
+#[allow(unsafe_code)]
+mod reset;
+mod serve;
+mod status;
+mod tree;
+mod work;
+
+use clap::{Parser, Subcommand};
+
+/// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
+#[derive(Parser)]
+#[command(name = "ossc", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The engine process; libossc_preload.so starts it by itself.
+    #[command(hide = true)]
+    Engine,
+    /// What the engine of a MODEL_DIR has loaded and is loading.
+    Status(status::Options),
+    /// Print the default configuration file, or the table of all settings.
+    Config {
+        /// The table of all keys and variables, as Markdown.
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+fn main() -> std::process::ExitCode {
+    match Arguments::parse().command {
+        Command::Engine => engine::main(),
+        Command::Status(options) => status::main(&options),
+        Command::Config { markdown } => {
+            print!(
+                "{}",
+                if markdown {
+                    ossc_conf::markdown()
+                } else {
+                    ossc_conf::default_file()
+                }
+            );
+            std::process::ExitCode::SUCCESS
+        }
+    }
+}

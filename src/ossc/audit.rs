@@ -1,0 +1,98 @@
+//! Audit lines: who got which bytes of which object, from the origin or from the cache. One JSON object a
+//! line: time, pid, command, object, etag, range, bytes, status, request_id, source, crc.
+//!
+//! Called by the engine after each answer of the origin and for each first open by a client. No secrets.
+
+use crate::journal::Journal;
+use serde_json::{Value, json};
+use std::ops::Range;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Writes audit lines.
+#[derive(Clone)]
+pub struct Audit {
+    journal: Journal,
+    bucket: String,
+}
+
+/// One answer of the origin.
+pub struct Fetched<'a> {
+    /// Whole key.
+    pub key: &'a str,
+    /// ETag as listed.
+    pub etag: &'a str,
+    /// The asked bytes; `None` for a listing or a whole object.
+    pub range: Option<Range<u64>>,
+    /// Body bytes received.
+    pub bytes: u64,
+    /// HTTP status, 0 when there was no answer.
+    pub status: u16,
+    /// x-oss-request-id.
+    pub request_id: &'a str,
+    /// CRC-64/XZ of the bytes, if computed.
+    pub crc: Option<u64>,
+}
+
+impl Audit {
+    /// Lines about objects of `bucket`.
+    pub fn new(journal: Journal, bucket: &str) -> Audit {
+        Audit {
+            journal,
+            bucket: bucket.to_string(),
+        }
+    }
+
+    /// The engine got bytes from the origin.
+    pub fn origin(&self, fetched: &Fetched<'_>) {
+        self.write(json!({
+            "time": now(),
+            "pid": std::process::id(),
+            "command": "ossc engine",
+            "object": self.object(fetched.key),
+            "etag": fetched.etag,
+            "range": fetched.range.as_ref().map(|r| [r.start, r.end]),
+            "bytes": fetched.bytes,
+            "status": fetched.status,
+            "request_id": fetched.request_id,
+            "source": "origin",
+            "crc": fetched.crc.map(|crc| crc.to_string()),
+        }));
+    }
+
+    /// A client process opened (`open`), mapped (`map`) or took as a FILE (`file`) an object in the cache.
+    pub fn cache(&self, pid: u32, act: &str, key: &str, etag: &str, size: u64) {
+        self.write(json!({
+            "time": now(),
+            "pid": pid,
+            "command": command(pid),
+            "object": self.object(key),
+            "etag": etag,
+            "range": [0, size],
+            "bytes": Value::Null,
+            "status": Value::Null,
+            "request_id": Value::Null,
+            "source": "cache",
+            "act": act,
+        }));
+    }
+
+    fn object(&self, key: &str) -> String {
+        format!("oss://{}/{key}", self.bucket)
+    }
+
+    fn write(&self, line: Value) {
+        self.journal.audit(line.to_string().into_bytes());
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+/// Name of a process, without its arguments (they may hold secrets of its own).
+fn command(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .map_or_else(|_| String::new(), |name| name.trim_end().to_string())
+}

@@ -1,0 +1,474 @@
+//! `ossc engine`: the process that fetches, holds and hands out the bytes of one MODEL_DIR.
+//!
+//! Called by `main`. Start: settings from the starter, configuration, lock, memory, network, root folder,
+//! first word. Then it serves until nobody needs it. Whatever fails before the first word is told to the
+//! starter as a REASON; nothing is printed.
+
+use crate::audit::Audit;
+use crate::first_word::Starter;
+use crate::journal::Journal;
+use crate::mirror::{self, Mirror};
+use crate::place::Root;
+use crate::reset;
+use crate::serve::{Listing, Server};
+use crate::work::{self, Arrived, Work};
+use ossc_cache::budget::Budget;
+use ossc_cache::cpath::CPath;
+use ossc_cache::pages::{PageKind, Store};
+use ossc_cache::region::Region;
+use ossc_cache::rundir::{self, Paths, Place};
+use ossc_cache::{sys, wire};
+use ossc_conf::{Config, IoDriver, Scheme, Settings};
+use ossc_net::{DriverChoice, Origin, Timeouts, Vcpus};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long an inode number of a small object's stand-in is kept from being used again.
+const PIN_FOR: Duration = Duration::from_secs(30);
+/// Folders that are listed in the background although nobody touched them.
+const BACKGROUND_FOLDERS_MAX: usize = 2000;
+
+enum NotStarted {
+    /// Another engine holds the lock.
+    SomebodyElse,
+    /// The REASON.
+    Reason(String),
+}
+
+impl From<String> for NotStarted {
+    fn from(reason: String) -> NotStarted {
+        NotStarted::Reason(reason)
+    }
+}
+
+impl From<ossc_conf::Reason> for NotStarted {
+    fn from(reason: ossc_conf::Reason) -> NotStarted {
+        NotStarted::Reason(reason.to_string())
+    }
+}
+
+/// Runs the engine.
+pub fn main() -> ExitCode {
+    let Some(socket) = reset::starter() else {
+        eprintln!(
+            "ossc engine is started by libossc_preload.so; to use the connector, start your program with LD_PRELOAD and ENABLE_CONNECTOR=1"
+        );
+        return ExitCode::FAILURE;
+    };
+    let mut starter = Starter::new(socket);
+    reset::inherited();
+    let started = starter
+        .settings()
+        .map_err(NotStarted::Reason)
+        .and_then(|variables| start(&variables, starter.pid));
+    match started {
+        Ok((mut engine, warnings)) => {
+            starter.say('R', &warnings.join("; "));
+            engine.server.run();
+            engine.end();
+            ExitCode::SUCCESS
+        }
+        Err(NotStarted::SomebodyElse) => {
+            starter.say('O', "");
+            ExitCode::SUCCESS
+        }
+        Err(NotStarted::Reason(reason)) => {
+            tracing::error!("not started: {reason}");
+            starter.say('E', &reason.replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Engine {
+    server: Server,
+    journal: Journal,
+    socket: CPath,
+    _lock: std::fs::File,
+}
+
+impl Engine {
+    fn end(self) {
+        tracing::info!("engine ends: no client for lingerSec");
+        let _ = std::fs::remove_file(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(
+            self.socket.as_bytes(),
+        ))));
+        self.journal.flush();
+    }
+}
+
+fn start(
+    variables: &HashMap<String, String>,
+    starter_pid: i32,
+) -> Result<(Engine, Vec<String>), NotStarted> {
+    let settings = Settings::from_lookup(|name| variables.get(name).cloned())?;
+    let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
+    let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
+    let (config, config_warnings) = Config::load(&path, own_path.is_some())?;
+    if settings.endpoint.scheme() == Scheme::Https {
+        let text = format!(
+            "invalid endpoint: {} is https, which this version does not speak yet: write http:// in OSS_ENDPOINT (inside the same region: http://oss-REGION-internal.aliyuncs.com)",
+            settings.endpoint
+        );
+        return Err(NotStarted::Reason(text));
+    }
+    let root = Root::open(&settings.model_dir).map_err(|e| {
+        format!(
+            "failed to download metadata: MODEL_DIR {}: {e}",
+            settings.model_dir.display()
+        )
+    })?;
+    let id = root.id().map_err(|e| {
+        format!(
+            "failed to download metadata: MODEL_DIR {}: {e}",
+            settings.model_dir.display()
+        )
+    })?;
+    let (paths, lock) = take_lock(&settings, id)?;
+    let (journal, mut warnings) =
+        Journal::start(&config.log_path, &config.audit_path, config.log_level);
+    warnings.extend(
+        config_warnings
+            .iter()
+            .map(|warning| format!("{}: {warning}", path.display())),
+    );
+    warnings
+        .iter()
+        .for_each(|warning| tracing::warn!("{warning}"));
+    let work = build(&settings, &config, &journal, id)?;
+    let (listings, wanted) = channel();
+    let listener = wire::listen(&paths.socket).map_err(|e| {
+        let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
+        format!(
+            "failed to acquire uds lock: socket {path}: {}",
+            std::io::Error::from_raw_os_error(e.0)
+        )
+    })?;
+    let Built {
+        work,
+        store,
+        region_fd,
+        arrived,
+    } = work;
+    let options = mirror::Options {
+        materialize_bytes_max: config.materialize_bytes_max,
+        materialize_total_max: config.materialize_total_bytes_max,
+        part_bytes_max: config.part_bytes,
+    };
+    let location = settings.location.to_string();
+    let prefix = settings.location.prefix().to_string();
+    let mirror = Arc::new(Mirror::new(
+        root,
+        work.clone(),
+        store,
+        location,
+        prefix,
+        options,
+    ));
+    spawn("ossc-files", {
+        let mirror = mirror.clone();
+        move || settle_files(&mirror, &arrived)
+    })?;
+    mirror.start().map_err(|failure| failure.to_string())?;
+    spawn("ossc-mirror", {
+        let (mirror, model_dir) = (mirror.clone(), settings.model_dir.clone());
+        move || list_folders(&mirror, &model_dir, &wanted)
+    })?;
+    spawn("ossc-demand", {
+        let work = work.clone();
+        move || take_demand(&work)
+    })?;
+    let mut server = Server::new(listener, work, mirror, region_fd, listings, config.linger);
+    server.welcome(starter_pid);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
+    Ok((
+        Engine {
+            server,
+            journal,
+            socket: paths.socket,
+            _lock: lock,
+        },
+        warnings,
+    ))
+}
+
+/// What has to be there before the root folder is listed.
+struct Built {
+    work: Arc<Work>,
+    store: Store,
+    region_fd: i32,
+    arrived: Receiver<Arrived>,
+}
+
+fn build(
+    settings: &Settings,
+    config: &Config,
+    journal: &Journal,
+    id: (u64, u64),
+) -> Result<Built, NotStarted> {
+    let budget = Budget::of_this_process();
+    let kind = settings.pages.map(|pages| match pages {
+        ossc_conf::PageKind::Tmpfs => PageKind::HugeTmpfs,
+        ossc_conf::PageKind::Memfd => PageKind::Memfd,
+    });
+    // The helper of the store is a fork: before the first thread but the journal's, which holds no lock
+    // that the helper needs.
+    let store = Store::create(kind, budget.limit());
+    let no_memory = |e: sys::Errno| {
+        format!(
+            "failed to initialize connector: shared memory: {}",
+            std::io::Error::from_raw_os_error(e.0)
+        )
+    };
+    let (region, region_fd) = store
+        .region(
+            &settings.model_dir.to_string_lossy(),
+            &config.log_path.to_string_lossy(),
+        )
+        .map_err(no_memory)?;
+    publish(&region, store.dev().map_err(no_memory)?, id);
+    tracing::info!(pages = ?store.kind(), why = store.why(), budget_bytes = budget.limit(), "memory");
+    let origin = origin(settings, config)?;
+    let (sender, arrived) = channel();
+    let options = work::Options {
+        verify_crc: config.verify_crc,
+        outage_budget: config.outage_budget,
+    };
+    let work = Arc::new(Work::new(
+        region,
+        budget,
+        Audit::new(journal.clone(), settings.location.bucket()),
+        sender,
+        options,
+    ));
+    let vcpus = Vcpus::start(
+        Arc::new(origin),
+        work.clone(),
+        net_options(settings, config),
+    )
+    .map_err(|e| format!("failed to initialize connector: {e}"))?;
+    work.set_vcpus(vcpus);
+    Ok(Built {
+        work,
+        store,
+        region_fd,
+        arrived,
+    })
+}
+
+fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {
+    let header = region.header();
+    header.memory_dev.store(memory_dev, Ordering::Release);
+    header.model_dev.store(dev, Ordering::Release);
+    header.model_ino.store(ino, Ordering::Release);
+    header.birth.store(fastrand::u64(1..), Ordering::Release);
+    header.started_secs.store(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+        Ordering::Release,
+    );
+    header
+        .engine_pid
+        .store(std::process::id(), Ordering::Release);
+}
+
+fn origin(settings: &Settings, config: &Config) -> Result<Origin, NotStarted> {
+    let (endpoint, bucket) = (&settings.endpoint, settings.location.bucket());
+    let deadline = config.connect_timeout;
+    let addresses =
+        ossc_net::resolve::resolve(&endpoint.connect_host(bucket), endpoint.port(), deadline)
+            .map_err(|e| format!("failed to list objects: {e}"))?;
+    let signer = settings.access_key.as_ref().map(|key| {
+        let credentials = ossc_sign::Credentials {
+            access_key_id: key.id.clone(),
+            access_key_secret: ossc_sign::Secret::new(key.secret.expose().to_string()),
+            security_token: key
+                .token
+                .as_ref()
+                .map(|token| ossc_sign::Secret::new(token.expose().to_string())),
+        };
+        let scope = ossc_sign::Scope {
+            region: settings.region.clone().unwrap_or_default(),
+            product: "oss".into(),
+        };
+        ossc_sign::V4::new(credentials, scope)
+    });
+    Ok(Origin {
+        addresses,
+        host_header: endpoint.host_header(bucket),
+        bucket: bucket.to_string(),
+        path_style: endpoint.is_path_style(),
+        signer,
+        user_agent: concat!("oss-connector/", env!("CARGO_PKG_VERSION")).into(),
+    })
+}
+
+/// More rings than cores make no sense; the connections asked for are kept.
+fn net_options(settings: &Settings, config: &Config) -> ossc_net::Options {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let vcpus = config.prefetch_vcpus.min(cores);
+    let ms = |time: Duration| time.as_millis() as u64;
+    ossc_net::Options {
+        vcpus,
+        workers: (config.prefetch_vcpus * config.prefetch_workers).div_ceil(vcpus),
+        driver: match settings.io {
+            Some(IoDriver::Uring) => DriverChoice::Uring,
+            Some(IoDriver::Epoll) => DriverChoice::Epoll,
+            None => DriverChoice::Auto,
+        },
+        timeouts: Timeouts {
+            connect_ms: ms(config.connect_timeout),
+            response_ms: ms(config.response_timeout),
+            stall_ms: ms(config.stall_timeout),
+        },
+        ..ossc_net::Options::default()
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), NotStarted> {
+    let thread = std::thread::Builder::new()
+        .name(name.into())
+        .stack_size(512 << 10)
+        .spawn(body);
+    thread.map(drop).map_err(|e| {
+        NotStarted::Reason(format!(
+            "failed to initialize connector: thread {name}: {e}"
+        ))
+    })
+}
+
+/// Small objects become files. Their stand-ins' inode numbers are kept a while.
+fn settle_files(mirror: &Mirror, arrived: &Receiver<Arrived>) {
+    let mut pins = std::collections::VecDeque::new();
+    loop {
+        let next = pins
+            .front()
+            .map(|(until, ..): &(Instant, u32, _)| until.saturating_duration_since(Instant::now()));
+        match next.map_or_else(
+            || arrived.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            |wait| arrived.recv_timeout(wait),
+        ) {
+            Ok(file) => {
+                if let Some(pin) = mirror.settle(&file) {
+                    pins.push_back((Instant::now() + PIN_FOR, file.slot, pin));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some((_, slot, pin)) = pins.pop_front() {
+                    mirror.forget(slot);
+                    drop(pin);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Lists what programs touch, and in between the folders that nobody has touched yet.
+fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Listing>) {
+    let mut background = 0;
+    loop {
+        let next = (background < BACKGROUND_FOLDERS_MAX)
+            .then(|| mirror.next_unlisted())
+            .flatten();
+        let wait = if next.is_some() {
+            Duration::ZERO
+        } else {
+            Duration::from_secs(3600)
+        };
+        match wanted.recv_timeout(wait) {
+            Ok(listing) => answer_listing(mirror, model_dir, &listing),
+            Err(RecvTimeoutError::Timeout) => {
+                let Some(path) = next else { continue };
+                background += 1;
+                if let Err(failure) = mirror.list(&path, false) {
+                    tracing::warn!(folder = path, "not listed ahead: {failure}");
+                    background = BACKGROUND_FOLDERS_MAX;
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn answer_listing(mirror: &Mirror, model_dir: &Path, listing: &Listing) {
+    let inside = Path::new(&listing.path)
+        .strip_prefix(model_dir)
+        .ok()
+        .and_then(Path::to_str);
+    let errno = match inside.map(|path| mirror.list(path, true)) {
+        Some(Ok(())) => 0,
+        Some(Err(failure)) => {
+            tracing::error!(folder = listing.path, "not listed: {failure}");
+            libc::EIO
+        }
+        None => libc::ENOENT,
+    };
+    // A client that no longer waits needs no answer.
+    let _ = wire::answer(
+        std::os::fd::AsRawFd::as_raw_fd(&listing.conn),
+        errno,
+        0,
+        b"",
+        [-1, -1],
+    );
+}
+
+/// Turns the demand bits of readers into work. Sleeps on the doorbell.
+fn take_demand(work: &Work) {
+    let (region, header) = (work.region(), work.region().header());
+    let mut events = 0;
+    loop {
+        let bell = header.doorbell.load(Ordering::SeqCst);
+        region.take_demand(|part| work.demanded(part));
+        events = region.take_events(events, |seen| work.seen(seen));
+        header.engine_sleeps.store(1, Ordering::SeqCst);
+        if header.doorbell.load(Ordering::SeqCst) == bell {
+            // Nothing rings without a change of the word, so the limit only bounds a lost process's half event.
+            let _ = sys::futex_wait(&header.doorbell, bell, 60_000);
+        }
+        header.engine_sleeps.store(0, Ordering::SeqCst);
+    }
+}
+
+fn take_lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::File), NotStarted> {
+    let bytes = |path: &Option<PathBuf>| {
+        path.as_ref()
+            .map(|path| path.as_os_str().as_encoded_bytes().to_vec())
+    };
+    let (socket, runtime_dir) = (bytes(&settings.uds_path), bytes(&settings.runtime_dir));
+    let place = Place {
+        socket: socket.as_deref(),
+        runtime_dir: runtime_dir.as_deref(),
+    };
+    let failed = |what: String| NotStarted::Reason(format!("failed to acquire uds lock: {what}"));
+    let paths = rundir::paths(&place, id.0, id.1).ok_or_else(|| {
+        failed("neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used".into())
+    })?;
+    let name = String::from_utf8_lossy(paths.lock.as_bytes()).into_owned();
+    let options = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .clone();
+    let file = options
+        .open(&name)
+        .map_err(|e| failed(format!("{name}: {e}")))?;
+    match sys::try_lock(std::os::fd::AsRawFd::as_raw_fd(&file)) {
+        Ok(()) => Ok((paths, file)),
+        Err(errno) if errno.0 == libc::EAGAIN || errno.0 == libc::EACCES => {
+            Err(NotStarted::SomebodyElse)
+        }
+        Err(errno) => Err(failed(format!(
+            "{name}: {}",
+            std::io::Error::from_raw_os_error(errno.0)
+        ))),
+    }
+}

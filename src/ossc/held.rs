@@ -1,0 +1,85 @@
+//! What the engine knows of an object beside its public record: key, memory, check value, troubles.
+//!
+//! Called by `work` on vcpu threads and by the mirror. Plain state; it starts nothing.
+
+use crate::place::Pinned;
+use ossc_cache::pages::Memory;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::{Duration, Instant};
+
+/// One object.
+pub struct Held {
+    /// Whole key.
+    pub key: String,
+    /// As listed, with quotes.
+    pub etag: String,
+    /// Bytes.
+    pub size: u64,
+    /// Last-Modified, seconds since 1970.
+    pub mtime_secs: i64,
+    /// Relative path of its folder in MODEL_DIR.
+    pub folder: String,
+    /// Name in that folder.
+    pub name: String,
+    /// Keeps the placeholder's inode from being used again.
+    pub pinned: Mutex<Option<Pinned>>,
+    /// Where the bytes of a large object go.
+    pub memory: Option<Memory>,
+    /// x-oss-hash-crc64ecma of the whole object, once an answer carried it.
+    pub crc64: Mutex<Option<u64>>,
+    /// Requests made for a small object.
+    pub attempts: AtomicU32,
+    /// All its parts were put into the plan.
+    pub planned: AtomicBool,
+    /// Memory for it was put aside.
+    pub reserved: AtomicBool,
+    /// It was fetched a second time since the whole-object check failed.
+    pub rechecked: AtomicBool,
+    trouble: Mutex<Option<Instant>>,
+}
+
+impl Held {
+    /// A new object; see the fields.
+    pub fn new(
+        key: String,
+        etag: String,
+        size: u64,
+        mtime_secs: i64,
+        place: (String, String),
+    ) -> Held {
+        Held {
+            key,
+            etag,
+            size,
+            mtime_secs,
+            folder: place.0,
+            name: place.1,
+            pinned: Mutex::new(None),
+            memory: None,
+            crc64: Mutex::new(None),
+            attempts: AtomicU32::new(0),
+            planned: AtomicBool::new(false),
+            reserved: AtomicBool::new(false),
+            rechecked: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+        }
+    }
+
+    /// A request failed: for how long nothing has succeeded.
+    pub fn in_trouble(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(*lock(&self.trouble).get_or_insert(now))
+    }
+
+    /// A request succeeded.
+    pub fn out_of_trouble(&self) {
+        *lock(&self.trouble) = None;
+    }
+}
+
+/// Locks; a panic of another holder leaves plain values behind, which are still right.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}

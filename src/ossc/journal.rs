@@ -1,0 +1,167 @@
+//! The log and the audit file: one thread writes both, so that nobody who serves bytes waits for a disk.
+//!
+//! Called by the engine through `tracing` (log) and `audit` (audit lines). A file that cannot be opened
+//! costs one warning; lines that do not fit the queue are counted and the count is written later.
+
+use ossc_conf::LogLevel;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait for the writer.
+const LINES_MAX: usize = 8192;
+
+enum Line {
+    Log(Vec<u8>),
+    Audit(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+/// Where lines go.
+#[derive(Clone)]
+pub struct Journal {
+    lines: SyncSender<Line>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Journal {
+    /// Opens both files and starts the writer. The texts are warnings for the user.
+    pub fn start(log: &Path, audit: &Path, level: LogLevel) -> (Journal, Vec<String>) {
+        let (lines, queue) = sync_channel(LINES_MAX);
+        let journal = Journal {
+            lines,
+            lost: Arc::default(),
+        };
+        let mut warnings = Vec::new();
+        let mut open = |path: &Path, what: &str| {
+            open(path)
+                .map_err(|e| {
+                    warnings.push(format!(
+                        "cannot write the {what} {}: {e}; going on without",
+                        path.display()
+                    ))
+                })
+                .ok()
+        };
+        let (log, audit) = (open(log, "log"), open(audit, "audit log"));
+        let lost = journal.lost.clone();
+        let named = std::thread::Builder::new()
+            .name("ossc-journal".into())
+            .stack_size(256 << 10);
+        if let Err(e) = named.spawn(move || write(&queue, log, audit, &lost)) {
+            warnings.push(format!("cannot start the thread that writes the log: {e}"));
+        }
+        let writer = Writer(Mutex::new(journal.clone()));
+        let level = match level {
+            LogLevel::Debug => tracing::Level::DEBUG,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Error => tracing::Level::ERROR,
+        };
+        let log = tracing_subscriber::fmt()
+            .with_writer(writer)
+            .with_max_level(level)
+            .with_target(false)
+            .with_thread_names(false);
+        // Only tests start two journals in one process; the first keeps the log then.
+        let _ = tracing::subscriber::set_global_default(log.finish());
+        (journal, warnings)
+    }
+
+    /// One line of the audit file, without its line break.
+    pub fn audit(&self, mut line: Vec<u8>) {
+        line.push(b'\n');
+        self.send(Line::Audit(line));
+    }
+
+    /// Waits until all lines so far are written, at most a second.
+    pub fn flush(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.lines.send(Line::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        }
+    }
+
+    fn send(&self, line: Line) {
+        if self.lines.try_send(line).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn write(queue: &Receiver<Line>, mut log: Option<File>, mut audit: Option<File>, lost: &AtomicU64) {
+    loop {
+        let line = match queue.recv_timeout(Duration::from_secs(3600)) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let missed = lost.swap(0, Ordering::Relaxed);
+        if missed > 0 {
+            put(
+                &mut log,
+                format!("WARN {missed} lines of log and audit were lost: the disk is too slow\n")
+                    .as_bytes(),
+            );
+        }
+        match line {
+            Line::Log(bytes) => put(&mut log, &bytes),
+            Line::Audit(bytes) => put(&mut audit, &bytes),
+            Line::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
+fn put(file: &mut Option<File>, bytes: &[u8]) {
+    if let Some(file) = file {
+        // A full disk must not stop the engine, and there is nowhere left to say so.
+        let _ = file.write_all(bytes);
+    }
+}
+
+struct Writer(Mutex<Journal>);
+
+impl<'a> MakeWriter<'a> for Writer {
+    type Writer = OneLine;
+    fn make_writer(&'a self) -> OneLine {
+        OneLine {
+            journal: self.0.lock().unwrap_or_else(|e| e.into_inner()).clone(),
+            bytes: Vec::with_capacity(256),
+        }
+    }
+}
+
+/// Gathers what the formatter writes of one event, and sends it whole.
+struct OneLine {
+    journal: Journal,
+    bytes: Vec<u8>,
+}
+
+impl Write for OneLine {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for OneLine {
+    fn drop(&mut self) {
+        self.journal
+            .send(Line::Log(std::mem::take(&mut self.bytes)));
+    }
+}

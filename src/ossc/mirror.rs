@@ -1,0 +1,514 @@
+//! MODEL_DIR as the image of OSS_PATH: lists folders, makes sub-folders and placeholders, puts small
+//! objects into real files, and says what is to be fetched ahead.
+//!
+//! Called by the engine at its start (root folder), by its mirror thread (folders that programs touch,
+//! then the others in the background), and by its file thread (small objects). Nothing of a user's is
+//! overwritten; what cannot be mirrored is skipped with a warning.
+
+use crate::choose;
+use crate::held::{Held, lock};
+use crate::place::{self, Lies, Pinned, Root};
+use crate::tree::Level;
+use crate::work::{Arrived, START_ATTEMPTS, Work};
+use ossc_cache::pages::Store;
+use ossc_cache::region::{Kind, NewObject, Object, state};
+use ossc_net::list::{self, ObjectEntry};
+use ossc_net::{Error, Query, crc};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Parts are at least this long, so that a huge page (2 MiB) has one filler.
+const PART_BYTES_MIN: u64 = 2 << 20;
+/// Objects are cut into about this many parts, until the parts reach `partBytes`.
+const PARTS_AIM: u64 = 16;
+/// Requests for a folder that a program waits for.
+const LIST_ATTEMPTS: u32 = 8;
+
+/// Why a folder is not mirrored. Displayed, each begins with the product's REASON.
+#[derive(Debug)]
+pub enum Failure {
+    /// The origin refused or was not reached.
+    List(Box<Error>),
+    /// OSS_PATH holds nothing.
+    Empty(String),
+    /// The local side: no room, no access, a user's file in the way.
+    Local(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::List(error) => write!(f, "failed to list objects: {error}"),
+            Failure::Empty(path) => write!(
+                f,
+                "failed to list objects: {path} holds no objects; check OSS_PATH"
+            ),
+            Failure::Local(what) => write!(f, "failed to download metadata: {what}"),
+        }
+    }
+}
+
+/// Sizes that decide how objects are represented.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Objects up to this many bytes become real files.
+    pub materialize_bytes_max: u64,
+    /// As long as they are together not more than this.
+    pub materialize_total_max: u64,
+    /// Longest part.
+    pub part_bytes_max: u64,
+}
+
+/// See the module.
+pub struct Mirror {
+    root: Root,
+    work: Arc<Work>,
+    store: Store,
+    location: String,
+    prefix: String,
+    options: Options,
+    materialized: AtomicU64,
+    /// Record number of each known folder, by its path relative to MODEL_DIR. Held over a whole listing:
+    /// one folder is listed at a time.
+    folders: Mutex<HashMap<String, u32>>,
+}
+
+/// What is to be done with one object of a listing.
+enum Step {
+    /// It is there already.
+    Keep,
+    /// An empty file stands in for it.
+    Stand,
+    /// Something else lies at its place.
+    Conflict,
+}
+
+impl Mirror {
+    /// Nothing mirrored yet. `location` is OSS_PATH for messages, `prefix` its key prefix.
+    pub fn new(
+        root: Root,
+        work: Arc<Work>,
+        store: Store,
+        location: String,
+        prefix: String,
+        options: Options,
+    ) -> Mirror {
+        Mirror {
+            root,
+            work,
+            store,
+            location,
+            prefix,
+            options,
+            materialized: AtomicU64::new(0),
+            folders: Mutex::default(),
+        }
+    }
+
+    /// The memory files' store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Lists the root folder and makes it real; any conflict is an error, found before anything is changed.
+    pub fn start(&self) -> Result<(), Failure> {
+        let (dev, ino) = self
+            .root
+            .id()
+            .map_err(|e| Failure::Local(format!("MODEL_DIR: {e}")))?;
+        let slot = self.append(Kind::Folder, "", state::UNLISTED, None, (dev, ino))?;
+        let mut folders = lock(&self.folders);
+        folders.insert(String::new(), slot);
+        self.list_one(&mut folders, "", slot, true)
+    }
+
+    /// Lists a folder (path relative to MODEL_DIR) and the unlisted ones above it. What is not in the
+    /// bucket is no error: there is nothing to wait for.
+    pub fn list(&self, path: &str, touched: bool) -> Result<(), Failure> {
+        let mut folders = lock(&self.folders);
+        let ends = path
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .chain([path.len()]);
+        for end in ends {
+            let Some(slot) = folders.get(&path[..end]).copied() else {
+                return Ok(());
+            };
+            if self
+                .work
+                .region()
+                .object(slot)
+                .is_some_and(|folder| folder.state() == state::UNLISTED)
+            {
+                self.list_one(
+                    &mut folders,
+                    &path[..end],
+                    slot,
+                    touched && end == path.len(),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A folder that is not listed yet, for the background.
+    pub fn next_unlisted(&self) -> Option<String> {
+        let region = self.work.region();
+        let unlisted = |slot: &u32| {
+            region
+                .object(*slot)
+                .is_some_and(|folder| folder.state() == state::UNLISTED)
+        };
+        lock(&self.folders)
+            .iter()
+            .filter(|(_, slot)| unlisted(slot))
+            .min_by_key(|(_, slot)| **slot)
+            .map(|(path, _)| path.clone())
+    }
+
+    fn list_one(
+        &self,
+        folders: &mut HashMap<String, u32>,
+        path: &str,
+        slot: u32,
+        ahead: bool,
+    ) -> Result<(), Failure> {
+        let root = path.is_empty();
+        let prefix = if root {
+            self.prefix.clone()
+        } else {
+            format!("{}{path}/", self.prefix)
+        };
+        let level = self.fetch_level(&prefix, if root { START_ATTEMPTS } else { LIST_ATTEMPTS })?;
+        if root && level.objects.is_empty() && level.folders.is_empty() {
+            return Err(Failure::Empty(self.location.clone()));
+        }
+        for (key, why) in &level.skipped {
+            tracing::warn!(key, "not mirrored: {why}");
+        }
+        let folder = self
+            .root
+            .folder(path)
+            .map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
+        let steps = self.inspect(&folder, &level, root)?;
+        let _ = place::clean(&folder);
+        for name in &level.folders {
+            let below = if root {
+                name.clone()
+            } else {
+                format!("{path}/{name}")
+            };
+            match place::make_folder(&folder, name) {
+                Ok(made) => {
+                    let slot = self.append(
+                        Kind::Folder,
+                        &below,
+                        state::UNLISTED,
+                        None,
+                        (made.dev, made.ino),
+                    )?;
+                    self.work
+                        .region()
+                        .header()
+                        .folders_unlisted
+                        .fetch_add(1, Ordering::AcqRel);
+                    folders.insert(below, slot);
+                }
+                Err(e) => tracing::error!(
+                    folder = below,
+                    "cannot make the folder, its objects are not served: {e}"
+                ),
+            }
+        }
+        let slots = self.make(&folder, path, &level, &steps)?;
+        let region = self.work.region();
+        if let Some(folder) = region.object(slot) {
+            folder.set_state(state::LISTED);
+        }
+        if !root {
+            region
+                .header()
+                .folders_unlisted
+                .fetch_sub(1, Ordering::AcqRel);
+        }
+        tracing::info!(
+            folder = path,
+            objects = level.objects.len(),
+            folders = level.folders.len(),
+            "listed"
+        );
+        if ahead {
+            self.plan(&level, &slots);
+        }
+        Ok(())
+    }
+
+    fn fetch_level(&self, prefix: &str, attempts: u32) -> Result<Level, Failure> {
+        let (mut objects, mut prefixes, mut continuation) = (Vec::new(), Vec::new(), None);
+        loop {
+            let query = Query::List {
+                prefix: prefix.to_string(),
+                delimiter: Some("/".into()),
+                continuation,
+            };
+            let done = self
+                .work
+                .call(&query, attempts)
+                .map_err(|e| Failure::List(Box::new(e)))?;
+            let page = list::parse(&done.body).map_err(|e| Failure::List(Box::new(e)))?;
+            for key in &page.undecodable {
+                tracing::warn!(key, "not mirrored: the key is not UTF-8");
+            }
+            objects.extend(page.objects);
+            prefixes.extend(page.prefixes);
+            continuation = page.next;
+            if continuation.is_none() {
+                return Ok(Level::new(prefix, objects, &prefixes));
+            }
+        }
+    }
+
+    /// Looks at each object's place before anything is changed. At the root a conflict is an error; below,
+    /// the object is left out.
+    fn inspect(
+        &self,
+        folder: &OwnedFd,
+        level: &Level,
+        root: bool,
+    ) -> Result<HashMap<String, Step>, Failure> {
+        let mut steps = HashMap::new();
+        for (name, object) in &level.objects {
+            let lies =
+                place::look(folder, name).map_err(|e| Failure::Local(format!("{name}: {e}")))?;
+            let step = match lies {
+                Lies::Nothing | Lies::File(0) => Step::Stand,
+                Lies::File(size)
+                    if size == object.size && self.is_same(folder, name, object)? =>
+                {
+                    Step::Keep
+                }
+                _ => Step::Conflict,
+            };
+            if matches!(step, Step::Conflict) {
+                let why = format!(
+                    "{name} in MODEL_DIR is not empty and not the object oss {}: empty the folder or choose another one",
+                    object.key
+                );
+                if root {
+                    return Err(Failure::Local(why));
+                }
+                tracing::error!("{why}; it is not served");
+            }
+            steps.insert(name.clone(), step);
+        }
+        Ok(steps)
+    }
+
+    /// True if the file at an object's place holds its bytes: by MD5 where the ETag is one, else by CRC-64.
+    fn is_same(&self, folder: &OwnedFd, name: &str, object: &ObjectEntry) -> Result<bool, Failure> {
+        let etag = object.etag.trim_matches('"');
+        let local = |e: std::io::Error| Failure::Local(format!("{name}: {e}"));
+        if etag.len() == 32 && object.kind == list::Type::Normal {
+            let mut sum = md5::Context::new();
+            place::read_file(folder, name, |bytes| sum.consume(bytes)).map_err(local)?;
+            return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
+        }
+        let head = Query::Head {
+            key: object.key.clone(),
+        };
+        let done = self
+            .work
+            .call(&head, LIST_ATTEMPTS)
+            .map_err(|e| Failure::List(Box::new(e)))?;
+        let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
+            return Ok(false);
+        };
+        let mut sum = crc::Crc::new();
+        place::read_file(folder, name, |bytes| sum.update(bytes)).map_err(local)?;
+        Ok(sum.value() == expected)
+    }
+
+    /// Makes the files of a folder; gives the record numbers of its large objects by name.
+    fn make(
+        &self,
+        folder: &OwnedFd,
+        path: &str,
+        level: &Level,
+        steps: &HashMap<String, Step>,
+    ) -> Result<HashMap<String, u32>, Failure> {
+        let mut slots = HashMap::new();
+        for (name, object) in &level.objects {
+            if !matches!(steps.get(name), Some(Step::Stand)) {
+                continue;
+            }
+            let pinned = place::placeholder(folder, name, object.last_modified.0).map_err(|e| {
+                Failure::Local(format!(
+                    "cannot make the placeholder {name} in MODEL_DIR: {e}"
+                ))
+            })?;
+            // An empty object is an empty file: there is nothing to fetch.
+            if object.size == 0 {
+                continue;
+            }
+            if let Some(slot) = self.take_in(path, name, object, pinned)? {
+                slots.insert(name.clone(), slot);
+            }
+        }
+        Ok(slots)
+    }
+
+    /// Gives an object its record; the number if it is a large one.
+    fn take_in(
+        &self,
+        path: &str,
+        name: &str,
+        object: &ObjectEntry,
+        pinned: Pinned,
+    ) -> Result<Option<u32>, Failure> {
+        let place = (path.to_string(), name.to_string());
+        let mut held = Held::new(
+            object.key.clone(),
+            object.etag.clone(),
+            object.size,
+            object.last_modified.0,
+            place,
+        );
+        let id = (pinned.dev, pinned.ino);
+        *lock(&held.pinned) = Some(pinned);
+        let shown = if path.is_empty() {
+            name.to_string()
+        } else {
+            format!("{path}/{name}")
+        };
+        if self.is_small(object.size) {
+            let slot = self.append(Kind::Small, &shown, state::COMING, Some(object), id)?;
+            self.work.hold(slot, held);
+            self.work.fetch_small(slot);
+            return Ok(None);
+        }
+        let region = self.work.region();
+        let memory = self
+            .store
+            .memory(region.objects_len(), object.size)
+            .map_err(|e| {
+                Failure::Local(format!(
+                    "no memory file for {name} of {} bytes: {}",
+                    object.size,
+                    std::io::Error::from_raw_os_error(e.0)
+                ))
+            })?;
+        let ino = memory.ino();
+        held.memory = Some(memory);
+        let slot = self.append(Kind::Large, &shown, state::LOADING, Some(object), id)?;
+        region.set_memory(slot, ino);
+        region
+            .header()
+            .large_bytes
+            .fetch_add(object.size, Ordering::Relaxed);
+        self.work.hold(slot, held);
+        Ok(Some(slot))
+    }
+
+    fn is_small(&self, size: u64) -> bool {
+        let room = |total: u64| {
+            (total + size <= self.options.materialize_total_max).then_some(total + size)
+        };
+        size <= self.options.materialize_bytes_max
+            && self
+                .materialized
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
+                .is_ok()
+    }
+
+    fn append(
+        &self,
+        kind: Kind,
+        name: &str,
+        state: u32,
+        object: Option<&ObjectEntry>,
+        id: (u64, u64),
+    ) -> Result<u32, Failure> {
+        let size = object.map_or(0, |object| object.size);
+        let part_bytes = if kind == Kind::Large {
+            self.part_bytes(size)
+        } else {
+            0
+        };
+        let new = NewObject {
+            kind,
+            state,
+            name,
+            etag: object.map_or("", |object| &object.etag),
+            size,
+            part_bytes,
+            mtime_secs: object.map_or(0, |object| object.last_modified.0),
+            dev: id.0,
+            ino: id.1,
+        };
+        self.work
+            .region()
+            .append(&new)
+            .map_err(|full| Failure::Local(format!("too much for one catalog at {name}: {full:?}")))
+    }
+
+    fn part_bytes(&self, size: u64) -> u32 {
+        let longest = self.options.part_bytes_max;
+        let aim = (size / PARTS_AIM).next_multiple_of(PART_BYTES_MIN);
+        aim.clamp(PART_BYTES_MIN.min(longest), longest) as u32
+    }
+
+    fn plan(&self, level: &Level, slots: &HashMap<String, u32>) {
+        let (large, small): (Vec<&str>, Vec<&str>) = level
+            .objects
+            .keys()
+            .map(String::as_str)
+            .partition(|name| slots.contains_key(*name));
+        let all: Vec<&str> = level.objects.keys().map(String::as_str).collect();
+        if choose::is_model(&all) {
+            let order: Vec<u32> = choose::ahead(&large, &small)
+                .into_iter()
+                .filter_map(|at| slots.get(large[at]).copied())
+                .collect();
+            self.work.prefetch(&order);
+        }
+    }
+
+    /// Puts a small object's bytes into its file. The placeholder's inode is given back for the caller to
+    /// keep a while: a client may be just about to look it up.
+    pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
+        let held = self.work.held(arrived.slot)?;
+        let object: &Object = self.work.region().object(arrived.slot)?;
+        let put = self
+            .root
+            .folder(&held.folder)
+            .map_err(std::io::Error::from)
+            .and_then(|folder| {
+                place::put_file(folder.as_fd(), &held.name, &arrived.body, held.mtime_secs)
+            });
+        match put {
+            Ok(()) => {
+                tracing::debug!(object = held.key, bytes = held.size, "in place");
+                object.set_state(state::PLACED);
+                lock(&held.pinned).take()
+            }
+            Err(e) => {
+                tracing::error!(
+                    object = held.key,
+                    folder = held.folder,
+                    "cannot write the file in MODEL_DIR, readers get EIO: {e}"
+                );
+                object.fail(libc::EIO);
+                None
+            }
+        }
+    }
+
+    /// The inode number of a settled object's stand-in may be used again from now on.
+    pub fn forget(&self, slot: u32) {
+        if let Some(object) = self.work.region().object(slot) {
+            object.set_state(state::GONE);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Files and folders inside MODEL_DIR: the only place that creates, renames or inspects them.
+//!
+//! Called by the mirror. Every step goes from a folder's descriptor to one name in it, never through a
+//! symbolic link, so nothing is ever touched outside MODEL_DIR; what is a user's is never overwritten.
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// How names of files under construction begin.
+pub const TEMPORARY: &str = ".ossc-tmp-";
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// What lies at a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lies {
+    /// Nothing.
+    Nothing,
+    /// A regular file of this size in bytes.
+    File(u64),
+    /// A folder.
+    Folder,
+    /// A symbolic link, a device, …
+    Other,
+}
+
+/// A file's identity and a descriptor that keeps its inode number from being used again.
+pub struct Pinned {
+    /// O_PATH descriptor: held, never used.
+    _fd: OwnedFd,
+    /// st_dev.
+    pub dev: u64,
+    /// st_ino.
+    pub ino: u64,
+}
+
+/// MODEL_DIR.
+pub struct Root {
+    fd: OwnedFd,
+}
+
+impl Root {
+    /// Opens MODEL_DIR, which exists.
+    pub fn open(path: &Path) -> Result<Root, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).map(|fd| Root { fd })
+    }
+
+    /// Device and inode.
+    pub fn id(&self) -> Result<(u64, u64), Errno> {
+        rustix::fs::fstat(&self.fd).map(|st| (st.st_dev, st.st_ino))
+    }
+
+    /// A folder below it; `path` is relative, `""` for MODEL_DIR itself.
+    pub fn folder(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let mut at = rustix::io::fcntl_dupfd_cloexec(&self.fd, 3)?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            if matches!(name, "." | "..") {
+                return Err(Errno::INVAL);
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            at = rustix::fs::openat(&at, name, flags, Mode::empty())?;
+        }
+        Ok(at)
+    }
+}
+
+/// What lies at `name` in `folder`.
+pub fn look(folder: impl AsFd, name: &str) -> Result<Lies, Errno> {
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(st) => Ok(match FileType::from_raw_mode(st.st_mode) {
+            FileType::RegularFile => Lies::File(st.st_size as u64),
+            FileType::Directory => Lies::Folder,
+            _ => Lies::Other,
+        }),
+        Err(Errno::NOENT) => Ok(Lies::Nothing),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes a folder unless it is there; gives its identity.
+pub fn make_folder(folder: impl AsFd, name: &str) -> Result<Pinned, Errno> {
+    match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    pin(rustix::fs::openat(
+        folder,
+        name,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// Makes an empty file, or takes the empty one that is there, and gives it the object's time.
+/// EEXIST if anything else lies there.
+pub fn placeholder(folder: impl AsFd, name: &str, mtime_secs: i64) -> Result<Pinned, Errno> {
+    let make = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(&folder, name, make, FILE_MODE) {
+        Ok(_) => {}
+        Err(Errno::EXIST) if look(&folder, name)? == Lies::File(0) => {}
+        Err(e) => return Err(e),
+    }
+    let pinned = pin(rustix::fs::openat(
+        &folder,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)?;
+    set_time(&folder, name, mtime_secs);
+    // The inode must be the same by name and by descriptor, or clients could not recognise it
+    // (some network and overlay file systems change it).
+    let again = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if (again.st_dev, again.st_ino) != (pinned.dev, pinned.ino) {
+        Err(Errno::STALE)
+    } else {
+        Ok(pinned)
+    }
+}
+
+/// Puts a whole file at `name`, replacing the empty one there: written beside it under a temporary name,
+/// then renamed.
+pub fn put_file(
+    folder: impl AsFd,
+    name: &str,
+    bytes: &[u8],
+    mtime_secs: i64,
+) -> Result<(), std::io::Error> {
+    let temporary = format!(
+        "{TEMPORARY}{}-{:016x}",
+        std::process::id(),
+        fastrand::u64(..)
+    );
+    let make = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(
+        &folder,
+        temporary.as_str(),
+        make,
+        FILE_MODE,
+    )?);
+    let written = file.write_all(bytes).and_then(|()| {
+        set_time(&folder, &temporary, mtime_secs);
+        match look(&folder, name)? {
+            Lies::Nothing | Lies::File(0) => Ok(rustix::fs::renameat(
+                &folder,
+                temporary.as_str(),
+                &folder,
+                name,
+            )?),
+            _ => Err(Errno::EXIST.into()),
+        }
+    });
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(&folder, temporary.as_str(), AtFlags::empty());
+    }
+    written
+}
+
+/// Removes what a killed engine left under temporary names.
+pub fn clean(folder: impl AsFd) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let readable = rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(readable)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .to_bytes()
+            .starts_with(TEMPORARY.as_bytes())
+        {
+            let _ = rustix::fs::unlinkat(&folder, entry.file_name(), AtFlags::empty());
+        }
+    }
+    Ok(())
+}
+
+/// Feeds the content of a file to `each`, piece by piece.
+pub fn read_file(
+    folder: impl AsFd,
+    name: &str,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), std::io::Error> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(folder, name, flags, Mode::empty())?);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            got => each(&buffer[..got]),
+        }
+    }
+}
+
+fn pin(fd: OwnedFd) -> Result<Pinned, Errno> {
+    let st = rustix::fs::fstat(&fd)?;
+    Ok(Pinned {
+        fd,
+        dev: st.st_dev,
+        ino: st.st_ino,
+    })
+}
+
+fn set_time(folder: impl AsFd, name: &str, secs: i64) {
+    let time = Timespec {
+        tv_sec: secs,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    // The time is a courtesy; a file system that refuses it still serves the bytes.
+    let _ = rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    struct Folder(PathBuf);
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path =
+                std::env::temp_dir().join(format!("ossc-place-{}-{name}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            Folder(path)
+        }
+    }
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn placeholders_are_adopted_and_files_are_not() {
+        let dir = Folder::new("adopt");
+        let root = Root::open(&dir.0).unwrap();
+        let top = root.folder("").unwrap();
+        let first = placeholder(&top, "w.bin", 1_000_000).unwrap();
+        let again = placeholder(&top, "w.bin", 1_000_000).unwrap();
+        assert_eq!((first.dev, first.ino), (again.dev, again.ino));
+        let modified = std::fs::metadata(dir.0.join("w.bin"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        assert_eq!(
+            modified
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs(),
+            1_000_000
+        );
+        std::fs::write(dir.0.join("mine"), "x").unwrap();
+        assert_eq!(placeholder(&top, "mine", 0).err(), Some(Errno::EXIST));
+        assert_eq!(
+            put_file(&top, "mine", b"y", 0).unwrap_err().raw_os_error(),
+            Some(libc::EEXIST)
+        );
+        assert_eq!(std::fs::read(dir.0.join("mine")).unwrap(), b"x");
+        put_file(&top, "w.bin", b"bytes", 5).unwrap();
+        assert_eq!(std::fs::read(dir.0.join("w.bin")).unwrap(), b"bytes");
+        assert_eq!(
+            std::fs::read_dir(&dir.0).unwrap().count(),
+            2,
+            "no temporary file is left"
+        );
+    }
+
+    #[test]
+    fn links_lead_nowhere() {
+        let dir = Folder::new("links");
+        let root = Root::open(&dir.0).unwrap();
+        std::os::unix::fs::symlink("/tmp", dir.0.join("out")).unwrap();
+        assert!(root.folder("out").is_err());
+        assert_eq!(root.folder("../x").err(), Some(Errno::INVAL));
+        let top = root.folder("").unwrap();
+        assert_eq!(look(&top, "out").unwrap(), Lies::Other);
+        assert_eq!(placeholder(&top, "out", 0).err(), Some(Errno::EXIST));
+        assert!(make_folder(&top, "out").is_err());
+        make_folder(&top, "in").unwrap();
+        assert!(root.folder("in").is_ok());
+    }
+
+    #[test]
+    fn leftovers_under_temporary_names_go() {
+        let dir = Folder::new("clean");
+        std::fs::write(dir.0.join(format!("{TEMPORARY}1-2")), "half").unwrap();
+        std::fs::write(dir.0.join("keep"), "").unwrap();
+        clean(Root::open(&dir.0).unwrap().folder("").unwrap()).unwrap();
+        assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
+    }
+}

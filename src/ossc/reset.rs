@@ -1,0 +1,72 @@
+//! Undoing what a process inherits from the host program that started it: signals, mask, umask, limits,
+//! memory policy, huge-page switch, working folder. And taking the one descriptor that it was given.
+//!
+//! Called once by the engine, before it has a second thread. It keeps the CPU affinity: a user who binds
+//! the program binds its loading too.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// Number of the descriptor over which the starter talks.
+const STARTER_FD: i32 = 3;
+
+/// The socket to the starter; `None` when this process was started by hand.
+pub fn starter() -> Option<OwnedFd> {
+    // SAFETY: asks about a descriptor number only.
+    let kind = unsafe { libc::fcntl(STARTER_FD, libc::F_GETFD) };
+    if kind < 0 {
+        return None;
+    }
+    // SAFETY: asks about a descriptor number only.
+    unsafe { libc::fcntl(STARTER_FD, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: descriptor 3 is open, and nothing else in this process knows it.
+    Some(unsafe { OwnedFd::from_raw_fd(STARTER_FD) })
+}
+
+/// Undoes the rest.
+pub fn inherited() {
+    for signal in 1..=64 {
+        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+            // SAFETY: default dispositions in a process with one thread.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    // SAFETY: an ignored SIGPIPE only turns a signal into an error that every write here handles.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // SAFETY: all-zero is the empty signal set; the call reads it.
+    unsafe {
+        let none: libc::sigset_t = std::mem::zeroed();
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        libc::umask(0o022);
+        libc::chdir(c"/".as_ptr());
+        libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
+        libc::syscall(libc::SYS_set_mempolicy, 0, 0, 0);
+    }
+    raise(libc::RLIMIT_NOFILE);
+    raise(libc::RLIMIT_FSIZE);
+    // Credentials are in this process's memory: no core files.
+    // SAFETY: the struct is valid; lowering a limit is always allowed.
+    unsafe {
+        libc::setrlimit(
+            libc::RLIMIT_CORE,
+            &libc::rlimit {
+                rlim_cur: 0,
+                rlim_max: 0,
+            },
+        )
+    };
+}
+
+/// Raises a soft limit to its hard one.
+fn raise(limit: libc::__rlimit_resource_t) {
+    let mut now = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: fills, then reads, the struct it is given.
+    unsafe {
+        if libc::getrlimit(limit, &mut now) == 0 {
+            now.rlim_cur = now.rlim_max;
+            libc::setrlimit(limit, &now);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The attach server: hands clients the region and the memory, takes their requests to list folders, and
+//! ends the engine when nobody has needed it for a while.
+//!
+//! Called by the engine; it is the main thread's loop. Clients are known by pidfds, not by sockets: a
+//! program may close any descriptor, but it cannot hide its end from the kernel.
+
+use ossc_cache::pages::PageKind;
+use ossc_cache::wire::{self, Ask};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SocketFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use crate::mirror::Mirror;
+use crate::work::Work;
+
+/// A client that connected and says nothing is let go after this many milliseconds.
+const SILENCE_MS: u64 = 1000;
+
+/// A folder to list, and who waits for it.
+pub struct Listing {
+    /// Absolute path, as the kernel names it.
+    pub path: String,
+    /// Where to answer.
+    pub conn: OwnedFd,
+}
+
+/// See the module.
+pub struct Server {
+    listener: OwnedFd,
+    work: Arc<Work>,
+    mirror: Arc<Mirror>,
+    region_fd: i32,
+    listings: Sender<Listing>,
+    linger: Duration,
+    clients: HashMap<i32, OwnedFd>,
+}
+
+impl Server {
+    /// A server with the engine's starter as its first client.
+    pub fn new(
+        listener: OwnedFd,
+        work: Arc<Work>,
+        mirror: Arc<Mirror>,
+        region_fd: i32,
+        listings: Sender<Listing>,
+        linger: Duration,
+    ) -> Server {
+        Server {
+            listener,
+            work,
+            mirror,
+            region_fd,
+            listings,
+            linger,
+            clients: HashMap::new(),
+        }
+    }
+
+    /// Counts a process as a client until it ends.
+    pub fn welcome(&mut self, pid: i32) {
+        if self.clients.contains_key(&pid) {
+            return;
+        }
+        match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            Some(Ok(fd)) => drop(self.clients.insert(pid, fd)),
+            // It ended before we looked, or lives in another pid namespace.
+            Some(Err(e)) => tracing::debug!(pid, "not counted as a client: {e}"),
+            None => tracing::debug!(pid, "not counted as a client: of another pid namespace"),
+        }
+    }
+
+    /// Serves until `linger` after the last client's end.
+    pub fn run(&mut self) {
+        let mut alone_since = Instant::now();
+        loop {
+            if !self.clients.is_empty() {
+                alone_since = Instant::now();
+            }
+            let left = self
+                .clients
+                .is_empty()
+                .then(|| self.linger.saturating_sub(alone_since.elapsed()));
+            if left == Some(Duration::ZERO) {
+                return;
+            }
+            let (knock, ended) = self.wait(left);
+            for pid in ended {
+                self.clients.remove(&pid);
+            }
+            if knock {
+                self.accept();
+            }
+        }
+    }
+
+    /// Sleeps until a connection, the end of a client, or the time-out.
+    fn wait(&self, left: Option<Duration>) -> (bool, Vec<i32>) {
+        let pids: Vec<i32> = self.clients.keys().copied().collect();
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        fds.extend(
+            pids.iter()
+                .filter_map(|pid| self.clients.get(pid))
+                .map(|fd| PollFd::new(fd, PollFlags::IN)),
+        );
+        let timeout = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            return (false, Vec::new());
+        }
+        let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        (
+            ready(&fds[0]),
+            pids.iter()
+                .zip(&fds[1..])
+                .filter(|(_, fd)| ready(fd))
+                .map(|(pid, _)| *pid)
+                .collect(),
+        )
+    }
+
+    fn accept(&mut self) {
+        while let Ok(conn) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            if let Err(errno) = self.answer(conn) {
+                tracing::debug!(errno, "a client's question was not answered");
+            }
+        }
+    }
+
+    fn answer(&mut self, conn: OwnedFd) -> Result<(), i32> {
+        let fd = conn.as_raw_fd();
+        let peer = wire::peer(fd).map_err(|e| e.0)?;
+        if peer.uid != ossc_cache::sys::geteuid() {
+            tracing::warn!(
+                pid = peer.pid,
+                uid = peer.uid,
+                "a process of another user asked to attach: refused"
+            );
+            return wire::answer(fd, libc::EACCES, 0, b"", [-1, -1]).map_err(|e| e.0);
+        }
+        if !ossc_cache::sys::wait_readable(fd, SILENCE_MS) {
+            return Err(libc::ETIMEDOUT);
+        }
+        let packet = wire::receive(fd).map_err(|e| e.0)?;
+        packet.close_fds();
+        if !packet.same_version() {
+            tracing::warn!(
+                pid = peer.pid,
+                "a process with another version of the library asked to attach: refused"
+            );
+            return wire::answer(fd, libc::ENOTSUP, 0, b"", [-1, -1]).map_err(|e| e.0);
+        }
+        match packet.ask().map_err(|e| e.0)? {
+            Ask::Attach => {
+                self.welcome(peer.pid);
+                tracing::debug!(pid = peer.pid, "client attached");
+                let store = self.mirror.store();
+                let folder = if store.kind() == PageKind::HugeTmpfs {
+                    store.folder()
+                } else {
+                    -1
+                };
+                wire::answer(fd, 0, 0, b"", [self.region_fd, folder]).map_err(|e| e.0)
+            }
+            Ask::Memory(slot) => self.hand_memory(fd, slot),
+            Ask::List => {
+                let path = String::from_utf8_lossy(packet.text()).into_owned();
+                self.listings
+                    .send(Listing { path, conn })
+                    .map_err(|_| libc::EPIPE)
+            }
+        }
+    }
+
+    fn hand_memory(&self, fd: i32, slot: u32) -> Result<(), i32> {
+        let reopened = self
+            .work
+            .held(slot)
+            .and_then(|held| held.memory.as_ref().map(|memory| memory.reopen_read_only()));
+        match reopened {
+            Some(Ok(memory)) => {
+                let sent = wire::answer(fd, 0, 0, b"", [memory, -1]);
+                let _ = ossc_cache::sys::close(memory);
+                sent.map_err(|e| e.0)
+            }
+            Some(Err(errno)) => wire::answer(fd, errno.0, 0, b"", [-1, -1]).map_err(|e| e.0),
+            None => wire::answer(fd, libc::ENOENT, 0, b"", [-1, -1]).map_err(|e| e.0),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! From keys to names in MODEL_DIR. Pure: which keys can be mirrored, and what is in one folder.
+//!
+//! Called by the mirror with listing pages. It decides by bytes alone and never touches a file system.
+
+use ossc_net::list::ObjectEntry;
+use std::collections::BTreeMap;
+
+/// Longest name in a folder in bytes (NAME_MAX of Linux).
+const NAME_BYTES_MAX: usize = 255;
+
+/// What a listing says about one folder.
+#[derive(Debug, Default)]
+pub struct Level {
+    /// Sub-folders by name.
+    pub folders: Vec<String>,
+    /// Objects by name.
+    pub objects: BTreeMap<String, ObjectEntry>,
+    /// Keys that cannot be mirrored, with the reason.
+    pub skipped: Vec<(String, &'static str)>,
+}
+
+impl Level {
+    /// Sorts what was listed under `prefix` (empty, or ending in `/`).
+    pub fn new(prefix: &str, objects: Vec<ObjectEntry>, prefixes: &[String]) -> Level {
+        let mut level = Level::default();
+        for folder in prefixes {
+            let name = folder.strip_prefix(prefix).unwrap_or(folder);
+            match refusal(name.strip_suffix('/').unwrap_or(name)) {
+                None => level.folders.push(name.trim_end_matches('/').to_string()),
+                Some(why) => level.skipped.push((folder.clone(), why)),
+            }
+        }
+        for object in objects {
+            let name = object
+                .key
+                .strip_prefix(prefix)
+                .unwrap_or(&object.key)
+                .to_string();
+            if name.is_empty() {
+                // The folder's own marker object.
+                continue;
+            }
+            let why = match refusal(&name) {
+                None if level.folders.contains(&name) => Some("a folder has the same name"),
+                other => other,
+            };
+            match why {
+                None => drop(level.objects.insert(name, object)),
+                Some(why) => level.skipped.push((object.key.clone(), why)),
+            }
+        }
+        level
+    }
+}
+
+/// Why a name cannot be a file's or folder's name; `None` if it can.
+fn refusal(name: &str) -> Option<&'static str> {
+    match name {
+        "" => Some("an empty name between slashes"),
+        "." | ".." => Some("it would leave the folder"),
+        _ if name.len() > NAME_BYTES_MAX => Some("the name is longer than 255 bytes"),
+        _ if name.contains('\0') => Some("it holds a NUL byte"),
+        _ if name.contains('/') => Some("it holds a slash"),
+        _ if name.starts_with(crate::place::TEMPORARY) => {
+            Some("the name is reserved for files that are being written")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(key: &str) -> ObjectEntry {
+        ObjectEntry {
+            key: key.into(),
+            ..ObjectEntry::default()
+        }
+    }
+
+    #[test]
+    fn one_level_of_names() {
+        let prefixes = [
+            "m/sub/".to_string(),
+            "m/both/".into(),
+            "m//".into(),
+            "m/../".into(),
+        ];
+        let keys = [
+            "m/",
+            "m/config.json",
+            "m/both",
+            "m/.",
+            &format!("m/{}", "x".repeat(256)),
+            "m/a\0b",
+            "m/ü +%.txt",
+        ];
+        let level = Level::new(
+            "m/",
+            keys.iter().map(|key| object(key)).collect(),
+            &prefixes,
+        );
+        assert_eq!(level.folders, ["sub", "both"]);
+        assert_eq!(
+            level.objects.keys().collect::<Vec<_>>(),
+            ["config.json", "ü +%.txt"]
+        );
+        let skipped: Vec<&str> = level.skipped.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(skipped.len(), 6);
+        assert!(
+            skipped.contains(&"m//") && skipped.contains(&"m/../") && skipped.contains(&"m/both")
+        );
+    }
+
+    #[test]
+    fn a_whole_bucket() {
+        let level = Level::new(
+            "",
+            vec![object("/lead"), object("a")],
+            &["/".into(), "d/".into()],
+        );
+        assert_eq!(
+            (level.folders.as_slice(), level.objects.len()),
+            (["d".to_string()].as_slice(), 1)
+        );
+        assert_eq!(level.skipped.len(), 2);
+    }
+}

@@ -1,0 +1,626 @@
+//! The work of the engine: which request a free connection makes next, and what its end means for the
+//! object it belongs to. The source that the vcpu threads pull from.
+//!
+//! Called on vcpu threads (`pull`, `finished`), by the demand thread (`demanded`), and by the mirror
+//! (objects, calls). It does no disk I/O and never waits.
+
+use crate::audit::{Audit, Fetched};
+use crate::held::{Held, lock};
+use ossc_cache::budget::Budget;
+use ossc_cache::plan::{Class, Next, Plan};
+use ossc_cache::region::{Object, Region, Seen, state};
+use ossc_net::error::Kind;
+use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc, retry};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::{Duration, Instant};
+
+/// After a failed object's outage it is tried again, so that a later open may succeed.
+const REVIVE_AFTER: Duration = Duration::from_secs(30);
+/// Most bytes of a listing page or an error document.
+const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// Requests of a start-up call before it is given up: with full jitter about 3 s in the mean.
+pub const START_ATTEMPTS: u32 = 5;
+
+/// Something to fetch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Item {
+    /// Part `1` of record `0`.
+    Part(u32, u32),
+    /// A small object, whole.
+    Small(u32),
+    /// A question of the mirror's.
+    Call(u32),
+    /// A failed object gets another chance.
+    Revive(u32),
+}
+
+impl Item {
+    fn token(self) -> u64 {
+        match self {
+            Item::Part(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
+            Item::Small(slot) => 2 << 60 | u64::from(slot),
+            Item::Call(id) | Item::Revive(id) => 3 << 60 | u64::from(id),
+        }
+    }
+
+    fn from_token(token: u64) -> Item {
+        match token >> 60 {
+            1 => Item::Part((token >> 32) as u32 & 0x0fff_ffff, token as u32),
+            2 => Item::Small(token as u32),
+            _ => Item::Call(token as u32),
+        }
+    }
+}
+
+/// A question that a thread of the engine waits for.
+struct Call {
+    query: Query,
+    answer: SyncSender<Finished>,
+}
+
+/// A small object's bytes on the way to disk.
+pub struct Arrived {
+    /// Its record.
+    pub slot: u32,
+    /// Its bytes, checked.
+    pub body: Vec<u8>,
+}
+
+/// What the work needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Compare CRC-64.
+    pub verify_crc: bool,
+    /// How long the origin may be out before readers see an error.
+    pub outage_budget: Duration,
+}
+
+/// See the module.
+pub struct Work {
+    region: Region,
+    plan: Mutex<Plan<Item>>,
+    held: RwLock<HashMap<u32, Arc<Held>>>,
+    calls: Mutex<HashMap<u32, Call>>,
+    next_call: AtomicU32,
+    vcpus: OnceLock<Vcpus>,
+    budget: Budget,
+    audit: Audit,
+    arrived: Sender<Arrived>,
+    options: Options,
+}
+
+impl Work {
+    /// No work yet. Small objects go to `arrived`.
+    pub fn new(
+        region: Region,
+        budget: Budget,
+        audit: Audit,
+        arrived: Sender<Arrived>,
+        options: Options,
+    ) -> Work {
+        Work {
+            region,
+            plan: Mutex::default(),
+            held: RwLock::default(),
+            calls: Mutex::default(),
+            next_call: AtomicU32::new(0),
+            vcpus: OnceLock::new(),
+            budget,
+            audit,
+            arrived,
+            options,
+        }
+    }
+
+    /// The threads that pull from this; given once, after they were started.
+    pub fn set_vcpus(&self, vcpus: Vcpus) {
+        let _ = self.vcpus.set(vcpus);
+        self.wake();
+    }
+
+    /// The public records.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// What is known of a record.
+    pub fn held(&self, slot: u32) -> Option<Arc<Held>> {
+        self.held
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .get(&slot)
+            .cloned()
+    }
+
+    /// Takes an object in.
+    pub fn hold(&self, slot: u32, held: Held) {
+        self.held
+            .write()
+            .unwrap_or_else(|e| e.into_inner())
+            .insert(slot, Arc::new(held));
+    }
+
+    /// Asks one question and waits for its answer; retries what may succeed later, `attempts` times at most.
+    pub fn call(&self, query: &Query, attempts: u32) -> Result<Finished, Error> {
+        let mut tried = 0;
+        loop {
+            let (answer, wait) = sync_channel(1);
+            let id = self.next_call.fetch_add(1, Ordering::Relaxed);
+            lock(&self.calls).insert(
+                id,
+                Call {
+                    query: query.clone(),
+                    answer,
+                },
+            );
+            self.push(&[Item::Call(id)], Class::Near);
+            let gone = || {
+                Error::new(
+                    Kind::Cancelled,
+                    ossc_net::error::Phase::Start,
+                    "the engine stops",
+                )
+            };
+            let mut done = wait.recv().map_err(|_| gone())?;
+            let error = match std::mem::replace(&mut done.result, Err(gone())) {
+                Ok(response) => {
+                    done.result = Ok(response);
+                    return Ok(done);
+                }
+                Err(error) => error,
+            };
+            tried += 1;
+            if tried >= attempts || !error.retryable() {
+                return Err(error);
+            }
+            tracing::warn!("{error}; trying again ({tried} of {attempts})");
+            std::thread::sleep(retry::backoff(tried - 1));
+        }
+    }
+
+    /// Fetches a small object.
+    pub fn fetch_small(&self, slot: u32) {
+        self.push(&[Item::Small(slot)], Class::Near);
+    }
+
+    /// Fetches whole large objects ahead of their readers, in this order: first the first part of each
+    /// (headers), then the rest. What does not fit the budget is left to its readers.
+    pub fn prefetch(&self, slots: &[u32]) {
+        let mut heads = Vec::new();
+        let mut rest = Vec::new();
+        for slot in slots {
+            let (Some(held), Some(object)) = (self.held(*slot), self.region.object(*slot)) else {
+                continue;
+            };
+            if held.planned.swap(true, Ordering::AcqRel) {
+                continue;
+            }
+            if !self.reserve(&held) {
+                held.planned.store(false, Ordering::Release);
+                tracing::warn!(
+                    object = held.key,
+                    bytes = held.size,
+                    left = self.budget.limit() - self.budget.used(),
+                    "not fetched ahead: it does not fit the memory budget"
+                );
+                continue;
+            }
+            heads.push(Item::Part(*slot, 0));
+            rest.extend((1..object.parts).map(|index| Item::Part(*slot, index)));
+        }
+        heads.extend(rest);
+        self.push(&heads, Class::Prefetch);
+    }
+
+    /// A reader waits for this part, given as its index in the region.
+    pub fn demanded(&self, region_part: u32) {
+        let Some((slot, object, index)) = self.part_at(region_part) else {
+            return;
+        };
+        let Some(held) = self.held(slot) else { return };
+        if !self.reserve(&held) {
+            tracing::error!(
+                object = held.key,
+                bytes = held.size,
+                limit = self.budget.limit(),
+                "a reader wants it, and it does not fit the memory budget"
+            );
+            object.fail(libc::ENOMEM);
+            return;
+        }
+        self.push(&[Item::Part(slot, index)], Class::Demand);
+        if !held.planned.swap(true, Ordering::AcqRel) {
+            // What is read at all is mostly read whole: from here on, then around.
+            let order: Vec<Item> = (index + 1..object.parts)
+                .chain(0..index)
+                .map(|index| Item::Part(slot, index))
+                .collect();
+            self.push(&order, Class::Prefetch);
+        }
+    }
+
+    /// A client met an object: a line for the audit file.
+    pub fn seen(&self, seen: Seen) {
+        if let Some(held) = self.held(seen.slot) {
+            let act = match seen.act {
+                1 => "open",
+                2 => "map",
+                _ => "file",
+            };
+            self.audit
+                .cache(seen.pid, act, &held.key, &held.etag, held.size);
+        }
+    }
+
+    fn reserve(&self, held: &Held) -> bool {
+        held.reserved.swap(true, Ordering::AcqRel) || self.budget.take(held.size) || {
+            held.reserved.store(false, Ordering::Release);
+            false
+        }
+    }
+
+    /// Record and part number behind an index of the region.
+    fn part_at(&self, region_part: u32) -> Option<(u32, &Object, u32)> {
+        // Records get their parts in order, so the last one that begins at or before it is the one; folders
+        // and small objects have none.
+        let (mut low, mut high) = (0, self.region.objects_len());
+        while low < high {
+            let middle = (low + high) / 2;
+            match self.region.object(middle) {
+                Some(object) if object.first_part <= region_part => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        (0..low).rev().find_map(|slot| {
+            let object = self.region.object(slot).filter(|object| object.parts > 0)?;
+            Some((slot, object, region_part - object.first_part))
+                .filter(|(_, object, index)| *index < object.parts)
+        })
+    }
+
+    fn push(&self, items: &[Item], class: Class) {
+        let mut plan = lock(&self.plan);
+        items.iter().for_each(|item| plan.push(*item, class));
+        drop(plan);
+        self.wake();
+    }
+
+    fn push_later(&self, item: Item, class: Class, wait: Duration) {
+        lock(&self.plan).push_at(item, class, Instant::now() + wait);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(vcpus) = self.vcpus.get() {
+            vcpus.wake();
+        }
+    }
+
+    fn prepare(&self, item: Item) -> Option<Fetch> {
+        match item {
+            Item::Part(slot, index) => self.prepare_part(slot, index),
+            Item::Small(slot) => {
+                let held = self.held(slot)?;
+                held.attempts.fetch_add(1, Ordering::Relaxed);
+                let sink = Sink::Buffer {
+                    bytes_max: held.size as usize,
+                };
+                let query = Query::Get {
+                    key: held.key.clone(),
+                    range: None,
+                    etag: Some(held.etag.clone()),
+                    size: held.size,
+                };
+                Some(Fetch {
+                    token: item.token(),
+                    query,
+                    sink,
+                    crc: true,
+                })
+            }
+            Item::Call(id) => {
+                let query = lock(&self.calls).get(&id)?.query.clone();
+                Some(Fetch {
+                    token: item.token(),
+                    query,
+                    sink: Sink::Buffer {
+                        bytes_max: DOCUMENT_BYTES_MAX,
+                    },
+                    crc: false,
+                })
+            }
+            Item::Revive(slot) => {
+                let object = self.region.object(slot)?;
+                if object.state() == state::FAILED {
+                    object.set_state(if object.parts > 0 {
+                        state::LOADING
+                    } else {
+                        state::COMING
+                    });
+                    if object.parts == 0 {
+                        self.fetch_small(slot);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn prepare_part(&self, slot: u32, index: u32) -> Option<Fetch> {
+        let object = self
+            .region
+            .object(slot)
+            .filter(|object| object.state() == state::LOADING)?;
+        let held = self.held(slot)?;
+        let memory = held.memory.as_ref()?;
+        let part = self.region.part(object, index);
+        // Already fetched or being fetched, by a demand that overtook the prefetch.
+        if !part.claim() {
+            return None;
+        }
+        let range = object.part_range(index);
+        if let Err(errno) = memory.populate(range.start, range.end) {
+            part.give_up();
+            tracing::error!(
+                object = held.key,
+                start = range.start,
+                end = range.end,
+                errno = errno.0,
+                "no memory for a part"
+            );
+            object.fail(libc::ENOMEM);
+            return None;
+        }
+        let sink = Sink::Memory {
+            at: memory.address(range.start),
+            len: (range.end - range.start) as usize,
+        };
+        let query = Query::Get {
+            key: held.key.clone(),
+            range: Some(range),
+            etag: Some(held.etag.clone()),
+            size: held.size,
+        };
+        Some(Fetch {
+            token: Item::Part(slot, index).token(),
+            query,
+            sink,
+            crc: self.options.verify_crc,
+        })
+    }
+
+    fn finished_part(&self, slot: u32, index: u32, done: Finished) {
+        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
+            return;
+        };
+        let part = self.region.part(object, index);
+        let range = object.part_range(index);
+        let response = match done.result {
+            Ok(response) => response,
+            Err(error) => {
+                part.give_up();
+                let attempts = part.attempts();
+                return self.failed(Item::Part(slot, index), object, &held, &error, attempts);
+            }
+        };
+        held.out_of_trouble();
+        self.audit.origin(&Fetched {
+            key: &held.key,
+            etag: &held.etag,
+            range: Some(range.clone()),
+            bytes: response.bytes,
+            status: response.status,
+            request_id: &response.request_id,
+            crc: response.crc64_body,
+        });
+        if let Some(memory) = &held.memory {
+            memory.unmap_pages(range.start, range.end);
+        }
+        if let Some(whole) = response.crc64_object {
+            *lock(&held.crc64) = Some(whole);
+        }
+        self.region
+            .header()
+            .ready_bytes
+            .fetch_add(range.end - range.start, Ordering::Relaxed);
+        part.publish(response.crc64_body.unwrap_or(0));
+        if object.ready_parts.fetch_add(1, Ordering::AcqRel) + 1 == object.parts {
+            self.judge(slot, object, &held);
+        }
+    }
+
+    /// All parts are here: is the whole what the origin says it is?
+    fn judge(&self, slot: u32, object: &Object, held: &Held) {
+        let expected = *lock(&held.crc64);
+        let Some(expected) = expected.filter(|_| self.options.verify_crc) else {
+            tracing::info!(
+                object = held.key,
+                bytes = held.size,
+                "loaded; not verified: {}",
+                if self.options.verify_crc {
+                    "the origin gave no CRC-64"
+                } else {
+                    "verifyCrc is off"
+                }
+            );
+            return object.set_state(state::VERIFIED);
+        };
+        let found = (0..object.parts).fold(0, |sum, index| {
+            let range = object.part_range(index);
+            crc::combine(
+                sum,
+                self.region.part(object, index).crc64(),
+                range.end - range.start,
+            )
+        });
+        if found == expected {
+            tracing::info!(
+                object = held.key,
+                bytes = held.size,
+                crc64 = expected,
+                "loaded and verified"
+            );
+            return object.set_state(state::VERIFIED);
+        }
+        if held.rechecked.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                object = held.key,
+                etag = held.etag,
+                expected,
+                found,
+                phase = "CRC",
+                "its bytes do not match its CRC-64, twice: readers get EIO; check the object in the bucket"
+            );
+            return object.fail(libc::EIO);
+        }
+        tracing::warn!(
+            object = held.key,
+            etag = held.etag,
+            expected,
+            found,
+            phase = "CRC",
+            "its bytes do not match its CRC-64: fetching it again"
+        );
+        self.region
+            .header()
+            .ready_bytes
+            .fetch_sub(held.size, Ordering::Relaxed);
+        object.ready_parts.store(0, Ordering::Release);
+        let all: Vec<Item> = (0..object.parts)
+            .map(|index| Item::Part(slot, index))
+            .collect();
+        (0..object.parts).for_each(|index| self.region.part(object, index).retract());
+        self.push(&all, Class::Demand);
+    }
+
+    fn finished_small(&self, slot: u32, done: Finished) {
+        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
+            return;
+        };
+        let checked = done.result.and_then(|response| {
+            let wrong = self.options.verify_crc
+                && response
+                    .crc64_object
+                    .is_some_and(|whole| Some(whole) != response.crc64_body);
+            if !wrong {
+                return Ok(response);
+            }
+            let text = format!(
+                "GET {}: the body's CRC-64 is not x-oss-hash-crc64ecma",
+                held.key
+            );
+            let mut error = Error::new(Kind::Protocol, ossc_net::error::Phase::Crc, text);
+            error.request_id = Some(response.request_id.into());
+            Err(error)
+        });
+        match checked {
+            Ok(response) => {
+                held.out_of_trouble();
+                self.audit.origin(&Fetched {
+                    key: &held.key,
+                    etag: &held.etag,
+                    range: None,
+                    bytes: response.bytes,
+                    status: response.status,
+                    request_id: &response.request_id,
+                    crc: response.crc64_body,
+                });
+                // Without the thread that writes files the engine is ending.
+                let _ = self.arrived.send(Arrived {
+                    slot,
+                    body: done.body,
+                });
+            }
+            Err(error) => {
+                let attempts = held.attempts.load(Ordering::Relaxed);
+                self.failed(Item::Small(slot), object, &held, &error, attempts);
+            }
+        }
+    }
+
+    /// A request for an object failed: again later, or an error for its readers.
+    fn failed(&self, item: Item, object: &Object, held: &Held, error: &Error, attempts: u32) {
+        let header = self.region.header();
+        self.audit.origin(&Fetched {
+            key: &held.key,
+            etag: &held.etag,
+            range: error.range.clone(),
+            bytes: 0,
+            status: error.status.unwrap_or(0),
+            request_id: error.request_id.as_deref().unwrap_or(""),
+            crc: None,
+        });
+        // A small object with wrong bytes twice is wrong at the origin; parts are judged by `judge`.
+        let again =
+            error.retryable() && !(error.phase == ossc_net::error::Phase::Crc && attempts > 1);
+        let outage = held.in_trouble(Instant::now());
+        if again && outage < self.options.outage_budget {
+            header.origin_retries.fetch_add(1, Ordering::Relaxed);
+            let wait = retry::backoff(attempts.saturating_sub(1));
+            tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}");
+            return self.push_later(item, Class::Demand, wait);
+        }
+        let errno = match error.kind {
+            Kind::Changed => libc::ESTALE,
+            Kind::Auth | Kind::Archived => libc::EACCES,
+            _ => libc::EIO,
+        };
+        tracing::error!(
+            object = held.key,
+            etag = held.etag,
+            attempts,
+            outage_secs = outage.as_secs(),
+            "readers get errno {errno}: {error}"
+        );
+        held.planned.store(false, Ordering::Release);
+        object.fail(errno);
+        if again {
+            held.out_of_trouble();
+            let slot = match item {
+                Item::Part(slot, _) | Item::Small(slot) | Item::Call(slot) | Item::Revive(slot) => {
+                    slot
+                }
+            };
+            self.push_later(Item::Revive(slot), Class::Near, REVIVE_AFTER);
+        }
+    }
+}
+
+impl Source for Work {
+    fn pull(&self, now: Instant) -> Pull {
+        loop {
+            let next = lock(&self.plan).next(now);
+            match next {
+                Next::Item(item, _) => {
+                    if let Some(fetch) = self.prepare(item) {
+                        return Pull::Fetch(fetch);
+                    }
+                }
+                Next::Until(at) => return Pull::Until(at),
+            }
+        }
+    }
+
+    fn finished(&self, done: Finished) {
+        let header = self.region.header();
+        header.origin_requests.fetch_add(1, Ordering::Relaxed);
+        if let Ok(response) = &done.result {
+            header
+                .origin_bytes
+                .fetch_add(response.bytes, Ordering::Relaxed);
+        }
+        match Item::from_token(done.token) {
+            Item::Part(slot, index) => self.finished_part(slot, index, done),
+            Item::Small(slot) => self.finished_small(slot, done),
+            Item::Call(id) | Item::Revive(id) => {
+                if let Some(call) = lock(&self.calls).remove(&id) {
+                    // Who asked may have stopped waiting.
+                    let _ = call.answer.send(done);
+                }
+            }
+        }
+    }
+}
