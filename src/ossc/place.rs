@@ -197,7 +197,7 @@ pub fn read_file(
 fn pin(fd: OwnedFd) -> Result<Pinned, Errno> {
     let st = rustix::fs::fstat(&fd)?;
     Ok(Pinned {
-        fd,
+        _fd: fd,
         dev: st.st_dev,
         ino: st.st_ino,
     })
