@@ -852,3 +852,98 @@ fn under_mixed_faults_every_success_is_right_and_every_fetch_ends() {
         );
     });
 }
+
+#[test]
+fn a_skewed_clock_is_corrected_by_the_next_request() {
+    on_both(|driver| {
+        let server = serve(|seen, stream| {
+            if seen.nth == 1 {
+                let date = seen.header("date").unwrap_or_default();
+                assert!(date.starts_with("Tue, 14 Nov 2023 22:13:"), "{date}");
+                return good(seen, stream);
+            }
+            let body = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
+            let head = format!(
+                "HTTP/1.1 403 Forbidden\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).expect("answer");
+            true
+        });
+        let rig = Rig::to(driver, &server);
+        let (done, _) = rig.range(0..10);
+        assert_eq!(
+            (done.result.expect_err("skewed").kind, done.retry_hint),
+            (Kind::Clock, Hint::Backoff)
+        );
+        rig.range(0..10).0.result.expect("with the server's time");
+    });
+}
+
+/// Makes io_uring_setup fail with EPERM on this thread and those it starts, as container
+/// runtimes do.
+fn block_io_uring() {
+    let code = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let mut program = [
+        // The number of the system call is the first word.
+        code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        code(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            libc::SYS_io_uring_setup as u32,
+        ),
+        code(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        ),
+        code(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: no pointers are passed.
+    let rc = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(rc, 0);
+    // SAFETY: `filter` and its program outlive the call, which copies them.
+    let rc = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const filter,
+        )
+    };
+    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn where_io_uring_is_blocked_epoll_takes_over_and_says_why() {
+    // The process-wide choice is made before the filter, which is this thread's own.
+    let usual = crate::driver::choose(DriverChoice::Auto, 4)
+        .expect("a driver")
+        .0;
+    let server = serve(good);
+    let blocked = std::thread::spawn(move || {
+        block_io_uring();
+        let why = crate::driver::uring::probe(4).expect_err("blocked");
+        assert!(why.contains("blocked here by seccomp"), "{why}");
+        let rig = Rig::new(DriverChoice::Auto, vec![server.address], 2, 2);
+        let (name, why) = rig.vcpus.driver();
+        assert_eq!(name, "epoll");
+        if usual == crate::driver::Chosen::Uring {
+            assert!(why.contains("not every vcpu could have a ring"), "{why}");
+        }
+        let (done, bytes) = rig.range(5..100_000);
+        done.result.expect("by epoll");
+        assert!(bytes == content(5..100_000));
+    });
+    blocked.join().expect("the blocked thread");
+}

@@ -1,6 +1,7 @@
 //! Host name to addresses by the system's resolver, with a deadline. Called by the engine at the
 //! start and when addresses go stale. Never called on a vcpu thread: getaddrinfo blocks.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,36 +18,42 @@ use crate::error::{Error, Kind, Phase};
 /// `Kind::Resolve` if the name has no address, `Kind::Timeout` after `deadline`, `Kind::Local` if
 /// no thread can be made.
 pub fn resolve(host: &str, port: u16, deadline: Duration) -> Result<Vec<SocketAddr>, Error> {
-    let (sender, receiver) = mpsc::sync_channel(1);
     let name = host.to_owned();
-    let lookup = move || {
-        let found = (name.as_str(), port)
+    within(host, deadline, move || {
+        (name.as_str(), port)
             .to_socket_addrs()
-            .map(|addresses| addresses.collect::<Vec<_>>());
-        // The receiver is gone after the deadline: nobody wants the answer any more.
-        drop(sender.send(found));
-    };
+            .map(Iterator::collect)
+    })
+}
+
+/// Runs a blocking `lookup` of `host` on a thread of its own.
+fn within(
+    host: &str,
+    deadline: Duration,
+    lookup: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+) -> Result<Vec<SocketAddr>, Error> {
+    let (sender, receiver) = mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name("ossc-resolve".into())
-        .spawn(lookup)
+        // The receiver is gone after the deadline: nobody wants the answer any more.
+        .spawn(move || drop(sender.send(lookup())))
         .map_err(|os| Error::from_os(Phase::Dns, "start the resolver thread", &os))?;
     match receiver.recv_timeout(deadline) {
-        Ok(Ok(mut found)) => {
-            let mut seen = Vec::new();
-            found.retain(|address| {
-                !seen.contains(address) && {
-                    seen.push(*address);
-                    true
+        Ok(Ok(found)) => {
+            let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
+            for address in found {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
                 }
-            });
-            if found.is_empty() {
+            }
+            if addresses.is_empty() {
                 return Err(Error::new(
                     Kind::Resolve,
                     Phase::Dns,
                     format!("{host} has no address"),
                 ));
             }
-            Ok(found)
+            Ok(addresses)
         }
         Ok(Err(os)) => Err(Error::new(
             Kind::Resolve,
@@ -83,7 +90,27 @@ mod tests {
 
     #[test]
     fn an_expired_deadline_is_a_timeout() {
-        let error = resolve("localhost", 80, Duration::ZERO).expect_err("too late");
+        let (release, held) = mpsc::channel::<()>();
+        let slow = move || {
+            // Ends with an error when the test drops the other end.
+            assert!(held.recv().is_err());
+            Ok(Vec::new())
+        };
+        let error = within("slow.example", Duration::from_millis(20), slow).expect_err("too late");
+        drop(release);
         assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Dns));
+        assert!(
+            error.message.contains("slow.example within 20 ms"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn each_address_is_given_once_and_none_is_an_error() {
+        let one: SocketAddr = "127.0.0.1:80".parse().expect("address");
+        let twice = within("x", Duration::from_secs(5), move || Ok(vec![one, one]));
+        assert_eq!(twice.expect("found"), [one]);
+        let none = within("x", Duration::from_secs(5), || Ok(Vec::new()));
+        assert_eq!(none.expect_err("none").kind, Kind::Resolve);
     }
 }
