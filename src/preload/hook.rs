@@ -24,8 +24,10 @@ mod open;
 mod read;
 mod seek;
 mod stat;
+mod stdin;
 mod stdio;
 mod syscall;
+mod walk;
 mod write;
 
-pub(crate) use stdio::{give_stdin_back, take_stdin};
+pub(crate) use stdin::{give_back as give_stdin_back, take as take_stdin};

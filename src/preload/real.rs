@@ -16,6 +16,8 @@ use ossc_cache::sys::{self, Errno};
 
 /// A callback of the program's, passed on unseen.
 pub(crate) type Callback = *const c_void;
+/// A null-terminated array of strings, passed on unseen.
+pub(crate) type Strings = *const *const c_char;
 
 /// A system call with the program's own arguments; the kernel checks every pointer (EFAULT).
 pub(crate) fn kernel(number: c_long, arguments: [usize; 6]) -> sys::Result<usize> {
@@ -54,7 +56,7 @@ fn look_up(name: &CStr) -> Option<*mut c_void> {
     (!found.is_null()).then_some(found)
 }
 
-const fn name(with_nul: &str) -> &CStr {
+const fn c_name(with_nul: &str) -> &CStr {
     match CStr::from_bytes_with_nul(with_nul.as_bytes()) {
         Ok(name) => name,
         Err(_) => c"",
@@ -85,7 +87,7 @@ macro_rules! next {
         )*
         /// Looks all of them up. What this C library does not have keeps its fall-back.
         pub(crate) fn resolve() {
-            $(if let Some(found) = look_up(name(concat!(stringify!($name), "\0"))) {
+            $(if let Some(found) = look_up(c_name(concat!(stringify!($name), "\0"))) {
                 slot::$name.store(found, Relaxed);
             })*
         }
@@ -95,7 +97,7 @@ macro_rules! next {
 /// The fall-back of a function that only the C library has.
 macro_rules! late {
     ($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty, $missing:expr) => {
-        match look_up(name(concat!(stringify!($name), "\0"))) {
+        match look_up(c_name(concat!(stringify!($name), "\0"))) {
             Some(found) => {
                 slot::$name.store(found, Relaxed);
                 // SAFETY: libc's function of this name has this type.
@@ -194,6 +196,16 @@ next! {
     fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { late!(freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE, null_mut()) }
     fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { late!(freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE, null_mut()) }
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { late!(fdopen(fd: c_int, mode: *const c_char) -> *mut FILE, null_mut()) }
+    fn fclose(stream: *mut FILE) -> c_int { late!(fclose(stream: *mut FILE) -> c_int, libc::EOF) }
+
+    // Programs that take the place of this one.
+    fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int { kernel!(libc::SYS_execve, path, arguments, environment) as c_int }
+    fn execv(path: *const c_char, arguments: Strings) -> c_int { late!(execv(path: *const c_char, arguments: Strings) -> c_int, -1) }
+    fn execvp(name: *const c_char, arguments: Strings) -> c_int { late!(execvp(name: *const c_char, arguments: Strings) -> c_int, -1) }
+    fn execvpe(name: *const c_char, arguments: Strings, environment: Strings) -> c_int { late!(execvpe(name: *const c_char, arguments: Strings, environment: Strings) -> c_int, -1) }
+    fn _exit(status: c_int) -> () { let _ = kernel!(libc::SYS_exit_group, status); }
+    fn _Exit(status: c_int) -> () { let _ = kernel!(libc::SYS_exit_group, status); }
+    fn fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int { late!(fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int, -1) }
 
     // Copies between descriptors.
     fn sendfile(out: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t { kernel!(libc::SYS_sendfile, out, from, at, count) }
@@ -231,6 +243,10 @@ next! {
     fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { late!(glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int, libc::GLOB_ABORTED) }
     fn fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { late!(fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void, null_mut()) }
     fn fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { late!(fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void, null_mut()) }
+    fn fts_read(walk: *mut c_void) -> *mut c_void { late!(fts_read(walk: *mut c_void) -> *mut c_void, null_mut()) }
+    fn fts64_read(walk: *mut c_void) -> *mut c_void { late!(fts64_read(walk: *mut c_void) -> *mut c_void, null_mut()) }
+    fn fts_children(walk: *mut c_void, options: c_int) -> *mut c_void { late!(fts_children(walk: *mut c_void, options: c_int) -> *mut c_void, null_mut()) }
+    fn fts64_children(walk: *mut c_void, options: c_int) -> *mut c_void { late!(fts64_children(walk: *mut c_void, options: c_int) -> *mut c_void, null_mut()) }
     fn ftw(path: *const c_char, each: Callback, open: c_int) -> c_int { late!(ftw(path: *const c_char, each: Callback, open: c_int) -> c_int, -1) }
     fn ftw64(path: *const c_char, each: Callback, open: c_int) -> c_int { late!(ftw64(path: *const c_char, each: Callback, open: c_int) -> c_int, -1) }
     fn nftw(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { late!(nftw(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int, -1) }

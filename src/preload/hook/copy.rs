@@ -5,7 +5,7 @@ use super::{read, write};
 use crate::client;
 use crate::copy::end_of;
 use crate::file::{self, Seen};
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, ask, errno};
 use crate::real;
 use core::ffi::{c_int, c_uint, c_ulong};
 use libc::{off_t, size_t, ssize_t};
@@ -146,13 +146,12 @@ const FIBMAP: c_ulong = 1;
 
 fn controlled(fd: c_int, request: c_ulong, argument: usize, call: impl Fn() -> c_int) -> c_int {
     match request {
-        // A clone of the empty placeholder would be an empty file: EOPNOTSUPP makes every caller copy.
-        FICLONE => unsupported(argument as c_int).answer(-1, || write::refused(fd).answer(-1, call)),
+        FICLONE => cloned(fd, argument as c_int, call),
         // The source stands first in the argument.
         FICLONERANGE => {
             let mut source = [0u8; 8];
             match real::peek(argument, &mut source) {
-                Ok(()) => unsupported(i64::from_ne_bytes(source) as c_int).answer(-1, || write::refused(fd).answer(-1, call)),
+                Ok(()) => cloned(fd, i64::from_ne_bytes(source) as c_int, call),
                 Err(_) => call(),
             }
         }
@@ -161,6 +160,18 @@ fn controlled(fd: c_int, request: c_ulong, argument: usize, call: impl Fn() -> c
         libc::FIONREAD => left(fd, argument, call()),
         _ => call(),
     }
+}
+
+/// The kernel's own refusals stand. A success has cloned nothing, since the placeholder is empty, and a
+/// range of it is EINVAL: EOPNOTSUPP makes every caller copy instead.
+fn cloned(fd: c_int, source: c_int, call: impl Fn() -> c_int) -> c_int {
+    write::refused(fd).answer(-1, || {
+        let got = call();
+        if got < 0 && errno() != libc::EINVAL {
+            return got;
+        }
+        unsupported(source).answer(-1, || got)
+    })
 }
 
 fn unsupported<T>(fd: c_int) -> Outcome<T> {

@@ -19,12 +19,6 @@ hooks! {
     fn scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(dir, path, 0); real::scandirat64(dir, path, list, filter, order) }
     fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { list_pattern(pattern); real::glob(pattern, flags, failed, out) }
     fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { list_pattern(pattern); real::glob64(pattern, flags, failed, out) }
-    fn fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { list_each(paths); real::fts_open(paths, options, order) }
-    fn fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { list_each(paths); real::fts64_open(paths, options, order) }
-    fn ftw(path: *const c_char, each: Callback, open: c_int) -> c_int { list_tree(AT_FDCWD, path, DEPTH_MAX); real::ftw(path, each, open) }
-    fn ftw64(path: *const c_char, each: Callback, open: c_int) -> c_int { list_tree(AT_FDCWD, path, DEPTH_MAX); real::ftw64(path, each, open) }
-    fn nftw(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { list_tree(AT_FDCWD, path, DEPTH_MAX); real::nftw(path, each, open, flags) }
-    fn nftw64(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { list_tree(AT_FDCWD, path, DEPTH_MAX); real::nftw64(path, each, open, flags) }
     fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { file::until_listed(AT_FDCWD, path, || real::realpath(path, out), |got| got.is_null()) }
     fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { file::until_listed(AT_FDCWD, path, || real::__realpath_chk(path, out, room), |got| got.is_null()) }
     fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { file::until_listed(AT_FDCWD, path, || real::readlink(path, out, room), |got| *got < 0) }
@@ -57,13 +51,13 @@ fn list(fd: c_int) -> bool {
 }
 
 /// Folders below folders that one walk lists; deeper ones are listed when they are opened.
-const DEPTH_MAX: u32 = 16;
+pub(super) const DEPTH_MAX: u32 = 16;
 /// Entries are read in pieces of this many bytes: 16 levels of it fit small stacks.
 const ENTRIES_BYTES: usize = 1024;
 const FOLDER: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NONBLOCK;
 
 /// Lists a folder of ours, and those below it to `depth`.
-fn list_tree(dir: c_int, path: *const c_char, depth: u32) {
+pub(super) fn list_tree(dir: c_int, path: *const c_char, depth: u32) {
     let _ = ask(|| {
         let fd = file::until_listed(dir, path, || real::openat(dir, path, FOLDER, 0), |fd| *fd < 0);
         if fd >= 0 {
@@ -123,20 +117,5 @@ fn list_pattern(pattern: *const c_char) {
     };
     if let Some(start) = start.as_cstr() {
         list_tree(AT_FDCWD, start.as_ptr(), depth.min(DEPTH_MAX));
-    }
-}
-
-/// `fts_open`: every root of the null-terminated array.
-fn list_each(paths: *const *const c_char) {
-    if paths.is_null() {
-        return;
-    }
-    for index in 0.. {
-        // SAFETY: `fts_open` reads the same array up to its null.
-        let path = unsafe { *paths.add(index) };
-        if path.is_null() {
-            return;
-        }
-        list_tree(AT_FDCWD, path, DEPTH_MAX);
     }
 }

@@ -1,15 +1,16 @@
 //! Descriptors that come and go: what was remembered of their numbers is forgotten.
 
+use super::stdin;
 use crate::file;
 use crate::real;
 use core::ffi::{c_int, c_uint};
 use libc::{c_void, cmsghdr, msghdr, ssize_t};
 
 hooks! {
-    fn close(fd: c_int) -> c_int { file::forget(fd); real::close(fd) }
+    fn close(fd: c_int) -> c_int { file::forget(fd); stdin::closing(fd, || real::close(fd)) }
     fn dup(fd: c_int) -> c_int { named(real::dup(fd)) }
-    fn dup2(fd: c_int, target: c_int) -> c_int { named(real::dup2(fd, target)) }
-    fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { named(real::dup3(fd, target, flags)) }
+    fn dup2(fd: c_int, target: c_int) -> c_int { named(stdin::closing(target, || real::dup2(fd, target))) }
+    fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { named(stdin::closing(target, || real::dup3(fd, target, flags))) }
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl(fd, command, argument), command) }
     fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl64(fd, command, argument), command) }
     fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { file::forget_range(from, to); real::close_range(from, to, flags) }

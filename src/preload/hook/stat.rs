@@ -57,6 +57,11 @@ fn by_descriptor(got: c_int, fd: c_int, out: *mut Stat) -> c_int {
     got
 }
 
+/// Patches a status that the C library has read inside itself, in a folder that is listed.
+pub(super) fn patch_known(out: &mut Stat) {
+    patch(out, |id| file::of_id(id, -1));
+}
+
 /// Puts the object's facts over what the kernel said of a placeholder or a memory file.
 fn patch(out: *mut Stat, look: impl FnOnce(&FileId) -> Option<Seen>) {
     // SAFETY: the real call has just filled this struct of the program's.

@@ -2,14 +2,13 @@
 //! whose bytes the kernel has: the object is waited for as a whole, then its memory file takes the
 //! descriptor's number, close-on-exec flag and offset.
 
-use super::open;
+use super::{open, stdin};
 use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use libc::{AT_FDCWD, FILE};
 use ossc_cache::sys::{self, Errno, Result};
 
@@ -22,6 +21,7 @@ hooks! {
     fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
         if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, || real::freopen64(path, mode, stream)) }
     }
+    fn fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::fclose(stream)) }
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
         match ask(|| memory_of(fd, mode)) {
             Outcome::Pass => real::fdopen(fd, mode),
@@ -77,13 +77,16 @@ fn failed(stream: *mut FILE, errno: Errno) -> *mut FILE {
 }
 
 fn close(stream: *mut FILE) {
-    // SAFETY: the stream was opened by the call that is now failing; nobody else has it.
-    unsafe { libc::fclose(stream) };
+    let _ = real::fclose(stream);
 }
 
 fn number_of(stream: *mut FILE) -> c_int {
-    // SAFETY: an open stream, given by the real call.
-    unsafe { libc::fileno(stream) }
+    let before = errno();
+    // SAFETY: an open stream, given by the real call or by the program to `fclose`.
+    let fd = unsafe { libc::fileno(stream) };
+    // A stream without a descriptor is no failure here.
+    set_errno(before);
+    fd
 }
 
 /// True for modes that may write: `w`, `a`, `r+`.
@@ -95,7 +98,7 @@ fn changes(mode: *const c_char) -> bool {
 }
 
 /// The complete object's memory file at the descriptor's offset, if the descriptor is a placeholder's.
-fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
+pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
     let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder) else { return Outcome::Pass };
     if changes(mode) {
         return file::refuse(b"stream for writing refused (the folder is read-only)", seen.slot);
@@ -115,46 +118,9 @@ fn whole(seen: &Seen, at: i64) -> Result<c_int> {
 }
 
 /// Puts the memory file at the number `fd`, with the flags that the number had.
-fn put(memory: c_int, fd: c_int) {
+pub(super) fn put(memory: c_int, fd: c_int) {
     let is_cloexec = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC as usize != 0);
     let _ = sys::dup3(memory, fd, if is_cloexec { libc::O_CLOEXEC } else { 0 });
     let _ = sys::close(memory);
     file::forget(fd);
-}
-
-/// The placeholder that was at descriptor 0; -1 when there was none.
-static STDIN: AtomicI32 = AtomicI32::new(-1);
-/// Where it is kept: above what programs count on.
-const STDIN_KEPT_FROM: c_int = 600;
-
-/// Constructor: gives `stdin` the object's bytes when descriptor 0 is a placeholder.
-pub(crate) fn take_stdin() {
-    let is_candidate = sys::file_id(0).is_ok_and(|id| client::could_be_ours(&id));
-    if !is_candidate || !client::is_active() {
-        return;
-    }
-    if let Outcome::Served(memory) = ask(|| memory_of(0, c"r".as_ptr())) {
-        STDIN.store(sys::dup_from(0, STDIN_KEPT_FROM).unwrap_or(-1), Relaxed);
-        put(memory, 0);
-    }
-}
-
-/// End of the program: the offset is shared with whoever started it (`(head -n 1; cat) < file`), so the
-/// placeholder's descriptor gets what was read from the memory file.
-pub(crate) fn give_stdin_back() {
-    let kept = STDIN.swap(-1, Relaxed);
-    if kept < 0 {
-        return;
-    }
-    let _ = ask(|| {
-        let was = file::of_descriptor(kept).filter(Seen::is_placeholder);
-        let is = file::of_descriptor(0);
-        if let (Some(was), Some(is)) = (was, is)
-            && was.slot == is.slot
-            && let Ok(at) = sys::lseek(0, 0, libc::SEEK_CUR)
-        {
-            let _ = sys::lseek(kept, at, libc::SEEK_SET);
-        }
-        Outcome::<()>::Pass
-    });
 }

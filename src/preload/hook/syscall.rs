@@ -1,7 +1,7 @@
 //! `syscall()`: programs that make system calls by number (libuv, Go with cgo's libc, older Rust) meet the
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
-use super::{copy, dup, map, open, read, seek, stat, write};
+use super::{copy, dup, map, open, read, seek, stat, stdin, write};
 use crate::client;
 use crate::real;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
@@ -12,6 +12,9 @@ use libc::{iovec, off_t, stat as Stat};
 pub(crate) extern "C-unwind" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
     if !client::is_active() {
         return real::syscall(number, a, b, c, d, e, f);
+    }
+    if number == libc::SYS_exit_group {
+        stdin::leave();
     }
     let all = [a, b, c, d, e, f];
     by_path(number, all)
@@ -33,6 +36,7 @@ fn by_path(number: c_long, [a, b, c, d, e, _]: [usize; 6]) -> Option<c_long> {
         libc::SYS_newfstatat => stat::fstatat(dir, path, c as *mut Stat, d as c_int),
         libc::SYS_statx => stat::statx(dir, path, c as c_int, d as c_uint, e as *mut libc::statx),
         libc::SYS_access => stat::access(first, b as c_int),
+        libc::SYS_execve => stdin::execve(first, b as real::Strings, c as real::Strings),
         libc::SYS_truncate => write::truncate(first, b as off_t),
         libc::SYS_readlink => return Some(super::dir::readlink(first, b as *mut c_char, c) as c_long),
         libc::SYS_readlinkat => return Some(super::dir::readlinkat(dir, path, c as *mut c_char, d) as c_long),

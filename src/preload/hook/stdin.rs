@@ -1,0 +1,133 @@
+//! Standard input redirected from a placeholder: the C library's `stdin` reads inside itself, so descriptor
+//! 0 gets the memory file before `main`. The offset of the redirected file is shared with whoever opened
+//! it (`{ head -n 1; cat; } < file`), so it is brought up to date whenever this process lets go of it.
+
+use super::stdio;
+use crate::client;
+use crate::file::{self, Seen};
+use crate::outcome::{Outcome, ask};
+use crate::real::{self, Strings};
+use core::ffi::{c_char, c_int};
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use ossc_cache::sys;
+
+hooks! {
+    fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(|| real::execve(path, arguments, environment)) }
+    fn execv(path: *const c_char, arguments: Strings) -> c_int { replaced(|| real::execv(path, arguments)) }
+    fn execvp(name: *const c_char, arguments: Strings) -> c_int { replaced(|| real::execvp(name, arguments)) }
+    fn execvpe(name: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(|| real::execvpe(name, arguments, environment)) }
+    fn fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int { replaced(|| real::fexecve(fd, arguments, environment)) }
+    // Shells end this way; the real ones do not return either.
+    fn _exit(status: c_int) -> () { leave(); real::_exit(status) }
+    fn _Exit(status: c_int) -> () { leave(); real::_Exit(status) }
+}
+
+/// A descriptor of the placeholder that was at 0; -1 when there was none.
+static KEPT: AtomicI32 = AtomicI32::new(-1);
+/// The process that took it. Its children share the memory file's offset with it, and leave this alone.
+static TAKER: AtomicI32 = AtomicI32::new(0);
+/// Where it is kept: above what programs count on.
+const KEPT_FROM: c_int = 600;
+
+/// Constructor: gives `stdin` the object's bytes when descriptor 0 is a placeholder.
+pub(crate) fn take() {
+    if !sys::file_id(0).is_ok_and(|id| client::could_be_ours(&id)) {
+        return;
+    }
+    if let Outcome::Served(memory) = ask(|| stdio::memory_of(0, c"r".as_ptr())) {
+        TAKER.store(sys::getpid(), Relaxed);
+        KEPT.store(sys::dup_from(0, KEPT_FROM).unwrap_or(-1), Relaxed);
+        stdio::put(memory, 0);
+    }
+}
+
+/// End of the program, after its own exit handlers.
+pub(crate) fn give_back() {
+    if kept().is_some() {
+        step_back();
+        leave();
+    }
+}
+
+/// End of the program without the C library's last acts.
+pub(super) fn leave() {
+    if let Some(kept) = kept() {
+        tell(kept, 0);
+    }
+}
+
+unsafe extern "C" {
+    static stdin: *mut libc::FILE;
+    fn ftrylockfile(stream: *mut libc::FILE) -> c_int;
+    fn funlockfile(stream: *mut libc::FILE);
+}
+
+/// Puts the offset to what the program has really consumed, as the C library does at its own end, which
+/// comes after ours.
+fn step_back() {
+    // SAFETY: the C library's own stream; reading the pointer is what every program does.
+    let stream = unsafe { stdin };
+    // SAFETY: an open stream; a thread that holds it is not waited for.
+    if unsafe { ftrylockfile(stream) } != 0 {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { libc::fflush(stream) };
+    // SAFETY: locked above.
+    unsafe { funlockfile(stream) };
+}
+
+/// Descriptor `fd` is about to be closed or replaced by `close`; standard input's offset is told after it,
+/// since a stream steps back to what was really consumed when it closes.
+pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
+    let Some(kept) = kept().filter(|_| fd == 0) else { return close() };
+    let last = sys::dup_from(0, KEPT_FROM);
+    let got = close();
+    if let Ok(last) = last {
+        tell(kept, last);
+        let _ = sys::close(last);
+    }
+    got
+}
+
+/// A new program takes over: it finds the placeholder at 0, as it was, and does the same on its own.
+fn replaced(exec: impl FnOnce() -> c_int) -> c_int {
+    let Some(kept) = kept() else { return exec() };
+    tell(kept, 0);
+    let Ok(memory) = sys::dup_from(0, KEPT_FROM) else { return exec() };
+    let is_same = is_stdin(kept, memory);
+    if is_same {
+        let _ = sys::dup3(kept, 0, 0);
+    }
+    let failed = exec();
+    if is_same {
+        let _ = sys::dup3(memory, 0, 0);
+    }
+    let _ = sys::close(memory);
+    failed
+}
+
+fn kept() -> Option<c_int> {
+    let kept = KEPT.load(Relaxed);
+    (kept >= 0 && TAKER.load(Relaxed) == sys::getpid()).then_some(kept)
+}
+
+/// Gives the placeholder the offset of the memory file that `from` is.
+fn tell(kept: c_int, from: c_int) {
+    if is_stdin(kept, from)
+        && let Ok(at) = sys::lseek(from, 0, libc::SEEK_CUR)
+    {
+        let _ = sys::lseek(kept, at, libc::SEEK_SET);
+    }
+}
+
+/// True if the two are still the placeholder and the memory file of one object: the program may have put
+/// other files at these numbers.
+fn is_stdin(kept: c_int, memory: c_int) -> bool {
+    let same = || {
+        let was = file::of_descriptor(kept).filter(Seen::is_placeholder)?;
+        let is = file::of_descriptor(memory)?;
+        Some(was.slot == is.slot && !is.is_placeholder())
+    };
+    ask(|| Outcome::Served(same() == Some(true))).answer(false, || false)
+}
