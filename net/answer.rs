@@ -22,12 +22,7 @@ pub(crate) enum Framing {
 
 impl Framing {
     /// Moves bytes of a document to `text`; how many of `input` belong to it.
-    pub fn take(
-        &mut self,
-        input: &[u8],
-        text: &mut Vec<u8>,
-        bytes_max: u64,
-    ) -> Result<usize, String> {
+    pub fn take(&mut self, input: &[u8], text: &mut Vec<u8>, bytes_max: u64) -> Result<usize, String> {
         let room = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let n = match self {
             Framing::Chunked(chunked) => return chunked.push(input, text, room),
@@ -35,9 +30,7 @@ impl Framing {
                 return Err(format!("the body is longer than {bytes_max} bytes"));
             }
             Framing::Length(left) => {
-                let n = input
-                    .len()
-                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let n = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= n as u64;
                 n
             }
@@ -86,21 +79,16 @@ pub(crate) fn judge(query: &Query, head: &Head) -> Result<Verdict, Error> {
         });
     }
     let verdict = match query {
-        Query::Get {
-            range: Some(range),
-            size,
-            ..
-        } if head.status == 206 => part(range, *size, head).map(Verdict::Object),
+        Query::Get { range: Some(range), size, .. } if head.status == 206 => {
+            part(range, *size, head).map(Verdict::Object)
+        }
         Query::Get { range, size, .. } => whole(range.as_ref(), *size, head).map(Verdict::Object),
         Query::List { .. } if head.status == 200 && !head.encoded => Ok(match framing(head) {
             Framing::Length(0) => Verdict::Done,
             framing => Verdict::Document(framing),
         }),
         Query::Head { .. } if head.status == 200 => Ok(Verdict::Done),
-        _ => Err(refuse(
-            Kind::Protocol,
-            "status or Content-Encoding does not fit the request".into(),
-        )),
+        _ => Err(refuse(Kind::Protocol, "status or Content-Encoding does not fit the request".into())),
     };
     verdict.map_err(|mut error| {
         error.status = Some(head.status);
@@ -124,20 +112,12 @@ fn part(range: &Range<u64>, size: u64, head: &Head) -> Result<u64, Error> {
         return Err(refuse(Kind::Protocol, "206 without Content-Range".into()));
     };
     if got.total != size {
-        let text = format!(
-            "the object has {} bytes now, but {size} were listed",
-            got.total
-        );
+        let text = format!("the object has {} bytes now, but {size} were listed", got.total);
         return Err(refuse(Kind::Changed, text));
     }
     if (got.first, got.last) != (range.start, range.end - 1) {
-        let text = format!(
-            "asked for bytes {}-{}, the answer has {}-{}",
-            range.start,
-            range.end - 1,
-            got.first,
-            got.last
-        );
+        let text =
+            format!("asked for bytes {}-{}, the answer has {}-{}", range.start, range.end - 1, got.first, got.last);
         return Err(refuse(Kind::Protocol, text));
     }
     exact_body(length, head)
@@ -146,36 +126,23 @@ fn part(range: &Range<u64>, size: u64, head: &Head) -> Result<u64, Error> {
 /// A 200 counts only if the whole object was asked for.
 fn whole(range: Option<&Range<u64>>, size: u64, head: &Head) -> Result<u64, Error> {
     if head.status != 200 {
-        return Err(refuse(
-            Kind::Protocol,
-            format!("status {} to a request for the whole object", head.status),
-        ));
+        return Err(refuse(Kind::Protocol, format!("status {} to a request for the whole object", head.status)));
     }
     if range.is_some_and(|range| *range != (0..size)) {
-        return Err(refuse(
-            Kind::Protocol,
-            "200 with the whole object to a request for a range".into(),
-        ));
+        return Err(refuse(Kind::Protocol, "200 with the whole object to a request for a range".into()));
     }
     exact_body(size, head)
 }
 
 fn exact_body(length: u64, head: &Head) -> Result<u64, Error> {
     if head.encoded || head.chunked {
-        let text =
-            "the body is content-encoded or chunked although the bytes themselves were asked for";
+        let text = "the body is content-encoded or chunked although the bytes themselves were asked for";
         return Err(refuse(Kind::Protocol, text.into()));
     }
     match head.content_length {
         Some(got) if got == length => Ok(length),
-        Some(got) => Err(refuse(
-            Kind::Protocol,
-            format!("Content-Length is {got}, expected {length}"),
-        )),
-        None => Err(refuse(
-            Kind::Protocol,
-            "the answer has no Content-Length".into(),
-        )),
+        Some(got) => Err(refuse(Kind::Protocol, format!("Content-Length is {got}, expected {length}"))),
+        None => Err(refuse(Kind::Protocol, "the answer has no Content-Length".into())),
     }
 }
 
@@ -185,24 +152,13 @@ fn refuse(kind: Kind, message: String) -> Error {
 
 /// The version check that If-Match asks the server for, done here as well.
 pub(crate) fn same_version(query: &Query, head: &Head) -> Result<(), Error> {
-    let (
-        Query::Get {
-            etag: Some(asked), ..
-        },
-        Some(got),
-    ) = (query, &head.etag)
-    else {
+    let (Query::Get { etag: Some(asked), .. }, Some(got)) = (query, &head.etag) else {
         return Ok(());
     };
-    if asked
-        .trim_matches('"')
-        .eq_ignore_ascii_case(got.trim_matches('"'))
-    {
+    if asked.trim_matches('"').eq_ignore_ascii_case(got.trim_matches('"')) {
         return Ok(());
     }
-    let text = crate::error::printable(&format!(
-        "asked for version {asked}, the answer is version {got}"
-    ));
+    let text = crate::error::printable(&format!("asked for version {asked}, the answer is version {got}"));
     let mut error = refuse(Kind::Changed, text);
     error.status = Some(head.status);
     error.request_id = head.request_id.as_deref().map(Into::into);
@@ -213,10 +169,7 @@ pub(crate) fn same_version(query: &Query, head: &Head) -> Result<(), Error> {
 pub(crate) fn response(query: &Query, head: Head) -> Response {
     let total = match query {
         Query::List { .. } => None,
-        _ => head
-            .content_range
-            .map(|range| range.total)
-            .or(head.content_length),
+        _ => head.content_range.map(|range| range.total).or(head.content_length),
     };
     Response {
         status: head.status,

@@ -52,11 +52,7 @@ enum Body {
     /// Straight into the caller's memory.
     Placed,
     /// Through the scratch buffer into `text`.
-    Text {
-        framing: Framing,
-        bytes_max: u64,
-        fault: bool,
-    },
+    Text { framing: Framing, bytes_max: u64, fault: bool },
 }
 
 /// See the module.
@@ -116,12 +112,7 @@ impl Conn {
         write: impl FnOnce(&Query, &mut Vec<u8>) -> Result<(), Error>,
     ) -> Step {
         self.out.clear();
-        let Fetch {
-            token,
-            query,
-            sink,
-            crc,
-        } = fetch;
+        let Fetch { token, query, sink, crc } = fetch;
         let written = job::check_sink(&query, &sink).and_then(|()| write(&query, &mut self.out));
         self.place = None;
         self.text.clear();
@@ -180,9 +171,7 @@ impl Conn {
     pub fn space(&mut self) -> Option<Span> {
         match &self.state {
             State::Connecting | State::Ended => None,
-            State::Body(Body::Placed) => {
-                self.place.as_ref().map(|place| place.rest(BODY_STEP_BYTES))
-            }
+            State::Body(Body::Placed) => self.place.as_ref().map(|place| place.rest(BODY_STEP_BYTES)),
             State::Body(Body::Text { .. }) => Some(Span::to_fill(&mut self.scratch)),
             State::Idle | State::Send | State::Head => {
                 let end = self.scratch.len().min(self.filled + HEAD_STEP_BYTES);
@@ -273,29 +262,14 @@ impl Conn {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return Step::More;
         }
-        let Timeouts {
-            connect_ms,
-            response_ms,
-            stall_ms,
-        } = self.timeouts;
+        let Timeouts { connect_ms, response_ms, stall_ms } = self.timeouts;
         let (phase, text) = match &self.state {
             State::Ended => return Step::More,
             State::Idle => return Step::Close,
-            State::Connecting => (
-                Phase::Connect,
-                format!("no connection within {connect_ms} ms"),
-            ),
-            State::Send => (
-                Phase::Send,
-                format!("the request could not be sent within {response_ms} ms"),
-            ),
-            State::Head if self.filled == 0 => {
-                (Phase::Head, format!("no answer within {response_ms} ms"))
-            }
-            State::Head => (
-                Phase::Head,
-                format!("the head of the answer did not end within {stall_ms} ms"),
-            ),
+            State::Connecting => (Phase::Connect, format!("no connection within {connect_ms} ms")),
+            State::Send => (Phase::Send, format!("the request could not be sent within {response_ms} ms")),
+            State::Head if self.filled == 0 => (Phase::Head, format!("no answer within {response_ms} ms")),
+            State::Head => (Phase::Head, format!("the head of the answer did not end within {stall_ms} ms")),
             State::Body(Body::Placed) if !self.nudged => {
                 // Half the time is over. The bytes that came may be too few for SO_RCVLOWAT.
                 self.nudged = true;
@@ -304,13 +278,7 @@ impl Conn {
                 return Step::Nudge;
             }
             State::Body(Body::Text { fault: true, .. }) => return self.refuse(false),
-            State::Body(_) => (
-                Phase::Body,
-                format!(
-                    "no byte for {stall_ms} ms after {} bytes",
-                    self.body_bytes()
-                ),
-            ),
+            State::Body(_) => (Phase::Body, format!("no byte for {stall_ms} ms after {} bytes", self.body_bytes())),
         };
         self.end(Err(Error::new(Kind::Timeout, phase, text)), false)
     }
@@ -325,10 +293,7 @@ impl Conn {
             State::Body(_) => Phase::Body,
             _ => Phase::Head,
         };
-        self.end(
-            Err(Error::new(Kind::Cancelled, phase, "the engine stops")),
-            false,
-        )
+        self.end(Err(Error::new(Kind::Cancelled, phase, "the engine stops")), false)
     }
 
     /// The outcome of the request that ended; call it when no operation is under way.
@@ -357,20 +322,11 @@ impl Conn {
         let (phase, text) = match &mut self.state {
             State::Idle => return Step::Close,
             State::Body(Body::Text { fault: true, .. }) => return self.refuse(false),
-            State::Body(Body::Text {
-                framing: Framing::Close,
-                ..
-            }) => return self.end(Ok(()), false),
-            State::Body(_) => (
-                Phase::Body,
-                format!("the peer closed after {bytes} bytes of the body"),
-            ),
+            State::Body(Body::Text { framing: Framing::Close, .. }) => return self.end(Ok(()), false),
+            State::Body(_) => (Phase::Body, format!("the peer closed after {bytes} bytes of the body")),
             State::Connecting | State::Ended => return Step::More,
             _ if self.filled == 0 => (Phase::Head, "the peer closed before it answered".to_owned()),
-            _ => (
-                Phase::Head,
-                "the peer closed inside the head of the answer".to_owned(),
-            ),
+            _ => (Phase::Head, "the peer closed inside the head of the answer".to_owned()),
         };
         self.end(Err(Error::new(Kind::Network, phase, text)), false)
     }
@@ -384,9 +340,7 @@ impl Conn {
         let head = match http1::parse(&self.scratch[..self.filled]) {
             Ok(None) if self.filled < HEAD_BYTES_MAX => return Step::More,
             Ok(None) => {
-                return self.violation(format!(
-                    "the head of the answer is longer than {HEAD_BYTES_MAX} bytes"
-                ));
+                return self.violation(format!("the head of the answer is longer than {HEAD_BYTES_MAX} bytes"));
             }
             Ok(Some(head)) => head,
             Err(text) => return self.violation(text),
@@ -394,11 +348,7 @@ impl Conn {
         if (100..200).contains(&head.status) && head.status != 101 {
             self.scratch.copy_within(head.len..self.filled, 0);
             self.filled -= head.len;
-            return if self.filled == 0 {
-                Step::More
-            } else {
-                self.head(now)
-            };
+            return if self.filled == 0 { Step::More } else { self.head(now) };
         }
         // An answer before the whole request was sent leaves the connection in doubt.
         self.keep_alive = head.keep_alive && matches!(self.state, State::Head);
@@ -437,16 +387,8 @@ impl Conn {
             Verdict::Document(framing) => (framing, self.text_bytes_max, false),
             Verdict::Fault(framing) => (framing, FAULT_BYTES_MAX, true),
         };
-        self.state = State::Body(Body::Text {
-            framing,
-            bytes_max,
-            fault,
-        });
-        if early == 0 {
-            Step::More
-        } else {
-            self.take_text(start, self.filled, now)
-        }
+        self.state = State::Body(Body::Text { framing, bytes_max, fault });
+        if early == 0 { Step::More } else { self.take_text(start, self.filled, now) }
     }
 
     fn placed_begins(&mut self, length: u64, start: usize, now: Instant) -> Step {
@@ -483,34 +425,18 @@ impl Conn {
         // A placed body is nudged at half time; `tick` sets the other half.
         let stall = Duration::from_millis(self.timeouts.stall_ms);
         self.nudged = false;
-        self.deadline = Some(
-            self.last_byte
-                + if self.place.is_some() {
-                    stall / 2
-                } else {
-                    stall
-                },
-        );
+        self.deadline = Some(self.last_byte + if self.place.is_some() { stall / 2 } else { stall });
     }
 
     /// Half of what half a stall time brought, doubled again by each receive in time.
     fn adapt_lowat(&mut self, n: usize) {
-        let next = if self.nudged {
-            n / 2
-        } else {
-            self.lowat_max.saturating_mul(2)
-        };
+        let next = if self.nudged { n / 2 } else { self.lowat_max.saturating_mul(2) };
         self.lowat_max = next.clamp(1, LOWAT_BYTES);
     }
 
     /// `scratch[start..end]` are bytes of a document.
     fn take_text(&mut self, start: usize, end: usize, now: Instant) -> Step {
-        let State::Body(Body::Text {
-            framing,
-            bytes_max,
-            fault,
-        }) = &mut self.state
-        else {
+        let State::Body(Body::Text { framing, bytes_max, fault }) = &mut self.state else {
             return Step::More;
         };
         let (bytes_max, fault, had) = (*bytes_max, *fault, self.text.len());

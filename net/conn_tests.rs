@@ -5,11 +5,7 @@ use super::*;
 use crate::error::Kind;
 
 const BODY: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
-const TIMEOUTS: Timeouts = Timeouts {
-    connect_ms: 1000,
-    response_ms: 2000,
-    stall_ms: 400,
-};
+const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400 };
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -23,22 +19,13 @@ struct Rig {
 }
 
 fn get(range: Option<std::ops::Range<u64>>) -> Query {
-    Query::Get {
-        key: "k".into(),
-        range,
-        etag: Some("\"E\"".into()),
-        size: 100,
-    }
+    Query::Get { key: "k".into(), range, etag: Some("\"E\"".into()), size: 100 }
 }
 
 impl Rig {
     fn unsent(query: Query, buffer: bool) -> Rig {
         let now = Instant::now();
-        let mut rig = Rig {
-            conn: Conn::new(TIMEOUTS, now),
-            memory: vec![0xA5; 200],
-            now,
-        };
+        let mut rig = Rig { conn: Conn::new(TIMEOUTS, now), memory: vec![0xA5; 200], now };
         assert_eq!(rig.begin(query, buffer), Step::More);
         rig.conn.connecting(now);
         rig.conn.connected(now);
@@ -57,23 +44,12 @@ impl Rig {
 
     fn begin(&mut self, query: Query, buffer: bool) -> Step {
         let len = match &query {
-            Query::Get {
-                range: Some(range), ..
-            } => (range.end - range.start) as usize,
+            Query::Get { range: Some(range), .. } => (range.end - range.start) as usize,
             _ => 100,
         };
         let at = self.memory[50..].as_mut_ptr();
-        let sink = if buffer {
-            Sink::Buffer { bytes_max: 64 }
-        } else {
-            Sink::Memory { at, len }
-        };
-        let fetch = Fetch {
-            token: 5,
-            query,
-            sink,
-            crc: true,
-        };
+        let sink = if buffer { Sink::Buffer { bytes_max: 64 } } else { Sink::Memory { at, len } };
+        let fetch = Fetch { token: 5, query, sink, crc: true };
         self.conn.begin(fetch, self.now, |_, out| {
             out.extend_from_slice(b"REQUEST");
             Ok(())
@@ -94,10 +70,7 @@ impl Rig {
         while !bytes.is_empty() {
             let span = self.conn.space().expect("a place for bytes");
             let n = span.len().min(bytes.len());
-            assert!(
-                n > 0,
-                "the machine waits for bytes and has no place for them"
-            );
+            assert!(n > 0, "the machine waits for bytes and has no place for them");
             // SAFETY: the span is the machine's own next place, at least `n` long.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), span.at(), n) };
             bytes = &bytes[n..];
@@ -114,10 +87,7 @@ impl Rig {
         assert_eq!((done.token, done.worker), (5, 3));
         assert!(self.conn.finish(self.now, 3).is_none(), "ended twice");
         let outside = self.memory[..50].iter().chain(&self.memory[150..]);
-        assert!(
-            outside.into_iter().all(|byte| *byte == 0xA5),
-            "written outside the sink"
-        );
+        assert!(outside.into_iter().all(|byte| *byte == 0xA5), "written outside the sink");
         done
     }
 
@@ -162,66 +132,28 @@ fn every_cut_of_an_answer_is_an_error() {
     for cut in 0..answer.len() {
         let mut rig = Rig::ranged();
         assert_eq!(rig.feed(&answer[..cut]), Step::More);
-        assert_eq!(
-            rig.conn.received(0, rig.now),
-            Step::Done { reuse: false },
-            "cut {cut}"
-        );
+        assert_eq!(rig.conn.received(0, rig.now), Step::Done { reuse: false }, "cut {cut}");
         let error = rig.error();
         assert_eq!(error.kind, Kind::Network, "cut {cut}");
         let in_body = cut >= answer.len() - BODY.len();
-        assert_eq!(
-            error.phase,
-            if in_body { Phase::Body } else { Phase::Head },
-            "cut {cut}"
-        );
+        assert_eq!(error.phase, if in_body { Phase::Body } else { Phase::Head }, "cut {cut}");
         assert_eq!(error.range, Some(8..40));
     }
 }
 
 #[test]
 fn heads_that_do_not_fit_are_refused_before_a_byte_counts() {
-    let head = |status: &str, fields: &str| {
-        format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n0123456789").into_bytes()
-    };
+    let head = |status: &str, fields: &str| format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n0123456789").into_bytes();
     let cases: &[(&str, &str, Kind)] = &[
         ("206 P", "Content-Length: 32", Kind::Protocol),
-        (
-            "206 P",
-            "Content-Length: 32\r\nContent-Range: bytes 9-40/100",
-            Kind::Protocol,
-        ),
-        (
-            "206 P",
-            "Content-Length: 32\r\nContent-Range: bytes 8-38/100",
-            Kind::Protocol,
-        ),
-        (
-            "206 P",
-            "Content-Length: 32\r\nContent-Range: bytes 8-39/101",
-            Kind::Changed,
-        ),
-        (
-            "206 P",
-            "Content-Length: 31\r\nContent-Range: bytes 8-39/100",
-            Kind::Protocol,
-        ),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 9-40/100", Kind::Protocol),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-38/100", Kind::Protocol),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-39/101", Kind::Changed),
+        ("206 P", "Content-Length: 31\r\nContent-Range: bytes 8-39/100", Kind::Protocol),
         ("206 P", "Content-Range: bytes 8-39/100", Kind::Protocol),
-        (
-            "206 P",
-            "Transfer-Encoding: chunked\r\nContent-Range: bytes 8-39/100",
-            Kind::Protocol,
-        ),
-        (
-            "206 P",
-            "Content-Length: 32\r\nContent-Range: bytes 8-39/100\r\nContent-Encoding: gzip",
-            Kind::Protocol,
-        ),
-        (
-            "206 P",
-            "Content-Length: 32\r\nContent-Range: bytes 8-39/100\r\nETag: \"F\"",
-            Kind::Changed,
-        ),
+        ("206 P", "Transfer-Encoding: chunked\r\nContent-Range: bytes 8-39/100", Kind::Protocol),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-39/100\r\nContent-Encoding: gzip", Kind::Protocol),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-39/100\r\nETag: \"F\"", Kind::Changed),
         ("200 OK", "Content-Length: 100", Kind::Protocol),
         ("200 OK", "Content-Length: 32", Kind::Protocol),
         ("204 No", "X: y", Kind::Protocol),
@@ -235,42 +167,29 @@ fn heads_that_do_not_fit_are_refused_before_a_byte_counts() {
         }
         assert_eq!(step, Step::Done { reuse: false }, "{status} {fields}");
         assert_eq!(rig.error().kind, *kind, "{status} {fields}");
-        assert!(
-            rig.memory.iter().all(|byte| *byte == 0xA5),
-            "{status} {fields}"
-        );
+        assert!(rig.memory.iter().all(|byte| *byte == 0xA5), "{status} {fields}");
     }
 }
 
 #[test]
 fn whole_objects_take_200_only() {
-    for (range, status, good) in [
-        (None, "200 OK", true),
-        (Some(0..100), "200 OK", true),
-        (None, "206 P", false),
-    ] {
+    for (range, status, good) in [(None, "200 OK", true), (Some(0..100), "200 OK", true), (None, "206 P", false)] {
         let mut rig = Rig::new(get(range), false);
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: 100\r\nContent-Range: bytes 0-99/100\r\n\r\n"
-        );
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: 100\r\nContent-Range: bytes 0-99/100\r\n\r\n");
         let step = rig.feed(&[head.as_bytes(), &[7; 100]].concat());
         assert_eq!(step, Step::Done { reuse: good });
         assert_eq!(rig.finish().result.is_ok(), good);
-        assert_eq!(
-            rig.memory[50..150].iter().all(|byte| *byte == 7),
-            good,
-            "{status}"
-        );
+        assert_eq!(rig.memory[50..150].iter().all(|byte| *byte == 7), good, "{status}");
     }
 }
 
 #[test]
 fn error_answers_carry_their_document_and_keep_the_connection() {
-    let document = "<Error><Code>PreconditionFailed</Code><Message>At least one of the pre-conditions failed</Message></Error>";
-    for (framing, reuse) in [
-        (format!("Content-Length: {}", document.len()), true),
-        ("Connection: close".to_owned(), false),
-    ] {
+    let document =
+        "<Error><Code>PreconditionFailed</Code><Message>At least one of the pre-conditions failed</Message></Error>";
+    for (framing, reuse) in
+        [(format!("Content-Length: {}", document.len()), true), ("Connection: close".to_owned(), false)]
+    {
         let answer = format!(
             "HTTP/1.1 412 Precondition Failed\r\nx-oss-request-id: R2\r\nETag: \"NEW\"\r\n{framing}\r\n\r\n{document}"
         );
@@ -287,14 +206,8 @@ fn error_answers_carry_their_document_and_keep_the_connection() {
             let error = rig.error();
             assert_eq!((error.kind, error.status), (Kind::Changed, Some(412)));
             assert_eq!(error.oss_code.as_deref(), Some("PreconditionFailed"));
-            assert!(
-                error.message.contains("\"E\"") && error.message.contains("\"NEW\""),
-                "{error}"
-            );
-            assert!(
-                rig.memory.iter().all(|byte| *byte == 0xA5),
-                "an error document reached the sink"
-            );
+            assert!(error.message.contains("\"E\"") && error.message.contains("\"NEW\""), "{error}");
+            assert!(rig.memory.iter().all(|byte| *byte == 0xA5), "an error document reached the sink");
         }
     }
 }
@@ -302,16 +215,12 @@ fn error_answers_carry_their_document_and_keep_the_connection() {
 #[test]
 fn a_broken_error_document_still_gives_the_status() {
     let mut rig = Rig::ranged();
-    let answer =
-        b"HTTP/1.1 404 Not Found\r\nContent-Length: 500\r\n\r\n<Error><Code>NoSuchKey</Code>";
+    let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 500\r\n\r\n<Error><Code>NoSuchKey</Code>";
     assert_eq!(rig.feed(answer), Step::More);
     rig.now += ms(401);
     assert_eq!(rig.conn.tick(rig.now), Step::Done { reuse: false });
     let error = rig.error();
-    assert_eq!(
-        (error.kind, error.oss_code.as_deref()),
-        (Kind::NotFound, Some("NoSuchKey"))
-    );
+    assert_eq!((error.kind, error.oss_code.as_deref()), (Kind::NotFound, Some("NoSuchKey")));
 
     let mut rig = Rig::ranged();
     let answer = b"HTTP/1.1 500 X\r\nContent-Length: 1000000\r\n\r\n<";
@@ -326,17 +235,13 @@ fn head_requests_have_no_body_whatever_their_length_says() {
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 123456\r\nETag: \"E\"\r\nx-oss-hash-crc64ecma: 9\r\n\r\n";
     assert_eq!(rig.feed(answer), Step::Done { reuse: true });
     let response = rig.finish().result.expect("response");
-    assert_eq!(
-        (response.total, response.bytes, response.crc64_object),
-        (Some(123_456), 0, Some(9))
-    );
+    assert_eq!((response.total, response.bytes, response.crc64_object), (Some(123_456), 0, Some(9)));
     rig.conn.rest(rig.now);
     assert_eq!(rig.begin(Query::Head { key: "k".into() }, true), Step::More);
     rig.send();
-    let document = base64::engine::general_purpose::STANDARD
-        .encode("<Error><Code>NoSuchKey</Code><EC>0026-00000001</EC></Error>");
-    let answer =
-        format!("HTTP/1.1 404 Not Found\r\nContent-Length: 99\r\nx-oss-err: {document}\r\n\r\n");
+    let document =
+        base64::engine::general_purpose::STANDARD.encode("<Error><Code>NoSuchKey</Code><EC>0026-00000001</EC></Error>");
+    let answer = format!("HTTP/1.1 404 Not Found\r\nContent-Length: 99\r\nx-oss-err: {document}\r\n\r\n");
     assert_eq!(rig.feed(answer.as_bytes()), Step::Done { reuse: true });
     let error = rig.error();
     assert_eq!(
@@ -347,26 +252,15 @@ fn head_requests_have_no_body_whatever_their_length_says() {
 
 #[test]
 fn documents_are_bounded() {
-    let list = || Query::List {
-        prefix: String::new(),
-        delimiter: None,
-        continuation: None,
-    };
+    let list = || Query::List { prefix: String::new(), delimiter: None, continuation: None };
     for (framing, body) in [
         ("Content-Length: 65", "x".repeat(65)),
         ("X: y", "x".repeat(65)),
-        (
-            "Transfer-Encoding: chunked",
-            format!("41\r\n{}", "x".repeat(65)),
-        ),
+        ("Transfer-Encoding: chunked", format!("41\r\n{}", "x".repeat(65))),
     ] {
         let mut rig = Rig::new(list(), true);
         let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{body}");
-        assert_eq!(
-            rig.feed(answer.as_bytes()),
-            Step::Done { reuse: false },
-            "{framing}"
-        );
+        assert_eq!(rig.feed(answer.as_bytes()), Step::Done { reuse: false }, "{framing}");
         let error = rig.error();
         assert_eq!((error.kind, error.phase), (Kind::Protocol, Phase::Body));
         assert!(error.message.contains("longer than 64 bytes"), "{error}");
@@ -380,10 +274,7 @@ fn a_get_into_a_buffer_must_be_whole_too() {
     assert_eq!(rig.feed(&answer), Step::Done { reuse: true });
     let done = rig.finish();
     assert_eq!(done.body, BODY);
-    assert_eq!(
-        done.result.expect("response").crc64_body,
-        Some(crate::crc::of(BODY))
-    );
+    assert_eq!(done.result.expect("response").crc64_body, Some(crate::crc::of(BODY)));
 
     let mut rig = Rig::new(get(Some(8..40)), true);
     assert_eq!(rig.feed(&answer[..answer.len() - 1]), Step::More);
@@ -397,43 +288,16 @@ fn sinks_that_do_not_fit_are_refused_before_sending() {
     let now = Instant::now();
     let mut byte = 0_u8;
     for (query, sink) in [
-        (
-            get(Some(0..2)),
-            Sink::Memory {
-                at: &raw mut byte,
-                len: 1,
-            },
-        ),
-        (
-            get(None),
-            Sink::Memory {
-                at: &raw mut byte,
-                len: 1,
-            },
-        ),
+        (get(Some(0..2)), Sink::Memory { at: &raw mut byte, len: 1 }),
+        (get(None), Sink::Memory { at: &raw mut byte, len: 1 }),
         (get(None), Sink::Buffer { bytes_max: 99 }),
-        (
-            Query::Head { key: "k".into() },
-            Sink::Memory {
-                at: &raw mut byte,
-                len: 1,
-            },
-        ),
+        (Query::Head { key: "k".into() }, Sink::Memory { at: &raw mut byte, len: 1 }),
     ] {
         let mut conn = Conn::new(TIMEOUTS, now);
-        let fetch = Fetch {
-            token: 0,
-            query,
-            sink,
-            crc: false,
-        };
+        let fetch = Fetch { token: 0, query, sink, crc: false };
         let step = conn.begin(fetch, now, |_, _| panic!("nothing may be written"));
         assert_eq!(step, Step::Done { reuse: false });
-        let error = conn
-            .finish(now, 0)
-            .expect("ended")
-            .result
-            .expect_err("refused");
+        let error = conn.finish(now, 0).expect("ended").result.expect_err("refused");
         assert_eq!((error.kind, error.phase), (Kind::Local, Phase::Start));
     }
 }
@@ -446,10 +310,7 @@ fn interim_answers_are_skipped_and_early_ones_end_the_connection() {
     rig.finish().result.expect("response");
 
     let mut rig = Rig::unsent(get(Some(8..40)), false);
-    assert_eq!(
-        rig.feed(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"),
-        Step::Done { reuse: false }
-    );
+    assert_eq!(rig.feed(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), Step::Done { reuse: false });
     assert_eq!(rig.error().kind, Kind::Throttled);
 }
 
@@ -464,17 +325,11 @@ fn a_head_without_end_is_refused() {
 #[test]
 fn connection_close_and_trailing_bytes_prevent_reuse() {
     let mut rig = Rig::ranged();
-    assert_eq!(
-        rig.feed(&part("Connection: close\r\n")),
-        Step::Done { reuse: false }
-    );
+    assert_eq!(rig.feed(&part("Connection: close\r\n")), Step::Done { reuse: false });
     rig.finish().result.expect("response");
     // More bytes than the length says came with the head: refused.
     let mut rig = Rig::ranged();
-    assert_eq!(
-        rig.feed(&[&part("")[..], b"x"].concat()),
-        Step::Done { reuse: false }
-    );
+    assert_eq!(rig.feed(&[&part("")[..], b"x"].concat()), Step::Done { reuse: false });
     assert_eq!(rig.error().kind, Kind::Protocol);
 }
 
@@ -499,10 +354,7 @@ fn a_kept_connection_is_stale_only_before_the_first_byte() {
     rig.conn.connecting(rig.now);
     rig.conn.connected(rig.now);
     rig.send();
-    assert_eq!(
-        rig.conn.broken(false, &reset()),
-        Step::Done { reuse: false }
-    );
+    assert_eq!(rig.conn.broken(false, &reset()), Step::Done { reuse: false });
     assert_eq!(rig.error().kind, Kind::Network);
     let mut rig = kept();
     assert_eq!(rig.begin(get(Some(8..40)), false), Step::More);
@@ -517,40 +369,22 @@ fn each_deadline_names_its_phase() {
     let start = Instant::now();
     let mut conn = Conn::new(TIMEOUTS, start);
     let mut memory = [0_u8; 32];
-    let sink = Sink::Memory {
-        at: memory.as_mut_ptr(),
-        len: 32,
-    };
-    let fetch = Fetch {
-        token: 0,
-        query: get(Some(8..40)),
-        sink,
-        crc: false,
-    };
+    let sink = Sink::Memory { at: memory.as_mut_ptr(), len: 32 };
+    let fetch = Fetch { token: 0, query: get(Some(8..40)), sink, crc: false };
     assert_eq!(conn.begin(fetch, start, |_, _| Ok(())), Step::More);
     conn.connecting(start);
     assert_eq!(conn.tick(start + ms(999)), Step::More);
     assert_eq!(conn.tick(start + ms(1000)), Step::Done { reuse: false });
-    let error = conn
-        .finish(start, 0)
-        .expect("ended")
-        .result
-        .expect_err("late");
+    let error = conn.finish(start, 0).expect("ended").result.expect_err("late");
     assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Connect));
 
     let mut rig = Rig::unsent(get(Some(8..40)), false);
-    assert_eq!(
-        rig.conn.tick(rig.now + ms(2000)),
-        Step::Done { reuse: false }
-    );
+    assert_eq!(rig.conn.tick(rig.now + ms(2000)), Step::Done { reuse: false });
     assert_eq!(rig.error().phase, Phase::Send);
 
     let mut rig = Rig::ranged();
     assert_eq!(rig.conn.tick(rig.now + ms(1999)), Step::More);
-    assert_eq!(
-        rig.conn.tick(rig.now + ms(2000)),
-        Step::Done { reuse: false }
-    );
+    assert_eq!(rig.conn.tick(rig.now + ms(2000)), Step::Done { reuse: false });
     assert_eq!(rig.error().phase, Phase::Head);
 
     // A head that trickles does not live for ever: its deadline is set by its first byte.
@@ -560,10 +394,7 @@ fn each_deadline_names_its_phase() {
         rig.now += ms(99);
         assert_eq!(rig.feed(&[*byte]), Step::More);
     }
-    assert_eq!(
-        rig.conn.tick(begun + ms(99 + 400)),
-        Step::Done { reuse: false }
-    );
+    assert_eq!(rig.conn.tick(begun + ms(99 + 400)), Step::Done { reuse: false });
     assert_eq!(rig.error().phase, Phase::Head);
 }
 
@@ -580,23 +411,14 @@ fn a_body_is_nudged_at_half_time_and_ends_at_the_stall() {
     assert_eq!(rig.conn.deadline(), Some(last + ms(400)));
     // Six bytes come: the mark follows the speed, the clock starts again.
     rig.now = last + ms(300);
-    assert_eq!(
-        rig.feed(&answer[answer.len() - 20..answer.len() - 14]),
-        Step::More
-    );
+    assert_eq!(rig.feed(&answer[answer.len() - 20..answer.len() - 14]), Step::More);
     assert_eq!(rig.conn.lowat(), 3);
     assert_eq!(rig.conn.deadline(), Some(rig.now + ms(200)));
     rig.now += ms(100);
-    assert_eq!(
-        rig.feed(&answer[answer.len() - 14..answer.len() - 13]),
-        Step::More
-    );
+    assert_eq!(rig.feed(&answer[answer.len() - 14..answer.len() - 13]), Step::More);
     assert_eq!(rig.conn.lowat(), 6);
     assert_eq!(rig.conn.tick(rig.now + ms(200)), Step::Nudge);
-    assert_eq!(
-        rig.conn.tick(rig.now + ms(400)),
-        Step::Done { reuse: false }
-    );
+    assert_eq!(rig.conn.tick(rig.now + ms(400)), Step::Done { reuse: false });
     let error = rig.error();
     assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Body));
     assert_eq!(error.request_id.as_deref(), Some("R1"));
@@ -620,15 +442,9 @@ fn the_servers_clock_is_seen_only_when_ours_is_refused() {
             document.len()
         )
     };
-    for (code, seen) in [
-        ("RequestTimeTooSkewed", Some(1_700_000_000)),
-        ("AccessDenied", None),
-    ] {
+    for (code, seen) in [("RequestTimeTooSkewed", Some(1_700_000_000)), ("AccessDenied", None)] {
         let mut rig = Rig::ranged();
-        assert_eq!(
-            rig.feed(answer(code).as_bytes()),
-            Step::Done { reuse: true }
-        );
+        assert_eq!(rig.feed(answer(code).as_bytes()), Step::Done { reuse: true });
         assert_eq!(rig.conn.clock_seen(), seen, "{code}");
     }
 }

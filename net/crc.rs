@@ -47,28 +47,19 @@ mod tests {
     use serde_json::Value;
 
     fn vectors() -> Value {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../sign/vectors/crc64-open.json"
-        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sign/vectors/crc64-open.json");
         serde_json::from_slice(&std::fs::read(path).expect("vectors")).expect("json")
     }
 
     fn number(value: &Value) -> u64 {
-        value
-            .as_str()
-            .expect("decimal string")
-            .parse()
-            .expect("u64")
+        value.as_str().expect("decimal string").parse().expect("u64")
     }
 
     fn lcg(seed: u64, len: usize) -> Vec<u8> {
         let mut x = seed;
         (0..len)
             .map(|_| {
-                x = x
-                    .wrapping_mul(6364136223846793005)
-                    .wrapping_add(1442695040888963407);
+                x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 (x >> 56) as u8
             })
             .collect()
@@ -76,9 +67,7 @@ mod tests {
 
     fn data(case: &Value) -> Vec<u8> {
         if let Some(hex) = case["hex"].as_str() {
-            return (0..hex.len() / 2)
-                .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hex"))
-                .collect();
+            return (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hex")).collect();
         }
         let len = case["len"].as_u64().expect("len") as usize;
         match case["gen"].as_str() {
@@ -112,18 +101,9 @@ mod tests {
         let cases = vectors["combine"].as_array().expect("combine");
         assert!(!cases.is_empty());
         for case in cases {
-            let lens: Vec<u64> = case["lens"]
-                .as_array()
-                .expect("lens")
-                .iter()
-                .map(|v| v.as_u64().expect("len"))
-                .collect();
-            let parts: Vec<u64> = case["part_crcs"]
-                .as_array()
-                .expect("crcs")
-                .iter()
-                .map(number)
-                .collect();
+            let lens: Vec<u64> =
+                case["lens"].as_array().expect("lens").iter().map(|v| v.as_u64().expect("len")).collect();
+            let parts: Vec<u64> = case["part_crcs"].as_array().expect("crcs").iter().map(number).collect();
             let mut folded = parts[0];
             for (crc, len) in parts.iter().zip(&lens).skip(1) {
                 folded = combine(folded, *crc, *len);
@@ -143,10 +123,8 @@ mod tests {
         let vectors = vectors();
         for case in vectors["combine_zeros"].as_array().expect("combine_zeros") {
             let (a, b) = (number(&case["crc1"]), number(&case["crc2"]));
-            let len = case["len2"]
-                .as_u64()
-                .or_else(|| case["len2"].as_str().and_then(|s| s.parse().ok()))
-                .expect("len2");
+            let len =
+                case["len2"].as_u64().or_else(|| case["len2"].as_str().and_then(|s| s.parse().ok())).expect("len2");
             assert_eq!(combine(a, b, len), number(&case["crc64"]), "{case}");
         }
     }

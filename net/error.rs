@@ -181,9 +181,7 @@ impl Error {
         match self.kind {
             Kind::Local | Kind::Clock | Kind::Cancelled => Blame::Local,
             Kind::Config | Kind::Auth | Kind::Resolve | Kind::Rejected => Blame::Config,
-            Kind::Network | Kind::Timeout | Kind::Protocol | Kind::Throttled | Kind::Server => {
-                Blame::Peer
-            }
+            Kind::Network | Kind::Timeout | Kind::Protocol | Kind::Throttled | Kind::Server => Blame::Peer,
             Kind::NotFound | Kind::Changed | Kind::Range | Kind::Archived => Blame::Data,
         }
     }
@@ -199,9 +197,7 @@ impl Error {
             }
             Kind::Timeout => "check the network to the endpoint; `ossc doctor` measures it",
             Kind::Protocol => "check for a proxy between here and OSS that alters answers",
-            Kind::Auth => {
-                "check the access key, its permissions (oss:ListObjects, oss:GetObject) and OSS_REGION"
-            }
+            Kind::Auth => "check the access key, its permissions (oss:ListObjects, oss:GetObject) and OSS_REGION",
             Kind::Clock => "set the clock of this machine (NTP)",
             Kind::Throttled => "lower the concurrency or ask for a higher quota of the bucket",
             Kind::NotFound => "check OSS_PATH; the object may have been deleted",
@@ -367,10 +363,7 @@ mod tests {
     fn reads_the_error_document() {
         let fault = Fault::from_xml(DOCUMENT.as_bytes());
         assert_eq!(fault.code.as_deref(), Some("AccessDenied"));
-        assert_eq!(
-            fault.message.as_deref(),
-            Some("You have no right & no luck !")
-        );
+        assert_eq!(fault.message.as_deref(), Some("You have no right & no luck !"));
         assert_eq!(fault.request_id.as_deref(), Some("57ABD896CCB80C366955"));
         assert_eq!(fault.ec.as_deref(), Some("0003-00000001"));
     }
@@ -379,10 +372,7 @@ mod tests {
     fn reads_the_error_header_of_a_head_answer() {
         use base64::Engine as _;
         let coded = base64::engine::general_purpose::STANDARD.encode(DOCUMENT);
-        assert_eq!(
-            Fault::from_header(coded.as_bytes()),
-            Fault::from_xml(DOCUMENT.as_bytes())
-        );
+        assert_eq!(Fault::from_header(coded.as_bytes()), Fault::from_xml(DOCUMENT.as_bytes()));
         assert_eq!(Fault::from_header(b"!!"), Fault::default());
     }
 
@@ -390,10 +380,7 @@ mod tests {
     fn cut_or_foreign_documents_lose_only_what_is_missing() {
         let cut = &DOCUMENT.as_bytes()[..DOCUMENT.find("<HostId>").unwrap_or(0) + 4];
         assert_eq!(Fault::from_xml(cut).code.as_deref(), Some("AccessDenied"));
-        assert_eq!(
-            Fault::from_xml(b"<html><body>Bad gateway</body></html>").code,
-            None
-        );
+        assert_eq!(Fault::from_xml(b"<html><body>Bad gateway</body></html>").code, None);
         assert_eq!(Fault::from_xml(b"\xff\xfe<"), Fault::default());
     }
 
@@ -407,34 +394,21 @@ mod tests {
             (412, None, Kind::Changed, false),
             (416, None, Kind::Range, false),
             (429, None, Kind::Throttled, true),
-            (
-                503,
-                Some("DownloadTrafficRateLimitExceeded"),
-                Kind::Throttled,
-                true,
-            ),
+            (503, Some("DownloadTrafficRateLimitExceeded"), Kind::Throttled, true),
             (500, None, Kind::Server, true),
             (301, None, Kind::Config, false),
             (400, Some("InvalidArgument"), Kind::Rejected, false),
         ];
         for (status, code, kind, retry) in cases {
-            let fault = Fault {
-                code: code.map(Into::into),
-                ..Fault::default()
-            };
+            let fault = Fault { code: code.map(Into::into), ..Fault::default() };
             let error = Error::from_status(status, fault);
-            assert_eq!(
-                (error.kind, error.retryable()),
-                (kind, retry),
-                "{status} {code:?}"
-            );
+            assert_eq!((error.kind, error.retryable()), (kind, retry), "{status} {code:?}");
         }
     }
 
     #[test]
     fn display_names_everything() {
-        let error = Error::from_status(403, Fault::from_xml(DOCUMENT.as_bytes()))
-            .on("a/b.bin", Some(8..16));
+        let error = Error::from_status(403, Fault::from_xml(DOCUMENT.as_bytes())).on("a/b.bin", Some(8..16));
         let text = error.to_string();
         for part in [
             "a/b.bin",

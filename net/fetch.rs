@@ -142,10 +142,6 @@ pub struct Timeouts {
 impl Default for Timeouts {
     /// 5 s and 10 s are those of the official go SDK v2; a first byte may take longer than a next.
     fn default() -> Timeouts {
-        Timeouts {
-            connect_ms: 5_000,
-            response_ms: 20_000,
-            stall_ms: 10_000,
-        }
+        Timeouts { connect_ms: 5_000, response_ms: 20_000, stall_ms: 10_000 }
     }
 }

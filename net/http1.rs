@@ -54,11 +54,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, String> {
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(e) => return Err(format!("the answer is not HTTP/1: {e}")),
     };
-    let mut head = Head {
-        len,
-        status: response.code.unwrap_or(0),
-        ..Head::default()
-    };
+    let mut head = Head { len, status: response.code.unwrap_or(0), ..Head::default() };
     head.keep_alive = response.version == Some(1);
     for header in response.headers.iter() {
         head.set(header.name, header.value)?;
@@ -75,8 +71,7 @@ impl Head {
         let text = text.trim();
         match name.to_ascii_lowercase().as_str() {
             "content-length" => {
-                let length =
-                    decimal(text).ok_or_else(|| format!("Content-Length {text:?} is no length"))?;
+                let length = decimal(text).ok_or_else(|| format!("Content-Length {text:?} is no length"))?;
                 if self.content_length.is_some_and(|other| other != length) {
                     return Err("the answer has two different Content-Length".into());
                 }
@@ -87,12 +82,9 @@ impl Head {
                 "chunked" if !self.chunked => self.chunked = true,
                 _ => return Err(format!("Transfer-Encoding {text:?} is not supported")),
             },
-            "content-encoding" => {
-                self.encoded |= !text.is_empty() && !text.eq_ignore_ascii_case("identity")
-            }
+            "content-encoding" => self.encoded |= !text.is_empty() && !text.eq_ignore_ascii_case("identity"),
             "content-range" => {
-                let range = content_range(text)
-                    .ok_or_else(|| format!("Content-Range {text:?} cannot be read"))?;
+                let range = content_range(text).ok_or_else(|| format!("Content-Range {text:?} cannot be read"))?;
                 if self.content_range.is_some_and(|other| other != range) {
                     return Err("the answer has two different Content-Range".into());
                 }
@@ -120,11 +112,7 @@ impl Head {
 
 /// Digits only: no sign, no space.
 fn decimal(text: &str) -> Option<u64> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        None
-    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 /// `bytes 0-499/1000`. The form of a 416, `bytes */1000`, has no range: the empty one stands for it.
@@ -132,18 +120,10 @@ fn content_range(text: &str) -> Option<ContentRange> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let total = decimal(total)?;
     if range == "*" {
-        return Some(ContentRange {
-            first: 1,
-            last: 0,
-            total,
-        });
+        return Some(ContentRange { first: 1, last: 0, total });
     }
     let (first, last) = range.split_once('-')?;
-    Some(ContentRange {
-        first: decimal(first)?,
-        last: decimal(last)?,
-        total,
-    })
+    Some(ContentRange { first: decimal(first)?, last: decimal(last)?, total })
 }
 
 fn http_date(text: &str) -> Option<i64> {
@@ -176,12 +156,7 @@ impl Chunked {
     ///
     /// # Errors
     /// Text that says what is wrong with the body.
-    pub fn push(
-        &mut self,
-        input: &[u8],
-        out: &mut Vec<u8>,
-        bytes_max: usize,
-    ) -> Result<usize, String> {
+    pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<usize, String> {
         let mut at = 0;
         while at < input.len() && self.state != Chunk::End {
             if let Chunk::Data(missing) = self.state {
@@ -192,11 +167,7 @@ impl Chunked {
                 out.extend_from_slice(&input[at..at + n]);
                 at += n;
                 let left = missing - n as u64;
-                self.state = if left == 0 {
-                    Chunk::DataEnd
-                } else {
-                    Chunk::Data(left)
-                };
+                self.state = if left == 0 { Chunk::DataEnd } else { Chunk::Data(left) };
                 continue;
             }
             let byte = input[at];
@@ -218,16 +189,10 @@ impl Chunked {
 
     fn line_end(&mut self) -> Result<(), String> {
         let line = std::mem::take(&mut self.line);
-        let line = line
-            .strip_suffix(b"\r")
-            .ok_or("a line of the chunked body ends without CR")?;
+        let line = line.strip_suffix(b"\r").ok_or("a line of the chunked body ends without CR")?;
         self.state = match self.state {
             Chunk::Size => {
-                let digits = line
-                    .split(|&byte| byte == b';')
-                    .next()
-                    .unwrap_or(line)
-                    .trim_ascii();
+                let digits = line.split(|&byte| byte == b';').next().unwrap_or(line).trim_ascii();
                 match chunk_size(digits).ok_or("a chunk size cannot be read")? {
                     0 => Chunk::Trailer,
                     size => Chunk::Data(size),
@@ -253,9 +218,7 @@ fn chunk_size(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 8 {
         return None;
     }
-    digits.iter().try_fold(0_u64, |size, &byte| {
-        Some(size * 16 + u64::from(char::from(byte).to_digit(16)?))
-    })
+    digits.iter().try_fold(0_u64, |size, &byte| Some(size * 16 + u64::from(char::from(byte).to_digit(16)?)))
 }
 
 #[cfg(test)]
@@ -272,28 +235,12 @@ mod tests {
             assert_eq!(parse(&HEAD.as_bytes()[..end]), Ok(None), "at {end}");
         }
         let head = parse(HEAD.as_bytes()).expect("head").expect("complete");
-        assert_eq!(
-            (head.len, head.status, head.keep_alive),
-            (HEAD.len(), 206, true)
-        );
+        assert_eq!((head.len, head.status, head.keep_alive), (HEAD.len(), 206, true));
         assert_eq!(head.content_length, Some(8));
-        assert_eq!(
-            head.content_range,
-            Some(ContentRange {
-                first: 8,
-                last: 15,
-                total: 100
-            })
-        );
+        assert_eq!(head.content_range, Some(ContentRange { first: 8, last: 15, total: 100 }));
         assert_eq!(head.crc64, Some(u64::MAX));
-        assert_eq!(
-            (head.date, head.last_modified),
-            (Some(1_700_000_000), Some(10))
-        );
-        assert_eq!(
-            (head.etag.as_deref(), head.request_id.as_deref()),
-            (Some("\"E\""), Some("5F"))
-        );
+        assert_eq!((head.date, head.last_modified), (Some(1_700_000_000), Some(10)));
+        assert_eq!((head.etag.as_deref(), head.request_id.as_deref()), (Some("\"E\""), Some("5F")));
     }
 
     #[test]
@@ -307,26 +254,16 @@ mod tests {
             "Content-Range: bytes 1-2",
             "Content-Range: bytes 0-1/9\r\nContent-Range: bytes 1-2/9",
         ] {
-            assert!(
-                parse(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes()).is_err(),
-                "{fields}"
-            );
+            assert!(parse(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n").as_bytes()).is_err(), "{fields}");
         }
     }
 
     #[test]
     fn keep_alive_follows_version_and_connection() {
-        let keep = |head: &str| {
-            parse(head.as_bytes())
-                .expect("head")
-                .expect("complete")
-                .keep_alive
-        };
+        let keep = |head: &str| parse(head.as_bytes()).expect("head").expect("complete").keep_alive;
         assert!(keep("HTTP/1.1 200 OK\r\n\r\n"));
         assert!(!keep("HTTP/1.0 200 OK\r\n\r\n"));
-        assert!(!keep(
-            "HTTP/1.1 200 OK\r\nConnection: Keep-Alive, Close\r\n\r\n"
-        ));
+        assert!(!keep("HTTP/1.1 200 OK\r\nConnection: Keep-Alive, Close\r\n\r\n"));
     }
 
     #[test]
@@ -340,38 +277,18 @@ mod tests {
         let body = b"5;x=y\r\nhello\r\n1\r\n \r\n0006\r\nworld!\r\n0\r\nTrailer: 1\r\n\r\nNEXT";
         for cut in 0..body.len() - 4 {
             let (mut chunked, mut out) = (Chunked::default(), Vec::new());
-            assert_eq!(
-                chunked.push(&body[..cut], &mut out, 12),
-                Ok(cut),
-                "cut {cut}"
-            );
+            assert_eq!(chunked.push(&body[..cut], &mut out, 12), Ok(cut), "cut {cut}");
             assert!(!chunked.ended(), "cut {cut}");
-            assert_eq!(
-                chunked.push(&body[cut..], &mut out, 12),
-                Ok(body.len() - 4 - cut),
-                "cut {cut}"
-            );
+            assert_eq!(chunked.push(&body[cut..], &mut out, 12), Ok(body.len() - 4 - cut), "cut {cut}");
             assert!(chunked.ended() && out == b"hello world!", "cut {cut}");
         }
     }
 
     #[test]
     fn broken_chunks_are_errors() {
-        for body in [
-            "x\r\n",
-            "\r\n",
-            "5\nhello",
-            "1\r\nab\r\n",
-            "fffffffff\r\n",
-            "-1\r\n",
-        ] {
+        for body in ["x\r\n", "\r\n", "5\nhello", "1\r\nab\r\n", "fffffffff\r\n", "-1\r\n"] {
             let mut out = Vec::new();
-            assert!(
-                Chunked::default()
-                    .push(body.as_bytes(), &mut out, 100)
-                    .is_err(),
-                "{body:?}"
-            );
+            assert!(Chunked::default().push(body.as_bytes(), &mut out, 100).is_err(), "{body:?}");
         }
         let mut out = Vec::new();
         assert!(Chunked::default().push(b"5\r\nhello", &mut out, 4).is_err());

@@ -38,9 +38,7 @@ impl Job {
 
     /// The request has ended; errors learn what the head said.
     pub fn end(&mut self, result: Result<(), Error>) {
-        let Response {
-            status, request_id, ..
-        } = &self.response;
+        let Response { status, request_id, .. } = &self.response;
         self.result = Some(result.map_err(|mut error| {
             if error.request_id.is_none() && !request_id.is_empty() {
                 error.request_id = Some(request_id.as_str().into());
@@ -65,18 +63,9 @@ impl Job {
         fault.request_id = head.request_id.map(Into::into).or(fault.request_id);
         fault.ec = fault.ec.or(head.ec.map(Into::into));
         let mut error = Error::from_status(head.status, fault);
-        if let (
-            412,
-            Query::Get {
-                etag: Some(asked), ..
-            },
-        ) = (head.status, &self.query)
-        {
+        if let (412, Query::Get { etag: Some(asked), .. }) = (head.status, &self.query) {
             let current = head.etag.as_deref().unwrap_or("not named");
-            let text = format!(
-                "version {asked} is not the current one (current: {current}): {}",
-                error.message
-            );
+            let text = format!("version {asked} is not the current one (current: {current}): {}", error.message);
             error.message = crate::error::printable(&text).into();
         }
         Some(error)
@@ -86,11 +75,7 @@ impl Job {
     pub fn finished(self, text: Vec<u8>, bytes: u64, now: Instant, worker: u32) -> Finished {
         let never = || Err(Error::new(Kind::Cancelled, Phase::Start, "never sent"));
         let result = match self.result.unwrap_or_else(never) {
-            Ok(()) => Ok(Response {
-                bytes,
-                crc64_body: self.crc.map(|crc| crc.value()),
-                ..self.response
-            }),
+            Ok(()) => Ok(Response { bytes, crc64_body: self.crc.map(|crc| crc.value()), ..self.response }),
             Err(error) => Err(error.on(&self.query.object(), self.query.range())),
         };
         Finished {
@@ -107,9 +92,7 @@ impl Job {
 /// The sink must take exactly the asked bytes.
 pub(crate) fn check_sink(query: &Query, sink: &Sink) -> Result<(), Error> {
     let expected = match query {
-        Query::Get {
-            range: Some(range), ..
-        } => range.end.saturating_sub(range.start),
+        Query::Get { range: Some(range), .. } => range.end.saturating_sub(range.start),
         Query::Get { size, .. } => *size,
         Query::List { .. } | Query::Head { .. } => 0,
     };

@@ -60,18 +60,14 @@ pub struct Page {
 /// `Kind::Protocol` if it is not a complete ListBucketResult, a number or date cannot be read, or
 /// it is truncated without saying where to go on.
 pub fn parse(document: &[u8]) -> Result<Page, Error> {
-    let text =
-        std::str::from_utf8(document).map_err(|e| broken(format!("listing is not UTF-8: {e}")))?;
+    let text = std::str::from_utf8(document).map_err(|e| broken(format!("listing is not UTF-8: {e}")))?;
     let mut reader = quick_xml::Reader::from_str(text);
     let mut raw = Raw::default();
     let mut path: Vec<String> = Vec::new();
     let mut value = String::new();
     let mut complete = false;
     loop {
-        match reader
-            .read_event()
-            .map_err(|e| broken(format!("listing is not XML: {e}")))?
-        {
+        match reader.read_event().map_err(|e| broken(format!("listing is not XML: {e}")))? {
             Event::Start(tag) => {
                 path.push(tag.local_name().as_ref().to_owned());
                 value.clear();
@@ -107,20 +103,14 @@ pub(crate) fn push_text(event: &Event<'_>, value: &mut String) {
         Event::CData(text) => value.push_str(&text.xml10_content()),
         Event::GeneralRef(reference) => match reference.resolve_char_ref() {
             Ok(Some(c)) => value.push(c),
-            _ => {
-                value.push_str(resolve_predefined_entity(reference.as_ref()).unwrap_or("\u{fffd}"))
-            }
+            _ => value.push_str(resolve_predefined_entity(reference.as_ref()).unwrap_or("\u{fffd}")),
         },
         _ => {}
     }
 }
 
 fn broken(message: impl Into<String>) -> Error {
-    Error::new(
-        Kind::Protocol,
-        Phase::List,
-        crate::error::printable(&message.into()),
-    )
+    Error::new(Kind::Protocol, Phase::List, crate::error::printable(&message.into()))
 }
 
 /// The page before decoding: `EncodingType` may come after what it encodes.
@@ -134,10 +124,7 @@ struct Raw {
 impl Raw {
     fn open(&mut self, path: &[String]) -> Result<(), Error> {
         if path.len() == 1 && path[0] != "ListBucketResult" {
-            return Err(broken(format!(
-                "the document is <{}>, not <ListBucketResult>",
-                path[0]
-            )));
+            return Err(broken(format!("the document is <{}>, not <ListBucketResult>", path[0])));
         }
         if path.len() == 2 && path[1] == "Contents" {
             self.page.objects.push(ObjectEntry::default());
@@ -150,9 +137,7 @@ impl Raw {
         match names.as_slice() {
             ["EncodingType"] => self.url = value.eq_ignore_ascii_case("url"),
             ["IsTruncated"] => self.truncated = value.eq_ignore_ascii_case("true"),
-            ["NextContinuationToken"] if !value.is_empty() => {
-                self.page.next = Some(value.to_owned())
-            }
+            ["NextContinuationToken"] if !value.is_empty() => self.page.next = Some(value.to_owned()),
             ["CommonPrefixes", "Prefix"] => self.page.prefixes.push(value.to_owned()),
             ["Contents", name] => match self.page.objects.last_mut() {
                 Some(entry) => entry.set(name, value)?,
@@ -164,17 +149,11 @@ impl Raw {
     }
 
     fn finish(self) -> Result<Page, Error> {
-        let Raw {
-            mut page,
-            url,
-            truncated,
-        } = self;
+        let Raw { mut page, url, truncated } = self;
         if !truncated {
             page.next = None;
         } else if page.next.is_none() {
-            return Err(broken(
-                "listing is truncated but names no NextContinuationToken",
-            ));
+            return Err(broken("listing is truncated but names no NextContinuationToken"));
         }
         if page.objects.iter().any(|object| object.key.is_empty()) {
             return Err(broken("an entry has no Key"));
@@ -183,13 +162,10 @@ impl Raw {
             return Ok(page);
         }
         let mut undecodable = Vec::new();
-        page.objects
-            .retain_mut(|object| keep_decoded(&mut object.key, &mut undecodable));
-        page.prefixes
-            .retain_mut(|prefix| keep_decoded(prefix, &mut undecodable));
+        page.objects.retain_mut(|object| keep_decoded(&mut object.key, &mut undecodable));
+        page.prefixes.retain_mut(|prefix| keep_decoded(prefix, &mut undecodable));
         if let Some(token) = page.next.take() {
-            page.next =
-                Some(decode(&token).ok_or_else(|| broken("NextContinuationToken is not UTF-8"))?);
+            page.next = Some(decode(&token).ok_or_else(|| broken("NextContinuationToken is not UTF-8"))?);
         }
         page.undecodable = undecodable;
         Ok(page)
@@ -209,14 +185,12 @@ impl ObjectEntry {
         match name {
             "Key" => self.key = value.to_owned(),
             "Size" => {
-                self.size = value
-                    .parse()
-                    .map_err(|_| broken(format!("Size {value:?} is no number")))?;
+                self.size = value.parse().map_err(|_| broken(format!("Size {value:?} is no number")))?;
             }
             "ETag" => self.etag = value.to_owned(),
             "LastModified" => {
-                self.last_modified = iso_time(value)
-                    .ok_or_else(|| broken(format!("LastModified {value:?} is no time")))?;
+                self.last_modified =
+                    iso_time(value).ok_or_else(|| broken(format!("LastModified {value:?} is no time")))?;
             }
             "StorageClass" => self.storage_class = value.to_owned(),
             "RestoreInfo" => self.restore = Some(value.to_owned()),
@@ -268,34 +242,18 @@ fn iso_time(text: &str) -> Option<(i64, u32)> {
     let [year, month, day] = numbers(date, '-')?;
     let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let [hour, minute, second] = numbers(clock, ':')?;
-    let in_range = (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    if !in_range
-        || fraction.is_empty()
-        || fraction.len() > 9
-        || !fraction.bytes().all(|b| b.is_ascii_digit())
-    {
+    let in_range = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    if !in_range || fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     let nanos = fraction.parse::<u32>().ok()? * 10_u32.pow(9 - fraction.len() as u32);
-    Some((
-        days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second,
-        nanos,
-    ))
+    Some((days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second, nanos))
 }
 
 fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
     let mut parts = text.split(separator).map(|part| {
-        let digits =
-            !part.is_empty() && part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit());
-        if digits {
-            part.parse::<i64>().ok()
-        } else {
-            None
-        }
+        let digits = !part.is_empty() && part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit());
+        if digits { part.parse::<i64>().ok() } else { None }
     });
     let three = [parts.next()??, parts.next()??, parts.next()??];
     parts.next().is_none().then_some(three)
@@ -358,10 +316,7 @@ mod tests {
 
     #[test]
     fn an_empty_bucket_is_an_empty_page() {
-        assert_eq!(
-            parse(b"<ListBucketResult/>").expect("page"),
-            Page::default()
-        );
+        assert_eq!(parse(b"<ListBucketResult/>").expect("page"), Page::default());
         let text = "<ListBucketResult><IsTruncated>false</IsTruncated><NextContinuationToken>x</NextContinuationToken></ListBucketResult>";
         assert_eq!(parse(text.as_bytes()).expect("page"), Page::default());
     }
@@ -386,11 +341,7 @@ mod tests {
             "<ListBucketResult><Contents><Key>a</Key><LastModified>yesterday</LastModified></Contents></ListBucketResult>",
         ] {
             let error = parse(text.as_bytes()).expect_err(text);
-            assert_eq!(
-                (error.kind, error.phase),
-                (Kind::Protocol, Phase::List),
-                "{text}"
-            );
+            assert_eq!((error.kind, error.phase), (Kind::Protocol, Phase::List), "{text}");
         }
     }
 
@@ -398,17 +349,8 @@ mod tests {
     fn times() {
         assert_eq!(iso_time("1970-01-01T00:00:00Z"), Some((0, 0)));
         assert_eq!(iso_time("2000-02-29T23:59:59.000Z"), Some((951_868_799, 0)));
-        assert_eq!(
-            iso_time("2026-11-22T10:00:00.5Z"),
-            Some((1_795_341_600, 500_000_000))
-        );
-        for bad in [
-            "",
-            "2026-11-22",
-            "2026-13-01T00:00:00Z",
-            "2026-01-01T00:00:00",
-            "2026-01-01T+1:00:00Z",
-        ] {
+        assert_eq!(iso_time("2026-11-22T10:00:00.5Z"), Some((1_795_341_600, 500_000_000)));
+        for bad in ["", "2026-11-22", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01T+1:00:00Z"] {
             assert_eq!(iso_time(bad), None, "{bad}");
         }
     }

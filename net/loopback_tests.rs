@@ -43,10 +43,7 @@ impl Seen {
     }
 
     fn range(&self) -> Option<Range<u64>> {
-        let (first, last) = self
-            .header("range")?
-            .strip_prefix("bytes=")?
-            .split_once('-')?;
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
         Some(first.parse().ok()?..last.parse::<u64>().ok()? + 1)
     }
 }
@@ -69,17 +66,10 @@ fn serve(answer: impl Fn(&Seen, &mut TcpStream) -> bool + Send + Sync + 'static)
             std::thread::spawn(move || converse(stream, connection, &*answer));
         }
     });
-    Server {
-        address,
-        connections,
-    }
+    Server { address, connections }
 }
 
-fn converse(
-    mut stream: TcpStream,
-    connection: usize,
-    answer: &dyn Fn(&Seen, &mut TcpStream) -> bool,
-) {
+fn converse(mut stream: TcpStream, connection: usize, answer: &dyn Fn(&Seen, &mut TcpStream) -> bool) {
     for nth in 0.. {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -91,15 +81,7 @@ fn converse(
         }
         let head = String::from_utf8(head).expect("ASCII head");
         let line = head.lines().next().unwrap_or_default().to_owned();
-        if !answer(
-            &Seen {
-                line,
-                head,
-                connection,
-                nth,
-            },
-            &mut stream,
-        ) {
+        if !answer(&Seen { line, head, connection, nth }, &mut stream) {
             return;
         }
     }
@@ -114,11 +96,7 @@ fn write_part(stream: &mut TcpStream, range: Range<u64>, send: Range<u64>) {
         range.end - 1
     );
     // The client may have gone already: that is its right.
-    drop(
-        stream
-            .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(&content(send))),
-    );
+    drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content(send))));
 }
 
 fn good(seen: &Seen, stream: &mut TcpStream) -> bool {
@@ -137,21 +115,18 @@ struct Queue {
 impl Source for Queue {
     fn pull(&self, _now: Instant) -> Pull {
         self.pulls.fetch_add(1, Ordering::SeqCst);
-        self.fetches
-            .lock()
-            .expect("queue")
-            .pop_front()
-            .map_or(Pull::Until(None), Pull::Fetch)
+        self.fetches.lock().expect("queue").pop_front().map_or(Pull::Until(None), Pull::Fetch)
     }
 
     fn finished(&self, done: Finished) {
-        self.done
-            .lock()
-            .expect("sender")
-            .send(done)
-            .expect("the test waits");
+        self.done.lock().expect("sender").send(done).expect("the test waits");
     }
 }
+
+/// For servers that answer: a busy machine must not look like a silent one.
+const PATIENT: Timeouts = Timeouts { connect_ms: 5000, response_ms: 10_000, stall_ms: 10_000 };
+/// For servers that do not.
+const IMPATIENT: Timeouts = Timeouts { connect_ms: 5000, response_ms: 800, stall_ms: 800 };
 
 struct Rig {
     vcpus: Vcpus,
@@ -172,24 +147,23 @@ fn origin(addresses: Vec<SocketAddr>) -> Origin {
 
 impl Rig {
     fn new(driver: DriverChoice, addresses: Vec<SocketAddr>, workers: usize, vcpus: usize) -> Rig {
+        Rig::with(driver, addresses, (workers, vcpus), PATIENT)
+    }
+
+    /// Gives up after a short silence.
+    fn impatient(driver: DriverChoice, server: &Server) -> Rig {
+        Rig::with(driver, vec![server.address], (4, 1), IMPATIENT)
+    }
+
+    fn with(
+        driver: DriverChoice,
+        addresses: Vec<SocketAddr>,
+        (workers, vcpus): (usize, usize),
+        timeouts: Timeouts,
+    ) -> Rig {
         let (sender, done) = mpsc::channel();
-        let queue = Arc::new(Queue {
-            fetches: Mutex::default(),
-            done: Mutex::new(sender),
-            pulls: AtomicUsize::new(0),
-        });
-        let timeouts = Timeouts {
-            connect_ms: 2000,
-            response_ms: 600,
-            stall_ms: 600,
-        };
-        let options = Options {
-            vcpus,
-            workers,
-            driver,
-            timeouts,
-            rcvbuf_bytes: None,
-        };
+        let queue = Arc::new(Queue { fetches: Mutex::default(), done: Mutex::new(sender), pulls: AtomicUsize::new(0) });
+        let options = Options { vcpus, workers, driver, timeouts, rcvbuf_bytes: None };
         let source: Arc<dyn Source> = Arc::<Queue>::clone(&queue);
         let vcpus = Vcpus::start(Arc::new(origin(addresses)), source, options).expect("start");
         Rig { vcpus, queue, done }
@@ -205,9 +179,7 @@ impl Rig {
     }
 
     fn next(&self) -> Finished {
-        self.done
-            .recv_timeout(Duration::from_secs(20))
-            .expect("an end for every fetch")
+        self.done.recv_timeout(Duration::from_secs(20)).expect("an end for every fetch")
     }
 
     /// One range into memory with guards on both sides.
@@ -232,41 +204,22 @@ impl Guarded {
 
     fn sink(&mut self) -> Sink {
         let len = self.0.len() - 2 * GUARD;
-        Sink::Memory {
-            at: self.0[GUARD..].as_mut_ptr(),
-            len,
-        }
+        Sink::Memory { at: self.0[GUARD..].as_mut_ptr(), len }
     }
 
     fn take(self) -> Vec<u8> {
         let end = self.0.len() - GUARD;
-        assert!(
-            self.0[..GUARD]
-                .iter()
-                .chain(&self.0[end..])
-                .all(|byte| *byte == 0xA5),
-            "written past the sink"
-        );
+        assert!(self.0[..GUARD].iter().chain(&self.0[end..]).all(|byte| *byte == 0xA5), "written past the sink");
         self.0[GUARD..end].to_vec()
     }
 }
 
 fn query(range: Range<u64>) -> Query {
-    Query::Get {
-        key: "dir/model.bin".into(),
-        range: Some(range),
-        etag: Some(ETAG.into()),
-        size: SIZE,
-    }
+    Query::Get { key: "dir/model.bin".into(), range: Some(range), etag: Some(ETAG.into()), size: SIZE }
 }
 
 fn get(token: u64, range: Range<u64>, memory: &mut Guarded) -> Fetch {
-    Fetch {
-        token,
-        query: query(range),
-        sink: memory.sink(),
-        crc: true,
-    }
+    Fetch { token, query: query(range), sink: memory.sink(), crc: true }
 }
 
 fn on_both(test: impl Fn(DriverChoice)) {
@@ -291,22 +244,10 @@ fn a_part_arrives_in_its_place() {
         let (done, bytes) = rig.range(range.clone());
         let response = done.result.expect("response");
         assert!(bytes == content(range), "wrong bytes");
-        assert_eq!(
-            (response.status, response.bytes, response.total),
-            (206, 8 << 20, Some(SIZE))
-        );
-        assert_eq!(
-            (response.crc64_body, response.crc64_object),
-            (Some(crc::of(&bytes)), Some(42))
-        );
-        assert_eq!(
-            (response.request_id.as_str(), response.date),
-            ("5F00", Some(1_700_000_000))
-        );
-        assert_eq!(
-            (response.etag.as_deref(), done.retry_hint, done.token),
-            (Some(ETAG), Hint::No, 1)
-        );
+        assert_eq!((response.status, response.bytes, response.total), (206, 8 << 20, Some(SIZE)));
+        assert_eq!((response.crc64_body, response.crc64_object), (Some(crc::of(&bytes)), Some(42)));
+        assert_eq!((response.request_id.as_str(), response.date), ("5F00", Some(1_700_000_000)));
+        assert_eq!((response.etag.as_deref(), done.retry_hint, done.token), (Some(ETAG), Hint::No, 1));
     });
 }
 
@@ -315,13 +256,9 @@ fn many_ranges_use_few_connections() {
     on_both(|driver| {
         let server = serve(good);
         let rig = Rig::new(driver, vec![server.address], 2, 2);
-        let ranges: Vec<Range<u64>> = (0..200)
-            .map(|i| i * 70_001..i * 70_001 + 1 + (i * 7919) % 300_000)
-            .collect();
-        let mut memories: Vec<Guarded> = ranges
-            .iter()
-            .map(|range| Guarded::new((range.end - range.start) as usize))
-            .collect();
+        let ranges: Vec<Range<u64>> = (0..200).map(|i| i * 70_001..i * 70_001 + 1 + (i * 7919) % 300_000).collect();
+        let mut memories: Vec<Guarded> =
+            ranges.iter().map(|range| Guarded::new((range.end - range.start) as usize)).collect();
         for (i, (range, memory)) in ranges.iter().zip(&mut memories).enumerate() {
             rig.push(get(i as u64, range.clone(), memory));
         }
@@ -332,10 +269,7 @@ fn many_ranges_use_few_connections() {
             assert!(tokens.insert(done.token), "delivered twice");
         }
         for (range, memory) in ranges.into_iter().zip(memories) {
-            assert!(
-                memory.take() == content(range.clone()),
-                "wrong bytes in {range:?}"
-            );
+            assert!(memory.take() == content(range.clone()), "wrong bytes in {range:?}");
         }
         let connections = server.connections.load(Ordering::SeqCst);
         assert!((1..=4).contains(&connections), "{connections} connections");
@@ -352,10 +286,7 @@ fn a_short_body_is_an_error_that_names_object_and_range() {
         });
         let (done, _) = Rig::to(driver, &server).range(0..100_000);
         let error = done.result.expect_err("short");
-        assert_eq!(
-            (error.kind, error.phase, done.retry_hint),
-            (Kind::Network, Phase::Body, Hint::Backoff)
-        );
+        assert_eq!((error.kind, error.phase, done.retry_hint), (Kind::Network, Phase::Body, Hint::Backoff));
         let text = error.to_string();
         for part in ["dir/model.bin", "bytes 0..100000", "99999 bytes", "5F00"] {
             assert!(text.contains(part), "{part} missing in {text}");
@@ -370,32 +301,18 @@ fn a_reset_is_a_network_error() {
             let range = seen.range().expect("range");
             write_part(stream, range.clone(), range.start..range.start + 1000);
             std::thread::sleep(Duration::from_millis(50));
-            let linger = libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            };
+            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
             let fd = std::os::fd::AsRawFd::as_raw_fd(stream);
             let len = size_of::<libc::linger>() as libc::socklen_t;
             // SAFETY: `linger` outlives the call and `len` is its size.
-            let rc = unsafe {
-                libc::setsockopt(
-                    fd,
-                    libc::SOL_SOCKET,
-                    libc::SO_LINGER,
-                    (&raw const linger).cast(),
-                    len,
-                )
-            };
+            let rc =
+                unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), len) };
             assert_eq!(rc, 0);
             false
         });
         let (done, _) = Rig::to(driver, &server).range(0..5 << 20);
         let error = done.result.expect_err("reset");
-        assert_eq!(
-            (error.kind, error.phase),
-            (Kind::Network, Phase::Body),
-            "{error}"
-        );
+        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Body), "{error}");
     });
 }
 
@@ -410,21 +327,17 @@ fn silence_before_and_inside_the_answer_ends_at_the_deadline() {
             std::thread::sleep(Duration::from_secs(5));
             false
         });
-        let rig = Rig::to(driver, &server);
-        for (phase, text) in [
-            (Phase::Head, "no answer within 600 ms"),
-            (Phase::Body, "no byte for 600 ms after 10000 bytes"),
-        ] {
+        let rig = Rig::impatient(driver, &server);
+        for (phase, text) in
+            [(Phase::Head, "no answer within 800 ms"), (Phase::Body, "no byte for 800 ms after 10000 bytes")]
+        {
             let begun = Instant::now();
             let (done, _) = rig.range(0..1 << 20);
             let error = done.result.expect_err("silence");
             assert_eq!((error.kind, error.phase), (Kind::Timeout, phase), "{error}");
             assert!(error.message.contains(text), "{error}");
             let took = begun.elapsed();
-            assert!(
-                took >= Duration::from_millis(590) && took < Duration::from_secs(3),
-                "{took:?}"
-            );
+            assert!(took >= Duration::from_millis(790) && took < Duration::from_secs(4), "{took:?}");
         }
     });
 }
@@ -438,13 +351,11 @@ fn slow_but_steady_is_not_a_stall() {
             write_part(stream, range.clone(), 0..0);
             for step in 0..20 {
                 std::thread::sleep(Duration::from_millis(100));
-                stream
-                    .write_all(&content(step * 2048..(step + 1) * 2048))
-                    .expect("the client still listens");
+                stream.write_all(&content(step * 2048..(step + 1) * 2048)).expect("the client still listens");
             }
             true
         });
-        let (done, bytes) = Rig::to(driver, &server).range(0..40 << 10);
+        let (done, bytes) = Rig::impatient(driver, &server).range(0..40 << 10);
         assert_eq!(done.result.expect("response").bytes, 40 << 10);
         assert!(bytes == content(0..40 << 10));
     });
@@ -454,28 +365,16 @@ fn slow_but_steady_is_not_a_stall() {
 fn a_whole_object_to_a_range_is_refused() {
     on_both(|driver| {
         let server = serve(|_, stream| {
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\nETag: {ETAG}\r\nx-oss-request-id: 77\r\n\r\n"
-            );
-            drop(
-                stream
-                    .write_all(head.as_bytes())
-                    .and_then(|()| stream.write_all(&content(0..100_000))),
-            );
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\nETag: {ETAG}\r\nx-oss-request-id: 77\r\n\r\n");
+            drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content(0..100_000))));
             true
         });
         let (done, bytes) = Rig::to(driver, &server).range(8..4096);
         let error = done.result.expect_err("whole object");
-        assert_eq!(
-            (error.kind, error.phase, error.status),
-            (Kind::Protocol, Phase::Status, Some(200)),
-            "{error}"
-        );
+        assert_eq!((error.kind, error.phase, error.status), (Kind::Protocol, Phase::Status, Some(200)), "{error}");
         assert_eq!(error.request_id.as_deref(), Some("77"));
-        assert!(
-            bytes.iter().all(|byte| *byte == 0xA5),
-            "bytes of a refused answer reached the sink"
-        );
+        assert!(bytes.iter().all(|byte| *byte == 0xA5), "bytes of a refused answer reached the sink");
     });
 }
 
@@ -484,24 +383,13 @@ fn a_wrong_content_range_is_refused() {
     on_both(|driver| {
         let server = serve(|seen, stream| {
             let range = seen.range().expect("range");
-            write_part(
-                stream,
-                range.start + 1..range.end + 1,
-                range.start + 1..range.end + 1,
-            );
+            write_part(stream, range.start + 1..range.end + 1, range.start + 1..range.end + 1);
             true
         });
         let (done, bytes) = Rig::to(driver, &server).range(0..4096);
         let error = done.result.expect_err("other range");
-        assert_eq!(
-            (error.kind, error.phase),
-            (Kind::Protocol, Phase::Status),
-            "{error}"
-        );
-        assert!(
-            error.message.contains("0-4095") && error.message.contains("1-4096"),
-            "{error}"
-        );
+        assert_eq!((error.kind, error.phase), (Kind::Protocol, Phase::Status), "{error}");
+        assert!(error.message.contains("0-4095") && error.message.contains("1-4096"), "{error}");
         assert!(bytes.iter().all(|byte| *byte == 0xA5));
     });
 }
@@ -526,18 +414,9 @@ fn throttling_says_slow_down_and_keeps_the_connection() {
         let rig = Rig::to(driver, &server);
         let (done, _) = rig.range(0..4096);
         let error = done.result.expect_err("throttled");
-        assert_eq!(
-            (error.kind, error.status, done.retry_hint),
-            (Kind::Throttled, Some(503), Hint::SlowDown)
-        );
-        assert_eq!(
-            error.oss_code.as_deref(),
-            Some("DownloadTrafficRateLimitExceeded")
-        );
-        assert_eq!(
-            (error.request_id.as_deref(), error.ec.as_deref()),
-            (Some("9A"), Some("0048-00000107"))
-        );
+        assert_eq!((error.kind, error.status, done.retry_hint), (Kind::Throttled, Some(503), Hint::SlowDown));
+        assert_eq!(error.oss_code.as_deref(), Some("DownloadTrafficRateLimitExceeded"));
+        assert_eq!((error.request_id.as_deref(), error.ec.as_deref()), (Some("9A"), Some("0048-00000107")));
         rig.range(0..4096).0.result.expect("the next one");
         assert_eq!(server.connections.load(Ordering::SeqCst), 1);
     });
@@ -547,13 +426,8 @@ fn throttling_says_slow_down_and_keeps_the_connection() {
 fn a_stale_kept_connection_is_replaced_unseen() {
     on_both(|driver| {
         // The first connection answers once; the second request on it is met by a close.
-        let server = serve(|seen, stream| {
-            if seen.connection == 0 && seen.nth == 1 {
-                false
-            } else {
-                good(seen, stream)
-            }
-        });
+        let server =
+            serve(|seen, stream| if seen.connection == 0 && seen.nth == 1 { false } else { good(seen, stream) });
         let rig = Rig::to(driver, &server);
         rig.range(0..4096).0.result.expect("first");
         let (done, bytes) = rig.range(4096..9000);
@@ -569,11 +443,7 @@ fn a_fresh_connection_that_closes_is_an_error_not_a_loop() {
         let server = serve(|_, _| false);
         let (done, _) = Rig::to(driver, &server).range(0..4096);
         let error = done.result.expect_err("closed");
-        assert_eq!(
-            (error.kind, error.phase),
-            (Kind::Network, Phase::Head),
-            "{error}"
-        );
+        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Head), "{error}");
         assert_eq!(server.connections.load(Ordering::SeqCst), 1);
     });
 }
@@ -594,49 +464,23 @@ fn documents_come_by_length_by_chunks_and_by_close() {
                     let chunks: Vec<String> = text
                         .as_bytes()
                         .chunks(9_999)
-                        .map(|chunk| {
-                            format!(
-                                "{:x}\r\n{}\r\n",
-                                chunk.len(),
-                                String::from_utf8_lossy(chunk)
-                            )
-                        })
+                        .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk)))
                         .collect();
-                    (
-                        "Transfer-Encoding: chunked".into(),
-                        chunks.concat() + "0\r\n\r\n",
-                    )
+                    ("Transfer-Encoding: chunked".into(), chunks.concat() + "0\r\n\r\n")
                 }
                 _ => ("Connection: close".into(), text.clone()),
             };
-            stream
-                .write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").as_bytes())
-                .expect("answer");
+            stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").as_bytes()).expect("answer");
             seen.nth < 2
         });
         let rig = Rig::to(driver, &server);
         for _ in 0..3 {
-            let query = Query::List {
-                prefix: "k".into(),
-                delimiter: None,
-                continuation: None,
-            };
-            rig.push(Fetch {
-                token: 0,
-                query,
-                sink: Sink::Buffer { bytes_max: 1 << 20 },
-                crc: true,
-            });
+            let query = Query::List { prefix: "k".into(), delimiter: None, continuation: None };
+            rig.push(Fetch { token: 0, query, sink: Sink::Buffer { bytes_max: 1 << 20 }, crc: true });
             let done = rig.next();
-            assert_eq!(
-                done.result.expect("response").crc64_body,
-                Some(crc::of(document.as_bytes()))
-            );
+            assert_eq!(done.result.expect("response").crc64_body, Some(crc::of(document.as_bytes())));
             assert!(done.body == document.as_bytes());
-            assert_eq!(
-                list::parse(&done.body).expect("page").objects[0].key.len(),
-                40_000
-            );
+            assert_eq!(list::parse(&done.body).expect("page").objects[0].key.len(), 40_000);
         }
         assert_eq!(server.connections.load(Ordering::SeqCst), 1);
     });
@@ -672,11 +516,7 @@ fn stop_ends_what_is_under_way_and_an_idle_engine_sleeps() {
         std::thread::sleep(Duration::from_millis(100));
         let before = rig.queue.pulls.load(Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(500));
-        assert_eq!(
-            rig.queue.pulls.load(Ordering::SeqCst),
-            before,
-            "an idle vcpu asked for work"
-        );
+        assert_eq!(rig.queue.pulls.load(Ordering::SeqCst), before, "an idle vcpu asked for work");
         let mut memory = Guarded::new(4096);
         rig.push(get(9, 4096..8192, &mut memory));
         std::thread::sleep(Duration::from_millis(100));
@@ -684,10 +524,7 @@ fn stop_ends_what_is_under_way_and_an_idle_engine_sleeps() {
         rig.vcpus.stop();
         assert!(begun.elapsed() < Duration::from_secs(1));
         let done = rig.done.try_recv().expect("delivered before stop returned");
-        assert_eq!(
-            (done.token, done.result.expect_err("stopped").kind),
-            (9, Kind::Cancelled)
-        );
+        assert_eq!((done.token, done.result.expect_err("stopped").kind), (9, Kind::Cancelled));
         memory.take();
     });
 }
@@ -700,13 +537,7 @@ fn a_new_origin_replaces_idle_connections() {
         rig.range(0..10).0.result.expect("first");
         rig.vcpus.set_origin(Arc::new(origin(vec![second.address])));
         rig.range(0..10).0.result.expect("second");
-        assert_eq!(
-            (
-                first.connections.load(Ordering::SeqCst),
-                second.connections.load(Ordering::SeqCst)
-            ),
-            (1, 1)
-        );
+        assert_eq!((first.connections.load(Ordering::SeqCst), second.connections.load(Ordering::SeqCst)), (1, 1));
     });
 }
 
@@ -715,14 +546,7 @@ fn the_driver_says_why() {
     on_both(|driver| {
         let server = serve(good);
         let (name, why) = Rig::to(driver, &server).vcpus.driver();
-        assert_eq!(
-            name,
-            if driver == DriverChoice::Epoll {
-                "epoll"
-            } else {
-                "io_uring"
-            }
-        );
+        assert_eq!(name, if driver == DriverChoice::Epoll { "epoll" } else { "io_uring" });
         assert!(!why.is_empty());
     });
 }
@@ -730,24 +554,27 @@ fn the_driver_says_why() {
 #[test]
 fn nothing_is_written_after_the_end() {
     on_both(|driver| {
-        let server = serve(|seen, stream| {
+        let (release, held) = mpsc::channel::<()>();
+        let (written, seen_written) = mpsc::channel::<()>();
+        let (held, written) = (Mutex::new(held), Mutex::new(written));
+        let server = serve(move |seen, stream| {
             let range = seen.range().expect("range");
             write_part(stream, range.clone(), range.start..range.start + 1000);
-            std::thread::sleep(Duration::from_millis(900));
+            held.lock().expect("held").recv().expect("the test goes on");
             // The client has given up by now; whatever still reaches it must not reach the sink.
             drop(stream.write_all(&content(range.start + 1000..range.end)));
+            written.lock().expect("written").send(()).expect("the test waits");
             false
         });
-        let rig = Rig::to(driver, &server);
+        let rig = Rig::impatient(driver, &server);
         let mut memory = Guarded::new(1 << 20);
         rig.push(get(1, 0..1 << 20, &mut memory));
         assert_eq!(rig.next().result.expect_err("stall").kind, Kind::Timeout);
         memory.0.fill(0xA5);
-        std::thread::sleep(Duration::from_millis(600));
-        assert!(
-            memory.take().iter().all(|byte| *byte == 0xA5),
-            "written after the end"
-        );
+        release.send(()).expect("the server waits");
+        seen_written.recv().expect("the server went on");
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(memory.take().iter().all(|byte| *byte == 0xA5), "written after the end");
     });
 }
 
@@ -760,11 +587,7 @@ fn misbehave(seen: &Seen, stream: &mut TcpStream, dice: u64) -> bool {
         1 => write_part(stream, range.clone(), range.start..half),
         2 => drop(stream.write_all(b"HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nOops!")),
         3 => drop(stream.write_all(b"\x16\x03\x01 this is not HTTP\r\n\r\n")),
-        4 => write_part(
-            stream,
-            range.start + 1..range.end + 1,
-            range.start + 1..range.end + 1,
-        ),
+        4 => write_part(stream, range.start + 1..range.end + 1, range.start + 1..range.end + 1),
         5 => {
             // Everything, and the connection ends: legal, but the next request meets a close.
             good(seen, stream);
@@ -800,56 +623,31 @@ fn under_mixed_faults_every_success_is_right_and_every_fetch_ends() {
             misbehave(seen, stream, u64::from(roll))
         });
         let rig = Rig::new(driver, vec![server.address], 4, 2);
-        let ranges: Vec<Range<u64>> = (0..300)
-            .map(|i| i * 9973..i * 9973 + 1 + (i * 7919) % 200_000)
-            .collect();
+        let ranges: Vec<Range<u64>> = (0..300).map(|i| i * 9973..i * 9973 + 1 + (i * 7919) % 200_000).collect();
         let mut left: HashSet<usize> = (0..ranges.len()).collect();
         let (mut rounds, mut failures) = (0, 0);
         while !left.is_empty() {
             rounds += 1;
             assert!(rounds < 30, "{} ranges never succeed", left.len());
-            let mut memories: Vec<(usize, Guarded)> = left
-                .iter()
-                .map(|i| {
-                    (
-                        *i,
-                        Guarded::new((ranges[*i].end - ranges[*i].start) as usize),
-                    )
-                })
-                .collect();
+            let mut memories: Vec<(usize, Guarded)> =
+                left.iter().map(|i| (*i, Guarded::new((ranges[*i].end - ranges[*i].start) as usize))).collect();
             for (i, memory) in &mut memories {
                 rig.push(get(*i as u64, ranges[*i].clone(), memory));
             }
             let ends: Vec<Finished> = memories.iter().map(|_| rig.next()).collect();
-            let good: HashSet<usize> = ends
-                .iter()
-                .filter(|done| done.result.is_ok())
-                .map(|done| done.token as usize)
-                .collect();
+            let good: HashSet<usize> =
+                ends.iter().filter(|done| done.result.is_ok()).map(|done| done.token as usize).collect();
             failures += ends.len() - good.len();
-            assert_eq!(
-                ends.iter()
-                    .map(|done| done.token)
-                    .collect::<HashSet<_>>()
-                    .len(),
-                ends.len()
-            );
+            assert_eq!(ends.iter().map(|done| done.token).collect::<HashSet<_>>().len(), ends.len());
             for (i, memory) in memories {
                 let bytes = memory.take();
                 if good.contains(&i) {
-                    assert!(
-                        bytes == content(ranges[i].clone()),
-                        "wrong bytes in {:?}",
-                        ranges[i]
-                    );
+                    assert!(bytes == content(ranges[i].clone()), "wrong bytes in {:?}", ranges[i]);
                     left.remove(&i);
                 }
             }
         }
-        assert!(
-            failures > 30,
-            "only {failures} failures: the faults were not met"
-        );
+        assert!(failures > 30, "only {failures} failures: the faults were not met");
     });
 }
 
@@ -872,10 +670,7 @@ fn a_skewed_clock_is_corrected_by_the_next_request() {
         });
         let rig = Rig::to(driver, &server);
         let (done, _) = rig.range(0..10);
-        assert_eq!(
-            (done.result.expect_err("skewed").kind, done.retry_hint),
-            (Kind::Clock, Hint::Backoff)
-        );
+        assert_eq!((done.result.expect_err("skewed").kind, done.retry_hint), (Kind::Clock, Hint::Backoff));
         rig.range(0..10).0.result.expect("with the server's time");
     });
 }
@@ -883,53 +678,27 @@ fn a_skewed_clock_is_corrected_by_the_next_request() {
 /// Makes io_uring_setup fail with EPERM on this thread and those it starts, as container
 /// runtimes do.
 fn block_io_uring() {
-    let code = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    };
+    let code = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut program = [
         // The number of the system call is the first word.
         code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        code(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            0,
-            1,
-            libc::SYS_io_uring_setup as u32,
-        ),
-        code(
-            libc::BPF_RET | libc::BPF_K,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
-        ),
+        code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+        code(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
         code(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
-    let filter = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: no pointers are passed.
     let rc = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     assert_eq!(rc, 0);
     // SAFETY: `filter` and its program outlive the call, which copies them.
-    let rc = unsafe {
-        libc::prctl(
-            libc::PR_SET_SECCOMP,
-            libc::SECCOMP_MODE_FILTER,
-            &raw const filter,
-        )
-    };
+    let rc = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
     assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
 }
 
 #[test]
 fn where_io_uring_is_blocked_epoll_takes_over_and_says_why() {
     // The process-wide choice is made before the filter, which is this thread's own.
-    let usual = crate::driver::choose(DriverChoice::Auto, 4)
-        .expect("a driver")
-        .0;
+    let usual = crate::driver::choose(DriverChoice::Auto, 4).expect("a driver").0;
     let server = serve(good);
     let blocked = std::thread::spawn(move || {
         block_io_uring();

@@ -31,20 +31,11 @@ impl Origin {
     /// # Errors
     /// `Kind::Config` in phase sign if a value cannot stand in a header or the range is not in
     /// the object.
-    pub(crate) fn write_request(
-        &self,
-        query: &Query,
-        unix_secs: i64,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    pub(crate) fn write_request(&self, query: &Query, unix_secs: i64, out: &mut Vec<u8>) -> Result<(), Error> {
         let parts = Parts::of(query)?;
         let key = parts.key;
         let path = self.path(key);
-        let own: Vec<(&str, &str)> = parts
-            .headers
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
+        let own: Vec<(&str, &str)> = parts.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let signed = self.signer.as_ref().map(|signer| {
             let request = ossc_sign::Request {
                 method: parts.method,
@@ -63,10 +54,7 @@ impl Origin {
             ("Date", date.as_str()),
             ("Accept-Encoding", "identity"),
         ];
-        let signed = signed
-            .iter()
-            .flatten()
-            .map(|(name, value)| (*name, value.as_str()));
+        let signed = signed.iter().flatten().map(|(name, value)| (*name, value.as_str()));
         out.extend_from_slice(format!("{} {path}", parts.method).as_bytes());
         if !parts.query.is_empty() {
             out.push(b'?');
@@ -82,11 +70,7 @@ impl Origin {
 
     fn path(&self, key: Option<&str>) -> String {
         let key = ossc_sign::percent_encode(key.unwrap_or("").as_bytes(), true);
-        if self.path_style {
-            format!("/{}/{key}", self.bucket)
-        } else {
-            format!("/{key}")
-        }
+        if self.path_style { format!("/{}/{key}", self.bucket) } else { format!("/{key}") }
     }
 }
 
@@ -100,42 +84,20 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn of(query: &'a Query) -> Result<Parts<'a>, Error> {
-        let mut parts = Parts {
-            method: "GET",
-            key: None,
-            query: Vec::new(),
-            headers: Vec::new(),
-        };
+        let mut parts = Parts { method: "GET", key: None, query: Vec::new(), headers: Vec::new() };
         match query {
-            Query::List {
-                prefix,
-                delimiter,
-                continuation,
-            } => {
-                parts.query.extend([
-                    ("list-type", "2"),
-                    ("max-keys", "1000"),
-                    ("encoding-type", "url"),
-                ]);
+            Query::List { prefix, delimiter, continuation } => {
+                parts.query.extend([("list-type", "2"), ("max-keys", "1000"), ("encoding-type", "url")]);
                 let given = [
                     ("prefix", Some(prefix)),
                     ("delimiter", delimiter.as_ref()),
                     ("continuation-token", continuation.as_ref()),
                 ];
-                parts
-                    .query
-                    .extend(given.into_iter().filter_map(|(name, value)| {
-                        value
-                            .filter(|value| !value.is_empty())
-                            .map(|value| (name, value.as_str()))
-                    }));
+                parts.query.extend(given.into_iter().filter_map(|(name, value)| {
+                    value.filter(|value| !value.is_empty()).map(|value| (name, value.as_str()))
+                }));
             }
-            Query::Get {
-                key,
-                range,
-                etag,
-                size,
-            } => {
+            Query::Get { key, range, etag, size } => {
                 parts.key = Some(key);
                 if let Some(range) = range {
                     if range.start >= range.end || range.end > *size {
@@ -147,12 +109,8 @@ impl<'a> Parts<'a> {
                     }
                     // Without the second header OSS answers an out-of-range request with 200 and
                     // the whole object.
-                    parts
-                        .headers
-                        .push(("Range", format!("bytes={}-{}", range.start, range.end - 1)));
-                    parts
-                        .headers
-                        .push(("x-oss-range-behavior", "standard".into()));
+                    parts.headers.push(("Range", format!("bytes={}-{}", range.start, range.end - 1)));
+                    parts.headers.push(("x-oss-range-behavior", "standard".into()));
                 }
                 if let Some(etag) = etag {
                     parts.headers.push(("If-Match", etag.clone()));
@@ -172,11 +130,7 @@ impl<'a> Parts<'a> {
 
 fn push_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Error> {
     if value.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
-        return Err(Error::new(
-            Kind::Config,
-            Phase::Sign,
-            format!("the value of {name} has control characters"),
-        ));
+        return Err(Error::new(Kind::Config, Phase::Sign, format!("the value of {name} has control characters")));
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -200,10 +154,7 @@ mod tests {
             access_key_secret: ossc_sign::Secret::new("very-secret".into()),
             security_token: None,
         };
-        let scope = ossc_sign::Scope {
-            region: "cn-beijing".into(),
-            product: "oss".into(),
-        };
+        let scope = ossc_sign::Scope { region: "cn-beijing".into(), product: "oss".into() };
         Origin {
             addresses: Vec::new(),
             host_header: "b.oss-cn-beijing.aliyuncs.com".into(),
@@ -221,12 +172,7 @@ mod tests {
     }
 
     fn get(range: Option<std::ops::Range<u64>>) -> Query {
-        Query::Get {
-            key: "a dir/ü+1".into(),
-            range,
-            etag: Some("\"E\"".into()),
-            size: 100,
-        }
+        Query::Get { key: "a dir/ü+1".into(), range, etag: Some("\"E\"".into()), size: 100 }
     }
 
     #[test]
@@ -243,25 +189,15 @@ mod tests {
     #[test]
     fn whole_get_and_head_have_no_range() {
         let whole = text(&origin(true, false), &get(None)).expect("request");
-        assert!(
-            whole.starts_with("GET /b/a%20dir/%C3%BC%2B1 HTTP/1.1\r\n"),
-            "{whole}"
-        );
-        assert!(
-            !whole.contains("ange: ") && !whole.contains("range-behavior"),
-            "{whole}"
-        );
+        assert!(whole.starts_with("GET /b/a%20dir/%C3%BC%2B1 HTTP/1.1\r\n"), "{whole}");
+        assert!(!whole.contains("ange: ") && !whole.contains("range-behavior"), "{whole}");
         let head = text(&origin(false, false), &Query::Head { key: "k".into() }).expect("request");
         assert!(head.starts_with("HEAD /k HTTP/1.1\r\n"), "{head}");
     }
 
     #[test]
     fn list_keeps_the_slash_of_the_bucket_and_encodes_the_token() {
-        let query = Query::List {
-            prefix: "m/".into(),
-            delimiter: Some("/".into()),
-            continuation: Some("a+b=".into()),
-        };
+        let query = Query::List { prefix: "m/".into(), delimiter: Some("/".into()), continuation: Some("a+b=".into()) };
         let request = text(&origin(true, false), &query).expect("request");
         let line = "GET /b/?list-type=2&max-keys=1000&encoding-type=url&prefix=m%2F&delimiter=%2F&continuation-token=a%2Bb%3D HTTP/1.1\r\n";
         assert!(request.starts_with(line), "{request}");
@@ -271,39 +207,20 @@ mod tests {
     fn signed_requests_carry_the_signers_headers_and_no_secret() {
         let request = text(&origin(false, true), &get(Some(0..1))).expect("request");
         assert!(
-            request.contains(
-                "\r\nAuthorization: OSS4-HMAC-SHA256 Credential=ak/20231114/cn-beijing/oss/"
-            ),
+            request.contains("\r\nAuthorization: OSS4-HMAC-SHA256 Credential=ak/20231114/cn-beijing/oss/"),
             "{request}"
         );
-        assert!(
-            request.contains("\r\nx-oss-date: 20231114T221320Z\r\n"),
-            "{request}"
-        );
+        assert!(request.contains("\r\nx-oss-date: 20231114T221320Z\r\n"), "{request}");
         assert!(!request.contains("very-secret"));
         assert!(!format!("{:?}", origin(false, true)).contains("very-secret"));
     }
 
     #[test]
     fn bad_values_never_reach_the_wire() {
-        let split = Query::Get {
-            key: "k".into(),
-            range: None,
-            etag: Some("x\r\nEvil: 1".into()),
-            size: 1,
-        };
-        for query in [
-            split,
-            get(Some(5..5)),
-            get(Some(90..101)),
-            Query::Head { key: String::new() },
-        ] {
+        let split = Query::Get { key: "k".into(), range: None, etag: Some("x\r\nEvil: 1".into()), size: 1 };
+        for query in [split, get(Some(5..5)), get(Some(90..101)), Query::Head { key: String::new() }] {
             let error = text(&origin(false, false), &query).expect_err("refused");
-            assert_eq!(
-                (error.kind, error.phase),
-                (Kind::Config, Phase::Sign),
-                "{query:?}"
-            );
+            assert_eq!((error.kind, error.phase), (Kind::Config, Phase::Sign), "{query:?}");
         }
     }
 }

@@ -19,11 +19,7 @@ use crate::error::{Error, Kind, Phase};
 /// no thread can be made.
 pub fn resolve(host: &str, port: u16, deadline: Duration) -> Result<Vec<SocketAddr>, Error> {
     let name = host.to_owned();
-    within(host, deadline, move || {
-        (name.as_str(), port)
-            .to_socket_addrs()
-            .map(Iterator::collect)
-    })
+    within(host, deadline, move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect))
 }
 
 /// Runs a blocking `lookup` of `host` on a thread of its own.
@@ -47,19 +43,11 @@ fn within(
                 }
             }
             if addresses.is_empty() {
-                return Err(Error::new(
-                    Kind::Resolve,
-                    Phase::Dns,
-                    format!("{host} has no address"),
-                ));
+                return Err(Error::new(Kind::Resolve, Phase::Dns, format!("{host} has no address")));
             }
             Ok(addresses)
         }
-        Ok(Err(os)) => Err(Error::new(
-            Kind::Resolve,
-            Phase::Dns,
-            format!("resolve {host}: {os}"),
-        )),
+        Ok(Err(os)) => Err(Error::new(Kind::Resolve, Phase::Dns, format!("resolve {host}: {os}"))),
         Err(_) => Err(Error::new(
             Kind::Timeout,
             Phase::Dns,
@@ -82,8 +70,7 @@ mod tests {
 
     #[test]
     fn a_name_that_cannot_exist_is_an_error_that_names_it() {
-        let error =
-            resolve("no such host.invalid", 80, Duration::from_secs(10)).expect_err("no address");
+        let error = resolve("no such host.invalid", 80, Duration::from_secs(10)).expect_err("no address");
         assert_eq!(error.phase, Phase::Dns);
         assert!(error.message.contains("no such host.invalid"), "{error}");
     }
@@ -99,10 +86,7 @@ mod tests {
         let error = within("slow.example", Duration::from_millis(20), slow).expect_err("too late");
         drop(release);
         assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Dns));
-        assert!(
-            error.message.contains("slow.example within 20 ms"),
-            "{error}"
-        );
+        assert!(error.message.contains("slow.example within 20 ms"), "{error}");
     }
 
     #[test]

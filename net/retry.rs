@@ -56,8 +56,7 @@ pub fn hint(error: Option<&Error>) -> Hint {
 
 /// Upper bound of the wait before retry `n` (0 = first retry): `min(200 ms * 2^n, 20 s)`.
 pub fn ceiling(n: u32) -> Duration {
-    BASE.checked_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX))
-        .map_or(CAP, |step| step.min(CAP))
+    BASE.checked_mul(1_u32.checked_shl(n).unwrap_or(u32::MAX)).map_or(CAP, |step| step.min(CAP))
 }
 
 /// Full jitter: `unit` in `[0, 1)` of the ceiling.

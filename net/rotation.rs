@@ -20,10 +20,7 @@ impl Rotation {
     /// The next address in turn that did not fail lately; any if all did.
     pub fn pick(&self, addresses: &[SocketAddr], now: Instant) -> Option<SocketAddr> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut failed = self
-            .failed
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut failed = self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         failed.retain(|(_, at)| now.saturating_duration_since(*at) < AVOID);
         let turn = |i: usize| addresses[start.wrapping_add(i) % addresses.len()];
         (0..addresses.len())
@@ -34,10 +31,7 @@ impl Rotation {
 
     /// A connect to it failed.
     pub fn failed(&self, address: SocketAddr, now: Instant) {
-        let mut failed = self
-            .failed
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut failed = self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         failed.retain(|(other, _)| *other != address);
         failed.push((address, now));
     }
@@ -49,15 +43,10 @@ mod tests {
 
     #[test]
     fn takes_turns_and_avoids_what_failed() {
-        let addresses: Vec<SocketAddr> = (1..=3)
-            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
-            .collect();
+        let addresses: Vec<SocketAddr> = (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let (rotation, now) = (Rotation::default(), Instant::now());
         let ports = |at| -> Vec<u16> {
-            (0..6)
-                .filter_map(|_| rotation.pick(&addresses, at))
-                .map(|address| address.port())
-                .collect()
+            (0..6).filter_map(|_| rotation.pick(&addresses, at)).map(|address| address.port()).collect()
         };
         assert_eq!(ports(now), [1, 2, 3, 1, 2, 3]);
         rotation.failed(addresses[1], now);

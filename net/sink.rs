@@ -52,32 +52,21 @@ impl Place {
 
     /// The next bytes to receive into, at most `max`.
     pub fn rest(&self, max: usize) -> Span {
-        Span {
-            at: self.at.wrapping_add(self.filled),
-            len: self.missing().min(max),
-        }
+        Span { at: self.at.wrapping_add(self.filled), len: self.missing().min(max) }
     }
 
     /// Copies bytes that came with the head.
     pub fn copy_in(&mut self, bytes: &[u8]) {
-        assert!(
-            bytes.len() <= self.missing(),
-            "more bytes than the sink takes"
-        );
+        assert!(bytes.len() <= self.missing(), "more bytes than the sink takes");
         // SAFETY: the assertion keeps it inside the sink, which is ours by the contract of Sink;
         // `bytes` is a receive buffer of ours and cannot overlap it.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at.add(self.filled), bytes.len())
-        };
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at.add(self.filled), bytes.len()) };
         self.filled += bytes.len();
     }
 
     /// `n` bytes were received into [`Place::rest`].
     pub fn advance(&mut self, n: usize) {
-        assert!(
-            n <= self.missing(),
-            "the kernel reports more bytes than were asked for"
-        );
+        assert!(n <= self.missing(), "the kernel reports more bytes than were asked for");
         self.filled += n;
     }
 
@@ -101,18 +90,12 @@ pub(crate) struct Span {
 impl Span {
     /// To receive into.
     pub fn to_fill(bytes: &mut [u8]) -> Span {
-        Span {
-            at: bytes.as_mut_ptr(),
-            len: bytes.len(),
-        }
+        Span { at: bytes.as_mut_ptr(), len: bytes.len() }
     }
 
     /// To send from; drivers never write through it.
     pub fn to_send(bytes: &[u8]) -> Span {
-        Span {
-            at: bytes.as_ptr().cast_mut(),
-            len: bytes.len(),
-        }
+        Span { at: bytes.as_ptr().cast_mut(), len: bytes.len() }
     }
 
     pub fn at(&self) -> *mut u8 {
@@ -133,15 +116,7 @@ mod tests {
         let mut memory = [0_u8; 8];
         let mut place = Place::new(memory.as_mut_ptr(), 6);
         place.copy_in(b"abc");
-        assert_eq!(
-            (
-                place.filled(),
-                place.missing(),
-                place.rest(100).len(),
-                place.rest(2).len()
-            ),
-            (3, 3, 3, 2)
-        );
+        assert_eq!((place.filled(), place.missing(), place.rest(100).len(), place.rest(2).len()), (3, 3, 3, 2));
         assert_eq!(place.last(2), b"bc");
         place.copy_in(b"def");
         assert_eq!(place.rest(100).len(), 0);

@@ -8,16 +8,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// A TCP socket for `address`, close-on-exec, without Nagle's delay.
-pub(crate) fn tcp(
-    address: &SocketAddr,
-    nonblocking: bool,
-    rcvbuf_bytes: Option<usize>,
-) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
+pub(crate) fn tcp(address: &SocketAddr, nonblocking: bool, rcvbuf_bytes: Option<usize>) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let mode = if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | mode, 0) };
@@ -39,11 +31,7 @@ fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value: usize) ->
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: `value` outlives the call and `len` is its size.
     let rc = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), len) };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
@@ -69,30 +57,20 @@ impl RawAddress {
                 let raw = libc::sockaddr_in {
                     sin_family: libc::AF_INET as libc::sa_family_t,
                     sin_port: a.port().to_be(),
-                    sin_addr: libc::in_addr {
-                        s_addr: u32::from_ne_bytes(a.ip().octets()),
-                    },
+                    sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(a.ip().octets()) },
                     sin_zero: [0; 8],
                 };
-                (
-                    RawAddress { v4: raw },
-                    size_of::<libc::sockaddr_in>() as libc::socklen_t,
-                )
+                (RawAddress { v4: raw }, size_of::<libc::sockaddr_in>() as libc::socklen_t)
             }
             SocketAddr::V6(a) => {
                 let raw = libc::sockaddr_in6 {
                     sin6_family: libc::AF_INET6 as libc::sa_family_t,
                     sin6_port: a.port().to_be(),
                     sin6_flowinfo: a.flowinfo(),
-                    sin6_addr: libc::in6_addr {
-                        s6_addr: a.ip().octets(),
-                    },
+                    sin6_addr: libc::in6_addr { s6_addr: a.ip().octets() },
                     sin6_scope_id: a.scope_id(),
                 };
-                (
-                    RawAddress { v6: raw },
-                    size_of::<libc::sockaddr_in6>() as libc::socklen_t,
-                )
+                (RawAddress { v6: raw }, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
             }
         }
     }

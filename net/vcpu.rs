@@ -204,9 +204,7 @@ impl<D: Driver> Vcpu<D> {
             timeout = Some(Duration::ZERO);
         }
         let outcome = self.driver.wait(timeout, events);
-        self.shared.beds[self.limits.number]
-            .sleeping
-            .store(false, Ordering::SeqCst);
+        self.shared.beds[self.limits.number].sleeping.store(false, Ordering::SeqCst);
         outcome
     }
 
@@ -236,9 +234,7 @@ impl<D: Driver> Vcpu<D> {
         let origin = Arc::clone(&self.origin);
         let slot = &mut self.slots[key];
         slot.failed = 0;
-        let step = slot.conn.begin(fetch, now, |query, out| {
-            origin.write_request(query, unix_secs, out)
-        });
+        let step = slot.conn.begin(fetch, now, |query, out| origin.write_request(query, unix_secs, out));
         match step {
             Step::More if fresh => self.open(key, now),
             step => self.act(key, step, now),
@@ -251,10 +247,7 @@ impl<D: Driver> Vcpu<D> {
             fd: None,
             address: None,
             origin: Arc::clone(&self.origin),
-            tag: Tag {
-                key: 0,
-                generation: 0,
-            },
+            tag: Tag { key: 0, generation: 0 },
             pending: 0,
             lowat: 1,
             failed: 0,
@@ -265,24 +258,17 @@ impl<D: Driver> Vcpu<D> {
     /// Starts a connect for the slot's request.
     fn open(&mut self, key: usize, now: Instant) {
         self.generation = self.generation.wrapping_add(1);
-        let tag = Tag {
-            key: key as u32,
-            generation: self.generation,
-        };
+        let tag = Tag { key: key as u32, generation: self.generation };
         let origin = Arc::clone(&self.origin);
         let Some(address) = self.shared.rotation.pick(&origin.addresses, now) else {
-            let error = Error::new(
-                Kind::Config,
-                Phase::Connect,
-                format!("no address is known for {}", origin.host_header),
-            );
+            let error =
+                Error::new(Kind::Config, Phase::Connect, format!("no address is known for {}", origin.host_header));
             return self.fail(key, error, now);
         };
         let fd = match sock::tcp(&address, D::NONBLOCKING, self.limits.rcvbuf_bytes) {
             Ok(fd) => fd,
             Err(os) => {
-                let error =
-                    Error::from_os(Phase::Connect, &format!("make a socket for {address}"), &os);
+                let error = Error::from_os(Phase::Connect, &format!("make a socket for {address}"), &os);
                 return self.fail(key, error, now);
             }
         };
@@ -303,12 +289,7 @@ impl<D: Driver> Vcpu<D> {
     fn done(&mut self, tag: Tag, op: Op, result: i32, now: Instant) {
         let key = tag.key as usize;
         let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.tag == tag) else {
-            tracing::error!(
-                ?tag,
-                ?op,
-                result,
-                "a completion for a connection that is gone"
-            );
+            tracing::error!(?tag, ?op, result, "a completion for a connection that is gone");
             return;
         };
         slot.pending &= !op.bit();
@@ -348,9 +329,7 @@ impl<D: Driver> Vcpu<D> {
         if more {
             return self.close(key, After::Reconnect, now);
         }
-        let address = address
-            .map(|address| address.to_string())
-            .unwrap_or_default();
+        let address = address.map(|address| address.to_string()).unwrap_or_default();
         let tried = format!("connect to {address} ({failed} address(es) tried)");
         self.fail(key, Error::from_os(Phase::Connect, &tried, os), now);
     }
@@ -379,9 +358,7 @@ impl<D: Driver> Vcpu<D> {
         let slot = &self.slots[key];
         Arc::ptr_eq(&slot.origin, &self.origin)
             || (slot.origin.host_header == self.origin.host_header
-                && slot
-                    .address
-                    .is_some_and(|address| self.origin.addresses.contains(&address)))
+                && slot.address.is_some_and(|address| self.origin.addresses.contains(&address)))
     }
 
     /// Posts whatever the connection wants and is not under way.
@@ -458,10 +435,7 @@ impl<D: Driver> Vcpu<D> {
         let conn = &mut self.slots[key].conn;
         if let Some(server) = conn.clock_seen() {
             let offset = server - unix_now();
-            tracing::warn!(
-                seconds = offset,
-                "this machine's clock is off; requests are signed with the server's time"
-            );
+            tracing::warn!(seconds = offset, "this machine's clock is off; requests are signed with the server's time");
             self.shared.clock_offset.store(offset, Ordering::Relaxed);
         }
         if let Some(finished) = conn.finish(now, worker) {
@@ -478,9 +452,7 @@ impl<D: Driver> Vcpu<D> {
             if slot.closing.is_some() || slot.conn.deadline().is_none_or(|at| now < at) {
                 continue;
             }
-            if slot.conn.is_connecting()
-                && slot.failed + 1 < slot.origin.addresses.len().min(ADDRESSES_TRIED_MAX)
-            {
+            if slot.conn.is_connecting() && slot.failed + 1 < slot.origin.addresses.len().min(ADDRESSES_TRIED_MAX) {
                 self.connect_failed(key, &io::Error::from(io::ErrorKind::TimedOut), now);
                 continue;
             }
@@ -525,8 +497,6 @@ impl<D: Driver> Vcpu<D> {
 }
 
 fn unix_now() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

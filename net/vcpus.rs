@@ -36,13 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            vcpus: 1,
-            workers: 16,
-            driver: DriverChoice::Auto,
-            timeouts: Timeouts::default(),
-            rcvbuf_bytes: None,
-        }
+        Options { vcpus: 1, workers: 16, driver: DriverChoice::Auto, timeouts: Timeouts::default(), rcvbuf_bytes: None }
     }
 }
 
@@ -58,40 +52,19 @@ impl Vcpus {
     ///
     /// # Errors
     /// `Kind::Local` if threads or the asked-for driver cannot be had.
-    pub fn start(
-        origin: Arc<Origin>,
-        source: Arc<dyn Source>,
-        options: Options,
-    ) -> Result<Vcpus, Error> {
-        let options = Options {
-            vcpus: options.vcpus.max(1),
-            workers: options.workers.max(1),
-            ..options
-        };
+    pub fn start(origin: Arc<Origin>, source: Arc<dyn Source>, options: Options) -> Result<Vcpus, Error> {
+        let options = Options { vcpus: options.vcpus.max(1), workers: options.workers.max(1), ..options };
         let (mut chosen, mut why) = driver::choose(options.driver, options.workers)?;
         let mut started = launch(chosen, &origin, &source, options);
         if let (Chosen::Uring, DriverChoice::Auto, Err(os)) = (chosen, options.driver, &started) {
-            why = format!(
-                "io_uring passed its self-test, but not every vcpu could have a ring ({os})"
-            );
+            why = format!("io_uring passed its self-test, but not every vcpu could have a ring ({os})");
             chosen = Chosen::Epoll;
             started = launch(chosen, &origin, &source, options);
         }
-        let (shared, threads) =
-            started.map_err(|os| Error::from_os(Phase::Start, "start the vcpu threads", &os))?;
-        let vcpus = Vcpus {
-            shared,
-            threads,
-            driver: (chosen, why),
-        };
+        let (shared, threads) = started.map_err(|os| Error::from_os(Phase::Start, "start the vcpu threads", &os))?;
+        let vcpus = Vcpus { shared, threads, driver: (chosen, why) };
         let (name, why) = vcpus.driver();
-        tracing::info!(
-            driver = name,
-            why,
-            vcpus = options.vcpus,
-            workers = options.workers,
-            "network started"
-        );
+        tracing::info!(driver = name, why, vcpus = options.vcpus, workers = options.workers, "network started");
         Ok(vcpus)
     }
 
@@ -113,11 +86,7 @@ impl Vcpus {
     /// From now on new requests use this origin: new addresses or renewed credentials. Requests
     /// under way go on as they are.
     pub fn set_origin(&self, origin: Arc<Origin>) {
-        *self
-            .shared
-            .origin
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = origin;
+        *self.shared.origin.lock().unwrap_or_else(PoisonError::into_inner) = origin;
         self.shared.origin_epoch.fetch_add(1, Ordering::SeqCst);
         self.shared.wake();
     }
@@ -154,12 +123,7 @@ fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
 type Started = (Arc<Shared>, Vec<JoinHandle<()>>);
 
 /// All threads with the same driver, or none.
-fn launch(
-    chosen: Chosen,
-    origin: &Arc<Origin>,
-    source: &Arc<dyn Source>,
-    options: Options,
-) -> io::Result<Started> {
+fn launch(chosen: Chosen, origin: &Arc<Origin>, source: &Arc<dyn Source>, options: Options) -> io::Result<Started> {
     let shared = Arc::new(shared(chosen, origin, options.vcpus)?);
     let (report, reports) = mpsc::channel();
     let mut threads = Vec::with_capacity(options.vcpus);
@@ -167,19 +131,10 @@ fn launch(
     let mut outcome = Ok(());
     for number in 0..options.vcpus {
         let (gate, opened) = mpsc::channel();
-        let limits = Limits {
-            number,
-            workers: options.workers,
-            timeouts: options.timeouts,
-            rcvbuf_bytes: options.rcvbuf_bytes,
-        };
-        let seat = Seat {
-            limits,
-            shared: Arc::clone(&shared),
-            source: Arc::clone(source),
-            report: report.clone(),
-            opened,
-        };
+        let limits =
+            Limits { number, workers: options.workers, timeouts: options.timeouts, rcvbuf_bytes: options.rcvbuf_bytes };
+        let seat =
+            Seat { limits, shared: Arc::clone(&shared), source: Arc::clone(source), report: report.clone(), opened };
         match spawn(chosen, seat) {
             Ok(thread) => threads.push(thread),
             Err(os) => {
@@ -190,9 +145,7 @@ fn launch(
         gates.push(gate);
     }
     for _ in 0..threads.len() {
-        let report = reports
-            .recv()
-            .unwrap_or_else(|_| Err(io::Error::other("a vcpu thread ended early")));
+        let report = reports.recv().unwrap_or_else(|_| Err(io::Error::other("a vcpu thread ended early")));
         outcome = outcome.and(report);
     }
     if let Err(os) = outcome {
@@ -202,8 +155,7 @@ fn launch(
         return Err(os);
     }
     for gate in gates {
-        gate.send(())
-            .map_err(|_| io::Error::other("a vcpu thread ended early"))?;
+        gate.send(()).map_err(|_| io::Error::other("a vcpu thread ended early"))?;
     }
     Ok((shared, threads))
 }
@@ -213,12 +165,7 @@ fn shared(chosen: Chosen, origin: &Arc<Origin>, vcpus: usize) -> io::Result<Shar
         Chosen::Uring => Uring::NONBLOCKING,
         Chosen::Epoll => Epoll::NONBLOCKING,
     };
-    let bed = |_| {
-        Ok(Bed {
-            bell: Arc::new(Bell::new(nonblocking)?),
-            sleeping: AtomicBool::new(false),
-        })
-    };
+    let bed = |_| Ok(Bed { bell: Arc::new(Bell::new(nonblocking)?), sleeping: AtomicBool::new(false) });
     Ok(Shared {
         origin: Mutex::new(Arc::clone(origin)),
         origin_epoch: AtomicU64::new(0),
@@ -256,9 +203,7 @@ impl Seat {
 }
 
 fn spawn(chosen: Chosen, seat: Seat) -> io::Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new()
-        .name(format!("ossc-net-{}", seat.limits.number))
-        .stack_size(STACK_BYTES);
+    let builder = std::thread::Builder::new().name(format!("ossc-net-{}", seat.limits.number)).stack_size(STACK_BYTES);
     sock::with_signals_blocked(|| {
         builder.spawn(move || match chosen {
             Chosen::Uring => seat.take(Uring::new),

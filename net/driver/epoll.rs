@@ -51,19 +51,8 @@ impl Epoll {
         // SAFETY: just made, and nobody else knows it.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         let nothing = libc::epoll_event { events: 0, u64: 0 };
-        let driver = Epoll {
-            epoll,
-            bell,
-            entries: Vec::new(),
-            ready: Vec::new(),
-            reports: vec![nothing; REPORTS],
-        };
-        driver.control(
-            libc::EPOLL_CTL_ADD,
-            driver.bell.fd(),
-            libc::EPOLLIN as u32,
-            BELL,
-        )?;
+        let driver = Epoll { epoll, bell, entries: Vec::new(), ready: Vec::new(), reports: vec![nothing; REPORTS] };
+        driver.control(libc::EPOLL_CTL_ADD, driver.bell.fd(), libc::EPOLLIN as u32, BELL)?;
         Ok(driver)
     }
 
@@ -71,11 +60,7 @@ impl Epoll {
         let mut event = libc::epoll_event { events, u64: mark };
         // SAFETY: `event` outlives the call; the kernel copies it.
         let rc = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), action, fd, &raw mut event) };
-        if rc == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// The entry of `tag`, made anew for a new socket.
@@ -84,14 +69,7 @@ impl Epoll {
         if at >= self.entries.len() {
             self.entries.resize(at + 1, None);
         }
-        let fresh = Entry {
-            tag,
-            fd,
-            connect: false,
-            send: None,
-            recv: None,
-            interest: None,
-        };
+        let fresh = Entry { tag, fd, connect: false, send: None, recv: None, interest: None };
         let entry = self.entries[at].get_or_insert(fresh);
         if entry.tag != tag {
             *entry = fresh;
@@ -104,25 +82,13 @@ impl Epoll {
         let Some(entry) = self.entries.get(tag.key as usize).copied().flatten() else {
             return;
         };
-        let output = if entry.connect || entry.send.is_some() {
-            libc::EPOLLOUT
-        } else {
-            0
-        };
-        let input = if entry.recv.is_some() {
-            libc::EPOLLIN
-        } else {
-            0
-        };
+        let output = if entry.connect || entry.send.is_some() { libc::EPOLLOUT } else { 0 };
+        let input = if entry.recv.is_some() { libc::EPOLLIN } else { 0 };
         let wanted = (output | input) as u32;
         if entry.interest == Some(wanted) {
             return;
         }
-        let action = if entry.interest.is_some() {
-            libc::EPOLL_CTL_MOD
-        } else {
-            libc::EPOLL_CTL_ADD
-        };
+        let action = if entry.interest.is_some() { libc::EPOLL_CTL_MOD } else { libc::EPOLL_CTL_ADD };
         match self.control(action, entry.fd, wanted, u64::from(tag.key)) {
             Ok(()) => self.entry(tag, entry.fd).interest = Some(wanted),
             Err(os) => self.end_all(tag, -os.raw_os_error().unwrap_or(libc::EIO)),
@@ -138,11 +104,7 @@ impl Epoll {
 
     /// Ends one operation, if it is under way, with `result`.
     fn end(&mut self, tag: Tag, op: Op, result: i32) {
-        let Some(entry) = self
-            .entries
-            .get_mut(tag.key as usize)
-            .and_then(Option::as_mut)
-        else {
+        let Some(entry) = self.entries.get_mut(tag.key as usize).and_then(Option::as_mut) else {
             return;
         };
         let was = match op {
@@ -170,19 +132,13 @@ impl Epoll {
             self.end(entry.tag, Op::Connect, -connect_error(entry.fd));
             return;
         }
-        if let Some(span) = entry
-            .send
-            .filter(|_| failed || events & libc::EPOLLOUT as u32 != 0)
-        {
+        if let Some(span) = entry.send.filter(|_| failed || events & libc::EPOLLOUT as u32 != 0) {
             let result = send_now(entry.fd, span);
             if result != -libc::EAGAIN {
                 self.end(entry.tag, Op::Send, result);
             }
         }
-        if let Some(span) = entry
-            .recv
-            .filter(|_| failed || events & libc::EPOLLIN as u32 != 0)
-        {
+        if let Some(span) = entry.recv.filter(|_| failed || events & libc::EPOLLIN as u32 != 0) {
             let result = recv_now(entry.fd, span);
             if result != -libc::EAGAIN {
                 self.end(entry.tag, Op::Recv, result);
@@ -210,13 +166,7 @@ impl Driver for Epoll {
         self.entry(tag, fd).connect = true;
         // SAFETY: `raw` outlives the call and `len` is the length of its form.
         let rc = unsafe { libc::connect(fd, (&raw const raw).cast(), len) };
-        let errno = if rc == 0 {
-            0
-        } else {
-            io::Error::last_os_error()
-                .raw_os_error()
-                .unwrap_or(libc::EIO)
-        };
+        let errno = if rc == 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) };
         match errno {
             libc::EINPROGRESS | libc::EINTR => self.watch(tag),
             _ => self.end(tag, Op::Connect, -errno),
@@ -252,18 +202,11 @@ impl Driver for Epoll {
             _ if !self.ready.is_empty() => 0,
             None => -1,
             // Rounded up: a deadline must have passed when the vcpu wakes for it.
-            Some(wait) => {
-                libc::c_int::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
-            }
+            Some(wait) => libc::c_int::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX),
         };
         // SAFETY: the buffer has REPORTS places and lives as long as the driver.
         let n = unsafe {
-            libc::epoll_wait(
-                self.epoll.as_raw_fd(),
-                self.reports.as_mut_ptr(),
-                REPORTS as libc::c_int,
-                millis,
-            )
+            libc::epoll_wait(self.epoll.as_raw_fd(), self.reports.as_mut_ptr(), REPORTS as libc::c_int, millis)
         };
         if n < 0 {
             let os = io::Error::last_os_error();
@@ -288,14 +231,7 @@ impl Driver for Epoll {
 /// Bytes sent, or a negative errno.
 fn send_now(fd: RawFd, span: Span) -> i32 {
     // SAFETY: the span stays readable until the operation's event (contract of Driver).
-    let n = unsafe {
-        libc::send(
-            fd,
-            span.at().cast(),
-            span.len(),
-            libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
-        )
-    };
+    let n = unsafe { libc::send(fd, span.at().cast(), span.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
     outcome(n)
 }
 
@@ -310,10 +246,7 @@ fn recv_now(fd: RawFd, span: Span) -> i32 {
 fn outcome(n: libc::ssize_t) -> i32 {
     match i32::try_from(n) {
         Ok(n) if n >= 0 => n,
-        _ => match io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO)
-        {
+        _ => match io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) {
             // Try again when the socket is ready again.
             libc::EINTR => -libc::EAGAIN,
             errno => -errno,
@@ -326,22 +259,8 @@ fn connect_error(fd: RawFd) -> i32 {
     let mut errno: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: both outlive the call and `len` is the size of `errno`.
-    let rc = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut errno).cast(),
-            &raw mut len,
-        )
-    };
-    if rc == 0 {
-        errno
-    } else {
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO)
-    }
+    let rc = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut errno).cast(), &raw mut len) };
+    if rc == 0 { errno } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) }
 }
 
 /// Sets the bell's counter back to zero.

@@ -41,21 +41,14 @@ pub(crate) struct Uring {
 impl Uring {
     pub fn new(bell: Arc<Bell>, workers: usize) -> io::Result<Uring> {
         let (ring, _) = build(workers)?;
-        let mut driver = Uring {
-            ring,
-            bell,
-            bell_count: Box::leak(Box::new(0)),
-            addresses: Vec::new(),
-        };
+        let mut driver = Uring { ring, bell, bell_count: Box::leak(Box::new(0)), addresses: Vec::new() };
         driver.arm_bell();
         Ok(driver)
     }
 
     fn arm_bell(&mut self) {
         let at = &raw mut *self.bell_count;
-        let entry = opcode::Read::new(Fd(self.bell.fd()), at.cast(), 8)
-            .build()
-            .user_data(BELL);
+        let entry = opcode::Read::new(Fd(self.bell.fd()), at.cast(), 8).build().user_data(BELL);
         self.push(&entry);
     }
 
@@ -84,11 +77,7 @@ impl Uring {
                 CANCEL => {}
                 data => {
                     if let Some((tag, op)) = unmark(data) {
-                        events.push(Event::Done {
-                            tag,
-                            op,
-                            result: completion.result(),
-                        });
+                        events.push(Event::Done { tag, op, result: completion.result() });
                     }
                 }
             }
@@ -110,9 +99,7 @@ impl Driver for Uring {
             self.addresses.resize_with(at + 1, || None);
         }
         let place: *const RawAddress = &**self.addresses[at].insert(Box::new(raw));
-        let entry = opcode::Connect::new(Fd(fd), place.cast(), len)
-            .build()
-            .user_data(mark(tag, Op::Connect));
+        let entry = opcode::Connect::new(Fd(fd), place.cast(), len).build().user_data(mark(tag, Op::Connect));
         self.push(&entry);
     }
 
@@ -128,16 +115,12 @@ impl Driver for Uring {
     fn recv(&mut self, tag: Tag, fd: RawFd, span: Span) {
         let len = u32::try_from(span.len()).unwrap_or(u32::MAX);
         // No MSG_WAITALL: with SO_RCVLOWAT it hangs (engine.md section 2).
-        let entry = opcode::Recv::new(Fd(fd), span.at(), len)
-            .build()
-            .user_data(mark(tag, Op::Recv));
+        let entry = opcode::Recv::new(Fd(fd), span.at(), len).build().user_data(mark(tag, Op::Recv));
         self.push(&entry);
     }
 
     fn cancel(&mut self, tag: Tag, op: Op) {
-        let entry = opcode::AsyncCancel::new(mark(tag, op))
-            .build()
-            .user_data(CANCEL);
+        let entry = opcode::AsyncCancel::new(mark(tag, op)).build().user_data(CANCEL);
         self.push(&entry);
     }
 
@@ -152,9 +135,7 @@ impl Driver for Uring {
             None => self.ring.submit_and_wait(1),
             Some(timeout) => {
                 let time = Timespec::from(timeout);
-                self.ring
-                    .submitter()
-                    .submit_with_args(1, &SubmitArgs::new().timespec(&time))
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
             }
         };
         match outcome.map_err(|os| (os.raw_os_error(), os)) {
@@ -177,22 +158,13 @@ fn unmark(data: u64) -> Option<(Tag, Op)> {
         2 => Op::Recv,
         _ => return None,
     };
-    Some((
-        Tag {
-            key: (data >> 32) as u32,
-            generation: (data >> 8) as u16,
-        },
-        op,
-    ))
+    Some((Tag { key: (data >> 32) as u32, generation: (data >> 8) as u16 }, op))
 }
 
 /// A ring of the best kind the kernel takes, and its description.
 fn build(workers: usize) -> io::Result<(IoUring, String)> {
     // Receive, send and cancel may all be queued at once for each connection.
-    let wanted = u32::try_from(workers * 2 + 2)
-        .unwrap_or(u32::MAX)
-        .next_power_of_two()
-        .clamp(64, 1024);
+    let wanted = u32::try_from(workers * 2 + 2).unwrap_or(u32::MAX).next_power_of_two().clamp(64, 1024);
     let mut entries = wanted;
     let mut tries = 0;
     loop {
@@ -202,9 +174,7 @@ fn build(workers: usize) -> io::Result<(IoUring, String)> {
                 tries += 1;
                 std::thread::sleep(MEMORY_WAIT);
             }
-            Err(os) if os.raw_os_error() == Some(libc::ENOMEM) && entries > ENTRIES_MIN => {
-                entries /= 2
-            }
+            Err(os) if os.raw_os_error() == Some(libc::ENOMEM) && entries > ENTRIES_MIN => entries /= 2,
             Err(os) => return Err(os),
         }
     }
@@ -213,22 +183,13 @@ fn build(workers: usize) -> io::Result<(IoUring, String)> {
 /// Tries the flags from the newest kernels to none; only EINVAL goes on to older ones.
 fn build_flags(entries: u32) -> io::Result<(IoUring, String)> {
     let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
-    for flags in [
-        "SINGLE_ISSUER|DEFER_TASKRUN|SUBMIT_ALL",
-        "COOP_TASKRUN",
-        "no flags",
-    ] {
+    for flags in ["SINGLE_ISSUER|DEFER_TASKRUN|SUBMIT_ALL", "COOP_TASKRUN", "no flags"] {
         let mut builder = IoUring::builder();
-        builder
-            .dontfork()
-            .setup_cqsize(COMPLETIONS.max(entries * 4));
+        builder.dontfork().setup_cqsize(COMPLETIONS.max(entries * 4));
         match flags {
             "COOP_TASKRUN" => builder.setup_coop_taskrun(),
             "no flags" => &mut builder,
-            _ => builder
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_submit_all(),
+            _ => builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all(),
         };
         match builder.build(entries) {
             Ok(ring) => return Ok((ring, format!("{flags}, {entries} entries"))),
@@ -263,17 +224,9 @@ pub(crate) fn probe(workers: usize) -> Result<String, String> {
     ring.submitter()
         .register_probe(&mut supported)
         .map_err(|os| format!("its operations cannot be asked for ({os})"))?;
-    let needed = [
-        opcode::Connect::CODE,
-        opcode::Send::CODE,
-        opcode::Recv::CODE,
-        opcode::Read::CODE,
-        opcode::AsyncCancel::CODE,
-    ];
-    if let Some(code) = needed
-        .into_iter()
-        .find(|code| !supported.is_supported(*code))
-    {
+    let needed =
+        [opcode::Connect::CODE, opcode::Send::CODE, opcode::Recv::CODE, opcode::Read::CODE, opcode::AsyncCancel::CODE];
+    if let Some(code) = needed.into_iter().find(|code| !supported.is_supported(*code)) {
         return Err(format!("the kernel's io_uring lacks operation {code}"));
     }
     self_test(&mut ring).map_err(|os| format!("its self-test failed ({os})"))?;
@@ -286,35 +239,25 @@ fn self_test(ring: &mut IoUring) -> io::Result<()> {
     use std::io::Write as _;
     let (mut near, far) = std::os::unix::net::UnixStream::pair()?;
     let mut bytes = Box::new([0_u8; 4]);
-    let entry = opcode::Recv::new(Fd(far.as_raw_fd()), bytes.as_mut_ptr(), 4)
-        .build()
-        .user_data(7);
+    let entry = opcode::Recv::new(Fd(far.as_raw_fd()), bytes.as_mut_ptr(), 4).build().user_data(7);
     // SAFETY: `bytes` lives until the completion: every way out below waits for it or, if that
     // fails, leaks the buffer.
     if unsafe { ring.submission().push(&entry) }.is_err() {
         return Err(io::Error::other("the queue is full"));
     }
-    let outcome = ring
-        .submit()
-        .and_then(|_| near.write_all(b"ring"))
-        .and_then(|()| {
-            let time = Timespec::from(Duration::from_secs(1));
-            ring.submitter()
-                .submit_with_args(1, &SubmitArgs::new().timespec(&time))
-        });
+    let outcome = ring.submit().and_then(|_| near.write_all(b"ring")).and_then(|()| {
+        let time = Timespec::from(Duration::from_secs(1));
+        ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
+    });
     let completion = ring.completion().next();
     let Some(completion) = completion else {
         Box::leak(bytes);
-        return Err(outcome
-            .err()
-            .unwrap_or_else(|| io::Error::other("no completion")));
+        return Err(outcome.err().unwrap_or_else(|| io::Error::other("no completion")));
     };
     match (completion.user_data(), completion.result()) {
         (7, 4) if *bytes == *b"ring" => Ok(()),
         (_, result) if result < 0 => Err(io::Error::from_raw_os_error(-result)),
-        (_, result) => Err(io::Error::other(format!(
-            "{result} bytes instead of 4, or wrong ones"
-        ))),
+        (_, result) => Err(io::Error::other(format!("{result} bytes instead of 4, or wrong ones"))),
     }
 }
 
