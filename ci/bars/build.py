@@ -64,7 +64,7 @@ def fresh_clone() -> Measure:
 def wrong_byte_demo() -> Measure:
     """The demo of this tree, with one byte flipped on the wire."""
     done = subprocess.run(
-        [sys.executable, "-m", "harness.demo", "--flip-byte", "--size", "96"],
+        [sys.executable, "-m", "harness.demo", "--flip-byte", "--size", "48"],
         cwd=paths.ROOT, env={**plain_env(), "PYTHONPATH": str(paths.ROOT / "ci")},
         capture_output=True, text=True, check=False,
     )

@@ -68,8 +68,11 @@ def ordinary_results(env: dict[str, str]) -> dict[str, object]:
         subprocess.run(["git", "init", "-q", "-b", "main", "."], cwd=place, env=plain_env(), check=True)
         results: dict[str, object] = {}
         for name, argv in ORDINARY.items():
-            done = subprocess.run(argv, cwd=place, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
-            results[name] = (done.returncode, done.stdout, done.stderr)
+            try:
+                done = subprocess.run(argv, cwd=place, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+                results[name] = (done.returncode, done.stdout, done.stderr)
+            except FileNotFoundError as error:
+                results[name] = str(error)
         results["files"] = {
             str(p.relative_to(place)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(place.rglob("*")) if p.is_file()
         }

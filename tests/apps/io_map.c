@@ -1,7 +1,5 @@
 /* mmap in the ways that loaders use, and the calls that copy between descriptors. See cases.h. */
 #include "cases.h"
-#include <linux/fs.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -137,7 +135,6 @@ static void c_copyat(const char *file, const char *scratch) {
     report("sendfile across the end", sendfile(ends[1], in, &offset, 5000));
     report_bytes("arrived", read(ends[0], buffer, 5000), buffer);
     report("sendfile to nowhere", sendfile(-1, in, NULL, 10));
-    report("FICLONE to a socket", ioctl(ends[1], FICLONE, in) < 0 ? -1 : 0);
 }
 
 static void c_advise(const char *file, const char *scratch) {
