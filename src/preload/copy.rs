@@ -95,11 +95,7 @@ fn total(iov: *const iovec, len: c_int) -> u64 {
 ///
 /// The offset belongs to everybody who shares the open file. If somebody moved it in between, the bytes
 /// are read again from where the claim began; it is never stepped back but at the end of the object.
-pub(crate) fn sequential(
-    fd: c_int,
-    seen: &Seen,
-    read: impl Fn(u64, usize) -> Result<usize>,
-) -> Result<usize> {
+pub(crate) fn sequential(fd: c_int, seen: &Seen, read: impl Fn(u64, usize) -> Result<usize>) -> Result<usize> {
     let at = sys::lseek(fd, 0, libc::SEEK_CUR)? as u64;
     let got = read(at, usize::MAX)?;
     if got == 0 {

@@ -80,12 +80,7 @@ fn seen(found: client::Found) -> Option<Seen> {
 const FOLDERS_DEEP: usize = 64;
 
 /// Makes a call by path; while it ends in ENOENT and that made the engine list a folder, makes it again.
-pub(crate) fn until_listed<T>(
-    dir: c_int,
-    path: *const c_char,
-    call: impl Fn() -> T,
-    failed: impl Fn(&T) -> bool,
-) -> T {
+pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
     let before = errno();
     let mut got = call();
     for _ in 0..FOLDERS_DEEP {

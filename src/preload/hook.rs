@@ -19,6 +19,7 @@ macro_rules! hooks {
 mod copy;
 mod dir;
 mod dup;
+mod link;
 mod map;
 mod open;
 mod read;

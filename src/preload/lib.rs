@@ -59,7 +59,5 @@ pub static ossc_connector_version: [u8; VERSION.len()] = {
     text
 };
 const VERSION: &str = concat!("oss-connector ", env!("CARGO_PKG_VERSION"), "\0");
-const _: () = assert!(
-    matches!(env!("CARGO_PKG_VERSION").as_bytes(), b"0.1.0"),
-    "rename the version symbol with the version"
-);
+const _: () =
+    assert!(matches!(env!("CARGO_PKG_VERSION").as_bytes(), b"0.1.0"), "rename the version symbol with the version");

@@ -23,11 +23,7 @@ pub(crate) type Strings = *const *const c_char;
 pub(crate) fn kernel(number: c_long, arguments: [usize; 6]) -> sys::Result<usize> {
     // SAFETY: callers pass the program's arguments, or their own live buffers, to the call that expects them.
     let value = unsafe { sys::raw(number, arguments) };
-    if (-4095..0).contains(&value) {
-        Err(Errno(-value as i32))
-    } else {
-        Ok(value as usize)
-    }
+    if (-4095..0).contains(&value) { Err(Errno(-value as i32)) } else { Ok(value as usize) }
 }
 
 /// The same with up to six arguments of any integer or pointer type, answered in the C library's way.
@@ -66,6 +62,7 @@ const fn c_name(with_nul: &str) -> &CStr {
 /// Declares for each function: its slot, its fall-back (the block), and the call through the slot.
 macro_rules! next {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $fallback:block)*) => {
+        #[allow(non_snake_case)]
         mod first {
             use super::*;
             $(pub(super) extern "C-unwind" fn $name($($arg: $ty),*) -> $ret $fallback)*
@@ -76,6 +73,7 @@ macro_rules! next {
             $(pub(super) static $name: AtomicPtr<c_void> = AtomicPtr::new(first::$name as *mut c_void);)*
         }
         $(
+            #[allow(non_snake_case)]
             #[inline(always)]
             pub(crate) fn $name($($arg: $ty),*) -> $ret {
                 // SAFETY: the slot holds the fall-back or libc's function, both of this type.
@@ -280,8 +278,7 @@ pub(crate) fn entries(fd: c_int, buffer: &mut [u8]) -> sys::Result<usize> {
 pub(crate) fn peek(from: usize, out: &mut [u8]) -> sys::Result<()> {
     let local = iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
     let remote = iovec { iov_base: from as *mut c_void, iov_len: out.len() };
-    let arguments =
-        [sys::getpid() as usize, &raw const local as usize, 1, &raw const remote as usize, 1, 0];
+    let arguments = [sys::getpid() as usize, &raw const local as usize, 1, &raw const remote as usize, 1, 0];
     match kernel(libc::SYS_process_vm_readv, arguments)? {
         n if n == out.len() => Ok(()),
         _ => Err(Errno(libc::EFAULT)),

@@ -103,7 +103,9 @@ fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<us
     let map = client::mapping(seen.slot)? as usize;
     let out = target.out as usize;
     if target.at.is_null() {
-        return in_steps(seen, start, count, |at, len| real::kernel(libc::SYS_write, [out, map + at as usize, len, 0, 0, 0]));
+        return in_steps(seen, start, count, |at, len| {
+            real::kernel(libc::SYS_write, [out, map + at as usize, len, 0, 0, 0])
+        });
     }
     // SAFETY: the real call has just read this word of the program's.
     let first = unsafe { *target.at };

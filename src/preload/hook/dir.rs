@@ -1,4 +1,4 @@
-//! Folders and names. Entries are real files, so all that is needed is that a folder is listed before it
+//! Folders. Entries are real files, so all that is needed is that a folder is listed before it
 //! is read; what the C library walks inside itself (glob, nftw, fts) is listed ahead, as deep as it goes.
 
 use crate::client;
@@ -6,7 +6,7 @@ use crate::file;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Callback};
 use core::ffi::{CStr, c_char, c_int, c_void};
-use libc::{AT_FDCWD, DIR, size_t, ssize_t};
+use libc::{AT_FDCWD, DIR};
 use ossc_cache::cpath::CPath;
 use ossc_cache::sys;
 
@@ -19,12 +19,6 @@ hooks! {
     fn scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(dir, path, 0); real::scandirat64(dir, path, list, filter, order) }
     fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { list_pattern(pattern); real::glob(pattern, flags, failed, out) }
     fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { list_pattern(pattern); real::glob64(pattern, flags, failed, out) }
-    fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { file::until_listed(AT_FDCWD, path, || real::realpath(path, out), |got| got.is_null()) }
-    fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { file::until_listed(AT_FDCWD, path, || real::__realpath_chk(path, out, room), |got| got.is_null()) }
-    fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { file::until_listed(AT_FDCWD, path, || real::readlink(path, out, room), |got| *got < 0) }
-    fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { file::until_listed(dir, path, || real::readlinkat(dir, path, out, room), |got| *got < 0) }
-    fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { file::until_listed(AT_FDCWD, path, || real::__readlink_chk(path, out, count, room), |got| *got < 0) }
-    fn __readlinkat_chk(dir: c_int, path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { file::until_listed(dir, path, || real::__readlinkat_chk(dir, path, out, count, room), |got| *got < 0) }
 }
 
 /// A stream over a folder reads at its first `readdir`, so listing now is early enough.

@@ -75,7 +75,12 @@ fn memory_for(wish: &Wish) -> Outcome<Memory> {
     }
     // What the kernel refuses of the placeholder it refuses with the right error.
     let is_path = sys::fcntl(wish.fd, libc::F_GETFL, 0).is_ok_and(|flags| flags as c_int & libc::O_PATH != 0);
-    if !seen.is_placeholder() || is_path || wish.len == 0 || wish.offset < 0 || wish.offset as u64 % PAGE != 0 {
+    if !seen.is_placeholder()
+        || is_path
+        || wish.len == 0
+        || wish.offset < 0
+        || !(wish.offset as u64).is_multiple_of(PAGE)
+    {
         return Outcome::Pass;
     }
     let is_shared = matches!(wish.flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
@@ -123,9 +128,8 @@ mod partial {
 
     const FREE: usize = 0;
     const BUSY: usize = 1;
-    static ENTRIES: [Entry; 1024] = [const {
-        Entry { start: AtomicUsize::new(FREE), end: AtomicUsize::new(0), slot: AtomicU32::new(0) }
-    }; 1024];
+    static ENTRIES: [Entry; 1024] =
+        [const { Entry { start: AtomicUsize::new(FREE), end: AtomicUsize::new(0), slot: AtomicU32::new(0) } }; 1024];
     /// How many entries may be used at most by maps that are being made: room is left for every thread.
     const SPARE: usize = 64;
     static USED: AtomicUsize = AtomicUsize::new(0);

@@ -81,13 +81,17 @@ pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
     file::forget(fd);
     let Ok(id) = sys::file_id(fd) else { return Arrived::AsItIs };
     if id.is_folder() {
-        let _ = ask(|| Outcome::Served(client::folder(&id, fd)));
+        let _ = ask(|| {
+            client::folder(&id, fd);
+            Outcome::<()>::Pass
+        });
         return Arrived::AsItIs;
     }
     if !client::could_be_ours(&id) || flags & libc::O_PATH != 0 {
         return Arrived::AsItIs;
     }
-    ask(|| Outcome::Served(judge(file::of_id(&id, fd), flags))).answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
+    ask(|| Outcome::Served(judge(file::of_id(&id, fd), flags)))
+        .answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
 }
 
 fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {

@@ -40,7 +40,7 @@ fn sought(fd: c_int, offset: off_t, whence: c_int, call: impl Fn() -> off_t) -> 
 fn seek(fd: c_int, seen: &Seen, offset: off_t, whence: c_int) -> Result<off_t> {
     let size = seen.facts.size as off_t;
     let target = match whence {
-        libc::SEEK_END => size.checked_add(offset).ok_or(Errno(libc::EOVERFLOW))?,
+        libc::SEEK_END => size.checked_add(offset).ok_or(Errno(libc::EINVAL))?,
         _ if offset < 0 || offset >= size => return Err(Errno(libc::ENXIO)),
         libc::SEEK_DATA => offset,
         _ => size,

@@ -2,7 +2,7 @@
 //! whose bytes the kernel has: the object is waited for as a whole, then its memory file takes the
 //! descriptor's number, close-on-exec flag and offset.
 
-use super::{open, stdin};
+use super::{link, open, stdin};
 use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask, errno, set_errno};
@@ -40,7 +40,9 @@ hooks! {
 }
 
 fn opened(path: *const c_char, mode: *const c_char, call: impl Fn() -> *mut FILE) -> *mut FILE {
-    if changes(mode) && let Outcome::Failed(errno) = ask(|| open::may_change(AT_FDCWD, path, 0)) {
+    if changes(mode)
+        && let Outcome::Failed(errno) = ask(|| open::may_change(AT_FDCWD, path, 0))
+    {
         return Outcome::Failed(errno).answer(null_mut(), null_mut);
     }
     let before = errno();
@@ -94,7 +96,7 @@ fn changes(mode: *const c_char) -> bool {
     // SAFETY: `fopen` reads the same string.
     let mode = unsafe { CStr::from_ptr(mode) }.to_bytes();
     let mode = mode.split(|byte| *byte == b',').next().unwrap_or_default();
-    mode.first().is_some_and(|first| *first != b'r') || mode.contains(&b'+')
+    matches!(mode.first(), Some(b'w' | b'a')) || mode.first() == Some(&b'r') && mode.contains(&b'+')
 }
 
 /// The complete object's memory file at the descriptor's offset, if the descriptor is a placeholder's.
@@ -104,6 +106,7 @@ pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
         return file::refuse(b"stream for writing refused (the folder is read-only)", seen.slot);
     }
     let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR) else { return Outcome::Pass };
+    link::remember(fd, seen.slot);
     whole(&seen, at).into()
 }
 

@@ -1,7 +1,7 @@
 //! `syscall()`: programs that make system calls by number (libuv, Go with cgo's libc, older Rust) meet the
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
-use super::{copy, dup, map, open, read, seek, stat, stdin, write};
+use super::{copy, dup, link, map, open, read, seek, stat, stdin, write};
 use crate::client;
 use crate::real;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
@@ -9,7 +9,15 @@ use libc::{iovec, off_t, stat as Stat};
 
 /// The program's `syscall`. Variadic in C: the same registers as seven plain arguments on x86-64.
 #[unsafe(no_mangle)]
-pub(crate) extern "C-unwind" fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long {
+pub(crate) extern "C-unwind" fn syscall(
+    number: c_long,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> c_long {
     if !client::is_active() {
         return real::syscall(number, a, b, c, d, e, f);
     }
@@ -38,8 +46,8 @@ fn by_path(number: c_long, [a, b, c, d, e, _]: [usize; 6]) -> Option<c_long> {
         libc::SYS_access => stat::access(first, b as c_int),
         libc::SYS_execve => stdin::execve(first, b as real::Strings, c as real::Strings),
         libc::SYS_truncate => write::truncate(first, b as off_t),
-        libc::SYS_readlink => return Some(super::dir::readlink(first, b as *mut c_char, c) as c_long),
-        libc::SYS_readlinkat => return Some(super::dir::readlinkat(dir, path, c as *mut c_char, d) as c_long),
+        libc::SYS_readlink => return Some(link::readlink(first, b as *mut c_char, c) as c_long),
+        libc::SYS_readlinkat => return Some(link::readlinkat(dir, path, c as *mut c_char, d) as c_long),
         _ => return None,
     };
     Some(got.into())
@@ -82,7 +90,9 @@ fn copying(number: c_long, [a, b, c, d, e, f]: [usize; 6]) -> Option<c_long> {
         libc::SYS_munmap => map::munmap(a as *mut c_void, b).into(),
         libc::SYS_mremap => map::mremap(a as *mut c_void, b, c, d as c_int, e as *mut c_void) as c_long,
         libc::SYS_sendfile => copy::sendfile64(first, b as c_int, c as *mut off_t, d) as c_long,
-        libc::SYS_copy_file_range => copy::copy_file_range(first, second, c as c_int, d as *mut off_t, e, f as c_uint) as c_long,
+        libc::SYS_copy_file_range => {
+            copy::copy_file_range(first, second, c as c_int, d as *mut off_t, e, f as c_uint) as c_long
+        }
         libc::SYS_splice => copy::splice(first, second, c as c_int, d as *mut off_t, e, f as c_uint) as c_long,
         libc::SYS_ioctl => copy::ioctl(first, b as c_ulong, c).into(),
         libc::SYS_fadvise64 => match seek::posix_fadvise64(first, b as off_t, c as off_t, d as c_int) {

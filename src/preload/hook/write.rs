@@ -43,9 +43,8 @@ fn is_refused(fd: c_int) -> bool {
 }
 
 fn is_writable(fd: c_int) -> bool {
-    sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| {
-        flags as c_int & libc::O_ACCMODE != libc::O_RDONLY && flags as c_int & libc::O_PATH == 0
-    })
+    sys::fcntl(fd, libc::F_GETFL, 0)
+        .is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != libc::O_RDONLY && flags as c_int & libc::O_PATH == 0)
 }
 
 fn changed<T>(path: *const c_char) -> Outcome<T> {
