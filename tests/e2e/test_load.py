@@ -85,10 +85,10 @@ class Load(EndToEnd):
     def test_sixteen_starts_at_once_make_one_engine(self) -> None:
         run = self.model_run(self.shards)
         argv = [str(paths.VENV_PYTHON), "-c", "import os, sys; sys.stdout.write(open(sys.argv[1]).read())"]
-        programs = [run.start([*argv, str(run.model_dir / "config.json")], stdout=-1) for _ in range(16)]
-        outputs = {p.communicate(timeout=60)[0] for p in programs}
-        self.assertEqual(outputs, {(models.folder(self.shards) / "config.json").read_bytes()}, run.log_tail())
-        self.assertEqual({p.returncode for p in programs}, {0})
+        programs = [run.start([*argv, str(run.model_dir / "config.json")], stdout=-1, stderr=-1) for _ in range(16)]
+        results = {(p.communicate(timeout=60), p.returncode) for p in programs}
+        original = (models.folder(self.shards) / "config.json").read_bytes()
+        self.assertEqual(results, {((original, b""), 0)}, run.log_tail())
         self.assertEqual(run.engine_starts(), 1, run.log_tail())
 
     def test_audit_and_log(self) -> None:
