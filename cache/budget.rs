@@ -20,23 +20,16 @@ pub struct Budget {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Budget {
-        Budget {
-            limit,
-            used: AtomicU64::new(0),
-        }
+        Budget { limit, used: AtomicU64::new(0) }
     }
 
     /// What this process may use now: see the module.
     pub fn of_this_process() -> Budget {
-        let available = fs::read_to_string("/proc/meminfo")
-            .ok()
-            .and_then(|text| mem_available(&text));
+        let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_available(&text));
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let room = cgroup_folders(&own)
             .iter()
-            .filter_map(|folder| {
-                cgroup_room(|file| fs::read_to_string(format!("{folder}/{file}")).ok())
-            })
+            .filter_map(|folder| cgroup_room(|file| fs::read_to_string(format!("{folder}/{file}")).ok()))
             .min();
         let least = [available, room].into_iter().flatten().min().unwrap_or(0);
         Budget::new(least.saturating_sub((least / 20).max(RESERVE_BYTES_MIN)))
@@ -54,11 +47,9 @@ impl Budget {
 
     /// Puts `bytes` aside; false if that would go over the limit.
     pub fn take(&self, bytes: u64) -> bool {
-        let taken = self
-            .used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
-            });
+        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+            used.checked_add(bytes).filter(|sum| *sum <= self.limit)
+        });
         taken.is_ok()
     }
 
@@ -70,14 +61,8 @@ impl Budget {
 
 /// MemAvailable of /proc/meminfo in bytes.
 fn mem_available(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.split_whitespace()
-        .next()?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// The folders of this process's memory cgroups, from the innermost to the root, for /proc/self/cgroup.
@@ -85,9 +70,7 @@ fn cgroup_folders(own: &str) -> Vec<String> {
     let mut folders = Vec::new();
     for line in own.lines() {
         let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
         let mount = match controllers {
@@ -113,19 +96,11 @@ fn cgroup_room(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     let number = |file: &str| read(file).and_then(|text| text.trim().parse::<u64>().ok());
     let (limit, used) = match number("memory.max") {
         Some(limit) => (limit, number("memory.current")?),
-        None => (
-            number("memory.limit_in_bytes")?,
-            number("memory.usage_in_bytes")?,
-        ),
+        None => (number("memory.limit_in_bytes")?, number("memory.usage_in_bytes")?),
     };
     let stat = read("memory.stat").unwrap_or_default();
-    let row = |name: &str| {
-        stat.lines()
-            .find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
-    };
-    let cached = row("inactive_file ")
-        .or_else(|| row("total_inactive_file "))
-        .unwrap_or(0);
+    let row = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let cached = row("inactive_file ").or_else(|| row("total_inactive_file ")).unwrap_or(0);
     // v1 spells "no limit" as the largest multiple of the page size.
     (limit < 1 << 60).then(|| limit.saturating_sub(used.saturating_sub(cached)))
 }
@@ -145,15 +120,9 @@ mod tests {
 
     #[test]
     fn meminfo_and_cgroups() {
-        assert_eq!(
-            mem_available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"),
-            Some(2 << 20)
-        );
+        assert_eq!(mem_available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
         assert_eq!(mem_available("MemTotal: 9 kB\n"), None);
-        assert_eq!(
-            cgroup_folders("0::/a/b\n"),
-            ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"]
-        );
+        assert_eq!(cgroup_folders("0::/a/b\n"), ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"]);
         assert_eq!(
             cgroup_folders("4:memory:/x\n3:cpu,cpuacct:/y\n"),
             ["/sys/fs/cgroup/memory/x", "/sys/fs/cgroup/memory"]
@@ -178,9 +147,6 @@ mod tests {
             _ => None,
         };
         assert_eq!(cgroup_room(v1), Some(600));
-        assert_eq!(
-            cgroup_room(|file| (file != "memory.max").then(|| "9223372036854771712".to_string())),
-            None
-        );
+        assert_eq!(cgroup_room(|file| (file != "memory.max").then(|| "9223372036854771712".to_string())), None);
     }
 }

@@ -18,11 +18,7 @@ pub struct CPath {
 
 impl Default for CPath {
     fn default() -> Self {
-        CPath {
-            bytes: [0; CAPACITY],
-            len: 0,
-            broken: false,
-        }
+        CPath { bytes: [0; CAPACITY], len: 0, broken: false }
     }
 }
 
@@ -78,14 +74,8 @@ mod tests {
 
     #[test]
     fn pieces_and_numbers() {
-        let path = CPath::from(b"/run/")
-            .with_number(0)
-            .with(b"-")
-            .with_number(18_446_744_073_709_551_615);
-        assert_eq!(
-            path.as_cstr().unwrap().to_bytes(),
-            b"/run/0-18446744073709551615"
-        );
+        let path = CPath::from(b"/run/").with_number(0).with(b"-").with_number(18_446_744_073_709_551_615);
+        assert_eq!(path.as_cstr().unwrap().to_bytes(), b"/run/0-18446744073709551615");
     }
 
     #[test]

@@ -42,28 +42,31 @@ impl Store {
     /// Must be called while the process has one thread (the helper is a plain fork).
     pub fn create(wanted: Option<PageKind>, bytes_max: u64) -> Store {
         if wanted == Some(PageKind::Memfd) {
-            return Store {
-                kind: PageKind::Memfd,
-                why: "chosen by OSSC_PAGES".into(),
-                folder: -1,
-            };
+            return Store { kind: PageKind::Memfd, why: "chosen by OSSC_PAGES".into(), folder: -1 };
         }
         let size = bytes_max.saturating_add(REGION_BYTES as u64);
         let made = detached_tmpfs(size).or_else(|direct| {
-            in_user_namespace(size)
-                .map_err(|helper| format!("{direct}; in a user namespace: {helper}"))
+            in_user_namespace(size).map_err(|helper| format!("{direct}; in a user namespace: {helper}"))
         });
         match made {
-            Ok(folder) => Store {
-                kind: PageKind::HugeTmpfs,
-                why: "detached tmpfs with huge=always".into(),
-                folder,
-            },
-            Err(why) => Store {
-                kind: PageKind::Memfd,
-                why: format!("no tmpfs of our own: {why}"),
-                folder: -1,
-            },
+            Ok(folder) => Store { kind: PageKind::HugeTmpfs, why: "detached tmpfs with huge=always".into(), folder },
+            Err(why) => Store { kind: PageKind::Memfd, why: format!("no tmpfs of our own: {why}"), folder: -1 },
+        }
+    }
+
+    /// Takes over the folder of memory files of an engine that is gone, with its region.
+    pub fn adopt(folder: i32) -> Result<(Store, Region, i32)> {
+        let fd = sys::openat(folder, c"region", libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0)?;
+        match Region::map(fd) {
+            Ok(region) => {
+                let store =
+                    Store { kind: PageKind::HugeTmpfs, why: "taken over from an engine that is gone".into(), folder };
+                Ok((store, region, fd))
+            }
+            Err(errno) => {
+                let _ = sys::close(fd);
+                Err(errno)
+            }
         }
     }
 
@@ -95,14 +98,7 @@ impl Store {
         let fd = self.file(name.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?)?;
         let made = sys::ftruncate(fd, len)
             .and_then(|()| sys::file_id(fd))
-            .and_then(|id| {
-                Ok(Memory {
-                    fd,
-                    ino: id.ino,
-                    at: map_aligned(fd, len as usize)?,
-                    len: len as usize,
-                })
-            });
+            .and_then(|id| Ok(Memory { fd, ino: id.ino, at: map_aligned(fd, len as usize)?, len: len as usize }));
         if made.is_err() {
             let _ = sys::close(fd);
         }
@@ -121,12 +117,7 @@ impl Store {
         if self.folder < 0 {
             return sys::memfd(name);
         }
-        sys::openat(
-            self.folder,
-            name,
-            libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC,
-            0o600,
-        )
+        sys::openat(self.folder, name, libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600)
     }
 }
 
@@ -149,12 +140,7 @@ impl Memory {
     /// A read-only reopening for a client; the caller closes it.
     pub fn reopen_read_only(&self) -> Result<i32> {
         let path = CPath::from(b"/proc/self/fd/").with_number(self.fd as u64);
-        sys::openat(
-            sys::AT_FDCWD,
-            path.as_cstr().ok_or(Errno(libc::EIO))?,
-            libc::O_RDONLY | libc::O_CLOEXEC,
-            0,
-        )
+        sys::openat(sys::AT_FDCWD, path.as_cstr().ok_or(Errno(libc::EIO))?, libc::O_RDONLY | libc::O_CLOEXEC, 0)
     }
 
     /// Makes the pages of `start..end` present, so that a full budget is an error here and not a fault later.
@@ -207,11 +193,8 @@ fn map_aligned(fd: i32, len: usize) -> Result<usize> {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: MAP_FIXED inside our own reservation.
     let mapped = unsafe { sys::mmap(at, len, prot, libc::MAP_SHARED | libc::MAP_FIXED, fd, 0) };
-    let waste = if mapped.is_ok() {
-        [(reserved, at), (end, reserved + room)]
-    } else {
-        [(reserved, reserved + room), (0, 0)]
-    };
+    let waste =
+        if mapped.is_ok() { [(reserved, at), (end, reserved + room)] } else { [(reserved, reserved + room), (0, 0)] };
     for (from, to) in waste {
         if from < to {
             // SAFETY: the rest of our own reservation, which nothing uses.
@@ -231,50 +214,22 @@ const MOUNT_ATTRS: usize = 0x2 | 0x4;
 
 /// A tmpfs that is mounted nowhere: `fsopen`, `fsconfig`, `fsmount` (Linux 5.2).
 fn detached_tmpfs(bytes: u64) -> core::result::Result<i32, String> {
-    let step = |what: &str, errno: Errno| {
-        format!("{what}: {}", std::io::Error::from_raw_os_error(errno.0))
-    };
+    let step = |what: &str, errno: Errno| format!("{what}: {}", std::io::Error::from_raw_os_error(errno.0));
     let call = |number: i64, a: [usize; 6]| -> Result<usize> {
         // SAFETY: the callers below pass NUL-terminated strings that outlive the call, or numbers.
         let value = unsafe { sys::raw(number, a) };
-        if value < 0 {
-            Err(Errno(-value as i32))
-        } else {
-            Ok(value as usize)
-        }
+        if value < 0 { Err(Errno(-value as i32)) } else { Ok(value as usize) }
     };
-    let fs = call(
-        libc::SYS_fsopen,
-        [c"tmpfs".as_ptr() as usize, 1, 0, 0, 0, 0],
-    )
-    .map_err(|e| step("fsopen", e))?;
+    let fs = call(libc::SYS_fsopen, [c"tmpfs".as_ptr() as usize, 1, 0, 0, 0, 0]).map_err(|e| step("fsopen", e))?;
     let size = CPath::default().with_number(bytes);
-    let options = [
-        (c"huge", c"always"),
-        (c"mode", c"0700"),
-        (c"size", size.as_cstr().unwrap_or(c"0")),
-    ];
+    let options = [(c"huge", c"always"), (c"mode", c"0700"), (c"size", size.as_cstr().unwrap_or(c"0"))];
     let configured = options.iter().try_for_each(|(key, value)| {
-        let args = [
-            fs,
-            FSCONFIG_SET_STRING,
-            key.as_ptr() as usize,
-            value.as_ptr() as usize,
-            0,
-            0,
-        ];
-        call(libc::SYS_fsconfig, args)
-            .map(drop)
-            .map_err(|e| step("fsconfig", e))
+        let args = [fs, FSCONFIG_SET_STRING, key.as_ptr() as usize, value.as_ptr() as usize, 0, 0];
+        call(libc::SYS_fsconfig, args).map(drop).map_err(|e| step("fsconfig", e))
     });
     let mounted = configured
-        .and_then(|()| {
-            call(libc::SYS_fsconfig, [fs, FSCONFIG_CMD_CREATE, 0, 0, 0, 0])
-                .map_err(|e| step("create", e))
-        })
-        .and_then(|_| {
-            call(libc::SYS_fsmount, [fs, 1, MOUNT_ATTRS, 0, 0, 0]).map_err(|e| step("fsmount", e))
-        });
+        .and_then(|()| call(libc::SYS_fsconfig, [fs, FSCONFIG_CMD_CREATE, 0, 0, 0, 0]).map_err(|e| step("create", e)))
+        .and_then(|_| call(libc::SYS_fsmount, [fs, 1, MOUNT_ATTRS, 0, 0, 0]).map_err(|e| step("fsmount", e)));
     let _ = sys::close(fs as i32);
     mounted.map(|fd| fd as i32)
 }
@@ -284,14 +239,7 @@ fn detached_tmpfs(bytes: u64) -> core::result::Result<i32, String> {
 fn in_user_namespace(bytes: u64) -> core::result::Result<i32, String> {
     let mut pair = [0i32; 2];
     // SAFETY: the array has room for two descriptors.
-    if unsafe {
-        libc::socketpair(
-            libc::AF_UNIX,
-            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
-            0,
-            pair.as_mut_ptr(),
-        )
-    } != 0
+    if unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) } != 0
     {
         return Err(format!("socketpair: {}", std::io::Error::last_os_error()));
     }
@@ -300,13 +248,11 @@ fn in_user_namespace(bytes: u64) -> core::result::Result<i32, String> {
     // SAFETY: the process has one thread (see `create`), so the child may run ordinary code.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let sent = namespace_helper(bytes, uid)
-            .map(|fd| crate::wire::answer(pair[1], 0, 0, b"", [fd, -1]));
+        let sent = namespace_helper(bytes, uid).map(|fd| crate::wire::answer(pair[1], 0, 0, b"", [fd, -1]));
         let code = match sent {
             Ok(Ok(())) => 0,
             Ok(Err(_)) => 1,
-            Err(why) => crate::wire::answer(pair[1], libc::EPERM, 0, why.as_bytes(), [-1, -1])
-                .is_err() as i32,
+            Err(why) => crate::wire::answer(pair[1], libc::EPERM, 0, why.as_bytes(), [-1, -1]).is_err() as i32,
         };
         // SAFETY: ends the helper without running the parent's exit handlers.
         unsafe { libc::_exit(code) };
@@ -328,10 +274,7 @@ fn in_user_namespace(bytes: u64) -> core::result::Result<i32, String> {
     match packet {
         Ok(packet) if packet.fds[0] >= 0 => Ok(packet.fds[0]),
         Ok(packet) => Err(String::from_utf8_lossy(packet.text()).into_owned()),
-        Err(errno) => Err(format!(
-            "helper: {}",
-            std::io::Error::from_raw_os_error(errno.0)
-        )),
+        Err(errno) => Err(format!("helper: {}", std::io::Error::from_raw_os_error(errno.0))),
     }
 }
 
@@ -340,8 +283,7 @@ fn namespace_helper(bytes: u64, uid: u32) -> core::result::Result<i32, String> {
     if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } != 0 {
         return Err(format!("unshare: {}", std::io::Error::last_os_error()));
     }
-    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
-        .map_err(|e| format!("uid_map: {e}"))?;
+    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).map_err(|e| format!("uid_map: {e}"))?;
     detached_tmpfs(bytes)
 }
 
@@ -360,11 +302,7 @@ mod tests {
         let mut byte = [0u8];
         assert_eq!(sys::pread(fd, byte.as_mut_ptr(), 1, 4_999_999), Ok(1));
         assert_eq!(byte, [42]);
-        assert_eq!(
-            sys::write(fd, b"x"),
-            Err(Errno(libc::EBADF)),
-            "a reopening never writes"
-        );
+        assert_eq!(sys::write(fd, b"x"), Err(Errno(libc::EBADF)), "a reopening never writes");
         assert_eq!(sys::file_id(fd).unwrap().ino, memory.ino());
         assert_eq!(sys::file_id(fd).unwrap().dev, store.dev().unwrap());
         let _ = sys::close(fd);
@@ -383,23 +321,12 @@ mod tests {
         assert!(!store.why().is_empty());
         round_trip(&store);
         if store.kind() == PageKind::HugeTmpfs {
-            let fd = sys::openat(
-                store.folder(),
-                file_name(9).as_cstr().unwrap(),
-                libc::O_RDONLY,
-                0,
-            );
+            let fd = sys::openat(store.folder(), file_name(9).as_cstr().unwrap(), libc::O_RDONLY, 0);
             assert_eq!(fd, Err(Errno(libc::ENOENT)));
-            let small = Store {
-                kind: PageKind::HugeTmpfs,
-                why: String::new(),
-                folder: detached_tmpfs(4 << 20).unwrap(),
-            };
+            let small =
+                Store { kind: PageKind::HugeTmpfs, why: String::new(), folder: detached_tmpfs(4 << 20).unwrap() };
             let memory = small.memory(1, 64 << 20).unwrap();
-            assert!(
-                memory.populate(0, 64 << 20).is_err(),
-                "a full store is an error, not a fault"
-            );
+            assert!(memory.populate(0, 64 << 20).is_err(), "a full store is an error, not a fault");
         }
     }
 }

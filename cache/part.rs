@@ -39,11 +39,9 @@ impl Part {
 
     /// Takes the right to fill; false if another has it or the part is ready.
     pub fn claim(&self) -> bool {
-        let taken = self
-            .word
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-                (word & !WAITED == EMPTY).then_some(word & WAITED | FILLING)
-            });
+        let taken = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            (word & !WAITED == EMPTY).then_some(word & WAITED | FILLING)
+        });
         if taken.is_ok() {
             self.attempts.fetch_add(1, Ordering::Relaxed);
         }
@@ -69,6 +67,15 @@ impl Part {
     /// Takes a ready part back, to be fetched again: the check of the whole object has failed.
     pub fn retract(&self) {
         self.word.store(EMPTY, Ordering::Release);
+    }
+
+    /// A new engine takes over: what its predecessor was writing is torn. True if it was.
+    pub fn disown(&self) -> bool {
+        let torn = self.state() == FILLING;
+        if torn {
+            self.give_up();
+        }
+        torn
     }
 
     /// CRC-64/XZ of the part; meaningful once it is ready.

@@ -36,10 +36,7 @@ pub struct Plan<T> {
 
 impl<T: Copy + Ord> Default for Plan<T> {
     fn default() -> Self {
-        Plan {
-            queues: Default::default(),
-            delayed: BinaryHeap::new(),
-        }
+        Plan { queues: Default::default(), delayed: BinaryHeap::new() }
     }
 }
 

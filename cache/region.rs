@@ -256,14 +256,9 @@ impl Region {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice; it is never unmapped.
         let base = unsafe { sys::mmap(0, REGION_BYTES, prot, libc::MAP_SHARED, fd, 0)? };
-        let region = Region {
-            base: base as *const u8,
-        };
+        let region = Region { base: base as *const u8 };
         let header = region.header();
-        match (
-            header.magic.load(Ordering::Acquire),
-            header.version.load(Ordering::Acquire),
-        ) {
+        match (header.magic.load(Ordering::Acquire), header.version.load(Ordering::Acquire)) {
             (MAGIC, LAYOUT_VERSION) => Ok(region),
             // SAFETY: the mapping was made above and nothing refers to it.
             _ => unsafe { sys::munmap(base, REGION_BYTES) }.and(Err(Errno(libc::ENOTSUP))),
@@ -280,28 +275,13 @@ impl Region {
         let (dir_len, log_len) = (model_dir.len().min(PATH_MAX), log_path.len().min(PATH_MAX));
         // SAFETY: nobody else has the new file; the lengths are within the arrays.
         unsafe {
-            (&raw mut (*header).model_dir)
-                .cast::<u8>()
-                .copy_from(model_dir.as_ptr(), dir_len);
-            (&raw mut (*header).log_path)
-                .cast::<u8>()
-                .copy_from(log_path.as_ptr(), log_len);
+            (&raw mut (*header).model_dir).cast::<u8>().copy_from(model_dir.as_ptr(), dir_len);
+            (&raw mut (*header).log_path).cast::<u8>().copy_from(log_path.as_ptr(), log_len);
         }
-        let region = Region {
-            base: base as *const u8,
-        };
-        region
-            .header()
-            .model_dir_len
-            .store(dir_len as u32, Ordering::Relaxed);
-        region
-            .header()
-            .log_path_len
-            .store(log_len as u32, Ordering::Relaxed);
-        region
-            .header()
-            .version
-            .store(LAYOUT_VERSION, Ordering::Release);
+        let region = Region { base: base as *const u8 };
+        region.header().model_dir_len.store(dir_len as u32, Ordering::Relaxed);
+        region.header().log_path_len.store(log_len as u32, Ordering::Relaxed);
+        region.header().version.store(LAYOUT_VERSION, Ordering::Release);
         region.header().magic.store(MAGIC, Ordering::Release);
         Ok(region)
     }
@@ -323,10 +303,7 @@ impl Region {
     pub fn same_as(&self, other: &Region) -> bool {
         let key = |region: &Region| {
             let header = region.header();
-            (
-                header.birth.load(Ordering::Acquire),
-                header.model_ino.load(Ordering::Acquire),
-            )
+            (header.birth.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire))
         };
         self.base == other.base || key(self) == key(other)
     }
@@ -340,29 +317,23 @@ impl Region {
 
     /// MODEL_DIR as the kernel names it.
     pub fn model_dir(&self) -> &[u8] {
-        &self.header().model_dir
-            [..(self.header().model_dir_len.load(Ordering::Acquire) as usize).min(PATH_MAX)]
+        &self.header().model_dir[..(self.header().model_dir_len.load(Ordering::Acquire) as usize).min(PATH_MAX)]
     }
 
     /// Path of the log file, for the few lines that a client has to write itself.
     pub fn log_path(&self) -> &[u8] {
-        &self.header().log_path
-            [..(self.header().log_path_len.load(Ordering::Acquire) as usize).min(PATH_MAX)]
+        &self.header().log_path[..(self.header().log_path_len.load(Ordering::Acquire) as usize).min(PATH_MAX)]
     }
 
     /// Number of published records.
     pub fn objects_len(&self) -> u32 {
-        self.header()
-            .objects_len
-            .load(Ordering::Acquire)
-            .min(OBJECTS_MAX)
+        self.header().objects_len.load(Ordering::Acquire).min(OBJECTS_MAX)
     }
 
     /// A published record. `None` for a number that was never given out.
     pub fn object(&self, slot: u32) -> Option<&Object> {
         // SAFETY: within the array; records below `objects_len` are written and stay.
-        (slot < self.objects_len())
-            .then(|| unsafe { &*self.at::<Object>(Layout::OBJECTS, slot as usize) })
+        (slot < self.objects_len()).then(|| unsafe { &*self.at::<Object>(Layout::OBJECTS, slot as usize) })
     }
 
     /// Name (key relative to OSS_PATH, or path of a folder) of a record.
@@ -387,9 +358,7 @@ impl Region {
     pub fn find(&self, dev: u64, ino: u64) -> Option<(u32, Identity)> {
         let memory_dev = self.header().memory_dev.load(Ordering::Acquire);
         for step in 0..INDEX_LEN {
-            let entry = self
-                .index(hash(dev, ino).wrapping_add(step))
-                .load(Ordering::Acquire);
+            let entry = self.index(hash(dev, ino).wrapping_add(step)).load(Ordering::Acquire);
             if entry == 0 {
                 return None;
             }
@@ -402,14 +371,7 @@ impl Region {
             }
             if object.ino == ino && object.dev == dev && object.state() != state::GONE {
                 let folder = object.kind() == Kind::Folder;
-                return Some((
-                    slot,
-                    if folder {
-                        Identity::Folder
-                    } else {
-                        Identity::Placeholder
-                    },
-                ));
+                return Some((slot, if folder { Identity::Folder } else { Identity::Placeholder }));
             }
         }
         None
@@ -421,10 +383,8 @@ impl Region {
         for index in first..end.min(object.parts) {
             if !self.part(object, index).is_ready() {
                 let bit = object.first_part.wrapping_add(index).min(PARTS_MAX - 1) as usize;
-                self.demand_word(bit / 64)
-                    .fetch_or(1 << (bit % 64), Ordering::AcqRel);
-                self.summary_word(bit / 4096)
-                    .fetch_or(1 << (bit / 64 % 64), Ordering::AcqRel);
+                self.demand_word(bit / 64).fetch_or(1 << (bit % 64), Ordering::AcqRel);
+                self.summary_word(bit / 4096).fetch_or(1 << (bit / 64 % 64), Ordering::AcqRel);
                 any = true;
             }
         }
@@ -474,6 +434,11 @@ impl Region {
         }
     }
 
+    /// How many events were told so far: where a new engine begins to read.
+    pub fn events_len(&self) -> u64 {
+        self.header().events_head.load(Ordering::Acquire)
+    }
+
     /// Engine only: takes the events from number `next` on; returns the next number to read.
     pub fn take_events(&self, mut next: u64, mut each: impl FnMut(Seen)) -> u64 {
         let head = self.header().events_head.load(Ordering::Acquire);
@@ -502,11 +467,7 @@ impl Region {
     pub fn append(&self, new: &NewObject<'_>) -> Result<u32, Full> {
         let header = self.header();
         let slot = header.objects_len.load(Ordering::Acquire);
-        let parts = if new.part_bytes == 0 {
-            0
-        } else {
-            new.size.div_ceil(u64::from(new.part_bytes))
-        };
+        let parts = if new.part_bytes == 0 { 0 } else { new.size.div_ceil(u64::from(new.part_bytes)) };
         let first_part = header.parts_len.load(Ordering::Acquire);
         let name_at = header.names_len.load(Ordering::Acquire) as usize;
         match () {
@@ -543,16 +504,10 @@ impl Region {
         unsafe {
             let names = self.base.add(Layout::NAMES + name_at).cast_mut();
             names.copy_from(new.name.as_ptr(), new.name.len());
-            self.at::<Object>(Layout::OBJECTS, slot as usize)
-                .cast_mut()
-                .write(object);
+            self.at::<Object>(Layout::OBJECTS, slot as usize).cast_mut().write(object);
         }
-        header
-            .names_len
-            .store((name_at + new.name.len()) as u32, Ordering::Release);
-        header
-            .parts_len
-            .store(first_part + parts as u32, Ordering::Release);
+        header.names_len.store((name_at + new.name.len()) as u32, Ordering::Release);
+        header.parts_len.store(first_part + parts as u32, Ordering::Release);
         header.objects_len.store(slot + 1, Ordering::Release);
         self.index_insert(new.dev, new.ino, slot);
         Ok(slot)
@@ -562,11 +517,7 @@ impl Region {
     pub fn set_memory(&self, slot: u32, memory_ino: u64) {
         if let Some(object) = self.object(slot) {
             object.memory_ino.store(memory_ino, Ordering::Release);
-            self.index_insert(
-                self.header().memory_dev.load(Ordering::Acquire),
-                memory_ino,
-                slot,
-            );
+            self.index_insert(self.header().memory_dev.load(Ordering::Acquire), memory_ino, slot);
         }
     }
 
@@ -574,19 +525,14 @@ impl Region {
         for step in 0..INDEX_LEN {
             let entry = self.index(hash(dev, ino).wrapping_add(step));
             // Two entries for each record at most, so the index (four times the records) never fills up.
-            if entry
-                .compare_exchange(0, slot + 1, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-            {
+            if entry.compare_exchange(0, slot + 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return;
             }
         }
     }
 
     fn at<T>(&self, start: usize, index: usize) -> *const T {
-        self.base
-            .wrapping_add(start + index * size_of::<T>())
-            .cast()
+        self.base.wrapping_add(start + index * size_of::<T>()).cast()
     }
 
     fn index(&self, at: usize) -> &AtomicU32 {
@@ -707,11 +653,7 @@ mod tests {
         assert_eq!(region.find(9, 102), None);
         assert_eq!(region.name(region.object(b).unwrap()), "b/c");
         region.object(a).unwrap().set_state(state::GONE);
-        assert_eq!(
-            region.find(9, 100),
-            None,
-            "the inode of a void record belongs to somebody else"
-        );
+        assert_eq!(region.find(9, 100), None, "the inode of a void record belongs to somebody else");
         let again = region.append(&large("new", 100, 3)).unwrap();
         assert_eq!(region.find(9, 100), Some((again, Identity::Placeholder)));
     }
@@ -722,10 +664,7 @@ mod tests {
         let slot = region.append(&large("a", 1, 10_000)).unwrap();
         let object = region.object(slot).unwrap();
         assert_eq!(object.parts, 3);
-        assert_eq!(
-            (object.part_range(0), object.part_range(2)),
-            (0..4096, 8192..10_000)
-        );
+        assert_eq!((object.part_range(0), object.part_range(2)), (0..4096, 8192..10_000));
         assert_eq!(object.parts_of(4095, 4097), 0..2);
         assert_eq!(object.parts_of(9_999, 50_000), 2..3);
         assert!(object.parts_of(10_000, 10_001).is_empty());
@@ -750,21 +689,13 @@ mod tests {
     fn events_come_in_order_and_a_full_queue_is_counted() {
         let region = region();
         for pid in 0..3 {
-            region.tell(Seen {
-                pid,
-                slot: 1,
-                act: 1,
-            });
+            region.tell(Seen { pid, slot: 1, act: 1 });
         }
         let mut pids = Vec::new();
         let next = region.take_events(0, |seen| pids.push(seen.pid));
         assert_eq!((pids.as_slice(), next), ([0, 1, 2].as_slice(), 3));
         for pid in 0..EVENTS_LEN as u32 + 5 {
-            region.tell(Seen {
-                pid,
-                slot: 1,
-                act: 1,
-            });
+            region.tell(Seen { pid, slot: 1, act: 1 });
         }
         assert_eq!(region.header().events_lost.load(Ordering::Relaxed), 5);
         let mut count = 0;
@@ -777,27 +708,15 @@ mod tests {
         let fd = sys::memfd(c"test").unwrap();
         let region = Region::create(fd, "/m", "/l").unwrap();
         assert!(Region::map(fd).is_ok());
-        region
-            .header()
-            .version
-            .store(LAYOUT_VERSION + 1, Ordering::Release);
+        region.header().version.store(LAYOUT_VERSION + 1, Ordering::Release);
         assert_eq!(Region::map(fd).err(), Some(Errno(libc::ENOTSUP)));
     }
 
     #[test]
     fn limits_are_errors() {
         let region = region();
-        assert_eq!(
-            region.append(&large("a", 1, 4096 * (u64::from(PARTS_MAX) + 1))),
-            Err(Full::Parts)
-        );
+        assert_eq!(region.append(&large("a", 1, 4096 * (u64::from(PARTS_MAX) + 1))), Err(Full::Parts));
         let etag = "x".repeat(ETAG_MAX + 1);
-        assert_eq!(
-            region.append(&NewObject {
-                etag: &etag,
-                ..large("a", 1, 1)
-            }),
-            Err(Full::Etag)
-        );
+        assert_eq!(region.append(&NewObject { etag: &etag, ..large("a", 1, 1) }), Err(Full::Etag));
     }
 }

@@ -28,35 +28,20 @@ pub struct Paths {
 /// Paths for the engine of the folder with this device and inode; `None` when no run folder can be used.
 pub fn paths(place: &Place<'_>, dev: u64, ino: u64) -> Option<Paths> {
     if let Some(socket) = place.socket.filter(|path| !path.is_empty()) {
-        return Some(Paths {
-            lock: CPath::from(socket).with(b".lock"),
-            socket: CPath::from(socket),
-        });
+        return Some(Paths { lock: CPath::from(socket).with(b".lock"), socket: CPath::from(socket) });
     }
     let folder = folder(place)?;
-    let stem = folder
-        .with(b"/")
-        .with_number(dev)
-        .with(b"-")
-        .with_number(ino);
-    Some(Paths {
-        lock: stem.clone().with(b".lock"),
-        socket: stem.with(b".sock"),
-    })
+    let stem = folder.with(b"/").with_number(dev).with(b"-").with_number(ino);
+    Some(Paths { lock: stem.clone().with(b".lock"), socket: stem.with(b".sock") })
 }
 
 fn folder(place: &Place<'_>) -> Option<CPath> {
     let uid = sys::geteuid();
     let system = CPath::from(b"/run/oss-connector");
     let own = CPath::from(b"/tmp/oss-connector-").with_number(u64::from(uid));
-    let session = place
-        .runtime_dir
-        .filter(|dir| dir.starts_with(b"/"))
-        .map(|dir| CPath::from(dir).with(b"/oss-connector"));
-    [Some(system), session, Some(own)]
-        .into_iter()
-        .flatten()
-        .find(|path| usable(path, uid))
+    let session =
+        place.runtime_dir.filter(|dir| dir.starts_with(b"/")).map(|dir| CPath::from(dir).with(b"/oss-connector"));
+    [Some(system), session, Some(own)].into_iter().flatten().find(|path| usable(path, uid))
 }
 
 /// True for a folder of this user's that nobody else can write to; it is made if it is missing.
@@ -86,10 +71,7 @@ mod tests {
 
     #[test]
     fn an_own_socket_path_decides() {
-        let place = Place {
-            socket: Some(b"/some/where/c.sock"),
-            runtime_dir: None,
-        };
+        let place = Place { socket: Some(b"/some/where/c.sock"), runtime_dir: None };
         let paths = paths(&place, 1, 2).unwrap();
         assert_eq!(paths.socket.as_bytes(), b"/some/where/c.sock");
         assert_eq!(paths.lock.as_bytes(), b"/some/where/c.sock.lock");

@@ -39,11 +39,7 @@ pub unsafe fn raw(number: i64, a: [usize; 6]) -> isize {
 }
 
 fn checked(value: isize) -> Result<usize> {
-    if (-4095..0).contains(&value) {
-        Err(Errno(-value as i32))
-    } else {
-        Ok(value as usize)
-    }
+    if (-4095..0).contains(&value) { Err(Errno(-value as i32)) } else { Ok(value as usize) }
 }
 
 /// A system call whose pointers (if any) the caller in this file has made from references or owned ranges.
@@ -63,14 +59,7 @@ pub const AT_FDCWD: i32 = libc::AT_FDCWD;
 
 /// Opens `path` relative to `dir`; the kernel's `openat`.
 pub fn openat(dir: i32, path: &CStr, flags: i32, mode: u32) -> Result<i32> {
-    call!(
-        libc::SYS_openat,
-        dir as isize,
-        path.as_ptr(),
-        flags as isize,
-        mode
-    )
-    .map(|fd| fd as i32)
+    call!(libc::SYS_openat, dir as isize, path.as_ptr(), flags as isize, mode).map(|fd| fd as i32)
 }
 
 /// Closes a descriptor.
@@ -118,32 +107,16 @@ pub fn fstat(fd: i32) -> Result<libc::stat> {
 
 /// Device, inode, size and mode of a descriptor (`fstat`).
 pub fn file_id(fd: i32) -> Result<FileId> {
-    fstat(fd).map(|st| FileId {
-        dev: st.st_dev,
-        ino: st.st_ino,
-        size: st.st_size as u64,
-        mode: st.st_mode,
-    })
+    fstat(fd).map(|st| FileId { dev: st.st_dev, ino: st.st_ino, size: st.st_size as u64, mode: st.st_mode })
 }
 
 /// Device, inode, size and mode of a path (`newfstatat`, symlinks followed unless `flags` say otherwise).
 pub fn file_id_at(dir: i32, path: &CStr, flags: i32) -> Result<FileId> {
     let mut st = core::mem::MaybeUninit::<libc::stat>::zeroed();
-    call!(
-        libc::SYS_newfstatat,
-        dir as isize,
-        path.as_ptr(),
-        st.as_mut_ptr(),
-        flags as isize
-    )?;
+    call!(libc::SYS_newfstatat, dir as isize, path.as_ptr(), st.as_mut_ptr(), flags as isize)?;
     // SAFETY: zeroed is a valid `stat`, and the kernel has filled it.
     let st = unsafe { st.assume_init() };
-    Ok(FileId {
-        dev: st.st_dev,
-        ino: st.st_ino,
-        size: st.st_size as u64,
-        mode: st.st_mode,
-    })
+    Ok(FileId { dev: st.st_dev, ino: st.st_ino, size: st.st_size as u64, mode: st.st_mode })
 }
 
 /// Moves or asks the file offset.
@@ -158,12 +131,7 @@ pub fn pread(fd: i32, buffer: *mut u8, len: usize, offset: u64) -> Result<usize>
 
 /// Reads from the current offset.
 pub fn read(fd: i32, buffer: &mut [u8]) -> Result<usize> {
-    call!(
-        libc::SYS_read,
-        fd as isize,
-        buffer.as_mut_ptr(),
-        buffer.len()
-    )
+    call!(libc::SYS_read, fd as isize, buffer.as_mut_ptr(), buffer.len())
 }
 
 /// Writes at the current offset.
@@ -175,23 +143,8 @@ pub fn write(fd: i32, bytes: &[u8]) -> Result<usize> {
 ///
 /// # Safety
 /// As `mmap`: with MAP_FIXED it replaces what is mapped at `at`.
-pub unsafe fn mmap(
-    at: usize,
-    len: usize,
-    prot: i32,
-    flags: i32,
-    fd: i32,
-    offset: u64,
-) -> Result<usize> {
-    call!(
-        libc::SYS_mmap,
-        at,
-        len,
-        prot as isize,
-        flags as isize,
-        fd as isize,
-        offset
-    )
+pub unsafe fn mmap(at: usize, len: usize, prot: i32, flags: i32, fd: i32, offset: u64) -> Result<usize> {
+    call!(libc::SYS_mmap, at, len, prot as isize, flags as isize, fd as isize, offset)
 }
 
 /// Unmaps memory.
@@ -215,18 +168,8 @@ pub unsafe fn madvise(at: usize, len: usize, advice: i32) -> Result<()> {
 pub fn populate_write(at: usize, len: usize) -> Result<()> {
     const MADV_POPULATE_WRITE: i32 = 23;
     let start = at & !4095;
-    let end = at
-        .checked_add(len)
-        .and_then(|e| e.checked_add(4095))
-        .ok_or(Errno(libc::EFAULT))?
-        & !4095;
-    call!(
-        libc::SYS_madvise,
-        start,
-        end - start,
-        MADV_POPULATE_WRITE as isize
-    )
-    .map(drop)
+    let end = at.checked_add(len).and_then(|e| e.checked_add(4095)).ok_or(Errno(libc::EFAULT))? & !4095;
+    call!(libc::SYS_madvise, start, end - start, MADV_POPULATE_WRITE as isize).map(drop)
 }
 
 /// Relative time for futexes and polls.
@@ -239,10 +182,7 @@ struct Timespec {
 
 /// Milliseconds of the monotonic clock.
 pub fn now_ms() -> u64 {
-    let mut t = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `clock_gettime` writes the struct it is given; it is not among the calls we interpose.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
     t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
@@ -251,36 +191,18 @@ pub fn now_ms() -> u64 {
 /// Waits while `word` holds `seen`, at most `ms` milliseconds. Shared between processes.
 /// ETIMEDOUT, EAGAIN and EINTR are all "look again".
 pub fn futex_wait(word: &core::sync::atomic::AtomicU32, seen: u32, ms: u64) -> Result<()> {
-    let time = Timespec {
-        sec: (ms / 1000) as i64,
-        nsec: (ms % 1000 * 1_000_000) as i64,
-    };
-    call!(
-        libc::SYS_futex,
-        word.as_ptr(),
-        libc::FUTEX_WAIT as isize,
-        seen,
-        &time as *const Timespec
-    )
-    .map(drop)
+    let time = Timespec { sec: (ms / 1000) as i64, nsec: (ms % 1000 * 1_000_000) as i64 };
+    call!(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT as isize, seen, &time as *const Timespec).map(drop)
 }
 
 /// Wakes everybody who waits on `word`, in every process.
 pub fn futex_wake(word: &core::sync::atomic::AtomicU32) {
-    let _ = call!(
-        libc::SYS_futex,
-        word.as_ptr(),
-        libc::FUTEX_WAKE as isize,
-        i32::MAX as isize
-    );
+    let _ = call!(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE as isize, i32::MAX as isize);
 }
 
 /// Sleeps for `ms` milliseconds or until a signal.
 pub fn sleep_ms(ms: u64) {
-    let time = Timespec {
-        sec: (ms / 1000) as i64,
-        nsec: (ms % 1000 * 1_000_000) as i64,
-    };
+    let time = Timespec { sec: (ms / 1000) as i64, nsec: (ms % 1000 * 1_000_000) as i64 };
     let _ = call!(libc::SYS_nanosleep, &time as *const Timespec, 0usize);
 }
 
@@ -296,13 +218,7 @@ pub fn geteuid() -> u32 {
 
 /// Duplicates `fd` to the lowest free number from `at_least` on, close-on-exec.
 pub fn dup_from(fd: i32, at_least: i32) -> Result<i32> {
-    call!(
-        libc::SYS_fcntl,
-        fd as isize,
-        libc::F_DUPFD_CLOEXEC as isize,
-        at_least as isize
-    )
-    .map(|fd| fd as i32)
+    call!(libc::SYS_fcntl, fd as isize, libc::F_DUPFD_CLOEXEC as isize, at_least as isize).map(|fd| fd as i32)
 }
 
 /// Puts `fd` at the number `target`, replacing what is there.
@@ -327,13 +243,7 @@ pub fn ftruncate(fd: i32, len: u64) -> Result<()> {
 
 /// The target of a symbolic link, without a NUL; returns how many bytes of `out` were filled.
 pub fn readlink(dir: i32, path: &CStr, out: &mut [u8]) -> Result<usize> {
-    call!(
-        libc::SYS_readlinkat,
-        dir as isize,
-        path.as_ptr(),
-        out.as_mut_ptr(),
-        out.len()
-    )
+    call!(libc::SYS_readlinkat, dir as isize, path.as_ptr(), out.as_mut_ptr(), out.len())
 }
 
 /// Makes a folder.
@@ -344,21 +254,11 @@ pub fn mkdir(path: &CStr, mode: u32) -> Result<()> {
 /// True if another process holds an OFD write lock on the file at `path` (a lock of the engine).
 /// Any error (no such file, no access) is "nobody".
 pub fn is_locked(path: &CStr) -> bool {
-    let Ok(fd) = openat(
-        AT_FDCWD,
-        path,
-        libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW,
-        0,
-    ) else {
+    let Ok(fd) = openat(AT_FDCWD, path, libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0) else {
         return false;
     };
     let mut lock = ofd_lock(libc::F_WRLCK as i16);
-    let asked = call!(
-        libc::SYS_fcntl,
-        fd as isize,
-        libc::F_OFD_GETLK as isize,
-        &mut lock as *mut libc::flock
-    );
+    let asked = call!(libc::SYS_fcntl, fd as isize, libc::F_OFD_GETLK as isize, &mut lock as *mut libc::flock);
     let _ = close(fd);
     asked.is_ok() && lock.l_type != libc::F_UNLCK as i16
 }
@@ -366,23 +266,11 @@ pub fn is_locked(path: &CStr) -> bool {
 /// Tries to take the OFD write lock on `fd`; EAGAIN when another has it. It is gone with the descriptor.
 pub fn try_lock(fd: i32) -> Result<()> {
     let lock = ofd_lock(libc::F_WRLCK as i16);
-    call!(
-        libc::SYS_fcntl,
-        fd as isize,
-        libc::F_OFD_SETLK as isize,
-        &lock as *const libc::flock
-    )
-    .map(drop)
+    call!(libc::SYS_fcntl, fd as isize, libc::F_OFD_SETLK as isize, &lock as *const libc::flock).map(drop)
 }
 
 fn ofd_lock(kind: i16) -> libc::flock {
-    libc::flock {
-        l_type: kind,
-        l_whence: libc::SEEK_SET as i16,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
+    libc::flock { l_type: kind, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
 /// Waits until `fd` is readable (or its peer gone), at most `ms` milliseconds; false on time-out.
@@ -391,22 +279,9 @@ pub fn wait_readable(fd: i32, ms: u64) -> bool {
     let until = now_ms() + ms;
     loop {
         let left = until.saturating_sub(now_ms());
-        let time = Timespec {
-            sec: (left / 1000) as i64,
-            nsec: (left % 1000 * 1_000_000) as i64,
-        };
-        let mut poll = libc::pollfd {
-            fd,
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let ready = call!(
-            libc::SYS_ppoll,
-            &mut poll as *mut libc::pollfd,
-            1usize,
-            &time as *const Timespec,
-            0usize
-        );
+        let time = Timespec { sec: (left / 1000) as i64, nsec: (left % 1000 * 1_000_000) as i64 };
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let ready = call!(libc::SYS_ppoll, &mut poll as *mut libc::pollfd, 1usize, &time as *const Timespec, 0usize);
         match ready {
             Ok(n) => return n > 0,
             Err(e) if e.is_interrupt() && left > 0 => continue,

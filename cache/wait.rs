@@ -16,18 +16,9 @@ pub const SLICE_MS: u64 = 200;
 ///
 /// `check` runs after each slice without success: its error ends the wait. An object that cannot be had
 /// gives the errno that the engine has put into its record.
-pub fn range(
-    region: &Region,
-    object: &Object,
-    start: u64,
-    end: u64,
-    check: &dyn Fn() -> Result<()>,
-) -> Result<()> {
+pub fn range(region: &Region, object: &Object, start: u64, end: u64, check: &dyn Fn() -> Result<()>) -> Result<()> {
     let parts = object.parts_of(start, end);
-    if parts
-        .clone()
-        .all(|index| region.part(object, index).is_ready())
-    {
+    if parts.clone().all(|index| region.part(object, index).is_ready()) {
         return Ok(());
     }
     region.demand(object, parts.start, parts.end);
@@ -114,11 +105,7 @@ mod tests {
             region.part(object, index).publish(0);
         }
         assert_eq!(range(&region, object, 0, 25, &never), Ok(()));
-        assert_eq!(
-            whole(&region, object, &never),
-            Err(Errno(libc::EIO)),
-            "no verdict yet"
-        );
+        assert_eq!(whole(&region, object, &never), Err(Errno(libc::EIO)), "no verdict yet");
         object.set_state(state::VERIFIED);
         assert_eq!(whole(&region, object, &never), Ok(()));
     }

@@ -50,18 +50,8 @@ pub struct Packet {
 impl Packet {
     fn new(code: u32, value: u32, text: &[u8]) -> Packet {
         let len = text.len().min(TEXT_MAX);
-        let head = Head {
-            magic: MAGIC,
-            version: LAYOUT_VERSION,
-            code,
-            value,
-            len: len as u32,
-        };
-        let mut packet = Packet {
-            head,
-            text: [0; TEXT_MAX],
-            fds: [-1; FDS_MAX],
-        };
+        let head = Head { magic: MAGIC, version: LAYOUT_VERSION, code, value, len: len as u32 };
+        let mut packet = Packet { head, text: [0; TEXT_MAX], fds: [-1; FDS_MAX] };
         packet.text[..len].copy_from_slice(&text[..len]);
         packet
     }
@@ -110,13 +100,8 @@ pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
         Ask::Memory(slot) => (2, slot),
         Ask::List => (3, 0),
     };
-    let answered = send(fd, &Packet::new(code, value, text)).and_then(|()| {
-        if sys::wait_readable(fd, ms) {
-            receive(fd)
-        } else {
-            Err(Errno(libc::ETIMEDOUT))
-        }
-    });
+    let answered = send(fd, &Packet::new(code, value, text))
+        .and_then(|()| if sys::wait_readable(fd, ms) { receive(fd) } else { Err(Errno(libc::ETIMEDOUT)) });
     let _ = sys::close(fd);
     let packet = answered?;
     let refusal = match packet.head.code {
@@ -152,30 +137,17 @@ pub fn listen(socket: &CPath) -> Result<OwnedFd> {
         // SAFETY: our own new descriptor, owned by nobody else.
         return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
     }
-    let errno = std::io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO);
+    let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     let _ = sys::close(fd);
     Err(Errno(errno))
 }
 
 /// Process and user at the other end of a connected socket.
 pub fn peer(fd: i32) -> Result<libc::ucred> {
-    let mut cred = libc::ucred {
-        pid: 0,
-        uid: 0,
-        gid: 0,
-    };
+    let mut cred = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as u32;
     let (cred_at, len_at) = ((&raw mut cred) as usize, (&raw mut len) as usize);
-    let args = [
-        fd as usize,
-        libc::SOL_SOCKET as usize,
-        libc::SO_PEERCRED as usize,
-        cred_at,
-        len_at,
-        0,
-    ];
+    let args = [fd as usize, libc::SOL_SOCKET as usize, libc::SO_PEERCRED as usize, cred_at, len_at, 0];
     // SAFETY: both pointers are to live locals of the sizes that the option fills.
     result(unsafe { sys::raw(libc::SYS_getsockopt, args) })?;
     Ok(cred)
@@ -186,24 +158,11 @@ pub fn receive(fd: i32) -> Result<Packet> {
     let mut packet = Packet::new(0, 0, b"");
     let mut control = Control::default();
     let mut iov = [
-        libc::iovec {
-            iov_base: (&raw mut packet.head).cast(),
-            iov_len: HEAD_BYTES,
-        },
-        libc::iovec {
-            iov_base: packet.text.as_mut_ptr().cast(),
-            iov_len: TEXT_MAX,
-        },
+        libc::iovec { iov_base: (&raw mut packet.head).cast(), iov_len: HEAD_BYTES },
+        libc::iovec { iov_base: packet.text.as_mut_ptr().cast(), iov_len: TEXT_MAX },
     ];
     let mut message = control.message(&mut iov);
-    let args = [
-        fd as usize,
-        (&raw mut message) as usize,
-        libc::MSG_CMSG_CLOEXEC as usize,
-        0,
-        0,
-        0,
-    ];
+    let args = [fd as usize, (&raw mut message) as usize, libc::MSG_CMSG_CLOEXEC as usize, 0, 0, 0];
     // SAFETY: the message points at live buffers of the lengths it names.
     let got = result(unsafe { sys::raw(libc::SYS_recvmsg, args) })?;
     let received = message.msg_controllen;
@@ -211,39 +170,53 @@ pub fn receive(fd: i32) -> Result<Packet> {
     if got == 0 {
         return Err(Errno(libc::EPIPE));
     }
-    if got < HEAD_BYTES
-        || packet.head.magic != MAGIC
-        || packet.head.len as usize + HEAD_BYTES != got
-    {
+    if got < HEAD_BYTES || packet.head.magic != MAGIC || packet.head.len as usize + HEAD_BYTES != got {
         packet.close_fds();
         return Err(Errno(libc::EPROTO));
     }
     Ok(packet)
 }
 
+/// Sends the length of the settings to a new engine, with the folder of an old one's memory (or -1).
+pub fn settings_head(fd: i32, len: u32, store: i32) -> Result<()> {
+    let bytes = len.to_le_bytes();
+    let mut control = Control::default();
+    let empty = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
+    let mut iov = [libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }, empty];
+    let control_len = control.put([store, -1]);
+    let mut message = control.message(&mut iov);
+    message.msg_controllen = control_len;
+    let args = [fd as usize, (&raw mut message) as usize, libc::MSG_NOSIGNAL as usize, 0, 0, 0];
+    // SAFETY: the message points at live buffers of the lengths it names; sendmsg only reads them.
+    result(unsafe { sys::raw(libc::SYS_sendmsg, args) }).map(drop)
+}
+
+/// Receives what `settings_head` sent: the length, and the folder's descriptor or -1.
+pub fn receive_settings_head(fd: i32) -> Result<(u32, i32)> {
+    let mut bytes = [0u8; 4];
+    let mut control = Control::default();
+    let empty = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
+    let mut iov = [libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }, empty];
+    let mut message = control.message(&mut iov);
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_WAITALL;
+    let args = [fd as usize, (&raw mut message) as usize, flags as usize, 0, 0, 0];
+    // SAFETY: the message points at live buffers of the lengths it names.
+    let got = result(unsafe { sys::raw(libc::SYS_recvmsg, args) })?;
+    let received = message.msg_controllen;
+    let [store, _] = control.fds(received);
+    if got == bytes.len() { Ok((u32::from_le_bytes(bytes), store)) } else { Err(Errno(libc::EPROTO)) }
+}
+
 fn send(fd: i32, packet: &Packet) -> Result<()> {
     let mut control = Control::default();
     let mut iov = [
-        libc::iovec {
-            iov_base: (&raw const packet.head).cast_mut().cast(),
-            iov_len: HEAD_BYTES,
-        },
-        libc::iovec {
-            iov_base: packet.text.as_ptr().cast_mut().cast(),
-            iov_len: packet.text().len(),
-        },
+        libc::iovec { iov_base: (&raw const packet.head).cast_mut().cast(), iov_len: HEAD_BYTES },
+        libc::iovec { iov_base: packet.text.as_ptr().cast_mut().cast(), iov_len: packet.text().len() },
     ];
     let len = control.put(packet.fds);
     let mut message = control.message(&mut iov);
     message.msg_controllen = len;
-    let args = [
-        fd as usize,
-        (&raw mut message) as usize,
-        libc::MSG_NOSIGNAL as usize,
-        0,
-        0,
-        0,
-    ];
+    let args = [fd as usize, (&raw mut message) as usize, libc::MSG_NOSIGNAL as usize, 0, 0, 0];
     // SAFETY: the message points at live buffers of the lengths it names; sendmsg only reads them.
     result(unsafe { sys::raw(libc::SYS_sendmsg, args) }).map(drop)
 }
@@ -251,14 +224,7 @@ fn send(fd: i32, packet: &Packet) -> Result<()> {
 fn connect(socket: &CPath) -> Result<i32> {
     let address = Address::new(socket)?;
     let fd = new_socket(0)?;
-    let args = [
-        fd as usize,
-        (&raw const address.inner) as usize,
-        address.len as usize,
-        0,
-        0,
-        0,
-    ];
+    let args = [fd as usize, (&raw const address.inner) as usize, address.len as usize, 0, 0, 0];
     // SAFETY: the address is a live sockaddr_un of the given length.
     match result(unsafe { sys::raw(libc::SYS_connect, args) }) {
         Ok(_) => Ok(fd),
@@ -272,12 +238,7 @@ fn connect(socket: &CPath) -> Result<i32> {
 fn new_socket(flags: i32) -> Result<i32> {
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | flags;
     // SAFETY: no pointers.
-    let fd = result(unsafe {
-        sys::raw(
-            libc::SYS_socket,
-            [libc::AF_UNIX as usize, kind as usize, 0, 0, 0, 0],
-        )
-    })? as i32;
+    let fd = result(unsafe { sys::raw(libc::SYS_socket, [libc::AF_UNIX as usize, kind as usize, 0, 0, 0, 0]) })? as i32;
     if fd > 2 {
         return Ok(fd);
     }
@@ -288,11 +249,7 @@ fn new_socket(flags: i32) -> Result<i32> {
 }
 
 fn result(value: isize) -> Result<usize> {
-    if value < 0 {
-        Err(Errno(-value as i32))
-    } else {
-        Ok(value as usize)
-    }
+    if value < 0 { Err(Errno(-value as i32)) } else { Ok(value as usize) }
 }
 
 struct Address {
@@ -303,22 +260,12 @@ struct Address {
 impl Address {
     fn new(path: &CPath) -> Result<Address> {
         let bytes = path.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?.to_bytes();
-        let mut inner = libc::sockaddr_un {
-            sun_family: libc::AF_UNIX as u16,
-            sun_path: [0; 108],
-        };
+        let mut inner = libc::sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };
         if bytes.len() >= inner.sun_path.len() {
             return Err(Errno(libc::ENAMETOOLONG));
         }
-        inner
-            .sun_path
-            .iter_mut()
-            .zip(bytes)
-            .for_each(|(to, from)| *to = *from as libc::c_char);
-        Ok(Address {
-            inner,
-            len: (2 + bytes.len() + 1) as u32,
-        })
+        inner.sun_path.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from as libc::c_char);
+        Ok(Address { inner, len: (2 + bytes.len() + 1) as u32 })
     }
 }
 
@@ -351,21 +298,13 @@ impl Control {
         if count == 0 {
             return 0;
         }
-        *self = Control {
-            len: CONTROL_HEAD + 4 * count,
-            level: libc::SOL_SOCKET,
-            kind: libc::SCM_RIGHTS,
-            fds,
-        };
+        *self = Control { len: CONTROL_HEAD + 4 * count, level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, fds };
         self.len
     }
 
     fn fds(&self, received: usize) -> [i32; FDS_MAX] {
         let mut fds = [-1; FDS_MAX];
-        if received < CONTROL_HEAD
-            || self.level != libc::SOL_SOCKET
-            || self.kind != libc::SCM_RIGHTS
-        {
+        if received < CONTROL_HEAD || self.level != libc::SOL_SOCKET || self.kind != libc::SCM_RIGHTS {
             return fds;
         }
         let count = (self.len.saturating_sub(CONTROL_HEAD) / 4).min(FDS_MAX);
@@ -392,10 +331,7 @@ mod tests {
         CPath::from(path.as_os_str().as_encoded_bytes())
     }
 
-    fn serve(
-        socket: &CPath,
-        reply: impl FnOnce(i32, Packet) + Send + 'static,
-    ) -> std::thread::JoinHandle<()> {
+    fn serve(socket: &CPath, reply: impl FnOnce(i32, Packet) + Send + 'static) -> std::thread::JoinHandle<()> {
         let fd = listen(socket).unwrap();
         std::thread::spawn(move || {
             let fd = std::os::fd::IntoRawFd::into_raw_fd(fd);
@@ -429,25 +365,11 @@ mod tests {
     #[test]
     fn refusals_and_absence_are_errors() {
         let socket = path("refuse");
-        assert_eq!(
-            ask(&socket, Ask::Attach, b"", 100).err(),
-            Some(Errno(libc::ENOENT))
-        );
-        let server = serve(&socket, |conn, _| {
-            answer(conn, libc::EACCES, 0, b"", [-1, -1]).unwrap()
-        });
-        assert_eq!(
-            ask(&socket, Ask::Attach, b"", 5000).err(),
-            Some(Errno(libc::EACCES))
-        );
+        assert_eq!(ask(&socket, Ask::Attach, b"", 100).err(), Some(Errno(libc::ENOENT)));
+        let server = serve(&socket, |conn, _| answer(conn, libc::EACCES, 0, b"", [-1, -1]).unwrap());
+        assert_eq!(ask(&socket, Ask::Attach, b"", 5000).err(), Some(Errno(libc::EACCES)));
         server.join().unwrap();
-        assert_eq!(
-            ask(&socket, Ask::Attach, b"", 100).err(),
-            Some(Errno(libc::ECONNREFUSED))
-        );
-        assert_eq!(
-            Address::new(&CPath::from(&[b'x'; 108])).err(),
-            Some(Errno(libc::ENAMETOOLONG))
-        );
+        assert_eq!(ask(&socket, Ask::Attach, b"", 100).err(), Some(Errno(libc::ECONNREFUSED)));
+        assert_eq!(Address::new(&CPath::from(&[b'x'; 108])).err(), Some(Errno(libc::ENAMETOOLONG)));
     }
 }

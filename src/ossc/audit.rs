@@ -36,10 +36,7 @@ pub struct Fetched<'a> {
 impl Audit {
     /// Lines about objects of `bucket`.
     pub fn new(journal: Journal, bucket: &str) -> Audit {
-        Audit {
-            journal,
-            bucket: bucket.to_string(),
-        }
+        Audit { journal, bucket: bucket.to_string() }
     }
 
     /// The engine got bytes from the origin.
@@ -86,9 +83,7 @@ impl Audit {
 }
 
 fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 /// Name of a process, without its arguments (they may hold secrets of its own).

@@ -10,8 +10,8 @@ use crate::journal::Journal;
 use crate::mirror::{self, Mirror};
 use crate::place::Root;
 use crate::reset;
-use crate::serve::{Listing, Server};
-use crate::work::{self, Arrived, Work};
+use crate::serve::Server;
+use crate::work::{self, Arrived, Order, Work};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{PageKind, Store};
@@ -21,11 +21,12 @@ use ossc_cache::{sys, wire};
 use ossc_conf::{Config, IoDriver, Scheme, Settings};
 use ossc_net::{DriverChoice, Origin, Timeouts, Vcpus};
 use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long an inode number of a small object's stand-in is kept from being used again.
@@ -65,7 +66,7 @@ pub fn main() -> ExitCode {
     let started = starter
         .settings()
         .map_err(NotStarted::Reason)
-        .and_then(|variables| start(&variables, starter.pid));
+        .and_then(|variables| start(&variables, (starter.pid, starter.store)));
     match started {
         Ok((mut engine, warnings)) => {
             starter.say('R', &warnings.join("; "));
@@ -95,17 +96,13 @@ struct Engine {
 impl Engine {
     fn end(self) {
         tracing::info!("engine ends: no client for lingerSec");
-        let _ = std::fs::remove_file(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(
-            self.socket.as_bytes(),
-        ))));
+        let _ =
+            std::fs::remove_file(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(self.socket.as_bytes()))));
         self.journal.flush();
     }
 }
 
-fn start(
-    variables: &HashMap<String, String>,
-    starter_pid: i32,
-) -> Result<(Engine, Vec<String>), NotStarted> {
+fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(Engine, Vec<String>), NotStarted> {
     let settings = Settings::from_lookup(|name| variables.get(name).cloned())?;
     let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
@@ -117,44 +114,21 @@ fn start(
         );
         return Err(NotStarted::Reason(text));
     }
-    let root = Root::open(&settings.model_dir).map_err(|e| {
-        format!(
-            "failed to download metadata: MODEL_DIR {}: {e}",
-            settings.model_dir.display()
-        )
-    })?;
-    let id = root.id().map_err(|e| {
-        format!(
-            "failed to download metadata: MODEL_DIR {}: {e}",
-            settings.model_dir.display()
-        )
-    })?;
+    let root = Root::open(&settings.model_dir)
+        .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
+    let id = root
+        .id()
+        .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
     let (paths, lock) = take_lock(&settings, id)?;
-    let (journal, mut warnings) =
-        Journal::start(&config.log_path, &config.audit_path, config.log_level);
-    warnings.extend(
-        config_warnings
-            .iter()
-            .map(|warning| format!("{}: {warning}", path.display())),
-    );
-    warnings
-        .iter()
-        .for_each(|warning| tracing::warn!("{warning}"));
-    let work = build(&settings, &config, &journal, id)?;
-    let (listings, wanted) = channel();
+    let (journal, mut warnings) = Journal::start(&config.log_path, &config.audit_path, config.log_level);
+    warnings.extend(config_warnings.iter().map(|warning| format!("{}: {warning}", path.display())));
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let Built { work, store, region_fd, adopted, arrived, orders, wanted } =
+        build(&settings, &config, &journal, id, starter.1)?;
     let listener = wire::listen(&paths.socket).map_err(|e| {
         let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
-        format!(
-            "failed to acquire uds lock: socket {path}: {}",
-            std::io::Error::from_raw_os_error(e.0)
-        )
+        format!("failed to acquire uds lock: socket {path}: {}", std::io::Error::from_raw_os_error(e.0))
     })?;
-    let Built {
-        work,
-        store,
-        region_fd,
-        arrived,
-    } = work;
     let options = mirror::Options {
         materialize_bytes_max: config.materialize_bytes_max,
         materialize_total_max: config.materialize_total_bytes_max,
@@ -162,19 +136,12 @@ fn start(
     };
     let location = settings.location.to_string();
     let prefix = settings.location.prefix().to_string();
-    let mirror = Arc::new(Mirror::new(
-        root,
-        work.clone(),
-        store,
-        location,
-        prefix,
-        options,
-    ));
+    let mirror = Arc::new(Mirror::new(root, work.clone(), store, location, prefix, options));
     spawn("ossc-files", {
         let mirror = mirror.clone();
         move || settle_files(&mirror, &arrived)
     })?;
-    mirror.start().map_err(|failure| failure.to_string())?;
+    if adopted { mirror.adopt() } else { mirror.start() }.map_err(|failure| failure.to_string())?;
     spawn("ossc-mirror", {
         let (mirror, model_dir) = (mirror.clone(), settings.model_dir.clone());
         move || list_folders(&mirror, &model_dir, &wanted)
@@ -183,18 +150,10 @@ fn start(
         let work = work.clone();
         move || take_demand(&work)
     })?;
-    let mut server = Server::new(listener, work, mirror, region_fd, listings, config.linger);
-    server.welcome(starter_pid);
+    let mut server = Server::new(listener, work, mirror, region_fd, orders, config.linger);
+    server.welcome(starter.0);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
-    Ok((
-        Engine {
-            server,
-            journal,
-            socket: paths.socket,
-            _lock: lock,
-        },
-        warnings,
-    ))
+    Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
 }
 
 /// What has to be there before the root folder is listed.
@@ -202,7 +161,10 @@ struct Built {
     work: Arc<Work>,
     store: Store,
     region_fd: i32,
+    adopted: bool,
     arrived: Receiver<Arrived>,
+    orders: Sender<Order>,
+    wanted: Receiver<Order>,
 }
 
 fn build(
@@ -210,8 +172,40 @@ fn build(
     config: &Config,
     journal: &Journal,
     id: (u64, u64),
+    old_store: i32,
 ) -> Result<Built, NotStarted> {
     let budget = Budget::of_this_process();
+    let (store, region, region_fd, adopted) = memory(settings, config, &budget, id, old_store)?;
+    let origin = origin(settings, config)?;
+    let (sender, arrived) = channel();
+    let (orders, wanted) = channel();
+    let options = work::Options { verify_crc: config.verify_crc, outage_budget: config.outage_budget };
+    let audit = Audit::new(journal.clone(), settings.location.bucket());
+    let senders = (sender, orders.clone());
+    let work = Arc::new(Work::new(region, budget, audit, senders, options));
+    let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net_options(settings, config))
+        .map_err(|e| format!("failed to initialize connector: {e}"))?;
+    work.set_vcpus(vcpus);
+    Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted })
+}
+
+/// The region and the memory files: those of an engine that is gone where the starter has them, else new.
+fn memory(
+    settings: &Settings,
+    config: &Config,
+    budget: &Budget,
+    id: (u64, u64),
+    old_store: i32,
+) -> Result<(Store, Region, i32, bool), NotStarted> {
+    let old = (old_store >= 0).then(|| Store::adopt(old_store));
+    if let Some(Ok((store, region, fd))) = old {
+        let header = region.header();
+        let same = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire)) == id;
+        if same {
+            header.engine_pid.store(std::process::id(), Ordering::Release);
+            return Ok((store, region, fd, true));
+        }
+    }
     let kind = settings.pages.map(|pages| match pages {
         ossc_conf::PageKind::Tmpfs => PageKind::HugeTmpfs,
         ossc_conf::PageKind::Memfd => PageKind::Memfd,
@@ -220,45 +214,14 @@ fn build(
     // that the helper needs.
     let store = Store::create(kind, budget.limit());
     let no_memory = |e: sys::Errno| {
-        format!(
-            "failed to initialize connector: shared memory: {}",
-            std::io::Error::from_raw_os_error(e.0)
-        )
+        let e = std::io::Error::from_raw_os_error(e.0);
+        format!("failed to initialize connector: shared memory: {e}")
     };
-    let (region, region_fd) = store
-        .region(
-            &settings.model_dir.to_string_lossy(),
-            &config.log_path.to_string_lossy(),
-        )
-        .map_err(no_memory)?;
+    let (model_dir, log) = (settings.model_dir.to_string_lossy(), config.log_path.to_string_lossy());
+    let (region, fd) = store.region(&model_dir, &log).map_err(no_memory)?;
     publish(&region, store.dev().map_err(no_memory)?, id);
     tracing::info!(pages = ?store.kind(), why = store.why(), budget_bytes = budget.limit(), "memory");
-    let origin = origin(settings, config)?;
-    let (sender, arrived) = channel();
-    let options = work::Options {
-        verify_crc: config.verify_crc,
-        outage_budget: config.outage_budget,
-    };
-    let work = Arc::new(Work::new(
-        region,
-        budget,
-        Audit::new(journal.clone(), settings.location.bucket()),
-        sender,
-        options,
-    ));
-    let vcpus = Vcpus::start(
-        Arc::new(origin),
-        work.clone(),
-        net_options(settings, config),
-    )
-    .map_err(|e| format!("failed to initialize connector: {e}"))?;
-    work.set_vcpus(vcpus);
-    Ok(Built {
-        work,
-        store,
-        region_fd,
-        arrived,
-    })
+    Ok((store, region, fd, false))
 }
 
 fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {
@@ -267,36 +230,23 @@ fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {
     header.model_dev.store(dev, Ordering::Release);
     header.model_ino.store(ino, Ordering::Release);
     header.birth.store(fastrand::u64(1..), Ordering::Release);
-    header.started_secs.store(
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
-        Ordering::Release,
-    );
-    header
-        .engine_pid
-        .store(std::process::id(), Ordering::Release);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    header.started_secs.store(since.map_or(0, |since| since.as_secs()), Ordering::Release);
+    header.engine_pid.store(std::process::id(), Ordering::Release);
 }
 
 fn origin(settings: &Settings, config: &Config) -> Result<Origin, NotStarted> {
     let (endpoint, bucket) = (&settings.endpoint, settings.location.bucket());
     let deadline = config.connect_timeout;
-    let addresses =
-        ossc_net::resolve::resolve(&endpoint.connect_host(bucket), endpoint.port(), deadline)
-            .map_err(|e| format!("failed to list objects: {e}"))?;
+    let addresses = ossc_net::resolve::resolve(&endpoint.connect_host(bucket), endpoint.port(), deadline)
+        .map_err(|e| format!("failed to list objects: {e}"))?;
     let signer = settings.access_key.as_ref().map(|key| {
         let credentials = ossc_sign::Credentials {
             access_key_id: key.id.clone(),
             access_key_secret: ossc_sign::Secret::new(key.secret.expose().to_string()),
-            security_token: key
-                .token
-                .as_ref()
-                .map(|token| ossc_sign::Secret::new(token.expose().to_string())),
+            security_token: key.token.as_ref().map(|token| ossc_sign::Secret::new(token.expose().to_string())),
         };
-        let scope = ossc_sign::Scope {
-            region: settings.region.clone().unwrap_or_default(),
-            product: "oss".into(),
-        };
+        let scope = ossc_sign::Scope { region: settings.region.clone().unwrap_or_default(), product: "oss".into() };
         ossc_sign::V4::new(credentials, scope)
     });
     Ok(Origin {
@@ -332,24 +282,15 @@ fn net_options(settings: &Settings, config: &Config) -> ossc_net::Options {
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), NotStarted> {
-    let thread = std::thread::Builder::new()
-        .name(name.into())
-        .stack_size(512 << 10)
-        .spawn(body);
-    thread.map(drop).map_err(|e| {
-        NotStarted::Reason(format!(
-            "failed to initialize connector: thread {name}: {e}"
-        ))
-    })
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(512 << 10).spawn(body);
+    thread.map(drop).map_err(|e| NotStarted::Reason(format!("failed to initialize connector: thread {name}: {e}")))
 }
 
 /// Small objects become files. Their stand-ins' inode numbers are kept a while.
 fn settle_files(mirror: &Mirror, arrived: &Receiver<Arrived>) {
     let mut pins = std::collections::VecDeque::new();
     loop {
-        let next = pins
-            .front()
-            .map(|(until, ..): &(Instant, u32, _)| until.saturating_duration_since(Instant::now()));
+        let next = pins.front().map(|(until, ..): &(Instant, u32, _)| until.saturating_duration_since(Instant::now()));
         match next.map_or_else(
             || arrived.recv().map_err(|_| RecvTimeoutError::Disconnected),
             |wait| arrived.recv_timeout(wait),
@@ -371,59 +312,51 @@ fn settle_files(mirror: &Mirror, arrived: &Receiver<Arrived>) {
 }
 
 /// Lists what programs touch, and in between the folders that nobody has touched yet.
-fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Listing>) {
-    let mut background = 0;
+fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Order>) {
+    let mut background = 0..BACKGROUND_FOLDERS_MAX;
     loop {
-        let next = (background < BACKGROUND_FOLDERS_MAX)
-            .then(|| mirror.next_unlisted())
-            .flatten();
-        let wait = if next.is_some() {
-            Duration::ZERO
-        } else {
-            Duration::from_secs(3600)
-        };
+        let wait = if background.is_empty() { Duration::from_secs(3600) } else { Duration::ZERO };
         match wanted.recv_timeout(wait) {
-            Ok(listing) => answer_listing(mirror, model_dir, &listing),
-            Err(RecvTimeoutError::Timeout) => {
-                let Some(path) = next else { continue };
-                background += 1;
-                if let Err(failure) = mirror.list(&path, false) {
-                    tracing::warn!(folder = path, "not listed ahead: {failure}");
-                    background = BACKGROUND_FOLDERS_MAX;
+            Ok(Order::List { path, conn }) => {
+                answer_listing(mirror, model_dir, &path, &conn);
+                background.start = 0;
+            }
+            Ok(Order::Refresh(path)) => {
+                if let Err(failure) = mirror.refresh(&path) {
+                    tracing::error!(folder = path, "not listed again: {failure}");
                 }
+                background.start = 0;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let more = mirror.list_ahead().unwrap_or_else(|failure| {
+                    tracing::warn!("a folder was not listed ahead: {failure}");
+                    false
+                });
+                background.start = if more { background.start + 1 } else { background.end };
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
-fn answer_listing(mirror: &Mirror, model_dir: &Path, listing: &Listing) {
-    let inside = Path::new(&listing.path)
-        .strip_prefix(model_dir)
-        .ok()
-        .and_then(Path::to_str);
-    let errno = match inside.map(|path| mirror.list(path, true)) {
+fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd) {
+    let inside = Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str);
+    let errno = match inside.map(|path| mirror.list(path)) {
         Some(Ok(())) => 0,
         Some(Err(failure)) => {
-            tracing::error!(folder = listing.path, "not listed: {failure}");
+            tracing::error!(folder = path, "not listed: {failure}");
             libc::EIO
         }
         None => libc::ENOENT,
     };
     // A client that no longer waits needs no answer.
-    let _ = wire::answer(
-        std::os::fd::AsRawFd::as_raw_fd(&listing.conn),
-        errno,
-        0,
-        b"",
-        [-1, -1],
-    );
+    let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", [-1, -1]);
 }
 
 /// Turns the demand bits of readers into work. Sleeps on the doorbell.
 fn take_demand(work: &Work) {
     let (region, header) = (work.region(), work.region().header());
-    let mut events = 0;
+    let mut events = region.events_len();
     loop {
         let bell = header.doorbell.load(Ordering::SeqCst);
         region.take_demand(|part| work.demanded(part));
@@ -438,37 +371,18 @@ fn take_demand(work: &Work) {
 }
 
 fn take_lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::File), NotStarted> {
-    let bytes = |path: &Option<PathBuf>| {
-        path.as_ref()
-            .map(|path| path.as_os_str().as_encoded_bytes().to_vec())
-    };
+    let bytes = |path: &Option<PathBuf>| path.as_ref().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
     let (socket, runtime_dir) = (bytes(&settings.uds_path), bytes(&settings.runtime_dir));
-    let place = Place {
-        socket: socket.as_deref(),
-        runtime_dir: runtime_dir.as_deref(),
-    };
+    let place = Place { socket: socket.as_deref(), runtime_dir: runtime_dir.as_deref() };
     let failed = |what: String| NotStarted::Reason(format!("failed to acquire uds lock: {what}"));
-    let paths = rundir::paths(&place, id.0, id.1).ok_or_else(|| {
-        failed("neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used".into())
-    })?;
+    let paths = rundir::paths(&place, id.0, id.1)
+        .ok_or_else(|| failed("neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used".into()))?;
     let name = String::from_utf8_lossy(paths.lock.as_bytes()).into_owned();
-    let options = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .clone();
-    let file = options
-        .open(&name)
-        .map_err(|e| failed(format!("{name}: {e}")))?;
-    match sys::try_lock(std::os::fd::AsRawFd::as_raw_fd(&file)) {
+    let options = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+    let file = options.open(&name).map_err(|e| failed(format!("{name}: {e}")))?;
+    match sys::try_lock(file.as_raw_fd()) {
         Ok(()) => Ok((paths, file)),
-        Err(errno) if errno.0 == libc::EAGAIN || errno.0 == libc::EACCES => {
-            Err(NotStarted::SomebodyElse)
-        }
-        Err(errno) => Err(failed(format!(
-            "{name}: {}",
-            std::io::Error::from_raw_os_error(errno.0)
-        ))),
+        Err(errno) if errno.0 == libc::EAGAIN || errno.0 == libc::EACCES => Err(NotStarted::SomebodyElse),
+        Err(errno) => Err(failed(format!("{name}: {}", std::io::Error::from_raw_os_error(errno.0)))),
     }
 }

@@ -16,24 +16,23 @@ pub struct Starter {
     stream: UnixStream,
     /// Its process id.
     pub pid: i32,
+    /// Folder of the memory files of an engine that is gone, or -1; known after `settings`.
+    pub store: i32,
 }
 
 impl Starter {
     /// Over the inherited socket.
     pub fn new(socket: OwnedFd) -> Starter {
         let pid = ossc_cache::wire::peer(socket.as_raw_fd()).map_or(0, |peer| peer.pid);
-        Starter {
-            stream: UnixStream::from(socket),
-            pid,
-        }
+        Starter { stream: UnixStream::from(socket), pid, store: -1 }
     }
 
     /// Reads the settings: variables of the starter's environment.
     pub fn settings(&mut self) -> Result<HashMap<String, String>, String> {
         let broken = |e: std::io::Error| format!("the settings did not arrive: {e}");
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length).map_err(broken)?;
-        let length = u32::from_le_bytes(length);
+        let head = ossc_cache::wire::receive_settings_head(self.stream.as_raw_fd());
+        let (length, store) = head.map_err(|e| broken(std::io::Error::from_raw_os_error(e.0)))?;
+        self.store = store;
         if length == 0 || length > SETTINGS_MAX {
             return Err("the OSS_* and OSSC_* variables together are longer than 64 KiB".into());
         }
@@ -53,12 +52,8 @@ impl Starter {
 fn parse(bytes: &[u8]) -> HashMap<String, String> {
     let mut map = HashMap::new();
     for entry in bytes.split(|byte| *byte == 0) {
-        if let Some((name, value)) = std::str::from_utf8(entry)
-            .ok()
-            .and_then(|text| text.split_once('='))
-        {
-            map.entry(name.to_string())
-                .or_insert_with(|| value.to_string());
+        if let Some((name, value)) = std::str::from_utf8(entry).ok().and_then(|text| text.split_once('=')) {
+            map.entry(name.to_string()).or_insert_with(|| value.to_string());
         }
     }
     map

@@ -41,13 +41,7 @@ pub struct Held {
 
 impl Held {
     /// A new object; see the fields.
-    pub fn new(
-        key: String,
-        etag: String,
-        size: u64,
-        mtime_secs: i64,
-        place: (String, String),
-    ) -> Held {
+    pub fn new(key: String, etag: String, size: u64, mtime_secs: i64, place: (String, String)) -> Held {
         Held {
             key,
             etag,
@@ -79,7 +73,5 @@ impl Held {
 
 /// Locks; a panic of another holder leaves plain values behind, which are still right.
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

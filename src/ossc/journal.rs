@@ -33,26 +33,18 @@ impl Journal {
     /// Opens both files and starts the writer. The texts are warnings for the user.
     pub fn start(log: &Path, audit: &Path, level: LogLevel) -> (Journal, Vec<String>) {
         let (lines, queue) = sync_channel(LINES_MAX);
-        let journal = Journal {
-            lines,
-            lost: Arc::default(),
-        };
+        let journal = Journal { lines, lost: Arc::default() };
         let mut warnings = Vec::new();
         let mut open = |path: &Path, what: &str| {
             open(path)
                 .map_err(|e| {
-                    warnings.push(format!(
-                        "cannot write the {what} {}: {e}; going on without",
-                        path.display()
-                    ))
+                    warnings.push(format!("cannot write the {what} {}: {e}; going on without", path.display()))
                 })
                 .ok()
         };
         let (log, audit) = (open(log, "log"), open(audit, "audit log"));
         let lost = journal.lost.clone();
-        let named = std::thread::Builder::new()
-            .name("ossc-journal".into())
-            .stack_size(256 << 10);
+        let named = std::thread::Builder::new().name("ossc-journal".into()).stack_size(256 << 10);
         if let Err(e) = named.spawn(move || write(&queue, log, audit, &lost)) {
             warnings.push(format!("cannot start the thread that writes the log: {e}"));
         }
@@ -110,11 +102,7 @@ fn write(queue: &Receiver<Line>, mut log: Option<File>, mut audit: Option<File>,
         };
         let missed = lost.swap(0, Ordering::Relaxed);
         if missed > 0 {
-            put(
-                &mut log,
-                format!("WARN {missed} lines of log and audit were lost: the disk is too slow\n")
-                    .as_bytes(),
-            );
+            put(&mut log, format!("WARN {missed} lines of log and audit were lost: the disk is too slow\n").as_bytes());
         }
         match line {
             Line::Log(bytes) => put(&mut log, &bytes),
@@ -136,10 +124,7 @@ struct Writer(Mutex<Journal>);
 impl<'a> MakeWriter<'a> for Writer {
     type Writer = OneLine;
     fn make_writer(&'a self) -> OneLine {
-        OneLine {
-            journal: self.0.lock().unwrap_or_else(|e| e.into_inner()).clone(),
-            bytes: Vec::with_capacity(256),
-        }
+        OneLine { journal: self.0.lock().unwrap_or_else(|e| e.into_inner()).clone(), bytes: Vec::with_capacity(256) }
     }
 }
 
@@ -161,7 +146,6 @@ impl Write for OneLine {
 
 impl Drop for OneLine {
     fn drop(&mut self) {
-        self.journal
-            .send(Line::Log(std::mem::take(&mut self.bytes)));
+        self.journal.send(Line::Log(std::mem::take(&mut self.bytes)));
     }
 }

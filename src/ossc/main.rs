@@ -48,14 +48,7 @@ fn main() -> std::process::ExitCode {
         Command::Engine => engine::main(),
         Command::Status(options) => status::main(&options),
         Command::Config { markdown } => {
-            print!(
-                "{}",
-                if markdown {
-                    ossc_conf::markdown()
-                } else {
-                    ossc_conf::default_file()
-                }
-            );
+            print!("{}", if markdown { ossc_conf::markdown() } else { ossc_conf::default_file() });
             std::process::ExitCode::SUCCESS
         }
     }

@@ -41,10 +41,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Failure::List(error) => write!(f, "failed to list objects: {error}"),
-            Failure::Empty(path) => write!(
-                f,
-                "failed to list objects: {path} holds no objects; check OSS_PATH"
-            ),
+            Failure::Empty(path) => write!(f, "failed to list objects: {path} holds no objects; check OSS_PATH"),
             Failure::Local(what) => write!(f, "failed to download metadata: {what}"),
         }
     }
@@ -70,9 +67,34 @@ pub struct Mirror {
     prefix: String,
     options: Options,
     materialized: AtomicU64,
-    /// Record number of each known folder, by its path relative to MODEL_DIR. Held over a whole listing:
-    /// one folder is listed at a time.
-    folders: Mutex<HashMap<String, u32>>,
+    /// Held over a whole listing: one folder is listed at a time.
+    known: Mutex<Known>,
+}
+
+/// Record numbers by path relative to MODEL_DIR.
+#[derive(Default)]
+struct Known {
+    folders: HashMap<String, u32>,
+    /// The newest version of each object.
+    objects: HashMap<String, u32>,
+}
+
+/// Why a folder is listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// The engine starts: a conflict is an error.
+    Start,
+    /// A program touched it: its weights are fetched ahead.
+    Touched,
+    /// Nobody touched it yet.
+    Background,
+    /// Again, since an object has changed or another engine had listed it.
+    Refresh,
+}
+
+/// Path of `name` in the folder `path`.
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}/{name}") }
 }
 
 /// What is to be done with one object of a listing.
@@ -81,6 +103,8 @@ enum Step {
     Keep,
     /// An empty file stands in for it.
     Stand,
+    /// A file of ours holds another version: the new one takes its name.
+    Replace,
     /// Something else lies at its place.
     Conflict,
 }
@@ -103,7 +127,7 @@ impl Mirror {
             prefix,
             options,
             materialized: AtomicU64::new(0),
-            folders: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -114,133 +138,191 @@ impl Mirror {
 
     /// Lists the root folder and makes it real; any conflict is an error, found before anything is changed.
     pub fn start(&self) -> Result<(), Failure> {
-        let (dev, ino) = self
-            .root
-            .id()
-            .map_err(|e| Failure::Local(format!("MODEL_DIR: {e}")))?;
+        let (dev, ino) = self.root.id().map_err(|e| Failure::Local(format!("MODEL_DIR: {e}")))?;
         let slot = self.append(Kind::Folder, "", state::UNLISTED, None, (dev, ino))?;
-        let mut folders = lock(&self.folders);
-        folders.insert(String::new(), slot);
-        self.list_one(&mut folders, "", slot, true)
+        self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
+        let mut known = lock(&self.known);
+        known.folders.insert(String::new(), slot);
+        self.list_one(&mut known, "", slot, Reason::Start)
     }
 
-    /// Lists a folder (path relative to MODEL_DIR) and the unlisted ones above it. What is not in the
-    /// bucket is no error: there is nothing to wait for.
-    pub fn list(&self, path: &str, touched: bool) -> Result<(), Failure> {
-        let mut folders = lock(&self.folders);
-        let ends = path
-            .match_indices('/')
-            .map(|(at, _)| at)
-            .chain([path.len()]);
+    /// Takes over the records of an engine that is gone: what has arrived stays, what was being written is
+    /// fetched again. Then the root folder is listed again.
+    pub fn adopt(&self) -> Result<(), Failure> {
+        let region = *self.work.region();
+        let mut known = lock(&self.known);
+        let mut unlisted = 0;
+        let mut wanted = Vec::new();
+        for slot in 0..region.objects_len() {
+            let Some(object) = region.object(slot) else { continue };
+            let name = region.name(object).to_string();
+            match object.kind() {
+                Kind::Folder => {
+                    unlisted += u32::from(object.state() == state::UNLISTED);
+                    known.folders.insert(name, slot);
+                }
+                Kind::Small => {
+                    if self.adopt_small(slot, object, &name) {
+                        known.objects.insert(name, slot);
+                    }
+                }
+                Kind::Large => {
+                    if self.adopt_large(slot, object, &name) {
+                        wanted.push(slot);
+                    }
+                    known.objects.insert(name, slot);
+                }
+            }
+        }
+        region.header().folders_unlisted.store(unlisted, Ordering::Release);
+        tracing::warn!(
+            objects = known.objects.len(),
+            ready_bytes = region.header().ready_bytes.load(Ordering::Relaxed),
+            "took over from an engine that is gone"
+        );
+        self.work.prefetch(&wanted);
+        match known.folders.get("").copied() {
+            Some(slot) => self.list_one(&mut known, "", slot, Reason::Refresh),
+            None => Err(Failure::Local("the catalog of the engine before has no root".into())),
+        }
+    }
+
+    /// True if the object's file may still be ours.
+    fn adopt_small(&self, slot: u32, object: &Object, name: &str) -> bool {
+        match (object.state(), self.repin(object, name)) {
+            (state::COMING | state::FAILED, Some(pinned)) => {
+                self.materialized.fetch_add(object.size, Ordering::AcqRel);
+                let held = self.held_again(object, name, pinned);
+                self.work.hold(slot, held);
+                object.set_state(state::COMING);
+                self.work.fetch_small(slot);
+                true
+            }
+            _ => {
+                object.set_state(state::GONE);
+                false
+            }
+        }
+    }
+
+    /// True if it is worth fetching on.
+    fn adopt_large(&self, slot: u32, object: &Object, name: &str) -> bool {
+        let region = self.work.region();
+        let (Some(pinned), Ok(memory)) = (self.repin(object, name), self.store.memory(slot, object.size)) else {
+            // Its inode number may go to somebody else now, so nobody may read under it.
+            object.fail(libc::ESTALE);
+            return false;
+        };
+        let torn = (0..object.parts).filter(|index| region.part(object, *index).disown()).count();
+        let ready = (0..object.parts).filter(|index| region.part(object, *index).is_ready()).count() as u32;
+        object.ready_parts.store(ready, Ordering::Release);
+        if object.state() == state::FAILED {
+            object.set_state(state::LOADING);
+        }
+        let mut held = self.held_again(object, name, pinned);
+        held.memory = Some(memory);
+        self.work.hold(slot, held);
+        if ready > 0 && ready == object.parts && object.state() == state::LOADING {
+            self.work.ask_verdict(slot);
+        }
+        ready < object.parts && (ready > 0 || torn > 0)
+    }
+
+    /// The placeholder of a record of an engine before, if it still lies at its place.
+    fn repin(&self, object: &Object, name: &str) -> Option<Pinned> {
+        let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
+        let pinned = self.root.folder(folder).and_then(|folder| place::pinned(&folder, name)).ok()?;
+        ((pinned.dev, pinned.ino) == (object.dev, object.ino)).then_some(pinned)
+    }
+
+    fn held_again(&self, object: &Object, name: &str, pinned: Pinned) -> Held {
+        let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
+        let place = (folder.to_string(), last.to_string());
+        let key = format!("{}{name}", self.prefix);
+        let held = Held::new(key, object.etag().to_string(), object.size, object.mtime_secs, place);
+        *lock(&held.pinned) = Some(pinned);
+        held
+    }
+
+    /// Lists a folder (path relative to MODEL_DIR) that a program touched, and the unlisted ones above it.
+    /// What is not in the bucket is no error: there is nothing to wait for.
+    pub fn list(&self, path: &str) -> Result<(), Failure> {
+        let mut known = lock(&self.known);
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         for end in ends {
-            let Some(slot) = folders.get(&path[..end]).copied() else {
-                return Ok(());
-            };
-            if self
-                .work
-                .region()
-                .object(slot)
-                .is_some_and(|folder| folder.state() == state::UNLISTED)
-            {
-                self.list_one(
-                    &mut folders,
-                    &path[..end],
-                    slot,
-                    touched && end == path.len(),
-                )?;
+            let Some(slot) = known.folders.get(&path[..end]).copied() else { return Ok(()) };
+            if self.is_unlisted(slot) {
+                let reason = if end == path.len() { Reason::Touched } else { Reason::Background };
+                self.list_one(&mut known, &path[..end], slot, reason)?;
             }
         }
         Ok(())
     }
 
-    /// A folder that is not listed yet, for the background.
-    pub fn next_unlisted(&self) -> Option<String> {
-        let region = self.work.region();
-        let unlisted = |slot: &u32| {
-            region
-                .object(*slot)
-                .is_some_and(|folder| folder.state() == state::UNLISTED)
-        };
-        lock(&self.folders)
-            .iter()
-            .filter(|(_, slot)| unlisted(slot))
-            .min_by_key(|(_, slot)| **slot)
-            .map(|(path, _)| path.clone())
+    /// Lists the folder of an object that has changed again: the new version gets the name.
+    pub fn refresh(&self, path: &str) -> Result<(), Failure> {
+        let mut known = lock(&self.known);
+        match known.folders.get(path).copied() {
+            Some(slot) => self.list_one(&mut known, path, slot, Reason::Refresh),
+            None => Ok(()),
+        }
     }
 
-    fn list_one(
-        &self,
-        folders: &mut HashMap<String, u32>,
-        path: &str,
-        slot: u32,
-        ahead: bool,
-    ) -> Result<(), Failure> {
+    /// Lists one folder that nobody has touched yet; false if there is none left.
+    pub fn list_ahead(&self) -> Result<bool, Failure> {
+        let mut known = lock(&self.known);
+        let next = known.folders.iter().filter(|(_, slot)| self.is_unlisted(**slot)).min_by_key(|(_, slot)| **slot);
+        let Some((path, slot)) = next.map(|(path, slot)| (path.clone(), *slot)) else { return Ok(false) };
+        self.list_one(&mut known, &path, slot, Reason::Background).map(|()| true)
+    }
+
+    fn is_unlisted(&self, slot: u32) -> bool {
+        self.work.region().object(slot).is_some_and(|folder| folder.state() == state::UNLISTED)
+    }
+
+    fn list_one(&self, known: &mut Known, path: &str, slot: u32, reason: Reason) -> Result<(), Failure> {
         let root = path.is_empty();
-        let prefix = if root {
-            self.prefix.clone()
-        } else {
-            format!("{}{path}/", self.prefix)
-        };
-        let level = self.fetch_level(&prefix, if root { START_ATTEMPTS } else { LIST_ATTEMPTS })?;
-        if root && level.objects.is_empty() && level.folders.is_empty() {
+        let prefix = if root { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
+        let level = self.fetch_level(&prefix, if reason == Reason::Start { START_ATTEMPTS } else { LIST_ATTEMPTS })?;
+        if reason == Reason::Start && level.objects.is_empty() && level.folders.is_empty() {
             return Err(Failure::Empty(self.location.clone()));
         }
         for (key, why) in &level.skipped {
             tracing::warn!(key, "not mirrored: {why}");
         }
-        let folder = self
-            .root
-            .folder(path)
-            .map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
-        let steps = self.inspect(&folder, &level, root)?;
+        let folder =
+            self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
+        let steps = self.inspect(known, &folder, path, &level, reason == Reason::Start)?;
         let _ = place::clean(&folder);
         for name in &level.folders {
-            let below = if root {
-                name.clone()
-            } else {
-                format!("{path}/{name}")
-            };
-            match place::make_folder(&folder, name) {
-                Ok(made) => {
-                    let slot = self.append(
-                        Kind::Folder,
-                        &below,
-                        state::UNLISTED,
-                        None,
-                        (made.dev, made.ino),
-                    )?;
-                    self.work
-                        .region()
-                        .header()
-                        .folders_unlisted
-                        .fetch_add(1, Ordering::AcqRel);
-                    folders.insert(below, slot);
-                }
-                Err(e) => tracing::error!(
-                    folder = below,
-                    "cannot make the folder, its objects are not served: {e}"
-                ),
+            self.make_folder(known, &folder, below(path, name), name)?;
+        }
+        let slots = self.make(known, &folder, path, &level, &steps)?;
+        if self.is_unlisted(slot) {
+            let region = self.work.region();
+            region.header().folders_unlisted.fetch_sub(1, Ordering::AcqRel);
+            if let Some(folder) = region.object(slot) {
+                folder.set_state(state::LISTED);
             }
         }
-        let slots = self.make(&folder, path, &level, &steps)?;
-        let region = self.work.region();
-        if let Some(folder) = region.object(slot) {
-            folder.set_state(state::LISTED);
-        }
-        if !root {
-            region
-                .header()
-                .folders_unlisted
-                .fetch_sub(1, Ordering::AcqRel);
-        }
-        tracing::info!(
-            folder = path,
-            objects = level.objects.len(),
-            folders = level.folders.len(),
-            "listed"
-        );
-        if ahead {
+        tracing::info!(folder = path, objects = level.objects.len(), folders = level.folders.len(), "listed");
+        if matches!(reason, Reason::Start | Reason::Touched) {
             self.plan(&level, &slots);
+        }
+        Ok(())
+    }
+
+    fn make_folder(&self, known: &mut Known, folder: &OwnedFd, path: String, name: &str) -> Result<(), Failure> {
+        if known.folders.contains_key(&path) {
+            return Ok(());
+        }
+        match place::make_folder(folder, name) {
+            Ok(made) => {
+                let slot = self.append(Kind::Folder, &path, state::UNLISTED, None, (made.dev, made.ino))?;
+                self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
+                known.folders.insert(path, slot);
+            }
+            Err(e) => tracing::error!(folder = path, "cannot make the folder, its objects are not served: {e}"),
         }
         Ok(())
     }
@@ -248,15 +330,8 @@ impl Mirror {
     fn fetch_level(&self, prefix: &str, attempts: u32) -> Result<Level, Failure> {
         let (mut objects, mut prefixes, mut continuation) = (Vec::new(), Vec::new(), None);
         loop {
-            let query = Query::List {
-                prefix: prefix.to_string(),
-                delimiter: Some("/".into()),
-                continuation,
-            };
-            let done = self
-                .work
-                .call(&query, attempts)
-                .map_err(|e| Failure::List(Box::new(e)))?;
+            let query = Query::List { prefix: prefix.to_string(), delimiter: Some("/".into()), continuation };
+            let done = self.work.call(&query, attempts).map_err(|e| Failure::List(Box::new(e)))?;
             let page = list::parse(&done.body).map_err(|e| Failure::List(Box::new(e)))?;
             for key in &page.undecodable {
                 tracing::warn!(key, "not mirrored: the key is not UTF-8");
@@ -270,33 +345,34 @@ impl Mirror {
         }
     }
 
-    /// Looks at each object's place before anything is changed. At the root a conflict is an error; below,
+    /// Looks at each object's place before anything is changed. At the start a conflict is an error; later
     /// the object is left out.
     fn inspect(
         &self,
+        known: &Known,
         folder: &OwnedFd,
+        path: &str,
         level: &Level,
-        root: bool,
+        strict: bool,
     ) -> Result<HashMap<String, Step>, Failure> {
         let mut steps = HashMap::new();
         for (name, object) in &level.objects {
-            let lies =
-                place::look(folder, name).map_err(|e| Failure::Local(format!("{name}: {e}")))?;
-            let step = match lies {
-                Lies::Nothing | Lies::File(0) => Step::Stand,
-                Lies::File(size)
-                    if size == object.size && self.is_same(folder, name, object)? =>
-                {
-                    Step::Keep
-                }
+            let lies = place::look(folder, name).map_err(|e| Failure::Local(format!("{name}: {e}")))?;
+            let ours = known.objects.get(&below(path, name)).and_then(|slot| self.work.region().object(*slot));
+            let step = match (lies, ours) {
+                (_, Some(ours)) if ours.etag() == object.etag && ours.size == object.size => Step::Keep,
+                (Lies::File(0), Some(_)) => Step::Replace,
+                (Lies::File(size), Some(ours)) if ours.kind() == Kind::Small && size == ours.size => Step::Replace,
+                (Lies::Nothing | Lies::File(0), _) => Step::Stand,
+                (Lies::File(size), None) if size == object.size && self.is_same(folder, name, object)? => Step::Keep,
                 _ => Step::Conflict,
             };
             if matches!(step, Step::Conflict) {
                 let why = format!(
-                    "{name} in MODEL_DIR is not empty and not the object oss {}: empty the folder or choose another one",
+                    "{name} in MODEL_DIR is neither empty nor the object {}: empty the folder or choose another one",
                     object.key
                 );
-                if root {
+                if strict {
                     return Err(Failure::Local(why));
                 }
                 tracing::error!("{why}; it is not served");
@@ -315,13 +391,8 @@ impl Mirror {
             place::read_file(folder, name, |bytes| sum.consume(bytes)).map_err(local)?;
             return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
         }
-        let head = Query::Head {
-            key: object.key.clone(),
-        };
-        let done = self
-            .work
-            .call(&head, LIST_ATTEMPTS)
-            .map_err(|e| Failure::List(Box::new(e)))?;
+        let head = Query::Head { key: object.key.clone() };
+        let done = self.work.call(&head, LIST_ATTEMPTS).map_err(|e| Failure::List(Box::new(e)))?;
         let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
             return Ok(false);
         };
@@ -330,9 +401,10 @@ impl Mirror {
         Ok(sum.value() == expected)
     }
 
-    /// Makes the files of a folder; gives the record numbers of its large objects by name.
+    /// Makes the files of a folder; gives the record numbers of its new large objects by name.
     fn make(
         &self,
+        known: &mut Known,
         folder: &OwnedFd,
         path: &str,
         level: &Level,
@@ -340,86 +412,60 @@ impl Mirror {
     ) -> Result<HashMap<String, u32>, Failure> {
         let mut slots = HashMap::new();
         for (name, object) in &level.objects {
-            if !matches!(steps.get(name), Some(Step::Stand)) {
-                continue;
-            }
-            let pinned = place::placeholder(folder, name, object.last_modified.0).map_err(|e| {
-                Failure::Local(format!(
-                    "cannot make the placeholder {name} in MODEL_DIR: {e}"
-                ))
-            })?;
+            let made = match steps.get(name) {
+                Some(Step::Stand) => place::placeholder(folder, name, object.last_modified.0),
+                Some(Step::Replace) => place::new_placeholder(folder, name, object.last_modified.0),
+                _ => continue,
+            };
+            let pinned =
+                made.map_err(|e| Failure::Local(format!("cannot make the placeholder {name} in MODEL_DIR: {e}")))?;
             // An empty object is an empty file: there is nothing to fetch.
             if object.size == 0 {
                 continue;
             }
-            if let Some(slot) = self.take_in(path, name, object, pinned)? {
+            let (slot, large) = self.take_in(path, name, object, pinned)?;
+            known.objects.insert(below(path, name), slot);
+            if large {
                 slots.insert(name.clone(), slot);
             }
         }
         Ok(slots)
     }
 
-    /// Gives an object its record; the number if it is a large one.
-    fn take_in(
-        &self,
-        path: &str,
-        name: &str,
-        object: &ObjectEntry,
-        pinned: Pinned,
-    ) -> Result<Option<u32>, Failure> {
+    /// Gives an object its record; its number, and whether it is a large one.
+    fn take_in(&self, path: &str, name: &str, object: &ObjectEntry, pinned: Pinned) -> Result<(u32, bool), Failure> {
         let place = (path.to_string(), name.to_string());
-        let mut held = Held::new(
-            object.key.clone(),
-            object.etag.clone(),
-            object.size,
-            object.last_modified.0,
-            place,
-        );
+        let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
         let id = (pinned.dev, pinned.ino);
         *lock(&held.pinned) = Some(pinned);
-        let shown = if path.is_empty() {
-            name.to_string()
-        } else {
-            format!("{path}/{name}")
-        };
+        let shown = below(path, name);
         if self.is_small(object.size) {
             let slot = self.append(Kind::Small, &shown, state::COMING, Some(object), id)?;
             self.work.hold(slot, held);
             self.work.fetch_small(slot);
-            return Ok(None);
+            return Ok((slot, false));
         }
         let region = self.work.region();
-        let memory = self
-            .store
-            .memory(region.objects_len(), object.size)
-            .map_err(|e| {
-                Failure::Local(format!(
-                    "no memory file for {name} of {} bytes: {}",
-                    object.size,
-                    std::io::Error::from_raw_os_error(e.0)
-                ))
-            })?;
+        let memory = self.store.memory(region.objects_len(), object.size).map_err(|e| {
+            Failure::Local(format!(
+                "no memory file for {name} of {} bytes: {}",
+                object.size,
+                std::io::Error::from_raw_os_error(e.0)
+            ))
+        })?;
         let ino = memory.ino();
         held.memory = Some(memory);
         let slot = self.append(Kind::Large, &shown, state::LOADING, Some(object), id)?;
         region.set_memory(slot, ino);
-        region
-            .header()
-            .large_bytes
-            .fetch_add(object.size, Ordering::Relaxed);
+        region.header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
         self.work.hold(slot, held);
-        Ok(Some(slot))
+        Ok((slot, true))
     }
 
     fn is_small(&self, size: u64) -> bool {
-        let room = |total: u64| {
-            (total + size <= self.options.materialize_total_max).then_some(total + size)
-        };
+        let room = |total: u64| (total + size <= self.options.materialize_total_max).then_some(total + size);
         size <= self.options.materialize_bytes_max
-            && self
-                .materialized
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
-                .is_ok()
+            && self.materialized.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok()
     }
 
     fn append(
@@ -431,11 +477,7 @@ impl Mirror {
         id: (u64, u64),
     ) -> Result<u32, Failure> {
         let size = object.map_or(0, |object| object.size);
-        let part_bytes = if kind == Kind::Large {
-            self.part_bytes(size)
-        } else {
-            0
-        };
+        let part_bytes = if kind == Kind::Large { self.part_bytes(size) } else { 0 };
         let new = NewObject {
             kind,
             state,
@@ -460,17 +502,12 @@ impl Mirror {
     }
 
     fn plan(&self, level: &Level, slots: &HashMap<String, u32>) {
-        let (large, small): (Vec<&str>, Vec<&str>) = level
-            .objects
-            .keys()
-            .map(String::as_str)
-            .partition(|name| slots.contains_key(*name));
+        let (large, small): (Vec<&str>, Vec<&str>) =
+            level.objects.keys().map(String::as_str).partition(|name| slots.contains_key(*name));
         let all: Vec<&str> = level.objects.keys().map(String::as_str).collect();
         if choose::is_model(&all) {
-            let order: Vec<u32> = choose::ahead(&large, &small)
-                .into_iter()
-                .filter_map(|at| slots.get(large[at]).copied())
-                .collect();
+            let order: Vec<u32> =
+                choose::ahead(&large, &small).into_iter().filter_map(|at| slots.get(large[at]).copied()).collect();
             self.work.prefetch(&order);
         }
     }
@@ -484,9 +521,7 @@ impl Mirror {
             .root
             .folder(&held.folder)
             .map_err(std::io::Error::from)
-            .and_then(|folder| {
-                place::put_file(folder.as_fd(), &held.name, &arrived.body, held.mtime_secs)
-            });
+            .and_then(|folder| place::put_file(folder.as_fd(), &held.name, &arrived.body, held.mtime_secs));
         match put {
             Ok(()) => {
                 tracing::debug!(object = held.key, bytes = held.size, "in place");

@@ -105,52 +105,48 @@ pub fn placeholder(folder: impl AsFd, name: &str, mtime_secs: i64) -> Result<Pin
         Err(Errno::EXIST) if look(&folder, name)? == Lies::File(0) => {}
         Err(e) => return Err(e),
     }
-    let pinned = pin(rustix::fs::openat(
-        &folder,
-        name,
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)?;
+    let pinned =
+        pin(rustix::fs::openat(&folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)?;
     set_time(&folder, name, mtime_secs);
     // The inode must be the same by name and by descriptor, or clients could not recognise it
     // (some network and overlay file systems change it).
     let again = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if (again.st_dev, again.st_ino) != (pinned.dev, pinned.ino) {
-        Err(Errno::STALE)
-    } else {
-        Ok(pinned)
+    if (again.st_dev, again.st_ino) != (pinned.dev, pinned.ino) { Err(Errno::STALE) } else { Ok(pinned) }
+}
+
+/// A new empty file that takes the name from the one that is there; descriptors of the old one keep it.
+pub fn new_placeholder(folder: impl AsFd, name: &str, mtime_secs: i64) -> Result<Pinned, Errno> {
+    let temporary = temporary_name();
+    let make = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&folder, temporary.as_str(), make, FILE_MODE)?;
+    set_time(&folder, &temporary, mtime_secs);
+    let made = pinned(&folder, &temporary)
+        .and_then(|pinned| rustix::fs::renameat(&folder, temporary.as_str(), &folder, name).map(|()| pinned));
+    if made.is_err() {
+        let _ = rustix::fs::unlinkat(&folder, temporary.as_str(), AtFlags::empty());
     }
+    made
+}
+
+/// The file that lies at `name`, whatever it is; links are not followed.
+pub fn pinned(folder: impl AsFd, name: &str) -> Result<Pinned, Errno> {
+    pin(rustix::fs::openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn temporary_name() -> String {
+    format!("{TEMPORARY}{}-{:016x}", std::process::id(), fastrand::u64(..))
 }
 
 /// Puts a whole file at `name`, replacing the empty one there: written beside it under a temporary name,
 /// then renamed.
-pub fn put_file(
-    folder: impl AsFd,
-    name: &str,
-    bytes: &[u8],
-    mtime_secs: i64,
-) -> Result<(), std::io::Error> {
-    let temporary = format!(
-        "{TEMPORARY}{}-{:016x}",
-        std::process::id(),
-        fastrand::u64(..)
-    );
+pub fn put_file(folder: impl AsFd, name: &str, bytes: &[u8], mtime_secs: i64) -> Result<(), std::io::Error> {
+    let temporary = format!("{TEMPORARY}{}-{:016x}", std::process::id(), fastrand::u64(..));
     let make = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(
-        &folder,
-        temporary.as_str(),
-        make,
-        FILE_MODE,
-    )?);
+    let mut file = File::from(rustix::fs::openat(&folder, temporary.as_str(), make, FILE_MODE)?);
     let written = file.write_all(bytes).and_then(|()| {
         set_time(&folder, &temporary, mtime_secs);
         match look(&folder, name)? {
-            Lies::Nothing | Lies::File(0) => Ok(rustix::fs::renameat(
-                &folder,
-                temporary.as_str(),
-                &folder,
-                name,
-            )?),
+            Lies::Nothing | Lies::File(0) => Ok(rustix::fs::renameat(&folder, temporary.as_str(), &folder, name)?),
             _ => Err(Errno::EXIST.into()),
         }
     });
@@ -166,11 +162,7 @@ pub fn clean(folder: impl AsFd) -> Result<(), Errno> {
     let readable = rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
     for entry in rustix::fs::Dir::read_from(readable)? {
         let entry = entry?;
-        if entry
-            .file_name()
-            .to_bytes()
-            .starts_with(TEMPORARY.as_bytes())
-        {
+        if entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes()) {
             let _ = rustix::fs::unlinkat(&folder, entry.file_name(), AtFlags::empty());
         }
     }
@@ -178,11 +170,7 @@ pub fn clean(folder: impl AsFd) -> Result<(), Errno> {
 }
 
 /// Feeds the content of a file to `each`, piece by piece.
-pub fn read_file(
-    folder: impl AsFd,
-    name: &str,
-    mut each: impl FnMut(&[u8]),
-) -> Result<(), std::io::Error> {
+pub fn read_file(folder: impl AsFd, name: &str, mut each: impl FnMut(&[u8])) -> Result<(), std::io::Error> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(folder, name, flags, Mode::empty())?);
     let mut buffer = vec![0; 1 << 20];
@@ -196,22 +184,12 @@ pub fn read_file(
 
 fn pin(fd: OwnedFd) -> Result<Pinned, Errno> {
     let st = rustix::fs::fstat(&fd)?;
-    Ok(Pinned {
-        _fd: fd,
-        dev: st.st_dev,
-        ino: st.st_ino,
-    })
+    Ok(Pinned { _fd: fd, dev: st.st_dev, ino: st.st_ino })
 }
 
 fn set_time(folder: impl AsFd, name: &str, secs: i64) {
-    let time = Timespec {
-        tv_sec: secs,
-        tv_nsec: 0,
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
+    let time = Timespec { tv_sec: secs, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
     // The time is a courtesy; a file system that refuses it still serves the bytes.
     let _ = rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW);
 }
@@ -224,8 +202,7 @@ mod tests {
     struct Folder(PathBuf);
     impl Folder {
         fn new(name: &str) -> Folder {
-            let path =
-                std::env::temp_dir().join(format!("ossc-place-{}-{name}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("ossc-place-{}-{name}", std::process::id()));
             std::fs::create_dir(&path).unwrap();
             Folder(path)
         }
@@ -244,31 +221,15 @@ mod tests {
         let first = placeholder(&top, "w.bin", 1_000_000).unwrap();
         let again = placeholder(&top, "w.bin", 1_000_000).unwrap();
         assert_eq!((first.dev, first.ino), (again.dev, again.ino));
-        let modified = std::fs::metadata(dir.0.join("w.bin"))
-            .unwrap()
-            .modified()
-            .unwrap();
-        assert_eq!(
-            modified
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap()
-                .as_secs(),
-            1_000_000
-        );
+        let modified = std::fs::metadata(dir.0.join("w.bin")).unwrap().modified().unwrap();
+        assert_eq!(modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(), 1_000_000);
         std::fs::write(dir.0.join("mine"), "x").unwrap();
         assert_eq!(placeholder(&top, "mine", 0).err(), Some(Errno::EXIST));
-        assert_eq!(
-            put_file(&top, "mine", b"y", 0).unwrap_err().raw_os_error(),
-            Some(libc::EEXIST)
-        );
+        assert_eq!(put_file(&top, "mine", b"y", 0).unwrap_err().raw_os_error(), Some(libc::EEXIST));
         assert_eq!(std::fs::read(dir.0.join("mine")).unwrap(), b"x");
         put_file(&top, "w.bin", b"bytes", 5).unwrap();
         assert_eq!(std::fs::read(dir.0.join("w.bin")).unwrap(), b"bytes");
-        assert_eq!(
-            std::fs::read_dir(&dir.0).unwrap().count(),
-            2,
-            "no temporary file is left"
-        );
+        assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 2, "no temporary file is left");
     }
 
     #[test]

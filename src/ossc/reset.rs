@@ -45,23 +45,12 @@ pub fn inherited() {
     raise(libc::RLIMIT_FSIZE);
     // Credentials are in this process's memory: no core files.
     // SAFETY: the struct is valid; lowering a limit is always allowed.
-    unsafe {
-        libc::setrlimit(
-            libc::RLIMIT_CORE,
-            &libc::rlimit {
-                rlim_cur: 0,
-                rlim_max: 0,
-            },
-        )
-    };
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) };
 }
 
 /// Raises a soft limit to its hard one.
 fn raise(limit: libc::__rlimit_resource_t) {
-    let mut now = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: fills, then reads, the struct it is given.
     unsafe {
         if libc::getrlimit(limit, &mut now) == 0 {

@@ -16,18 +16,10 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use crate::mirror::Mirror;
-use crate::work::Work;
+use crate::work::{Order, Work};
 
 /// A client that connected and says nothing is let go after this many milliseconds.
 const SILENCE_MS: u64 = 1000;
-
-/// A folder to list, and who waits for it.
-pub struct Listing {
-    /// Absolute path, as the kernel names it.
-    pub path: String,
-    /// Where to answer.
-    pub conn: OwnedFd,
-}
 
 /// See the module.
 pub struct Server {
@@ -35,7 +27,7 @@ pub struct Server {
     work: Arc<Work>,
     mirror: Arc<Mirror>,
     region_fd: i32,
-    listings: Sender<Listing>,
+    orders: Sender<Order>,
     linger: Duration,
     clients: HashMap<i32, OwnedFd>,
 }
@@ -47,18 +39,10 @@ impl Server {
         work: Arc<Work>,
         mirror: Arc<Mirror>,
         region_fd: i32,
-        listings: Sender<Listing>,
+        orders: Sender<Order>,
         linger: Duration,
     ) -> Server {
-        Server {
-            listener,
-            work,
-            mirror,
-            region_fd,
-            listings,
-            linger,
-            clients: HashMap::new(),
-        }
+        Server { listener, work, mirror, region_fd, orders, linger, clients: HashMap::new() }
     }
 
     /// Counts a process as a client until it ends.
@@ -81,10 +65,7 @@ impl Server {
             if !self.clients.is_empty() {
                 alone_since = Instant::now();
             }
-            let left = self
-                .clients
-                .is_empty()
-                .then(|| self.linger.saturating_sub(alone_since.elapsed()));
+            let left = self.clients.is_empty().then(|| self.linger.saturating_sub(alone_since.elapsed()));
             if left == Some(Duration::ZERO) {
                 return;
             }
@@ -102,27 +83,14 @@ impl Server {
     fn wait(&self, left: Option<Duration>) -> (bool, Vec<i32>) {
         let pids: Vec<i32> = self.clients.keys().copied().collect();
         let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
-        fds.extend(
-            pids.iter()
-                .filter_map(|pid| self.clients.get(pid))
-                .map(|fd| PollFd::new(fd, PollFlags::IN)),
-        );
-        let timeout = left.map(|left| Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: i64::from(left.subsec_nanos()),
-        });
+        fds.extend(pids.iter().filter_map(|pid| self.clients.get(pid)).map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let timeout =
+            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
         if poll(&mut fds, timeout.as_ref()).is_err() {
             return (false, Vec::new());
         }
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        (
-            ready(&fds[0]),
-            pids.iter()
-                .zip(&fds[1..])
-                .filter(|(_, fd)| ready(fd))
-                .map(|(pid, _)| *pid)
-                .collect(),
-        )
+        (ready(&fds[0]), pids.iter().zip(&fds[1..]).filter(|(_, fd)| ready(fd)).map(|(pid, _)| *pid).collect())
     }
 
     fn accept(&mut self) {
@@ -137,11 +105,7 @@ impl Server {
         let fd = conn.as_raw_fd();
         let peer = wire::peer(fd).map_err(|e| e.0)?;
         if peer.uid != ossc_cache::sys::geteuid() {
-            tracing::warn!(
-                pid = peer.pid,
-                uid = peer.uid,
-                "a process of another user asked to attach: refused"
-            );
+            tracing::warn!(pid = peer.pid, uid = peer.uid, "a process of another user asked to attach: refused");
             return wire::answer(fd, libc::EACCES, 0, b"", [-1, -1]).map_err(|e| e.0);
         }
         if !ossc_cache::sys::wait_readable(fd, SILENCE_MS) {
@@ -150,10 +114,7 @@ impl Server {
         let packet = wire::receive(fd).map_err(|e| e.0)?;
         packet.close_fds();
         if !packet.same_version() {
-            tracing::warn!(
-                pid = peer.pid,
-                "a process with another version of the library asked to attach: refused"
-            );
+            tracing::warn!(pid = peer.pid, "a process with another version of the library asked to attach: refused");
             return wire::answer(fd, libc::ENOTSUP, 0, b"", [-1, -1]).map_err(|e| e.0);
         }
         match packet.ask().map_err(|e| e.0)? {
@@ -161,28 +122,20 @@ impl Server {
                 self.welcome(peer.pid);
                 tracing::debug!(pid = peer.pid, "client attached");
                 let store = self.mirror.store();
-                let folder = if store.kind() == PageKind::HugeTmpfs {
-                    store.folder()
-                } else {
-                    -1
-                };
+                let folder = if store.kind() == PageKind::HugeTmpfs { store.folder() } else { -1 };
                 wire::answer(fd, 0, 0, b"", [self.region_fd, folder]).map_err(|e| e.0)
             }
             Ask::Memory(slot) => self.hand_memory(fd, slot),
             Ask::List => {
                 let path = String::from_utf8_lossy(packet.text()).into_owned();
-                self.listings
-                    .send(Listing { path, conn })
-                    .map_err(|_| libc::EPIPE)
+                self.orders.send(Order::List { path, conn }).map_err(|_| libc::EPIPE)
             }
         }
     }
 
     fn hand_memory(&self, fd: i32, slot: u32) -> Result<(), i32> {
-        let reopened = self
-            .work
-            .held(slot)
-            .and_then(|held| held.memory.as_ref().map(|memory| memory.reopen_read_only()));
+        let reopened =
+            self.work.held(slot).and_then(|held| held.memory.as_ref().map(|memory| memory.reopen_read_only()));
         match reopened {
             Some(Ok(memory)) => {
                 let sent = wire::answer(fd, 0, 0, b"", [memory, -1]);

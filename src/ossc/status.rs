@@ -62,24 +62,14 @@ fn attach(options: &Options) -> Result<Region, String> {
         runtime_dir: runtime_dir.as_ref().map(|s| s.as_bytes()),
     };
     let paths = rundir::paths(&place, id.dev(), id.ino()).ok_or("no run folder can be used")?;
-    let none = || {
-        format!("no engine runs for {dir}: start a program with LD_PRELOAD and ENABLE_CONNECTOR=1")
-    };
-    let packet =
-        wire::ask(&paths.socket, Ask::Attach, b"", ANSWER_MS).map_err(|errno| match errno.0 {
-            libc::ENOENT | libc::ECONNREFUSED => none(),
-            libc::ENOTSUP => "the running engine is of another version".into(),
-            code => format!(
-                "the engine did not answer: {}",
-                std::io::Error::from_raw_os_error(code)
-            ),
-        })?;
-    Region::map(packet.fds[0]).map_err(|e| {
-        format!(
-            "cannot map the engine's region: {}",
-            std::io::Error::from_raw_os_error(e.0)
-        )
-    })
+    let none = || format!("no engine runs for {dir}: start a program with LD_PRELOAD and ENABLE_CONNECTOR=1");
+    let packet = wire::ask(&paths.socket, Ask::Attach, b"", ANSWER_MS).map_err(|errno| match errno.0 {
+        libc::ENOENT | libc::ECONNREFUSED => none(),
+        libc::ENOTSUP => "the running engine is of another version".into(),
+        code => format!("the engine did not answer: {}", std::io::Error::from_raw_os_error(code)),
+    })?;
+    Region::map(packet.fds[0])
+        .map_err(|e| format!("cannot map the engine's region: {}", std::io::Error::from_raw_os_error(e.0)))
 }
 
 fn objects(region: &Region) -> impl Iterator<Item = (u32, &Object)> {
@@ -138,17 +128,8 @@ fn as_table(region: &Region) -> String {
     );
     for (_, object) in objects(region) {
         let ready = ready_bytes(region, object);
-        let share = if object.size == 0 {
-            100.0
-        } else {
-            ready as f64 * 100.0 / object.size as f64
-        };
-        text += &format!(
-            "{share:5.1} %  {:>9}  {:<8}  {}\n",
-            human(object.size),
-            word(object),
-            region.name(object)
-        );
+        let share = if object.size == 0 { 100.0 } else { ready as f64 * 100.0 / object.size as f64 };
+        text += &format!("{share:5.1} %  {:>9}  {:<8}  {}\n", human(object.size), word(object), region.name(object));
     }
     text + &format!(
         "from the origin: {} in {} requests, {} retries\n",
@@ -164,10 +145,6 @@ fn human(bytes: u64) -> String {
     if power == 0 {
         format!("{bytes} B")
     } else {
-        format!(
-            "{:.1} {}",
-            bytes as f64 / (1u64 << (10 * power)) as f64,
-            UNITS[power]
-        )
+        format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, UNITS[power])
     }
 }

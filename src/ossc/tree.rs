@@ -31,11 +31,7 @@ impl Level {
             }
         }
         for object in objects {
-            let name = object
-                .key
-                .strip_prefix(prefix)
-                .unwrap_or(&object.key)
-                .to_string();
+            let name = object.key.strip_prefix(prefix).unwrap_or(&object.key).to_string();
             if name.is_empty() {
                 // The folder's own marker object.
                 continue;
@@ -61,9 +57,7 @@ fn refusal(name: &str) -> Option<&'static str> {
         _ if name.len() > NAME_BYTES_MAX => Some("the name is longer than 255 bytes"),
         _ if name.contains('\0') => Some("it holds a NUL byte"),
         _ if name.contains('/') => Some("it holds a slash"),
-        _ if name.starts_with(crate::place::TEMPORARY) => {
-            Some("the name is reserved for files that are being written")
-        }
+        _ if name.starts_with(crate::place::TEMPORARY) => Some("the name is reserved for files that are being written"),
         _ => None,
     }
 }
@@ -73,57 +67,25 @@ mod tests {
     use super::*;
 
     fn object(key: &str) -> ObjectEntry {
-        ObjectEntry {
-            key: key.into(),
-            ..ObjectEntry::default()
-        }
+        ObjectEntry { key: key.into(), ..ObjectEntry::default() }
     }
 
     #[test]
     fn one_level_of_names() {
-        let prefixes = [
-            "m/sub/".to_string(),
-            "m/both/".into(),
-            "m//".into(),
-            "m/../".into(),
-        ];
-        let keys = [
-            "m/",
-            "m/config.json",
-            "m/both",
-            "m/.",
-            &format!("m/{}", "x".repeat(256)),
-            "m/a\0b",
-            "m/ü +%.txt",
-        ];
-        let level = Level::new(
-            "m/",
-            keys.iter().map(|key| object(key)).collect(),
-            &prefixes,
-        );
+        let prefixes = ["m/sub/".to_string(), "m/both/".into(), "m//".into(), "m/../".into()];
+        let keys = ["m/", "m/config.json", "m/both", "m/.", &format!("m/{}", "x".repeat(256)), "m/a\0b", "m/ü +%.txt"];
+        let level = Level::new("m/", keys.iter().map(|key| object(key)).collect(), &prefixes);
         assert_eq!(level.folders, ["sub", "both"]);
-        assert_eq!(
-            level.objects.keys().collect::<Vec<_>>(),
-            ["config.json", "ü +%.txt"]
-        );
+        assert_eq!(level.objects.keys().collect::<Vec<_>>(), ["config.json", "ü +%.txt"]);
         let skipped: Vec<&str> = level.skipped.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(skipped.len(), 6);
-        assert!(
-            skipped.contains(&"m//") && skipped.contains(&"m/../") && skipped.contains(&"m/both")
-        );
+        assert!(skipped.contains(&"m//") && skipped.contains(&"m/../") && skipped.contains(&"m/both"));
     }
 
     #[test]
     fn a_whole_bucket() {
-        let level = Level::new(
-            "",
-            vec![object("/lead"), object("a")],
-            &["/".into(), "d/".into()],
-        );
-        assert_eq!(
-            (level.folders.as_slice(), level.objects.len()),
-            (["d".to_string()].as_slice(), 1)
-        );
+        let level = Level::new("", vec![object("/lead"), object("a")], &["/".into(), "d/".into()]);
+        assert_eq!((level.folders.as_slice(), level.objects.len()), (["d".to_string()].as_slice(), 1));
         assert_eq!(level.skipped.len(), 2);
     }
 }

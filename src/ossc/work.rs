@@ -12,6 +12,7 @@ use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc, retry};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -33,6 +34,8 @@ pub enum Item {
     Small(u32),
     /// A question of the mirror's.
     Call(u32),
+    /// The check value of an object whose parts are all here.
+    Verdict(u32),
     /// A failed object gets another chance.
     Revive(u32),
 }
@@ -43,6 +46,7 @@ impl Item {
             Item::Part(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
             Item::Small(slot) => 2 << 60 | u64::from(slot),
             Item::Call(id) | Item::Revive(id) => 3 << 60 | u64::from(id),
+            Item::Verdict(slot) => 4 << 60 | u64::from(slot),
         }
     }
 
@@ -50,6 +54,7 @@ impl Item {
         match token >> 60 {
             1 => Item::Part((token >> 32) as u32 & 0x0fff_ffff, token as u32),
             2 => Item::Small(token as u32),
+            4 => Item::Verdict(token as u32),
             _ => Item::Call(token as u32),
         }
     }
@@ -67,6 +72,19 @@ pub struct Arrived {
     pub slot: u32,
     /// Its bytes, checked.
     pub body: Vec<u8>,
+}
+
+/// Something for the thread that lists folders.
+pub enum Order {
+    /// A program waits for a folder (absolute path, as the kernel names it); the answer goes to `conn`.
+    List {
+        /// The folder.
+        path: String,
+        /// Where to answer.
+        conn: OwnedFd,
+    },
+    /// An object in this folder (relative path) is no longer the one that was listed.
+    Refresh(String),
 }
 
 /// What the work needs to know.
@@ -89,16 +107,17 @@ pub struct Work {
     budget: Budget,
     audit: Audit,
     arrived: Sender<Arrived>,
+    orders: Sender<Order>,
     options: Options,
 }
 
 impl Work {
-    /// No work yet. Small objects go to `arrived`.
+    /// No work yet. Small objects go to `arrived`, orders to list folders to `orders`.
     pub fn new(
         region: Region,
         budget: Budget,
         audit: Audit,
-        arrived: Sender<Arrived>,
+        (arrived, orders): (Sender<Arrived>, Sender<Order>),
         options: Options,
     ) -> Work {
         Work {
@@ -111,6 +130,7 @@ impl Work {
             budget,
             audit,
             arrived,
+            orders,
             options,
         }
     }
@@ -128,19 +148,12 @@ impl Work {
 
     /// What is known of a record.
     pub fn held(&self, slot: u32) -> Option<Arc<Held>> {
-        self.held
-            .read()
-            .unwrap_or_else(|e| e.into_inner())
-            .get(&slot)
-            .cloned()
+        self.held.read().unwrap_or_else(|e| e.into_inner()).get(&slot).cloned()
     }
 
     /// Takes an object in.
     pub fn hold(&self, slot: u32, held: Held) {
-        self.held
-            .write()
-            .unwrap_or_else(|e| e.into_inner())
-            .insert(slot, Arc::new(held));
+        self.held.write().unwrap_or_else(|e| e.into_inner()).insert(slot, Arc::new(held));
     }
 
     /// Asks one question and waits for its answer; retries what may succeed later, `attempts` times at most.
@@ -149,21 +162,9 @@ impl Work {
         loop {
             let (answer, wait) = sync_channel(1);
             let id = self.next_call.fetch_add(1, Ordering::Relaxed);
-            lock(&self.calls).insert(
-                id,
-                Call {
-                    query: query.clone(),
-                    answer,
-                },
-            );
+            lock(&self.calls).insert(id, Call { query: query.clone(), answer });
             self.push(&[Item::Call(id)], Class::Near);
-            let gone = || {
-                Error::new(
-                    Kind::Cancelled,
-                    ossc_net::error::Phase::Start,
-                    "the engine stops",
-                )
-            };
+            let gone = || Error::new(Kind::Cancelled, ossc_net::error::Phase::Start, "the engine stops");
             let mut done = wait.recv().map_err(|_| gone())?;
             let error = match std::mem::replace(&mut done.result, Err(gone())) {
                 Ok(response) => {
@@ -184,6 +185,11 @@ impl Work {
     /// Fetches a small object.
     pub fn fetch_small(&self, slot: u32) {
         self.push(&[Item::Small(slot)], Class::Near);
+    }
+
+    /// Asks for the check value of an object whose parts are all ready, and judges it.
+    pub fn ask_verdict(&self, slot: u32) {
+        self.push(&[Item::Verdict(slot)], Class::Near);
     }
 
     /// Fetches whole large objects ahead of their readers, in this order: first the first part of each
@@ -234,10 +240,8 @@ impl Work {
         self.push(&[Item::Part(slot, index)], Class::Demand);
         if !held.planned.swap(true, Ordering::AcqRel) {
             // What is read at all is mostly read whole: from here on, then around.
-            let order: Vec<Item> = (index + 1..object.parts)
-                .chain(0..index)
-                .map(|index| Item::Part(slot, index))
-                .collect();
+            let order: Vec<Item> =
+                (index + 1..object.parts).chain(0..index).map(|index| Item::Part(slot, index)).collect();
             self.push(&order, Class::Prefetch);
         }
     }
@@ -250,8 +254,7 @@ impl Work {
                 2 => "map",
                 _ => "file",
             };
-            self.audit
-                .cache(seen.pid, act, &held.key, &held.etag, held.size);
+            self.audit.cache(seen.pid, act, &held.key, &held.etag, held.size);
         }
     }
 
@@ -276,8 +279,7 @@ impl Work {
         }
         (0..low).rev().find_map(|slot| {
             let object = self.region.object(slot).filter(|object| object.parts > 0)?;
-            Some((slot, object, region_part - object.first_part))
-                .filter(|(_, object, index)| *index < object.parts)
+            Some((slot, object, region_part - object.first_part)).filter(|(_, object, index)| *index < object.parts)
         })
     }
 
@@ -305,41 +307,33 @@ impl Work {
             Item::Small(slot) => {
                 let held = self.held(slot)?;
                 held.attempts.fetch_add(1, Ordering::Relaxed);
-                let sink = Sink::Buffer {
-                    bytes_max: held.size as usize,
-                };
-                let query = Query::Get {
-                    key: held.key.clone(),
-                    range: None,
-                    etag: Some(held.etag.clone()),
-                    size: held.size,
-                };
-                Some(Fetch {
-                    token: item.token(),
-                    query,
-                    sink,
-                    crc: true,
-                })
+                let sink = Sink::Buffer { bytes_max: held.size as usize };
+                let query =
+                    Query::Get { key: held.key.clone(), range: None, etag: Some(held.etag.clone()), size: held.size };
+                Some(Fetch { token: item.token(), query, sink, crc: true })
             }
             Item::Call(id) => {
                 let query = lock(&self.calls).get(&id)?.query.clone();
                 Some(Fetch {
                     token: item.token(),
                     query,
-                    sink: Sink::Buffer {
-                        bytes_max: DOCUMENT_BYTES_MAX,
-                    },
+                    sink: Sink::Buffer { bytes_max: DOCUMENT_BYTES_MAX },
+                    crc: false,
+                })
+            }
+            Item::Verdict(slot) => {
+                let query = Query::Head { key: self.held(slot)?.key.clone() };
+                Some(Fetch {
+                    token: item.token(),
+                    query,
+                    sink: Sink::Buffer { bytes_max: DOCUMENT_BYTES_MAX },
                     crc: false,
                 })
             }
             Item::Revive(slot) => {
                 let object = self.region.object(slot)?;
                 if object.state() == state::FAILED {
-                    object.set_state(if object.parts > 0 {
-                        state::LOADING
-                    } else {
-                        state::COMING
-                    });
+                    object.set_state(if object.parts > 0 { state::LOADING } else { state::COMING });
                     if object.parts == 0 {
                         self.fetch_small(slot);
                     }
@@ -350,10 +344,7 @@ impl Work {
     }
 
     fn prepare_part(&self, slot: u32, index: u32) -> Option<Fetch> {
-        let object = self
-            .region
-            .object(slot)
-            .filter(|object| object.state() == state::LOADING)?;
+        let object = self.region.object(slot).filter(|object| object.state() == state::LOADING)?;
         let held = self.held(slot)?;
         let memory = held.memory.as_ref()?;
         let part = self.region.part(object, index);
@@ -374,22 +365,10 @@ impl Work {
             object.fail(libc::ENOMEM);
             return None;
         }
-        let sink = Sink::Memory {
-            at: memory.address(range.start),
-            len: (range.end - range.start) as usize,
-        };
-        let query = Query::Get {
-            key: held.key.clone(),
-            range: Some(range),
-            etag: Some(held.etag.clone()),
-            size: held.size,
-        };
-        Some(Fetch {
-            token: Item::Part(slot, index).token(),
-            query,
-            sink,
-            crc: self.options.verify_crc,
-        })
+        let sink = Sink::Memory { at: memory.address(range.start), len: (range.end - range.start) as usize };
+        let query =
+            Query::Get { key: held.key.clone(), range: Some(range), etag: Some(held.etag.clone()), size: held.size };
+        Some(Fetch { token: Item::Part(slot, index).token(), query, sink, crc: self.options.verify_crc })
     }
 
     fn finished_part(&self, slot: u32, index: u32, done: Finished) {
@@ -422,10 +401,7 @@ impl Work {
         if let Some(whole) = response.crc64_object {
             *lock(&held.crc64) = Some(whole);
         }
-        self.region
-            .header()
-            .ready_bytes
-            .fetch_add(range.end - range.start, Ordering::Relaxed);
+        self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         part.publish(response.crc64_body.unwrap_or(0));
         if object.ready_parts.fetch_add(1, Ordering::AcqRel) + 1 == object.parts {
             self.judge(slot, object, &held);
@@ -440,29 +416,16 @@ impl Work {
                 object = held.key,
                 bytes = held.size,
                 "loaded; not verified: {}",
-                if self.options.verify_crc {
-                    "the origin gave no CRC-64"
-                } else {
-                    "verifyCrc is off"
-                }
+                if self.options.verify_crc { "the origin gave no CRC-64" } else { "verifyCrc is off" }
             );
             return object.set_state(state::VERIFIED);
         };
         let found = (0..object.parts).fold(0, |sum, index| {
             let range = object.part_range(index);
-            crc::combine(
-                sum,
-                self.region.part(object, index).crc64(),
-                range.end - range.start,
-            )
+            crc::combine(sum, self.region.part(object, index).crc64(), range.end - range.start)
         });
         if found == expected {
-            tracing::info!(
-                object = held.key,
-                bytes = held.size,
-                crc64 = expected,
-                "loaded and verified"
-            );
+            tracing::info!(object = held.key, bytes = held.size, crc64 = expected, "loaded and verified");
             return object.set_state(state::VERIFIED);
         }
         if held.rechecked.swap(true, Ordering::AcqRel) {
@@ -484,16 +447,35 @@ impl Work {
             phase = "CRC",
             "its bytes do not match its CRC-64: fetching it again"
         );
-        self.region
-            .header()
-            .ready_bytes
-            .fetch_sub(held.size, Ordering::Relaxed);
+        self.region.header().ready_bytes.fetch_sub(held.size, Ordering::Relaxed);
         object.ready_parts.store(0, Ordering::Release);
-        let all: Vec<Item> = (0..object.parts)
-            .map(|index| Item::Part(slot, index))
-            .collect();
+        let all: Vec<Item> = (0..object.parts).map(|index| Item::Part(slot, index)).collect();
         (0..object.parts).for_each(|index| self.region.part(object, index).retract());
         self.push(&all, Class::Demand);
+    }
+
+    fn finished_verdict(&self, slot: u32, done: Finished) {
+        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { return };
+        match done.result {
+            Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == held.etag) => {
+                *lock(&held.crc64) = response.crc64_object;
+                self.judge(slot, object, &held);
+            }
+            Ok(response) => {
+                let text = format!(
+                    "HEAD {}: its ETag is {} now, and was {} when it was listed",
+                    held.key,
+                    response.etag.unwrap_or_default(),
+                    held.etag
+                );
+                let error = Error::new(Kind::Changed, ossc_net::error::Phase::Status, text);
+                self.failed(Item::Verdict(slot), object, &held, &error, 1);
+            }
+            Err(error) => {
+                let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+                self.failed(Item::Verdict(slot), object, &held, &error, attempts);
+            }
+        }
     }
 
     fn finished_small(&self, slot: u32, done: Finished) {
@@ -502,16 +484,11 @@ impl Work {
         };
         let checked = done.result.and_then(|response| {
             let wrong = self.options.verify_crc
-                && response
-                    .crc64_object
-                    .is_some_and(|whole| Some(whole) != response.crc64_body);
+                && response.crc64_object.is_some_and(|whole| Some(whole) != response.crc64_body);
             if !wrong {
                 return Ok(response);
             }
-            let text = format!(
-                "GET {}: the body's CRC-64 is not x-oss-hash-crc64ecma",
-                held.key
-            );
+            let text = format!("GET {}: the body's CRC-64 is not x-oss-hash-crc64ecma", held.key);
             let mut error = Error::new(Kind::Protocol, ossc_net::error::Phase::Crc, text);
             error.request_id = Some(response.request_id.into());
             Err(error)
@@ -529,10 +506,7 @@ impl Work {
                     crc: response.crc64_body,
                 });
                 // Without the thread that writes files the engine is ending.
-                let _ = self.arrived.send(Arrived {
-                    slot,
-                    body: done.body,
-                });
+                let _ = self.arrived.send(Arrived { slot, body: done.body });
             }
             Err(error) => {
                 let attempts = held.attempts.load(Ordering::Relaxed);
@@ -554,8 +528,7 @@ impl Work {
             crc: None,
         });
         // A small object with wrong bytes twice is wrong at the origin; parts are judged by `judge`.
-        let again =
-            error.retryable() && !(error.phase == ossc_net::error::Phase::Crc && attempts > 1);
+        let again = error.retryable() && !(error.phase == ossc_net::error::Phase::Crc && attempts > 1);
         let outage = held.in_trouble(Instant::now());
         if again && outage < self.options.outage_budget {
             header.origin_retries.fetch_add(1, Ordering::Relaxed);
@@ -577,12 +550,19 @@ impl Work {
         );
         held.planned.store(false, Ordering::Release);
         object.fail(errno);
+        if matches!(error.kind, Kind::Changed | Kind::NotFound | Kind::Range) {
+            // The folder is listed again, so that a later open finds the new version. Without the thread
+            // that lists, the engine is ending.
+            let _ = self.orders.send(Order::Refresh(held.folder.clone()));
+        }
         if again {
             held.out_of_trouble();
             let slot = match item {
-                Item::Part(slot, _) | Item::Small(slot) | Item::Call(slot) | Item::Revive(slot) => {
-                    slot
-                }
+                Item::Part(slot, _)
+                | Item::Small(slot)
+                | Item::Call(slot)
+                | Item::Verdict(slot)
+                | Item::Revive(slot) => slot,
             };
             self.push_later(Item::Revive(slot), Class::Near, REVIVE_AFTER);
         }
@@ -608,13 +588,12 @@ impl Source for Work {
         let header = self.region.header();
         header.origin_requests.fetch_add(1, Ordering::Relaxed);
         if let Ok(response) = &done.result {
-            header
-                .origin_bytes
-                .fetch_add(response.bytes, Ordering::Relaxed);
+            header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
         }
         match Item::from_token(done.token) {
             Item::Part(slot, index) => self.finished_part(slot, index, done),
             Item::Small(slot) => self.finished_small(slot, done),
+            Item::Verdict(slot) => self.finished_verdict(slot, done),
             Item::Call(id) | Item::Revive(id) => {
                 if let Some(call) = lock(&self.calls).remove(&id) {
                     // Who asked may have stopped waiting.

@@ -96,7 +96,7 @@ pub(crate) fn init() {
     MODEL_DEV.store(dir.dev, Ordering::Relaxed);
     PID.store(sys::getpid(), Ordering::Relaxed);
     if primary && !engine_runs() {
-        let start = start::launch();
+        let start = start::launch(-1);
         match start.word {
             FirstWord::Failed => refuse(start.text()),
             FirstWord::Ready if !start.text().is_empty() => say(&[b"oss connector: ", start.text(), b"\n"]),
@@ -274,15 +274,15 @@ pub(crate) fn open_memory(slot: u32) -> Result<i32> {
     Err(Errno(libc::EIO))
 }
 
-fn open_in_store(number: u32) -> Result<i32> {
+/// The kept descriptor of the folder with the memory files, if it still is that.
+fn store_folder() -> Option<i32> {
     let store = STORE_FD.load(Ordering::Acquire);
-    let same = store >= 0
-        && sys::file_id(store).is_ok_and(|id| {
-            id.ino == STORE_INO.load(Ordering::Relaxed) && id.dev == MEMORY_DEV.load(Ordering::Relaxed)
-        });
-    if !same {
-        return Err(Errno(libc::EBADF));
-    }
+    let id = (store >= 0).then(|| sys::file_id(store).ok())??;
+    (id.ino == STORE_INO.load(Ordering::Relaxed) && id.dev == MEMORY_DEV.load(Ordering::Relaxed)).then_some(store)
+}
+
+fn open_in_store(number: u32) -> Result<i32> {
+    let store = store_folder().ok_or(Errno(libc::EBADF))?;
     let name = pages::file_name(number);
     sys::openat(store, name.as_cstr().ok_or(Errno(libc::EIO))?, libc::O_RDONLY | libc::O_CLOEXEC, 0)
 }
@@ -534,7 +534,7 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
             }
             Err(_) if engine_runs() => {}
             Err(_) if environ::can_start() => {
-                let start = start::launch();
+                let start = start::launch(store_folder().unwrap_or(-1));
                 if matches!(start.word, FirstWord::Failed) {
                     say(&[b"oss connector: ", start.text(), b"\n"]);
                     return None;

@@ -7,6 +7,7 @@
 use crate::environ;
 use core::ffi::CStr;
 use ossc_cache::sys::{self, Errno};
+use ossc_cache::wire;
 
 /// Longest text of the engine's first word in bytes.
 pub(crate) const TEXT_MAX: usize = 2048;
@@ -58,8 +59,9 @@ impl Start {
     }
 }
 
-/// Starts an engine and waits for its first word.
-pub(crate) fn launch() -> Start {
+/// Starts an engine and waits for its first word. `store` (or -1) is the folder of memory files of an
+/// engine that is gone: the new one takes over what has arrived.
+pub(crate) fn launch(store: i32) -> Start {
     let Some(program) = environ::engine_program() else {
         return Start::new(
             FirstWord::Failed,
@@ -84,17 +86,16 @@ pub(crate) fn launch() -> Start {
         if !stays {
             reap(child);
         }
-        converse(ours)
+        converse(ours, store)
     };
     let _ = sys::close(ours);
     start
 }
 
 /// Sends the settings and reads the first word: kind byte, then text until the end.
-fn converse(fd: i32) -> Start {
+fn converse(fd: i32, store: i32) -> Start {
     let settings = environ::settings();
-    let length = (settings.len() as u32).to_le_bytes();
-    if !send_all(fd, &length) || !send_all(fd, settings) {
+    if wire::settings_head(fd, settings.len() as u32, store).is_err() || !send_all(fd, settings) {
         return Start::new(FirstWord::Failed, &[b"the engine ended before it took its settings"]);
     }
     let mut text = [0u8; TEXT_MAX];
