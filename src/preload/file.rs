@@ -55,6 +55,10 @@ pub(crate) fn of_id_at(id: &FileId, dir: c_int, path: *const c_char, flags: c_in
     if !client::could_be_ours(id) {
         return None;
     }
+    // With AT_EMPTY_PATH newer kernels take a null path for an empty one.
+    if path.is_null() {
+        return of_id(id, dir);
+    }
     // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
     let name = unsafe { CStr::from_ptr(path) };
     if name.is_empty() {

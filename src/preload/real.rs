@@ -137,6 +137,8 @@ next! {
     fn __pread64_chk(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t, room: size_t) -> ssize_t { kernel!(libc::SYS_pread64, fd, buffer, count.min(room), at) }
     fn aio_read(block: *mut libc::aiocb) -> c_int { late!(aio_read(block: *mut libc::aiocb) -> c_int, -1) }
     fn aio_read64(block: *mut libc::aiocb) -> c_int { late!(aio_read64(block: *mut libc::aiocb) -> c_int, -1) }
+    fn aio_write(block: *mut libc::aiocb) -> c_int { late!(aio_write(block: *mut libc::aiocb) -> c_int, -1) }
+    fn aio_write64(block: *mut libc::aiocb) -> c_int { late!(aio_write64(block: *mut libc::aiocb) -> c_int, -1) }
     fn lio_listio(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int { late!(lio_listio(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int, -1) }
     fn lio_listio64(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int { late!(lio_listio64(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int, -1) }
 

@@ -13,8 +13,8 @@ hooks! {
     fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { named(stdin::closing(target, || real::dup3(fd, target, flags))) }
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl(fd, command, argument), command) }
     fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl64(fd, command, argument), command) }
-    fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { file::forget_range(from, to); real::close_range(from, to, flags) }
-    fn closefrom(from: c_int) -> () { file::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
+    fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { let_go(from); file::forget_range(from, to); real::close_range(from, to, flags) }
+    fn closefrom(from: c_int) -> () { let_go(from.max(0) as u32); file::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
     fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
         let got = real::recvmsg(socket, message, flags);
         if got >= 0 {
@@ -28,6 +28,13 @@ hooks! {
             forget_received(messages.wrapping_add(index).cast());
         }
         got
+    }
+}
+
+/// Standard input is about to be closed with others.
+fn let_go(from: c_uint) {
+    if from == 0 {
+        stdin::leave();
     }
 }
 

@@ -94,7 +94,7 @@ fn memory_for(wish: &Wish) -> Outcome<Memory> {
 fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
     let size = seen.facts.size;
     let start = (wish.offset as u64).min(size);
-    let end = start.saturating_add((wish.len as u64).next_multiple_of(PAGE)).min(size);
+    let end = start.saturating_add((wish.len as u64).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)).min(size);
     let is_partial = start > 0 || end < size;
     // A part is enough for a part of the file, as long as its growth (mremap) can be noticed.
     if is_partial && partial::has_room() {

@@ -24,6 +24,8 @@ hooks! {
     fn preadv64v2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { readv_on(real::preadv64v2(fd, iov, len, at, flags), fd, iov, len, at) }
     fn aio_read(block: *mut libc::aiocb) -> c_int { if is_any_ours(&raw const block, 1) { unsupported() } else { real::aio_read(block) } }
     fn aio_read64(block: *mut libc::aiocb) -> c_int { if is_any_ours(&raw const block, 1) { unsupported() } else { real::aio_read64(block) } }
+    fn aio_write(block: *mut libc::aiocb) -> c_int { if is_any_ours(&raw const block, 1) { unsupported() } else { real::aio_write(block) } }
+    fn aio_write64(block: *mut libc::aiocb) -> c_int { if is_any_ours(&raw const block, 1) { unsupported() } else { real::aio_write64(block) } }
     fn lio_listio(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int {
         if is_any_ours(list, len) { unsupported() } else { real::lio_listio(mode, list, len, event) }
     }
@@ -77,7 +79,8 @@ fn stale<T>(seen: &Seen) -> Outcome<T> {
     Outcome::Failed(Errno(libc::ESTALE))
 }
 
-/// POSIX AIO reads inside the C library, where no hook is: refused, so that nobody reads an empty file.
+/// POSIX AIO works inside the C library, where no hook is: refused, so that nobody reads an empty file or
+/// writes to one.
 fn is_any_ours(list: *const *mut libc::aiocb, len: c_int) -> bool {
     (0..len.max(0) as usize).any(|index| {
         // SAFETY: the program gave `len` entries; glibc reads them the same way.

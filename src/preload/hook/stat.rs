@@ -101,7 +101,7 @@ fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) {
     if !client::could_be_ours(&id) {
         return;
     }
-    let look = || if path.is_null() { file::of_id(&id, dir) } else { file::of_id_at(&id, dir, path, flags) };
+    let look = || file::of_id_at(&id, dir, path, flags);
     let seen = ask(|| Outcome::Served(look())).answer(None, || None);
     let Some(seen) = seen.filter(|seen| seen.identity != Identity::Folder) else { return };
     st.stx_size = seen.facts.size;
