@@ -6,12 +6,13 @@
 
 use crate::audit::Audit;
 use crate::first_word::Starter;
+use crate::item::{Arrived, Order};
 use crate::journal::Journal;
 use crate::mirror::{self, Mirror};
 use crate::place::Root;
 use crate::reset;
 use crate::serve::Server;
-use crate::work::{self, Arrived, Order, Work};
+use crate::work::{self, Work};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{PageKind, Store};
@@ -179,7 +180,11 @@ fn build(
     let origin = origin(settings, config)?;
     let (sender, arrived) = channel();
     let (orders, wanted) = channel();
-    let options = work::Options { verify_crc: config.verify_crc, outage_budget: config.outage_budget };
+    let options = work::Options {
+        verify_crc: config.verify_crc,
+        part_bytes_max: config.part_bytes,
+        outage_budget: config.outage_budget,
+    };
     let audit = Audit::new(journal.clone(), settings.location.bucket());
     let senders = (sender, orders.clone());
     let work = Arc::new(Work::new(region, budget, audit, senders, options));

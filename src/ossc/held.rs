@@ -4,6 +4,7 @@
 
 use crate::place::Pinned;
 use ossc_cache::pages::Memory;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
@@ -28,8 +29,10 @@ pub struct Held {
     pub memory: Option<Memory>,
     /// x-oss-hash-crc64ecma of the whole object, once an answer carried it.
     pub crc64: Mutex<Option<u64>>,
-    /// Requests made for a small object.
+    /// Failed requests for a small object.
     pub attempts: AtomicU32,
+    /// Pieces of a small object that have arrived, with their CRC-64.
+    pub pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
     /// All its parts were put into the plan.
     pub planned: AtomicBool,
     /// Memory for it was put aside.
@@ -53,6 +56,7 @@ impl Held {
             memory: None,
             crc64: Mutex::new(None),
             attempts: AtomicU32::new(0),
+            pieces: Mutex::default(),
             planned: AtomicBool::new(false),
             reserved: AtomicBool::new(false),
             rechecked: AtomicBool::new(false),

@@ -8,6 +8,7 @@ mod choose;
 mod engine;
 mod first_word;
 mod held;
+mod item;
 mod journal;
 mod mirror;
 mod place;

@@ -7,9 +7,10 @@
 
 use crate::choose;
 use crate::held::{Held, lock};
+use crate::item::Arrived;
 use crate::place::{self, Lies, Pinned, Root};
 use crate::tree::Level;
-use crate::work::{Arrived, START_ATTEMPTS, Work};
+use crate::work::{START_ATTEMPTS, Work};
 use ossc_cache::pages::Store;
 use ossc_cache::region::{Kind, NewObject, Object, state};
 use ossc_net::list::{self, ObjectEntry};

@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use crate::item::Order;
 use crate::mirror::Mirror;
-use crate::work::{Order, Work};
+use crate::work::Work;
 
 /// A client that connected and says nothing is let go after this many milliseconds.
 const SILENCE_MS: u64 = 1000;

@@ -6,13 +6,13 @@
 
 use crate::audit::{Audit, Fetched};
 use crate::held::{Held, lock};
+use crate::item::{Arrived, Item, Order};
 use ossc_cache::budget::Budget;
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc, retry};
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -25,40 +25,8 @@ const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 /// Requests of a start-up call before it is given up: with full jitter about 3 s in the mean.
 pub const START_ATTEMPTS: u32 = 5;
 
-/// Something to fetch.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Item {
-    /// Part `1` of record `0`.
-    Part(u32, u32),
-    /// A small object, whole.
-    Small(u32),
-    /// A question of the mirror's.
-    Call(u32),
-    /// The check value of an object whose parts are all here.
-    Verdict(u32),
-    /// A failed object gets another chance.
-    Revive(u32),
-}
-
-impl Item {
-    fn token(self) -> u64 {
-        match self {
-            Item::Part(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
-            Item::Small(slot) => 2 << 60 | u64::from(slot),
-            Item::Call(id) | Item::Revive(id) => 3 << 60 | u64::from(id),
-            Item::Verdict(slot) => 4 << 60 | u64::from(slot),
-        }
-    }
-
-    fn from_token(token: u64) -> Item {
-        match token >> 60 {
-            1 => Item::Part((token >> 32) as u32 & 0x0fff_ffff, token as u32),
-            2 => Item::Small(token as u32),
-            4 => Item::Verdict(token as u32),
-            _ => Item::Call(token as u32),
-        }
-    }
-}
+const WRONG_ONCE: &str = "its bytes do not match its CRC-64: fetching it again";
+const WRONG_TWICE: &str = "its bytes do not match its CRC-64, twice: readers get EIO; check the object in the bucket";
 
 /// A question that a thread of the engine waits for.
 struct Call {
@@ -66,32 +34,13 @@ struct Call {
     answer: SyncSender<Finished>,
 }
 
-/// A small object's bytes on the way to disk.
-pub struct Arrived {
-    /// Its record.
-    pub slot: u32,
-    /// Its bytes, checked.
-    pub body: Vec<u8>,
-}
-
-/// Something for the thread that lists folders.
-pub enum Order {
-    /// A program waits for a folder (absolute path, as the kernel names it); the answer goes to `conn`.
-    List {
-        /// The folder.
-        path: String,
-        /// Where to answer.
-        conn: OwnedFd,
-    },
-    /// An object in this folder (relative path) is no longer the one that was listed.
-    Refresh(String),
-}
-
 /// What the work needs to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Compare CRC-64.
     pub verify_crc: bool,
+    /// Most bytes of one request.
+    pub part_bytes_max: u64,
     /// How long the origin may be out before readers see an error.
     pub outage_budget: Duration,
 }
@@ -184,7 +133,14 @@ impl Work {
 
     /// Fetches a small object.
     pub fn fetch_small(&self, slot: u32) {
-        self.push(&[Item::Small(slot)], Class::Near);
+        let Some(held) = self.held(slot) else { return };
+        lock(&held.pieces).clear();
+        let pieces: Vec<Item> = (0..self.pieces(&held)).map(|index| Item::Small(slot, index)).collect();
+        self.push(&pieces, Class::Near);
+    }
+
+    fn pieces(&self, held: &Held) -> u32 {
+        held.size.div_ceil(self.options.part_bytes_max) as u32
     }
 
     /// Asks for the check value of an object whose parts are all ready, and judges it.
@@ -304,12 +260,13 @@ impl Work {
     fn prepare(&self, item: Item) -> Option<Fetch> {
         match item {
             Item::Part(slot, index) => self.prepare_part(slot, index),
-            Item::Small(slot) => {
+            Item::Small(slot, index) => {
                 let held = self.held(slot)?;
-                held.attempts.fetch_add(1, Ordering::Relaxed);
-                let sink = Sink::Buffer { bytes_max: held.size as usize };
-                let query =
-                    Query::Get { key: held.key.clone(), range: None, etag: Some(held.etag.clone()), size: held.size };
+                let start = u64::from(index) * self.options.part_bytes_max;
+                let range = start..(start + self.options.part_bytes_max).min(held.size);
+                let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
+                let (key, etag) = (held.key.clone(), Some(held.etag.clone()));
+                let query = Query::Get { key, range: Some(range), etag, size: held.size };
                 Some(Fetch { token: item.token(), query, sink, crc: true })
             }
             Item::Call(id) => {
@@ -429,24 +386,10 @@ impl Work {
             return object.set_state(state::VERIFIED);
         }
         if held.rechecked.swap(true, Ordering::AcqRel) {
-            tracing::error!(
-                object = held.key,
-                etag = held.etag,
-                expected,
-                found,
-                phase = "CRC",
-                "its bytes do not match its CRC-64, twice: readers get EIO; check the object in the bucket"
-            );
+            tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
             return object.fail(libc::EIO);
         }
-        tracing::warn!(
-            object = held.key,
-            etag = held.etag,
-            expected,
-            found,
-            phase = "CRC",
-            "its bytes do not match its CRC-64: fetching it again"
-        );
+        tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
         self.region.header().ready_bytes.fetch_sub(held.size, Ordering::Relaxed);
         object.ready_parts.store(0, Ordering::Release);
         let all: Vec<Item> = (0..object.parts).map(|index| Item::Part(slot, index)).collect();
@@ -478,40 +421,44 @@ impl Work {
         }
     }
 
-    fn finished_small(&self, slot: u32, done: Finished) {
-        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
-            return;
-        };
-        let checked = done.result.and_then(|response| {
-            let wrong = self.options.verify_crc
-                && response.crc64_object.is_some_and(|whole| Some(whole) != response.crc64_body);
-            if !wrong {
-                return Ok(response);
-            }
-            let text = format!("GET {}: the body's CRC-64 is not x-oss-hash-crc64ecma", held.key);
-            let mut error = Error::new(Kind::Protocol, ossc_net::error::Phase::Crc, text);
-            error.request_id = Some(response.request_id.into());
-            Err(error)
-        });
-        match checked {
-            Ok(response) => {
-                held.out_of_trouble();
-                self.audit.origin(&Fetched {
-                    key: &held.key,
-                    etag: &held.etag,
-                    range: None,
-                    bytes: response.bytes,
-                    status: response.status,
-                    request_id: &response.request_id,
-                    crc: response.crc64_body,
-                });
-                // Without the thread that writes files the engine is ending.
-                let _ = self.arrived.send(Arrived { slot, body: done.body });
-            }
+    fn finished_small(&self, slot: u32, index: u32, done: Finished) {
+        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { return };
+        let response = match done.result {
+            Ok(response) => response,
             Err(error) => {
-                let attempts = held.attempts.load(Ordering::Relaxed);
-                self.failed(Item::Small(slot), object, &held, &error, attempts);
+                let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+                return self.failed(Item::Small(slot, index), object, &held, &error, attempts);
             }
+        };
+        held.out_of_trouble();
+        let start = u64::from(index) * self.options.part_bytes_max;
+        self.audit.origin(&Fetched {
+            key: &held.key,
+            etag: &held.etag,
+            range: Some(start..start + response.bytes),
+            bytes: response.bytes,
+            status: response.status,
+            request_id: &response.request_id,
+            crc: response.crc64_body,
+        });
+        let mut pieces = lock(&held.pieces);
+        pieces.insert(index, (done.body, response.crc64_body.unwrap_or(0)));
+        if pieces.len() < self.pieces(&held) as usize {
+            return;
+        }
+        let pieces = std::mem::take(&mut *pieces);
+        let found = pieces.values().fold(0, |sum, (body, crc)| crc::combine(sum, *crc, body.len() as u64));
+        let expected = response.crc64_object.filter(|_| self.options.verify_crc).unwrap_or(found);
+        if found == expected {
+            let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
+            // Without the thread that writes files the engine is ending.
+            let _ = self.arrived.send(Arrived { slot, body });
+        } else if held.rechecked.swap(true, Ordering::AcqRel) {
+            tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
+            object.fail(libc::EIO);
+        } else {
+            tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
+            self.fetch_small(slot);
         }
     }
 
@@ -527,8 +474,7 @@ impl Work {
             request_id: error.request_id.as_deref().unwrap_or(""),
             crc: None,
         });
-        // A small object with wrong bytes twice is wrong at the origin; parts are judged by `judge`.
-        let again = error.retryable() && !(error.phase == ossc_net::error::Phase::Crc && attempts > 1);
+        let again = error.retryable();
         let outage = held.in_trouble(Instant::now());
         if again && outage < self.options.outage_budget {
             header.origin_retries.fetch_add(1, Ordering::Relaxed);
@@ -559,7 +505,7 @@ impl Work {
             held.out_of_trouble();
             let slot = match item {
                 Item::Part(slot, _)
-                | Item::Small(slot)
+                | Item::Small(slot, _)
                 | Item::Call(slot)
                 | Item::Verdict(slot)
                 | Item::Revive(slot) => slot,
@@ -592,7 +538,7 @@ impl Source for Work {
         }
         match Item::from_token(done.token) {
             Item::Part(slot, index) => self.finished_part(slot, index, done),
-            Item::Small(slot) => self.finished_small(slot, done),
+            Item::Small(slot, index) => self.finished_small(slot, index, done),
             Item::Verdict(slot) => self.finished_verdict(slot, done),
             Item::Call(id) | Item::Revive(id) => {
                 if let Some(call) = lock(&self.calls).remove(&id) {

@@ -394,7 +394,7 @@ pub(crate) fn folder(id: &FileId, fd: i32) {
     list_if_ours(id, fd);
 }
 
-/// True if it was listed now.
+/// True if it may hold more now than it did before: it was listed, or the engine was still starting.
 fn list_if_ours(id: &FileId, fd: i32) -> bool {
     if id.dev != MODEL_DEV.load(Ordering::Relaxed) {
         return false;
@@ -403,9 +403,11 @@ fn list_if_ours(id: &FileId, fd: i32) -> bool {
     if !is_inside(path.as_bytes()) {
         return false;
     }
+    let met = attached().is_some();
     let Some((_, region)) = attach() else { return false };
     let listed = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot)).is_some_and(|o| o.state() == state::LISTED);
-    !listed && region.header().folders_unlisted.load(Ordering::Acquire) != 0 && list(path.as_bytes())
+    let unlisted = !listed && region.header().folders_unlisted.load(Ordering::Acquire) != 0;
+    unlisted && list(path.as_bytes()) || !met
 }
 
 /// Asks the engine to list a folder; true if it did.

@@ -1,0 +1,73 @@
+//! The units that threads of the engine hand each other: what to fetch, what has arrived, what to list.
+//!
+//! Called by `work`, which plans them, and by the threads that take them. Plain values.
+
+use std::os::fd::OwnedFd;
+
+/// Something to fetch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Item {
+    /// Part `1` of record `0`.
+    Part(u32, u32),
+    /// Piece `1` of small object `0`.
+    Small(u32, u32),
+    /// A question of the mirror's.
+    Call(u32),
+    /// The check value of an object whose parts are all here.
+    Verdict(u32),
+    /// A failed object gets another chance.
+    Revive(u32),
+}
+
+impl Item {
+    pub fn token(self) -> u64 {
+        match self {
+            Item::Part(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
+            Item::Small(slot, index) => 2 << 60 | u64::from(slot) << 32 | u64::from(index),
+            Item::Call(id) | Item::Revive(id) => 3 << 60 | u64::from(id),
+            Item::Verdict(slot) => 4 << 60 | u64::from(slot),
+        }
+    }
+
+    pub fn from_token(token: u64) -> Item {
+        match token >> 60 {
+            1 => Item::Part((token >> 32) as u32 & 0x0fff_ffff, token as u32),
+            2 => Item::Small((token >> 32) as u32 & 0x0fff_ffff, token as u32),
+            4 => Item::Verdict(token as u32),
+            _ => Item::Call(token as u32),
+        }
+    }
+}
+
+/// A small object's bytes on the way to disk.
+pub struct Arrived {
+    /// Its record.
+    pub slot: u32,
+    /// Its bytes, checked.
+    pub body: Vec<u8>,
+}
+
+/// Something for the thread that lists folders.
+pub enum Order {
+    /// A program waits for a folder (absolute path, as the kernel names it); the answer goes to `conn`.
+    List {
+        /// The folder.
+        path: String,
+        /// Where to answer.
+        conn: OwnedFd,
+    },
+    /// An object in this folder (relative path) is no longer the one that was listed.
+    Refresh(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_gives_its_item_back() {
+        for item in [Item::Part(65_535, 1_048_575), Item::Small(7, 3), Item::Call(u32::MAX), Item::Verdict(65_535)] {
+            assert_eq!(Item::from_token(item.token()), item);
+        }
+    }
+}
