@@ -48,31 +48,18 @@ pub fn percent_encode(bytes: &[u8], keep_slash: bool) -> String {
 /// The query as it goes on the wire, in the given order, without `?`. An empty value is written
 /// as the bare name; the signature is the same for `name` and `name=`.
 pub fn query_string(query: &[(&str, &str)]) -> String {
-    encoded_pairs(query)
-        .iter()
-        .map(pair_text)
-        .collect::<Vec<_>>()
-        .join("&")
+    encoded_pairs(query).iter().map(pair_text).collect::<Vec<_>>().join("&")
 }
 
 fn encoded_pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
     query
         .iter()
-        .map(|(name, value)| {
-            (
-                percent_encode(name.as_bytes(), false),
-                percent_encode(value.as_bytes(), false),
-            )
-        })
+        .map(|(name, value)| (percent_encode(name.as_bytes(), false), percent_encode(value.as_bytes(), false)))
         .collect()
 }
 
 fn pair_text((name, value): &(String, String)) -> String {
-    if value.is_empty() {
-        name.clone()
-    } else {
-        format!("{name}={value}")
-    }
+    if value.is_empty() { name.clone() } else { format!("{name}={value}") }
 }
 
 /// Names and values of the signed headers plus the list of additional names.
@@ -86,11 +73,7 @@ pub(crate) struct SignedHeaders {
 impl SignedHeaders {
     /// Selects what is signed of `request`; `own` (lower-case names) are added and win.
     pub(crate) fn select(request: &Request<'_>, own: &[(&str, &str)]) -> Self {
-        let wanted: Vec<String> = request
-            .additional_headers
-            .iter()
-            .map(|name| name.to_ascii_lowercase())
-            .collect();
+        let wanted: Vec<String> = request.additional_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
         let mut lines = BTreeMap::new();
         let mut additional = Vec::new();
         for (name, value) in request.headers {
@@ -108,10 +91,7 @@ impl SignedHeaders {
             lines.insert((*name).to_owned(), (*value).to_owned());
         }
         additional.sort_unstable();
-        Self {
-            lines,
-            additional: additional.join(";"),
-        }
+        Self { lines, additional: additional.join(";") }
     }
 }
 
@@ -125,11 +105,7 @@ pub(crate) fn canonical_request(request: &Request<'_>, headers: &SignedHeaders) 
     pairs.sort_unstable();
     let query = pairs.iter().map(pair_text).collect::<Vec<_>>().join("&");
     // Each header line ends in a newline of its own, and one more closes the block.
-    let lines: String = headers
-        .lines
-        .iter()
-        .map(|(name, value)| format!("{name}:{value}\n"))
-        .collect();
+    let lines: String = headers.lines.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
     let (method, uri, additional) = (request.method, canonical_uri(request), &headers.additional);
     format!("{method}\n{uri}\n{query}\n{lines}\n{additional}\n{UNSIGNED_PAYLOAD}")
 }
@@ -152,10 +128,7 @@ mod tests {
         assert_eq!(percent_encode(b"AZaz09-_.~", false), "AZaz09-_.~");
         assert_eq!(percent_encode(b"a/b c+d%", true), "a/b%20c%2Bd%25");
         assert_eq!(percent_encode(b"a/b", false), "a%2Fb");
-        assert_eq!(
-            percent_encode("()'!*模\0\u{7f}".as_bytes(), true),
-            "%28%29%27%21%2A%E6%A8%A1%00%7F"
-        );
+        assert_eq!(percent_encode("()'!*模\0\u{7f}".as_bytes(), true), "%28%29%27%21%2A%E6%A8%A1%00%7F");
         assert_eq!(percent_encode(b"//../x", true), "//../x");
     }
 
@@ -170,14 +143,8 @@ mod tests {
 
     #[test]
     fn service_and_bucket_have_their_own_uri() {
-        let mut request = Request {
-            method: "GET",
-            bucket: None,
-            key: None,
-            query: &[],
-            headers: &[],
-            additional_headers: &[],
-        };
+        let mut request =
+            Request { method: "GET", bucket: None, key: None, query: &[], headers: &[], additional_headers: &[] };
         assert_eq!(canonical_uri(&request), "/");
         request.bucket = Some("b");
         assert_eq!(canonical_uri(&request), "/b/");

@@ -19,16 +19,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468; // days from 0000-03-01 to 1970-01-01
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
@@ -46,10 +41,7 @@ pub(crate) fn unix_secs(iso: &str) -> i64 {
     };
     let years: i64 = (1970..year).map(|y| 365 + i64::from(leap(y))).sum();
     let months: i64 = (1..month).map(|m| days_in(year, m)).sum();
-    (years + months + day - 1) * SECS_PER_DAY
-        + number(11..13) * 3600
-        + number(14..16) * 60
-        + number(17..19)
+    (years + months + day - 1) * SECS_PER_DAY + number(11..13) * 3600 + number(14..16) * 60 + number(17..19)
 }
 
 #[cfg(test)]

@@ -29,10 +29,7 @@ fn text(value: &Value) -> Option<String> {
 
 fn pairs(value: &Value) -> Vec<(String, String)> {
     let object = value.as_object().expect("an object");
-    object
-        .iter()
-        .map(|(name, value)| (name.clone(), text(value).expect("a text")))
-        .collect()
+    object.iter().map(|(name, value)| (name.clone(), text(value).expect("a text"))).collect()
 }
 
 fn percent_decode(encoded: &str) -> String {
@@ -57,11 +54,7 @@ fn raw_pairs(raw_query: &str) -> Vec<(String, String)> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (percent_decode(name), percent_decode(value))
     };
-    raw_query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(pair)
-        .collect()
+    raw_query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
 }
 
 impl Case {
@@ -78,20 +71,14 @@ impl Case {
             key: text(&json["key"]),
             query,
             headers: pairs(&json["headers"]),
-            additional: additional
-                .iter()
-                .map(|name| text(name).expect("a text"))
-                .collect(),
+            additional: additional.iter().map(|name| text(name).expect("a text")).collect(),
             secret: text(&json["access_key_secret"]).expect("secret"),
             json: json.clone(),
         }
     }
 
     fn query(&self) -> Vec<(&str, &str)> {
-        self.query
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.as_str()))
-            .collect()
+        self.query.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect()
     }
 
     fn sign(&self) -> Signed {
@@ -104,11 +91,7 @@ impl Case {
             region: text(&self.json["region"]).expect("region"),
             product: text(&self.json["product"]).expect("product"),
         };
-        let headers: Vec<(&str, &str)> = self
-            .headers
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.as_str()))
-            .collect();
+        let headers: Vec<(&str, &str)> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let additional: Vec<&str> = self.additional.iter().map(String::as_str).collect();
         let request = Request {
             method: &self.method,
@@ -123,9 +106,7 @@ impl Case {
     }
 
     fn expect(&self, field: &str) -> &str {
-        self.json["expect"][field]
-            .as_str()
-            .unwrap_or_else(|| panic!("{}: {field}", self.name))
+        self.json["expect"][field].as_str().unwrap_or_else(|| panic!("{}: {field}", self.name))
     }
 
     /// The path of the URL as a client of this address style writes it.
@@ -140,27 +121,17 @@ impl Case {
 
 fn v4_cases(file: &str) -> Vec<Case> {
     let all: Vec<Value> = serde_json::from_str(file).expect("vectors are JSON");
-    all.iter()
-        .filter(|case| case["sig"] == "v4")
-        .map(Case::new)
-        .collect()
+    all.iter().filter(|case| case["sig"] == "v4").map(Case::new).collect()
 }
 
 fn header<'a>(signed: &'a Signed, name: &str) -> Option<&'a str> {
-    signed
-        .headers
-        .iter()
-        .find(|(n, _)| n.eq_ignore_ascii_case(name))
-        .map(|(_, v)| v.as_str())
+    signed.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
 }
 
 /// The vectors' query is a JSON object (order is lost) and writes empty values as `name=`, so
 /// both sides are compared as sorted pairs, and `name=` is read as `name`.
 fn sorted_query(query: &str) -> Vec<&str> {
-    let mut pairs: Vec<&str> = query
-        .split('&')
-        .map(|pair| pair.strip_suffix('=').unwrap_or(pair))
-        .collect();
+    let mut pairs: Vec<&str> = query.split('&').map(|pair| pair.strip_suffix('=').unwrap_or(pair)).collect();
     pairs.sort_unstable();
     pairs
 }
@@ -170,27 +141,12 @@ fn open_vectors_agree_in_every_text() {
     let cases = v4_cases(OPEN);
     for case in &cases {
         let (name, signed) = (&case.name, case.sign());
-        assert_eq!(
-            signed.canonical_request,
-            case.expect("canonical_request"),
-            "{name}"
-        );
-        assert_eq!(
-            signed.string_to_sign,
-            case.expect("string_to_sign"),
-            "{name}"
-        );
+        assert_eq!(signed.canonical_request, case.expect("canonical_request"), "{name}");
+        assert_eq!(signed.string_to_sign, case.expect("string_to_sign"), "{name}");
         assert_eq!(signed.signature, case.expect("signature"), "{name}");
-        assert_eq!(
-            header(&signed, "Authorization"),
-            Some(case.expect("authorization")),
-            "{name}"
-        );
+        assert_eq!(header(&signed, "Authorization"), Some(case.expect("authorization")), "{name}");
         for (wire, value) in pairs(&case.json["expect"]["wire_headers"]) {
-            let callers = case
-                .headers
-                .iter()
-                .find(|(n, _)| n.eq_ignore_ascii_case(&wire));
+            let callers = case.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(&wire));
             let sent = header(&signed, &wire).or(callers.map(|(_, v)| v.as_str()));
             assert_eq!(sent, Some(value.as_str()), "{name}: {wire}");
         }
@@ -220,12 +176,7 @@ fn anchors_agree() {
     let cases = v4_cases(ANCHORS);
     for case in &cases {
         let signed = case.sign();
-        assert_eq!(
-            header(&signed, "Authorization"),
-            Some(case.expect("authorization")),
-            "{}",
-            case.name
-        );
+        assert_eq!(header(&signed, "Authorization"), Some(case.expect("authorization")), "{}", case.name);
     }
     println!("anchors.json: {} V4 cases", cases.len());
     assert_eq!(cases.len(), 4, "the number of V4 cases in anchors.json");
@@ -244,27 +195,14 @@ fn one_flipped_bit_changes_every_signature() {
     for case in v4_cases(OPEN) {
         let mut other = case.clone();
         other.secret = flip(&case.secret).expect("ASCII");
-        assert_ne!(
-            other.sign().signature,
-            case.expect("signature"),
-            "{}",
-            case.name
-        );
+        assert_ne!(other.sign().signature, case.expect("signature"), "{}", case.name);
         flipped.0 += 1;
 
         if let Some(key) = case.key.as_deref().and_then(flip) {
             let mut other = case.clone();
             other.key = Some(key);
-            assert_ne!(
-                other.sign().canonical_request,
-                case.expect("canonical_request")
-            );
-            assert_ne!(
-                other.sign().signature,
-                case.expect("signature"),
-                "{}",
-                case.name
-            );
+            assert_ne!(other.sign().canonical_request, case.expect("canonical_request"));
+            assert_ne!(other.sign().signature, case.expect("signature"), "{}", case.name);
             flipped.1 += 1;
         }
     }

@@ -66,14 +66,8 @@ mod tests {
             security_token: Some(Secret::new("tok-abc".into())),
         };
         let shown = format!("{credentials:?} {credentials:#?}");
-        assert!(
-            shown.contains("LTAI-public") && shown.contains("***"),
-            "{shown}"
-        );
-        assert!(
-            !shown.contains("hunter2") && !shown.contains("tok-abc"),
-            "{shown}"
-        );
+        assert!(shown.contains("LTAI-public") && shown.contains("***"), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains("tok-abc"), "{shown}");
         assert_eq!(credentials.access_key_secret.expose(), "hunter2");
     }
 }

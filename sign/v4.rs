@@ -56,11 +56,7 @@ impl fmt::Debug for Signed {
 }
 
 fn hide_token(line: &str) -> &str {
-    if line.starts_with("x-oss-security-token:") {
-        "x-oss-security-token:***"
-    } else {
-        line
-    }
+    if line.starts_with("x-oss-security-token:") { "x-oss-security-token:***" } else { line }
 }
 
 /// Signs requests of one access key in one scope.
@@ -79,21 +75,14 @@ struct DayKey {
 
 impl fmt::Debug for V4 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("V4")
-            .field("credentials", &self.credentials)
-            .field("scope", &self.scope)
-            .finish_non_exhaustive()
+        f.debug_struct("V4").field("credentials", &self.credentials).field("scope", &self.scope).finish_non_exhaustive()
     }
 }
 
 impl V4 {
     /// A signer for one key and scope; temporary credentials that were renewed need a new one.
     pub fn new(credentials: Credentials, scope: Scope) -> Self {
-        Self {
-            credentials,
-            scope,
-            day_key: Mutex::new(None),
-        }
+        Self { credentials, scope, day_key: Mutex::new(None) }
     }
 
     /// Signs `request` as of `unix_secs` (UTC seconds since 1970, years 0 to 9999). The service
@@ -101,40 +90,22 @@ impl V4 {
     pub fn sign(&self, request: &Request<'_>, unix_secs: i64) -> Signed {
         let time = date::basic_utc(unix_secs);
         let day = &time[..8];
-        let token = self
-            .credentials
-            .security_token
-            .as_ref()
-            .map(|token| token.expose());
+        let token = self.credentials.security_token.as_ref().map(|token| token.expose());
 
-        let mut own = vec![
-            ("x-oss-date", time.as_str()),
-            ("x-oss-content-sha256", UNSIGNED_PAYLOAD),
-        ];
+        let mut own = vec![("x-oss-date", time.as_str()), ("x-oss-content-sha256", UNSIGNED_PAYLOAD)];
         own.extend(token.map(|token| ("x-oss-security-token", token)));
         let selected = SignedHeaders::select(request, &own);
         let canonical_request = canon::canonical_request(request, &selected);
 
-        let scope = format!(
-            "{day}/{}/{}/{TERMINATOR}",
-            self.scope.region, self.scope.product
-        );
+        let scope = format!("{day}/{}/{}/{TERMINATOR}", self.scope.region, self.scope.product);
         let hash = hex(digest::digest(&digest::SHA256, canonical_request.as_bytes()).as_ref());
         let string_to_sign = format!("{ALGORITHM}\n{time}\n{scope}\n{hash}");
         let signature = hex(hmac::sign(&self.key_of(day), string_to_sign.as_bytes()).as_ref());
 
         let authorization = self.authorization(&scope, &selected.additional, &signature);
         let mut headers = vec![("Authorization", authorization)];
-        headers.extend(
-            own.into_iter()
-                .map(|(name, value)| (name, value.to_owned())),
-        );
-        Signed {
-            headers,
-            canonical_request,
-            string_to_sign,
-            signature,
-        }
+        headers.extend(own.into_iter().map(|(name, value)| (name, value.to_owned())));
+        Signed { headers, canonical_request, string_to_sign, signature }
     }
 
     fn authorization(&self, scope: &str, additional: &str, signature: &str) -> String {
@@ -153,10 +124,7 @@ impl V4 {
             Some(entry) if entry.day == day => entry.key.clone(),
             _ => {
                 let key = self.derive_key(day);
-                *cached = Some(DayKey {
-                    day: day.to_owned(),
-                    key: key.clone(),
-                });
+                *cached = Some(DayKey { day: day.to_owned(), key: key.clone() });
                 key
             }
         }
@@ -191,30 +159,16 @@ mod tests {
                 access_key_secret: Secret::new("sk-hidden".into()),
                 security_token: token.map(|token| Secret::new(token.into())),
             },
-            Scope {
-                region: "cn-hangzhou".into(),
-                product: "oss".into(),
-            },
+            Scope { region: "cn-hangzhou".into(), product: "oss".into() },
         )
     }
 
     fn get<'a>(headers: &'a [(&'a str, &'a str)]) -> Request<'a> {
-        Request {
-            method: "GET",
-            bucket: Some("b"),
-            key: Some("k"),
-            query: &[],
-            headers,
-            additional_headers: &[],
-        }
+        Request { method: "GET", bucket: Some("b"), key: Some("k"), query: &[], headers, additional_headers: &[] }
     }
 
     fn header<'a>(signed: &'a Signed, name: &str) -> Option<&'a str> {
-        signed
-            .headers
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, value)| value.as_str())
+        signed.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
     }
 
     #[test]
@@ -243,36 +197,24 @@ mod tests {
             let fresh = signer(None).sign(&get(&[]), secs).signature;
             assert_eq!(kept.sign(&get(&[]), secs).signature, fresh, "{secs}");
         }
-        assert_ne!(
-            kept.sign(&get(&[]), 0).signature,
-            kept.sign(&get(&[]), day).signature
-        );
+        assert_ne!(kept.sign(&get(&[]), 0).signature, kept.sign(&get(&[]), day).signature);
     }
 
     #[test]
     fn range_is_not_covered_but_range_behavior_is() {
         let sign = |headers: &[(&str, &str)]| signer(None).sign(&get(headers), 0).signature;
-        assert_eq!(
-            sign(&[]),
-            sign(&[("Range", "bytes=0-1"), ("If-Match", "\"E\"")])
-        );
+        assert_eq!(sign(&[]), sign(&[("Range", "bytes=0-1"), ("If-Match", "\"E\"")]));
         assert_ne!(sign(&[]), sign(&[("x-oss-range-behavior", "standard")]));
         assert_eq!(sign(&[("X-OSS-A", " v ")]), sign(&[("x-oss-a", "v")]));
     }
 
     #[test]
     fn headers_of_the_signer_win_over_the_callers() {
-        let stale = [
-            ("x-oss-date", "20000101T000000Z"),
-            ("X-Oss-Content-Sha256", "abc"),
-        ];
+        let stale = [("x-oss-date", "20000101T000000Z"), ("X-Oss-Content-Sha256", "abc")];
         let signed = signer(None).sign(&get(&stale), 0);
         assert_eq!(signed.signature, signer(None).sign(&get(&[]), 0).signature);
         assert_eq!(header(&signed, "x-oss-date"), Some("19700101T000000Z"));
-        assert_eq!(
-            header(&signed, "x-oss-content-sha256"),
-            Some("UNSIGNED-PAYLOAD")
-        );
+        assert_eq!(header(&signed, "x-oss-content-sha256"), Some("UNSIGNED-PAYLOAD"));
         assert_eq!(header(&signed, "x-oss-security-token"), None);
     }
 }

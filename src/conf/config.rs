@@ -108,11 +108,7 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "unknown key `{}` in the configuration file has no effect",
-            self.key
-        )?;
+        write!(f, "unknown key `{}` in the configuration file has no effect", self.key)?;
         match &self.hint {
             Some(hint) => write!(f, "; {hint}"),
             None => Ok(()),
@@ -204,9 +200,7 @@ impl Config {
         match read(path) {
             Ok(text) => Self::parse(&text).map_err(|error| fail(error.to_string())),
             Err(Unread::Missing) if !explicit => Ok((Self::default(), Vec::new())),
-            Err(Unread::Missing) => Err(fail(
-                "no such file; create it or unset OSSC_CONFIG".to_owned(),
-            )),
+            Err(Unread::Missing) => Err(fail("no such file; create it or unset OSSC_CONFIG".to_owned())),
             Err(Unread::Other(why)) => Err(fail(why)),
         }
     }
@@ -234,12 +228,8 @@ fn read(path: &Path) -> Result<String, Unread> {
         )));
     }
     let bytes = fs::read(path).map_err(unread)?;
-    String::from_utf8(bytes).map_err(|error| {
-        Unread::Other(format!(
-            "byte {}: not UTF-8",
-            error.utf8_error().valid_up_to()
-        ))
-    })
+    String::from_utf8(bytes)
+        .map_err(|error| Unread::Other(format!("byte {}: not UTF-8", error.utf8_error().valid_up_to())))
 }
 
 fn apply_object(
@@ -251,9 +241,7 @@ fn apply_object(
     for (name, value) in object {
         let path = format!("{prefix}{name}");
         // A dot inside a name is not nesting: `{"prefetch.vcpus": 4}` is an unknown key.
-        let key = KEYS
-            .iter()
-            .find(|key| key.path == path && !name.contains('.'));
+        let key = KEYS.iter().find(|key| key.path == path && !name.contains('.'));
         let group = format!("{path}.");
         if let Some(key) = key {
             apply(config, key, value)?;
@@ -263,10 +251,7 @@ fn apply_object(
             };
             apply_object(config, &group, inner, warnings)?;
         } else {
-            warnings.push(Warning {
-                hint: hint(&path),
-                key: path,
-            });
+            warnings.push(Warning { hint: hint(&path), key: path });
         }
     }
     Ok(())
@@ -274,9 +259,7 @@ fn apply_object(
 
 /// What an unknown key was probably meant to be.
 fn hint(path: &str) -> Option<String> {
-    let key = KEYS
-        .iter()
-        .find(|key| key.path.eq_ignore_ascii_case(path))?;
+    let key = KEYS.iter().find(|key| key.path.eq_ignore_ascii_case(path))?;
     if key.path == path {
         return Some("write a dot as nesting: { \"a\": { \"b\": … } }".to_owned());
     }
@@ -304,11 +287,7 @@ fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
         }
         Kind::Path { set, .. } => {
             let Value::String(path) = value else {
-                return Err(type_error(
-                    key.path,
-                    value,
-                    "a text (an absolute path)".into(),
-                ));
+                return Err(type_error(key.path, value, "a text (an absolute path)".into()));
             };
             // The engine leaves the folder it was started in, so a relative path has no meaning.
             if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
@@ -329,30 +308,16 @@ fn syntax_error(error: &serde_json::Error) -> Error {
     let (line, column) = (error.line(), error.column());
     let words = error.to_string();
     // The parser repeats the position at the end of its words.
-    let what = words
-        .strip_suffix(&format!(" at line {line} column {column}"))
-        .unwrap_or(&words);
-    Error::Syntax {
-        line,
-        column,
-        what: what.to_owned(),
-    }
+    let what = words.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&words);
+    Error::Syntax { line, column, what: what.to_owned() }
 }
 
 fn type_error(key: &str, value: &Value, expected: String) -> Error {
-    Error::Type {
-        key: key.to_owned(),
-        value: shown(value),
-        expected,
-    }
+    Error::Type { key: key.to_owned(), value: shown(value), expected }
 }
 
 fn range_error(key: &str, value: &Value, allowed: String) -> Error {
-    Error::Range {
-        key: key.to_owned(),
-        value: shown(value),
-        allowed,
-    }
+    Error::Range { key: key.to_owned(), value: shown(value), allowed }
 }
 
 fn shown(value: &Value) -> String {
@@ -431,21 +396,10 @@ mod tests {
     #[test]
     fn edges_of_ranges() {
         assert_eq!(parse(r#"{"expireTimeSec": -1}"#).0.expire, None);
-        assert_eq!(
-            parse(r#"{"expireTimeSec": 0}"#).0.expire,
-            Some(Duration::ZERO)
-        );
-        let levels = [
-            LogLevel::Debug,
-            LogLevel::Info,
-            LogLevel::Warn,
-            LogLevel::Error,
-        ];
+        assert_eq!(parse(r#"{"expireTimeSec": 0}"#).0.expire, Some(Duration::ZERO));
+        let levels = [LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error];
         for (number, level) in levels.into_iter().enumerate() {
-            assert_eq!(
-                parse(&format!(r#"{{"logLevel": {number}}}"#)).0.log_level,
-                level
-            );
+            assert_eq!(parse(&format!(r#"{{"logLevel": {number}}}"#)).0.log_level, level);
         }
         assert_eq!(parse(r#"{"partBytes": 8388608}"#).0.part_bytes, 8 << 20);
     }
@@ -455,72 +409,19 @@ mod tests {
         for (text, key, value, allowed) in [
             (r#"{"logLevel": 4}"#, "logLevel", "4", "0 to 3"),
             (r#"{"logLevel": -1}"#, "logLevel", "-1", "0 to 3"),
-            (
-                r#"{"expireTimeSec": -2}"#,
-                "expireTimeSec",
-                "-2",
-                "-1 to 2147483647",
-            ),
-            (
-                r#"{"prefetch": {"vcpus": 0}}"#,
-                "prefetch.vcpus",
-                "0",
-                "1 to 1024",
-            ),
-            (
-                r#"{"prefetch": {"workers": 1025}}"#,
-                "prefetch.workers",
-                "1025",
-                "1 to 1024",
-            ),
-            (
-                r#"{"partBytes": 4097}"#,
-                "partBytes",
-                "4097",
-                "4096 to 8388608, a multiple of 4096",
-            ),
-            (
-                r#"{"partBytes": 8392704}"#,
-                "partBytes",
-                "8392704",
-                "4096 to 8388608, a multiple of 4096",
-            ),
-            (
-                r#"{"lingerSec": 18446744073709551615}"#,
-                "lingerSec",
-                "18446744073709551615",
-                "1 to 86400",
-            ),
-            (
-                r#"{"logPath": "log"}"#,
-                "logPath",
-                r#""log""#,
-                "the absolute path of a file",
-            ),
-            (
-                r#"{"logPath": ""}"#,
-                "logPath",
-                r#""""#,
-                "the absolute path of a file",
-            ),
-            (
-                r#"{"auditPath": "/x/"}"#,
-                "auditPath",
-                r#""/x/""#,
-                "the absolute path of a file",
-            ),
+            (r#"{"expireTimeSec": -2}"#, "expireTimeSec", "-2", "-1 to 2147483647"),
+            (r#"{"prefetch": {"vcpus": 0}}"#, "prefetch.vcpus", "0", "1 to 1024"),
+            (r#"{"prefetch": {"workers": 1025}}"#, "prefetch.workers", "1025", "1 to 1024"),
+            (r#"{"partBytes": 4097}"#, "partBytes", "4097", "4096 to 8388608, a multiple of 4096"),
+            (r#"{"partBytes": 8392704}"#, "partBytes", "8392704", "4096 to 8388608, a multiple of 4096"),
+            (r#"{"lingerSec": 18446744073709551615}"#, "lingerSec", "18446744073709551615", "1 to 86400"),
+            (r#"{"logPath": "log"}"#, "logPath", r#""log""#, "the absolute path of a file"),
+            (r#"{"logPath": ""}"#, "logPath", r#""""#, "the absolute path of a file"),
+            (r#"{"auditPath": "/x/"}"#, "auditPath", r#""/x/""#, "the absolute path of a file"),
         ] {
             let error = refuse(text);
             let (key, value, allowed) = (key.into(), value.into(), allowed.into());
-            assert_eq!(
-                error,
-                Error::Range {
-                    key,
-                    value,
-                    allowed
-                },
-                "{text}"
-            );
+            assert_eq!(error, Error::Range { key, value, allowed }, "{text}");
         }
         assert_eq!(
             refuse(r#"{"prefetch": {"vcpus": 0}}"#).to_string(),
@@ -531,35 +432,14 @@ mod tests {
     #[test]
     fn values_of_another_type_are_refused() {
         for (text, message) in [
-            (
-                r#"{"logLevel": "1"}"#,
-                "key `logLevel`: \"1\" is not a whole number (0 to 3)",
-            ),
-            (
-                r#"{"logLevel": 1.0}"#,
-                "key `logLevel`: 1.0 is not a whole number (0 to 3)",
-            ),
-            (
-                r#"{"logLevel": null}"#,
-                "key `logLevel`: null is not a whole number (0 to 3)",
-            ),
-            (
-                r#"{"lingerSec": 1e400}"#,
-                "line 1, column 19: not valid JSON: number out of range",
-            ),
-            (
-                r#"{"logPath": 1}"#,
-                "key `logPath`: 1 is not a text (an absolute path)",
-            ),
-            (
-                r#"{"verifyCrc": 1}"#,
-                "key `verifyCrc`: 1 is not true or false",
-            ),
+            (r#"{"logLevel": "1"}"#, "key `logLevel`: \"1\" is not a whole number (0 to 3)"),
+            (r#"{"logLevel": 1.0}"#, "key `logLevel`: 1.0 is not a whole number (0 to 3)"),
+            (r#"{"logLevel": null}"#, "key `logLevel`: null is not a whole number (0 to 3)"),
+            (r#"{"lingerSec": 1e400}"#, "line 1, column 19: not valid JSON: number out of range"),
+            (r#"{"logPath": 1}"#, "key `logPath`: 1 is not a text (an absolute path)"),
+            (r#"{"verifyCrc": 1}"#, "key `verifyCrc`: 1 is not true or false"),
             (r#"{"prefetch": 16}"#, "key `prefetch`: 16 is not an object"),
-            (
-                r#"{"prefetch": {"vcpus": []}}"#,
-                "key `prefetch.vcpus`: [] is not a whole number (1 to 1024)",
-            ),
+            (r#"{"prefetch": {"vcpus": []}}"#, "key `prefetch.vcpus`: [] is not a whole number (1 to 1024)"),
             ("[1]", "key `(root)`: [1] is not an object"),
         ] {
             assert_eq!(refuse(text).to_string(), message, "{text}");
@@ -570,19 +450,11 @@ mod tests {
 
     #[test]
     fn syntax_errors_have_line_and_column() {
-        for (text, line, column) in [
-            ("", 1, 0),
-            ("{", 1, 1),
-            ("{\n  \"a\": 1,\n}", 3, 1),
-            ("{\"a\" 1}", 1, 6),
-            ("{} x", 1, 4),
-        ] {
+        for (text, line, column) in
+            [("", 1, 0), ("{", 1, 1), ("{\n  \"a\": 1,\n}", 3, 1), ("{\"a\" 1}", 1, 6), ("{} x", 1, 4)]
+        {
             match refuse(text) {
-                Error::Syntax {
-                    line: l,
-                    column: c,
-                    what,
-                } => {
+                Error::Syntax { line: l, column: c, what } => {
                     assert_eq!((l, c), (line, column), "{text}: {what}");
                     assert!(!what.contains(" at line "), "{what}");
                 }
@@ -590,10 +462,7 @@ mod tests {
             }
         }
         let deep = "[".repeat(100_000);
-        assert!(
-            matches!(refuse(&deep), Error::Syntax { .. }),
-            "deep nesting is no stack overflow"
-        );
+        assert!(matches!(refuse(&deep), Error::Syntax { .. }), "deep nesting is no stack overflow");
     }
 
     #[test]
@@ -604,20 +473,11 @@ mod tests {
         );
         assert_eq!((config.prefetch_vcpus, config.linger.as_secs()), (4, 9));
         assert_eq!(config.log_level, LogLevel::Info);
-        let mut keys: Vec<&str> = warnings
-            .iter()
-            .map(|warning| warning.key.as_str())
-            .collect();
+        let mut keys: Vec<&str> = warnings.iter().map(|warning| warning.key.as_str()).collect();
         keys.sort_unstable();
-        assert_eq!(
-            keys,
-            ["fastList", "loglevel", "prefetch.vcpus", "prefetch.x"]
-        );
+        assert_eq!(keys, ["fastList", "loglevel", "prefetch.vcpus", "prefetch.x"]);
         let words: String = warnings.iter().map(|w| format!("{w}\n")).collect();
-        assert!(
-            words.contains("`loglevel`") && words.contains("did you mean `logLevel`?"),
-            "{words}"
-        );
+        assert!(words.contains("`loglevel`") && words.contains("did you mean `logLevel`?"), "{words}");
         assert!(words.contains("write a dot as nesting"), "{words}");
     }
 
@@ -625,8 +485,7 @@ mod tests {
     struct Folder(PathBuf);
     impl Folder {
         fn new(name: &str) -> Self {
-            let path =
-                std::env::temp_dir().join(format!("ossc-conf-{}-{name}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("ossc-conf-{}-{name}", std::process::id()));
             fs::create_dir_all(&path).expect("a temporary folder");
             Self(path)
         }
@@ -653,13 +512,8 @@ mod tests {
         for missing in [folder.0.join("none.json"), good.join("below-a-file")] {
             let default = Config::load(&missing, false).expect("the defaults");
             assert_eq!(default, (Config::default(), vec![]));
-            let reason = Config::load(&missing, true)
-                .expect_err("missing")
-                .to_string();
-            let start = format!(
-                "failed to parse config file: {}: no such file",
-                missing.display()
-            );
+            let reason = Config::load(&missing, true).expect_err("missing").to_string();
+            let start = format!("failed to parse config file: {}: no such file", missing.display());
             assert!(reason.starts_with(&start), "{reason}");
         }
     }
@@ -669,18 +523,9 @@ mod tests {
         let folder = Folder::new("refuse");
         let large = folder.file("large.json", &vec![b' '; 1 + FILE_BYTES_MAX as usize]);
         for (path, why) in [
-            (
-                folder.file("syntax.json", b"{\n \"lingerSec\": }"),
-                "line 2, column 15: not valid JSON",
-            ),
-            (
-                folder.file("range.json", br#"{"lingerSec": 0}"#),
-                "key `lingerSec`: 0 is out of range",
-            ),
-            (
-                folder.file("latin.json", b"{\"\xe9\": 1}"),
-                "byte 2: not UTF-8",
-            ),
+            (folder.file("syntax.json", b"{\n \"lingerSec\": }"), "line 2, column 15: not valid JSON"),
+            (folder.file("range.json", br#"{"lingerSec": 0}"#), "key `lingerSec`: 0 is out of range"),
+            (folder.file("latin.json", b"{\"\xe9\": 1}"), "byte 2: not UTF-8"),
             (folder.0.clone(), "not a regular file"),
             (PathBuf::from("/dev/zero"), "not a regular file"),
             (large, "1048577 bytes are too many"),

@@ -58,11 +58,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         text: "Access key with `oss:ListObjects` and `oss:GetObject`. Unset or empty, together \
                with the secret: anonymous access.",
     },
-    Variable {
-        name: "OSS_ACCESS_KEY_SECRET",
-        need: "see text",
-        text: "Its secret.",
-    },
+    Variable { name: "OSS_ACCESS_KEY_SECRET", need: "see text", text: "Its secret." },
     Variable {
         name: "OSS_SESSION_TOKEN",
         need: "no",
@@ -122,19 +118,10 @@ const FILE_RULES: &str = "\
 /// The text of docs/CONFIG.md.
 pub fn markdown() -> String {
     let mut page = String::from(INTRO);
-    let _ = write!(
-        page,
-        "\n## Configuration file\n\n`{DEFAULT_PATH}`, or the one OSSC_CONFIG names.\n\n"
-    );
+    let _ = write!(page, "\n## Configuration file\n\n`{DEFAULT_PATH}`, or the one OSSC_CONFIG names.\n\n");
     page.push_str(FILE_RULES);
-    let _ = write!(
-        page,
-        "\nThe default file:\n\n```json\n{}```\n\n",
-        default_file()
-    );
-    page.push_str(
-        "| Key | Type | Default | Allowed | Meaning |\n| --- | --- | --- | --- | --- |\n",
-    );
+    let _ = write!(page, "\nThe default file:\n\n```json\n{}```\n\n", default_file());
+    page.push_str("| Key | Type | Default | Allowed | Meaning |\n| --- | --- | --- | --- | --- |\n");
     for key in KEYS {
         page.push_str(&key_row(key));
     }
@@ -148,34 +135,14 @@ pub fn markdown() -> String {
 
 fn key_row(key: &Key) -> String {
     let (kind, default, allowed) = match &key.kind {
-        Kind::Whole {
-            default,
-            unit,
-            range,
-            ..
-        } => {
-            let kind = if unit.is_empty() {
-                "number".to_owned()
-            } else {
-                format!("number, {unit}")
-            };
+        Kind::Whole { default, unit, range, .. } => {
+            let kind = if unit.is_empty() { "number".to_owned() } else { format!("number, {unit}") };
             (kind, with_size(*default, unit), range.text())
         }
-        Kind::Path { default, .. } => (
-            "path".to_owned(),
-            format!("`{default}`"),
-            "absolute path of a file".to_owned(),
-        ),
-        Kind::Switch { default, .. } => (
-            "switch".to_owned(),
-            default.to_string(),
-            "true, false".to_owned(),
-        ),
+        Kind::Path { default, .. } => ("path".to_owned(), format!("`{default}`"), "absolute path of a file".to_owned()),
+        Kind::Switch { default, .. } => ("switch".to_owned(), default.to_string(), "true, false".to_owned()),
     };
-    format!(
-        "| `{}` | {kind} | {default} | {allowed} | {} |\n",
-        key.path, key.text
-    )
+    format!("| `{}` | {kind} | {default} | {allowed} | {} |\n", key.path, key.text)
 }
 
 /// `8388608 (8 MiB)` for bytes, the bare number otherwise.
@@ -207,10 +174,7 @@ pub fn default_file() -> String {
 fn entry_text((group, members): (&str, Vec<String>)) -> String {
     match group {
         "" => format!("    {}", members.concat()),
-        group => format!(
-            "    \"{group}\": {{\n        {}\n    }}",
-            members.join(",\n        ")
-        ),
+        group => format!("    \"{group}\": {{\n        {}\n    }}", members.join(",\n        ")),
     }
 }
 
@@ -243,9 +207,7 @@ mod tests {
 "#;
 
     fn in_repository(path: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../..")
-            .join(path)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
     }
 
     /// Compares a generated file with the table, or rewrites it if OSSC_BLESS=1.
@@ -254,8 +216,7 @@ mod tests {
         if std::env::var("OSSC_BLESS").is_ok_and(|value| value == "1") {
             std::fs::write(&file, expected).unwrap_or_else(|error| panic!("{path}: {error}"));
         }
-        let found =
-            std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let found = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"));
         let advice = "run `OSSC_BLESS=1 cargo test -p ossc-conf` and commit the result";
         assert!(found == expected, "{path} is stale: {advice}");
     }
@@ -269,8 +230,7 @@ mod tests {
     fn default_file_is_the_pages_and_means_the_defaults() {
         assert_eq!(default_file(), PAGE);
         assert_fresh("dist/config.json", &default_file());
-        let (config, warnings) =
-            Config::load(&in_repository("dist/config.json"), true).expect("it parses");
+        let (config, warnings) = Config::load(&in_repository("dist/config.json"), true).expect("it parses");
         assert_eq!((config, warnings), (Config::default(), vec![]));
     }
 
@@ -278,27 +238,15 @@ mod tests {
     fn manual_lists_every_key_and_variable_once_in_full_rows() {
         let page = markdown();
         for key in KEYS {
-            assert_eq!(
-                page.matches(&format!("\n| `{}` | ", key.path)).count(),
-                1,
-                "{}",
-                key.path
-            );
+            assert_eq!(page.matches(&format!("\n| `{}` | ", key.path)).count(), 1, "{}", key.path);
         }
         for Variable { name, .. } in VARIABLES {
-            assert_eq!(
-                page.matches(&format!("\n| `{name}` | ")).count(),
-                1,
-                "{name}"
-            );
+            assert_eq!(page.matches(&format!("\n| `{name}` | ")).count(), 1, "{name}");
         }
         let cells = |row: &str| row.replace("\\|", "").matches('|').count();
         for row in page.lines().filter(|line| line.starts_with("| `")) {
             assert!([4, 6].contains(&cells(row)), "{row}");
         }
-        assert!(
-            page.contains("| 8388608 (8 MiB) | 4096 to 8388608, a multiple of 4096 |"),
-            "{page}"
-        );
+        assert!(page.contains("| 8388608 (8 MiB) | 4096 to 8388608, a multiple of 4096 |"), "{page}");
     }
 }

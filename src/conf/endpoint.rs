@@ -60,17 +60,10 @@ impl Endpoint {
     pub fn parse(text: &str) -> Result<Self, Reason> {
         let text = text.trim();
         let fail = |why: &str| {
-            let named = if text.contains('@') {
-                "…".into()
-            } else {
-                text.escape_debug().to_string()
-            };
+            let named = if text.contains('@') { "…".into() } else { text.escape_debug().to_string() };
             let form = "expected [http://|https://]HOST[:PORT], such as \
                         http://oss-cn-beijing-internal.aliyuncs.com";
-            Err(Reason::new(
-                INVALID_ENDPOINT,
-                format!("{why} in OSS_ENDPOINT `{named}`; {form}"),
-            ))
+            Err(Reason::new(INVALID_ENDPOINT, format!("{why} in OSS_ENDPOINT `{named}`; {form}")))
         };
         let (scheme, rest) = match text.split_once("://") {
             None => (Scheme::Https, text),
@@ -138,11 +131,7 @@ impl Endpoint {
             Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
             _ => self.connect_host(bucket),
         };
-        if self.port == self.scheme.default_port() {
-            host
-        } else {
-            format!("{host}:{}", self.port)
-        }
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
     }
 
     /// The region in the host name, if it has one of the forms `oss-R.aliyuncs.com`,
@@ -157,9 +146,7 @@ impl Endpoint {
         let region = match labels.split_once('.') {
             None => {
                 let label = labels.strip_suffix("-internal").unwrap_or(labels);
-                label
-                    .strip_prefix("oss-")
-                    .filter(|region| !region.starts_with("accelerate"))?
+                label.strip_prefix("oss-").filter(|region| !region.starts_with("accelerate"))?
             }
             Some((region, "oss")) => region,
             Some(_) => return None,
@@ -173,9 +160,7 @@ impl Endpoint {
     pub(crate) fn names_bucket(&self, bucket: &str) -> bool {
         match &self.host {
             Host::Name(name) => {
-                let rest = name
-                    .strip_prefix(bucket)
-                    .and_then(|rest| rest.strip_prefix('.'));
+                let rest = name.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('.'));
                 rest.is_some_and(|rest| rest.starts_with("oss-") && rest.ends_with(OSS_DOMAIN))
             }
             Host::Ip(_) => false,
@@ -192,20 +177,14 @@ impl fmt::Display for Endpoint {
             Host::Ip(ip) => write!(f, "{ip}")?,
             Host::Name(name) => f.write_str(name)?,
         }
-        if self.port == self.scheme.default_port() {
-            Ok(())
-        } else {
-            write!(f, ":{}", self.port)
-        }
+        if self.port == self.scheme.default_port() { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
 fn split_authority(text: &str, default_port: u16) -> Result<(Host, u16), &'static str> {
     if let Some(bracketed) = text.strip_prefix('[') {
         let (ip, rest) = bracketed.split_once(']').ok_or("an unclosed bracket")?;
-        let ip: Ipv6Addr = ip
-            .parse()
-            .map_err(|_| "no IPv6 address inside the brackets")?;
+        let ip: Ipv6Addr = ip.parse().map_err(|_| "no IPv6 address inside the brackets")?;
         let port = match rest {
             "" => default_port,
             rest => parse_port(rest.strip_prefix(':').ok_or("text after the bracket")?)?,
@@ -238,9 +217,7 @@ fn parse_host(text: &str) -> Result<Host, &'static str> {
     }
     let label_ok = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -248,11 +225,7 @@ fn parse_host(text: &str) -> Result<Host, &'static str> {
         return Err("a host that is no valid name");
     }
     // Some resolvers read `10.1` or `256.1.1.1` as an address; no top-level domain is a number.
-    if text
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
-    {
+    if text.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
         return Err("an incomplete IPv4 address");
     }
     Ok(Host::Name(text.to_ascii_lowercase()))
@@ -283,74 +256,22 @@ mod tests {
                 false,
                 "bkt.oss-cn-beijing.aliyuncs.com",
             ),
-            (
-                "HTTPS://h.example:443",
-                "https://h.example",
-                443,
-                false,
-                "bkt.h.example",
-            ),
-            (
-                "https://h.example:80",
-                "https://h.example:80",
-                80,
-                false,
-                "bkt.h.example:80",
-            ),
-            (
-                "http://h_1.example:8080",
-                "http://h_1.example:8080",
-                8080,
-                false,
-                "bkt.h_1.example:8080",
-            ),
-            (
-                "http://127.0.0.1:9000",
-                "http://127.0.0.1:9000",
-                9000,
-                true,
-                "127.0.0.1:9000",
-            ),
+            ("HTTPS://h.example:443", "https://h.example", 443, false, "bkt.h.example"),
+            ("https://h.example:80", "https://h.example:80", 80, false, "bkt.h.example:80"),
+            ("http://h_1.example:8080", "http://h_1.example:8080", 8080, false, "bkt.h_1.example:8080"),
+            ("http://127.0.0.1:9000", "http://127.0.0.1:9000", 9000, true, "127.0.0.1:9000"),
             ("127.0.0.1", "https://127.0.0.1", 443, true, "127.0.0.1"),
-            (
-                "http://[::1]:9000/",
-                "http://[::1]:9000",
-                9000,
-                true,
-                "[::1]:9000",
-            ),
-            (
-                "http://[2001:DB8:0:0::7]",
-                "http://[2001:db8::7]",
-                80,
-                true,
-                "[2001:db8::7]",
-            ),
-            (
-                "http://LocalHost:1",
-                "http://localhost:1",
-                1,
-                true,
-                "localhost:1",
-            ),
-            (
-                "localhost.example",
-                "https://localhost.example",
-                443,
-                false,
-                "bkt.localhost.example",
-            ),
+            ("http://[::1]:9000/", "http://[::1]:9000", 9000, true, "[::1]:9000"),
+            ("http://[2001:DB8:0:0::7]", "http://[2001:db8::7]", 80, true, "[2001:db8::7]"),
+            ("http://LocalHost:1", "http://localhost:1", 1, true, "localhost:1"),
+            ("localhost.example", "https://localhost.example", 443, false, "bkt.localhost.example"),
         ] {
             let endpoint = parse(text);
             assert_eq!(endpoint.to_string(), shown, "{text}");
             assert_eq!(endpoint.port(), port, "{text}");
             assert_eq!(endpoint.is_path_style(), path_style, "{text}");
             assert_eq!(endpoint.host_header("bkt"), header, "{text}");
-            let scheme = if shown.starts_with("https") {
-                Scheme::Https
-            } else {
-                Scheme::Http
-            };
+            let scheme = if shown.starts_with("https") { Scheme::Https } else { Scheme::Http };
             assert_eq!(endpoint.scheme(), scheme, "{text}");
             assert_eq!(parse(shown), endpoint, "what is shown parses to the same");
         }
@@ -359,10 +280,7 @@ mod tests {
     #[test]
     fn connect_host_has_no_port_and_no_brackets() {
         assert_eq!(parse("http://[::1]:9000").connect_host("b"), "::1");
-        assert_eq!(
-            parse("http://[::1]:9000").ip(),
-            Some("::1".parse().unwrap())
-        );
+        assert_eq!(parse("http://[::1]:9000").ip(), Some("::1".parse().unwrap()));
         assert_eq!(parse("http://10.0.0.1:9000").connect_host("b"), "10.0.0.1");
         assert_eq!(parse("localhost:9000").connect_host("b"), "localhost");
         assert_eq!(parse("h.example:9000").connect_host("b"), "b.h.example");
@@ -393,10 +311,7 @@ mod tests {
             ("http://::1", "an IPv6 address without brackets"),
             ("http://[::1", "an unclosed bracket"),
             ("http://[::1]80", "text after the bracket"),
-            (
-                "http://[fe80::1%eth0]",
-                "no IPv6 address inside the brackets",
-            ),
+            ("http://[fe80::1%eth0]", "no IPv6 address inside the brackets"),
             ("http://[1.2.3.4]", "no IPv6 address inside the brackets"),
             ("http://256.1.1.1", "an incomplete IPv4 address"),
             ("http://10.1", "an incomplete IPv4 address"),
@@ -412,26 +327,17 @@ mod tests {
         ] {
             let reason = Endpoint::parse(text).expect_err(text).to_string();
             assert!(!reason.chars().any(char::is_control), "{reason:?}");
-            let cause = reason
-                .strip_prefix("invalid endpoint: ")
-                .expect("the kind first");
+            let cause = reason.strip_prefix("invalid endpoint: ").expect("the kind first");
             assert!(cause.starts_with(why), "{text:?}: {reason}");
         }
     }
 
     #[test]
     fn user_information_is_refused_and_not_repeated() {
-        let reason = Endpoint::parse("http://id:hunter2@h.example")
-            .expect_err("refused")
-            .to_string();
-        assert!(
-            reason.starts_with("invalid endpoint: user information"),
-            "{reason}"
-        );
+        let reason = Endpoint::parse("http://id:hunter2@h.example").expect_err("refused").to_string();
+        assert!(reason.starts_with("invalid endpoint: user information"), "{reason}");
         assert!(!reason.contains("hunter2"), "{reason}");
-        let reason = Endpoint::parse("ftp://id:hunter2@h")
-            .expect_err("refused")
-            .to_string();
+        let reason = Endpoint::parse("ftp://id:hunter2@h").expect_err("refused").to_string();
         assert!(!reason.contains("hunter2"), "{reason}");
     }
 
@@ -441,10 +347,7 @@ mod tests {
             ("oss-cn-beijing.aliyuncs.com", Some("cn-beijing")),
             ("oss-cn-beijing-internal.aliyuncs.com", Some("cn-beijing")),
             ("http://OSS-US-West-1.aliyuncs.com:8080", Some("us-west-1")),
-            (
-                "oss-ap-southeast-1-internal.aliyuncs.com",
-                Some("ap-southeast-1"),
-            ),
+            ("oss-ap-southeast-1-internal.aliyuncs.com", Some("ap-southeast-1")),
             ("cn-hangzhou.oss.aliyuncs.com", Some("cn-hangzhou")),
             ("oss-accelerate.aliyuncs.com", None),
             ("oss-accelerate-overseas.aliyuncs.com", None),
@@ -461,9 +364,7 @@ mod tests {
             ("[::1]", None),
             ("localhost", None),
         ] {
-            let inferred = Endpoint::parse(text)
-                .ok()
-                .and_then(|endpoint| endpoint.infer_region());
+            let inferred = Endpoint::parse(text).ok().and_then(|endpoint| endpoint.infer_region());
             assert_eq!(inferred.as_deref(), region, "{text}");
         }
     }

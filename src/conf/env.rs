@@ -77,23 +77,13 @@ impl Settings {
     /// region, others.
     pub fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Result<Self, Reason> {
         let raw = |name: &str| get(name).filter(|value| !value.is_empty());
-        let text = |name: &str| {
-            raw(name)
-                .map(|v| v.trim().to_owned())
-                .filter(|v| !v.is_empty())
-        };
+        let text = |name: &str| raw(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
 
         let Some(model_dir) = raw("MODEL_DIR") else {
-            return unset(
-                reason::MODEL_DIR_NOT_SET,
-                "set it to the folder the program loads from",
-            );
+            return unset(reason::MODEL_DIR_NOT_SET, "set it to the folder the program loads from");
         };
         let Some(location) = text("OSS_PATH") else {
-            return unset(
-                reason::PATH_NOT_SET,
-                "set it to oss://BUCKET/PATH/ of the model",
-            );
+            return unset(reason::PATH_NOT_SET, "set it to oss://BUCKET/PATH/ of the model");
         };
         let location = Location::parse(&location)?;
         let Some(endpoint) = text("OSS_ENDPOINT") else {
@@ -111,19 +101,9 @@ impl Settings {
             location,
             model_dir: PathBuf::from(model_dir),
             uds_path: raw("CONNECTOR_UDS_PATH").map(uds_path).transpose()?,
-            io: choice(
-                &text,
-                "OSSC_IO",
-                &[("uring", IoDriver::Uring), ("epoll", IoDriver::Epoll)],
-            )?,
-            pages: choice(
-                &text,
-                "OSSC_PAGES",
-                &[("tmpfs", PageKind::Tmpfs), ("memfd", PageKind::Memfd)],
-            )?,
-            runtime_dir: raw("XDG_RUNTIME_DIR")
-                .map(PathBuf::from)
-                .filter(|p| p.is_absolute()),
+            io: choice(&text, "OSSC_IO", &[("uring", IoDriver::Uring), ("epoll", IoDriver::Epoll)])?,
+            pages: choice(&text, "OSSC_PAGES", &[("tmpfs", PageKind::Tmpfs), ("memfd", PageKind::Memfd)])?,
+            runtime_dir: raw("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute()),
         })
     }
 
@@ -138,16 +118,12 @@ fn unset<T>(kind: &'static str, advice: &str) -> Result<T, Reason> {
 }
 
 fn invalid<T>(name: &str, why: impl fmt::Display) -> Result<T, Reason> {
-    Err(Reason::new(
-        reason::INVALID_VARIABLE,
-        format!("{name} {why}"),
-    ))
+    Err(Reason::new(reason::INVALID_VARIABLE, format!("{name} {why}")))
 }
 
 fn refuse_bucket_in_host(endpoint: &Endpoint, bucket: &str) -> Result<(), Reason> {
     if endpoint.names_bucket(bucket) {
-        let detail =
-            format!("`{endpoint}` starts with the bucket; leave `{bucket}.` out of OSS_ENDPOINT");
+        let detail = format!("`{endpoint}` starts with the bucket; leave `{bucket}.` out of OSS_ENDPOINT");
         return Err(Reason::new(reason::INVALID_ENDPOINT, detail));
     }
     Ok(())
@@ -170,17 +146,10 @@ fn access_key(text: &impl Fn(&str) -> Option<String>) -> Result<Option<AccessKey
     ];
     for (name, value) in named {
         if value.is_some_and(|value| !value.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return invalid(
-                name,
-                "holds white space or characters that no key has; copy it again",
-            );
+            return invalid(name, "holds white space or characters that no key has; copy it again");
         }
     }
-    Ok(Some(AccessKey {
-        id,
-        secret: Secret::new(secret),
-        token: token.map(Secret::new),
-    }))
+    Ok(Some(AccessKey { id, secret: Secret::new(secret), token: token.map(Secret::new) }))
 }
 
 fn region(
@@ -191,8 +160,7 @@ fn region(
     let Some(named) = text("OSS_REGION") else {
         let inferred = endpoint.infer_region();
         if inferred.is_none() && !anonymous {
-            let detail =
-                format!("`{endpoint}` names none; set OSS_REGION, for example to cn-beijing");
+            let detail = format!("`{endpoint}` names none; set OSS_REGION, for example to cn-beijing");
             return Err(Reason::new(reason::NO_REGION, detail));
         }
         return Ok(inferred);
@@ -203,10 +171,7 @@ fn region(
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if bare.is_empty() || !bare.bytes().all(plain) {
         let shown = named.escape_debug();
-        return invalid(
-            "OSS_REGION",
-            format!("is `{shown}`; expected a region such as cn-beijing"),
-        );
+        return invalid("OSS_REGION", format!("is `{shown}`; expected a region such as cn-beijing"));
     }
     Ok(Some(bare.to_owned()))
 }
@@ -216,10 +181,7 @@ fn uds_path(text: String) -> Result<PathBuf, Reason> {
         return invalid("CONNECTOR_UDS_PATH", "is not an absolute path");
     }
     if text.len() > SOCKET_PATH_BYTES_MAX {
-        let why = format!(
-            "has {} bytes; a socket path has at most {SOCKET_PATH_BYTES_MAX}",
-            text.len()
-        );
+        let why = format!("has {} bytes; a socket path has at most {SOCKET_PATH_BYTES_MAX}", text.len());
         return invalid("CONNECTOR_UDS_PATH", why);
     }
     Ok(PathBuf::from(text))
@@ -238,10 +200,7 @@ fn choice<T: Copy>(
         None => {
             let words: Vec<&str> = allowed.iter().map(|(word, _)| *word).collect();
             let shown = value.escape_debug();
-            invalid(
-                name,
-                format!("is `{shown}`; set it to {} or unset it", words.join(" or ")),
-            )
+            invalid(name, format!("is `{shown}`; set it to {} or unset it", words.join(" or ")))
         }
     }
 }
@@ -256,10 +215,7 @@ mod tests {
     const COMPLETE: &[(&str, &str)] = &[
         ("MODEL_DIR", "/tmp/model"),
         ("OSS_PATH", "oss://examplebucket/qwen/Qwen3-8B"),
-        (
-            "OSS_ENDPOINT",
-            "http://oss-cn-beijing-internal.aliyuncs.com",
-        ),
+        ("OSS_ENDPOINT", "http://oss-cn-beijing-internal.aliyuncs.com"),
         ("OSS_ACCESS_KEY_ID", "LTAI-id"),
         ("OSS_ACCESS_KEY_SECRET", "hunter2"),
         ("OSS_SESSION_TOKEN", "tok-abc"),
@@ -271,10 +227,7 @@ mod tests {
             if let Some((_, value)) = changes.iter().find(|(changed, _)| *changed == name) {
                 return value.map(str::to_owned);
             }
-            COMPLETE
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| (*value).to_owned())
+            COMPLETE.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
@@ -282,23 +235,14 @@ mod tests {
         settings(changes).unwrap_or_else(|reason| panic!("{changes:?}: {reason}"))
     }
 
-    const ANONYMOUS: [(&str, Option<&str>); 2] = [
-        ("OSS_ACCESS_KEY_ID", Some("")),
-        ("OSS_ACCESS_KEY_SECRET", None),
-    ];
+    const ANONYMOUS: [(&str, Option<&str>); 2] = [("OSS_ACCESS_KEY_ID", Some("")), ("OSS_ACCESS_KEY_SECRET", None)];
 
     #[test]
     fn complete_environment() {
         let s = good(&[]);
         let key = s.access_key.as_ref().expect("a key");
-        assert_eq!(
-            (key.id.as_str(), key.secret.expose()),
-            ("LTAI-id", "hunter2")
-        );
-        assert_eq!(
-            key.token.as_ref().map(|token| token.expose()),
-            Some("tok-abc")
-        );
+        assert_eq!((key.id.as_str(), key.secret.expose()), ("LTAI-id", "hunter2"));
+        assert_eq!(key.token.as_ref().map(|token| token.expose()), Some("tok-abc"));
         assert_eq!(s.region.as_deref(), Some("cn-beijing"));
         assert_eq!(s.location.to_string(), "oss://examplebucket/qwen/Qwen3-8B/");
         assert_eq!(s.model_dir, Path::new("/tmp/model"));
@@ -310,23 +254,13 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let shown = format!("{:?} {:#?}", good(&[]), good(&[]));
-        assert!(
-            shown.contains("LTAI-id") && shown.contains("***"),
-            "{shown}"
-        );
-        assert!(
-            !shown.contains("hunter2") && !shown.contains("tok-abc"),
-            "{shown}"
-        );
+        assert!(shown.contains("LTAI-id") && shown.contains("***"), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains("tok-abc"), "{shown}");
     }
 
     #[test]
     fn empty_keys_mean_anonymous_and_need_no_region() {
-        let s = good(&[
-            ANONYMOUS[0],
-            ANONYMOUS[1],
-            ("OSS_ENDPOINT", Some("http://127.0.0.1:9")),
-        ]);
+        let s = good(&[ANONYMOUS[0], ANONYMOUS[1], ("OSS_ENDPOINT", Some("http://127.0.0.1:9"))]);
         assert!(s.is_anonymous());
         assert_eq!(s.region, None);
         assert_eq!(good(&ANONYMOUS).region.as_deref(), Some("cn-beijing"));
@@ -342,15 +276,8 @@ mod tests {
         let key = s.access_key.expect("a key");
         assert_eq!(key.secret.expose(), "hunter2");
         assert!(key.token.is_none());
-        assert_eq!(
-            s.region.as_deref(),
-            Some("cn-shanghai"),
-            "OSS_REGION wins over the endpoint"
-        );
-        assert_eq!(
-            good(&[("MODEL_DIR", Some(" a "))]).model_dir,
-            Path::new(" a ")
-        );
+        assert_eq!(s.region.as_deref(), Some("cn-shanghai"), "OSS_REGION wins over the endpoint");
+        assert_eq!(good(&[("MODEL_DIR", Some(" a "))]).model_dir, Path::new(" a "));
     }
 
     #[test]
@@ -361,21 +288,12 @@ mod tests {
             ("CONNECTOR_UDS_PATH", Some("/run/c.sock")),
             ("XDG_RUNTIME_DIR", Some("/run/user/7")),
         ]);
-        assert_eq!(
-            (s.io, s.pages),
-            (Some(IoDriver::Epoll), Some(PageKind::Memfd))
-        );
+        assert_eq!((s.io, s.pages), (Some(IoDriver::Epoll), Some(PageKind::Memfd)));
         assert_eq!(s.uds_path.as_deref(), Some(Path::new("/run/c.sock")));
         assert_eq!(s.runtime_dir.as_deref(), Some(Path::new("/run/user/7")));
-        let s = good(&[
-            ("OSSC_IO", Some("uring")),
-            ("OSSC_PAGES", Some("tmpfs")),
-            ("XDG_RUNTIME_DIR", Some("relative")),
-        ]);
-        assert_eq!(
-            (s.io, s.pages),
-            (Some(IoDriver::Uring), Some(PageKind::Tmpfs))
-        );
+        let s =
+            good(&[("OSSC_IO", Some("uring")), ("OSSC_PAGES", Some("tmpfs")), ("XDG_RUNTIME_DIR", Some("relative"))]);
+        assert_eq!((s.io, s.pages), (Some(IoDriver::Uring), Some(PageKind::Tmpfs)));
         assert_eq!(s.runtime_dir, None);
     }
 
@@ -395,88 +313,30 @@ mod tests {
                 Some("examplebucket.oss-cn-beijing.aliyuncs.com"),
                 "invalid endpoint: `https://examplebucket.oss-cn-beijing.aliyuncs.com` starts with the bucket",
             ),
-            (
-                "OSS_ENDPOINT",
-                Some("127.0.0.1"),
-                "failed to infer region from endpoint: ",
-            ),
-            (
-                "OSS_ENDPOINT",
-                Some("oss-accelerate.aliyuncs.com"),
-                "failed to infer region from endpoint: ",
-            ),
-            (
-                "OSS_ACCESS_KEY_SECRET",
-                None,
-                "OSS_ACCESS_KEY_SECRET not set: ",
-            ),
-            (
-                "OSS_ACCESS_KEY_SECRET",
-                Some("\n"),
-                "OSS_ACCESS_KEY_SECRET not set: ",
-            ),
+            ("OSS_ENDPOINT", Some("127.0.0.1"), "failed to infer region from endpoint: "),
+            ("OSS_ENDPOINT", Some("oss-accelerate.aliyuncs.com"), "failed to infer region from endpoint: "),
+            ("OSS_ACCESS_KEY_SECRET", None, "OSS_ACCESS_KEY_SECRET not set: "),
+            ("OSS_ACCESS_KEY_SECRET", Some("\n"), "OSS_ACCESS_KEY_SECRET not set: "),
             ("OSS_ACCESS_KEY_ID", Some(""), "OSS_ACCESS_KEY_ID not set: "),
-            (
-                "OSS_ACCESS_KEY_ID",
-                Some("a\r\nX: y"),
-                "invalid environment variable: OSS_ACCESS_KEY_ID holds",
-            ),
-            (
-                "OSS_ACCESS_KEY_SECRET",
-                Some("hun ter2"),
-                "invalid environment variable: OSS_ACCESS_KEY_SECRET holds",
-            ),
-            (
-                "OSS_SESSION_TOKEN",
-                Some("hunter2\u{e9}"),
-                "invalid environment variable: OSS_SESSION_TOKEN holds",
-            ),
-            (
-                "OSS_REGION",
-                Some("cn beijing"),
-                "invalid environment variable: OSS_REGION is",
-            ),
-            (
-                "OSS_REGION",
-                Some("oss-"),
-                "invalid environment variable: OSS_REGION is",
-            ),
-            (
-                "OSS_REGION",
-                Some("a/b"),
-                "invalid environment variable: OSS_REGION is",
-            ),
-            (
-                "CONNECTOR_UDS_PATH",
-                Some("a.sock"),
-                "invalid environment variable: CONNECTOR_UDS_PATH is",
-            ),
+            ("OSS_ACCESS_KEY_ID", Some("a\r\nX: y"), "invalid environment variable: OSS_ACCESS_KEY_ID holds"),
+            ("OSS_ACCESS_KEY_SECRET", Some("hun ter2"), "invalid environment variable: OSS_ACCESS_KEY_SECRET holds"),
+            ("OSS_SESSION_TOKEN", Some("hunter2\u{e9}"), "invalid environment variable: OSS_SESSION_TOKEN holds"),
+            ("OSS_REGION", Some("cn beijing"), "invalid environment variable: OSS_REGION is"),
+            ("OSS_REGION", Some("oss-"), "invalid environment variable: OSS_REGION is"),
+            ("OSS_REGION", Some("a/b"), "invalid environment variable: OSS_REGION is"),
+            ("CONNECTOR_UDS_PATH", Some("a.sock"), "invalid environment variable: CONNECTOR_UDS_PATH is"),
             (
                 "CONNECTOR_UDS_PATH",
                 Some(long.as_str()),
                 "invalid environment variable: CONNECTOR_UDS_PATH has 108 bytes",
             ),
-            (
-                "OSSC_IO",
-                Some("io_uring"),
-                "invalid environment variable: OSSC_IO is `io_uring`",
-            ),
-            (
-                "OSSC_PAGES",
-                Some("huge"),
-                "invalid environment variable: OSSC_PAGES is `huge`",
-            ),
+            ("OSSC_IO", Some("io_uring"), "invalid environment variable: OSSC_IO is `io_uring`"),
+            ("OSSC_PAGES", Some("huge"), "invalid environment variable: OSSC_PAGES is `huge`"),
         ] {
             let reason = settings(&[(name, value)]).expect_err(name).to_string();
             assert!(reason.starts_with(start), "{name}={value:?}: {reason}");
-            assert!(
-                reason.len() > start.len() + 5,
-                "an advice follows: {reason}"
-            );
-            assert!(
-                !reason.contains("hun") && !reason.contains("tok-abc"),
-                "{reason}"
-            );
+            assert!(reason.len() > start.len() + 5, "an advice follows: {reason}");
+            assert!(!reason.contains("hun") && !reason.contains("tok-abc"), "{reason}");
         }
     }
 
@@ -485,19 +345,13 @@ mod tests {
         let asked = RefCell::new(BTreeSet::new());
         Settings::from_lookup(|name| {
             asked.borrow_mut().insert(name.to_owned());
-            COMPLETE
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| (*value).to_owned())
+            COMPLETE.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
         })
         .expect("complete");
         let asked = asked.into_inner();
         assert_eq!(asked.len(), 11, "{asked:?}");
         for name in asked {
-            assert!(
-                crate::docs::VARIABLES.iter().any(|v| v.name == name),
-                "{name}"
-            );
+            assert!(crate::docs::VARIABLES.iter().any(|v| v.name == name), "{name}");
         }
     }
 }

@@ -24,10 +24,7 @@ impl Location {
     pub fn parse(text: &str) -> Result<Self, Reason> {
         let fail = |why: &str| {
             let form = "expected oss://BUCKET/PATH/, such as oss://examplebucket/qwen/Qwen3-8B/";
-            Err(Reason::new(
-                INVALID_URI,
-                format!("{why} in OSS_PATH `{}`; {form}", text.escape_debug()),
-            ))
+            Err(Reason::new(INVALID_URI, format!("{why} in OSS_PATH `{}`; {form}", text.escape_debug())))
         };
         let Some(rest) = text.strip_prefix("oss://") else {
             return fail("no oss:// at the start");
@@ -49,10 +46,7 @@ impl Location {
         if prefix.len() > KEY_BYTES_MAX {
             return fail("a path of more than 1023 bytes");
         }
-        Ok(Self {
-            bucket: bucket.to_owned(),
-            prefix,
-        })
+        Ok(Self { bucket: bucket.to_owned(), prefix })
     }
 
     /// Name of the bucket.
@@ -75,9 +69,7 @@ impl fmt::Display for Location {
 /// 3 to 63 of lower-case letters, digits and `-`, which is neither first nor last.
 fn is_bucket_name(text: &str) -> bool {
     (3..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
@@ -91,41 +83,23 @@ mod tests {
         let longest = "b".repeat(63);
         let longest_uri = format!("oss://{longest}");
         for (text, bucket, prefix) in [
-            (
-                "oss://examplebucket/qwen/Qwen3-8B/",
-                "examplebucket",
-                "qwen/Qwen3-8B/",
-            ),
-            (
-                "oss://examplebucket/qwen/Qwen3-8B",
-                "examplebucket",
-                "qwen/Qwen3-8B/",
-            ),
+            ("oss://examplebucket/qwen/Qwen3-8B/", "examplebucket", "qwen/Qwen3-8B/"),
+            ("oss://examplebucket/qwen/Qwen3-8B", "examplebucket", "qwen/Qwen3-8B/"),
             ("oss://examplebucket/", "examplebucket", ""),
             ("oss://examplebucket", "examplebucket", ""),
             ("oss://a-1/模型 v1+%20?x#y//z", "a-1", "模型 v1+%20?x#y//z/"),
             (longest_uri.as_str(), longest.as_str(), ""),
         ] {
             let location = Location::parse(text).unwrap_or_else(|reason| panic!("{reason}"));
-            assert_eq!(
-                (location.bucket(), location.prefix()),
-                (bucket, prefix),
-                "{text}"
-            );
-            assert_eq!(
-                Location::parse(&location.to_string()),
-                Ok(location),
-                "{text}"
-            );
+            assert_eq!((location.bucket(), location.prefix()), (bucket, prefix), "{text}");
+            assert_eq!(Location::parse(&location.to_string()), Ok(location), "{text}");
         }
     }
 
     #[test]
     fn bad_texts_are_invalid_uris() {
-        let (long_bucket, long_path) = (
-            format!("oss://{}/", "b".repeat(64)),
-            format!("oss://bkt/{}", "k".repeat(1023)),
-        );
+        let (long_bucket, long_path) =
+            (format!("oss://{}/", "b".repeat(64)), format!("oss://bkt/{}", "k".repeat(1023)));
         for (text, why) in [
             ("", "no oss://"),
             ("examplebucket/x/", "no oss://"),
@@ -151,16 +125,8 @@ mod tests {
         ] {
             let reason = Location::parse(text).expect_err(text);
             assert_eq!(reason.kind(), "invalid uri");
-            assert!(
-                reason
-                    .to_string()
-                    .starts_with(&format!("invalid uri: {why}")),
-                "{reason}"
-            );
-            assert!(
-                !reason.to_string().chars().any(char::is_control),
-                "{reason:?}"
-            );
+            assert!(reason.to_string().starts_with(&format!("invalid uri: {why}")), "{reason}");
+            assert!(!reason.to_string().chars().any(char::is_control), "{reason:?}");
         }
     }
 }

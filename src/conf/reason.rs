@@ -26,10 +26,7 @@ pub(crate) const INVALID_VARIABLE: &str = "invalid environment variable";
 
 impl Reason {
     pub(crate) fn new(kind: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-        }
+        Self { kind, detail: detail.into() }
     }
 
     /// The constant part, such as `OSS_PATH not set`.

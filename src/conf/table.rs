@@ -21,20 +21,9 @@ pub(crate) struct Key {
 
 /// Type, default, unit and range of a value, and the field it sets.
 pub(crate) enum Kind {
-    Whole {
-        default: i64,
-        unit: &'static str,
-        range: Range,
-        set: fn(&mut Config, i64),
-    },
-    Path {
-        default: &'static str,
-        set: fn(&mut Config, PathBuf),
-    },
-    Switch {
-        default: bool,
-        set: fn(&mut Config, bool),
-    },
+    Whole { default: i64, unit: &'static str, range: Range, set: fn(&mut Config, i64) },
+    Path { default: &'static str, set: fn(&mut Config, PathBuf) },
+    Switch { default: bool, set: fn(&mut Config, bool) },
 }
 
 /// Inclusive limits of a whole number.
@@ -62,11 +51,7 @@ impl Range {
 }
 
 const fn within(min: i64, max: i64) -> Range {
-    Range {
-        min,
-        max,
-        multiple_of: 1,
-    }
+    Range { min, max, multiple_of: 1 }
 }
 
 const MIB: i64 = 1 << 20;
@@ -109,10 +94,7 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         path: "auditPath",
-        kind: Kind::Path {
-            default: "/var/log/oss-connector/audit.log",
-            set: |config, path| config.audit_path = path,
-        },
+        kind: Kind::Path { default: "/var/log/oss-connector/audit.log", set: |config, path| config.audit_path = path },
         in_default_file: true,
         text: "Audit file: one JSON line per access. If it cannot be written, the engine warns \
                once and goes on without it.",
@@ -251,11 +233,7 @@ pub(crate) const KEYS: &[Key] = &[
             default: 8 * MIB,
             unit: "bytes",
             // Parts start at page boundaries, and a part is what one failed request loses.
-            range: Range {
-                min: 4_096,
-                max: 8 * MIB,
-                multiple_of: 4_096,
-            },
+            range: Range { min: 4_096, max: 8 * MIB, multiple_of: 4_096 },
             set: |config, number| config.part_bytes = number.unsigned_abs(),
         },
         in_default_file: false,
@@ -263,10 +241,7 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         path: "verifyCrc",
-        kind: Kind::Switch {
-            default: true,
-            set: |config, on| config.verify_crc = on,
-        },
+        kind: Kind::Switch { default: true, set: |config, on| config.verify_crc = on },
         in_default_file: false,
         text: "Compare the CRC-64 of each whole object with the one OSS reports.",
     },
@@ -279,16 +254,8 @@ mod tests {
     #[test]
     fn every_default_is_in_range_and_every_path_is_listed_once() {
         for (index, key) in KEYS.iter().enumerate() {
-            assert!(
-                KEYS[..index].iter().all(|other| other.path != key.path),
-                "{}",
-                key.path
-            );
-            assert!(
-                !key.text.is_empty() && key.text.ends_with('.'),
-                "{}",
-                key.path
-            );
+            assert!(KEYS[..index].iter().all(|other| other.path != key.path), "{}", key.path);
+            assert!(!key.text.is_empty() && key.text.ends_with('.'), "{}", key.path);
             match &key.kind {
                 Kind::Whole { default, range, .. } => {
                     assert!(range.holds(*default), "{}", key.path)

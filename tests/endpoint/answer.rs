@@ -44,14 +44,7 @@ pub(crate) struct Frame<'a> {
 
 impl Answer {
     pub(crate) fn new(status: u16, body: Body) -> Self {
-        Self {
-            status,
-            code: None,
-            headers: Vec::new(),
-            body,
-            head_only: false,
-            range: None,
-        }
+        Self { status, code: None, headers: Vec::new(), body, head_only: false, range: None }
     }
 
     /// The XML document of an error; for HEAD it goes into `x-oss-err` as base64.
@@ -65,9 +58,7 @@ impl Answer {
         } else {
             Self::new(error.status, Body::Bytes(xml.into_bytes()))
         };
-        answer
-            .headers
-            .push(("Content-Type", "application/xml".into()));
+        answer.headers.push(("Content-Type", "application/xml".into()));
         answer.headers.push(("x-oss-ec", error.ec.into()));
         answer.head_only = head_only;
         answer.code = Some(error.code.clone());
@@ -81,28 +72,17 @@ impl Answer {
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str())
     }
 
     /// The head's bytes. 304 has no Content-Length.
     pub(crate) fn head(&self, frame: &Frame<'_>) -> Vec<u8> {
-        let mut head = format!(
-            "HTTP/1.1 {} {}\r\nServer: AliyunOSS\r\n",
-            self.status,
-            reason(self.status)
-        );
+        let mut head = format!("HTTP/1.1 {} {}\r\nServer: AliyunOSS\r\n", self.status, reason(self.status));
         head += &format!("Date: {}\r\n", clock::http_date(clock::now_sec()));
         if self.status != 304 {
             head += &format!("Content-Length: {}\r\n", self.body.len());
         }
-        head += if frame.keep_alive {
-            "Connection: keep-alive\r\n"
-        } else {
-            "Connection: close\r\n"
-        };
+        head += if frame.keep_alive { "Connection: keep-alive\r\n" } else { "Connection: close\r\n" };
         head += &format!("x-oss-request-id: {}\r\n", frame.request_id);
         head += &format!("x-oss-server-time: {}\r\n", frame.server_time_ms);
         for (name, value) in &self.headers {

@@ -7,16 +7,12 @@ const HTTP: &str = "%a, %d %b %Y %H:%M:%S GMT";
 
 /// Seconds since 1970, now.
 pub(crate) fn now_sec() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
 /// Seconds since 1970 with fractions, now (for log lines).
 pub(crate) fn now_float() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
 /// RFC 1123, as in `Date` and `Last-Modified`: `Sat, 01 Feb 2025 09:08:07 GMT`.
@@ -36,9 +32,7 @@ pub(crate) fn parse_http(text: &str) -> Option<i64> {
 
 /// Seconds of `x-oss-date`, `YYYYMMDDTHHMMSSZ`; `None` if it is not exactly that.
 pub(crate) fn parse_basic(text: &str) -> Option<i64> {
-    (text.len() == 16)
-        .then(|| parse("%Y%m%dT%H%M%SZ", text))
-        .flatten()
+    (text.len() == 16).then(|| parse("%Y%m%dT%H%M%SZ", text)).flatten()
 }
 
 fn parse(format: &str, text: &str) -> Option<i64> {
@@ -61,13 +55,7 @@ mod tests {
         assert_eq!(http_date(sec), "Sat, 01 Feb 2025 09:08:07 GMT");
         assert_eq!(parse_http("Sat, 01 Feb 2025 09:08:07 GMT"), Some(sec));
         assert_eq!(list_date(sec), "2025-02-01T09:08:07.000Z");
-        for bad in [
-            "",
-            "20250201T090807",
-            "2025-02-01T09:08",
-            "20251301T090807Z",
-            "20250201T090807Zx",
-        ] {
+        for bad in ["", "20250201T090807", "2025-02-01T09:08", "20251301T090807Z", "20250201T090807Zx"] {
             assert_eq!(parse_basic(bad), None, "{bad}");
         }
     }

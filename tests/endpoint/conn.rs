@@ -49,10 +49,7 @@ impl Ids {
     pub(crate) fn new() -> Self {
         let now = clock::now_float();
         let salt = (now.fract() * 1e9) as u32 ^ std::process::id().rotate_left(16);
-        Self {
-            start: [now as u32, salt],
-            next: AtomicU32::new(0),
-        }
+        Self { start: [now as u32, salt], next: AtomicU32::new(0) }
     }
 
     fn next(&self) -> String {
@@ -103,11 +100,7 @@ fn linger(stream: &TcpStream) {
 impl Shared {
     /// Answers one request; false if the connection has to be closed.
     fn exchange(&self, stream: &TcpStream, conn: u64, request: &Request) -> bool {
-        let effects = self
-            .faults
-            .as_ref()
-            .map(|f| f.effects(request))
-            .unwrap_or_default();
+        let effects = self.faults.as_ref().map(|f| f.effects(request)).unwrap_or_default();
         let mut exchange = self.begin(conn);
         exchange.range = request.header("range").and_then(range::named);
         let delay = self.first_byte_delay + Duration::from_millis(effects.delay_ms.unwrap_or(0));
@@ -134,28 +127,14 @@ impl Shared {
         }
     }
 
-    fn respond(
-        &self,
-        stream: &TcpStream,
-        request: &Request,
-        effects: &Effects,
-        exchange: &mut Exchange,
-    ) {
-        let mut wire = Wire {
-            stream,
-            rate: self.rate.as_ref(),
-            stop: &self.stop,
-            sent: 0,
-        };
+    fn respond(&self, stream: &TcpStream, request: &Request, effects: &Effects, exchange: &mut Exchange) {
+        let mut wire = Wire { stream, rate: self.rate.as_ref(), stop: &self.stop, sent: 0 };
         if effects.close {
             exchange.cut = Some(Cut::Fault);
             return;
         }
         if effects.garbage {
-            let _ = wire.head(
-                b"\x16\x03\x01\x00\x00 this is not HTTP \xff\xfe\r\n\r\n",
-                false,
-            );
+            let _ = wire.head(b"\x16\x03\x01\x00\x00 this is not HTTP \xff\xfe\r\n\r\n", false);
             exchange.cut = Some(Cut::Fault);
             return;
         }
@@ -177,8 +156,7 @@ impl Shared {
         let with_body = !answer.head_only && answer.body.len() > 0;
         let head = answer.head(&frame);
         // With a cut or stall at 0 the head must not wait for body bytes.
-        let at_once =
-            effects.cut_after == Some(0) || effects.stall_after == Some(0) || self.rate.is_some();
+        let at_once = effects.cut_after == Some(0) || effects.stall_after == Some(0) || self.rate.is_some();
         let mut done = wire.head(&head, with_body && !at_once);
         if done.is_ok() && !answer.head_only {
             done = wire.body(&answer.body, effects);
@@ -189,28 +167,13 @@ impl Shared {
 
     fn answer(&self, request: &Request, effects: &Effects) -> Result<Answer, OssError> {
         if let (Some(status), Some(code)) = (effects.status, &effects.code) {
-            return Err(OssError::new(
-                status,
-                code,
-                "This answer was ordered by a fault rule.",
-            ));
+            return Err(OssError::new(status, code, "This answer was ordered by a fault rule."));
         }
-        self.verifier
-            .check(request, self.now_fixed.unwrap_or_else(clock::now_sec))?;
-        match (
-            request.method.as_str(),
-            &request.bucket,
-            request.key.is_empty(),
-        ) {
-            ("GET" | "HEAD", Some(_), false) => {
-                object(&self.store, &self.digests, request, effects.ignore_range)
-            }
+        self.verifier.check(request, self.now_fixed.unwrap_or_else(clock::now_sec))?;
+        match (request.method.as_str(), &request.bucket, request.key.is_empty()) {
+            ("GET" | "HEAD", Some(_), false) => object(&self.store, &self.digests, request, effects.ignore_range),
             ("GET", Some(_), true) => list::list(&self.store, &self.digests, request),
-            ("GET", None, _) => Err(OssError::new(
-                501,
-                "NotImplemented",
-                "Listing buckets is not served here.",
-            )),
+            ("GET", None, _) => Err(OssError::new(501, "NotImplemented", "Listing buckets is not served here.")),
             _ => Err(OssError::new(
                 405,
                 "MethodNotAllowed",
@@ -224,21 +187,10 @@ impl Shared {
         let mut exchange = self.begin(conn);
         let error = OssError::new(status, "BadRequest", reason);
         let answer = Answer::error(&error, &exchange.request_id, "", false);
-        let frame = Frame {
-            request_id: &exchange.request_id,
-            server_time_ms: 0,
-            keep_alive: false,
-        };
+        let frame = Frame { request_id: &exchange.request_id, server_time_ms: 0, keep_alive: false };
         let head = answer.head(&frame);
-        let mut wire = Wire {
-            stream,
-            rate: None,
-            stop: &self.stop,
-            sent: 0,
-        };
-        let done = wire
-            .head(&head, true)
-            .and_then(|()| wire.body(&answer.body, &Effects::default()));
+        let mut wire = Wire { stream, rate: None, stop: &self.stop, sent: 0 };
+        let done = wire.head(&head, true).and_then(|()| wire.body(&answer.body, &Effects::default()));
         exchange.sent = wire.sent;
         exchange.status = status;
         exchange.code = Some(error.code);
@@ -284,27 +236,13 @@ fn distort(answer: &mut Answer, effects: &Effects) {
     if effects.wrong_content_range
         && let (Some(span), Body::File { .. }) = (answer.range.clone(), &answer.body)
     {
-        let total = answer
-            .header("Content-Range")
-            .and_then(|r| r.rsplit('/').next())
-            .unwrap_or("*")
-            .to_owned();
-        answer.set(
-            "Content-Range",
-            Some(format!("bytes {}-{}/{total}", span.start + 1, span.end)),
-        );
+        let total = answer.header("Content-Range").and_then(|r| r.rsplit('/').next()).unwrap_or("*").to_owned();
+        answer.set("Content-Range", Some(format!("bytes {}-{}/{total}", span.start + 1, span.end)));
     }
-    if let Some(etag) = effects
-        .etag
-        .as_ref()
-        .filter(|_| answer.header("ETag").is_some())
-    {
+    if let Some(etag) = effects.etag.as_ref().filter(|_| answer.header("ETag").is_some()) {
         answer.set("ETag", Some(format!("\"{}\"", etag.trim_matches('"'))));
     }
-    if let Some(crc) = answer
-        .header("x-oss-hash-crc64ecma")
-        .and_then(|c| c.parse::<u64>().ok())
-    {
+    if let Some(crc) = answer.header("x-oss-hash-crc64ecma").and_then(|c| c.parse::<u64>().ok()) {
         if effects.drop_crc {
             answer.set("x-oss-hash-crc64ecma", None);
         } else if effects.bad_crc {

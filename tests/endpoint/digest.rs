@@ -35,11 +35,7 @@ pub(crate) struct Digests {
 
 /// `Normal` or `Multipart`, as listings and x-oss-object-type name it.
 pub(crate) fn object_type(stamp: &Stamp) -> &'static str {
-    if stamp.size <= NORMAL_BYTES_MAX {
-        "Normal"
-    } else {
-        "Multipart"
-    }
+    if stamp.size <= NORMAL_BYTES_MAX { "Normal" } else { "Multipart" }
 }
 
 impl Digests {
@@ -61,10 +57,7 @@ impl Digests {
         if stamp.size > NORMAL_BYTES_MAX {
             return Ok(multipart_etag(stamp));
         }
-        let known = *self
-            .slot(path, stamp)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let known = *self.slot(path, stamp).lock().unwrap_or_else(PoisonError::into_inner);
         match known {
             Some(hashes) => Ok(hashes.etag(stamp)),
             None => Ok(self.get(path, stamp, &File::open(path)?)?.etag(stamp)),
@@ -74,10 +67,7 @@ impl Digests {
     /// Goes over all objects of all buckets. Unreadable ones are reported on stderr: requests
     /// for them will fail the same way. Ends early when `stopped` says so.
     pub(crate) fn fill(&self, store: &Store, stopped: &dyn Fn() -> bool) -> io::Result<()> {
-        let mut all = All {
-            digests: self,
-            stopped,
-        };
+        let mut all = All { digests: self, stopped };
         for bucket in store.buckets()? {
             if let Some(folder) = store.bucket(&bucket) {
                 store.walk(&folder, &mut all)?;
@@ -132,16 +122,10 @@ impl Visit for All<'_> {
 
 /// "HEX-N" of a hash of the stamp: changes whenever the content is replaced, costs no reading.
 fn multipart_etag(stamp: &Stamp) -> String {
-    let text = format!(
-        "{} {} {} {} {}",
-        stamp.dev, stamp.inode, stamp.size, stamp.mtime_ns, stamp.ctime_ns
-    );
+    let text = format!("{} {} {} {} {}", stamp.dev, stamp.inode, stamp.size, stamp.mtime_ns, stamp.ctime_ns);
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let parts = stamp.size.div_ceil(NORMAL_BYTES_MAX);
-    format!(
-        "\"{}-{parts}\"",
-        hex(&hash.as_ref()[..16]).to_ascii_uppercase()
-    )
+    format!("\"{}-{parts}\"", hex(&hash.as_ref()[..16]).to_ascii_uppercase())
 }
 
 /// Reads the whole file; fails if it changed meanwhile, so that no wrong pair is remembered.
@@ -164,8 +148,5 @@ fn compute(file: &File, stamp: &Stamp) -> io::Result<Hashes> {
     if at != stamp.size || Stamp::of(&file.metadata()?) != *stamp {
         return Err(io::Error::other("the file changed while it was hashed"));
     }
-    Ok(Hashes {
-        crc: crc.finalize(),
-        md5: md5.map(|m| m.finalize().0),
-    })
+    Ok(Hashes { crc: crc.finalize(), md5: md5.map(|m| m.finalize().0) })
 }

@@ -17,13 +17,7 @@ pub(crate) struct OssError {
 
 impl OssError {
     pub(crate) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code: code.into(),
-            message: message.into(),
-            ec: ec(code),
-            details: Vec::new(),
-        }
+        Self { status, code: code.into(), message: message.into(), ec: ec(code), details: Vec::new() }
     }
 
     pub(crate) fn invalid_argument(message: impl Into<String>) -> Self {
@@ -33,22 +27,16 @@ impl OssError {
     /// The document of section "Errors": Code, Message, RequestId, HostId, details, EC.
     pub(crate) fn document(&self, request_id: &str, host: &str) -> String {
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>\n  ");
-        let plain = [
-            ("Code", self.code.as_str()),
-            ("Message", &self.message),
-            ("RequestId", request_id),
-            ("HostId", host),
-        ];
+        let plain =
+            [("Code", self.code.as_str()), ("Message", &self.message), ("RequestId", request_id), ("HostId", host)];
         let details = self.details.iter().map(|(n, t)| (*n, t.as_str()));
         for (name, text) in plain.into_iter().chain(details) {
             xml += &element(name, text);
             xml += "\n  ";
         }
         xml += &element("EC", self.ec);
-        xml += &format!(
-            "\n  <RecommendDoc>https://api.aliyun.com/troubleshoot?q={}</RecommendDoc>\n</Error>\n",
-            self.ec
-        );
+        xml +=
+            &format!("\n  <RecommendDoc>https://api.aliyun.com/troubleshoot?q={}</RecommendDoc>\n</Error>\n", self.ec);
         xml
     }
 }

@@ -86,15 +86,8 @@ impl Faults {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let read = file_id(path)?;
         let rules = parse(path)?;
-        let state = State {
-            rules,
-            read: Some(read),
-            complained: None,
-        };
-        Ok(Self {
-            path: path.to_owned(),
-            state: Mutex::new(state),
-        })
+        let state = State { rules, read: Some(read), complained: None };
+        Ok(Self { path: path.to_owned(), state: Mutex::new(state) })
     }
 
     /// What shall go wrong with this request. Counts it.
@@ -117,10 +110,7 @@ impl State {
             Ok(now) => now,
             Err(_) if self.read.is_none() => return,
             Err(e) => {
-                eprintln!(
-                    "oss-endpoint: fault rules {}: {e}: none from now on",
-                    path.display()
-                );
+                eprintln!("oss-endpoint: fault rules {}: {e}: none from now on", path.display());
                 *self = Self::default();
                 return;
             }
@@ -129,19 +119,10 @@ impl State {
             return;
         }
         match parse(path) {
-            Ok(rules) => {
-                *self = Self {
-                    rules,
-                    read: Some(now),
-                    complained: None,
-                }
-            }
+            Ok(rules) => *self = Self { rules, read: Some(now), complained: None },
             // Possibly half written: keep the earlier rules and look again at the next request.
             Err(e) if self.complained != Some(now) => {
-                eprintln!(
-                    "oss-endpoint: fault rules {}: {e}: the earlier ones stay",
-                    path.display()
-                );
+                eprintln!("oss-endpoint: fault rules {}: {e}: the earlier ones stay", path.display());
                 self.complained = Some(now);
             }
             Err(_) => {}
@@ -151,22 +132,13 @@ impl State {
 
 fn file_id(path: &Path) -> io::Result<FileId> {
     let meta = fs::metadata(path)?;
-    Ok((
-        i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()),
-        meta.size(),
-        meta.ino(),
-    ))
+    Ok((i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()), meta.size(), meta.ino()))
 }
 
 fn parse(path: &Path) -> io::Result<Vec<Rule>> {
     let rules: Vec<Rule> = serde_json::from_slice(&fs::read(path)?)?;
     for (index, rule) in rules.iter().enumerate() {
-        rule.validate().map_err(|e| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("rule {}: {e}", index + 1),
-            )
-        })?;
+        rule.validate().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("rule {}: {e}", index + 1)))?;
     }
     Ok(rules)
 }
@@ -195,10 +167,7 @@ impl Rule {
         if [self.when.nth, self.when.every, self.times].contains(&Some(0)) {
             return Err("\"nth\", \"every\" and \"times\" start at 1".into());
         }
-        if e.etag
-            .as_ref()
-            .is_some_and(|t| t.contains(|c: char| c.is_control()))
-        {
+        if e.etag.as_ref().is_some_and(|t| t.contains(|c: char| c.is_control())) {
             return Err("\"etag\" holds a control character".into());
         }
         Ok(())
@@ -223,9 +192,7 @@ impl Match {
             Some(start) => request.key.starts_with(start.as_bytes()),
             None => request.key == pattern.as_bytes(),
         };
-        self.method
-            .as_ref()
-            .is_none_or(|m| m.eq_ignore_ascii_case(&request.method))
+        self.method.as_ref().is_none_or(|m| m.eq_ignore_ascii_case(&request.method))
             && self.kind.is_none_or(|k| k == kind(request))
             && self.key.as_ref().is_none_or(key_fits)
     }
@@ -269,34 +236,18 @@ mod tests {
     fn counting() {
         let fire = |json: &str| {
             let mut rule = rule(json);
-            (0..6)
-                .map(|_| u8::from(rule.fires(&request("/b/k"))))
-                .collect::<Vec<_>>()
+            (0..6).map(|_| u8::from(rule.fires(&request("/b/k")))).collect::<Vec<_>>()
         };
-        assert_eq!(
-            fire(r#"{"match":{"nth":2},"do":{"close":true}}"#),
-            [0, 1, 0, 0, 0, 0]
-        );
-        assert_eq!(
-            fire(r#"{"match":{"every":3},"do":{"close":true}}"#),
-            [0, 0, 1, 0, 0, 1]
-        );
-        assert_eq!(
-            fire(r#"{"match":{"every":2},"times":2,"do":{"close":true}}"#),
-            [0, 1, 0, 1, 0, 0]
-        );
-        assert_eq!(
-            fire(r#"{"times":1,"do":{"close":true}}"#),
-            [1, 0, 0, 0, 0, 0]
-        );
+        assert_eq!(fire(r#"{"match":{"nth":2},"do":{"close":true}}"#), [0, 1, 0, 0, 0, 0]);
+        assert_eq!(fire(r#"{"match":{"every":3},"do":{"close":true}}"#), [0, 0, 1, 0, 0, 1]);
+        assert_eq!(fire(r#"{"match":{"every":2},"times":2,"do":{"close":true}}"#), [0, 1, 0, 1, 0, 0]);
+        assert_eq!(fire(r#"{"times":1,"do":{"close":true}}"#), [1, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn matching() {
         let fits = |when: &str, target: &str| {
-            rule(&format!(r#"{{"match":{when},"do":{{"close":true}}}}"#))
-                .when
-                .fits(&request(target))
+            rule(&format!(r#"{{"match":{when},"do":{{"close":true}}}}"#)).when.fits(&request(target))
         };
         assert!(fits(r#"{"key":"a/*"}"#, "/b/a/x") && !fits(r#"{"key":"a/*"}"#, "/b/c"));
         assert!(fits(r#"{"key":"a"}"#, "/b/a") && !fits(r#"{"key":"a"}"#, "/b/ab"));
@@ -317,9 +268,6 @@ mod tests {
             assert!(rule(bad).validate().is_err(), "{bad}");
         }
         assert!(serde_json::from_str::<Rule>(r#"{"do":{"explode":true}}"#).is_err());
-        assert!(
-            serde_json::from_str::<Rule>(r#"{"match":{"bucket":"b"},"do":{"close":true}}"#)
-                .is_err()
-        );
+        assert!(serde_json::from_str::<Rule>(r#"{"match":{"bucket":"b"},"do":{"close":true}}"#).is_err());
     }
 }

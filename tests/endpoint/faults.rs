@@ -23,14 +23,8 @@ fn status_and_code() {
     let endpoint = rig.start_with(rules);
     let mut client = Client::to(endpoint.addr());
     let got = client.get("/b/k", &[("Range", "bytes=10-19")]);
-    assert_eq!(
-        (got.status, got.element("Code").as_str()),
-        (503, "ServiceUnavailable")
-    );
-    assert_eq!(
-        got.element("RequestId"),
-        got.header("x-oss-request-id").unwrap()
-    );
+    assert_eq!((got.status, got.element("Code").as_str()), (503, "ServiceUnavailable"));
+    assert_eq!(got.element("RequestId"), got.header("x-oss-request-id").unwrap());
     assert!(got.header("x-oss-ec").is_some());
     assert_eq!(client.get("/b/k", &[]).body, bytes);
     let got = client.ask("HEAD", "/b/k", &[]);
@@ -38,10 +32,7 @@ fn status_and_code() {
     assert!(got.header("x-oss-err").is_some());
     assert_eq!(client.get("/b/?list-type=2", &[]).status, 500);
     let log = rig.log(4);
-    assert_eq!(
-        (&log[0]["status"], &log[0]["code"]),
-        (&503.into(), &"ServiceUnavailable".into())
-    );
+    assert_eq!((&log[0]["status"], &log[0]["code"]), (&503.into(), &"ServiceUnavailable".into()));
     assert_eq!(log[0]["range"], serde_json::json!([10, 20]));
     assert_eq!(log[1]["code"], serde_json::Value::Null);
 }
@@ -49,9 +40,8 @@ fn status_and_code() {
 #[test]
 fn cut_after() {
     let (rig, bytes) = rig();
-    let endpoint = rig.start_with(
-        r#"[{"match":{"nth":1},"do":{"cut_after":1000}},{"match":{"nth":2},"do":{"cut_after":0}}]"#,
-    );
+    let endpoint =
+        rig.start_with(r#"[{"match":{"nth":1},"do":{"cut_after":1000}},{"match":{"nth":2},"do":{"cut_after":0}}]"#);
     let mut client = Client::to(endpoint.addr());
     let got = client.get("/b/k", &[]);
     assert_eq!(got.header("Content-Length"), Some(&*SIZE.to_string()));
@@ -78,19 +68,11 @@ fn stall_after() {
     let mut got = client.head().unwrap();
     let mut first = vec![0; 5000];
     std::io::Read::read_exact(&mut client.0, &mut first).unwrap();
-    assert!(
-        started.elapsed() < Duration::from_millis(1490),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_millis(1490), "{:?}", started.elapsed());
     assert_eq!(first, bytes[..5000]);
     let mut rest = [0];
     std::io::Read::read_exact(&mut client.0, &mut rest).unwrap();
-    assert!(
-        started.elapsed() >= Duration::from_millis(1500),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() >= Duration::from_millis(1500), "{:?}", started.elapsed());
     got.headers = vec![("Content-Length".into(), (SIZE - 5001).to_string())];
     client.body(&mut got);
     assert_eq!(got.body, bytes[5001..]);
@@ -121,10 +103,7 @@ fn flip_byte() {
         assert_eq!(got.body, expected);
     }
     // Beyond the body: nothing to flip.
-    assert_eq!(
-        client.get("/b/k", &[("Range", "bytes=200-299")]).body,
-        bytes[200..300]
-    );
+    assert_eq!(client.get("/b/k", &[("Range", "bytes=200-299")]).body, bytes[200..300]);
 }
 
 #[test]
@@ -133,10 +112,7 @@ fn ignore_range() {
     let endpoint = rig.start_with(r#"[{"do":{"ignore_range":true}}]"#);
     let range = [("Range", "bytes=5-9"), ("x-oss-range-behavior", "standard")];
     let got = Client::to(endpoint.addr()).get("/b/k", &range);
-    assert_eq!(
-        (got.status, got.header("Content-Range"), got.body == bytes),
-        (200, None, true)
-    );
+    assert_eq!((got.status, got.header("Content-Range"), got.body == bytes), (200, None, true));
     assert_eq!(rig.log(1)[0]["range"], serde_json::Value::Null);
 }
 
@@ -145,10 +121,7 @@ fn wrong_content_range() {
     let (rig, bytes) = rig();
     let endpoint = rig.start_with(r#"[{"do":{"wrong_content_range":true}}]"#);
     let got = Client::to(endpoint.addr()).get("/b/k", &[("Range", "bytes=5-9")]);
-    assert_eq!(
-        (got.status, got.header("Content-Range")),
-        (206, Some(&*format!("bytes 6-10/{SIZE}")))
-    );
+    assert_eq!((got.status, got.header("Content-Range")), (206, Some(&*format!("bytes 6-10/{SIZE}"))));
     assert_eq!(got.body, bytes[5..10]);
     assert_eq!(rig.log(1)[0]["range"], serde_json::json!([5, 10]));
 }
@@ -165,11 +138,7 @@ fn etag_and_crc() {
     assert_eq!(all[1].header("ETag"), Some("\"x\""));
     assert_ne!(all[0].header("ETag"), all[1].header("ETag"));
     assert_eq!(all[2].header("x-oss-hash-crc64ecma"), None);
-    let bad: u64 = all[3]
-        .header("x-oss-hash-crc64ecma")
-        .unwrap()
-        .parse()
-        .unwrap();
+    let bad: u64 = all[3].header("x-oss-hash-crc64ecma").unwrap().parse().unwrap();
     assert_ne!(bad.to_string(), crc);
     assert!(all.iter().all(|got| got.body == bytes));
 }
@@ -177,9 +146,8 @@ fn etag_and_crc() {
 #[test]
 fn close_and_garbage() {
     let (rig, bytes) = rig();
-    let endpoint = rig.start_with(
-        r#"[{"match":{"nth":1},"do":{"close":true}},{"match":{"nth":2},"do":{"garbage":true}}]"#,
-    );
+    let endpoint =
+        rig.start_with(r#"[{"match":{"nth":1},"do":{"close":true}},{"match":{"nth":2},"do":{"garbage":true}}]"#);
     let mut client = Client::to(endpoint.addr());
     client.send("GET", "/b/k", &[]);
     assert_eq!(client.rest(), b"");
@@ -190,10 +158,7 @@ fn close_and_garbage() {
     assert_eq!(Client::to(endpoint.addr()).get("/b/k", &[]).body, bytes);
     let log = rig.log(3);
     for line in &log[..2] {
-        assert_eq!(
-            (&line["status"], &line["cut"], &line["bytes_sent"]),
-            (&0.into(), &"fault".into(), &0.into())
-        );
+        assert_eq!((&line["status"], &line["cut"], &line["bytes_sent"]), (&0.into(), &"fault".into(), &0.into()));
     }
 }
 
@@ -201,13 +166,7 @@ fn close_and_garbage() {
 fn faults_of_a_listing() {
     let (rig, _) = rig();
     let endpoint = rig.start_with(r#"[{"match":{"kind":"list","nth":1},"do":{"cut_after":60}},{"match":{"kind":"list","nth":2},"do":{"flip_byte":0}}]"#);
-    assert_eq!(
-        Client::to(endpoint.addr())
-            .get("/b/?list-type=2", &[])
-            .body
-            .len(),
-        60
-    );
+    assert_eq!(Client::to(endpoint.addr()).get("/b/?list-type=2", &[]).body.len(), 60);
     let got = Client::to(endpoint.addr()).get("/b/?list-type=2", &[]);
     assert_eq!(got.body[0], !b'<');
 }
@@ -238,27 +197,15 @@ fn rules_are_read_again() {
 fn broken_rules_prevent_the_start() {
     let (rig, _) = rig();
     fs::write(rig.path("faults"), r#"[{"do":{"status":503}}]"#).unwrap();
-    let config = oss_endpoint::Config {
-        faults: Some(rig.path("faults")),
-        ..rig.config()
-    };
-    let error = oss_endpoint::Endpoint::start(&config)
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains("rule 1") && error.contains("\"code\""),
-        "{error}"
-    );
+    let config = oss_endpoint::Config { faults: Some(rig.path("faults")), ..rig.config() };
+    let error = oss_endpoint::Endpoint::start(&config).err().unwrap().to_string();
+    assert!(error.contains("rule 1") && error.contains("\"code\""), "{error}");
 }
 
 #[test]
 fn every_documented_example_works() {
-    let examples: Vec<&str> = include_str!("FAULTS.md")
-        .split("```json\n")
-        .skip(1)
-        .map(|p| p.split("```").next().unwrap())
-        .collect();
+    let examples: Vec<&str> =
+        include_str!("FAULTS.md").split("```json\n").skip(1).map(|p| p.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 14, "{}", examples.len());
     let (rig, _) = rig();
     for example in examples {

@@ -45,11 +45,7 @@ struct Query {
 }
 
 enum Entry {
-    Object {
-        key: Vec<u8>,
-        path: PathBuf,
-        stamp: Stamp,
-    },
+    Object { key: Vec<u8>, path: PathBuf, stamp: Stamp },
     Prefix(Vec<u8>),
 }
 
@@ -61,31 +57,17 @@ struct Page<'a> {
 }
 
 /// Answers a bucket-level GET.
-pub(crate) fn list(
-    store: &Store,
-    digests: &Digests,
-    request: &Request,
-) -> Result<Answer, OssError> {
+pub(crate) fn list(store: &Store, digests: &Digests, request: &Request) -> Result<Answer, OssError> {
     let bucket = request.bucket.as_deref().unwrap_or_default();
     let folder = store.bucket(bucket).ok_or_else(|| no_such_bucket(bucket))?;
     let query = Query::parse(request)?;
-    let mut page = Page {
-        query: &query,
-        entries: Vec::new(),
-        truncated: false,
-    };
-    store.walk(&folder, &mut page).map_err(|e| {
-        OssError::new(
-            500,
-            "InternalError",
-            format!("listing bucket {bucket}: {e}"),
-        )
-    })?;
+    let mut page = Page { query: &query, entries: Vec::new(), truncated: false };
+    store
+        .walk(&folder, &mut page)
+        .map_err(|e| OssError::new(500, "InternalError", format!("listing bucket {bucket}: {e}")))?;
     let xml = page.document(bucket, digests);
     let mut answer = Answer::new(200, Body::Bytes(xml.into_bytes()));
-    answer
-        .headers
-        .push(("Content-Type", "application/xml".into()));
+    answer.headers.push(("Content-Type", "application/xml".into()));
     Ok(answer)
 }
 
@@ -98,13 +80,9 @@ pub(crate) fn no_such_bucket(bucket: &str) -> OssError {
 
 impl Query {
     fn parse(request: &Request) -> Result<Self, OssError> {
-        let pairs = request
-            .pairs()
-            .ok_or_else(|| OssError::invalid_argument("The query cannot be percent-decoded."))?;
-        let mut query = Self {
-            keys_max: KEYS_DEFAULT,
-            ..Self::default()
-        };
+        let pairs =
+            request.pairs().ok_or_else(|| OssError::invalid_argument("The query cannot be percent-decoded."))?;
+        let mut query = Self { keys_max: KEYS_DEFAULT, ..Self::default() };
         query.v2 = pairs.iter().any(|(n, v)| n == b"list-type" && v == b"2");
         for (name, value) in pairs {
             match name.as_slice() {
@@ -124,11 +102,7 @@ impl Query {
                 b"continuation-token" if query.v2 => query.token = Some(value),
                 b"acl" | b"location" | b"bucketInfo" | b"stat" | b"uploads" | b"versions" => {
                     let name = String::from_utf8_lossy(&name).into_owned();
-                    return Err(OssError::new(
-                        501,
-                        "NotImplemented",
-                        format!("{name} is not served here."),
-                    ));
+                    return Err(OssError::new(501, "NotImplemented", format!("{name} is not served here.")));
                 }
                 _ => {}
             }
@@ -139,28 +113,19 @@ impl Query {
 
     fn position(&self) -> Result<After, OssError> {
         if let Some(token) = self.token.as_ref().filter(|t| !t.is_empty()) {
-            return After::from_token(token).ok_or_else(|| {
-                OssError::invalid_argument("The continuation token provided is incorrect.")
-            });
+            return After::from_token(token)
+                .ok_or_else(|| OssError::invalid_argument("The continuation token provided is incorrect."));
         }
         Ok(match self.start.clone().filter(|s| !s.is_empty()) {
             None => After::Start,
             // NextMarker of a V1 page that ended with a common prefix is that prefix.
-            Some(key)
-                if !self.v2 && !self.delimiter.is_empty() && key.ends_with(&self.delimiter) =>
-            {
-                After::Prefix(key)
-            }
+            Some(key) if !self.v2 && !self.delimiter.is_empty() && key.ends_with(&self.delimiter) => After::Prefix(key),
             Some(key) => After::Key(key),
         })
     }
 
     fn text(&self, bytes: &[u8]) -> String {
-        if self.url {
-            percent_encode(bytes, false)
-        } else {
-            String::from_utf8_lossy(bytes).into_owned()
-        }
+        if self.url { percent_encode(bytes, false) } else { String::from_utf8_lossy(bytes).into_owned() }
     }
 }
 
@@ -169,9 +134,7 @@ fn keys_max(value: &[u8]) -> Result<usize, OssError> {
         .ok()
         .and_then(|t| t.parse().ok())
         .filter(|n| (1..=KEYS_MAX).contains(n))
-        .ok_or_else(|| {
-            OssError::invalid_argument("Argument max-keys must be an integer between 1 and 1000.")
-        })
+        .ok_or_else(|| OssError::invalid_argument("Argument max-keys must be an integer between 1 and 1000."))
 }
 
 impl After {
@@ -208,9 +171,7 @@ impl After {
         match self {
             Self::Start => true,
             Self::Key(last) => folder > last.as_slice() || last.starts_with(folder),
-            Self::Prefix(last) => {
-                !folder.starts_with(last) && (folder > last.as_slice() || last.starts_with(folder))
-            }
+            Self::Prefix(last) => !folder.starts_with(last) && (folder > last.as_slice() || last.starts_with(folder)),
         }
     }
 }
@@ -234,29 +195,20 @@ impl Page<'_> {
 
     /// The common prefix `key` falls under, if the delimiter occurs after the prefix.
     fn common_prefix(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let Query {
-            prefix, delimiter, ..
-        } = self.query;
+        let Query { prefix, delimiter, .. } = self.query;
         if delimiter.is_empty() {
             return None;
         }
-        let at = key[prefix.len()..]
-            .windows(delimiter.len())
-            .position(|w| w == delimiter.as_slice())?;
+        let at = key[prefix.len()..].windows(delimiter.len()).position(|w| w == delimiter.as_slice())?;
         Some(key[..prefix.len() + at + delimiter.len()].to_vec())
     }
 
     fn document(&self, bucket: &str, digests: &Digests) -> String {
         let query = self.query;
-        let mut xml =
-            String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult>\n");
+        let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult>\n");
         xml += &element("Name", bucket);
         xml += &element("Prefix", &query.text(&query.prefix));
-        let (start, next) = if query.v2 {
-            ("StartAfter", "NextContinuationToken")
-        } else {
-            ("Marker", "NextMarker")
-        };
+        let (start, next) = if query.v2 { ("StartAfter", "NextContinuationToken") } else { ("Marker", "NextMarker") };
         if let Some(key) = &query.start {
             xml += &element(start, &query.text(key));
         }
@@ -282,10 +234,7 @@ impl Page<'_> {
             count += 1;
             match entry {
                 Entry::Prefix(p) => {
-                    xml += &format!(
-                        "<CommonPrefixes>{}</CommonPrefixes>",
-                        element("Prefix", &query.text(p))
-                    );
+                    xml += &format!("<CommonPrefixes>{}</CommonPrefixes>", element("Prefix", &query.text(p)));
                 }
                 Entry::Object { key, path, stamp } => match digests.etag(path, stamp) {
                     Ok(etag) => xml += &contents(query, key, stamp, &etag),
@@ -321,9 +270,7 @@ impl Visit for Page<'_> {
         let prefix = self.query.prefix.as_slice();
         (folder.starts_with(prefix) || prefix.starts_with(folder))
             && self.query.after.admits_below(folder)
-            && self
-                .last_prefix()
-                .is_none_or(|last| !folder.starts_with(last))
+            && self.last_prefix().is_none_or(|last| !folder.starts_with(last))
     }
 
     fn object(&mut self, key: &[u8], path: &Path, stamp: Stamp) -> ControlFlow<()> {
@@ -337,11 +284,7 @@ impl Visit for Page<'_> {
         }
         let entry = match self.common_prefix(key) {
             Some(prefix) => Entry::Prefix(prefix),
-            None => Entry::Object {
-                key: key.to_vec(),
-                path: path.to_owned(),
-                stamp,
-            },
+            None => Entry::Object { key: key.to_vec(), path: path.to_owned(), stamp },
         };
         self.entries.push(entry);
         ControlFlow::Continue(())
@@ -354,10 +297,7 @@ mod tests {
 
     #[test]
     fn tokens_round_trip() {
-        for after in [
-            After::Key(b"a/\xff b".to_vec()),
-            After::Prefix(b"a/".to_vec()),
-        ] {
+        for after in [After::Key(b"a/\xff b".to_vec()), After::Prefix(b"a/".to_vec())] {
             assert_eq!(After::from_token(after.token().as_bytes()), Some(after));
         }
         for bad in [&b"!"[..], b"", b"AAAA"] {
@@ -370,11 +310,7 @@ mod tests {
         let key = After::Key(b"b/m".to_vec());
         assert!(!key.admits_below(b"a/") && key.admits_below(b"b/") && key.admits_below(b"c/"));
         let prefix = After::Prefix(b"b/".to_vec());
-        assert!(
-            !prefix.admits_below(b"b/")
-                && !prefix.admits_below(b"b/x/")
-                && prefix.admits_below(b"c/")
-        );
+        assert!(!prefix.admits_below(b"b/") && !prefix.admits_below(b"b/x/") && prefix.admits_below(b"c/"));
         assert!(!prefix.admits(b"b/z") && prefix.admits(b"b0"));
     }
 }

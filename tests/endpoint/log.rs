@@ -39,9 +39,7 @@ pub(crate) struct RequestLog(Mutex<File>);
 
 impl RequestLog {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(Mutex::new(
-            OpenOptions::new().create(true).append(true).open(path)?,
-        )))
+        Ok(Self(Mutex::new(OpenOptions::new().create(true).append(true).open(path)?)))
     }
 
     /// Appends; a full disk is reported on stderr, the endpoint goes on.

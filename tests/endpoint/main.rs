@@ -99,26 +99,18 @@ fn run(args: Args) -> io::Result<()> {
 fn config(args: Args) -> io::Result<Config> {
     let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let id = args.access_key_id.or_else(|| env("OSS_ACCESS_KEY_ID"));
-    let secret = args
-        .access_key_secret
-        .or_else(|| env("OSS_ACCESS_KEY_SECRET"));
+    let secret = args.access_key_secret.or_else(|| env("OSS_ACCESS_KEY_SECRET"));
     let invalid = |message: &str| io::Error::new(io::ErrorKind::InvalidInput, message);
     let credentials = match (id, secret) {
-        (Some(access_key_id), Some(access_key_secret)) => Some(Credentials {
-            access_key_id,
-            access_key_secret,
-            security_token: args.security_token,
-        }),
+        (Some(access_key_id), Some(access_key_secret)) => {
+            Some(Credentials { access_key_id, access_key_secret, security_token: args.security_token })
+        }
         (None, None) if args.anonymous => None,
         (None, None) => {
-            return Err(invalid(
-                "no one could read: give --access-key-id and --access-key-secret, or --anonymous",
-            ));
+            return Err(invalid("no one could read: give --access-key-id and --access-key-secret, or --anonymous"));
         }
         _ => {
-            return Err(invalid(
-                "--access-key-id and --access-key-secret go together",
-            ));
+            return Err(invalid("--access-key-id and --access-key-secret go together"));
         }
     };
     Ok(Config {

@@ -12,12 +12,7 @@ use crate::store::Store;
 use std::io;
 
 /// Answers an object-level GET or HEAD. `whole` ignores the Range header (a fault).
-pub(crate) fn object(
-    store: &Store,
-    digests: &Digests,
-    request: &Request,
-    whole: bool,
-) -> Result<Answer, OssError> {
+pub(crate) fn object(store: &Store, digests: &Digests, request: &Request, whole: bool) -> Result<Answer, OssError> {
     let bucket = request.bucket.as_deref().unwrap_or_default();
     let folder = store.bucket(bucket).ok_or_else(|| no_such_bucket(bucket))?;
     refuse_subresources(request)?;
@@ -27,9 +22,7 @@ pub(crate) fn object(
         _ => OssError::new(500, "InternalError", format!("reading {bucket}/{key}: {e}")),
     };
     let open = store.open(&folder, &request.key).map_err(failed)?;
-    let hashes = digests
-        .get(&open.path, &open.stamp, &open.file)
-        .map_err(failed)?;
+    let hashes = digests.get(&open.path, &open.stamp, &open.file).map_err(failed)?;
     let etag = hashes.etag(&open.stamp);
     let modified_sec = open.stamp.modified_sec();
     let head_only = request.method == "HEAD";
@@ -37,21 +30,13 @@ pub(crate) fn object(
     let size = open.stamp.size;
     let standard = request.header("x-oss-range-behavior") == Some("standard");
     // HEAD has no ranges (RFC 9110, 14.2).
-    let range = request
-        .header("range")
-        .filter(|_| !head_only && !whole && !fresh);
+    let range = request.header("range").filter(|_| !head_only && !whole && !fresh);
     let (status, span) = match range.map_or(Selection::Whole, |r| select(r, standard, size)) {
         Selection::Whole => (200, 0..size),
         Selection::Part(span) => (206, span),
         Selection::Outside => return Err(out_of_range(range.unwrap_or_default(), size)),
     };
-    let mut answer = Answer::new(
-        if fresh { 304 } else { status },
-        Body::File {
-            file: open.file,
-            span: span.clone(),
-        },
-    );
+    let mut answer = Answer::new(if fresh { 304 } else { status }, Body::File { file: open.file, span: span.clone() });
     if status == 206 {
         let text = format!("bytes {}-{}/{size}", span.start, span.end - 1);
         answer.headers.push(("Content-Range", text));
@@ -77,41 +62,18 @@ fn no_such_key(key: &str) -> OssError {
 }
 
 fn out_of_range(range: &str, size: u64) -> OssError {
-    let mut error = OssError::new(
-        416,
-        "InvalidRange",
-        "The requested range cannot be satisfied.",
-    );
-    error.details = vec![
-        ("ActualObjectSize", size.to_string()),
-        ("RangeRequested", range.to_owned()),
-    ];
+    let mut error = OssError::new(416, "InvalidRange", "The requested range cannot be satisfied.");
+    error.details = vec![("ActualObjectSize", size.to_string()), ("RangeRequested", range.to_owned())];
     error
 }
 
 fn refuse_subresources(request: &Request) -> Result<(), OssError> {
-    let pairs = request
-        .pairs()
-        .ok_or_else(|| OssError::invalid_argument("The query cannot be percent-decoded."))?;
-    let refused = [
-        &b"acl"[..],
-        b"symlink",
-        b"tagging",
-        b"uploadId",
-        b"x-oss-process",
-        b"versionId",
-    ];
-    match pairs
-        .iter()
-        .find(|(name, _)| refused.contains(&name.as_slice()))
-    {
+    let pairs = request.pairs().ok_or_else(|| OssError::invalid_argument("The query cannot be percent-decoded."))?;
+    let refused = [&b"acl"[..], b"symlink", b"tagging", b"uploadId", b"x-oss-process", b"versionId"];
+    match pairs.iter().find(|(name, _)| refused.contains(&name.as_slice())) {
         Some((name, _)) => {
             let name = String::from_utf8_lossy(name);
-            Err(OssError::new(
-                501,
-                "NotImplemented",
-                format!("{name} is not served here."),
-            ))
+            Err(OssError::new(501, "NotImplemented", format!("{name} is not served here.")))
         }
         None => Ok(()),
     }
@@ -143,6 +105,5 @@ fn check_conditions(request: &Request, etag: &str, modified_sec: i64) -> Result<
 /// Whether a list of entity tags (quotes optional, as OSS takes them) names `etag`.
 fn names(tags: &str, etag: &str) -> bool {
     let bare = |t: &str| t.trim().trim_matches('"').to_owned();
-    tags.split(',')
-        .any(|t| t.trim() == "*" || bare(t) == bare(etag))
+    tags.split(',').any(|t| t.trim() == "*" || bare(t) == bare(etag))
 }

@@ -11,22 +11,14 @@ use std::time::{Duration, Instant};
 
 fn program(rig: &Rig) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oss-endpoint"));
-    command
-        .arg("--root")
-        .arg(rig.path("root"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    command
-        .env_remove("OSS_ACCESS_KEY_ID")
-        .env_remove("OSS_ACCESS_KEY_SECRET");
+    command.arg("--root").arg(rig.path("root")).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env_remove("OSS_ACCESS_KEY_ID").env_remove("OSS_ACCESS_KEY_SECRET");
     command
 }
 
 fn first_line(child: &mut Child) -> String {
     let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     line.trim_end().to_owned()
 }
 
@@ -52,68 +44,33 @@ fn ready_file_keys_and_sigterm() {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(
-        fs::read_to_string(rig.path("ready")).unwrap().trim_end(),
-        url
-    );
+    assert_eq!(fs::read_to_string(rig.path("ready")).unwrap().trim_end(), url);
     let mut client = Client::to(addr(&url));
     assert_eq!(client.get("/b/k", &[]).status, 403);
     rig.log(1);
     let pid = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(client.rest(), b"");
-    assert!(
-        !fs::read_to_string(rig.path("log"))
-            .unwrap()
-            .contains("the-secret")
-    );
+    assert!(!fs::read_to_string(rig.path("log")).unwrap().contains("the-secret"));
 }
 
 #[test]
 fn refuses_to_start_with_a_reason() {
     let rig = Rig::new();
     let fails = |args: &[&str], reason: &str| {
-        let output = program(&rig)
-            .args(args)
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
+        let output = program(&rig).args(args).stderr(Stdio::piped()).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(
-            !output.status.success() && error.contains(reason),
-            "{args:?}: {error}"
-        );
+        assert!(!output.status.success() && error.contains(reason), "{args:?}: {error}");
     };
     fails(&[], "--anonymous");
     fails(&["--access-key-id", "ID"], "go together");
-    fails(
-        &["--anonymous", "--faults", "/nonexistent/f"],
-        "fault rules /nonexistent/f",
-    );
-    fails(
-        &["--anonymous", "--log", "/nonexistent/l"],
-        "log /nonexistent/l",
-    );
-    fails(
-        &["--anonymous", "--listen", "192.0.2.1:1"],
-        "binding 192.0.2.1:1",
-    );
+    fails(&["--anonymous", "--faults", "/nonexistent/f"], "fault rules /nonexistent/f");
+    fails(&["--anonymous", "--log", "/nonexistent/l"], "log /nonexistent/l");
+    fails(&["--anonymous", "--listen", "192.0.2.1:1"], "binding 192.0.2.1:1");
     let help = program(&rig).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    for flag in [
-        "--root",
-        "--faults",
-        "--rate-bytes-per-sec",
-        "--exit-with-parent",
-        "SIGTERM",
-    ] {
+    for flag in ["--root", "--faults", "--rate-bytes-per-sec", "--exit-with-parent", "SIGTERM"] {
         assert!(help.contains(flag), "{flag}");
     }
 }
@@ -130,11 +87,7 @@ fn ends_with_its_parent() {
         rig.path("root").display(),
         ready.display()
     );
-    let mut shell = Command::new("sh")
-        .args(["-c", &script])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut shell = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while !ready.exists() {
         assert!(Instant::now() < deadline);

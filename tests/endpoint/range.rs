@@ -27,11 +27,7 @@ pub(crate) fn select(header: &str, standard: bool, size: u64) -> Selection {
     if header.starts_with("bytes=") && header.contains(',') {
         return Selection::Outside;
     }
-    let outside = if standard {
-        Selection::Outside
-    } else {
-        Selection::Whole
-    };
+    let outside = if standard { Selection::Outside } else { Selection::Whole };
     match parse(header) {
         None => Selection::Whole,
         Some(Asked::Suffix(n)) if n == 0 || size == 0 => outside,
@@ -40,9 +36,7 @@ pub(crate) fn select(header: &str, standard: bool, size: u64) -> Selection {
         Some(Asked::From(first, _)) if first >= size => outside,
         Some(Asked::From(first, None)) => Selection::Part(first..size),
         Some(Asked::From(_, Some(last))) if last >= size && !standard => Selection::Whole,
-        Some(Asked::From(first, Some(last))) => {
-            Selection::Part(first..last.saturating_add(1).min(size))
-        }
+        Some(Asked::From(first, Some(last))) => Selection::Part(first..last.saturating_add(1).min(size)),
     }
 }
 
@@ -57,12 +51,7 @@ pub(crate) fn named(header: &str) -> Option<Range<u64>> {
 
 fn parse(header: &str) -> Option<Asked> {
     let (first, last) = header.strip_prefix("bytes=")?.trim().split_once('-')?;
-    let number = |t: &str| {
-        t.bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| t.parse::<u64>().ok())
-            .flatten()
-    };
+    let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse::<u64>().ok()).flatten();
     match (first, last) {
         ("", n) => number(n).map(Asked::Suffix),
         (a, "") => number(a).map(|a| Asked::From(a, None)),

@@ -16,10 +16,7 @@ pub(crate) struct Rate {
 impl Rate {
     /// `bytes_per_sec` of 0 counts as 1.
     pub(crate) fn new(bytes_per_sec: u64) -> Self {
-        Self {
-            bytes_per_sec: bytes_per_sec.max(1),
-            paid: Mutex::new(Instant::now()),
-        }
+        Self { bytes_per_sec: bytes_per_sec.max(1), paid: Mutex::new(Instant::now()) }
     }
 
     /// Largest piece to ask for at once: about 10 ms worth, 4 KiB to 1 MiB.
@@ -31,9 +28,7 @@ impl Rate {
     pub(crate) fn take(&self, bytes: u64) -> Duration {
         let now = Instant::now();
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = now
-            .checked_sub(BURST)
-            .map_or(*paid, |oldest| (*paid).max(oldest));
+        let start = now.checked_sub(BURST).map_or(*paid, |oldest| (*paid).max(oldest));
         *paid = start + Duration::from_secs_f64(bytes as f64 / self.bytes_per_sec as f64);
         paid.saturating_duration_since(now)
     }

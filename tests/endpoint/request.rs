@@ -38,10 +38,7 @@ pub(crate) enum Unread {
 
 impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// Pairs of the query, decoded; `None` on a broken escape.
@@ -73,18 +70,8 @@ impl Request {
         Ok(Some((request, used)))
     }
 
-    fn build(
-        method: &str,
-        target: &str,
-        headers: Vec<(String, String)>,
-        http11: bool,
-    ) -> Result<Self, Unread> {
-        let find = |name: &str| {
-            headers
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, v)| v.as_str())
-        };
+    fn build(method: &str, target: &str, headers: Vec<(String, String)>, http11: bool) -> Result<Self, Unread> {
+        let find = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         let (authority, rest) = match target.strip_prefix("http://") {
             Some(absolute) => {
                 let at = absolute.find('/').unwrap_or(absolute.len());
@@ -98,14 +85,9 @@ impl Request {
             .filter(|p| p.first() == Some(&b'/'))
             .ok_or_else(|| Unread::Bad(400, format!("cannot decode the path {path}")))?;
         let (bucket, key) = resolve(host, &decoded[1..]);
-        let body =
-            find("transfer-encoding").is_some() || find("content-length").is_some_and(|n| n != "0");
+        let body = find("transfer-encoding").is_some() || find("content-length").is_some_and(|n| n != "0");
         let connection = find("connection").unwrap_or_default().to_ascii_lowercase();
-        let asked = if http11 {
-            !connection.contains("close")
-        } else {
-            connection.contains("keep-alive")
-        };
+        let asked = if http11 { !connection.contains("close") } else { connection.contains("keep-alive") };
         Ok(Self {
             method: method.to_owned(),
             path: path.to_owned(),
@@ -128,10 +110,7 @@ pub(crate) fn read(stream: &mut impl Read, buffer: &mut Vec<u8>) -> Result<Reque
                 return Ok(request);
             }
             if buffer.len() >= HEAD_BYTES_MAX {
-                return Err(Unread::Bad(
-                    431,
-                    format!("the head exceeds {HEAD_BYTES_MAX} bytes"),
-                ));
+                return Err(Unread::Bad(431, format!("the head exceeds {HEAD_BYTES_MAX} bytes")));
             }
         }
         let mut piece = [0; 4096];
@@ -151,11 +130,7 @@ pub(crate) fn query_pairs(query: &str) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
         let (name, value) = p.split_once('=').unwrap_or((p, ""));
         Some((percent_decode(name)?, percent_decode(value)?))
     };
-    query
-        .split('&')
-        .filter(|p| !p.is_empty())
-        .map(pair)
-        .collect()
+    query.split('&').filter(|p| !p.is_empty()).map(pair).collect()
 }
 
 /// Bucket and key. IP literals, `localhost` and single-label hosts are path style, all others
@@ -199,52 +174,26 @@ mod tests {
         ];
         for (host, target, bucket, key) in rows {
             let r = parsed(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-            assert_eq!(
-                (r.bucket.as_deref(), r.key.as_slice()),
-                (bucket, key.as_bytes()),
-                "{host} {target}"
-            );
+            assert_eq!((r.bucket.as_deref(), r.key.as_slice()), (bucket, key.as_bytes()), "{host} {target}");
             assert!(r.keep_alive);
         }
         let r = parsed("GET http://1.2.3.4:5/b/k?x HTTP/1.0\r\n\r\n");
-        assert_eq!(
-            (r.bucket.as_deref(), r.query.as_str(), r.keep_alive),
-            (Some("b"), "x", false)
-        );
+        assert_eq!((r.bucket.as_deref(), r.query.as_str(), r.keep_alive), (Some("b"), "x", false));
         assert!(!parsed("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n").keep_alive);
     }
 
     #[test]
     fn limits() {
         let mut long = &vec![b'a'; HEAD_BYTES_MAX * 2][..];
-        assert!(matches!(
-            read(&mut long, &mut Vec::new()),
-            Err(Unread::Bad(431, _) | Unread::Bad(400, _))
-        ));
+        assert!(matches!(read(&mut long, &mut Vec::new()), Err(Unread::Bad(431, _) | Unread::Bad(400, _))));
         let path = "a".repeat(HEAD_BYTES_MAX);
         let mut long = format!("GET /{path} HTTP/1.1\r\n\r\n").into_bytes();
         long.truncate(HEAD_BYTES_MAX * 2);
-        assert!(matches!(
-            read(&mut &long[..], &mut Vec::new()),
-            Err(Unread::Bad(431, _))
-        ));
-        let many = format!(
-            "GET / HTTP/1.1\r\n{}\r\n",
-            "a: b\r\n".repeat(HEADERS_MAX + 1)
-        );
-        assert!(matches!(
-            read(&mut many.as_bytes(), &mut Vec::new()),
-            Err(Unread::Bad(431, _))
-        ));
-        for bad in [
-            "GET / HTTP/1.1\r\n\r\n",
-            "GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n",
-            "G T\r\n\r\n",
-        ] {
-            assert!(
-                matches!(Request::parse(bad.as_bytes()), Err(Unread::Bad(400, _))),
-                "{bad}"
-            );
+        assert!(matches!(read(&mut &long[..], &mut Vec::new()), Err(Unread::Bad(431, _))));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
+        assert!(matches!(read(&mut many.as_bytes(), &mut Vec::new()), Err(Unread::Bad(431, _))));
+        for bad in ["GET / HTTP/1.1\r\n\r\n", "GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", "G T\r\n\r\n"] {
+            assert!(matches!(Request::parse(bad.as_bytes()), Err(Unread::Bad(400, _))), "{bad}");
         }
     }
 

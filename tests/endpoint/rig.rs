@@ -21,10 +21,7 @@ pub struct Got {
 
 impl Got {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut found = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let mut found = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
         let value = found.next().map(|(_, v)| v.as_str());
         assert!(found.next().is_none(), "{name} twice");
         value
@@ -39,16 +36,11 @@ impl Got {
         let text = self.text();
         let open = format!("<{name}>");
         let parts = text.split(&open).skip(1);
-        parts
-            .map(|p| p.split(&format!("</{name}>")).next().unwrap().to_owned())
-            .collect()
+        parts.map(|p| p.split(&format!("</{name}>")).next().unwrap().to_owned()).collect()
     }
 
     pub fn element(&self, name: &str) -> String {
-        self.elements(name)
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| panic!("no {name} in {}", self.text()))
+        self.elements(name).into_iter().next().unwrap_or_else(|| panic!("no {name} in {}", self.text()))
     }
 }
 
@@ -58,9 +50,7 @@ pub struct Client(pub TcpStream);
 impl Client {
     pub fn to(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Self(stream)
     }
 
@@ -99,22 +89,12 @@ impl Client {
     /// Reads status and headers; `None` if the connection ended without an answer.
     pub fn head(&mut self) -> Option<Got> {
         let first = self.line()?;
-        let status = first
-            .strip_prefix("HTTP/1.1 ")
-            .unwrap()
-            .get(..3)
-            .unwrap()
-            .parse()
-            .unwrap();
+        let status = first.strip_prefix("HTTP/1.1 ").unwrap().get(..3).unwrap().parse().unwrap();
         let mut headers = Vec::new();
         loop {
             let line = self.line().expect("the head broke off");
             if line.is_empty() {
-                return Some(Got {
-                    status,
-                    headers,
-                    body: Vec::new(),
-                });
+                return Some(Got { status, headers, body: Vec::new() });
             }
             let (name, value) = line.split_once(": ").unwrap();
             headers.push((name.to_owned(), value.to_owned()));
@@ -123,9 +103,7 @@ impl Client {
 
     /// Reads a body of the announced length, or what comes of it.
     pub fn body(&mut self, got: &mut Got) {
-        let len = got
-            .header("Content-Length")
-            .map_or(0, |n| n.parse().unwrap());
+        let len = got.header("Content-Length").map_or(0, |n| n.parse().unwrap());
         (&mut self.0).take(len).read_to_end(&mut got.body).unwrap();
     }
 
@@ -170,11 +148,7 @@ impl Rig {
 
     /// Anonymous, with a log.
     pub fn config(&self) -> Config {
-        Config {
-            anonymous: true,
-            log: Some(self.path("log")),
-            ..Config::new(self.path("root"))
-        }
+        Config { anonymous: true, log: Some(self.path("log")), ..Config::new(self.path("root")) }
     }
 
     pub fn start(&self) -> Endpoint {
@@ -184,11 +158,7 @@ impl Rig {
     /// An endpoint with fault rules.
     pub fn start_with(&self, rules: &str) -> Endpoint {
         fs::write(self.path("faults"), rules).unwrap();
-        Endpoint::start(&Config {
-            faults: Some(self.path("faults")),
-            ..self.config()
-        })
-        .unwrap()
+        Endpoint::start(&Config { faults: Some(self.path("faults")), ..self.config() }).unwrap()
     }
 
     /// The first `count` log lines; waits for them, since a line follows its answer.
@@ -203,15 +173,9 @@ pub fn read_log(path: &Path, count: usize) -> Vec<Value> {
         let text = fs::read_to_string(path).unwrap_or_default();
         let whole = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
         if whole.lines().count() >= count {
-            return whole
-                .lines()
-                .map(|l| serde_json::from_str(l).unwrap())
-                .collect();
+            return whole.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         }
-        assert!(
-            Instant::now() < deadline,
-            "only these log lines came: {whole}"
-        );
+        assert!(Instant::now() < deadline, "only these log lines came: {whole}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -230,15 +194,6 @@ pub fn noise(len: usize) -> Vec<u8> {
 
 /// CRC-64/XZ bit by bit, from its definition.
 pub fn crc64(bytes: &[u8]) -> u64 {
-    let step = |crc: u64| {
-        (crc >> 1)
-            ^ if crc & 1 == 1 {
-                0xC96C_5795_D787_0F42
-            } else {
-                0
-            }
-    };
-    !bytes.iter().fold(!0, |crc, b| {
-        (0..8).fold(crc ^ u64::from(*b), |c, _| step(c))
-    })
+    let step = |crc: u64| (crc >> 1) ^ if crc & 1 == 1 { 0xC96C_5795_D787_0F42 } else { 0 };
+    !bytes.iter().fold(!0, |crc, b| (0..8).fold(crc ^ u64::from(*b), |c, _| step(c)))
 }

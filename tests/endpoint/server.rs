@@ -51,16 +51,8 @@ impl Endpoint {
                 product: config.product.clone(),
                 anonymous: config.anonymous,
             },
-            faults: config
-                .faults
-                .as_deref()
-                .map(|p| named("fault rules", p, Faults::open))
-                .transpose()?,
-            log: config
-                .log
-                .as_deref()
-                .map(|p| named("log", p, RequestLog::open))
-                .transpose()?,
+            faults: config.faults.as_deref().map(|p| named("fault rules", p, Faults::open)).transpose()?,
+            log: config.log.as_deref().map(|p| named("log", p, RequestLog::open)).transpose()?,
             rate: config.rate_bytes_per_sec.map(Rate::new),
             stop: Stop::default(),
             first_byte_delay: config.first_byte_delay,
@@ -77,21 +69,12 @@ impl Endpoint {
         let mut threads = Vec::new();
         if !config.hash_first {
             let shared = shared.clone();
-            threads.push(
-                thread::Builder::new()
-                    .name("hash".into())
-                    .spawn(move || hash_all(&shared))?,
-            );
+            threads.push(thread::Builder::new().name("hash".into()).spawn(move || hash_all(&shared))?);
         }
         let accepting = (shared.clone(), open.clone());
         let accept = move || accept_all(&listener, &accepting.0, &accepting.1);
         threads.push(thread::Builder::new().name("accept".into()).spawn(accept)?);
-        Ok(Self {
-            shared,
-            open,
-            addr,
-            threads,
-        })
+        Ok(Self { shared, open, addr, threads })
     }
 
     /// The bound address.
@@ -123,10 +106,7 @@ impl Drop for Endpoint {
         for stream in streams.values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
-        let _ = self
-            .open
-            .closed
-            .wait_timeout_while(streams, STOP_WAIT, |s| !s.is_empty());
+        let _ = self.open.closed.wait_timeout_while(streams, STOP_WAIT, |s| !s.is_empty());
     }
 }
 
@@ -175,23 +155,16 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, open: &Arc<Open>) {
     }
 }
 
-fn start_conn(
-    stream: TcpStream,
-    conn: u64,
-    shared: &Arc<Shared>,
-    open: &Arc<Open>,
-) -> io::Result<()> {
+fn start_conn(stream: TcpStream, conn: u64, shared: &Arc<Shared>, open: &Arc<Open>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;
     open.lock().insert(conn, stream.try_clone()?);
     let (shared, registry) = (shared.clone(), open.clone());
-    let spawned = thread::Builder::new()
-        .name(format!("conn-{conn}"))
-        .spawn(move || {
-            let _entry = Entry(&registry, conn);
-            conn::serve(&shared, &stream, conn);
-        });
+    let spawned = thread::Builder::new().name(format!("conn-{conn}")).spawn(move || {
+        let _entry = Entry(&registry, conn);
+        conn::serve(&shared, &stream, conn);
+    });
     if spawned.is_err() {
         open.lock().remove(&conn);
     }

@@ -9,14 +9,10 @@ use serde_json::Value;
 /// Each V4 vector as a client would send it, through a socket.
 #[test]
 fn vectors_over_sockets() {
-    let all: Vec<Value> =
-        serde_json::from_str(include_str!("../../sign/vectors/open.json")).unwrap();
+    let all: Vec<Value> = serde_json::from_str(include_str!("../../sign/vectors/open.json")).unwrap();
     let rig = Rig::new();
     let mut tried = 0;
-    for case in all
-        .iter()
-        .filter(|c| c["sig"] == "v4" && c["address_style"] != "cname")
-    {
+    for case in all.iter().filter(|c| c["sig"] == "v4" && c["address_style"] != "cname") {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let config = Config {
             anonymous: false,
@@ -41,24 +37,14 @@ fn vectors_over_sockets() {
         }
         let auth = text(&case["expect"]["authorization"]);
         let ask = |auth: &str| {
-            let mut sent: Vec<(&str, &str)> = headers
-                .iter()
-                .map(|(n, v)| (n.as_str(), v.as_str()))
-                .collect();
+            let mut sent: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
             sent.push(("Authorization", auth));
-            Client::to(endpoint.addr())
-                .ask(case["method"].as_str().unwrap(), target, &sent)
-                .status
+            Client::to(endpoint.addr()).ask(case["method"].as_str().unwrap(), target, &sent).status
         };
         // The bucket of the vectors does not exist here: 404 means the signature held.
         assert!(ask(&auth) == 404, "{}", case["name"]);
         let end = if auth.ends_with('0') { "1" } else { "0" };
-        assert_eq!(
-            ask(&format!("{}{end}", &auth[..auth.len() - 1])),
-            403,
-            "{}",
-            case["name"]
-        );
+        assert_eq!(ask(&format!("{}{end}", &auth[..auth.len() - 1])), 403, "{}", case["name"]);
         tried += 1;
     }
     assert_eq!(tried, 42);
@@ -66,26 +52,9 @@ fn vectors_over_sockets() {
 
 /// Days by counting, as an independent check of the endpoint's calendar.
 fn unix_sec(iso: &str) -> i64 {
-    let n: Vec<i64> = iso
-        .split(['-', 'T', ':', 'Z'])
-        .filter(|p| !p.is_empty())
-        .map(|p| p.parse().unwrap())
-        .collect();
+    let n: Vec<i64> = iso.split(['-', 'T', ':', 'Z']).filter(|p| !p.is_empty()).map(|p| p.parse().unwrap()).collect();
     let leap = |y: i64| (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
-    let months = [
-        31,
-        28 + i64::from(leap(n[0])),
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ];
+    let months = [31, 28 + i64::from(leap(n[0])), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let days: i64 = (1970..n[0]).map(|y| 365 + i64::from(leap(y))).sum::<i64>()
         + months[..n[1] as usize - 1].iter().sum::<i64>()
         + n[2]

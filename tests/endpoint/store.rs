@@ -67,10 +67,7 @@ impl Store {
     pub(crate) fn new(root: &Path) -> io::Result<Self> {
         let root = root.canonicalize()?;
         if !root.is_dir() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                root.display().to_string(),
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, root.display().to_string()));
         }
         Ok(Self { root })
     }
@@ -98,32 +95,19 @@ impl Store {
 
     /// Opens the object `key` below a bucket's folder; NotFound if it is none.
     pub(crate) fn open(&self, bucket: &Path, key: &[u8]) -> io::Result<Open> {
-        let path = bucket.join(OsStr::from_bytes(
-            &file_key(key).ok_or(io::ErrorKind::NotFound)?,
-        ));
+        let path = bucket.join(OsStr::from_bytes(&file_key(key).ok_or(io::ErrorKind::NotFound)?));
         // O_NONBLOCK: a FIFO in the tree must not hold the connection's thread.
-        let opened = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path);
+        let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
         let file = opened.map_err(|e| match e.raw_os_error() {
-            Some(libc::ENOTDIR | libc::ENAMETOOLONG | libc::ENXIO) => {
-                io::ErrorKind::NotFound.into()
-            }
+            Some(libc::ENOTDIR | libc::ENAMETOOLONG | libc::ENXIO) => io::ErrorKind::NotFound.into(),
             _ => e,
         })?;
         let meta = file.metadata()?;
-        let marker = path
-            .file_name()
-            .is_some_and(|n| n.as_bytes() == FOLDER_MARKER);
+        let marker = path.file_name().is_some_and(|n| n.as_bytes() == FOLDER_MARKER);
         if !meta.is_file() || (marker && (meta.len() == 0) != key.ends_with(b"/")) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(Open {
-            file,
-            path,
-            stamp: Stamp::of(&meta),
-        })
+        Ok(Open { file, path, stamp: Stamp::of(&meta) })
     }
 
     /// Visits the objects below a bucket's folder in byte order of their keys.
@@ -143,21 +127,14 @@ fn file_key(key: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Sorting entries as `name` (files) and `name/` (folders) yields the byte order of whole keys.
-fn walk_folder(
-    folder: &Path,
-    key: &mut Vec<u8>,
-    visit: &mut dyn Visit,
-) -> io::Result<ControlFlow<()>> {
+fn walk_folder(folder: &Path, key: &mut Vec<u8>, visit: &mut dyn Visit) -> io::Result<ControlFlow<()>> {
     let mut names: Vec<(Vec<u8>, PathBuf)> = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let mut name = entry.file_name().as_bytes().to_vec();
         if entry.file_type()?.is_dir() {
             name.push(b'/');
-        } else if name == FOLDER_MARKER
-            && !key.is_empty()
-            && entry.metadata().is_ok_and(|m| m.len() == 0)
-        {
+        } else if name == FOLDER_MARKER && !key.is_empty() && entry.metadata().is_ok_and(|m| m.len() == 0) {
             name.clear();
         } else if name == FOLDER_MARKER && key.is_empty() {
             continue;
@@ -170,11 +147,7 @@ fn walk_folder(
         key.truncate(depth);
         key.extend_from_slice(&name);
         let flow = if name.ends_with(b"/") {
-            if visit.enter(key) {
-                still_there(walk_folder(&path, key, visit))?
-            } else {
-                ControlFlow::Continue(())
-            }
+            if visit.enter(key) { still_there(walk_folder(&path, key, visit))? } else { ControlFlow::Continue(()) }
         } else {
             match fs::metadata(&path) {
                 Ok(meta) if meta.is_file() => visit.object(key, &path, Stamp::of(&meta)),
@@ -206,19 +179,7 @@ mod tests {
     fn keys_that_are_paths() {
         assert_eq!(file_key(b"a/b.bin").unwrap(), b"a/b.bin");
         assert_eq!(file_key(b"a/").unwrap(), b"a/.folder-marker");
-        for bad in [
-            &b""[..],
-            b"/a",
-            b"a//b",
-            b"../a",
-            b"a/../b",
-            b"a/..",
-            b".",
-            b"a/./b",
-            b"a\0b",
-            b"/",
-            b"//",
-        ] {
+        for bad in [&b""[..], b"/a", b"a//b", b"../a", b"a/../b", b"a/..", b".", b"a/./b", b"a\0b", b"/", b"//"] {
             assert_eq!(file_key(bad), None, "{}", String::from_utf8_lossy(bad));
         }
     }

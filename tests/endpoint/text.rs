@@ -7,9 +7,7 @@ pub(crate) fn percent_encode(bytes: &[u8], keep_slash: bool) -> String {
     let mut out = String::with_capacity(bytes.len());
     for &b in bytes {
         match b {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(b as char)
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(b as char),
             b'/' if keep_slash => out.push('/'),
             _ => out.push_str(&format!("%{b:02X}")),
         }
@@ -83,9 +81,6 @@ mod tests {
 
     #[test]
     fn xml_text() {
-        assert_eq!(
-            element("Key", "a&<\">\n\u{1}"),
-            "<Key>a&amp;&lt;&quot;&gt;&#10;&#x1;</Key>"
-        );
+        assert_eq!(element("Key", "a&<\">\n\u{1}"), "<Key>a&amp;&lt;&quot;&gt;&#10;&#x1;</Key>");
     }
 }

@@ -39,30 +39,19 @@ impl Verifier {
             return self.check_unsigned(request);
         };
         if header.starts_with("OSS ") {
-            return Err(OssError {
-                ec: "0002-00000080",
-                ..denied("V1 signatures are not supported, use V4.")
-            });
+            return Err(OssError { ec: "0002-00000080", ..denied("V1 signatures are not supported, use V4.") });
         }
-        let auth = Authorization::parse(header).ok_or_else(|| {
-            OssError::invalid_argument("The Authorization header is not a V4 one.")
-        })?;
-        let keys = self
-            .credentials
-            .as_ref()
-            .filter(|c| c.access_key_id == auth.access_key_id);
+        let auth = Authorization::parse(header)
+            .ok_or_else(|| OssError::invalid_argument("The Authorization header is not a V4 one."))?;
+        let keys = self.credentials.as_ref().filter(|c| c.access_key_id == auth.access_key_id);
         let keys = keys.ok_or_else(|| {
             let message = "The OSS Access Key Id you provided does not exist in our records.";
             let mut error = OssError::new(403, "InvalidAccessKeyId", message);
-            error
-                .details
-                .push(("OSSAccessKeyId", auth.access_key_id.to_owned()));
+            error.details.push(("OSSAccessKeyId", auth.access_key_id.to_owned()));
             error
         })?;
         if request.header("x-oss-content-sha256") != Some("UNSIGNED-PAYLOAD") {
-            return Err(OssError::invalid_argument(
-                "x-oss-content-sha256 must be UNSIGNED-PAYLOAD.",
-            ));
+            return Err(OssError::invalid_argument("x-oss-content-sha256 must be UNSIGNED-PAYLOAD."));
         }
         let date = request.header("x-oss-date").unwrap_or_default();
         check_date(date, now_sec)?;
@@ -77,9 +66,7 @@ impl Verifier {
         if self.anonymous {
             return Ok(());
         }
-        Err(denied(
-            "You have no right to access this object because of bucket acl.",
-        ))
+        Err(denied("You have no right to access this object because of bucket acl."))
     }
 
     fn check_signature(
@@ -94,15 +81,9 @@ impl Verifier {
         let to_sign = string_to_sign(&canonical, auth, date);
         let expected = signature(&keys.access_key_secret, auth, &to_sign);
         let reason = if auth.region != self.region {
-            format!(
-                "Invalid signing region {} in Authorization header, expected {}.",
-                auth.region, self.region
-            )
+            format!("Invalid signing region {} in Authorization header, expected {}.", auth.region, self.region)
         } else if auth.product != self.product {
-            format!(
-                "Invalid signing product {} in Authorization header, expected {}.",
-                auth.product, self.product
-            )
+            format!("Invalid signing product {} in Authorization header, expected {}.", auth.product, self.product)
         } else if date.get(..8) != Some(auth.day) {
             "The date of the scope is not that of x-oss-date.".into()
         } else if expected != auth.signature {
@@ -128,20 +109,12 @@ impl Verifier {
 impl<'a> Authorization<'a> {
     fn parse(header: &'a str) -> Option<Self> {
         let (mut credential, mut signature, mut additional) = (None, None, Vec::new());
-        for part in header
-            .strip_prefix(ALGORITHM)?
-            .strip_prefix(' ')?
-            .split(',')
-        {
+        for part in header.strip_prefix(ALGORITHM)?.strip_prefix(' ')?.split(',') {
             match part.trim().split_once('=')? {
                 ("Credential", value) => credential = Some(value),
                 ("Signature", value) => signature = Some(value),
                 ("AdditionalHeaders", value) => {
-                    additional = value
-                        .split(';')
-                        .filter(|n| !n.is_empty())
-                        .map(str::to_ascii_lowercase)
-                        .collect();
+                    additional = value.split(';').filter(|n| !n.is_empty()).map(str::to_ascii_lowercase).collect();
                     additional.sort();
                 }
                 _ => return None,
@@ -153,14 +126,7 @@ impl<'a> Authorization<'a> {
         }
         let (product, region, day) = (scope.next()?, scope.next()?, scope.next()?);
         let access_key_id = scope.next()?;
-        Some(Self {
-            access_key_id,
-            day,
-            region,
-            product,
-            additional,
-            signature: signature?,
-        })
+        Some(Self { access_key_id, day, region, product, additional, signature: signature? })
     }
 }
 
@@ -169,19 +135,15 @@ fn denied(message: &str) -> OssError {
 }
 
 fn check_date(date: &str, now_sec: i64) -> Result<(), OssError> {
-    let signed_sec = clock::parse_basic(date).ok_or_else(|| {
-        denied("OSS authentication requires a valid x-oss-date (YYYYMMDDTHHMMSSZ).")
-    })?;
+    let signed_sec = clock::parse_basic(date)
+        .ok_or_else(|| denied("OSS authentication requires a valid x-oss-date (YYYYMMDDTHHMMSSZ)."))?;
     if signed_sec.abs_diff(now_sec) <= SKEW_MAX_SEC {
         return Ok(());
     }
     let message = "The difference between the request time and the current time is too large.";
     let mut error = OssError::new(403, "RequestTimeTooSkewed", message);
     error.details = vec![
-        (
-            "MaxAllowedSkewMilliseconds",
-            (SKEW_MAX_SEC * 1000).to_string(),
-        ),
+        ("MaxAllowedSkewMilliseconds", (SKEW_MAX_SEC * 1000).to_string()),
         ("RequestTime", clock::list_date(signed_sec)),
         ("ServerTime", clock::list_date(now_sec)),
     ];
@@ -192,16 +154,10 @@ fn check_token(keys: &Credentials, sent: Option<&str>) -> Result<(), OssError> {
     match (keys.security_token.as_deref(), sent) {
         (Some(expected), Some(sent)) if expected == sent => Ok(()),
         (None, None) => Ok(()),
-        (Some(_), None) => Err(OssError::new(
-            403,
-            "InvalidAccessKeyId",
-            "This access key id needs its security token.",
-        )),
-        _ => Err(OssError::new(
-            403,
-            "InvalidSecurityToken",
-            "The security token you provided is invalid.",
-        )),
+        (Some(_), None) => {
+            Err(OssError::new(403, "InvalidAccessKeyId", "This access key id needs its security token."))
+        }
+        _ => Err(OssError::new(403, "InvalidSecurityToken", "The security token you provided is invalid.")),
     }
 }
 
@@ -221,13 +177,7 @@ fn canonical_request(request: &Request, additional: &[String]) -> Option<String>
     pairs.sort();
     let query: Vec<String> = pairs
         .into_iter()
-        .map(|(name, value)| {
-            if value.is_empty() {
-                name
-            } else {
-                format!("{name}={value}")
-            }
-        })
+        .map(|(name, value)| if value.is_empty() { name } else { format!("{name}={value}") })
         .collect();
     let signed = |name: &str| {
         name.starts_with("x-oss-")
@@ -253,21 +203,13 @@ fn canonical_request(request: &Request, additional: &[String]) -> Option<String>
 
 fn string_to_sign(canonical: &str, auth: &Authorization<'_>, date: &str) -> String {
     let hash = hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
-    let Authorization {
-        day,
-        region,
-        product,
-        ..
-    } = auth;
+    let Authorization { day, region, product, .. } = auth;
     format!("{ALGORITHM}\n{date}\n{day}/{region}/{product}/aliyun_v4_request\n{hash}")
 }
 
 fn signature(secret: &str, auth: &Authorization<'_>, to_sign: &str) -> String {
-    let mac = |key: &[u8], text: &str| {
-        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes())
-            .as_ref()
-            .to_vec()
-    };
+    let mac =
+        |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec();
     let mut key = format!("aliyun_v4{secret}").into_bytes();
     for part in [auth.day, auth.region, auth.product, "aliyun_v4_request"] {
         key = mac(&key, part);

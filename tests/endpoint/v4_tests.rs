@@ -29,10 +29,7 @@ fn verifier(case: &Value) -> Verifier {
 }
 
 fn now(case: &Value) -> i64 {
-    let iso: String = text(&case["date_iso"])
-        .chars()
-        .filter(|c| !matches!(c, '-' | ':'))
-        .collect();
+    let iso: String = text(&case["date_iso"]).chars().filter(|c| !matches!(c, '-' | ':')).collect();
     clock::parse_basic(&iso).unwrap()
 }
 
@@ -51,19 +48,12 @@ fn request(case: &Value) -> Request {
             text(&case["raw_query"])
         );
         add("host", "127.0.0.1");
-        let date: String = text(&case["date_iso"])
-            .chars()
-            .filter(|c| !matches!(c, '-' | ':'))
-            .collect();
+        let date: String = text(&case["date_iso"]).chars().filter(|c| !matches!(c, '-' | ':')).collect();
         add("x-oss-date", &date);
         if let Some(token) = case["security_token"].as_str() {
             add("x-oss-security-token", token);
         }
-        case["headers"]
-            .as_object()
-            .unwrap()
-            .iter()
-            .for_each(|(n, v)| add(n, text(v)));
+        case["headers"].as_object().unwrap().iter().for_each(|(n, v)| add(n, text(v)));
     } else {
         let rest = url.split_once("://").unwrap().1;
         let at = rest.find('/').unwrap();
@@ -75,13 +65,8 @@ fn request(case: &Value) -> Request {
         sent.iter().for_each(|(n, v)| add(n, text(v)));
     }
     add("Authorization", text(&case["expect"]["authorization"]));
-    headers
-        .iter()
-        .for_each(|(n, v)| head += &format!("{n}: {v}\r\n"));
-    let mut request = Request::parse(format!("{head}\r\n").as_bytes())
-        .unwrap()
-        .unwrap()
-        .0;
+    headers.iter().for_each(|(n, v)| head += &format!("{n}: {v}\r\n"));
+    let mut request = Request::parse(format!("{head}\r\n").as_bytes()).unwrap().unwrap().0;
     if case["address_style"] == "cname" {
         // The host of a CNAME does not tell the bucket; OSS knows it from its binding.
         request.bucket = Some(text(&case["bucket"]).into());
@@ -99,18 +84,8 @@ fn all_cases() -> Vec<Value> {
 fn every_vector_is_accepted() {
     for case in all_cases() {
         let request = request(&case);
-        assert_eq!(
-            request.bucket.as_deref(),
-            case["bucket"].as_str(),
-            "{}",
-            case["name"]
-        );
-        assert_eq!(
-            request.key,
-            text(&case["key"]).as_bytes(),
-            "{}",
-            case["name"]
-        );
+        assert_eq!(request.bucket.as_deref(), case["bucket"].as_str(), "{}", case["name"]);
+        assert_eq!(request.key, text(&case["key"]).as_bytes(), "{}", case["name"]);
         if let Err(e) = verifier(&case).check(&request, now(&case)) {
             panic!("{}: {e:?}", case["name"]);
         }
@@ -127,11 +102,7 @@ fn every_vector_is_accepted() {
 }
 
 fn set(request: &mut Request, name: &str, value: &str) {
-    request
-        .headers
-        .iter_mut()
-        .filter(|(n, _)| n == name)
-        .for_each(|(_, v)| *v = value.into());
+    request.headers.iter_mut().filter(|(n, _)| n == name).for_each(|(_, v)| *v = value.into());
 }
 
 /// Flips the lowest bit of a byte that is a letter or digit, so that the text stays plausible.
@@ -149,24 +120,15 @@ fn every_changed_byte_is_refused() {
         let refused = |change: &dyn Fn(&mut Request), what: &str, code: &str| {
             let mut request = request(&case);
             change(&mut request);
-            let error = verifier
-                .check(&request, now)
-                .expect_err(&format!("{name}: {what} accepted"));
+            let error = verifier.check(&request, now).expect_err(&format!("{name}: {what} accepted"));
             assert_eq!(error.code, code, "{name}: {what}");
-            assert!(
-                error.status == 403 || code == "InvalidArgument",
-                "{name}: {what}"
-            );
+            assert!(error.status == 403 || code == "InvalidArgument", "{name}: {what}");
         };
         let mismatch = "SignatureDoesNotMatch";
         let auth = good.header("authorization").unwrap().to_owned();
         let from = auth.find("Signature=").unwrap() + "Signature=".len();
         for at in from..auth.len() {
-            refused(
-                &|r| set(r, "authorization", &flip(&auth, at)),
-                "signature byte",
-                mismatch,
-            );
+            refused(&|r| set(r, "authorization", &flip(&auth, at)), "signature byte", mismatch);
         }
         refused(&|r| r.method = "POST".into(), "method", mismatch);
         refused(&|r| r.bucket = Some("other".into()), "bucket", mismatch);
@@ -181,16 +143,8 @@ fn every_changed_byte_is_refused() {
                 pairs[i] = changed;
                 pairs.join("&")
             };
-            refused(
-                &|r| r.query = others(format!("{}x", pair.trim_end_matches('='))),
-                "query pair",
-                mismatch,
-            );
-            refused(
-                &|r| r.query = others(String::new()),
-                "missing pair",
-                mismatch,
-            );
+            refused(&|r| r.query = others(format!("{}x", pair.trim_end_matches('='))), "query pair", mismatch);
+            refused(&|r| r.query = others(String::new()), "missing pair", mismatch);
         }
         signed_headers_changed(&case, &good, &refused);
     }
@@ -205,10 +159,7 @@ fn signed_headers_changed(case: &Value, good: &Request, refused: &Refused<'_>) {
         let code = match name.as_str() {
             "x-oss-date" => continue,
             "x-oss-content-sha256" => "InvalidArgument",
-            n if n.starts_with("x-oss-")
-                || n.starts_with("content-")
-                || auth.additional.iter().any(|a| a == n) =>
-            {
+            n if n.starts_with("x-oss-") || n.starts_with("content-") || auth.additional.iter().any(|a| a == n) => {
                 mismatch
             }
             _ => continue,
@@ -217,17 +168,9 @@ fn signed_headers_changed(case: &Value, good: &Request, refused: &Refused<'_>) {
         for at in 0..value.len() {
             refused(&|r| set(r, name, &flip_any(value, at)), name, code);
         }
-        refused(
-            &|r| r.headers.retain(|(n, _)| n != name),
-            "missing header",
-            code,
-        );
+        refused(&|r| r.headers.retain(|(n, _)| n != name), "missing header", code);
     }
-    refused(
-        &|r| r.headers.push(("x-oss-extra".into(), "1".into())),
-        "extra x-oss header",
-        mismatch,
-    );
+    refused(&|r| r.headers.push(("x-oss-extra".into(), "1".into())), "extra x-oss header", mismatch);
     authorization_changed(case, good, refused);
 }
 
@@ -236,14 +179,8 @@ fn authorization_changed(case: &Value, good: &Request, refused: &Refused<'_>) {
     let mismatch = "SignatureDoesNotMatch";
     let earlier = clock::http_date(now(case) - 1);
     let sec = clock::parse_http(&earlier).unwrap();
-    let moved = clock::list_date(sec)
-        .replace(['-', ':'], "")
-        .replace(".000", "");
-    refused(
-        &|r| set(r, "x-oss-date", &moved),
-        "date a second earlier",
-        mismatch,
-    );
+    let moved = clock::list_date(sec).replace(['-', ':'], "").replace(".000", "");
+    refused(&|r| set(r, "x-oss-date", &moved), "date a second earlier", mismatch);
     let header = good.header("authorization").unwrap();
     let swap = |old: &str, new: &str| header.replacen(old, new, 1);
     let (day, region, product) = (auth.day, auth.region, auth.product);
@@ -253,34 +190,12 @@ fn authorization_changed(case: &Value, good: &Request, refused: &Refused<'_>) {
         format!("/{day}/{region}/oss-other/"),
         format!("/19990101/{region}/{product}/"),
     ] {
-        refused(
-            &|r| set(r, "authorization", &swap(&scope, &other)),
-            &other,
-            mismatch,
-        );
+        refused(&|r| set(r, "authorization", &swap(&scope, &other)), &other, mismatch);
     }
     let id = format!("Credential={}", auth.access_key_id);
-    refused(
-        &|r| set(r, "authorization", &swap(&id, &format!("{id}x"))),
-        "access key id",
-        "InvalidAccessKeyId",
-    );
-    refused(
-        &|r| {
-            set(
-                r,
-                "authorization",
-                &swap("aliyun_v4_request", "aws4_request"),
-            )
-        },
-        "scope end",
-        "InvalidArgument",
-    );
-    refused(
-        &|r| r.headers.retain(|(n, _)| n != "authorization"),
-        "unsigned",
-        "AccessDenied",
-    );
+    refused(&|r| set(r, "authorization", &swap(&id, &format!("{id}x"))), "access key id", "InvalidAccessKeyId");
+    refused(&|r| set(r, "authorization", &swap("aliyun_v4_request", "aws4_request")), "scope end", "InvalidArgument");
+    refused(&|r| r.headers.retain(|(n, _)| n != "authorization"), "unsigned", "AccessDenied");
 }
 
 fn flip_any(text: &str, at: usize) -> String {
@@ -291,10 +206,7 @@ fn flip_any(text: &str, at: usize) -> String {
 
 #[test]
 fn secrets_regions_tokens_and_dates() {
-    let case = cases(OPEN)
-        .into_iter()
-        .find(|c| c["name"] == "v4-sts-get-range")
-        .unwrap();
+    let case = cases(OPEN).into_iter().find(|c| c["name"] == "v4-sts-get-range").unwrap();
     let (request, now) = (request(&case), now(&case));
     let code = |change: &dyn Fn(&mut Verifier), now: i64| {
         let mut verifier = verifier(&case);
@@ -306,36 +218,14 @@ fn secrets_regions_tokens_and_dates() {
     assert_eq!(code(&|_| {}, now - 900), Ok(()));
     assert_eq!(code(&|_| {}, now + 901), err("RequestTimeTooSkewed"));
     assert_eq!(code(&|_| {}, now - 901), err("RequestTimeTooSkewed"));
-    assert_eq!(
-        code(&|v| v.region = "cn-other".into(), now),
-        err("SignatureDoesNotMatch")
-    );
-    assert_eq!(
-        code(&|v| v.product = "oss-cloudbox".into(), now),
-        err("SignatureDoesNotMatch")
-    );
-    let keys =
-        |change: fn(&mut Credentials)| code(&|v| change(v.credentials.as_mut().unwrap()), now);
-    assert_eq!(
-        keys(|k| k.access_key_secret.push('x')),
-        err("SignatureDoesNotMatch")
-    );
-    assert_eq!(
-        keys(|k| k.access_key_id.push('x')),
-        err("InvalidAccessKeyId")
-    );
-    assert_eq!(
-        keys(|k| k.security_token = Some("other".into())),
-        err("InvalidSecurityToken")
-    );
-    assert_eq!(
-        keys(|k| k.security_token = None),
-        err("InvalidSecurityToken")
-    );
-    assert_eq!(
-        code(&|v| v.credentials = None, now),
-        err("InvalidAccessKeyId")
-    );
+    assert_eq!(code(&|v| v.region = "cn-other".into(), now), err("SignatureDoesNotMatch"));
+    assert_eq!(code(&|v| v.product = "oss-cloudbox".into(), now), err("SignatureDoesNotMatch"));
+    let keys = |change: fn(&mut Credentials)| code(&|v| change(v.credentials.as_mut().unwrap()), now);
+    assert_eq!(keys(|k| k.access_key_secret.push('x')), err("SignatureDoesNotMatch"));
+    assert_eq!(keys(|k| k.access_key_id.push('x')), err("InvalidAccessKeyId"));
+    assert_eq!(keys(|k| k.security_token = Some("other".into())), err("InvalidSecurityToken"));
+    assert_eq!(keys(|k| k.security_token = None), err("InvalidSecurityToken"));
+    assert_eq!(code(&|v| v.credentials = None, now), err("InvalidAccessKeyId"));
 }
 
 #[test]
@@ -347,18 +237,9 @@ fn mismatch_tells_what_was_signed() {
     let xml = error.document("ID", "host");
     let escaped = |t: &Value| crate::text::xml_escape(text(t));
     let expect = &case["expect"];
+    assert!(xml.contains(&format!("<StringToSign>{}</StringToSign>", escaped(&expect["string_to_sign"]))), "{xml}");
     assert!(
-        xml.contains(&format!(
-            "<StringToSign>{}</StringToSign>",
-            escaped(&expect["string_to_sign"])
-        )),
-        "{xml}"
-    );
-    assert!(
-        xml.contains(&format!(
-            "<CanonicalRequest>{}</CanonicalRequest>",
-            escaped(&expect["canonical_request"])
-        )),
+        xml.contains(&format!("<CanonicalRequest>{}</CanonicalRequest>", escaped(&expect["canonical_request"]))),
         "{xml}"
     );
     assert!(xml.contains("<EC>0002-00000040</EC>") && !xml.contains("wrong-secret"));
@@ -370,21 +251,10 @@ fn anonymous_and_v1() {
         let head = format!("GET /b/k HTTP/1.1\r\nHost: 127.0.0.1\r\n{extra}\r\n");
         Request::parse(head.as_bytes()).unwrap().unwrap().0
     };
-    let verifier = |anonymous| Verifier {
-        credentials: None,
-        region: "r".into(),
-        product: "oss".into(),
-        anonymous,
-    };
+    let verifier = |anonymous| Verifier { credentials: None, region: "r".into(), product: "oss".into(), anonymous };
     let code = |v: Verifier, r: &Request| v.check(r, 0).map_err(|e| (e.status, e.code, e.ec));
     assert_eq!(code(verifier(true), &plain("")), Ok(()));
-    assert_eq!(
-        code(verifier(false), &plain("")),
-        Err((403, "AccessDenied".into(), "0003-00000001"))
-    );
+    assert_eq!(code(verifier(false), &plain("")), Err((403, "AccessDenied".into(), "0003-00000001")));
     let v1 = plain("Authorization: OSS ak:c2ln\r\n");
-    assert_eq!(
-        code(verifier(true), &v1),
-        Err((403, "AccessDenied".into(), "0002-00000080"))
-    );
+    assert_eq!(code(verifier(true), &v1), Err((403, "AccessDenied".into(), "0002-00000080")));
 }

@@ -74,27 +74,16 @@ impl Wire<'_> {
                 at += 1;
                 continue;
             }
-            let stops = [stall_at, flip_at]
-                .into_iter()
-                .flatten()
-                .filter(|stop| *stop > at);
+            let stops = [stall_at, flip_at].into_iter().flatten().filter(|stop| *stop > at);
             let to = stops.min().unwrap_or(end);
             self.span(body, at..to)?;
             at = to;
         }
-        if effects.cut_after.is_some() {
-            Err(Cut::Fault)
-        } else {
-            Ok(())
-        }
+        if effects.cut_after.is_some() { Err(Cut::Fault) } else { Ok(()) }
     }
 
     fn sleep(&self, time: Duration) -> Result<(), Cut> {
-        if self.stop.sleep(time) {
-            Err(Cut::Stop)
-        } else {
-            Ok(())
-        }
+        if self.stop.sleep(time) { Err(Cut::Stop) } else { Ok(()) }
     }
 
     /// One byte of the body, inverted.
@@ -103,8 +92,7 @@ impl Wire<'_> {
         match body {
             Body::Bytes(bytes) => byte[0] = bytes[at as usize],
             Body::File { file, span } => {
-                file.read_exact_at(&mut byte, span.start + at)
-                    .map_err(|_| Cut::File)?;
+                file.read_exact_at(&mut byte, span.start + at).map_err(|_| Cut::File)?;
             }
         }
         let mut sent = self.sent;
@@ -124,10 +112,7 @@ impl Wire<'_> {
                     let from = span.start as usize;
                     self.bytes(&bytes[from..from + piece as usize], false, &mut sent)
                 }
-                Body::File {
-                    file,
-                    span: of_file,
-                } => {
+                Body::File { file, span: of_file } => {
                     let from = of_file.start + span.start;
                     self.file(file, from..from + piece, &mut sent)
                 }
@@ -145,14 +130,7 @@ impl Wire<'_> {
             let count = (end - offset) as usize;
             // SAFETY: both descriptors are open for the call (borrowed from owners that outlive
             // it) and `offset` is a live off_t that only this call writes.
-            let n = unsafe {
-                libc::sendfile(
-                    self.stream.as_raw_fd(),
-                    file.as_raw_fd(),
-                    &mut offset,
-                    count,
-                )
-            };
+            let n = unsafe { libc::sendfile(self.stream.as_raw_fd(), file.as_raw_fd(), &mut offset, count) };
             match n {
                 0 => return Err(Cut::File),
                 n if n > 0 => *sent += n as u64,
@@ -166,14 +144,7 @@ impl Wire<'_> {
         let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
         while !bytes.is_empty() {
             // SAFETY: the pointer and length are those of a live slice, which send only reads.
-            let n = unsafe {
-                libc::send(
-                    self.stream.as_raw_fd(),
-                    bytes.as_ptr().cast(),
-                    bytes.len(),
-                    flags,
-                )
-            };
+            let n = unsafe { libc::send(self.stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
             match n {
                 n if n >= 0 => {
                     *sent += n as u64;
