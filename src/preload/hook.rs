@@ -16,6 +16,7 @@ macro_rules! hooks {
     )*};
 }
 
+mod aio;
 mod copy;
 mod dir;
 mod dup;

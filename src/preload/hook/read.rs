@@ -4,7 +4,7 @@
 use crate::client;
 use crate::copy;
 use crate::file::{self, Seen};
-use crate::outcome::{Outcome, ask, set_errno};
+use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_int, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
@@ -22,16 +22,6 @@ hooks! {
     fn preadv64(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { preadv_on(real::preadv64(fd, iov, len, at), fd, iov, len, at) }
     fn preadv2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { readv_on(real::preadv2(fd, iov, len, at, flags), fd, iov, len, at) }
     fn preadv64v2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { readv_on(real::preadv64v2(fd, iov, len, at, flags), fd, iov, len, at) }
-    fn aio_read(block: *mut libc::aiocb) -> c_int { if is_any_ours(&raw const block, 1) { unsupported() } else { real::aio_read(block) } }
-    fn aio_read64(block: *mut libc::aiocb) -> c_int { if is_any_ours(&raw const block, 1) { unsupported() } else { real::aio_read64(block) } }
-    fn aio_write(block: *mut libc::aiocb) -> c_int { if is_any_ours(&raw const block, 1) { unsupported() } else { real::aio_write(block) } }
-    fn aio_write64(block: *mut libc::aiocb) -> c_int { if is_any_ours(&raw const block, 1) { unsupported() } else { real::aio_write64(block) } }
-    fn lio_listio(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int {
-        if is_any_ours(list, len) { unsupported() } else { real::lio_listio(mode, list, len, event) }
-    }
-    fn lio_listio64(mode: c_int, list: *const *mut libc::aiocb, len: c_int, event: *mut c_void) -> c_int {
-        if is_any_ours(list, len) { unsupported() } else { real::lio_listio64(mode, list, len, event) }
-    }
 }
 
 fn read_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
@@ -77,24 +67,4 @@ pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t
 fn stale<T>(seen: &Seen) -> Outcome<T> {
     client::log(b"read of an object that was opened before it was there", seen.slot);
     Outcome::Failed(Errno(libc::ESTALE))
-}
-
-/// POSIX AIO works inside the C library, where no hook is: refused, so that nobody reads an empty file or
-/// writes to one.
-fn is_any_ours(list: *const *mut libc::aiocb, len: c_int) -> bool {
-    (0..len.max(0) as usize).any(|index| {
-        // SAFETY: the program gave `len` entries; glibc reads them the same way.
-        let block = unsafe { *list.add(index) };
-        // SAFETY: null is skipped, and glibc reads the same field of the program's block.
-        !block.is_null() && is_placeholder(unsafe { (*block).aio_fildes })
-    })
-}
-
-fn is_placeholder(fd: c_int) -> bool {
-    ask(|| Outcome::Served(file::of_descriptor(fd).is_some_and(|seen| seen.is_placeholder()))).answer(false, || false)
-}
-
-fn unsupported() -> c_int {
-    set_errno(libc::ENOSYS);
-    -1
 }

@@ -1,0 +1,59 @@
+//! POSIX AIO works inside the C library, where no hook is: a request on a placeholder waits here for its
+//! bytes and is then pointed at the memory file. The program's control block keeps that descriptor.
+
+use super::write;
+use crate::client;
+use crate::copy::end_of;
+use crate::file::{self, Seen};
+use crate::outcome::{Outcome, ask};
+use crate::real;
+use core::ffi::{c_int, c_void};
+use libc::aiocb;
+
+hooks! {
+    fn aio_read(block: *mut aiocb) -> c_int { pointed(&raw const block, 1, Some(libc::LIO_READ)).answer(-1, || real::aio_read(block)) }
+    fn aio_read64(block: *mut aiocb) -> c_int { pointed(&raw const block, 1, Some(libc::LIO_READ)).answer(-1, || real::aio_read64(block)) }
+    fn aio_write(block: *mut aiocb) -> c_int { pointed(&raw const block, 1, Some(libc::LIO_WRITE)).answer(-1, || real::aio_write(block)) }
+    fn aio_write64(block: *mut aiocb) -> c_int { pointed(&raw const block, 1, Some(libc::LIO_WRITE)).answer(-1, || real::aio_write64(block)) }
+    fn lio_listio(mode: c_int, list: *const *mut aiocb, len: c_int, event: *mut c_void) -> c_int {
+        pointed(list, len, None).answer(-1, || real::lio_listio(mode, list, len, event))
+    }
+    fn lio_listio64(mode: c_int, list: *const *mut aiocb, len: c_int, event: *mut c_void) -> c_int {
+        pointed(list, len, None).answer(-1, || real::lio_listio64(mode, list, len, event))
+    }
+}
+
+/// Prepares each request; `operation` is what all of them do, or None when the blocks say it.
+fn pointed(list: *const *mut aiocb, len: c_int, operation: Option<c_int>) -> Outcome<c_int> {
+    for index in 0..len.max(0) as usize {
+        // SAFETY: the program gave `len` entries; glibc reads them the same way.
+        let block = unsafe { *list.add(index) };
+        if block.is_null() {
+            continue;
+        }
+        // SAFETY: a block of the program's, which is not queued yet; glibc reads the same fields.
+        let block = unsafe { &mut *block };
+        let outcome = match operation.unwrap_or(block.aio_lio_opcode) {
+            libc::LIO_READ => ask(|| point(block)),
+            libc::LIO_WRITE => write::refused(block.aio_fildes),
+            _ => Outcome::Pass,
+        };
+        if let Outcome::Failed(errno) = outcome {
+            return Outcome::Failed(errno);
+        }
+    }
+    Outcome::Pass
+}
+
+fn point(block: &mut aiocb) -> Outcome<()> {
+    let Some(seen) = file::of_descriptor(block.aio_fildes).filter(Seen::is_placeholder) else { return Outcome::Pass };
+    let at = block.aio_offset.max(0) as u64;
+    let waited = client::wait_range(seen.slot, at, end_of(&seen, at, block.aio_nbytes as u64));
+    match waited.and_then(|()| client::kept_memory(seen.slot)) {
+        Ok(memory) => {
+            block.aio_fildes = memory;
+            Outcome::Pass
+        }
+        Err(errno) => Outcome::Failed(errno),
+    }
+}
