@@ -70,6 +70,8 @@ pub struct Header {
     names_len: AtomicU32,
     /// Folders that are known and not listed yet.
     pub folders_unlisted: AtomicU32,
+    /// How many listings were made real: a name that was missing before one may be there after it.
+    pub listings: AtomicU32,
     events_head: AtomicU64,
     /// Events that found the queue full.
     pub events_lost: AtomicU64,

@@ -306,6 +306,7 @@ impl Mirror {
                 folder.set_state(state::LISTED);
             }
         }
+        self.work.region().header().listings.fetch_add(1, Ordering::AcqRel);
         tracing::info!(folder = path, objects = level.objects.len(), folders = level.folders.len(), "listed");
         if matches!(reason, Reason::Start | Reason::Touched) {
             self.plan(&level, &slots);

@@ -116,15 +116,12 @@ pub fn placeholder(folder: impl AsFd, name: &str, mtime_secs: i64) -> Result<Pin
 
 /// A new empty file that takes the name from the one that is there; descriptors of the old one keep it.
 pub fn new_placeholder(folder: impl AsFd, name: &str, mtime_secs: i64) -> Result<Pinned, Errno> {
-    let temporary = temporary_name();
-    let make = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&folder, temporary.as_str(), make, FILE_MODE)?;
-    set_time(&folder, &temporary, mtime_secs);
-    let made = pinned(&folder, &temporary)
-        .and_then(|pinned| rustix::fs::renameat(&folder, temporary.as_str(), &folder, name).map(|()| pinned));
-    if made.is_err() {
-        let _ = rustix::fs::unlinkat(&folder, temporary.as_str(), AtFlags::empty());
-    }
+    let fresh = Fresh::make(&folder)?;
+    let made = fresh.name_it(&folder, mtime_secs).and_then(|temporary| {
+        let made = pinned(&folder, &temporary);
+        made.and_then(|pinned| rename(&folder, &temporary, name).map(|()| pinned))
+    });
+    fresh.clear(&folder, made.is_err());
     made
 }
 
@@ -133,27 +130,60 @@ pub fn pinned(folder: impl AsFd, name: &str) -> Result<Pinned, Errno> {
     pin(rustix::fs::openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn temporary_name() -> String {
-    format!("{TEMPORARY}{}-{:016x}", std::process::id(), fastrand::u64(..))
+/// Puts a whole file at `name`, replacing the empty one there: written without a name where the file system
+/// can do that (else under a temporary one), then renamed.
+pub fn put_file(folder: impl AsFd, name: &str, bytes: &[u8], mtime_secs: i64) -> Result<(), std::io::Error> {
+    let mut fresh = Fresh::make(&folder)?;
+    let written = fresh.file.write_all(bytes).and_then(|()| match look(&folder, name)? {
+        Lies::Nothing | Lies::File(0) => {
+            let temporary = fresh.name_it(&folder, mtime_secs)?;
+            Ok(rename(&folder, &temporary, name)?)
+        }
+        _ => Err(Errno::EXIST.into()),
+    });
+    fresh.clear(&folder, written.is_err());
+    written
 }
 
-/// Puts a whole file at `name`, replacing the empty one there: written beside it under a temporary name,
-/// then renamed.
-pub fn put_file(folder: impl AsFd, name: &str, bytes: &[u8], mtime_secs: i64) -> Result<(), std::io::Error> {
-    let temporary = format!("{TEMPORARY}{}-{:016x}", std::process::id(), fastrand::u64(..));
-    let make = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(&folder, temporary.as_str(), make, FILE_MODE)?);
-    let written = file.write_all(bytes).and_then(|()| {
-        set_time(&folder, &temporary, mtime_secs);
-        match look(&folder, name)? {
-            Lies::Nothing | Lies::File(0) => Ok(rustix::fs::renameat(&folder, temporary.as_str(), &folder, name)?),
-            _ => Err(Errno::EXIST.into()),
+/// A file under construction. It gets a name only for the moment before it is renamed, so that programs
+/// which read the folder meanwhile hardly ever see it.
+struct Fresh {
+    file: File,
+    temporary: String,
+    nameless: bool,
+}
+
+impl Fresh {
+    fn make(folder: impl AsFd) -> Result<Fresh, Errno> {
+        let temporary = format!("{TEMPORARY}{}-{:016x}", std::process::id(), fastrand::u64(..));
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        if let Ok(fd) = rustix::fs::openat(&folder, ".", flags | OFlags::TMPFILE, FILE_MODE) {
+            return Ok(Fresh { file: File::from(fd), temporary, nameless: true });
         }
-    });
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(&folder, temporary.as_str(), AtFlags::empty());
+        let named = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(&folder, temporary.as_str(), named, FILE_MODE)?;
+        Ok(Fresh { file: File::from(fd), temporary, nameless: false })
     }
-    written
+
+    /// Sets the time and links it under its temporary name.
+    fn name_it(&self, folder: impl AsFd, mtime_secs: i64) -> Result<String, Errno> {
+        let _ = rustix::fs::futimens(&self.file, &times(mtime_secs));
+        if self.nameless {
+            let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file));
+            rustix::fs::linkat(rustix::fs::CWD, link, &folder, self.temporary.as_str(), AtFlags::SYMLINK_FOLLOW)?;
+        }
+        Ok(self.temporary.clone())
+    }
+
+    fn clear(&self, folder: impl AsFd, failed: bool) {
+        if failed {
+            let _ = rustix::fs::unlinkat(&folder, self.temporary.as_str(), AtFlags::empty());
+        }
+    }
+}
+
+fn rename(folder: impl AsFd, from: &str, to: &str) -> Result<(), Errno> {
+    rustix::fs::renameat(&folder, from, &folder, to)
 }
 
 /// Removes what a killed engine left under temporary names.
@@ -188,10 +218,13 @@ fn pin(fd: OwnedFd) -> Result<Pinned, Errno> {
 }
 
 fn set_time(folder: impl AsFd, name: &str, secs: i64) {
-    let time = Timespec { tv_sec: secs, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
     // The time is a courtesy; a file system that refuses it still serves the bytes.
-    let _ = rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+    let _ = rustix::fs::utimensat(folder, name, &times(secs), AtFlags::SYMLINK_NOFOLLOW);
+}
+
+fn times(secs: i64) -> Timestamps {
+    let time = Timespec { tv_sec: secs, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 #[cfg(test)]

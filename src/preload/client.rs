@@ -84,8 +84,8 @@ pub(crate) fn init() {
         return;
     }
     let primary = role == environ::Role::Primary;
-    let dir = match environ::take() {
-        Ok(dir) => dir,
+    let model_dev = match environ::take() {
+        Ok(dev) => dev,
         Err(why) if primary => refuse(match why {
             environ::Unusable::NoModelDir => b"MODEL_DIR not set: set it to the folder that the program loads the model from",
             environ::Unusable::BadModelDir => b"failed to download metadata: MODEL_DIR is not a folder and cannot be made",
@@ -93,7 +93,7 @@ pub(crate) fn init() {
         }),
         Err(_) => return,
     };
-    MODEL_DEV.store(dir.dev, Ordering::Relaxed);
+    MODEL_DEV.store(model_dev, Ordering::Relaxed);
     PID.store(sys::getpid(), Ordering::Relaxed);
     if primary && !engine_runs() {
         let start = start::launch(-1);
@@ -394,7 +394,7 @@ pub(crate) fn folder(id: &FileId, fd: i32) {
     list_if_ours(id, fd);
 }
 
-/// True if it may hold more now than it did before: it was listed, or the engine was still starting.
+/// True if it was listed now.
 fn list_if_ours(id: &FileId, fd: i32) -> bool {
     if id.dev != MODEL_DEV.load(Ordering::Relaxed) {
         return false;
@@ -403,11 +403,17 @@ fn list_if_ours(id: &FileId, fd: i32) -> bool {
     if !is_inside(path.as_bytes()) {
         return false;
     }
-    let met = attached().is_some();
     let Some((_, region)) = attach() else { return false };
     let listed = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot)).is_some_and(|o| o.state() == state::LISTED);
-    let unlisted = !listed && region.header().folders_unlisted.load(Ordering::Acquire) != 0;
-    unlisted && list(path.as_bytes()) || !met
+    !listed && region.header().folders_unlisted.load(Ordering::Acquire) != 0 && list(path.as_bytes())
+}
+
+/// Changes with every listing that was made real, and when this process attaches: a name that was missing
+/// under another value may be there now.
+pub(crate) fn listings() -> u64 {
+    attached().map_or(0, |(generation, region)| {
+        u64::from(generation) << 32 | u64::from(region.header().listings.load(Ordering::Acquire))
+    })
 }
 
 /// Asks the engine to list a folder; true if it did.

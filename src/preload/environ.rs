@@ -80,14 +80,8 @@ pub(crate) enum Unusable {
     NoRunFolder,
 }
 
-/// Device and inode of MODEL_DIR.
-pub(crate) struct ModelDir {
-    pub dev: u64,
-    pub ino: u64,
-}
-
-/// Takes what is needed later. Constructor only.
-pub(crate) fn take() -> Result<ModelDir, Unusable> {
+/// Takes what is needed later; gives MODEL_DIR's device. Constructor only.
+pub(crate) fn take() -> Result<u64, Unusable> {
     let given = variable(c"MODEL_DIR").filter(|dir| !dir.is_empty()).ok_or(Unusable::NoModelDir)?;
     let (fd, id) = open_model_dir(&CPath::from(given)).ok_or(Unusable::BadModelDir)?;
     // SAFETY: the constructor runs alone.
@@ -112,7 +106,7 @@ pub(crate) fn take() -> Result<ModelDir, Unusable> {
         Some(program) => (kept.program, kept.program_found) = (program, true),
         None => kept.program_found = false,
     }
-    Ok(ModelDir { dev: id.dev, ino: id.ino })
+    Ok(id.dev)
 }
 
 impl Kept {

@@ -83,15 +83,22 @@ fn seen(found: client::Found) -> Option<Seen> {
 /// Most folders of one path that are listed one after the other.
 const FOLDERS_DEEP: usize = 64;
 
-/// Makes a call by path; while it ends in ENOENT and that made the engine list a folder, makes it again.
+/// Makes a call by path; while it ends in ENOENT and a folder was listed for it or meanwhile, makes it again.
 pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
     let before = errno();
+    let mut listings = client::listings();
     let mut got = call();
     for _ in 0..FOLDERS_DEEP {
-        if !failed(&got) || errno() != libc::ENOENT || !is_now_listed(dir, path) {
+        if !failed(&got) || errno() != libc::ENOENT {
+            break;
+        }
+        let now_listed = is_now_listed(dir, path);
+        if !now_listed && client::listings() == listings {
+            set_errno(libc::ENOENT);
             break;
         }
         set_errno(before);
+        listings = client::listings();
         got = call();
     }
     got
