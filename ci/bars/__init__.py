@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-SETS = {"main": "bars.main"}
+SETS = {"hooks": "bars.hooks", "main": "bars.main"}
 
 
 @dataclass
