@@ -1,11 +1,21 @@
 """The bars of transparency: a program cannot tell a managed folder from a local one, and what escapes the hooks fails loudly."""
 
-from bars import Bar, bypass
+from bars import Bar, bypass, consumers
 
 BARS = [
+    Bar(
+        2, "suites of other projects (CPython, fio, stress-ng, SQLite, checking tools), plain, preloaded inert, preloaded active",
+        "the same tests pass, fail and are skipped in all three ways",
+        suites.run, suites.control, "one bit of each object is wrong; for suites with files of their own, a few calls are broken",
+    ),
     Bar(
         4, "programs that escape the hooks (static, Go, assembly, libaio, io_uring, children without the library, setuid)",
         "end-of-file or an error on a large object, never a zero or stale byte; small files read correctly",
         bypass.escape, bypass.escape_control, "a sparse file of the right size in place of the placeholder",
+    ),
+    Bar(
+        5, "safetensors, transformers, tokenizers, sentencepiece, onnxruntime, gguf, numpy and torch load from a managed folder",
+        "outputs equal those from the plain folder, on a cold cache, with placeholders only and with the defaults",
+        consumers.equal, consumers.equal_control, "one byte of each consumer's file is served changed, without its CRC",
     ),
 ]
