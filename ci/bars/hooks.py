@@ -1,6 +1,7 @@
 """The bars of transparency: a program cannot tell a managed folder from a local one, and what escapes the hooks fails loudly."""
 
 from bars import Bar, bypass, consumers
+from suites import all as suites
 
 BARS = [
     Bar(
