@@ -107,8 +107,10 @@ pub(crate) fn sequential(fd: c_int, seen: &Seen, read: impl Fn(u64, usize) -> Re
         return Ok(got);
     }
     let left = seen.facts.size.saturating_sub(start).min(got as u64);
+    // Several readers may have claimed beyond the end, one behind the other: the last of them, who sees its
+    // own claim's end, goes back to the object's, since none of them began to read there.
     if left < got as u64 && sys::lseek(fd, 0, libc::SEEK_CUR)? as u64 == end {
-        sys::lseek(fd, start.max(seen.facts.size) as off_t, libc::SEEK_SET)?;
+        sys::lseek(fd, seen.facts.size as off_t, libc::SEEK_SET)?;
     }
     if left == 0 {
         return Ok(0);
