@@ -161,6 +161,25 @@ impl Memory {
         (self.at + (offset as usize).min(self.len)) as *mut u8
     }
 
+    /// Gives the memory of `start..end` back to the system. Only for ranges that no program has mapped, and
+    /// only in whole huge pages, so that bytes which a pipe still refers to stay what they are.
+    pub fn punch(&self, start: u64, end: u64) {
+        let end = if end as usize >= self.len { (self.len as u64).next_multiple_of(4096) } else { end };
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let args = [self.fd as usize, mode as usize, start as usize, (end - start) as usize, 0, 0];
+        // SAFETY: no pointers; the range lies in our own file, and the caller vouches that nobody reads it.
+        unsafe { sys::raw(libc::SYS_fallocate, args) };
+    }
+
+    /// The write lease on the memory file: granted only while no other process has it open or mapped.
+    pub fn lease(&self) -> Result<Lease> {
+        match Lease::take(self.fd) {
+            // An anonymous memory file does not count its own first descriptor: ask with a second one.
+            Err(Errno(libc::EAGAIN)) => self.reopen_read_only().and_then(Lease::take_owned),
+            other => other,
+        }
+    }
+
     /// Drops the engine's page tables for a finished range: the bytes stay in the file. Whole pages only,
     /// so that a neighbour that is still being filled keeps its own.
     pub fn unmap_pages(&self, start: u64, end: u64) {
@@ -169,6 +188,48 @@ impl Memory {
         if from < to {
             // SAFETY: on a shared file mapping MADV_DONTNEED drops page tables, never contents.
             let _ = unsafe { sys::madvise(from, to - from, libc::MADV_DONTNEED) };
+        }
+    }
+}
+
+/// A write lease of the kernel's on a file: while it is held nobody else has the file open, and who opens
+/// it waits until it is given back.
+#[derive(Debug)]
+pub struct Lease {
+    fd: i32,
+    owned: bool,
+}
+
+impl Lease {
+    /// On a descriptor that stays the caller's. EAGAIN when somebody else has the file open; other errors
+    /// where the file system knows no leases.
+    pub fn take(fd: i32) -> Result<Lease> {
+        sys::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK as usize).map(|_| Lease { fd, owned: false })
+    }
+
+    /// On a descriptor that is closed with the lease.
+    pub fn take_owned(fd: i32) -> Result<Lease> {
+        match Lease::take(fd) {
+            Ok(lease) => Ok(Lease { owned: true, ..lease.forget() }),
+            Err(errno) => {
+                let _ = sys::close(fd);
+                Err(errno)
+            }
+        }
+    }
+
+    fn forget(self) -> Lease {
+        let copy = Lease { fd: self.fd, owned: self.owned };
+        core::mem::forget(self);
+        copy
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _ = sys::fcntl(self.fd, libc::F_SETLEASE, libc::F_UNLCK as usize);
+        if self.owned {
+            let _ = sys::close(self.fd);
         }
     }
 }
@@ -306,6 +367,28 @@ mod tests {
         assert_eq!(sys::file_id(fd).unwrap().ino, memory.ino());
         assert_eq!(sys::file_id(fd).unwrap().dev, store.dev().unwrap());
         let _ = sys::close(fd);
+    }
+
+    #[test]
+    fn the_lease_tells_who_has_it_open_or_mapped() {
+        for kind in [Some(PageKind::Memfd), None] {
+            let store = Store::create(kind, 1 << 30);
+            let memory = store.memory(1, 3 << 20).unwrap();
+            drop(memory.lease().unwrap());
+            let fd = memory.reopen_read_only().unwrap();
+            assert_eq!(memory.lease().err(), Some(Errno(libc::EAGAIN)), "open elsewhere");
+            // SAFETY: a new mapping.
+            let at = unsafe { sys::mmap(0, 4096, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0).unwrap() };
+            sys::close(fd).unwrap();
+            assert_eq!(memory.lease().err(), Some(Errno(libc::EAGAIN)), "mapped elsewhere");
+            // SAFETY: the test's own mapping.
+            unsafe { sys::munmap(at, 4096).unwrap() };
+            memory.populate(0, 3 << 20).unwrap();
+            let lease = memory.lease().unwrap();
+            memory.punch(0, 3 << 20);
+            assert_eq!(sys::fstat(memory.fd()).unwrap().st_blocks, 0, "the memory is given back");
+            drop(lease);
+        }
     }
 
     #[test]

@@ -24,6 +24,11 @@ pub struct Part {
     attempts: AtomicU32,
     /// CRC-64/XZ of the part's bytes; written before the part becomes ready.
     crc64: AtomicU64,
+    /// Value of the region's clock when a reader last copied from it; 0 since it was filled.
+    used: AtomicU32,
+    /// Not 0 since a program was given a map, a FILE or a transfer of it (or waits for one): its memory
+    /// stays. The engine clears it when the kernel says that nobody has the memory file open or mapped.
+    pinned: AtomicU32,
 }
 
 impl Part {
@@ -64,9 +69,55 @@ impl Part {
         }
     }
 
-    /// Takes a ready part back, to be fetched again: the check of the whole object has failed.
-    pub fn retract(&self) {
-        self.word.store(EMPTY, Ordering::Release);
+    /// Takes a ready part back, to be fetched again: the check of the whole object has failed, or its
+    /// memory is given up. True if it was ready.
+    pub fn retract(&self) -> bool {
+        let taken = self.word.compare_exchange(READY, EMPTY, Ordering::AcqRel, Ordering::Acquire);
+        self.used.store(0, Ordering::Relaxed);
+        taken.is_ok()
+    }
+
+    /// Takes a ready part for its memory to be given up; nobody fills it until `give_up`. A reader that
+    /// copies meanwhile sees that its fill is no longer the one it began with, and waits again.
+    pub fn take_back(&self) -> bool {
+        let taken = self.word.compare_exchange(READY, FILLING, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if taken {
+            self.attempts.fetch_add(1, Ordering::AcqRel);
+            self.used.store(0, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Number of the fill whose bytes are ready; `None` while none are. The same number before and after a
+    /// copy means that the bytes were there all the time.
+    pub fn fill(&self) -> Option<u32> {
+        let fill = self.attempts.load(Ordering::Acquire);
+        self.is_ready().then_some(fill)
+    }
+
+    /// From now on its memory stays; to be called before the wait for it.
+    pub fn pin(&self) {
+        self.pinned.store(1, Ordering::SeqCst);
+    }
+
+    /// Engine only, under the leases of the object: nobody has it.
+    pub fn unpin(&self) {
+        self.pinned.store(0, Ordering::SeqCst);
+    }
+
+    /// See `pin`.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::SeqCst) != 0
+    }
+
+    /// A reader has copied from it at this time of the region's clock.
+    pub fn touch(&self, clock: u32) {
+        self.used.store(clock.max(1), Ordering::Relaxed);
+    }
+
+    /// See `touch`; 0 since it was filled.
+    pub fn used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// A new engine takes over: what its predecessor was writing is torn. True if it was.

@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 /// Version of this layout and of the attach messages; both sides must have the same.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Most objects and folders of one MODEL_DIR.
 pub const OBJECTS_MAX: u32 = 1 << 16;
@@ -85,6 +85,11 @@ pub struct Header {
     pub large_bytes: AtomicU64,
     /// Bytes of parts that are ready.
     pub ready_bytes: AtomicU64,
+    /// Most bytes that parts may hold together; 0 until the engine knows.
+    pub budget_bytes: AtomicU64,
+    /// Counts finished parts: the time by which readers and the engine tell early uses from late ones.
+    pub clock: AtomicU32,
+    pub spare: AtomicU32,
     /// Random number that tells this region from every other.
     pub birth: AtomicU64,
     /// Wall-clock seconds when the engine was started.
@@ -161,11 +166,9 @@ pub struct Object {
     name_len: u32,
     etag_len: u32,
     etag: [u8; ETAG_MAX],
-    /// Not 0 once the first client met it (audit).
-    pub met: AtomicU32,
-    /// How many bytes of memory were put aside for it.
-    pub reserved: AtomicU64,
-    spare: [u64; 11],
+    /// Not 0: what readers of missing parts get, since there is no memory for them. Cleared when there is.
+    pub starved: AtomicU32,
+    spare: [u32; 24],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
@@ -498,9 +501,8 @@ impl Region {
             name_len: new.name.len() as u32,
             etag_len: new.etag.len() as u32,
             etag,
-            met: AtomicU32::new(0),
-            reserved: AtomicU64::new(0),
-            spare: [0; 11],
+            starved: AtomicU32::new(0),
+            spare: [0; 24],
         };
         // SAFETY: the checks above keep both writes inside their arrays, and the record is not published yet.
         unsafe {
@@ -607,6 +609,13 @@ impl Object {
         }
         let part = u64::from(self.part_bytes);
         (start / part) as u32..end.div_ceil(part) as u32
+    }
+
+    /// Number of the fills that hold bytes `start..end` now, `None` if some are not ready.
+    pub fn fills(&self, region: &Region, start: u64, end: u64) -> Option<u64> {
+        self.parts_of(start, end)
+            .map(|index| region.part(self, index).fill())
+            .try_fold(0u64, |sum, fill| Some(sum + u64::from(fill?)))
     }
 
     /// The bytes of part `index`.

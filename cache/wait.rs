@@ -26,6 +26,7 @@ pub fn range(region: &Region, object: &Object, start: u64, end: u64, check: &dyn
         let part = region.part(object, index);
         while !part.is_ready() {
             failed(object)?;
+            starved(object)?;
             part.sleep(SLICE_MS);
             if !part.is_ready() {
                 check()?;
@@ -59,6 +60,13 @@ fn leave(object: &Object, seen: u32, check: &dyn Fn() -> Result<()>) -> Result<(
         }
     }
     failed(object)
+}
+
+fn starved(object: &Object) -> Result<()> {
+    match object.starved.load(Ordering::Acquire) {
+        0 => Ok(()),
+        errno => Err(Errno(errno as i32)),
+    }
 }
 
 fn failed(object: &Object) -> Result<()> {

@@ -65,6 +65,8 @@ pub struct Config {
     pub materialize_bytes_max: u64,
     /// `materializeTotal`: sum of the real files of one MODEL_DIR.
     pub materialize_total_bytes_max: u64,
+    /// `memoryLimit` in bytes; `None`: by what the system has.
+    pub memory_limit: Option<u64>,
     /// `lingerSec`: from the last client's end to the engine's.
     pub linger: Duration,
     /// `outageBudgetSec`: how long a failing origin is retried before readers see an error.
@@ -163,6 +165,7 @@ impl Config {
             prefetch_workers: 0,
             materialize_bytes_max: 0,
             materialize_total_bytes_max: 0,
+            memory_limit: None,
             linger: Duration::ZERO,
             outage_budget: Duration::ZERO,
             connect_timeout: Duration::ZERO,
@@ -353,6 +356,7 @@ mod tests {
             prefetch_workers: 16,
             materialize_bytes_max: 16_777_216,
             materialize_total_bytes_max: 1_073_741_824,
+            memory_limit: None,
             linger: Duration::from_secs(10),
             outage_budget: Duration::from_secs(300),
             connect_timeout: Duration::from_millis(5_000),
@@ -370,7 +374,7 @@ mod tests {
     fn every_key_sets_its_own_field() {
         let text = r#"{"logLevel": 3, "logPath": "/l", "auditPath": "/a", "expireTimeSec": 7,
             "prefetch": {"vcpus": 2, "workers": 3}, "materializeBytes": 4, "materializeTotal": 5,
-            "lingerSec": 6, "outageBudgetSec": 8, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
+            "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
             "stallTimeoutMs": 11, "startTimeoutSec": 12, "partBytes": 4096, "verifyCrc": false}"#;
         let expected = Config {
             log_level: LogLevel::Error,
@@ -381,6 +385,7 @@ mod tests {
             prefetch_workers: 3,
             materialize_bytes_max: 4,
             materialize_total_bytes_max: 5,
+            memory_limit: Some(14),
             linger: Duration::from_secs(6),
             outage_budget: Duration::from_secs(8),
             connect_timeout: Duration::from_millis(9),

@@ -160,6 +160,18 @@ pub(crate) const KEYS: &[Key] = &[
                from memory too.",
     },
     Key {
+        path: "memoryLimit",
+        kind: Kind::Whole {
+            default: 0,
+            unit: "bytes",
+            range: within(0, 1024 * TIB),
+            set: |config, number| config.memory_limit = (number > 0).then_some(number as u64),
+        },
+        in_default_file: false,
+        text: "Most memory that cached objects may hold together. 0 takes what the tightest cgroup \
+               and the system have free at the start, less a reserve of a twentieth, at least 256 MiB.",
+    },
+    Key {
         path: "lingerSec",
         kind: Kind::Whole {
             default: 10,

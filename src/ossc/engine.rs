@@ -10,9 +10,9 @@ use crate::item::{Arrived, Order};
 use crate::journal::Journal;
 use crate::mirror::{self, Mirror};
 use crate::place::Root;
-use crate::reset;
 use crate::serve::Server;
 use crate::work::{self, Work};
+use crate::{reset, room};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{PageKind, Store};
@@ -151,6 +151,10 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
         let work = work.clone();
         move || take_demand(&work)
     })?;
+    spawn("ossc-lease", {
+        let (work, expire) = (work.clone(), config.expire);
+        move || room::keep(&work, expire)
+    })?;
     let mut server = Server::new(listener, work, mirror, region_fd, orders, config.linger);
     server.welcome(starter.0);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
@@ -175,8 +179,9 @@ fn build(
     id: (u64, u64),
     old_store: i32,
 ) -> Result<Built, NotStarted> {
-    let budget = Budget::of_this_process();
+    let budget = config.memory_limit.map_or_else(Budget::of_this_process, Budget::new);
     let (store, region, region_fd, adopted) = memory(settings, config, &budget, id, old_store)?;
+    region.header().budget_bytes.store(budget.limit(), Ordering::Release);
     let origin = origin(settings, config)?;
     let (sender, arrived) = channel();
     let (orders, wanted) = channel();

@@ -35,8 +35,10 @@ pub struct Held {
     pub pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
     /// All its parts were put into the plan.
     pub planned: AtomicBool,
-    /// Memory for it was put aside.
-    pub reserved: AtomicBool,
+    /// A client opened it.
+    pub opened: AtomicBool,
+    /// Since when nobody has it open or mapped, as far as it was looked at.
+    pub idle_since: Mutex<Option<Instant>>,
     /// It was fetched a second time since the whole-object check failed.
     pub rechecked: AtomicBool,
     trouble: Mutex<Option<Instant>>,
@@ -58,7 +60,8 @@ impl Held {
             attempts: AtomicU32::new(0),
             pieces: Mutex::default(),
             planned: AtomicBool::new(false),
-            reserved: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            idle_since: Mutex::new(None),
             rechecked: AtomicBool::new(false),
             trouble: Mutex::new(None),
         }

@@ -14,6 +14,7 @@ mod mirror;
 mod place;
 #[allow(unsafe_code)]
 mod reset;
+mod room;
 mod serve;
 mod status;
 mod tree;

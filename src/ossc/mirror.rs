@@ -217,6 +217,12 @@ impl Mirror {
         let torn = (0..object.parts).filter(|index| region.part(object, *index).disown()).count();
         let ready = (0..object.parts).filter(|index| region.part(object, *index).is_ready()).count() as u32;
         object.ready_parts.store(ready, Ordering::Release);
+        let ready_bytes = (0..object.parts)
+            .filter(|index| region.part(object, *index).is_ready())
+            .map(|index| object.part_range(index))
+            .map(|range| range.end - range.start)
+            .sum();
+        self.work.count_in(ready_bytes);
         if object.state() == state::FAILED {
             object.set_state(state::LOADING);
         }

@@ -30,12 +30,18 @@ pub enum Lies {
 
 /// A file's identity and a descriptor that keeps its inode number from being used again.
 pub struct Pinned {
-    /// O_PATH descriptor: held, never used.
-    _fd: OwnedFd,
+    fd: OwnedFd,
     /// st_dev.
     pub dev: u64,
     /// st_ino.
     pub ino: u64,
+}
+
+impl Pinned {
+    /// Its O_PATH descriptor.
+    pub fn descriptor(&self) -> i32 {
+        std::os::fd::AsRawFd::as_raw_fd(&self.fd)
+    }
 }
 
 /// MODEL_DIR.
@@ -214,7 +220,7 @@ pub fn read_file(folder: impl AsFd, name: &str, mut each: impl FnMut(&[u8])) -> 
 
 fn pin(fd: OwnedFd) -> Result<Pinned, Errno> {
     let st = rustix::fs::fstat(&fd)?;
-    Ok(Pinned { _fd: fd, dev: st.st_dev, ino: st.st_ino })
+    Ok(Pinned { fd, dev: st.st_dev, ino: st.st_ino })
 }
 
 fn set_time(folder: impl AsFd, name: &str, secs: i64) {

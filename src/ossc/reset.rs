@@ -30,6 +30,8 @@ pub fn inherited() {
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
+    // SAFETY: the kernel tells of a program that opens a file under our lease by SIGIO; leases last microseconds.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
     // SAFETY: an ignored SIGPIPE only turns a signal into an error that every write here handles.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     // SAFETY: all-zero is the empty signal set; the call reads it.

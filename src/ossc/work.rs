@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const REVIVE_AFTER: Duration = Duration::from_secs(30);
 /// Most bytes of a listing page or an error document.
 const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// Parts that are fetched right behind one that a reader waits for.
+const READ_AHEAD_PARTS: u32 = 4;
 /// Requests of a start-up call before it is given up: with full jitter about 3 s in the mean.
 pub const START_ATTEMPTS: u32 = 5;
 
@@ -53,7 +55,9 @@ pub struct Work {
     calls: Mutex<HashMap<u32, Call>>,
     next_call: AtomicU32,
     vcpus: OnceLock<Vcpus>,
-    budget: Budget,
+    pub(crate) budget: Budget,
+    /// Held by who makes room.
+    pub(crate) room: Mutex<()>,
     audit: Audit,
     arrived: Sender<Arrived>,
     orders: Sender<Order>,
@@ -77,6 +81,7 @@ impl Work {
             next_call: AtomicU32::new(0),
             vcpus: OnceLock::new(),
             budget,
+            room: Mutex::default(),
             audit,
             arrived,
             orders,
@@ -98,6 +103,23 @@ impl Work {
     /// What is known of a record.
     pub fn held(&self, slot: u32) -> Option<Arc<Held>> {
         self.held.read().unwrap_or_else(|e| e.into_inner()).get(&slot).cloned()
+    }
+
+    /// All large objects.
+    pub fn large(&self) -> Vec<(u32, Arc<Held>)> {
+        let held = self.held.read().unwrap_or_else(|e| e.into_inner());
+        held.iter().filter(|(_, held)| held.memory.is_some()).map(|(slot, held)| (*slot, held.clone())).collect()
+    }
+
+    /// Memory that an engine before has filled counts, too.
+    pub fn count_in(&self, bytes: u64) {
+        if !self.budget.take(bytes) {
+            tracing::warn!(
+                bytes,
+                limit = self.budget.limit(),
+                "the memory that was taken over is more than the budget"
+            );
+        }
     }
 
     /// Takes an object in.
@@ -160,16 +182,6 @@ impl Work {
             if held.planned.swap(true, Ordering::AcqRel) {
                 continue;
             }
-            if !self.reserve(&held) {
-                held.planned.store(false, Ordering::Release);
-                tracing::warn!(
-                    object = held.key,
-                    bytes = held.size,
-                    left = self.budget.limit() - self.budget.used(),
-                    "not fetched ahead: it does not fit the memory budget"
-                );
-                continue;
-            }
             heads.push(Item::Part(*slot, 0));
             rest.extend((1..object.parts).map(|index| Item::Part(*slot, index)));
         }
@@ -183,17 +195,16 @@ impl Work {
             return;
         };
         let Some(held) = self.held(slot) else { return };
-        if !self.reserve(&held) {
-            tracing::error!(
-                object = held.key,
-                bytes = held.size,
-                limit = self.budget.limit(),
-                "a reader wants it, and it does not fit the memory budget"
-            );
-            object.fail(libc::ENOMEM);
-            return;
-        }
         self.push(&[Item::Part(slot, index)], Class::Demand);
+        // A reader that comes from the part before will want the next ones soon, also where prefetch found
+        // no room.
+        let in_order = index == 0 || self.region.part(object, index - 1).used() > 0;
+        let ahead = if in_order { READ_AHEAD_PARTS } else { 0 };
+        let near: Vec<Item> = (index + 1..object.parts.min(index + 1 + ahead))
+            .filter(|index| !self.region.part(object, *index).is_ready())
+            .map(|index| Item::Part(slot, index))
+            .collect();
+        self.push(&near, Class::Near);
         if !held.planned.swap(true, Ordering::AcqRel) {
             // What is read at all is mostly read whole: from here on, then around.
             let order: Vec<Item> =
@@ -205,19 +216,13 @@ impl Work {
     /// A client met an object: a line for the audit file.
     pub fn seen(&self, seen: Seen) {
         if let Some(held) = self.held(seen.slot) {
+            held.opened.store(true, Ordering::Release);
             let act = match seen.act {
                 1 => "open",
                 2 => "map",
                 _ => "file",
             };
             self.audit.cache(seen.pid, act, &held.key, &held.etag, held.size);
-        }
-    }
-
-    fn reserve(&self, held: &Held) -> bool {
-        held.reserved.swap(true, Ordering::AcqRel) || self.budget.take(held.size) || {
-            held.reserved.store(false, Ordering::Release);
-            false
         }
     }
 
@@ -246,7 +251,7 @@ impl Work {
         self.wake();
     }
 
-    fn push_later(&self, item: Item, class: Class, wait: Duration) {
+    pub(crate) fn push_later(&self, item: Item, class: Class, wait: Duration) {
         lock(&self.plan).push_at(item, class, Instant::now() + wait);
         self.wake();
     }
@@ -257,9 +262,9 @@ impl Work {
         }
     }
 
-    fn prepare(&self, item: Item) -> Option<Fetch> {
+    fn prepare(&self, item: Item, class: Class) -> Option<Fetch> {
         match item {
-            Item::Part(slot, index) => self.prepare_part(slot, index),
+            Item::Part(slot, index) => self.prepare_part(slot, index, class),
             Item::Small(slot, index) => {
                 let held = self.held(slot)?;
                 let start = u64::from(index) * self.options.part_bytes_max;
@@ -300,7 +305,7 @@ impl Work {
         }
     }
 
-    fn prepare_part(&self, slot: u32, index: u32) -> Option<Fetch> {
+    fn prepare_part(&self, slot: u32, index: u32, class: Class) -> Option<Fetch> {
         let object = self.region.object(slot).filter(|object| object.state() == state::LOADING)?;
         let held = self.held(slot)?;
         let memory = held.memory.as_ref()?;
@@ -310,7 +315,14 @@ impl Work {
             return None;
         }
         let range = object.part_range(index);
+        let bytes = range.end - range.start;
+        if !self.budget.take(bytes) && !self.make_room(bytes, (slot, index), class) {
+            part.give_up();
+            self.without_room(slot, index, class);
+            return None;
+        }
         if let Err(errno) = memory.populate(range.start, range.end) {
+            self.budget.give(bytes);
             part.give_up();
             tracing::error!(
                 object = held.key,
@@ -337,6 +349,7 @@ impl Work {
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
+                self.budget.give(range.end - range.start);
                 part.give_up();
                 let attempts = part.attempts();
                 return self.failed(Item::Part(slot, index), object, &held, &error, attempts);
@@ -359,6 +372,7 @@ impl Work {
             *lock(&held.crc64) = Some(whole);
         }
         self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        self.region.header().clock.fetch_add(1, Ordering::Relaxed);
         part.publish(response.crc64_body.unwrap_or(0));
         if object.ready_parts.fetch_add(1, Ordering::AcqRel) + 1 == object.parts {
             self.judge(slot, object, &held);
@@ -390,10 +404,10 @@ impl Work {
             return object.fail(libc::EIO);
         }
         tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
-        self.region.header().ready_bytes.fetch_sub(held.size, Ordering::Relaxed);
-        object.ready_parts.store(0, Ordering::Release);
         let all: Vec<Item> = (0..object.parts).map(|index| Item::Part(slot, index)).collect();
-        (0..object.parts).for_each(|index| self.region.part(object, index).retract());
+        for index in (0..object.parts).filter(|index| self.region.part(object, *index).retract()) {
+            self.account_release(object, index);
+        }
         self.push(&all, Class::Demand);
     }
 
@@ -520,8 +534,8 @@ impl Source for Work {
         loop {
             let next = lock(&self.plan).next(now);
             match next {
-                Next::Item(item, _) => {
-                    if let Some(fetch) = self.prepare(item) {
+                Next::Item(item, class) => {
+                    if let Some(fetch) = self.prepare(item, class) {
                         return Pull::Fetch(fetch);
                     }
                 }

@@ -8,11 +8,12 @@
 //! new engine with a new catalog never gets an old number taken for one of its own.
 
 use crate::environ;
+use crate::kept;
 use crate::start::{self, FirstWord};
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
-use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen, state};
+use ossc_cache::region::{Identity, Kind, Object, Region, Seen, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
 use ossc_cache::wire::{self, Ask};
 use ossc_cache::{pages, wait};
@@ -46,7 +47,7 @@ const LIST_MS: u64 = 60_000;
 /// How long a client waits for an engine that is starting, or to be started by somebody else.
 const ATTACH_MS: u64 = 60_000;
 /// Kept descriptors lie from here on, out of the way of programs that count on low numbers.
-const KEPT_FD_MIN: i32 = 700;
+pub(crate) const KEPT_FD_MIN: i32 = 700;
 const GENERATION_SHIFT: u32 = 24;
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
@@ -64,18 +65,6 @@ static STORE_FD: AtomicI32 = AtomicI32::new(-1);
 static STORE_INO: AtomicU64 = AtomicU64::new(0);
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// What this process keeps of an object.
-struct Kept {
-    generation: AtomicU32,
-    map: AtomicUsize,
-    fd: AtomicI32,
-    told: AtomicU32,
-}
-
-static KEPT: [Kept; OBJECTS_MAX as usize] = [const {
-    Kept { generation: AtomicU32::new(0), map: AtomicUsize::new(0), fd: AtomicI32::new(0), told: AtomicU32::new(0) }
-}; OBJECTS_MAX as usize];
-
 /// Constructor: takes what is needed of the environment, and as a primary makes sure an engine runs.
 /// A primary that cannot start says why and ends the program, as the product does.
 pub(crate) fn init() {
@@ -87,9 +76,15 @@ pub(crate) fn init() {
     let model_dev = match environ::take() {
         Ok(dev) => dev,
         Err(why) if primary => refuse(match why {
-            environ::Unusable::NoModelDir => b"MODEL_DIR not set: set it to the folder that the program loads the model from",
-            environ::Unusable::BadModelDir => b"failed to download metadata: MODEL_DIR is not a folder and cannot be made",
-            environ::Unusable::NoRunFolder => b"failed to acquire uds lock: neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used",
+            environ::Unusable::NoModelDir => {
+                b"MODEL_DIR not set: set it to the folder that the program loads the model from"
+            }
+            environ::Unusable::BadModelDir => {
+                b"failed to download metadata: MODEL_DIR is not a folder and cannot be made"
+            }
+            environ::Unusable::NoRunFolder => {
+                b"failed to acquire uds lock: neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used"
+            }
         }),
         Err(_) => return,
     };
@@ -136,7 +131,8 @@ pub(crate) fn is_active() -> bool {
 /// 0 bytes on MODEL_DIR's device, or any file on the device of the memory files, once attached.
 #[inline]
 pub(crate) fn could_be_ours(id: &FileId) -> bool {
-    id.is_empty_file() && id.dev == MODEL_DEV.load(Ordering::Relaxed) || id.dev == MEMORY_DEV.load(Ordering::Relaxed) && id.is_file()
+    id.is_empty_file() && id.dev == MODEL_DEV.load(Ordering::Relaxed)
+        || id.dev == MEMORY_DEV.load(Ordering::Relaxed) && id.is_file()
 }
 
 /// Looks a file up by its descriptor; attaches if this process has not yet.
@@ -204,8 +200,17 @@ pub(crate) fn wait_range(slot: u32, start: u64, end: u64) -> Result<()> {
     waiting(slot, |region, object, check| wait::range(region, object, start, end, check))
 }
 
-/// Waits until the whole object is ready and verified.
+/// Waits until the whole object is ready and verified, and keeps it whole. ENOMEM at once for what the
+/// memory budget can never hold.
 pub(crate) fn wait_whole(slot: u32) -> Result<()> {
+    if let Some((region, object, _)) = resolve(slot) {
+        let budget = region.header().budget_bytes.load(Ordering::Acquire);
+        if budget != 0 && object.size > budget {
+            log(b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)", slot);
+            return Err(Errno(libc::ENOMEM));
+        }
+        pin(slot, 0, object.size);
+    }
     waiting(slot, |region, object, check| wait::whole(region, object, check))
 }
 
@@ -264,10 +269,7 @@ pub(crate) fn open_memory(slot: u32) -> Result<i32> {
     let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
     let opened = open_in_store(number).or_else(|_| ask_for_memory(number))?;
     let fd = if opened > 2 { opened } else { raise(opened, 3)? };
-    let right = sys::file_id(fd).is_ok_and(|id| {
-        id.ino == object.memory_ino.load(Ordering::Acquire) && id.dev == MEMORY_DEV.load(Ordering::Relaxed)
-    });
-    if right {
+    if is_memory(fd, object) {
         return Ok(fd);
     }
     let _ = sys::close(fd);
@@ -304,62 +306,43 @@ fn raise(fd: i32, at_least: i32) -> Result<i32> {
     raised
 }
 
-/// Address of this process's own read-only map of the whole object (ready parts only may be touched).
-pub(crate) fn mapping(slot: u32) -> Result<*const u8> {
-    let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
-    let kept = kept(number)?;
-    let known = kept.map.load(Ordering::Acquire);
-    if known != 0 {
-        return Ok(known as *const u8);
-    }
-    let fd = open_memory(slot)?;
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    let mapped = unsafe { sys::mmap(0, object.size as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
-    let _ = sys::close(fd);
-    let at = mapped?;
-    match kept.map.compare_exchange(0, at, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => Ok(at as *const u8),
-        Err(first) => {
-            // SAFETY: our own new mapping, which nobody else knows: another thread was faster.
-            let _ = unsafe { sys::munmap(at, object.size as usize) };
-            Ok(first as *const u8)
-        }
+/// From now on the parts that hold bytes `start..end` are not given up, until the kernel says that nobody has
+/// the object's memory open or mapped. To be called before the wait for bytes that leave this library's
+/// hands (maps, pipes, sockets).
+pub(crate) fn pin(slot: u32, start: u64, end: u64) {
+    if let Some((region, object, _)) = resolve(slot) {
+        object.parts_of(start, end).for_each(|index| region.part(object, index).pin());
     }
 }
 
-/// A kept descriptor of the memory file for small preads, verified before it is returned; do not close it.
-pub(crate) fn kept_memory(slot: u32) -> Result<i32> {
-    let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
-    let kept = kept(number)?;
-    let fd = kept.fd.load(Ordering::Acquire);
-    let ino = object.memory_ino.load(Ordering::Acquire);
-    let dev = MEMORY_DEV.load(Ordering::Relaxed);
-    if fd > 0 && sys::file_id(fd).is_ok_and(|id| id.ino == ino && id.dev == dev) {
-        return Ok(fd);
+/// Number of the fills that hold bytes `start..end`, `None` if some are missing: the same before and after a
+/// copy means that the copy is good.
+pub(crate) fn fills(slot: u32, start: u64, end: u64) -> Option<u64> {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let (region, object, _) = resolve(slot)?;
+    object.fills(&region, start, end)
+}
+
+/// Bytes `start..end` were copied: their parts are in use.
+pub(crate) fn touch(slot: u32, start: u64, end: u64) {
+    if let Some((region, object, _)) = resolve(slot) {
+        let clock = region.header().clock.load(Ordering::Relaxed);
+        object.parts_of(start, end).for_each(|index| region.part(object, index).touch(clock));
     }
-    // Lost (the program closed it) or never there. A descriptor of the program's own is left alone.
-    let opened = open_memory(slot)?;
-    let high = sys::dup_from(opened, KEPT_FD_MIN);
-    let new = match high {
-        Ok(high) => {
-            let _ = sys::close(opened);
-            high
-        }
-        Err(_) => opened,
-    };
-    match kept.fd.compare_exchange(fd, new, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => Ok(new),
-        Err(first) => {
-            let _ = sys::close(new);
-            Ok(first)
-        }
-    }
+}
+
+/// True if the descriptor is the object's memory file.
+pub(crate) fn is_memory(fd: i32, object: &Object) -> bool {
+    let (dev, ino) = (MEMORY_DEV.load(Ordering::Relaxed), object.memory_ino.load(Ordering::Acquire));
+    sys::file_id(fd).is_ok_and(|id| id.ino == ino && id.dev == dev)
 }
 
 /// A path was not there (ENOENT): lists the folder it would lie in if that is an unlisted one of ours.
 /// True if the caller should repeat its call.
 pub(crate) fn missing(dir: i32, path: *const libc::c_char) -> bool {
-    if path.is_null() || attached().is_some_and(|(_, region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0) {
+    if path.is_null()
+        || attached().is_some_and(|(_, region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0)
+    {
         return false;
     }
     // SAFETY: the real call has just read this path and answered ENOENT, so it is a string.
@@ -404,7 +387,10 @@ fn list_if_ours(id: &FileId, fd: i32) -> bool {
         return false;
     }
     let Some((_, region)) = attach() else { return false };
-    let listed = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot)).is_some_and(|o| o.state() == state::LISTED);
+    let listed = region
+        .find(id.dev, id.ino)
+        .and_then(|(slot, _)| region.object(slot))
+        .is_some_and(|o| o.state() == state::LISTED);
     !listed && region.header().folders_unlisted.load(Ordering::Acquire) != 0 && list(path.as_bytes())
 }
 
@@ -432,8 +418,7 @@ pub(crate) fn will_need(slot: u32, start: u64, end: u64) {
 /// Tells the audit file that this process opened (1), mapped (2) or took as FILE (3) the object; once each.
 pub(crate) fn tell(slot: u32, act: u32) {
     let Some((region, _, number)) = resolve(slot) else { return };
-    let Ok(kept) = kept(number) else { return };
-    if kept.told.fetch_or(1 << act, Ordering::AcqRel) & 1 << act == 0 {
+    if kept::is_first(number, act) {
         region.tell(Seen { pid: PID.load(Ordering::Relaxed) as u32, slot: number, act });
     }
 }
@@ -462,7 +447,7 @@ pub(crate) fn log(what: &[u8], slot: u32) {
 }
 
 /// Region, record and plain number behind a slot; an old generation's slot is looked up again by inode.
-fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
+pub(crate) fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
     let (generation, number) = (slot >> GENERATION_SHIFT, slot & ((1 << GENERATION_SHIFT) - 1));
     let region = region_of(generation)?;
     let object = record(region, number)?;
@@ -473,7 +458,8 @@ fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
     let region_now = region_of(current)?;
     let (number_now, _) = region_now.find(object.dev, object.ino)?;
     let object_now = record(region_now, number_now)?;
-    (object_now.etag() == object.etag() && object_now.size == object.size).then_some((region_now, object_now, number_now))
+    (object_now.etag() == object.etag() && object_now.size == object.size)
+        .then_some((region_now, object_now, number_now))
 }
 
 fn record(region: Region, number: u32) -> Option<&'static Object> {
@@ -487,17 +473,9 @@ fn region_of(generation: u32) -> Option<Region> {
     (!base.is_null()).then(|| unsafe { Region::from_base(base) })
 }
 
-fn kept(number: u32) -> Result<&'static Kept> {
-    let kept = KEPT.get(number as usize).ok_or(Errno(libc::EIO))?;
-    let current = GENERATION.load(Ordering::Acquire);
-    let seen = kept.generation.load(Ordering::Acquire);
-    if seen != current && kept.generation.compare_exchange(seen, current, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-        // The maps of an older engine stay mapped: a reader may be in the middle of one.
-        kept.map.store(0, Ordering::Release);
-        kept.fd.store(0, Ordering::Release);
-        kept.told.store(0, Ordering::Release);
-    }
-    Ok(kept)
+/// Generation of the catalog in use.
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Acquire)
 }
 
 fn attached() -> Option<(u32, Region)> {
@@ -518,7 +496,9 @@ fn attach() -> Option<(u32, Region)> {
     let until = sys::now_ms() + ATTACH_MS;
     loop {
         let holder = ATTACHING.load(Ordering::Acquire);
-        if (holder == 0 || holder != pid) && ATTACHING.compare_exchange(holder, pid, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if (holder == 0 || holder != pid)
+            && ATTACHING.compare_exchange(holder, pid, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        {
             break;
         }
         if sys::now_ms() > until {
@@ -536,7 +516,9 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
         match wire::ask(environ::socket_path(), Ask::Attach, b"", ASK_MS) {
             Ok(packet) => return adopt(packet.fds),
             Err(Errno(libc::ENOTSUP)) => {
-                say(&[b"oss connector: the running engine is of another version: restart the program that started it\n"]);
+                say(&[
+                    b"oss connector: the running engine is of another version: restart the program that started it\n",
+                ]);
                 REFUSED.store(true, Ordering::Relaxed);
                 return None;
             }

@@ -6,6 +6,7 @@
 
 use crate::client;
 use crate::file::Seen;
+use crate::kept::{self, Hold};
 use crate::real;
 use core::ffi::c_int;
 use libc::{iovec, off_t};
@@ -46,16 +47,37 @@ pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Resu
     Ok((done - at) as usize)
 }
 
-/// Copies ready bytes; a short count means that the buffer ended.
+/// Copies bytes that were ready a moment ago; a short count means that the buffer ended. If the engine has
+/// given one of the parts up meanwhile, it is waited for and copied again.
 fn copy(slot: u32, at: u64, buffer: usize, len: usize) -> Result<usize> {
+    settled(slot, at, at + len as u64, |hold| copy_once(slot, at, (buffer, len), hold))
+}
+
+/// Runs `act` until the bytes were the same fills before and after it.
+fn settled(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<usize> {
+    let hold = kept::hold(slot)?;
+    loop {
+        let before = client::fills(slot, start, end);
+        if before.is_some() {
+            let done = act(&hold)?;
+            if client::fills(slot, start, end) == before {
+                client::touch(slot, start, start + done as u64);
+                return Ok(done);
+            }
+        }
+        client::wait_range(slot, start, end)?;
+    }
+}
+
+fn copy_once(slot: u32, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
     if len >= MEMCPY_BYTES_MIN && sys::populate_write(buffer, len).is_ok() {
-        let from = client::mapping(slot)?.wrapping_add(at as usize);
-        // SAFETY: the range is ready in the mapping, which covers the object; the kernel has just made
-        // the whole buffer present and writable, and the program gave it to be written.
+        let from = kept::mapping(slot, hold)?.wrapping_add(at as usize);
+        // SAFETY: the range lies in the mapping, which covers the object and stays for the hold; the kernel
+        // has just made the whole buffer present and writable, and the program gave it to be written.
         unsafe { core::ptr::copy_nonoverlapping(from, buffer as *mut u8, len) };
         return Ok(len);
     }
-    let memory = client::kept_memory(slot)?;
+    let memory = kept::kept_memory(slot, hold)?;
     let mut done = 0;
     while done < len {
         match sys::pread(memory, (buffer + done) as *mut u8, len - done, at + done as u64) {
@@ -78,8 +100,10 @@ pub(crate) fn readv_at(seen: &Seen, at: u64, iov: *const iovec, len: c_int) -> R
         return Ok(0);
     }
     client::wait_range(seen.slot, at, end)?;
-    let memory = client::kept_memory(seen.slot)?;
-    real::kernel(libc::SYS_preadv, [memory as usize, iov as usize, len as usize, at as usize, 0, 0])
+    settled(seen.slot, at, end, |hold| {
+        let memory = kept::kept_memory(seen.slot, hold)?;
+        real::kernel(libc::SYS_preadv, [memory as usize, iov as usize, len as usize, at as usize, 0, 0])
+    })
 }
 
 fn total(iov: *const iovec, len: c_int) -> u64 {

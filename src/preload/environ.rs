@@ -14,15 +14,8 @@ use ossc_cache::sys;
 const SETTINGS_MAX: usize = 1 << 16;
 
 /// Names handed to the engine whole, and prefixes of names handed to it.
-const NAMES: [&[u8]; 7] = [
-    b"CONNECTOR_UDS_PATH",
-    b"ENABLE_CONNECTOR",
-    b"HOME",
-    b"SSL_CERT_DIR",
-    b"SSL_CERT_FILE",
-    b"TZ",
-    b"XDG_RUNTIME_DIR",
-];
+const NAMES: [&[u8]; 7] =
+    [b"CONNECTOR_UDS_PATH", b"ENABLE_CONNECTOR", b"HOME", b"SSL_CERT_DIR", b"SSL_CERT_FILE", b"TZ", b"XDG_RUNTIME_DIR"];
 const PREFIXES: [&[u8]; 3] = [b"OSS_", b"OSSC_", b"ALIBABA_CLOUD_"];
 
 /// ENABLE_CONNECTOR.

@@ -5,10 +5,11 @@
 //! end-of-file, so a state that became stale costs a check and never an answer. No path is parsed here.
 
 use crate::client::{self, Facts};
+use crate::kept;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use core::ffi::{CStr, c_char, c_int};
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::region::Identity;
 use ossc_cache::sys::{self, Errno, FileId};
 
@@ -132,8 +133,37 @@ pub(crate) extern "C" fn own() {
     OWNER.store(sys::getpid(), Relaxed);
 }
 
+/// Slot of the object that was read through a number; 0 for none (a slot is never 0: generations count from 1).
+static MARKS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
+
+/// The object is read through this number: what the client keeps of it stays until the number is gone.
+pub(crate) fn mark(fd: c_int, slot: u32) {
+    let Some((at, mark)) = usize::try_from(fd).ok().and_then(|at| Some((at, MARKS.get(at)?))) else { return };
+    if mark.load(Relaxed) == slot || OWNER.load(Relaxed) != sys::getpid() {
+        return;
+    }
+    HIGHEST.fetch_max(at, Relaxed);
+    kept::used_by_one_more(slot);
+    let before = mark.swap(slot, Relaxed);
+    if before != 0 {
+        kept::used_by_one_less(before);
+    }
+}
+
+fn unmark(at: usize) {
+    if MARKS[at].load(Relaxed) != 0 && OWNER.load(Relaxed) == sys::getpid() {
+        let before = MARKS[at].swap(0, Relaxed);
+        if before != 0 {
+            kept::used_by_one_less(before);
+        }
+    }
+}
+
 /// A number was closed, or names another file now.
 pub(crate) fn forget(fd: c_int) {
+    if let Some(at) = usize::try_from(fd).ok().filter(|at| *at < NUMBERS) {
+        unmark(at);
+    }
     if let Some(state) = usize::try_from(fd).ok().and_then(|at| STATES.get(at)) {
         let seen = state.load(Relaxed);
         if seen & NOT_OURS != 0 {

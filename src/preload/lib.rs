@@ -6,6 +6,7 @@ mod copy;
 mod environ;
 mod file;
 mod hook;
+mod kept;
 mod outcome;
 mod real;
 mod start;

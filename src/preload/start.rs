@@ -199,7 +199,8 @@ fn clone_child() -> isize {
 fn socket_pair() -> sys::Result<(i32, i32)> {
     let mut pair = [0i32; 2];
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
-    let made = number(libc::SYS_socketpair, [libc::AF_UNIX as usize, kind as usize, 0, pair.as_mut_ptr() as usize, 0, 0]);
+    let made =
+        number(libc::SYS_socketpair, [libc::AF_UNIX as usize, kind as usize, 0, pair.as_mut_ptr() as usize, 0, 0]);
     if made < 0 {
         return Err(Errno(-made as i32));
     }

@@ -5,6 +5,7 @@ use super::write;
 use crate::client;
 use crate::copy::end_of;
 use crate::file::{self, Seen};
+use crate::kept;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_int, c_void};
@@ -48,8 +49,11 @@ fn pointed(list: *const *mut aiocb, len: c_int, operation: Option<c_int>) -> Out
 fn point(block: &mut aiocb) -> Outcome<()> {
     let Some(seen) = file::of_descriptor(block.aio_fildes).filter(Seen::is_placeholder) else { return Outcome::Pass };
     let at = block.aio_offset.max(0) as u64;
+    // The kernel or a thread of libc's reads later: neither the parts nor the descriptor may go.
+    client::pin(seen.slot, at, end_of(&seen, at, block.aio_nbytes as u64));
+    kept::used_by_one_more(seen.slot);
     let waited = client::wait_range(seen.slot, at, end_of(&seen, at, block.aio_nbytes as u64));
-    match waited.and_then(|()| client::kept_memory(seen.slot)) {
+    match waited.and_then(|()| kept::hold(seen.slot)).and_then(|hold| kept::kept_memory(seen.slot, &hold)) {
         Ok(memory) => {
             block.aio_fildes = memory;
             Outcome::Pass

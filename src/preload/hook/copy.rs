@@ -5,6 +5,7 @@ use super::{read, write};
 use crate::client;
 use crate::copy::end_of;
 use crate::file::{self, Seen};
+use crate::kept;
 use crate::outcome::{Outcome, ask, errno};
 use crate::real;
 use core::ffi::{c_int, c_uint, c_ulong};
@@ -85,7 +86,10 @@ fn in_steps(seen: &Seen, start: u64, count: usize, step: impl Fn(u64, usize) -> 
 }
 
 fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> {
-    let memory = client::kept_memory(seen.slot)? as usize;
+    // What goes to pipes and sockets cannot be taken back: the parts stay.
+    client::pin(seen.slot, start, end_of(seen, start, count as u64));
+    let hold = kept::hold(seen.slot)?;
+    let memory = kept::kept_memory(seen.slot, &hold)? as usize;
     in_steps(seen, start, count, |at, len| {
         let mut offset = at as off_t;
         real::kernel(libc::SYS_sendfile, [out as usize, memory, &raw mut offset as usize, len, 0, 0])
@@ -100,7 +104,9 @@ struct Target {
 
 /// The memory file is on another file system, so the bytes are written from the map of it.
 fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<usize> {
-    let map = client::mapping(seen.slot)? as usize;
+    client::pin(seen.slot, start, end_of(seen, start, count as u64));
+    let hold = kept::hold(seen.slot)?;
+    let map = kept::mapping(seen.slot, &hold)? as usize;
     let out = target.out as usize;
     if target.at.is_null() {
         return in_steps(seen, start, count, |at, len| {
@@ -130,8 +136,10 @@ fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize>
     if len == 0 {
         return Ok(0);
     }
+    client::pin(seen.slot, start, start + len);
     client::wait_range(seen.slot, start, start + len)?;
-    let memory = client::kept_memory(seen.slot)?;
+    let hold = kept::hold(seen.slot)?;
+    let memory = kept::kept_memory(seen.slot, &hold)?;
     let mut offset = start as off_t;
     let from = &raw mut offset as usize;
     real::kernel(

@@ -98,6 +98,7 @@ fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
     let is_partial = start > 0 || end < size;
     // A part is enough for a part of the file, as long as its growth (mremap) can be noticed.
     if is_partial && partial::has_room() {
+        client::pin(seen.slot, start, end);
         client::wait_range(seen.slot, start, end)?;
     } else {
         client::wait_whole(seen.slot)?;

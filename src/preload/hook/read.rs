@@ -56,7 +56,10 @@ fn readv_on(got: ssize_t, fd: c_int, iov: *const iovec, len: c_int, at: off_t) -
 /// Answers for a placeholder; anything else was at its end indeed.
 pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t {
     ask(|| match file::of_descriptor(fd) {
-        Some(seen) if seen.is_placeholder() => read(&seen).map(|n| n as ssize_t).into(),
+        Some(seen) if seen.is_placeholder() => {
+            file::mark(fd, seen.slot);
+            read(&seen).map(|n| n as ssize_t).into()
+        }
         // The empty stand-in of a small object, reached past our `open`: its bytes are in another file.
         Some(seen) if seen.is_coming() => stale(&seen),
         _ => Outcome::Pass,

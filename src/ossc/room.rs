@@ -1,0 +1,229 @@
+//! Room for parts: which memory is given back when the budget is used up, and when nobody needs it any more.
+//!
+//! Called by `work` before a request is sent (never after: what is received has its room), and by the lease
+//! thread. Whether somebody has an object open or mapped is asked of the kernel (write leases on the
+//! placeholder and on the memory file), so it is right for every process, dead or alive, hooked or not.
+//! Memory that a program may have mapped is never given back.
+
+use crate::held::{Held, lock};
+use crate::item::Item;
+use crate::work::Work;
+use ossc_cache::cpath::CPath;
+use ossc_cache::pages::Lease;
+use ossc_cache::plan::Class;
+use ossc_cache::region::{Object, state};
+use ossc_cache::sys::{self, Errno};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+/// How often leases are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// A reader that finds no room looks again after this long.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Objects that were fetched ahead and never opened stay at least this long.
+const UNOPENED_MIN: Duration = Duration::from_secs(10);
+
+/// Both leases of an object: while they are held nobody has it open or mapped, and nobody can open it.
+struct Unused {
+    _placeholder: Option<Lease>,
+    _memory: Lease,
+}
+
+impl Unused {
+    /// `None` if somebody uses it.
+    fn take(held: &Held) -> Option<Unused> {
+        let memory = held.memory.as_ref()?.lease().ok()?;
+        let placeholder = match placeholder_lease(held) {
+            Ok(lease) => Some(lease),
+            Err(Errno(libc::EAGAIN)) => return None,
+            // A file system without leases: a reader that has it open sees its parts go, and waits again.
+            Err(_) => None,
+        };
+        Some(Unused { _placeholder: placeholder, _memory: memory })
+    }
+}
+
+fn placeholder_lease(held: &Held) -> Result<Lease, Errno> {
+    let pinned = lock(&held.pinned);
+    let fd = pinned.as_ref().ok_or(Errno(libc::ENOENT))?.descriptor();
+    let path = CPath::from(b"/proc/self/fd/").with_number(fd as u64);
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    Lease::take_owned(sys::openat(sys::AT_FDCWD, path.as_cstr().ok_or(Errno(libc::EIO))?, flags, 0)?)
+}
+
+impl Work {
+    /// Puts `bytes` aside for a part, at the cost of what is not needed. False if there is nothing to give.
+    /// Prefetch takes no room from anybody.
+    pub(crate) fn make_room(&self, bytes: u64, wanted: (u32, u32), class: Class) -> bool {
+        if class == Class::Prefetch {
+            return false;
+        }
+        let _one_at_a_time = lock(&self.room);
+        if self.budget.take(bytes) {
+            return true;
+        }
+        let unused = |held: &Arc<Held>| lock(&held.idle_since).is_some();
+        for (slot, held) in self.large().into_iter().filter(|(slot, held)| *slot != wanted.0 && unused(held)) {
+            let Some(_leases) = Unused::take(&held) else { continue };
+            self.release(slot, &held);
+            if self.budget.take(bytes) {
+                return true;
+            }
+        }
+        for (_, slot, index) in self.readable_again(wanted) {
+            self.release_parts(slot, &[index]);
+            if self.budget.take(bytes) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Ready parts that no program has mapped, in the order of their giving up: those that were
+    /// read, the longest ago first; then those that wait for a reader, from the end of their object.
+    fn readable_again(&self, wanted: (u32, u32)) -> Vec<(u64, u32, u32)> {
+        let region = self.region();
+        let mut parts = Vec::new();
+        for (slot, _) in self.large() {
+            let Some(object) = region.object(slot) else { continue };
+            let free = |index: &u32| region.part(object, *index).is_ready() && !region.part(object, *index).is_pinned();
+            for index in (0..object.parts).filter(free) {
+                let ahead = slot == wanted.0 && index > wanted.1;
+                let order = match region.part(object, index).used() {
+                    0 if ahead => u64::MAX - u64::from(index - wanted.1),
+                    0 => u64::MAX / 2 - u64::from(index),
+                    clock => u64::from(clock),
+                };
+                parts.push((order, slot, index));
+            }
+        }
+        parts.sort_unstable();
+        parts
+    }
+
+    /// There was no room for this part: later for a reader, unless everything is mapped; never for prefetch.
+    pub(crate) fn without_room(&self, slot: u32, index: u32, class: Class) {
+        let (Some(object), Some(held)) = (self.region().object(slot), self.held(slot)) else { return };
+        match class {
+            Class::Prefetch => held.planned.store(false, Ordering::Release),
+            Class::Near => {}
+            Class::Demand if self.everything_is_mapped() => {
+                let (limit, used) = (self.budget.limit(), self.budget.used());
+                tracing::error!(
+                    object = held.key,
+                    index,
+                    limit,
+                    used,
+                    "no memory for a reader: programs have mapped all of the budget; raise memoryLimit or close other models"
+                );
+                object.starved.store(libc::ENOMEM as u32, Ordering::Release);
+                let part = self.region().part(object, index);
+                if part.claim() {
+                    part.give_up();
+                }
+            }
+            Class::Demand => self.push_later(Item::Part(slot, index), Class::Demand, LOOK_AGAIN),
+        }
+    }
+
+    fn everything_is_mapped(&self) -> bool {
+        let region = self.region();
+        self.large().iter().filter_map(|(slot, _)| region.object(*slot)).all(|object| {
+            (0..object.parts).map(|index| region.part(object, index)).all(|part| match part.state() {
+                ossc_cache::part::READY => part.is_pinned(),
+                state => state == ossc_cache::part::EMPTY,
+            })
+        })
+    }
+
+    /// Gives an object's parts back. The caller has both leases, or the object has no user that maps it.
+    fn release(&self, slot: u32, held: &Held) {
+        let Some(object) = self.region().object(slot) else { return };
+        let all: Vec<u32> = (0..object.parts).collect();
+        if self.release_parts(slot, &all) {
+            held.planned.store(false, Ordering::Release);
+            held.rechecked.store(false, Ordering::Release);
+        }
+    }
+
+    /// Gives ready parts back, but those that a program has mapped; false if there are such.
+    fn release_parts(&self, slot: u32, indexes: &[u32]) -> bool {
+        let region = self.region();
+        let (Some(object), Some(held)) = (region.object(slot), self.held(slot)) else { return false };
+        let Some(memory) = &held.memory else { return false };
+        let verified = object.state() == state::VERIFIED;
+        if verified {
+            object.set_state(state::LOADING);
+        }
+        let taken: Vec<u32> = indexes.iter().copied().filter(|index| region.part(object, *index).take_back()).collect();
+        // A program that maps a part now has pinned it before it looked at its state: either it sees it
+        // gone, or this sees it pinned.
+        fence(Ordering::SeqCst);
+        let (mapped, free): (Vec<u32>, Vec<u32>) =
+            taken.into_iter().partition(|index| region.part(object, *index).is_pinned());
+        for index in &mapped {
+            let part = region.part(object, *index);
+            part.publish(part.crc64());
+        }
+        if verified && free.is_empty() {
+            object.set_state(state::VERIFIED);
+        }
+        for index in free {
+            let range = object.part_range(index);
+            memory.punch(range.start, range.end);
+            self.account_release(object, index);
+            region.part(object, index).give_up();
+        }
+        mapped.is_empty()
+    }
+
+    /// A part that was ready is not any more.
+    pub(crate) fn account_release(&self, object: &Object, index: u32) {
+        let range = object.part_range(index);
+        self.budget.give(range.end - range.start);
+        self.region().header().ready_bytes.fetch_sub(range.end - range.start, Ordering::Relaxed);
+        object.ready_parts.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Looks at every large object once: who is unused for `expire` is given back.
+    fn look_at_leases(&self, expire: Option<Duration>) {
+        let region = self.region();
+        for (slot, held) in self.large() {
+            let Some(object) = region.object(slot) else { continue };
+            object.starved.store(0, Ordering::Release);
+            let states = || (0..object.parts).map(|index| region.part(object, index).state());
+            let busy = states().any(|part| part == ossc_cache::part::FILLING);
+            let empty = object.ready_parts.load(Ordering::Acquire) == 0;
+            let leases = (!busy && !empty).then(|| Unused::take(&held)).flatten();
+            let mut idle_since = lock(&held.idle_since);
+            let Some(_leases) = leases else {
+                *idle_since = None;
+                continue;
+            };
+            (0..object.parts).for_each(|index| region.part(object, index).unpin());
+            let idle = idle_since.get_or_insert_with(Instant::now).elapsed();
+            let opened = held.opened.load(Ordering::Acquire);
+            if expire.is_some_and(|expire| idle >= if opened { expire } else { expire.max(UNOPENED_MIN) }) {
+                *idle_since = None;
+                drop(idle_since);
+                self.release(slot, &held);
+                held.opened.store(false, Ordering::Release);
+                tracing::info!(
+                    object = held.key,
+                    bytes = held.size,
+                    idle_secs = idle.as_secs(),
+                    "released: nobody has used it"
+                );
+            }
+        }
+    }
+}
+
+/// The lease thread: looks every second, for ever.
+pub fn keep(work: &Work, expire: Option<Duration>) {
+    loop {
+        std::thread::sleep(TICK);
+        work.look_at_leases(expire);
+    }
+}
