@@ -1,1 +1,62 @@
-fn main() {}
+//! The `ossc-perf` program: what a load costs, what the machine allows at best, and the ratio of the two.
+//!
+//! Run by people and by the bars. Knows nothing of the connector's hooks: `load` is an ordinary reader that
+//! is run with and without LD_PRELOAD. Never needs an account, never leaves loopback on its own.
+
+mod affinity;
+mod compare;
+mod endpoint;
+mod engine;
+mod error;
+mod figures;
+mod floor;
+mod load;
+mod meter;
+mod report;
+mod space;
+mod spread;
+mod target;
+mod variant;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Measure loading: seconds, GB/s (1 GB is 10^9 bytes), CPU-seconds per GB, memory.
+#[derive(Parser)]
+#[command(name = "ossc-perf", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read files the way programs do; run it under LD_PRELOAD or on a plain folder.
+    Load(load::Args),
+    /// Receive an object with plain blocking sockets: the least this machine can do it for.
+    Floor(floor::Args),
+    /// Receive an object with the engine's network side.
+    Engine(engine::Args),
+    /// Measure floor and engine in turns against an endpoint of its own and print a table.
+    Compare(compare::Args),
+    /// Make and free memory, so that a run after it finds pages the host has already given.
+    #[command(hide = true)]
+    Warm(space::WarmArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Load(args) => load::run(&args),
+        Command::Floor(args) => floor::run(&args),
+        Command::Engine(args) => engine::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Warm(args) => space::warm(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ossc-perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The least a download can cost here: one thread per connection, blocking receives of range requests straight
+//! into memory, no events, no checksum. Compared with by `compare`. Does none of what a product must do beyond
+//! checking that an answer is the one that was asked for.
+
+use crate::error::{Error, Result, Tried};
+use crate::figures::Figures;
+use crate::meter::Meter;
+use crate::space::Space;
+use crate::target::{Target, Wanted};
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Longest wait for a byte; a floor that hangs is no floor.
+const STALL_MAX: Duration = Duration::from_secs(20);
+/// Bytes of one receive of a head; what it takes of the body is copied (at most 1 in 8192 bytes).
+const HEAD_BYTES: usize = 1 << 10;
+/// Longest head accepted.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Arguments of `floor`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Bytes of one receive call. A whole part was the cheapest (0.29 CPU-s/GB, with 1 MiB 0.33).
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(4096..))]
+    block: u32,
+}
+
+/// Measures and prints.
+pub fn run(args: &Args) -> Result<()> {
+    let wanted = &args.wanted;
+    let space = Space::make(wanted)?;
+    let target = wanted.target()?;
+    let meter = Meter::start()?;
+    let crc64 = receive(args, &target, &space)?;
+    let used = meter.stop()?;
+    let proof = prove(wanted, &space, crc64)?;
+    Figures::new(format!("floor {}", wanted.memory.name()), wanted.size, used, proof)?.print(wanted.json)
+}
+
+/// Compares what was received with what the origin says, if asked to.
+pub fn prove(wanted: &Wanted, space: &Space, expected: Option<u64>) -> Result<Option<String>> {
+    if !wanted.verify {
+        return Ok(None);
+    }
+    match (space.crc64(wanted.size), expected) {
+        (Some(found), Some(expected)) if found == expected => Ok(Some("crc64 of the memory ok".into())),
+        (Some(found), Some(expected)) => Err(Error::Wrong(format!(
+            "{}: the bytes received have CRC-64 {found}, the origin says {expected}",
+            wanted.url
+        ))),
+        (Some(_), None) => Err(Error::Wrong(format!("{}: the origin sends no CRC-64 to compare with", wanted.url))),
+        (None, _) => Err(Error::Wrong("scratch memory keeps no bytes that could be verified".into())),
+    }
+}
+
+/// All parts by all connections; the object's CRC-64 as the origin says it.
+fn receive(args: &Args, target: &Target, space: &Space) -> Result<Option<u64>> {
+    let next = AtomicU64::new(0);
+    let outcome = Mutex::new(Ok(None));
+    std::thread::scope(|scope| {
+        for slot in 0..usize::from(args.wanted.connections) {
+            let (next, outcome) = (&next, &outcome);
+            scope.spawn(move || {
+                let ended = connection(args, target, space, slot, next);
+                if ended.is_err() {
+                    next.store(args.wanted.parts(), Ordering::Relaxed);
+                }
+                let mut outcome = outcome.lock().expect("no holder of the lock panics");
+                // The first error stays; connections that had no part say nothing.
+                if outcome.is_ok() && !matches!(ended, Ok(None)) {
+                    *outcome = ended;
+                }
+            });
+        }
+    });
+    outcome.into_inner().expect("no holder of the lock panics")
+}
+
+fn connection(args: &Args, target: &Target, space: &Space, slot: usize, next: &AtomicU64) -> Result<Option<u64>> {
+    let mut conn: Option<Conn> = None;
+    loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        if index >= args.wanted.parts() {
+            return Ok(conn.and_then(|conn| conn.crc64));
+        }
+        let range = args.wanted.part(index);
+        let at = space.place(slot, &range)?;
+        let len = (range.end - range.start) as usize;
+        // SAFETY: the place has room for the part; the counter gives each part, and with scratch memory each
+        // slot, to this thread alone.
+        let body = unsafe { std::slice::from_raw_parts_mut(at, len) };
+        let open = match &mut conn {
+            Some(open) => open,
+            none => none.insert(Conn::open(target)?),
+        };
+        let came = open.get(target, &range, body, args);
+        came.map_err(|error| Error::Wrong(format!("GET {} bytes {range:?}: {error}", args.wanted.url)))?;
+    }
+}
+
+struct Conn {
+    stream: TcpStream,
+    crc64: Option<u64>,
+}
+
+/// What a head said that is needed.
+struct Head {
+    len: usize,
+    crc64: Option<u64>,
+}
+
+impl Conn {
+    fn open(target: &Target) -> Result<Conn> {
+        let stream =
+            TcpStream::connect(target.addresses.as_slice()).tried(|| format!("connect to {}", target.authority))?;
+        stream.set_nodelay(true).tried(|| "TCP_NODELAY".into())?;
+        stream.set_read_timeout(Some(STALL_MAX)).tried(|| "SO_RCVTIMEO".into())?;
+        Ok(Conn { stream, crc64: None })
+    }
+
+    /// Requests `range` and fills `body`, which has exactly its length.
+    fn get(&mut self, target: &Target, range: &Range<u64>, body: &mut [u8], args: &Args) -> Result<()> {
+        let Target { authority, bucket, key, .. } = target;
+        let request = format!(
+            "GET /{bucket}/{key} HTTP/1.1\r\nHost: {authority}\r\nRange: bytes={}-{}\r\nx-oss-range-behavior: standard\r\n\r\n",
+            range.start,
+            range.end - 1
+        );
+        self.stream.write_all(request.as_bytes()).tried(|| "send the request".into())?;
+        let (head, early) = self.head(range, args.wanted.size)?;
+        if early.len() > body.len() {
+            return Err(Error::Wrong("more bytes than were asked for".into()));
+        }
+        body[..early.len()].copy_from_slice(&early);
+        self.body(&mut body[early.len()..], args)?;
+        self.crc64 = head.crc64.or(self.crc64);
+        Ok(())
+    }
+
+    /// The head of the answer, and the first bytes of its body, which came with it.
+    fn head(&self, range: &Range<u64>, size: u64) -> Result<(Head, Vec<u8>)> {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES_MAX);
+        loop {
+            if bytes.len() >= HEAD_BYTES_MAX {
+                return Err(Error::Wrong(format!("a head of more than {HEAD_BYTES_MAX} bytes")));
+            }
+            let begun = bytes.len();
+            bytes.resize(begun + HEAD_BYTES, 0);
+            let came = self.recv(&mut bytes[begun..], 0)?;
+            bytes.truncate(begun + came);
+            if let Some(head) = parse(&bytes, range, size)? {
+                let early = bytes.split_off(head.len);
+                return Ok((head, early));
+            }
+        }
+    }
+
+    /// SO_RCVLOWAT, which saves the engine most of its wake-ups, is not for blocking receives: one that has taken
+    /// less than the mark waits for the mark again, and a tail that is shorter never wakes it.
+    fn body(&self, mut rest: &mut [u8], args: &Args) -> Result<()> {
+        while !rest.is_empty() {
+            let block = rest.len().min(args.block as usize);
+            let came = self.recv(&mut rest[..block], libc::MSG_WAITALL)?;
+            rest = &mut rest[came..];
+        }
+        Ok(())
+    }
+
+    fn recv(&self, into: &mut [u8], flags: i32) -> Result<usize> {
+        loop {
+            // SAFETY: the kernel writes at most the length of a slice that is borrowed for the call.
+            let n = unsafe { libc::recv(self.stream.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), flags) };
+            match n {
+                1.. => return Ok(n as usize),
+                0 => return Err(Error::Wrong("the server closed the connection in the middle of an answer".into())),
+                _ => {
+                    let os = io::Error::last_os_error();
+                    if os.kind() != io::ErrorKind::Interrupted {
+                        return Err(os).tried(|| "receive".into());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `None` while the head is not complete.
+fn parse(bytes: &[u8], range: &Range<u64>, size: u64) -> Result<Option<Head>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let len = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(e) => return Err(Error::Wrong(format!("not an HTTP answer: {e}"))),
+    };
+    let status = response.code.unwrap_or(0);
+    let header = |name: &str| {
+        let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.and_then(|header| std::str::from_utf8(header.value).ok())
+    };
+    let expected = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    let length = header("content-length").and_then(|text| text.parse::<u64>().ok());
+    if status != 206 || header("content-range") != Some(&expected) || length != Some(range.end - range.start) {
+        return Err(Error::Wrong(format!(
+            "status {status}, Content-Range {:?}, Content-Length {length:?}, request id {:?}; expected 206 and {expected:?}",
+            header("content-range"),
+            header("x-oss-request-id")
+        )));
+    }
+    let crc64 = header("x-oss-hash-crc64ecma").and_then(|text| text.parse().ok());
+    Ok(Some(Head { len, crc64 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "HTTP/1.1 206 Partial Content\r\nContent-Length: 10\r\ncontent-range: bytes 5-14/100\r\nx-oss-hash-crc64ecma: 18446744073709551615\r\n\r\n";
+
+    #[test]
+    fn heads() {
+        let head = parse(format!("{GOOD}body").as_bytes(), &(5..15), 100).unwrap().unwrap();
+        assert_eq!((head.len, head.crc64), (GOOD.len(), Some(u64::MAX)));
+        assert!(parse(&GOOD.as_bytes()[..40], &(5..15), 100).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_answer_to_something_else_is_no_figure() {
+        for (from, to) in [("206 Partial Content", "200 OK"), ("5-14", "4-13"), ("/100", "/101"), (": 10", ": 9")] {
+            assert!(parse(GOOD.replace(from, to).as_bytes(), &(5..15), 100).is_err(), "{to}");
+        }
+    }
+}

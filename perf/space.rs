@@ -1,0 +1,175 @@
+//! The memory that bodies are received into: the engine's own kinds of memory files, or one small buffer per
+//! connection that is written again and again. Used by `floor` and `engine` alike, so that their ratio is about
+//! the receive and not about pages.
+
+use crate::error::{Error, Result, Tried};
+use crate::target::{PART_BYTES, Wanted};
+use ossc_cache::pages::{Memory, PageKind, Store};
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Size of the pages that `tmpfs-huge` rounds up to, in bytes (x86-64).
+const HUGE_BYTES: u64 = 2 << 20;
+
+/// Which memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// One reused part per connection: no page is new, the bytes are not kept.
+    Scratch,
+    /// A file on a detached tmpfs with huge pages: the engine's first choice.
+    TmpfsHuge,
+    /// A memfd with the system's default pages: the engine's second choice.
+    Memfd,
+}
+
+impl Kind {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Scratch => "scratch",
+            Kind::TmpfsHuge => "tmpfs-huge",
+            Kind::Memfd => "memfd",
+        }
+    }
+}
+
+/// See the module.
+pub struct Space {
+    bed: Bed,
+    populate: bool,
+}
+
+enum Bed {
+    Scratch(Vec<AtomicPtr<u8>>),
+    File(Memory),
+}
+
+impl Space {
+    /// Makes the memory for `wanted`. Called while the process has one thread.
+    pub fn make(wanted: &Wanted) -> Result<Space> {
+        let bed = match wanted.memory {
+            Kind::Scratch => Bed::Scratch((0..wanted.connections).map(|_| scratch()).collect()),
+            Kind::TmpfsHuge => Bed::File(file(PageKind::HugeTmpfs, wanted.size)?),
+            Kind::Memfd => Bed::File(file(PageKind::Memfd, wanted.size)?),
+        };
+        Ok(Space { bed, populate: wanted.populate })
+    }
+
+    /// Where the bytes of `range` go when connection `slot` receives them. `range` is a part of the object,
+    /// and one part at a time uses a slot.
+    pub fn place(&self, slot: usize, range: &Range<u64>) -> Result<*mut u8> {
+        match &self.bed {
+            Bed::Scratch(parts) => Ok(parts[slot].load(Ordering::Relaxed)),
+            Bed::File(memory) => {
+                if self.populate {
+                    present(memory, range)?;
+                }
+                Ok(memory.address(range.start))
+            }
+        }
+    }
+
+    /// The part is complete; drops its page tables, as the product does.
+    pub fn settle(&self, range: &Range<u64>) {
+        if let Bed::File(memory) = &self.bed {
+            memory.unmap_pages(range.start, range.end);
+        }
+    }
+
+    /// CRC-64/XZ of the whole object, `None` where the bytes were not kept. Nothing may be under way.
+    pub fn crc64(&self, size: u64) -> Option<u64> {
+        let Bed::File(memory) = &self.bed else {
+            return None;
+        };
+        // SAFETY: `size` bytes are mapped by `make`, every receive has ended, and nobody writes any more.
+        let bytes = unsafe { std::slice::from_raw_parts(memory.address(0), size as usize) };
+        Some(ossc_net::crc::of(bytes))
+    }
+}
+
+fn present(memory: &Memory, range: &Range<u64>) -> Result<()> {
+    let populated = memory.populate(range.start, range.end);
+    populated.map_err(|errno| io::Error::from_raw_os_error(errno.0)).tried(|| format!("make pages of {range:?}"))
+}
+
+/// A part's worth of touched memory, kept until the process ends.
+fn scratch() -> AtomicPtr<u8> {
+    AtomicPtr::new(vec![1u8; PART_BYTES as usize].leak().as_mut_ptr())
+}
+
+fn file(kind: PageKind, size: u64) -> Result<Memory> {
+    let store = Store::create(Some(kind), size.next_multiple_of(HUGE_BYTES));
+    if store.kind() != kind {
+        return Err(Error::Wrong(format!("{kind:?} memory cannot be had here: {}", store.why())));
+    }
+    store
+        .memory(0, size)
+        .map_err(|errno| io::Error::from_raw_os_error(errno.0))
+        .tried(|| format!("make a memory file of {size} bytes, {kind:?}"))
+}
+
+/// Arguments of `warm`.
+#[derive(clap::Args)]
+pub struct WarmArgs {
+    /// Bytes to touch.
+    #[arg(long, value_name = "BYTES")]
+    size: u64,
+    /// How to get them.
+    #[arg(long, value_enum)]
+    memory: Kind,
+}
+
+/// Touches `size` bytes of a kind of memory and ends, which frees them. In a VM the host hands pages out at the
+/// first touch, at many times the price of the second.
+pub fn warm(args: &WarmArgs) -> Result<()> {
+    let memory = match args.memory {
+        Kind::Scratch => return Ok(()),
+        Kind::TmpfsHuge => file(PageKind::HugeTmpfs, args.size)?,
+        Kind::Memfd => file(PageKind::Memfd, args.size)?,
+    };
+    present(&memory, &(0..args.size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(memory: Kind, populate: bool) -> Wanted {
+        Wanted {
+            url: String::new(),
+            size: PART_BYTES + 5,
+            connections: 2,
+            memory,
+            populate,
+            verify: false,
+            json: false,
+        }
+    }
+
+    #[test]
+    fn files_keep_every_part_in_its_place() {
+        let wanted = wanted(Kind::Memfd, true);
+        let space = Space::make(&wanted).unwrap();
+        for (index, byte) in [(0, 1u8), (1, 2)] {
+            let range = wanted.part(index);
+            let at = space.place(0, &range).unwrap();
+            // SAFETY: the place of a part has room for the part, and nobody else uses it.
+            unsafe { at.write_bytes(byte, (range.end - range.start) as usize) };
+            space.settle(&range);
+        }
+        let mut bytes = vec![1u8; PART_BYTES as usize];
+        bytes.extend([2; 5]);
+        assert_eq!(space.crc64(wanted.size), Some(ossc_net::crc::of(&bytes)));
+    }
+
+    #[test]
+    fn scratch_is_one_part_per_connection() {
+        let wanted = wanted(Kind::Scratch, false);
+        let space = Space::make(&wanted).unwrap();
+        let at = |slot, index| space.place(slot, &wanted.part(index)).unwrap();
+        assert_eq!(at(0, 0), at(0, 1));
+        assert_ne!(at(0, 0), at(1, 0));
+        assert_eq!(space.crc64(wanted.size), None);
+    }
+}
