@@ -143,6 +143,10 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
         move || settle_files(&mirror, &arrived)
     })?;
     if adopted { mirror.adopt() } else { mirror.start() }.map_err(|failure| failure.to_string())?;
+    if adopted {
+        // The thread that takes it is started below.
+        let _ = orders.send(Order::Refresh(String::new()));
+    }
     spawn("ossc-mirror", {
         let (mirror, model_dir) = (mirror.clone(), settings.model_dir.clone());
         move || list_folders(&mirror, &model_dir, &wanted)
