@@ -45,6 +45,11 @@ pub(crate) fn of_descriptor(fd: c_int) -> Option<Seen> {
     of_id(&sys::file_id(fd).ok()?, fd)
 }
 
+/// True for a descriptor made with O_PATH, which gives a name and no bytes.
+pub(crate) fn is_name_only(fd: c_int) -> bool {
+    sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags as c_int & libc::O_PATH != 0)
+}
+
 /// What a path names, if it is ours. `flags` are those of `fstatat`.
 pub(crate) fn of_path(dir: c_int, path: *const c_char, flags: c_int) -> Option<Seen> {
     let id = id_of(&real::stat_at(dir, path, flags).ok()?);

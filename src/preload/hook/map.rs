@@ -74,9 +74,8 @@ fn memory_for(wish: &Wish) -> Outcome<Memory> {
         return Outcome::Failed(Errno(libc::ESTALE));
     }
     // What the kernel refuses of the placeholder it refuses with the right error.
-    let is_path = sys::fcntl(wish.fd, libc::F_GETFL, 0).is_ok_and(|flags| flags as c_int & libc::O_PATH != 0);
     if !seen.is_placeholder()
-        || is_path
+        || file::is_name_only(wish.fd)
         || wish.len == 0
         || wish.offset < 0
         || !(wish.offset as u64).is_multiple_of(PAGE)
