@@ -71,13 +71,28 @@ fn settled(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>
 
 fn copy_once(slot: u32, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
     if len >= MEMCPY_BYTES_MIN && sys::populate_write(buffer, len).is_ok() {
-        let from = kept::mapping(slot, hold)?.wrapping_add(at as usize);
-        // SAFETY: the range lies in the mapping, which covers the object and stays for the hold; the kernel
-        // has just made the whole buffer present and writable, and the program gave it to be written.
-        unsafe { core::ptr::copy_nonoverlapping(from, buffer as *mut u8, len) };
-        return Ok(len);
+        return by_map(slot, at, (buffer, len), hold);
     }
-    let memory = kept::kept_memory(slot, hold)?;
+    match kept::kept_memory(slot, hold) {
+        Ok(memory) => by_kernel(memory, at, buffer, len),
+        // The program has no descriptor left, which is no reason for its read to fail: a map needs none.
+        Err(Errno(libc::EMFILE | libc::ENFILE)) if sys::populate_write(buffer, len).is_ok() => {
+            by_map(slot, at, (buffer, len), hold)
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The buffer must have been made present and writable.
+fn by_map(slot: u32, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
+    let from = kept::mapping(slot, hold)?.wrapping_add(at as usize);
+    // SAFETY: the range lies in the mapping, which covers the object and stays for the hold; the kernel
+    // has just made the whole buffer present and writable, and the program gave it to be written.
+    unsafe { core::ptr::copy_nonoverlapping(from, buffer as *mut u8, len) };
+    Ok(len)
+}
+
+fn by_kernel(memory: c_int, at: u64, buffer: usize, len: usize) -> Result<usize> {
     let mut done = 0;
     while done < len {
         match sys::pread(memory, (buffer + done) as *mut u8, len - done, at + done as u64) {

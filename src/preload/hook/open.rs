@@ -36,10 +36,13 @@ pub(super) fn openat2(dir: c_int, path: *const c_char, how: usize, size: usize) 
 }
 
 const CREATES: c_int = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+const EXCLUSIVE: c_int = libc::O_CREAT | libc::O_EXCL;
 
 fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_int) -> c_int {
     let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
-    if changes && flags & libc::O_PATH == 0 {
+    // What must not exist yet changes nothing that does: the kernel's EEXIST is right.
+    let is_new = flags & EXCLUSIVE == EXCLUSIVE;
+    if changes && !is_new && flags & libc::O_PATH == 0 {
         let nofollow = if flags & libc::O_NOFOLLOW != 0 { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
         if let Outcome::Failed(Errno(number)) = ask(|| may_change(dir, path, nofollow)) {
             set_errno(number);

@@ -2,7 +2,7 @@
 //! whose bytes the kernel has: the object is waited for as a whole, then its memory file takes the
 //! descriptor's number, close-on-exec flag and offset.
 
-use super::{link, open, stdin};
+use super::{link, open, stdin, write};
 use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask, errno, set_errno};
@@ -41,6 +41,7 @@ hooks! {
 
 fn opened(path: *const c_char, mode: *const c_char, call: impl Fn() -> *mut FILE) -> *mut FILE {
     if changes(mode)
+        && !is_exclusive(mode)
         && let Outcome::Failed(errno) = ask(|| open::may_change(AT_FDCWD, path, 0))
     {
         return Outcome::Failed(errno).answer(null_mut(), null_mut);
@@ -91,11 +92,21 @@ fn number_of(stream: *mut FILE) -> c_int {
     fd
 }
 
-/// True for modes that may write: `w`, `a`, `r+`.
-fn changes(mode: *const c_char) -> bool {
+/// The mode's letters, without `,ccs=`.
+fn letters<'a>(mode: *const c_char) -> &'a [u8] {
     // SAFETY: `fopen` reads the same string.
     let mode = unsafe { CStr::from_ptr(mode) }.to_bytes();
-    let mode = mode.split(|byte| *byte == b',').next().unwrap_or_default();
+    mode.split(|byte| *byte == b',').next().unwrap_or_default()
+}
+
+/// True for modes whose file must not exist yet: the kernel's EEXIST is right.
+fn is_exclusive(mode: *const c_char) -> bool {
+    letters(mode).contains(&b'x')
+}
+
+/// True for modes that may write: `w`, `a`, `r+`.
+fn changes(mode: *const c_char) -> bool {
+    let mode = letters(mode);
     matches!(mode.first(), Some(b'w' | b'a')) || mode.first() == Some(&b'r') && mode.contains(&b'+')
 }
 
@@ -103,6 +114,9 @@ fn changes(mode: *const c_char) -> bool {
 pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
     let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder) else { return Outcome::Pass };
     if changes(mode) {
+        if !write::is_writable(fd) {
+            return Outcome::Pass;
+        }
         return file::refuse(b"stream for writing refused (the folder is read-only)", seen.slot);
     }
     let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR) else { return Outcome::Pass };

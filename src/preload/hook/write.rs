@@ -42,7 +42,8 @@ fn is_refused(fd: c_int) -> bool {
     matches!(refused::<()>(fd), Outcome::Failed(_))
 }
 
-fn is_writable(fd: c_int) -> bool {
+/// True for descriptors that the kernel would let write.
+pub(super) fn is_writable(fd: c_int) -> bool {
     sys::fcntl(fd, libc::F_GETFL, 0)
         .is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != libc::O_RDONLY && flags as c_int & libc::O_PATH == 0)
 }
