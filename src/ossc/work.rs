@@ -12,7 +12,7 @@ use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc, retry};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -455,12 +455,8 @@ impl Work {
             request_id: &response.request_id,
             crc: response.crc64_body,
         });
-        let mut pieces = lock(&held.pieces);
-        pieces.insert(index, (done.body, response.crc64_body.unwrap_or(0)));
-        if pieces.len() < self.pieces(&held) as usize {
-            return;
-        }
-        let pieces = std::mem::take(&mut *pieces);
+        let body = (done.body, response.crc64_body.unwrap_or(0));
+        let Some(pieces) = self.put_piece(&held, index, body) else { return };
         let found = pieces.values().fold(0, |sum, (body, crc)| crc::combine(sum, *crc, body.len() as u64));
         let expected = response.crc64_object.filter(|_| self.options.verify_crc).unwrap_or(found);
         if found == expected {
@@ -474,6 +470,13 @@ impl Work {
             tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
             self.fetch_small(slot);
         }
+    }
+
+    /// All pieces of a small object, once this was the last.
+    fn put_piece(&self, held: &Held, index: u32, piece: (Vec<u8>, u64)) -> Option<BTreeMap<u32, (Vec<u8>, u64)>> {
+        let mut pieces = lock(&held.pieces);
+        pieces.insert(index, piece);
+        (pieces.len() == self.pieces(held) as usize).then(|| std::mem::take(&mut *pieces))
     }
 
     /// A request for an object failed: again later, or an error for its readers.
