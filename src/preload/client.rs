@@ -75,11 +75,18 @@ pub(crate) fn init() {
     let primary = role == environ::Role::Primary;
     let model_dev = match environ::take() {
         Ok(dev) => dev,
+        Err(environ::Unusable::Unreachable) => {
+            // Every look at MODEL_DIR fails for this user without the library too: nothing to serve, nothing to end.
+            if primary {
+                say(&[b"oss connector: this user may not reach MODEL_DIR: going on without it\n"]);
+            }
+            return;
+        }
         Err(why) if primary => refuse(match why {
             environ::Unusable::NoModelDir => {
                 b"MODEL_DIR not set: set it to the folder that the program loads the model from"
             }
-            environ::Unusable::BadModelDir => {
+            environ::Unusable::BadModelDir | environ::Unusable::Unreachable => {
                 b"failed to download metadata: MODEL_DIR is not a folder and cannot be made"
             }
             environ::Unusable::NoRunFolder => {

@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use ossc_cache::cpath::CPath;
 use ossc_cache::rundir::{self, Paths, Place};
-use ossc_cache::sys;
+use ossc_cache::sys::{self, Errno};
 
 /// Room for the settings; longer ones are refused by the start with a clear error.
 const SETTINGS_MAX: usize = 1 << 16;
@@ -69,6 +69,8 @@ pub(crate) enum Unusable {
     NoModelDir,
     /// MODEL_DIR is not a folder and cannot be made.
     BadModelDir,
+    /// This user may not reach MODEL_DIR: a child that gave up privileges.
+    Unreachable,
     /// No run folder can be used.
     NoRunFolder,
 }
@@ -76,7 +78,7 @@ pub(crate) enum Unusable {
 /// Takes what is needed later; gives MODEL_DIR's device. Constructor only.
 pub(crate) fn take() -> Result<u64, Unusable> {
     let given = variable(c"MODEL_DIR").filter(|dir| !dir.is_empty()).ok_or(Unusable::NoModelDir)?;
-    let (fd, id) = open_model_dir(&CPath::from(given)).ok_or(Unusable::BadModelDir)?;
+    let (fd, id) = open_model_dir(&CPath::from(given))?;
     // SAFETY: the constructor runs alone.
     let kept = unsafe { (*KEPT.0.get()).assume_init_mut() };
     kept.model_dir = descriptor_path(fd).unwrap_or_else(|| CPath::from(given));
@@ -152,21 +154,23 @@ pub(crate) fn descriptor_path(fd: i32) -> Option<CPath> {
     (len > 0 && target[0] == b'/' && len < target.len()).then(|| CPath::from(&target[..len]))
 }
 
-fn open_model_dir(path: &CPath) -> Option<(i32, sys::FileId)> {
-    let name = path.as_cstr()?;
+fn open_model_dir(path: &CPath) -> Result<(i32, sys::FileId), Unusable> {
+    let bad = |_| Unusable::BadModelDir;
+    let name = path.as_cstr().ok_or(Unusable::BadModelDir)?;
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let fd = match sys::openat(sys::AT_FDCWD, name, flags, 0) {
         Ok(fd) => fd,
+        Err(Errno(libc::EACCES)) => return Err(Unusable::Unreachable),
         Err(_) => {
             make_folders(path.as_bytes());
-            sys::openat(sys::AT_FDCWD, name, flags, 0).ok()?
+            sys::openat(sys::AT_FDCWD, name, flags, 0).map_err(bad)?
         }
     };
-    let high = if fd > 2 { fd } else { sys::dup_from(fd, 3).ok()? };
+    let high = if fd > 2 { fd } else { sys::dup_from(fd, 3).map_err(bad)? };
     if high != fd {
         let _ = sys::close(fd);
     }
-    Some((high, sys::file_id(high).ok()?))
+    Ok((high, sys::file_id(high).map_err(bad)?))
 }
 
 /// `mkdir -p`.
