@@ -6,8 +6,11 @@
 
 #![deny(unsafe_code)]
 
+pub mod bell;
 pub mod budget;
 pub mod cpath;
+pub mod demand;
+pub mod event;
 #[allow(unsafe_code)]
 pub mod pages;
 pub mod part;
@@ -15,8 +18,10 @@ pub mod plan;
 #[allow(unsafe_code)]
 pub mod region;
 pub mod rundir;
+pub mod sync;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod wait;
 #[allow(unsafe_code)]
 pub mod wire;
+pub mod word;

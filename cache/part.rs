@@ -4,8 +4,8 @@
 //! Called by the engine (fills) and by clients (look, wait). It never looks at bytes: whoever publishes
 //! has written and checked them before.
 
-use crate::sys;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, futex_wait, futex_wake};
+use crate::word::WAITED;
 
 /// Nobody has it and nobody fetches it.
 pub const EMPTY: u32 = 0;
@@ -13,8 +13,6 @@ pub const EMPTY: u32 = 0;
 pub const FILLING: u32 = 1;
 /// All bytes are there and passed the checks of their response.
 pub const READY: u32 = 2;
-/// Set in the word by a reader before it sleeps, so that a fill without readers costs no wake-up call.
-const WAITED: u32 = 1 << 31;
 
 /// One part of an object, in the shared region.
 #[repr(C)]
@@ -49,6 +47,8 @@ impl Part {
         });
         if taken.is_ok() {
             self.attempts.fetch_add(1, Ordering::Relaxed);
+            // Whoever meets a byte of this fill meets its number too; no instruction on x86-64.
+            fence(Ordering::Release);
         }
         taken.is_ok()
     }
@@ -57,7 +57,7 @@ impl Part {
     pub fn publish(&self, crc64: u64) {
         self.crc64.store(crc64, Ordering::Relaxed);
         if self.word.swap(READY, Ordering::AcqRel) & WAITED != 0 {
-            sys::futex_wake(&self.word);
+            futex_wake(&self.word);
         }
     }
 
@@ -65,27 +65,33 @@ impl Part {
     /// Readers are woken: they look at the object, which may have failed meanwhile.
     pub fn give_up(&self) {
         if self.word.swap(EMPTY, Ordering::AcqRel) & WAITED != 0 {
-            sys::futex_wake(&self.word);
+            futex_wake(&self.word);
         }
     }
 
     /// Takes a ready part back, to be fetched again: the check of the whole object has failed, or its
     /// memory is given up. True if it was ready.
     pub fn retract(&self) -> bool {
-        let taken = self.word.compare_exchange(READY, EMPTY, Ordering::AcqRel, Ordering::Acquire);
+        let taken = self.leave_ready(EMPTY);
         self.used.store(0, Ordering::Relaxed);
-        taken.is_ok()
+        taken
     }
 
     /// Takes a ready part for its memory to be given up; nobody fills it until `give_up`. A reader that
     /// copies meanwhile sees that its fill is no longer the one it began with, and waits again.
     pub fn take_back(&self) -> bool {
-        let taken = self.word.compare_exchange(READY, FILLING, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let taken = self.leave_ready(FILLING);
         if taken {
             self.attempts.fetch_add(1, Ordering::AcqRel);
             self.used.store(0, Ordering::Relaxed);
         }
         taken
+    }
+
+    /// A reader that was about to sleep when the part became ready has left its mark in the word for good.
+    fn leave_ready(&self, to: u32) -> bool {
+        let left = |word: u32| (word & !WAITED == READY).then_some(word & WAITED | to);
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, left).is_ok()
     }
 
     /// Number of the fill whose bytes are ready; `None` while none are. The same number before and after a
@@ -95,9 +101,11 @@ impl Part {
         self.is_ready().then_some(fill)
     }
 
-    /// From now on its memory stays; to be called before the wait for it.
+    /// From now on its memory stays; to be called before the wait for it. The engine takes a part back,
+    /// fences, and looks at the pins; this pins, fences, and looks at the state: one of them sees the other.
     pub fn pin(&self) {
-        self.pinned.store(1, Ordering::SeqCst);
+        self.pinned.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// Engine only, under the leases of the object: nobody has it.
@@ -143,41 +151,7 @@ impl Part {
     pub fn sleep(&self, ms: u64) {
         let seen = self.word.fetch_or(WAITED, Ordering::AcqRel) | WAITED;
         if seen & !WAITED != READY {
-            let _ = sys::futex_wait(&self.word, seen, ms);
+            let _ = futex_wait(&self.word, seen, ms);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_one_filler() {
-        let part = Part::default();
-        assert!(part.claim());
-        assert!(!part.claim());
-        part.give_up();
-        assert_eq!(part.state(), EMPTY);
-        assert!(part.claim());
-        part.publish(7);
-        assert!(!part.claim(), "a ready part is never filled again");
-        assert_eq!((part.crc64(), part.attempts()), (7, 2));
-    }
-
-    #[test]
-    fn a_sleeping_reader_is_woken_by_the_fill() {
-        let part = Part::default();
-        assert!(part.claim());
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                while !part.is_ready() {
-                    part.sleep(60_000);
-                }
-            });
-            std::thread::sleep(std::time::Duration::from_millis(30));
-            part.publish(0);
-            reader.join().unwrap();
-        });
     }
 }

@@ -9,14 +9,19 @@
 //! Layout (offsets in `Layout`): header | objects | index | names | parts | demand bits | demand summary |
 //! events. The file is sparse: only what is used costs memory.
 
+use crate::bell::Bell;
+use crate::demand::Demand;
+use crate::event::Events;
+pub use crate::event::Seen;
 use crate::part::Part;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{self, Errno};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::word::Word;
 
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 /// Version of this layout and of the attach messages; both sides must have the same.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Most objects and folders of one MODEL_DIR.
 pub const OBJECTS_MAX: u32 = 1 << 16;
@@ -39,7 +44,7 @@ impl Layout {
     const DEMAND: usize = Self::PARTS + PARTS_MAX as usize * size_of::<Part>();
     const SUMMARY: usize = Self::DEMAND + DEMAND_WORDS * 8;
     const EVENTS: usize = Self::SUMMARY + SUMMARY_WORDS * 8;
-    const END: usize = Self::EVENTS + EVENTS_LEN * size_of::<Event>();
+    const END: usize = Self::EVENTS + EVENTS_LEN * 8;
 }
 
 /// Length of the region's file in bytes, a multiple of the page size.
@@ -61,10 +66,8 @@ pub struct Header {
     pub model_dev: AtomicU64,
     /// See `model_dev`.
     pub model_ino: AtomicU64,
-    /// Bumped by clients when demand or events wait; the engine sleeps on it.
-    pub doorbell: AtomicU32,
-    /// Not 0 while the engine sleeps on the doorbell.
-    pub engine_sleeps: AtomicU32,
+    /// Rung by clients when demand or events wait.
+    pub bell: Bell,
     objects_len: AtomicU32,
     parts_len: AtomicU32,
     names_len: AtomicU32,
@@ -133,14 +136,13 @@ pub mod state {
     pub const LISTED: u32 = 8;
 }
 
-const WAITED: u32 = 1 << 31;
 /// Longest ETag with its quotes.
 pub const ETAG_MAX: usize = 76;
 
 /// One record of the catalog. Fields that are not atomic are written before the record is published.
 #[repr(C)]
 pub struct Object {
-    state: AtomicU32,
+    state: Word,
     /// What readers get when the state is FAILED.
     pub errno: AtomicU32,
     kind: u32,
@@ -172,6 +174,7 @@ pub struct Object {
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
+const _: () = assert!(size_of::<Part>() == 24 && size_of::<Bell>() == 8 && size_of::<Word>() == 4);
 
 /// What the engine gives to append a record.
 #[derive(Clone, Debug)]
@@ -207,27 +210,6 @@ pub enum Full {
     Names,
     /// The ETag is longer than `ETAG_MAX`.
     Etag,
-}
-
-/// Something a client did that the audit file tells of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seen {
-    /// Process id of the client.
-    pub pid: u32,
-    /// Record number.
-    pub slot: u32,
-    /// 1 opened, 2 mapped, 3 as a FILE.
-    pub act: u32,
-}
-
-#[repr(C)]
-struct Event {
-    /// Sequence number + 1 once the other fields are written.
-    full: AtomicU64,
-    pid: AtomicU32,
-    slot: AtomicU32,
-    act: AtomicU32,
-    spare: u32,
 }
 
 /// How a file was recognised.
@@ -384,88 +366,32 @@ impl Region {
 
     /// Asks for parts `first..end` of an object to be fetched before all others, and rings the bell.
     pub fn demand(&self, object: &Object, first: u32, end: u32) {
+        let missing = |index: &u32| !self.part(object, *index).is_ready();
         let mut any = false;
-        for index in first..end.min(object.parts) {
-            if !self.part(object, index).is_ready() {
-                let bit = object.first_part.wrapping_add(index).min(PARTS_MAX - 1) as usize;
-                self.demand_word(bit / 64).fetch_or(1 << (bit % 64), Ordering::AcqRel);
-                self.summary_word(bit / 4096).fetch_or(1 << (bit / 64 % 64), Ordering::AcqRel);
-                any = true;
-            }
+        for index in (first..end.min(object.parts)).filter(missing) {
+            self.demands().set(object.first_part.wrapping_add(index).min(PARTS_MAX - 1));
+            any = true;
         }
         if any {
-            self.ring();
-        }
-    }
-
-    /// Wakes the engine's control thread if it sleeps.
-    pub fn ring(&self) {
-        let header = self.header();
-        header.doorbell.fetch_add(1, Ordering::SeqCst);
-        if header.engine_sleeps.load(Ordering::SeqCst) != 0 {
-            sys::futex_wake(&header.doorbell);
+            self.header().bell.ring();
         }
     }
 
     /// Tells the engine what this process did, for the audit file. A full queue is counted, never waited for.
     pub fn tell(&self, seen: Seen) {
-        let header = self.header();
-        let number = header.events_head.fetch_add(1, Ordering::AcqRel);
-        let event = self.event(number);
-        // A reader that is a whole lap behind has lost this place; the count says so.
-        if event.full.load(Ordering::Acquire) != 0 {
-            header.events_lost.fetch_add(1, Ordering::Relaxed);
-        }
-        event.pid.store(seen.pid, Ordering::Relaxed);
-        event.slot.store(seen.slot, Ordering::Relaxed);
-        event.act.store(seen.act, Ordering::Relaxed);
-        event.full.store(number + 1, Ordering::Release);
-        self.ring();
+        self.events().tell(seen);
+        self.header().bell.ring();
     }
 
     /// Engine only: takes the demanded parts, as indexes into the region, and clears their bits.
-    pub fn take_demand(&self, mut each: impl FnMut(u32)) {
-        for upper in 0..SUMMARY_WORDS {
-            let mut summary = self.summary_word(upper).swap(0, Ordering::AcqRel);
-            while summary != 0 {
-                let word = upper * 64 + summary.trailing_zeros() as usize;
-                summary &= summary - 1;
-                let mut bits = self.demand_word(word).swap(0, Ordering::AcqRel);
-                while bits != 0 {
-                    each((word * 64) as u32 + bits.trailing_zeros());
-                    bits &= bits - 1;
-                }
-            }
-        }
+    pub fn take_demand(&self, each: impl FnMut(u32)) {
+        self.demands().take(each);
     }
 
-    /// How many events were told so far: where a new engine begins to read.
-    pub fn events_len(&self) -> u64 {
-        self.header().events_head.load(Ordering::Acquire)
-    }
-
-    /// Engine only: takes the events from number `next` on; returns the next number to read.
-    pub fn take_events(&self, mut next: u64, mut each: impl FnMut(Seen)) -> u64 {
-        let head = self.header().events_head.load(Ordering::Acquire);
-        if head.saturating_sub(next) > EVENTS_LEN as u64 {
-            next = head - EVENTS_LEN as u64;
-        }
-        while next < head {
-            let event = self.event(next);
-            if event.full.load(Ordering::Acquire) == next + 1 {
-                each(Seen {
-                    pid: event.pid.load(Ordering::Relaxed),
-                    slot: event.slot.load(Ordering::Relaxed),
-                    act: event.act.load(Ordering::Relaxed),
-                });
-                event.full.store(0, Ordering::Release);
-            } else if head - next < EVENTS_LEN as u64 / 2 {
-                // Its writer is still at it (or died there: then it is skipped once enough came after it).
-                break;
-            }
-            next += 1;
-        }
-        next
+    /// Engine only: takes the events from number `next` on; returns the next number to read. A new engine
+    /// begins at 0 and gets what its predecessor has left.
+    pub fn take_events(&self, next: u64, each: impl FnMut(Seen)) -> u64 {
+        self.events().take(next, each)
     }
 
     /// Engine only: appends a record, with its parts, and makes it findable. Returns its number.
@@ -485,7 +411,7 @@ impl Region {
         let mut etag = [0; ETAG_MAX];
         etag[..new.etag.len()].copy_from_slice(new.etag.as_bytes());
         let object = Object {
-            state: AtomicU32::new(new.state),
+            state: Word::new(new.state),
             errno: AtomicU32::new(0),
             kind: new.kind as u32,
             part_bytes: new.part_bytes,
@@ -512,16 +438,19 @@ impl Region {
         }
         header.names_len.store((name_at + new.name.len()) as u32, Ordering::Release);
         header.parts_len.store(first_part + parts as u32, Ordering::Release);
-        header.objects_len.store(slot + 1, Ordering::Release);
+        // Findable first: an engine that dies between the two leaves an entry that leads to no record, which
+        // `find` passes over, and never a record that nobody can find.
         self.index_insert(new.dev, new.ino, slot);
+        header.objects_len.store(slot + 1, Ordering::Release);
         Ok(slot)
     }
 
     /// Engine only: makes an object's memory file findable by its inode.
     pub fn set_memory(&self, slot: u32, memory_ino: u64) {
         if let Some(object) = self.object(slot) {
-            object.memory_ino.store(memory_ino, Ordering::Release);
+            // In this order for the same reason as in `append`.
             self.index_insert(self.header().memory_dev.load(Ordering::Acquire), memory_ino, slot);
+            object.memory_ino.store(memory_ino, Ordering::Release);
         }
     }
 
@@ -544,19 +473,19 @@ impl Region {
         unsafe { &*self.at::<AtomicU32>(Layout::INDEX, at & (INDEX_LEN - 1)) }
     }
 
-    fn demand_word(&self, at: usize) -> &AtomicU64 {
-        // SAFETY: the index is limited to the array.
-        unsafe { &*self.at::<AtomicU64>(Layout::DEMAND, at.min(DEMAND_WORDS - 1)) }
+    fn demands(&self) -> Demand<'_> {
+        Demand { bits: self.words(Layout::DEMAND, DEMAND_WORDS), summary: self.words(Layout::SUMMARY, SUMMARY_WORDS) }
     }
 
-    fn summary_word(&self, at: usize) -> &AtomicU64 {
-        // SAFETY: the index is limited to the array.
-        unsafe { &*self.at::<AtomicU64>(Layout::SUMMARY, at.min(SUMMARY_WORDS - 1)) }
+    fn events(&self) -> Events<'_> {
+        let header = self.header();
+        let places = self.words(Layout::EVENTS, EVENTS_LEN);
+        Events { places, head: &header.events_head, lost: &header.events_lost }
     }
 
-    fn event(&self, number: u64) -> &Event {
-        // SAFETY: the index is taken modulo the array.
-        unsafe { &*self.at::<Event>(Layout::EVENTS, number as usize % EVENTS_LEN) }
+    fn words(&self, start: usize, len: usize) -> &[AtomicU64] {
+        // SAFETY: only called with the bounds of an array of words in the layout; zeroed memory is valid.
+        unsafe { core::slice::from_raw_parts(self.at::<AtomicU64>(start, 0), len) }
     }
 }
 
@@ -572,7 +501,7 @@ impl Object {
 
     /// Its state: a constant of `state`.
     pub fn state(&self) -> u32 {
-        self.state.load(Ordering::Acquire) & !WAITED
+        self.state.get()
     }
 
     /// ETag as listed, with quotes.
@@ -582,9 +511,7 @@ impl Object {
 
     /// Engine only: moves to another state and wakes who waits for it.
     pub fn set_state(&self, state: u32) {
-        if self.state.swap(state, Ordering::AcqRel) & WAITED != 0 {
-            sys::futex_wake(&self.state);
-        }
+        self.state.set(state);
     }
 
     /// Engine only: moves to FAILED; readers get `errno`.
@@ -595,10 +522,7 @@ impl Object {
 
     /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.
     pub fn sleep(&self, seen: u32, ms: u64) {
-        let marked = self.state.fetch_or(WAITED, Ordering::AcqRel) | WAITED;
-        if marked & !WAITED == seen {
-            let _ = sys::futex_wait(&self.state, marked, ms);
-        }
+        self.state.sleep(seen, ms);
     }
 
     /// The parts that hold bytes `start..end`, as a range of part numbers.

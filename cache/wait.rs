@@ -6,8 +6,8 @@
 //! is over, and the caller's check ends a wait when there is no engine.
 
 use crate::region::{Object, Region, state};
+use crate::sync::Ordering;
 use crate::sys::{Errno, Result};
-use core::sync::atomic::Ordering;
 
 /// Longest sleep before the engine's life is checked, in milliseconds.
 pub const SLICE_MS: u64 = 200;
@@ -38,11 +38,9 @@ pub fn range(region: &Region, object: &Object, start: u64, end: u64, check: &dyn
     Ok(())
 }
 
-/// Waits until the whole object is ready and its check has passed.
+/// Waits until the whole object is ready and its check has passed. The parts are looked at in any case: the
+/// verdict on them may be given at the very moment when one of them is given up.
 pub fn whole(region: &Region, object: &Object, check: &dyn Fn() -> Result<()>) -> Result<()> {
-    if object.state() == state::VERIFIED {
-        return Ok(());
-    }
     range(region, object, 0, object.size, check)?;
     leave(object, state::LOADING, check)
 }
@@ -73,60 +71,5 @@ fn failed(object: &Object) -> Result<()> {
     match object.state() {
         state::FAILED => Err(Errno(object.errno.load(Ordering::Acquire) as i32)),
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::region::{Kind, NewObject};
-    use crate::sys;
-
-    fn one(size: u64) -> (Region, u32) {
-        let region = Region::create(sys::memfd(c"t").unwrap(), "/m", "/l").unwrap();
-        let new = NewObject {
-            kind: Kind::Large,
-            state: state::LOADING,
-            name: "a",
-            etag: "",
-            size,
-            part_bytes: 10,
-            mtime_secs: 0,
-            dev: 1,
-            ino: 2,
-        };
-        let slot = region.append(&new).unwrap();
-        (region, slot)
-    }
-
-    #[test]
-    fn a_read_needs_its_parts_only_and_a_whole_file_the_verdict() {
-        let (region, slot) = one(25);
-        let object = region.object(slot).unwrap();
-        let never = || -> Result<()> { Err(Errno(libc::EIO)) };
-        region.part(object, 1).claim();
-        region.part(object, 1).publish(0);
-        assert_eq!(range(&region, object, 10, 20, &never), Ok(()));
-        assert_eq!(range(&region, object, 9, 20, &never), Err(Errno(libc::EIO)));
-        for index in [0, 2] {
-            region.part(object, index).claim();
-            region.part(object, index).publish(0);
-        }
-        assert_eq!(range(&region, object, 0, 25, &never), Ok(()));
-        assert_eq!(whole(&region, object, &never), Err(Errno(libc::EIO)), "no verdict yet");
-        object.set_state(state::VERIFIED);
-        assert_eq!(whole(&region, object, &never), Ok(()));
-    }
-
-    #[test]
-    fn a_failed_object_gives_its_errno_to_a_reader_that_sleeps() {
-        let (region, slot) = one(25);
-        let object = region.object(slot).unwrap();
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| whole(&region, object, &|| Ok(())));
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            object.fail(libc::ESTALE);
-            assert_eq!(reader.join().unwrap(), Err(Errno(libc::ESTALE)));
-        });
     }
 }

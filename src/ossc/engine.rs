@@ -367,20 +367,19 @@ fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd)
     let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", [-1, -1]);
 }
 
+/// Nothing rings without a change of the word, so this only bounds what a client left that died before it rang.
+const BELL_MS: u64 = 60_000;
+
 /// Turns the demand bits of readers into work. Sleeps on the doorbell.
 fn take_demand(work: &Work) {
     let (region, header) = (work.region(), work.region().header());
-    let mut events = region.events_len();
+    // From the first place on: what a predecessor has left is still there, and what it took is marked.
+    let mut events = 0;
     loop {
-        let bell = header.doorbell.load(Ordering::SeqCst);
+        let heard = header.bell.heard();
         region.take_demand(|part| work.demanded(part));
         events = region.take_events(events, |seen| work.seen(seen));
-        header.engine_sleeps.store(1, Ordering::SeqCst);
-        if header.doorbell.load(Ordering::SeqCst) == bell {
-            // Nothing rings without a change of the word, so the limit only bounds a lost process's half event.
-            let _ = sys::futex_wait(&header.doorbell, bell, 60_000);
-        }
-        header.engine_sleeps.store(0, Ordering::SeqCst);
+        header.bell.sleep(heard, BELL_MS);
     }
 }
 

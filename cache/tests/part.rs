@@ -1,0 +1,45 @@
+//! The moves of a part's state word, one thread at a time and with one sleeper.
+
+use ossc_cache::part::{EMPTY, Part};
+
+#[test]
+fn only_one_filler() {
+    let part = Part::default();
+    assert!(part.claim());
+    assert!(!part.claim());
+    part.give_up();
+    assert_eq!(part.state(), EMPTY);
+    assert!(part.claim());
+    part.publish(7);
+    assert!(!part.claim(), "a ready part is never filled again");
+    assert_eq!((part.crc64(), part.attempts()), (7, 2));
+}
+
+#[test]
+fn a_reader_that_meant_to_sleep_does_not_keep_a_part_for_ever() {
+    let part = Part::default();
+    for leave in [Part::take_back, Part::retract] {
+        assert!(part.claim());
+        part.publish(0);
+        // What a reader does that saw the part missing a moment before it was published.
+        part.sleep(1);
+        assert!(leave(&part), "a mark of a reader must not make a ready part look like another state");
+        part.give_up();
+    }
+}
+
+#[test]
+fn a_sleeping_reader_is_woken_by_the_fill() {
+    let part = Part::default();
+    assert!(part.claim());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !part.is_ready() {
+                part.sleep(60_000);
+            }
+        });
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        part.publish(0);
+        reader.join().unwrap();
+    });
+}

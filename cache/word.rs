@@ -1,0 +1,40 @@
+//! A word that says the state of something and that others sleep on until it changes.
+//!
+//! Used for the records of the catalog. One side alone sets it; any number look and sleep. What the states
+//! mean is not its business.
+
+use crate::sync::{AtomicU32, Ordering, futex_wait, futex_wake};
+
+/// Set in the word by who is about to sleep, so that a change without sleepers costs no wake-up call.
+pub const WAITED: u32 = 1 << 31;
+
+/// See the file's comment. States are below `WAITED`.
+#[repr(transparent)]
+pub struct Word(AtomicU32);
+
+impl Word {
+    /// With its first state.
+    pub fn new(state: u32) -> Word {
+        Word(AtomicU32::new(state))
+    }
+
+    /// The state.
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Acquire) & !WAITED
+    }
+
+    /// Moves to another state and wakes who sleeps.
+    pub fn set(&self, state: u32) {
+        if self.0.swap(state, Ordering::AcqRel) & WAITED != 0 {
+            futex_wake(&self.0);
+        }
+    }
+
+    /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.
+    pub fn sleep(&self, seen: u32, ms: u64) {
+        let marked = self.0.fetch_or(WAITED, Ordering::AcqRel) | WAITED;
+        if marked & !WAITED == seen {
+            let _ = futex_wait(&self.0, marked, ms);
+        }
+    }
+}
