@@ -214,6 +214,10 @@ impl Mirror {
             object.fail(libc::ESTALE);
             return false;
         };
+        if object.memory_ino.load(Ordering::Acquire) != memory.ino() {
+            // The predecessor died between the record and its memory file.
+            region.set_memory(slot, memory.ino());
+        }
         let torn = (0..object.parts).filter(|index| region.part(object, *index).disown()).count();
         let ready = (0..object.parts).filter(|index| region.part(object, *index).is_ready()).count() as u32;
         object.ready_parts.store(ready, Ordering::Release);
