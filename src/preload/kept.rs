@@ -91,7 +91,8 @@ pub(crate) fn used_by_one_less(slot: u32) {
 pub(crate) fn mapping(slot: u32, _hold: &Hold) -> Result<*const u8> {
     let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
     let kept = kept(number)?;
-    let known = kept.map.load(Ordering::Acquire);
+    // Sequentially consistent, as is the count of readers: whoever drops the map sees the hold, or this sees it gone.
+    let known = kept.map.load(Ordering::SeqCst);
     if known != 0 {
         return Ok(known as *const u8);
     }
@@ -115,26 +116,26 @@ pub(crate) fn mapping(slot: u32, _hold: &Hold) -> Result<*const u8> {
 pub(crate) fn kept_memory(slot: u32, _hold: &Hold) -> Result<i32> {
     let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
     let kept = kept(number)?;
-    let fd = kept.fd.load(Ordering::Acquire);
-    if fd > 0 && is_memory(fd, object) {
-        return Ok(fd);
-    }
-    // Lost (the program closed it) or never there. A descriptor of the program's own is left alone.
-    let opened = open_memory(slot)?;
-    let high = sys::dup_from(opened, client::KEPT_FD_MIN);
-    let new = match high {
-        Ok(high) => {
-            let _ = sys::close(opened);
-            high
+    loop {
+        let fd = kept.fd.load(Ordering::SeqCst);
+        if fd > 0 && is_memory(fd, object) {
+            return Ok(fd);
         }
-        Err(_) => opened,
-    };
-    match kept.fd.compare_exchange(fd, new, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => Ok(new),
-        Err(first) => {
-            let _ = sys::close(new);
-            Ok(first)
+        // Lost (the program closed it) or never there. A descriptor of the program's own is left alone.
+        let opened = open_memory(slot)?;
+        let high = sys::dup_from(opened, client::KEPT_FD_MIN);
+        let new = match high {
+            Ok(high) => {
+                let _ = sys::close(opened);
+                high
+            }
+            Err(_) => opened,
+        };
+        if kept.fd.compare_exchange(fd, new, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            return Ok(new);
         }
+        // Somebody was faster: what is there now (perhaps nothing) is looked at like any other.
+        let _ = sys::close(new);
     }
 }
 
