@@ -175,6 +175,26 @@ fn look_up(id: &FileId, real_path: &dyn Fn() -> Option<CPath>) -> Option<Found> 
     region.find(id.dev, id.ino).map(token)
 }
 
+/// True for an empty file below MODEL_DIR while this process cannot attach (the engine is of another version,
+/// or none answers): it may be a placeholder, and to call it empty would be a wrong answer.
+/// Asked after `find`, which has tried to attach.
+pub(crate) fn is_lost(id: &FileId, fd: i32) -> bool {
+    is_unknown(id) && environ::descriptor_path(fd).is_some_and(|path| is_inside(path.as_bytes()))
+}
+
+/// The same for a file that was met by path, after `find_at`.
+pub(crate) fn is_lost_at(id: &FileId, dir: i32, path: &CStr, nofollow: bool) -> bool {
+    let flags = libc::O_PATH | libc::O_CLOEXEC | if nofollow { libc::O_NOFOLLOW } else { 0 };
+    is_unknown(id)
+        && with_descriptor(dir, path, flags, environ::descriptor_path)
+            .flatten()
+            .is_some_and(|path| is_inside(path.as_bytes()))
+}
+
+fn is_unknown(id: &FileId) -> bool {
+    is_active() && could_be_ours(id) && id.is_empty_file() && attached().is_none()
+}
+
 /// True for MODEL_DIR and what lies below it.
 fn is_inside(path: &[u8]) -> bool {
     let root = environ::model_dir();
@@ -541,6 +561,7 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
             Err(_) => {}
         }
         if sys::now_ms() > until {
+            say(&[b"oss connector: no engine answered within 60 s: is a program with ENABLE_CONNECTOR=1 running?\n"]);
             return None;
         }
         sys::sleep_ms(20);

@@ -93,8 +93,18 @@ pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
     if !client::could_be_ours(&id) || flags & libc::O_PATH != 0 {
         return Arrived::AsItIs;
     }
-    ask(|| Outcome::Served(judge(file::of_id(&id, fd), flags)))
-        .answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
+    ask(|| match file::of_id(&id, fd) {
+        // A file of the program's own making is its own; of what was there before nobody knows.
+        None if !makes(flags) && client::is_lost(&id, fd) => Outcome::Failed(Errno(libc::EIO)),
+        seen => Outcome::Served(judge(seen, flags)),
+    })
+    .answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
+}
+
+/// True for what can only give an empty file, or never gives bytes.
+fn makes(flags: c_int) -> bool {
+    let is_new = libc::O_CREAT | libc::O_EXCL;
+    flags & is_new == is_new || flags & libc::O_TRUNC != 0 || flags & libc::O_ACCMODE == libc::O_WRONLY
 }
 
 fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {

@@ -8,7 +8,7 @@ use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_int, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
-use ossc_cache::sys::{Errno, Result};
+use ossc_cache::sys::{self, Errno, Result};
 
 hooks! {
     fn read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t { read_on(real::read(fd, buffer, count), fd, buffer, count) }
@@ -62,9 +62,14 @@ pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t
         }
         // The empty stand-in of a small object, reached past our `open`: its bytes are in another file.
         Some(seen) if seen.is_coming() => stale(&seen),
+        None if is_lost(fd) => Outcome::Failed(Errno(libc::EIO)),
         _ => Outcome::Pass,
     })
     .answer(-1, || 0)
+}
+
+fn is_lost(fd: c_int) -> bool {
+    sys::file_id(fd).is_ok_and(|id| client::is_lost(&id, fd))
 }
 
 fn stale<T>(seen: &Seen) -> Outcome<T> {

@@ -5,10 +5,10 @@ use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
-use core::ffi::{c_char, c_int, c_uint};
+use core::ffi::{CStr, c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
 use ossc_cache::region::Identity;
-use ossc_cache::sys::FileId;
+use ossc_cache::sys::{Errno, FileId};
 
 hooks! {
     fn stat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::stat(path, out)) }
@@ -31,10 +31,7 @@ hooks! {
         // Type, inode and size are asked for in any case, to know the file; more than was asked for is allowed.
         let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE;
         let got = file::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
-        if got == 0 {
-            patch_x(dir, path, flags, out);
-        }
-        got
+        if got == 0 { patch_x(dir, path, flags, out).answer(-1, || got) } else { got }
     }
     fn access(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::access(path, mode)) }
     fn faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int { reached(dir, path, mode, flags, || real::faccessat(dir, path, mode, flags)) }
@@ -44,34 +41,56 @@ hooks! {
 
 fn by_path(dir: c_int, path: *const c_char, flags: c_int, out: *mut Stat, call: impl Fn() -> c_int) -> c_int {
     let got = file::until_listed(dir, path, call, |got| *got != 0);
-    if got == 0 {
-        patch(out, |id| file::of_id_at(id, dir, path, flags));
+    if got != 0 {
+        return got;
     }
-    got
+    let is_lost = |id: &FileId| is_lost_at(id, dir, path, flags);
+    patch(out, |id| file::of_id_at(id, dir, path, flags), is_lost).answer(-1, || got)
+}
+
+fn is_lost_at(id: &FileId, dir: c_int, path: *const c_char, flags: c_int) -> bool {
+    if path.is_null() {
+        return client::is_lost(id, dir);
+    }
+    // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
+    let name = unsafe { CStr::from_ptr(path) };
+    if name.is_empty() {
+        return client::is_lost(id, dir);
+    }
+    client::is_lost_at(id, dir, name, flags & AT_SYMLINK_NOFOLLOW != 0)
 }
 
 fn by_descriptor(got: c_int, fd: c_int, out: *mut Stat) -> c_int {
-    if got == 0 {
-        patch(out, |id| file::of_id(id, fd));
+    if got != 0 {
+        return got;
     }
-    got
+    patch(out, |id| file::of_id(id, fd), |id| client::is_lost(id, fd)).answer(-1, || got)
 }
 
 /// Patches a status that the C library has read inside itself, in a folder that is listed.
 pub(super) fn patch_known(out: &mut Stat) {
-    patch(out, |id| file::of_id(id, -1));
+    // A walk names no descriptor to ask with: a lost file keeps its 0 bytes here, and its open fails.
+    let _ = patch(out, |id| file::of_id(id, -1), |_| false);
 }
 
-/// Puts the object's facts over what the kernel said of a placeholder or a memory file.
-fn patch(out: *mut Stat, look: impl FnOnce(&FileId) -> Option<Seen>) {
+/// Puts the object's facts over what the kernel said of a placeholder or a memory file; EIO for an empty file
+/// of which nobody can say whether it is one.
+fn patch(
+    out: *mut Stat,
+    look: impl FnOnce(&FileId) -> Option<Seen>,
+    is_lost: impl FnOnce(&FileId) -> bool,
+) -> Outcome<c_int> {
     // SAFETY: the real call has just filled this struct of the program's.
     let st = unsafe { &mut *out };
     let id = file::id_of(st);
     if !client::could_be_ours(&id) {
-        return;
+        return Outcome::Pass;
     }
-    let seen = ask(|| Outcome::Served(look(&id))).answer(None, || None);
-    let Some(seen) = seen.filter(|seen| seen.identity != Identity::Folder) else { return };
+    let seen = match known(|| look(&id), || is_lost(&id)) {
+        Outcome::Served(seen) => seen,
+        Outcome::Pass => return Outcome::Pass,
+        Outcome::Failed(errno) => return Outcome::Failed(errno),
+    };
     st.st_size = seen.facts.size as i64;
     st.st_blocks = blocks(seen.facts.size) as i64;
     (st.st_mtime, st.st_mtime_nsec) = (seen.facts.mtime_secs, 0);
@@ -80,6 +99,16 @@ fn patch(out: *mut Stat, look: impl FnOnce(&FileId) -> Option<Seen>) {
         (st.st_mode, st.st_nlink, st.st_blksize) = (libc::S_IFREG | 0o644, 1, BLOCK_BYTES as i64);
         (st.st_ctime, st.st_ctime_nsec) = (seen.facts.mtime_secs, 0);
     }
+    Outcome::Pass
+}
+
+/// The file of ours whose facts count; EIO for one that is lost.
+fn known(look: impl FnOnce() -> Option<Seen>, is_lost: impl FnOnce() -> bool) -> Outcome<Seen> {
+    ask(|| match look() {
+        Some(seen) if seen.identity != Identity::Folder => Outcome::Served(seen),
+        None if is_lost() => Outcome::Failed(Errno(libc::EIO)),
+        _ => Outcome::Pass,
+    })
 }
 
 const BLOCK_BYTES: u64 = 4096;
@@ -89,7 +118,7 @@ fn blocks(size: u64) -> u64 {
     size.div_ceil(BLOCK_BYTES) * (BLOCK_BYTES / 512)
 }
 
-fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) {
+fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) -> Outcome<c_int> {
     // SAFETY: the real call has just filled this struct of the program's.
     let st = unsafe { &mut *out };
     let id = FileId {
@@ -99,11 +128,13 @@ fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) {
         mode: u32::from(st.stx_mode),
     };
     if !client::could_be_ours(&id) {
-        return;
+        return Outcome::Pass;
     }
-    let look = || file::of_id_at(&id, dir, path, flags);
-    let seen = ask(|| Outcome::Served(look())).answer(None, || None);
-    let Some(seen) = seen.filter(|seen| seen.identity != Identity::Folder) else { return };
+    let seen = match known(|| file::of_id_at(&id, dir, path, flags), || is_lost_at(&id, dir, path, flags)) {
+        Outcome::Served(seen) => seen,
+        Outcome::Pass => return Outcome::Pass,
+        Outcome::Failed(errno) => return Outcome::Failed(errno),
+    };
     st.stx_size = seen.facts.size;
     st.stx_blocks = blocks(seen.facts.size);
     (st.stx_mtime.tv_sec, st.stx_mtime.tv_nsec) = (seen.facts.mtime_secs, 0);
@@ -113,6 +144,7 @@ fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) {
         (st.stx_mode, st.stx_nlink, st.stx_blksize) = ((libc::S_IFREG | 0o644) as u16, 1, BLOCK_BYTES as u32);
         (st.stx_ctime.tv_sec, st.stx_ctime.tv_nsec) = (seen.facts.mtime_secs, 0);
     }
+    Outcome::Pass
 }
 
 fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: impl Fn() -> c_int) -> c_int {
@@ -125,7 +157,7 @@ fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: imp
     let outcome = ask(|| open::may_change(dir, path, nofollow));
     set_errno(before);
     match outcome {
-        Outcome::Failed(_) => Outcome::Failed(ossc_cache::sys::Errno(libc::EROFS)).answer(-1, || got),
+        Outcome::Failed(_) => Outcome::Failed(Errno(libc::EROFS)).answer(-1, || got),
         _ => got,
     }
 }
