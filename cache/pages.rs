@@ -45,8 +45,9 @@ impl Store {
             return Store { kind: PageKind::Memfd, why: "chosen by OSSC_PAGES".into(), folder: -1 };
         }
         let size = bytes_max.saturating_add(REGION_BYTES as u64);
-        let made = detached_tmpfs(size).or_else(|direct| {
-            in_user_namespace(size).map_err(|helper| format!("{direct}; in a user namespace: {helper}"))
+        let made = detached_tmpfs(size).and_then(tried).or_else(|direct| {
+            let made = in_user_namespace(size).and_then(tried);
+            made.map_err(|helper| format!("{direct}; in a user namespace: {helper}"))
         });
         match made {
             Ok(folder) => Store { kind: PageKind::HugeTmpfs, why: "detached tmpfs with huge=always".into(), folder },
@@ -305,11 +306,11 @@ fn in_user_namespace(bytes: u64) -> core::result::Result<i32, String> {
         return Err(format!("socketpair: {}", std::io::Error::last_os_error()));
     }
     // SAFETY: no pointers.
-    let uid = unsafe { libc::getuid() };
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     // SAFETY: the process has one thread (see `create`), so the child may run ordinary code.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let sent = namespace_helper(bytes, uid).map(|fd| crate::wire::answer(pair[1], 0, 0, b"", [fd, -1]));
+        let sent = namespace_helper(bytes, uid, gid).map(|fd| crate::wire::answer(pair[1], 0, 0, b"", [fd, -1]));
         let code = match sent {
             Ok(Ok(())) => 0,
             Ok(Err(_)) => 1,
@@ -339,13 +340,33 @@ fn in_user_namespace(bytes: u64) -> core::result::Result<i32, String> {
     }
 }
 
-fn namespace_helper(bytes: u64, uid: u32) -> core::result::Result<i32, String> {
+/// Maps user and group: a file system refuses files (EOVERFLOW) of anybody its namespace does not know.
+fn namespace_helper(bytes: u64, uid: u32, gid: u32) -> core::result::Result<i32, String> {
     // SAFETY: a call without pointers, in a process with one thread.
     if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) } != 0 {
         return Err(format!("unshare: {}", std::io::Error::last_os_error()));
     }
-    std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).map_err(|e| format!("uid_map: {e}"))?;
+    let write =
+        |name: &str, text: &str| std::fs::write(format!("/proc/self/{name}"), text).map_err(|e| format!("{name}: {e}"));
+    write("uid_map", &format!("{uid} {uid} 1"))?;
+    // user_namespaces(7): an unprivileged process may write gid_map only after it gave up setgroups.
+    write("setgroups", "deny")?;
+    write("gid_map", &format!("{gid} {gid} 1"))?;
     detached_tmpfs(bytes)
+}
+
+/// The folder of a mount, if this process can make a file in it.
+fn tried(folder: i32) -> core::result::Result<i32, String> {
+    match sys::openat(folder, c"probe", libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600) {
+        Ok(fd) => {
+            let _ = sys::close(fd);
+            Ok(folder)
+        }
+        Err(errno) => {
+            let _ = sys::close(folder);
+            Err(format!("a first file: {}", std::io::Error::from_raw_os_error(errno.0)))
+        }
+    }
 }
 
 #[cfg(test)]
