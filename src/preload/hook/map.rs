@@ -5,7 +5,7 @@ use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask};
 use crate::real;
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use libc::{MAP_FAILED, off_t, size_t};
 use ossc_cache::sys::{self, Errno, Result};
@@ -17,19 +17,40 @@ hooks! {
     fn mmap64(at: *mut c_void, len: size_t, prot: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void {
         mapped(Wish { len, prot, flags, fd, offset }, |fd| real::mmap64(at, len, prot, flags, fd, offset))
     }
-    fn munmap(at: *mut c_void, len: size_t) -> c_int {
-        let got = real::munmap(at, len);
-        if got == 0 {
-            partial::forget(at as usize, len);
-        }
-        got
-    }
+    fn munmap(at: *mut c_void, len: size_t) -> c_int { unmapped(at as usize, len, real::munmap(at, len)) }
     fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, target: *mut c_void) -> *mut c_void {
-        if new > old && let Outcome::Failed(errno) = ask(|| grown(at as usize)) {
-            return Outcome::Failed(errno).answer(MAP_FAILED, || MAP_FAILED);
-        }
-        real::mremap(at, old, new, flags, target)
+        moved(at as usize, old, new, || real::mremap(at, old, new, flags, target))
     }
+}
+
+/// `syscall(SYS_mmap)`, `SYS_munmap` and `SYS_mremap`: the kernel is what comes next, never a function by
+/// name. tcmalloc's `mmap` makes its system call through `syscall`, and would be called back for ever.
+pub(super) fn by_number(number: c_long, all: [usize; 6]) -> c_long {
+    let [a, b, c, d, e, f] = all;
+    match number {
+        libc::SYS_mmap => {
+            let wish = Wish { len: b, prot: c as c_int, flags: d as c_int, fd: e as c_int, offset: f as off_t };
+            mapped(wish, |fd| real::syscall(number, a, b, c, d, fd as usize, f) as *mut c_void) as c_long
+        }
+        libc::SYS_munmap => unmapped(a, b, real::syscall(number, a, b, 0, 0, 0, 0) as c_int).into(),
+        _ => moved(a, b, c, || real::syscall(number, a, b, c, d, e, f) as *mut c_void) as c_long,
+    }
+}
+
+fn unmapped(at: usize, len: size_t, got: c_int) -> c_int {
+    if got == 0 {
+        partial::forget(at, len);
+    }
+    got
+}
+
+fn moved(at: usize, old: size_t, new: size_t, call: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    if new > old
+        && let Outcome::Failed(errno) = ask(|| grown(at))
+    {
+        return Outcome::Failed(errno).answer(MAP_FAILED, || MAP_FAILED);
+    }
+    call()
 }
 
 const PAGE: u64 = 4096;

@@ -86,9 +86,7 @@ fn by_descriptor(number: c_long, [a, b, c, d, _, f]: [usize; 6]) -> Option<c_lon
 fn copying(number: c_long, [a, b, c, d, e, f]: [usize; 6]) -> Option<c_long> {
     let (first, second) = (a as c_int, b as *mut off_t);
     Some(match number {
-        libc::SYS_mmap => map::mmap(a as *mut c_void, b, c as c_int, d as c_int, e as c_int, f as off_t) as c_long,
-        libc::SYS_munmap => map::munmap(a as *mut c_void, b).into(),
-        libc::SYS_mremap => map::mremap(a as *mut c_void, b, c, d as c_int, e as *mut c_void) as c_long,
+        libc::SYS_mmap | libc::SYS_munmap | libc::SYS_mremap => map::by_number(number, [a, b, c, d, e, f]),
         libc::SYS_sendfile => copy::sendfile64(first, b as c_int, c as *mut off_t, d) as c_long,
         libc::SYS_copy_file_range => {
             copy::copy_file_range(first, second, c as c_int, d as *mut off_t, e, f as c_uint) as c_long
