@@ -1,12 +1,15 @@
 // std::ifstream and std::filesystem, the way C++ loaders read. Usage: io_stream CASE FILE SCRATCH
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 static std::uint64_t fold(std::uint64_t hash, const char *data, std::size_t length) {
@@ -50,6 +53,61 @@ static void copy(const std::string &file, const std::string &scratch) {
     std::filesystem::remove(target);
 }
 
+// Lines of one file, words of another, through standard streams.
+static void lines(const std::string &file) {
+    std::ifstream stream("lines.txt");
+    std::string line;
+    std::uint64_t hash = 1, count = 0;
+    while (std::getline(stream, line)) hash = fold(hash, line.data(), line.size()), count++;
+    std::printf("%llu %016llx eof %d\n", (unsigned long long)count, (unsigned long long)hash, stream.eof());
+    std::ifstream absent("nested/absent");
+    std::printf("absent %d %s\n", absent.is_open(), std::strerror(errno));
+    std::ofstream refused("nested");
+    std::printf("folder %d %s\n", refused.is_open(), std::strerror(errno));
+    if (!std::freopen(file.c_str(), "r", stdin)) std::printf("freopen %s\n", std::strerror(errno));
+    std::string first;
+    std::getline(std::cin, first);
+    std::printf("cin %zu %016llx\n", first.size(), (unsigned long long)fold(1, first.data(), first.size()));
+}
+
+// One stream for each thread, each at its own place.
+static void threads(const std::string &file) {
+    const auto size = std::filesystem::file_size(file);
+    std::vector<std::uint64_t> sums(6);
+    std::vector<std::thread> running;
+    for (std::size_t i = 0; i < sums.size(); i++)
+        running.emplace_back([&, i] {
+            std::ifstream stream(file, std::ios::binary);
+            std::vector<char> block(size / sums.size());
+            stream.seekg(static_cast<std::streamoff>(i * block.size()));
+            stream.read(block.data(), static_cast<std::streamsize>(block.size()));
+            sums[i] = fold(stream.gcount() == static_cast<std::streamsize>(block.size()), block.data(), block.size());
+        });
+    for (auto &thread : running) thread.join();
+    for (const auto sum : sums) std::printf("%016llx\n", (unsigned long long)sum);
+}
+
+// filebuf with buffers of its own sizes, put back, and the C stream beside it.
+static void buffers(const std::string &file) {
+    for (const std::streamsize room : {0, 1, 7, 70000}) {
+        std::filebuf raw;
+        std::vector<char> own(static_cast<std::size_t>(room) + 1), data(100001);
+        raw.pubsetbuf(room ? own.data() : nullptr, room);
+        if (!raw.open(file, std::ios::in | std::ios::binary)) { std::printf("%s\n", std::strerror(errno)); return; }
+        const auto end = raw.pubseekoff(0, std::ios::end);
+        raw.pubseekpos(room == 1 ? 4097 : 12345);
+        const auto got = room == 1 ? raw.sgetn(data.data(), 100) : raw.sgetn(data.data(), 100001);
+        std::printf("%lld %lld %016llx ", (long long)end, (long long)got, (unsigned long long)fold(1, data.data(), static_cast<std::size_t>(got)));
+        std::printf("%d %d %lld\n", raw.sbumpc(), raw.sungetc(), (long long)raw.pubseekoff(0, std::ios::cur));
+    }
+    std::FILE *stream = std::fopen(file.c_str(), "rb");
+    std::vector<char> data(5000);
+    std::fseek(stream, -5000, SEEK_END);
+    const auto got = std::fread(data.data(), 1, data.size(), stream);
+    std::printf("%zu %016llx %d\n", got, (unsigned long long)fold(1, data.data(), got), std::fgetc(stream));
+    std::fclose(stream);
+}
+
 int main(int argc, char **argv) {
     if (argc != 4) return 2;
     const std::string name = argv[1];
@@ -58,6 +116,9 @@ int main(int argc, char **argv) {
     else if (name == "seek") seek(argv[2]);
     else if (name == "folder") folder();
     else if (name == "copy") copy(argv[2], argv[3]);
+    else if (name == "lines") lines(argv[2]);
+    else if (name == "threads") threads(argv[2]);
+    else if (name == "buffers") buffers(argv[2]);
     else return 2;
     return 0;
 }

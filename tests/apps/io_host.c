@@ -1,0 +1,361 @@
+/* Programs that a preloaded library often breaks: handlers, cancellation, small stacks, daemons, no
+ * descriptors left, no environment, calls before main and after it. See cases.h. */
+#include "cases.h"
+#include <dirent.h>
+#include <ftw.h>
+#include <glob.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+extern char **environ;
+
+/* Runs before main, with what main will get. */
+static long early_bytes = -9;
+static uint64_t early_hash;
+static struct stat early_status;
+__attribute__((constructor)) static void early(int argc, char **argv) {
+    if (argc != 4) return;
+    int fd = open(argv[2], O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    fstat(fd, &early_status);
+    early_bytes = read(fd, buffer, 100000);
+    if (early_bytes > 0) early_hash = fold(FOLD_START, buffer, (size_t)early_bytes);
+    close(fd);
+}
+
+static const char *late_file;
+static void late(void) {
+    int fd = open(late_file, O_RDONLY);
+    report_bytes("after main", pread(fd, buffer, 70000, 9), buffer);
+    struct stat status;
+    report("stat", stat("nested/deep/c.bin", &status));
+    printf("%lld\n", (long long)status.st_size);
+    FILE *stream = fopen(late_file, "r");
+    report_bytes("stream", (long)fread(buffer, 1, 1000, stream), buffer);
+}
+
+static void c_constructor(const char *file, const char *scratch) {
+    (void)scratch;
+    printf("before main: %ld of %lld %016llx\n", early_bytes, (long long)early_status.st_size, (unsigned long long)early_hash);
+    late_file = file;
+    atexit(late);
+    on_exit((void (*)(int, void *))late, NULL);
+}
+
+static sigjmp_buf back;
+static volatile sig_atomic_t signals_seen[65];
+static void on_signal(int number) { signals_seen[number]++; siglongjmp(back, 1); }
+
+/* The program's own handlers stay its own, also beyond the end of a map. */
+static void c_handlers(const char *file, const char *scratch) {
+    (void)scratch;
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_NODEFER}, found;
+    int fd = must_open(file, O_RDONLY);
+    long size = lseek(fd, 0, SEEK_END), pages = (size + 4095) / 4096 * 4096;
+    sigaction(SIGBUS, &action, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+    volatile unsigned char *data = mmap(NULL, (size_t)pages + 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (!sigsetjmp(back, 1)) printf("beyond %d\n", data[pages]);
+    if (!sigsetjmp(back, 1)) *(volatile char *)data = 1;
+    if (!sigsetjmp(back, 1)) printf("null %d\n", *(volatile char *)8);
+    printf("SIGBUS %d SIGSEGV %d\n", signals_seen[SIGBUS], signals_seen[SIGSEGV]);
+    report_bytes("all", size, (const void *)data);
+    report("bad buffer", pread(fd, (void *)8, 1 << 20, 0));
+    for (int number = 1; number < 32; number++)
+        if (!sigaction(number, NULL, &found) && found.sa_handler != SIG_DFL) printf("handled %d\n", number);
+    sigset_t blocked;
+    pthread_sigmask(SIG_SETMASK, NULL, &blocked);
+    for (int number = 1; number < 65; number++) if (sigismember(&blocked, number) == 1) printf("blocked %d\n", number);
+}
+
+static void c_clearenv(const char *file, const char *scratch) {
+    (void)scratch;
+    clearenv();
+    environ = NULL;
+    int fd = must_open(file, O_RDONLY), status;
+    report_bytes("read", read(fd, buffer, 100000), buffer);
+    fd = must_open("nested/deep/c.bin", O_RDONLY);
+    report_bytes("lazily", read(fd, buffer, 100000), buffer);
+    FILE *stream = fopen(file, "r");
+    report_bytes("stream", (long)fread(buffer, 1, 100000, stream), buffer);
+    fflush(stdout);
+    if (fork() == 0) { report_bytes("child", pread(fd, buffer, 5000, 70), buffer); _exit(0); }
+    wait(&status);
+}
+
+static int held_fd;
+static void *reads_for_ever(void *unused) {
+    static unsigned char own[100000];
+    for (;;) if (pread(held_fd, own, sizeof own, 5) < 1) break;
+    return unused;
+}
+static void *waits_in_read(void *ends) {
+    char byte;
+    return (void *)(long)read(((int *)ends)[0], &byte, 1);
+}
+static void *never_cancelled(void *unused) {
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    static unsigned char own[100000];
+    for (int i = 0; i < 20; i++) if (pread(held_fd, own, sizeof own, i) < 1) return unused;
+    return (void *)20L;
+}
+
+/* read, pread and open are cancellation points; what a thread held must not stay locked. */
+static void c_cancel(const char *file, const char *scratch) {
+    (void)scratch;
+    pthread_t thread;
+    void *left;
+    int ends[2];
+    held_fd = must_open(file, O_RDONLY);
+    if (pipe(ends)) exit(3);
+    pthread_create(&thread, NULL, waits_in_read, ends);
+    usleep(20000);
+    report("cancel", pthread_cancel(thread));
+    pthread_join(thread, &left);
+    printf("a read of a pipe was cancelled %d\n", left == PTHREAD_CANCELED);
+    for (int i = 0; i < 5; i++) {
+        pthread_create(&thread, NULL, reads_for_ever, NULL);
+        usleep(3000);
+        pthread_cancel(thread);
+        pthread_join(thread, &left);
+        printf("a reader was cancelled %d\n", left == PTHREAD_CANCELED);
+    }
+    pthread_create(&thread, NULL, never_cancelled, NULL);
+    pthread_cancel(thread);
+    pthread_join(thread, &left);
+    printf("one that may not be %ld\n", (long)left);
+    report_bytes("read", read(held_fd, buffer, 100000), buffer);
+}
+
+static const char *stack_file;
+static int count_walked(const char *path, const struct stat *status, int kind, struct FTW *level) {
+    (void)path, (void)status, (void)kind, (void)level;
+    return 0;
+}
+/* Every family on a stack of 64 KiB, of which the C library needs a part itself. */
+static void *on_small_stack(void *unused) {
+    char *room = malloc(70000), *resolved = malloc(PATH_MAX);
+    struct stat status;
+    int fd = open(stack_file, O_RDONLY);
+    report_bytes("read", read(fd, room, 70000), room);
+    report_bytes("pread", pread(fd, room, 70000, 4097), room);
+    report("fstat", fstat(fd, &status));
+    report("stat", stat("nested/deep/c.bin", &status));
+    report("absent", open("nested/deep/absent", O_RDONLY));
+    report("write", write(fd, "x", 1));
+    FILE *stream = fopen(stack_file, "r");
+    report_bytes("stream", (long)fread(room, 1, 5000, stream), room);
+    fclose(stream);
+    char *data = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, fd, 4096);
+    report_bytes("map", 8192, data);
+    report("munmap", munmap(data, 8192));
+    printf("%s\n", realpath(stack_file, resolved));
+    report("readlink", readlink("/proc/self/fd/0", resolved, PATH_MAX) > 0 ? 0 : -1);
+    glob_t found;
+    report("glob", glob("nested/*/*.bin", 0, NULL, &found));
+    globfree(&found);
+    report("nftw", nftw("nested", count_walked, 4, 0));
+    DIR *folder = opendir("nested/deep");
+    report("readdir", readdir(folder) ? 0 : -1);
+    closedir(folder);
+    int null = open("/dev/null", O_WRONLY);
+    report("sendfile", sendfile(null, fd, NULL, 1000));
+    close(null);
+    close(fd);
+    free(room);
+    free(resolved);
+    return unused;
+}
+
+static void c_stacks(const char *file, const char *scratch) {
+    (void)scratch;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    stack_file = file;
+    pthread_attr_init(&attributes);
+    report("64 KiB", pthread_attr_setstacksize(&attributes, 64 << 10));
+    for (int i = 0; i < 3; i++) {
+        report("thread", pthread_create(&thread, &attributes, on_small_stack, NULL));
+        pthread_join(thread, NULL);
+    }
+}
+
+/* The classic daemon: two forks, a session of its own, all descriptors closed, another folder. */
+static void c_daemon(const char *file, const char *scratch) {
+    char here[PATH_MAX], path[PATH_MAX * 2], out[PATH_MAX];
+    if (!getcwd(here, sizeof here)) exit(3);
+    snprintf(path, sizeof path, "%s/%s", here, file);
+    snprintf(out, sizeof out, "%s/daemon", scratch);
+    int fd = must_open(file, O_RDONLY), status, ends[2];
+    report_bytes("before", read(fd, buffer, 1000), buffer);
+    if (pipe(ends)) exit(3);
+    if (fork() == 0) {
+        setsid();
+        if (fork() != 0) _exit(0);
+        dup2(ends[1], 300);
+        if (chdir("/")) _exit(3);
+        umask(0);
+        for (int i = 0; i < 300; i++) close(i);
+        close_range(301, ~0U, 0);
+        int null = open("/dev/null", O_RDWR);
+        dup(null);
+        freopen(out, "w", stdout);
+        fd = must_open(path, O_RDONLY);
+        report("number", fd);
+        report_bytes("daemon", read(fd, buffer, 100000), buffer);
+        FILE *stream = fopen(path, "r");
+        report_bytes("stream", (long)fread(buffer, 1, 100000, stream), buffer);
+        fclose(stdout);
+        write(300, "done", 4);
+        _exit(0);
+    }
+    close(ends[1]);
+    wait(&status);
+    report("done", read(ends[0], buffer, 10));
+    FILE *stream = fopen(out, "r");
+    for (int c; (c = fgetc(stream)) != EOF;) putchar(c);
+}
+
+/* As few descriptors as can be, then none. */
+static void c_limits(const char *file, const char *scratch) {
+    (void)scratch;
+    struct rlimit limit = {12, 12};
+    report("setrlimit", setrlimit(RLIMIT_NOFILE, &limit));
+    int fd = must_open(file, O_RDONLY), last = fd, next;
+    report_bytes("read", read(fd, buffer, 100000), buffer);
+    while ((next = open(file, O_RDONLY)) >= 0) last = next;
+    report("no number left", -1);
+    printf("last %d\n", last);
+    report_bytes("pread with none left", pread(fd, buffer, 100000, 9), buffer);
+    report("seek", lseek(last, -10, SEEK_END));
+    report_bytes("read with none left", read(last, buffer, 100), buffer);
+    report("fopen", fopen(file, "r") ? 0 : -1);
+    struct stat status;
+    report("stat", stat("nested/deep/c.bin", &status));
+    close(last);
+    unsigned char *data = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, fd, 0);
+    report_bytes("map with one left", 8192, data);
+}
+
+/* Zero, one and two are somebody else's, or nobody's. */
+static void c_closed(const char *file, const char *scratch) {
+    (void)scratch;
+    int out = fcntl(1, F_DUPFD, 40), status;
+    for (int i = 0; i < 40; i++) close(i);
+    int fd = open(file, O_RDONLY);
+    long first = fd;
+    FILE *stream = fopen(file, "r");
+    long second = fileno(stream);
+    long got = (long)fread(buffer, 1, 100000, stream);
+    fclose(stream);
+    for (int i = 0; i < 3; i++) dup2(out, i);
+    printf("numbers %ld %ld read %ld %016llx\n", first, second, got, (unsigned long long)fold(FOLD_START, buffer, (size_t)got));
+    fflush(stdout);
+    if (fork() == 0) { fd = open(file, O_RDONLY); report_bytes("child", read(fd, buffer, 5000), buffer); _exit(0); }
+    wait(&status);
+}
+
+static void spawned(const char *what, char **argv, posix_spawn_file_actions_t *actions, char **environment) {
+    pid_t child;
+    int status, error = posix_spawnp(&child, argv[0], actions, NULL, argv, environment);
+    if (error) { printf("%s: %s\n", what, strerror(error)); return; }
+    waitpid(child, &status, 0);
+    printf("%s: status %d\n", what, WEXITSTATUS(status));
+    fflush(stdout);
+}
+
+static void c_spawn(const char *file, const char *scratch) {
+    (void)scratch;
+    posix_spawn_file_actions_t actions;
+    char *by_name[] = {"sha256sum", (char *)file, NULL}, *by_stdin[] = {"sha256sum", NULL};
+    int fd = must_open(file, O_RDONLY), status;
+    fflush(stdout);
+    spawned("by name", by_name, NULL, environ);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, file, O_RDONLY, 0);
+    spawned("opened by the child", by_stdin, &actions, environ);
+    posix_spawn_file_actions_init(&actions);
+    lseek(fd, 4097, SEEK_SET);
+    posix_spawn_file_actions_adddup2(&actions, fd, 0);
+    spawned("inherited", by_stdin, &actions, environ);
+    if (vfork() == 0) { dup2(fd, 0); execlp("head", "head", "-c", "0", NULL); _exit(9); }
+    wait(&status);
+    report("vfork", status);
+    report_bytes("parent", pread(fd, buffer, 5000, 1), buffer);
+    FILE *pipe = popen("cat nested/deep/c.bin", "r");
+    report_bytes("popen", (long)fread(buffer, 1, sizeof buffer, pipe), buffer);
+    report("pclose", pclose(pipe) == 0 || 1);
+    report("system", system("test -s nested/deep/c.bin"));
+}
+
+static void *forks(void *unused) {
+    int status = 0;
+    if (fork() == 0) _exit(pread(held_fd, (char[9000]){0}, 9000, 77) == 9000 ? 0 : 1);
+    wait(&status);
+    return status ? "bad" : unused;
+}
+
+/* fork while other threads read. */
+static void c_forks(const char *file, const char *scratch) {
+    (void)scratch;
+    pthread_t readers[3], thread;
+    long bad = 0;
+    held_fd = must_open(file, O_RDONLY);
+    if (lseek(held_fd, 0, SEEK_END) < 9077) { printf("too small\n"); return; }
+    for (int i = 0; i < 3; i++) pthread_create(&readers[i], NULL, reads_for_ever, NULL);
+    for (int i = 0; i < 50; i++) {
+        void *left;
+        pthread_create(&thread, NULL, forks, NULL);
+        pthread_join(thread, &left);
+        bad += left != NULL;
+    }
+    for (int i = 0; i < 3; i++) { pthread_cancel(readers[i]); pthread_join(readers[i], NULL); }
+    printf("bad children %ld\n", bad);
+}
+
+static volatile sig_atomic_t ticks, bad_ticks;
+static void on_tick(int number) {
+    (void)number;
+    static unsigned char own[4096];
+    struct stat status;
+    int before = errno;
+    /* read and fstat are async-signal-safe. */
+    if (pread(held_fd, own, sizeof own, 3) == (ssize_t)sizeof own && fstat(held_fd, &status) == 0) ticks++;
+    else bad_ticks++;
+    errno = before;
+}
+
+/* A timer interrupts reads, and its handler reads too. */
+static void c_signals(const char *file, const char *scratch) {
+    (void)scratch;
+    struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART};
+    held_fd = must_open(file, O_RDONLY);
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &(struct itimerval){{0, 500}, {0, 500}}, NULL);
+    uint64_t hash = FOLD_START;
+    long total = 0;
+    for (int round = 0; round < 20; round++) {
+        lseek(held_fd, 0, SEEK_SET);
+        for (long got; (got = read(held_fd, buffer, 99999)) > 0;) { total += got; if (!round) hash = fold(hash, buffer, (size_t)got); }
+    }
+    while (ticks + bad_ticks < 3) pause();
+    setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL);
+    printf("%ld %016llx bad %d\n", total, (unsigned long long)hash, (int)bad_ticks);
+    report("errno", (errno = 7, read(held_fd, buffer, 0)));
+    printf("%d\n", errno);
+}
+
+static const struct case_entry table[] = {
+    {"constructor", c_constructor}, {"handlers", c_handlers}, {"clearenv", c_clearenv}, {"cancel", c_cancel},
+    {"stacks", c_stacks}, {"daemon", c_daemon}, {"limits", c_limits}, {"closed", c_closed}, {"spawn", c_spawn},
+    {"forks", c_forks}, {"signals", c_signals}, {NULL, NULL},
+};
+
+int main(int argc, char **argv) { return run_case(table, argc, argv); }
