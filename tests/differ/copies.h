@@ -133,7 +133,7 @@ static void op_readlink(void) {
     switch (below(6)) {
     case 0: snprintf(path, sizeof path, "%s/link%d", scratch, file); break;
     case 1: snprintf(path, sizeof path, "%s", files[file].name); break;
-    case 2:
+    case 2: case 3:
         if (stream < 0) return;
         snprintf(path, sizeof path, "/proc/self/fd/%d", fileno(streams[stream].stream));
         break;
