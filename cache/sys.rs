@@ -252,15 +252,25 @@ pub fn mkdir(path: &CStr, mode: u32) -> Result<()> {
 }
 
 /// True if another process holds an OFD write lock on the file at `path` (a lock of the engine).
-/// Any error (no such file, no access) is "nobody".
+/// Any error (no such file, no access) is "nobody", but for a full table of descriptors, which says nothing.
 pub fn is_locked(path: &CStr) -> bool {
-    let Ok(fd) = openat(AT_FDCWD, path, libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0) else {
-        return false;
+    let fd = match openat(AT_FDCWD, path, libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0) {
+        Ok(fd) => fd,
+        Err(errno) => return matches!(errno.0, libc::EMFILE | libc::ENFILE),
     };
     let mut lock = ofd_lock(libc::F_WRLCK as i16);
     let asked = call!(libc::SYS_fcntl, fd as isize, libc::F_OFD_GETLK as isize, &mut lock as *mut libc::flock);
     let _ = close(fd);
     asked.is_ok() && lock.l_type != libc::F_UNLCK as i16
+}
+
+/// The number that the holder of a lock has left in its file; `None` when there is none.
+pub fn lock_word(path: &CStr) -> Option<u64> {
+    let fd = openat(AT_FDCWD, path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0).ok()?;
+    let mut bytes = [0u8; 8];
+    let got = pread(fd, bytes.as_mut_ptr(), bytes.len(), 0);
+    let _ = close(fd);
+    (got == Ok(bytes.len())).then(|| u64::from_le_bytes(bytes))
 }
 
 /// Tries to take the OFD write lock on `fd`; EAGAIN when another has it. It is gone with the descriptor.

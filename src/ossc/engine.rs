@@ -23,6 +23,7 @@ use ossc_conf::{Config, IoDriver, Scheme, Settings};
 use ossc_net::{DriverChoice, Origin, Timeouts, Vcpus};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -126,6 +127,9 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let Built { work, store, region_fd, adopted, arrived, orders, wanted } =
         build(&settings, &config, &journal, id, starter.1)?;
+    // By this number clients tell this engine's region from that of one before. Where it cannot be written
+    // they go by the engine's process id.
+    let _ = lock.write_at(&work.region().header().birth.load(Ordering::Acquire).to_le_bytes(), 0);
     let listener = wire::listen(&paths.socket).map_err(|e| {
         let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
         format!("failed to acquire uds lock: socket {path}: {}", std::io::Error::from_raw_os_error(e.0))

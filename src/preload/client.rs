@@ -7,11 +7,12 @@
 //! A slot number that this file gives out carries the generation of the region it belongs to, so that a
 //! new engine with a new catalog never gets an old number taken for one of its own.
 
+use crate::attach::{self, ASK_MS, MOVED, attach, attached, say};
 use crate::environ;
 use crate::kept;
 use crate::start::{self, FirstWord};
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, Object, Region, Seen, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
@@ -41,29 +42,12 @@ pub(crate) struct Facts {
     pub large: bool,
 }
 
-/// How long one question to the engine may take, in milliseconds; listing a folder may take the longest.
-const ASK_MS: u64 = 5_000;
+/// How long listing a folder may take, in milliseconds.
 const LIST_MS: u64 = 60_000;
-/// How long a client waits for an engine that is starting, or to be started by somebody else.
-const ATTACH_MS: u64 = 60_000;
-/// Kept descriptors lie from here on, out of the way of programs that count on low numbers.
-pub(crate) const KEPT_FD_MIN: i32 = 700;
 const GENERATION_SHIFT: u32 = 24;
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
-static MEMORY_DEV: AtomicU64 = AtomicU64::new(u64::MAX);
-static REGIONS: [AtomicPtr<u8>; 128] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 128];
-/// Generation in use, counted from 1; 0 before the first attach.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
-/// Process that is registered with the engine; a forked child differs and registers anew.
-static ATTACHED_PID: AtomicI32 = AtomicI32::new(0);
-static PID: AtomicI32 = AtomicI32::new(0);
-/// Holder of the right to attach: a pid, so that a forked child does not wait for a thread it has not got.
-static ATTACHING: AtomicI32 = AtomicI32::new(0);
-static STORE_FD: AtomicI32 = AtomicI32::new(-1);
-static STORE_INO: AtomicU64 = AtomicU64::new(0);
-static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Constructor: takes what is needed of the environment, and as a primary makes sure an engine runs.
 /// A primary that cannot start says why and ends the program, as the product does.
@@ -96,11 +80,11 @@ pub(crate) fn init() {
         Err(_) => return,
     };
     MODEL_DEV.store(model_dev, Ordering::Relaxed);
-    PID.store(sys::getpid(), Ordering::Relaxed);
-    if primary && !engine_runs() {
-        let start = start::launch(-1);
+    attach::own();
+    if primary && !attach::engine_runs() {
+        let start = attach::start_engine(-1);
         match start.word {
-            FirstWord::Failed => refuse(start.text()),
+            FirstWord::Failed | FirstWord::Silent => refuse(start.text()),
             FirstWord::Ready if !start.text().is_empty() => say(&[b"oss connector: ", start.text(), b"\n"]),
             _ => {}
         }
@@ -108,24 +92,9 @@ pub(crate) fn init() {
     ACTIVE.store(true, Ordering::Release);
 }
 
-/// Child side of fork: another process, which must register, and whose pid is another.
-pub(crate) fn forked() {
-    PID.store(sys::getpid(), Ordering::Relaxed);
-}
-
 fn refuse(reason: &[u8]) -> ! {
     say(&[b"failed to launch oss connector: ", reason, b"\n"]);
     start::exit_now(1)
-}
-
-/// One write, so that lines of several processes do not mix.
-fn say(pieces: &[&[u8]]) {
-    let line = pieces.iter().fold(CPath::default(), |line, piece| line.with(piece));
-    let _ = sys::write(2, line.as_bytes());
-}
-
-fn engine_runs() -> bool {
-    environ::lock_path().as_cstr().is_some_and(sys::is_locked)
 }
 
 /// True once the constructor has seen ENABLE_CONNECTOR and MODEL_DIR: one relaxed load.
@@ -138,8 +107,7 @@ pub(crate) fn is_active() -> bool {
 /// 0 bytes on MODEL_DIR's device, or any file on the device of the memory files, once attached.
 #[inline]
 pub(crate) fn could_be_ours(id: &FileId) -> bool {
-    id.is_empty_file() && id.dev == MODEL_DEV.load(Ordering::Relaxed)
-        || id.dev == MEMORY_DEV.load(Ordering::Relaxed) && id.is_file()
+    id.is_empty_file() && id.dev == MODEL_DEV.load(Ordering::Relaxed) || id.dev == attach::memory_dev() && id.is_file()
 }
 
 /// Looks a file up by its descriptor; attaches if this process has not yet.
@@ -160,7 +128,8 @@ fn look_up(id: &FileId, real_path: &dyn Fn() -> Option<CPath>) -> Option<Found> 
     if attached().is_none() && !real_path().is_some_and(|path| is_inside(path.as_bytes())) {
         return None;
     }
-    let (generation, region) = attach()?;
+    // What was known before the engine was lost is still known: its readers get an error, not an empty file.
+    let (generation, region) = attach().or_else(attach::last_known)?;
     let token = |(slot, identity)| Found { slot: slot | generation << GENERATION_SHIFT, identity };
     if let Some(found) = region.find(id.dev, id.ino) {
         return Some(token(found));
@@ -236,9 +205,12 @@ pub(crate) fn wait_whole(slot: u32) -> Result<()> {
             log(b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)", slot);
             return Err(Errno(libc::ENOMEM));
         }
-        pin(slot, 0, object.size);
     }
-    waiting(slot, |region, object, check| wait::whole(region, object, check))
+    waiting(slot, |region, object, check| {
+        // In each region that is waited in: a map is of the last one.
+        (0..object.parts).for_each(|index| region.part(object, index).pin());
+        wait::whole(region, object, check)
+    })
 }
 
 /// Waits until a small object is a real file; the caller then repeats its open or stat.
@@ -248,10 +220,10 @@ pub(crate) fn wait_placed(slot: u32) -> Result<()> {
 
 fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
     loop {
+        // Before the region is looked at: a region that is replaced in between must end the wait.
+        let generation = attach::generation();
         let (region, object, _) = resolve(slot).ok_or(Errno(libc::EIO))?;
-        let generation = GENERATION.load(Ordering::Acquire);
-        let waited = wait(&region, object, &|| alive(generation));
-        match waited {
+        match wait(&region, object, &|| attach::alive(generation)) {
             // A new engine with a new catalog: the same file under another number.
             Err(MOVED) => continue,
             Err(errno) => {
@@ -263,55 +235,53 @@ fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -
     }
 }
 
-/// Not an errno of any kernel: the wait goes on with another region.
-const MOVED: Errno = Errno(i32::MAX);
-
-/// After each slice of a wait: is somebody working on it? Starts an engine where there is none.
-fn alive(generation: u32) -> Result<()> {
-    if GENERATION.load(Ordering::Acquire) != generation {
-        return Err(MOVED);
-    }
-    if engine_runs() && engine_is_same(generation) {
-        return Ok(());
-    }
-    ATTACHED_PID.store(0, Ordering::Release);
-    match attach() {
-        Some((now, _)) if now != generation => Err(MOVED),
-        Some(_) => Ok(()),
-        None => Err(Errno(libc::EIO)),
-    }
-}
-
-/// True if the engine that made this region still lives.
-fn engine_is_same(generation: u32) -> bool {
-    let Some(region) = region_of(generation) else { return false };
-    let pid = region.header().engine_pid.load(Ordering::Acquire);
-    // SAFETY: signal 0 only asks.
-    let asked = unsafe { sys::raw(libc::SYS_kill, [pid as usize, 0, 0, 0, 0, 0]) };
-    asked == 0 || asked == -(libc::EPERM as isize)
-}
-
-/// A fresh read-only, close-on-exec descriptor of the object's memory file; the caller owns it. Never 0-2.
+/// A fresh read-only, close-on-exec descriptor of the object's memory file; the caller owns it and has waited
+/// for the bytes it wants. Never 0-2. If another engine has taken over since the slot was found, those bytes
+/// may be missing in its memory: then the whole object is waited for.
 pub(crate) fn open_memory(slot: u32) -> Result<i32> {
-    let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
-    let opened = open_in_store(number).or_else(|_| ask_for_memory(number))?;
-    let fd = if opened > 2 { opened } else { raise(opened, 3)? };
-    if is_memory(fd, object) {
-        return Ok(fd);
+    loop {
+        let generation = attach::generation();
+        if generation != slot >> GENERATION_SHIFT {
+            wait_whole(slot)?;
+        }
+        let opened = open_unready(slot)?;
+        if attach::generation() == generation {
+            return Ok(opened);
+        }
+        let _ = sys::close(opened);
     }
-    let _ = sys::close(fd);
-    Err(Errno(libc::EIO))
 }
 
-/// The kept descriptor of the folder with the memory files, if it still is that.
-fn store_folder() -> Option<i32> {
-    let store = STORE_FD.load(Ordering::Acquire);
-    let id = (store >= 0).then(|| sys::file_id(store).ok())??;
-    (id.ino == STORE_INO.load(Ordering::Relaxed) && id.dev == MEMORY_DEV.load(Ordering::Relaxed)).then_some(store)
+/// The same without a wait: what is read through it counts only if the fills are the same before and after.
+pub(crate) fn open_unready(slot: u32) -> Result<i32> {
+    loop {
+        let generation = attach::generation();
+        match open_once(slot) {
+            Ok(fd) => return Ok(fd),
+            // Memory that died with its engine is had again from the next one.
+            Err(errno) => match attach::alive(generation) {
+                Err(MOVED) => continue,
+                _ => return Err(errno),
+            },
+        }
+    }
+}
+
+fn open_once(slot: u32) -> Result<i32> {
+    let (region, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+    let checked = |opened: i32| {
+        let fd = if opened > 2 { opened } else { raise(opened, 3)? };
+        if is_memory(fd, &region, object) {
+            return Ok(fd);
+        }
+        let _ = sys::close(fd);
+        Err(Errno(libc::EIO))
+    };
+    open_in_store(number).and_then(checked).or_else(|_| ask_for_memory(number).and_then(checked))
 }
 
 fn open_in_store(number: u32) -> Result<i32> {
-    let store = store_folder().ok_or(Errno(libc::EBADF))?;
+    let store = attach::store_folder().ok_or(Errno(libc::EBADF))?;
     let name = pages::file_name(number);
     sys::openat(store, name.as_cstr().ok_or(Errno(libc::EIO))?, libc::O_RDONLY | libc::O_CLOEXEC, 0)
 }
@@ -343,11 +313,13 @@ pub(crate) fn pin(slot: u32, start: u64, end: u64) {
 }
 
 /// Number of the fills that hold bytes `start..end`, `None` if some are missing: the same before and after a
-/// copy means that the copy is good.
-pub(crate) fn fills(slot: u32, start: u64, end: u64) -> Option<u64> {
+/// copy means that the copy is good. The generation belongs to it: another engine counts its own fills.
+pub(crate) fn fills(slot: u32, start: u64, end: u64) -> Option<(u32, u64)> {
     core::sync::atomic::fence(Ordering::SeqCst);
+    let now = attach::generation();
     let (region, object, _) = resolve(slot)?;
-    object.fills(&region, start, end)
+    let fills = object.fills(&region, start, end)?;
+    (attach::generation() == now).then_some((now, fills))
 }
 
 /// Bytes `start..end` were copied: their parts are in use.
@@ -359,8 +331,8 @@ pub(crate) fn touch(slot: u32, start: u64, end: u64) {
 }
 
 /// True if the descriptor is the object's memory file.
-pub(crate) fn is_memory(fd: i32, object: &Object) -> bool {
-    let (dev, ino) = (MEMORY_DEV.load(Ordering::Relaxed), object.memory_ino.load(Ordering::Acquire));
+pub(crate) fn is_memory(fd: i32, region: &Region, object: &Object) -> bool {
+    let (dev, ino) = (region.header().memory_dev.load(Ordering::Acquire), object.memory_ino.load(Ordering::Acquire));
     sys::file_id(fd).is_ok_and(|id| id.ino == ino && id.dev == dev)
 }
 
@@ -446,7 +418,7 @@ pub(crate) fn will_need(slot: u32, start: u64, end: u64) {
 pub(crate) fn tell(slot: u32, act: u32) {
     let Some((region, _, number)) = resolve(slot) else { return };
     if kept::is_first(number, act) {
-        region.tell(Seen { pid: PID.load(Ordering::Relaxed) as u32, slot: number, act });
+        region.tell(Seen { pid: attach::pid() as u32, slot: number, act });
     }
 }
 
@@ -463,7 +435,7 @@ pub(crate) fn log(what: &[u8], slot: u32) {
     let line = CPath::default()
         .with_number(now.tv_sec as u64)
         .with(b" WARN client pid=")
-        .with_number(PID.load(Ordering::Relaxed) as u64)
+        .with_number(attach::pid() as u64)
         .with(b" ")
         .with(what)
         .with(b" object=")
@@ -473,17 +445,24 @@ pub(crate) fn log(what: &[u8], slot: u32) {
     let _ = sys::close(fd);
 }
 
-/// Region, record and plain number behind a slot; an old generation's slot is looked up again by inode.
+/// Region, record and plain number behind a slot; an old generation's slot is looked up again by inode, after
+/// its folder was listed where the new engine has not done so yet.
 pub(crate) fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
     let (generation, number) = (slot >> GENERATION_SHIFT, slot & ((1 << GENERATION_SHIFT) - 1));
-    let region = region_of(generation)?;
+    let region = attach::region_of(generation)?;
     let object = record(region, number)?;
-    let current = GENERATION.load(Ordering::Acquire);
+    let current = attach::generation();
     if current == generation {
         return Some((region, object, number));
     }
-    let region_now = region_of(current)?;
-    let (number_now, _) = region_now.find(object.dev, object.ino)?;
+    let region_now = attach::region_of(current)?;
+    let again = || {
+        let unlisted = region_now.header().folders_unlisted.load(Ordering::Acquire) != 0;
+        let (folder, _) = region.name(object).rsplit_once('/')?;
+        let path = CPath::from(environ::model_dir()).with(b"/").with(folder.as_bytes());
+        (unlisted && list(path.as_bytes())).then(|| region_now.find(object.dev, object.ino)).flatten()
+    };
+    let (number_now, _) = region_now.find(object.dev, object.ino).or_else(again)?;
     let object_now = record(region_now, number_now)?;
     (object_now.etag() == object.etag() && object_now.size == object.size)
         .then_some((region_now, object_now, number_now))
@@ -492,105 +471,4 @@ pub(crate) fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
 fn record(region: Region, number: u32) -> Option<&'static Object> {
     // SAFETY: regions are never unmapped, so a record lives as long as the process.
     region.object(number).map(|object| unsafe { &*(object as *const Object) })
-}
-
-fn region_of(generation: u32) -> Option<Region> {
-    let base = REGIONS.get(generation as usize)?.load(Ordering::Acquire);
-    // SAFETY: only `adopt` stores bases, of regions that it has mapped for good.
-    (!base.is_null()).then(|| unsafe { Region::from_base(base) })
-}
-
-/// Generation of the catalog in use.
-pub(crate) fn generation() -> u32 {
-    GENERATION.load(Ordering::Acquire)
-}
-
-fn attached() -> Option<(u32, Region)> {
-    let generation = GENERATION.load(Ordering::Acquire);
-    let mine = ATTACHED_PID.load(Ordering::Acquire) == PID.load(Ordering::Relaxed);
-    if mine { region_of(generation).map(|region| (generation, region)) } else { None }
-}
-
-/// Makes this process a client; at once if it is one.
-fn attach() -> Option<(u32, Region)> {
-    if let Some(known) = attached() {
-        return Some(known);
-    }
-    if REFUSED.load(Ordering::Relaxed) {
-        return None;
-    }
-    let pid = PID.load(Ordering::Relaxed);
-    let until = sys::now_ms() + ATTACH_MS;
-    loop {
-        let holder = ATTACHING.load(Ordering::Acquire);
-        if (holder == 0 || holder != pid)
-            && ATTACHING.compare_exchange(holder, pid, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        {
-            break;
-        }
-        if sys::now_ms() > until {
-            return None;
-        }
-        sys::sleep_ms(1);
-    }
-    let done = attached().or_else(|| attach_alone(until));
-    ATTACHING.store(0, Ordering::Release);
-    done
-}
-
-fn attach_alone(until: u64) -> Option<(u32, Region)> {
-    loop {
-        match wire::ask(environ::socket_path(), Ask::Attach, b"", ASK_MS) {
-            Ok(packet) => return adopt(packet.fds),
-            Err(Errno(libc::ENOTSUP)) => {
-                say(&[
-                    b"oss connector: the running engine is of another version: restart the program that started it\n",
-                ]);
-                REFUSED.store(true, Ordering::Relaxed);
-                return None;
-            }
-            Err(_) if engine_runs() => {}
-            Err(_) if environ::can_start() => {
-                let start = start::launch(store_folder().unwrap_or(-1));
-                if matches!(start.word, FirstWord::Failed) {
-                    say(&[b"oss connector: ", start.text(), b"\n"]);
-                    return None;
-                }
-                continue;
-            }
-            Err(_) => {}
-        }
-        if sys::now_ms() > until {
-            say(&[b"oss connector: no engine answered within 60 s: is a program with ENABLE_CONNECTOR=1 running?\n"]);
-            return None;
-        }
-        sys::sleep_ms(20);
-    }
-}
-
-/// Takes the region and the memory folder that came with the answer.
-fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
-    let [region_fd, store] = fds;
-    let mapped = Region::map(region_fd);
-    let _ = sys::close(region_fd);
-    let region = mapped.ok()?;
-    MEMORY_DEV.store(region.header().memory_dev.load(Ordering::Acquire), Ordering::Relaxed);
-    if store >= 0 {
-        let high = sys::dup_from(store, KEPT_FD_MIN).inspect(|_| {
-            let _ = sys::close(store);
-        });
-        let kept = high.unwrap_or(store);
-        STORE_INO.store(sys::file_id(kept).map_or(0, |id| id.ino), Ordering::Relaxed);
-        STORE_FD.store(kept, Ordering::Release);
-    }
-    let before = GENERATION.load(Ordering::Acquire);
-    let same = region_of(before).is_some_and(|old| old.same_as(&region));
-    // A forked child or a process that registers again meets the region it already has: same numbers.
-    let generation = if same { before } else { before % 127 + 1 };
-    if !same {
-        REGIONS[generation as usize].store(region.base().cast_mut(), Ordering::Release);
-        GENERATION.store(generation, Ordering::Release);
-    }
-    ATTACHED_PID.store(PID.load(Ordering::Relaxed), Ordering::Release);
-    Some((generation, if same { region_of(before)? } else { region }))
 }

@@ -5,15 +5,20 @@
 //! Called by the read path. No locks and no allocation; a kept descriptor is asked for its identity before
 //! each use, since the program may have closed its number and opened a file of its own there.
 
-use crate::client::{self, is_memory, open_memory, resolve};
+use crate::attach::{self, KEPT_FD_MIN};
+use crate::client::{is_memory, open_unready, resolve};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use ossc_cache::region::OBJECTS_MAX;
 use ossc_cache::sys::{self, Errno, Result};
+
+/// Generations are counted up to 127, below the bits of a page's address.
+const GENERATION_MASK: usize = 4095;
 
 /// What is kept of one object.
 struct Kept {
     /// Generation of the catalog that the rest is about.
     generation: AtomicU32,
+    /// Address of the map, with the generation that it is of in the bits below a page.
     map: AtomicUsize,
     fd: AtomicI32,
     /// Bits of what the audit file was told.
@@ -63,7 +68,8 @@ pub(crate) fn used_by_one_more(slot: u32) {
 
 /// A descriptor through which it was read is gone; with the last one goes what was kept.
 pub(crate) fn used_by_one_less(slot: u32) {
-    let Some((_, object, number)) = resolve(slot) else { return };
+    let generation = attach::generation();
+    let Some((region, object, number)) = resolve(slot) else { return };
     let Ok(kept) = kept(number) else { return };
     let left = kept.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, |users| users.checked_sub(1));
     if left != Ok(1) {
@@ -77,11 +83,13 @@ pub(crate) fn used_by_one_less(slot: u32) {
         let _ = kept.fd.compare_exchange(0, fd, Ordering::SeqCst, Ordering::SeqCst);
         return;
     }
-    if map != 0 {
+    let (at, of) = (map & !GENERATION_MASK, map & GENERATION_MASK);
+    // One of an older generation stays: how long it is, that generation knew.
+    if at != 0 && of as u32 == generation && attach::generation() == generation {
         // SAFETY: our own map; no copy was under way after it was taken out, and later ones make a new map.
-        let _ = unsafe { sys::munmap(map, object.size as usize) };
+        let _ = unsafe { sys::munmap(at, object.size as usize) };
     }
-    if fd > 0 && is_memory(fd, object) {
+    if fd > 0 && is_memory(fd, &region, object) {
         let _ = sys::close(fd);
     }
 }
@@ -89,41 +97,44 @@ pub(crate) fn used_by_one_less(slot: u32) {
 /// Address of this process's own read-only map of the whole object (ready parts only may be touched), good
 /// as long as the hold.
 pub(crate) fn mapping(slot: u32, _hold: &Hold) -> Result<*const u8> {
-    let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
-    let kept = kept(number)?;
-    // Sequentially consistent, as is the count of readers: whoever drops the map sees the hold, or this sees it gone.
-    let known = kept.map.load(Ordering::SeqCst);
-    if known != 0 {
-        return Ok(known as *const u8);
-    }
-    let fd = open_memory(slot)?;
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    let mapped = unsafe { sys::mmap(0, object.size as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
-    let _ = sys::close(fd);
-    let at = mapped?;
-    match kept.map.compare_exchange(0, at, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => Ok(at as *const u8),
-        Err(first) => {
-            // SAFETY: our own new mapping, which nobody else knows: another thread was faster.
-            let _ = unsafe { sys::munmap(at, object.size as usize) };
-            Ok(first as *const u8)
+    loop {
+        let generation = attach::generation();
+        let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+        let kept = kept(number)?;
+        // Sequentially consistent, as is the count of readers: whoever drops the map sees the hold, or this sees it gone.
+        let known = kept.map.load(Ordering::SeqCst);
+        if known != 0 && known & GENERATION_MASK == generation as usize {
+            return Ok((known & !GENERATION_MASK) as *const u8);
         }
+        let fd = open_unready(slot)?;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let mapped = unsafe { sys::mmap(0, object.size as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
+        let _ = sys::close(fd);
+        let at = mapped?;
+        // With another engine since then it is not known which of them the map is of.
+        if attach::generation() == generation
+            && kept.map.compare_exchange(known, at | generation as usize, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            return Ok(at as *const u8);
+        }
+        // SAFETY: our own new mapping, which nobody else knows.
+        let _ = unsafe { sys::munmap(at, object.size as usize) };
     }
 }
 
 /// A kept descriptor of the memory file for small preads, verified before it is returned and good as long as
 /// the hold; do not close it.
 pub(crate) fn kept_memory(slot: u32, _hold: &Hold) -> Result<i32> {
-    let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+    let (region, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
     let kept = kept(number)?;
     loop {
         let fd = kept.fd.load(Ordering::SeqCst);
-        if fd > 0 && is_memory(fd, object) {
+        if fd > 0 && is_memory(fd, &region, object) {
             return Ok(fd);
         }
         // Lost (the program closed it) or never there. A descriptor of the program's own is left alone.
-        let opened = open_memory(slot)?;
-        let high = sys::dup_from(opened, client::KEPT_FD_MIN);
+        let opened = open_unready(slot)?;
+        let high = sys::dup_from(opened, KEPT_FD_MIN);
         let new = match high {
             Ok(high) => {
                 let _ = sys::close(opened);
@@ -146,12 +157,11 @@ pub(crate) fn is_first(number: u32, act: u32) -> bool {
 
 fn kept(number: u32) -> Result<&'static Kept> {
     let kept = KEPT.get(number as usize).ok_or(Errno(libc::EIO))?;
-    let current = client::generation();
+    let current = attach::generation();
     let seen = kept.generation.load(Ordering::Acquire);
     if seen != current && kept.generation.compare_exchange(seen, current, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-        // The maps of an older engine stay mapped: a reader may be in the middle of one.
-        kept.map.store(0, Ordering::Release);
-        kept.fd.store(0, Ordering::Release);
+        // Map and descriptor tell by themselves whose they are; a map of an older engine stays mapped, since a
+        // reader may be in the middle of it.
         kept.told.store(0, Ordering::Release);
         kept.users.store(0, Ordering::Release);
     }

@@ -1,6 +1,7 @@
 //! `libossc_preload.so`: the constructor and the version symbols. Set in LD_PRELOAD; without
 //! ENABLE_CONNECTOR it does nothing but one relaxed load per hooked call. No logic lives here.
 
+mod attach;
 mod client;
 mod copy;
 mod environ;
@@ -25,7 +26,7 @@ extern "C" fn start_up() {
 }
 
 extern "C" fn forked() {
-    client::forked();
+    attach::own();
     file::own();
 }
 

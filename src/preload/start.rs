@@ -23,6 +23,8 @@ pub(crate) enum FirstWord {
     SomebodyElse,
     /// It could not start; the text is the reason.
     Failed,
+    /// It ended without a word: somebody has killed it.
+    Silent,
 }
 
 /// A first word and its text.
@@ -96,7 +98,7 @@ pub(crate) fn launch(store: i32) -> Start {
 fn converse(fd: i32, store: i32) -> Start {
     let settings = environ::settings();
     if wire::settings_head(fd, settings.len() as u32, store).is_err() || !send_all(fd, settings) {
-        return Start::new(FirstWord::Failed, &[b"the engine ended before it took its settings"]);
+        return Start::new(FirstWord::Silent, &[b"the engine ended before it took its settings"]);
     }
     let mut text = [0u8; TEXT_MAX];
     let mut len = 0;
@@ -108,6 +110,7 @@ fn converse(fd: i32, store: i32) -> Start {
             Ok(0) => break,
             Ok(got) => len += got,
             Err(errno) if errno.is_interrupt() => {}
+            Err(Errno(libc::ECONNRESET)) => break,
             Err(errno) => return Start::failed(b"reading its first word", errno),
         }
     }
@@ -115,7 +118,7 @@ fn converse(fd: i32, store: i32) -> Start {
         Some((b'R', rest)) => Start::new(FirstWord::Ready, &[rest]),
         Some((b'O', rest)) => Start::new(FirstWord::SomebodyElse, &[rest]),
         Some((b'E', rest)) => Start::new(FirstWord::Failed, &[rest]),
-        _ => Start::new(FirstWord::Failed, &[b"the engine ended without a word"]),
+        _ => Start::new(FirstWord::Silent, &[b"the engine ended without a word"]),
     }
 }
 
