@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-SETS = {"hooks": "bars.hooks", "main": "bars.main"}
+SETS = {"hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles"}
 
 
 @dataclass
@@ -34,6 +34,18 @@ class Bar:
     measure: Callable[[], Measure]
     control: Callable[[], Measure]
     control_what: str
+
+
+@dataclass
+class Scale:
+    """How much is measured, where the command line says so; None is the bar's own."""
+
+    runs: int | None = None
+    seed: int = 1
+    size_mib: int | None = None
+
+
+scale = Scale()
 
 
 def of_set(name: str) -> list[Bar]:

@@ -1,0 +1,21 @@
+"""The bars of roles and sharing: one engine per node, one copy of each byte, and nobody waits for a dead process."""
+
+from bars import Bar, heal, share
+
+BARS = [
+    Bar(
+        1, "8 processes (4 spawned, 4 forked) map and checksum a 2 GiB model at once from an endpoint of 0.2 GB/s",
+        "each byte over the socket once; Pss of the memory files over all processes <= model + 2 %; <= 1.2 times one process",
+        share.together, share.two_engines, "two of the programs have another CONNECTOR_UDS_PATH, and so an engine of their own",
+    ),
+    Bar(
+        2, "engine, primary or a reader is killed during a load with 3 clients, at every stage (--runs, --seed)",
+        "0 wrong bytes, 0 waits over 10 s, complete wherever a client may start an engine, else EIO within 5 s",
+        heal.survive, heal.control, "a changed byte whose check value is gone, and an engine that is stopped",
+    ),
+    Bar(
+        3, "expireTimeSec 2: memory after the last close, and after a reader was killed",
+        "within 64 MiB of before 4 s later; the next load is right",
+        share.released, share.never_released, "expireTimeSec -1",
+    ),
+]
