@@ -1,6 +1,7 @@
 //! One HTTP/1.1 connection as a state machine without I/O: bytes in, bytes out, time an argument.
-//! Owned by a vcpu, which moves bytes between it and a socket through a driver; TLS would sit
-//! between the two. Never makes a system call, never reads a clock, never writes past a sink.
+//! Owned by a vcpu, which moves bytes between it and a socket through a driver. With https they
+//! pass a TLS stage that the connection owns; what is said here of bytes means plain ones.
+//! Never makes a system call, never reads a clock, never writes past a sink.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use crate::fetch::{Fetch, Finished, Query, Timeouts};
 use crate::http1::{self, HEAD_BYTES_MAX};
 use crate::job::{self, Job};
 use crate::sink::{Place, Sink, Span};
+use crate::tls::{Stage, Tls};
+
+mod sealed;
 
 /// One receive of a head. Small, so that little of a body must be copied (engine.md section 5b).
 const HEAD_STEP_BYTES: usize = 1024;
@@ -40,6 +44,8 @@ pub(crate) enum Step {
 enum State {
     Idle,
     Connecting,
+    /// TLS is being agreed on.
+    Handshake,
     /// Request bytes are still to be sent.
     Send,
     Head,
@@ -67,6 +73,8 @@ pub(crate) struct Conn {
     out: Vec<u8>,
     sent: usize,
     scratch: Box<[u8]>,
+    /// With https, from the connect on.
+    stage: Option<Box<Stage>>,
     /// Bytes of the head in `scratch`.
     filled: usize,
     deadline: Option<Instant>,
@@ -92,6 +100,7 @@ impl Conn {
             out: Vec::with_capacity(1024),
             sent: 0,
             scratch: vec![0; HEAD_BYTES_MAX].into_boxed_slice(),
+            stage: None,
             filled: 0,
             deadline: None,
             reused: false,
@@ -129,30 +138,44 @@ impl Conn {
         }
         if matches!(self.state, State::Idle) {
             self.reused = true;
-            self.send_from_start(now);
+            return self.send_from_start(now);
         }
         Step::More
     }
 
-    /// A TCP connect was started.
+    /// A TCP connect was started; its deadline holds for the TLS handshake too.
     pub fn connecting(&mut self, now: Instant) {
         self.state = State::Connecting;
+        self.stage = None;
         self.deadline = Some(now + Duration::from_millis(self.timeouts.connect_ms));
     }
 
-    /// The connect succeeded: the request is next.
-    pub fn connected(&mut self, now: Instant) {
+    /// The connect succeeded: the request is next, or with `tls` the handshake before it.
+    pub fn connected(&mut self, tls: Option<&Tls>, now: Instant) -> Step {
         self.reused = false;
         self.lowat_max = LOWAT_BYTES;
-        self.send_from_start(now);
+        let Some(tls) = tls else {
+            return self.send_from_start(now);
+        };
+        match tls.stage() {
+            Ok(stage) => self.stage = Some(Box::new(stage)),
+            Err(error) => return self.end(Err(error), false),
+        }
+        self.state = State::Handshake;
+        self.filled = 0;
+        self.opened(now)
     }
 
-    fn send_from_start(&mut self, now: Instant) {
+    fn send_from_start(&mut self, now: Instant) -> Step {
         self.state = State::Send;
         self.sent = 0;
         self.filled = 0;
         self.nudged = false;
         self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+        match self.stage.as_mut().map(|stage| stage.write(&self.out)) {
+            Some(Err(cause)) => self.unsealed(&cause),
+            _ => Step::More,
+        }
     }
 
     /// The request has ended and the socket stays open.
@@ -162,15 +185,21 @@ impl Conn {
         self.deadline = Some(now + IDLE);
     }
 
-    /// Request bytes still to be sent.
+    /// Bytes still to be sent.
     pub fn outgoing(&self) -> Option<Span> {
+        if let Some(stage) = &self.stage {
+            return stage.outgoing();
+        }
         matches!(self.state, State::Send).then(|| Span::to_send(&self.out[self.sent..]))
     }
 
     /// Where the next received bytes go; `None` while there is no connection.
     pub fn space(&mut self) -> Option<Span> {
+        if let (Some(stage), false) = (&mut self.stage, matches!(self.state, State::Connecting | State::Ended)) {
+            return Some(stage.space());
+        }
         match &self.state {
-            State::Connecting | State::Ended => None,
+            State::Connecting | State::Handshake | State::Ended => None,
             State::Body(Body::Placed) => self.place.as_ref().map(|place| place.rest(BODY_STEP_BYTES)),
             State::Body(Body::Text { .. }) => Some(Span::to_fill(&mut self.scratch)),
             State::Idle | State::Send | State::Head => {
@@ -182,10 +211,11 @@ impl Conn {
 
     /// How many bytes must be there before a receive is worth a wake-up.
     pub fn lowat(&self) -> usize {
-        match (&self.state, &self.place) {
-            (State::Body(Body::Placed), Some(place)) => place.missing().min(self.lowat_max).max(1),
-            _ => 1,
-        }
+        let (State::Body(Body::Placed), Some(place)) = (&self.state, &self.place) else {
+            return 1;
+        };
+        let missing = self.stage.as_ref().map_or(place.missing(), |stage| stage.lowat(place.missing()));
+        missing.min(self.lowat_max).max(1)
     }
 
     /// When [`Conn::tick`] must be called at the latest.
@@ -193,27 +223,59 @@ impl Conn {
         self.deadline
     }
 
+    /// Not usable yet: another address may still do.
     pub fn is_connecting(&self) -> bool {
-        matches!(self.state, State::Connecting)
+        matches!(self.state, State::Connecting | State::Handshake)
     }
 
-    /// `n` request bytes left.
+    /// What is tried while [`Conn::is_connecting`], for an error.
+    pub fn attempt(&self) -> (Phase, String) {
+        match (&self.state, &self.stage) {
+            (State::Handshake, Some(stage)) => (Phase::Tls, format!("TLS handshake with {} at", stage.host())),
+            _ => (Phase::Connect, "connect to".to_owned()),
+        }
+    }
+
+    /// `n` bytes left.
     pub fn sent(&mut self, n: usize, now: Instant) -> Step {
+        let all = match &mut self.stage {
+            Some(stage) => stage.sent(n),
+            None => {
+                self.sent += n;
+                self.sent >= self.out.len()
+            }
+        };
         if matches!(self.state, State::Send) {
-            self.sent += n;
             self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
-            if self.sent >= self.out.len() {
+            if all {
                 self.state = State::Head;
             }
         }
         Step::More
     }
 
+    /// What to say before the socket is closed; call it when no operation is under way.
+    pub fn farewell(&mut self) -> Option<Span> {
+        self.stage.as_mut()?.farewell()
+    }
+
     /// `n` bytes were received into [`Conn::space`]; 0 means the peer closed.
     pub fn received(&mut self, n: usize, now: Instant) -> Step {
         if n == 0 {
-            return self.closed();
+            return self.closed(self.stage.is_none());
         }
+        if matches!(self.state, State::Body(Body::Placed)) {
+            self.adapt_lowat(n);
+        }
+        match &mut self.stage {
+            Some(stage) => stage.received(n),
+            None => return self.arrived(n, now),
+        }
+        self.opened(now)
+    }
+
+    /// `n` plain bytes lie in the place or the scratch buffer.
+    fn arrived(&mut self, n: usize, now: Instant) -> Step {
         self.last_byte = now;
         match &self.state {
             State::Idle => Step::Close,
@@ -225,14 +287,13 @@ impl Conn {
                 self.head(now)
             }
             State::Body(Body::Placed) => {
-                self.adapt_lowat(n);
                 if let Some(place) = &mut self.place {
                     place.advance(n);
                 }
                 self.placed(n, now)
             }
             State::Body(Body::Text { .. }) => self.take_text(0, n, now),
-            State::Connecting | State::Ended => Step::More,
+            State::Connecting | State::Handshake | State::Ended => Step::More,
         }
     }
 
@@ -267,6 +328,10 @@ impl Conn {
             State::Ended => return Step::More,
             State::Idle => return Step::Close,
             State::Connecting => (Phase::Connect, format!("no connection within {connect_ms} ms")),
+            State::Handshake => {
+                let host = self.stage.as_ref().map_or("the endpoint", |stage| stage.host());
+                (Phase::Tls, format!("{host} did not end the TLS handshake within {connect_ms} ms of the connect"))
+            }
             State::Send => (Phase::Send, format!("the request could not be sent within {response_ms} ms")),
             State::Head if self.filled == 0 => (Phase::Head, format!("no answer within {response_ms} ms")),
             State::Head => (Phase::Head, format!("the head of the answer did not end within {stall_ms} ms")),
@@ -290,6 +355,7 @@ impl Conn {
         }
         let phase = match &self.state {
             State::Connecting => Phase::Connect,
+            State::Handshake => Phase::Tls,
             State::Body(_) => Phase::Body,
             _ => Phase::Head,
         };
@@ -314,7 +380,9 @@ impl Conn {
         self.reused && self.filled == 0 && matches!(self.state, State::Send | State::Head)
     }
 
-    fn closed(&mut self) -> Step {
+    /// The peer closed; `clean` unless TLS was not ended by close_notify, when anybody on the way
+    /// may have cut the stream.
+    fn closed(&mut self, clean: bool) -> Step {
         if self.stale() {
             return Step::Stale;
         }
@@ -322,8 +390,12 @@ impl Conn {
         let (phase, text) = match &mut self.state {
             State::Idle => return Step::Close,
             State::Body(Body::Text { fault: true, .. }) => return self.refuse(false),
-            State::Body(Body::Text { framing: Framing::Close, .. }) => return self.end(Ok(()), false),
-            State::Body(_) => (Phase::Body, format!("the peer closed after {bytes} bytes of the body")),
+            State::Body(Body::Text { framing: Framing::Close, .. }) if clean => return self.end(Ok(()), false),
+            State::Body(_) if clean => (Phase::Body, format!("the peer closed after {bytes} bytes of the body")),
+            State::Body(_) => {
+                (Phase::Body, format!("the TLS stream broke off without close_notify after {bytes} bytes of the body"))
+            }
+            State::Handshake => (Phase::Tls, "the peer closed during the TLS handshake".to_owned()),
             State::Connecting | State::Ended => return Step::More,
             _ if self.filled == 0 => (Phase::Head, "the peer closed before it answered".to_owned()),
             _ => (Phase::Head, "the peer closed inside the head of the answer".to_owned()),

@@ -28,7 +28,7 @@ impl Rig {
         let mut rig = Rig { conn: Conn::new(TIMEOUTS, now), memory: vec![0xA5; 200], now };
         assert_eq!(rig.begin(query, buffer), Step::More);
         rig.conn.connecting(now);
-        rig.conn.connected(now);
+        assert_eq!(rig.conn.connected(None, now), Step::More);
         rig
     }
 
@@ -352,7 +352,7 @@ fn a_kept_connection_is_stale_only_before_the_first_byte() {
     assert_eq!(rig.conn.broken(true, &reset()), Step::Stale);
     // On the fresh connection the request goes out again, whole, and is stale no more.
     rig.conn.connecting(rig.now);
-    rig.conn.connected(rig.now);
+    assert_eq!(rig.conn.connected(None, rig.now), Step::More);
     rig.send();
     assert_eq!(rig.conn.broken(false, &reset()), Step::Done { reuse: false });
     assert_eq!(rig.error().kind, Kind::Network);

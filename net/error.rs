@@ -22,6 +22,8 @@ pub enum Kind {
     Resolve,
     /// Refused, unreachable, reset or closed by the peer or the network.
     Network,
+    /// TLS was refused by one side: certificate not trusted, another name, no common version.
+    Tls,
     /// Nothing came in time.
     Timeout,
     /// The peer's answer breaks HTTP or does not fit what was asked.
@@ -180,7 +182,7 @@ impl Error {
     pub fn blame(&self) -> Blame {
         match self.kind {
             Kind::Local | Kind::Clock | Kind::Cancelled => Blame::Local,
-            Kind::Config | Kind::Auth | Kind::Resolve | Kind::Rejected => Blame::Config,
+            Kind::Config | Kind::Tls | Kind::Auth | Kind::Resolve | Kind::Rejected => Blame::Config,
             Kind::Network | Kind::Timeout | Kind::Protocol | Kind::Throttled | Kind::Server => Blame::Peer,
             Kind::NotFound | Kind::Changed | Kind::Range | Kind::Archived => Blame::Data,
         }
@@ -191,6 +193,9 @@ impl Error {
         match self.kind {
             Kind::Local => "check limits of this machine (open files, memory, `ossc doctor`)",
             Kind::Config => "check OSS_ENDPOINT, OSS_PATH and OSS_REGION",
+            Kind::Tls => {
+                "check OSS_ENDPOINT, the server's certificate and the roots trusted here (tls.caFile, SSL_CERT_FILE)"
+            }
             Kind::Resolve => "check OSS_ENDPOINT and DNS",
             Kind::Network => {
                 "check that the endpoint is reachable from here (internal or public endpoint, proxy, security group)"

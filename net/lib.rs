@@ -20,6 +20,7 @@ pub mod retry;
 mod rotation;
 mod sink;
 mod sock;
+pub mod tls;
 mod vcpu;
 mod vcpus;
 
@@ -31,4 +32,5 @@ pub use error::Error;
 pub use fetch::{Fetch, Finished, Pull, Query, Response, Source, Timeouts};
 pub use origin::Origin;
 pub use sink::Sink;
+pub use tls::{Tls, Trust};
 pub use vcpus::{Options, Vcpus};

@@ -140,6 +140,7 @@ fn origin(addresses: Vec<SocketAddr>) -> Origin {
         host_header: "127.0.0.1".into(),
         bucket: "b".into(),
         path_style: true,
+        tls: None,
         signer: None,
         user_agent: "ossc-test".into(),
     }

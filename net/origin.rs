@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind, Phase};
 use crate::fetch::Query;
+use crate::tls::Tls;
 
 /// One bucket at one endpoint, shared by all vcpus.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Origin {
     pub bucket: String,
     /// `/BUCKET/KEY` instead of `/KEY` (IP literals and localhost).
     pub path_style: bool,
+    /// `None` for plain http.
+    pub tls: Option<Tls>,
     /// `None` for anonymous access.
     pub signer: Option<ossc_sign::V4>,
     /// User-Agent header.
@@ -160,6 +163,7 @@ mod tests {
             host_header: "b.oss-cn-beijing.aliyuncs.com".into(),
             bucket: "b".into(),
             path_style,
+            tls: None,
             signer: signed.then(|| ossc_sign::V4::new(credentials, scope)),
             user_agent: "ossc/0.1".into(),
         }

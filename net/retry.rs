@@ -35,6 +35,7 @@ pub fn retryable(kind: Kind) -> bool {
         | Kind::Server => true,
         Kind::Local
         | Kind::Config
+        | Kind::Tls
         | Kind::Auth
         | Kind::NotFound
         | Kind::Changed

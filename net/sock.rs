@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::sink::Span;
+
 /// A TCP socket for `address`, close-on-exec, without Nagle's delay.
 pub(crate) fn tcp(address: &SocketAddr, nonblocking: bool, rcvbuf_bytes: Option<usize>) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
@@ -24,6 +26,12 @@ pub(crate) fn tcp(address: &SocketAddr, nonblocking: bool, rcvbuf_bytes: Option<
 /// SO_RCVLOWAT: a receive waits for `bytes`, or the end of the stream.
 pub(crate) fn set_lowat(fd: RawFd, bytes: usize) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
+/// Sends what fits without waiting; the socket is closed next, so nobody asks how it went.
+pub(crate) fn send_if_room(fd: RawFd, span: Span) {
+    // SAFETY: the caller owns the bytes of the span and does not move them during the call.
+    unsafe { libc::send(fd, span.at().cast(), span.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
 }
 
 fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value: usize) -> io::Result<()> {

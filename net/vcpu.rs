@@ -305,11 +305,12 @@ impl<D: Driver> Vcpu<D> {
         }
         let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
         let step = match (op, bytes) {
-            (Op::Connect, Ok(_)) => {
-                slot.conn.connected(now);
-                Step::More
+            (Op::Connect, Ok(_)) => slot.conn.connected(slot.origin.tls.as_ref(), now),
+            (Op::Recv, Ok(0)) if slot.conn.is_connecting() => {
+                let os = io::Error::new(io::ErrorKind::ConnectionReset, "the peer closed the connection");
+                return self.connect_failed(key, &os, now);
             }
-            (Op::Connect, Err(os)) => return self.connect_failed(key, &os, now),
+            (_, Err(os)) if slot.conn.is_connecting() => return self.connect_failed(key, &os, now),
             (Op::Send, Ok(n)) => slot.conn.sent(n, now),
             (Op::Recv, Ok(n)) => slot.conn.received(n, now),
             (op, Err(os)) => slot.conn.broken(op == Op::Send, &os),
@@ -330,8 +331,9 @@ impl<D: Driver> Vcpu<D> {
             return self.close(key, After::Reconnect, now);
         }
         let address = address.map(|address| address.to_string()).unwrap_or_default();
-        let tried = format!("connect to {address} ({failed} address(es) tried)");
-        self.fail(key, Error::from_os(Phase::Connect, &tried, os), now);
+        let (phase, attempt) = self.slots[key].conn.attempt();
+        let tried = format!("{attempt} {address} ({failed} address(es) tried)");
+        self.fail(key, Error::from_os(phase, &tried, os), now);
     }
 
     fn act(&mut self, key: usize, step: Step, now: Instant) {
@@ -416,6 +418,9 @@ impl<D: Driver> Vcpu<D> {
         let slot = &mut self.slots[key];
         let after = slot.closing.take();
         if let Some(fd) = slot.fd.take() {
+            if let Some(span) = slot.conn.farewell() {
+                sock::send_if_room(fd.as_raw_fd(), span);
+            }
             self.driver.forget(slot.tag, fd.as_raw_fd());
         }
         if after == Some(After::Reconnect) && !self.shared.stop.load(Ordering::SeqCst) {

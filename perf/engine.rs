@@ -105,6 +105,7 @@ fn origin(target: &Target) -> Origin {
         host_header: target.authority.clone(),
         bucket: target.bucket.clone(),
         path_style: true,
+        tls: None,
         signer: None,
         user_agent: concat!("ossc-perf/", env!("CARGO_PKG_VERSION")).into(),
     }
