@@ -8,6 +8,7 @@ the engines of its own folders.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -32,7 +33,7 @@ MTIME_SECS = 1_700_000_000
 SETTINGS = {"materializeBytes": 256 * 1024}
 # A cold folder is still loading for a second and more while the operations run.
 COLD_RATE = 60_000_000
-PROGRAM_SECS_MAX = 300.0
+PROGRAM_SECS_MAX = 120.0
 VARIANTS = ("", "64")
 
 
@@ -242,9 +243,11 @@ def main() -> int:
     parser.add_argument("--names64", action="store_true", help="the program with the 64-bit, fortified names")
     parser.add_argument("--cold", action="store_true", help="on a folder that nobody has read")
     parser.add_argument("--only", default="", help="this operation alone")
+    parser.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="further settings of the managed folder")
     parser.add_argument("--times", type=int, default=1)
     options = parser.parse_args()
     paths.require_products()
+    SETTINGS.update(options.config)
     first = options.seed if options.first is None else options.first
     batch = Batch(first, options.seed - first + 1, options.ops, "64" if options.names64 else "", options.cold, options.only)
     tally = Tally()
