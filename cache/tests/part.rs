@@ -43,3 +43,19 @@ fn a_sleeping_reader_is_woken_by_the_fill() {
         reader.join().unwrap();
     });
 }
+
+#[test]
+fn a_hold_ends_and_a_pin_stays() {
+    let part = Part::default();
+    part.hold();
+    part.hold();
+    assert!(part.is_pinned() && !part.is_mapped());
+    part.pin();
+    part.let_go();
+    part.let_go();
+    part.let_go();
+    assert!(part.is_pinned() && part.is_mapped(), "no hold ends a pin");
+    part.unpin();
+    part.let_go();
+    assert!(!part.is_pinned());
+}

@@ -1,0 +1,197 @@
+//! The places of the shared region where the order of memory accesses matters, under a checker that tries
+//! all orders: the product's own files, compiled against `tests/loom/sync.rs`. Each has a twin without
+//! fences, or without the second look, which the checker must find wrong.
+//!
+//! What it cannot say: anything of the kernel's own ordering (copying by `pread`, punching holes, the
+//! comparison inside a futex wait), and of plain memory accesses, for which relaxed atomics stand in.
+
+#[allow(dead_code)]
+#[path = "../bell.rs"]
+mod bell;
+#[allow(dead_code)]
+#[path = "../demand.rs"]
+mod demand;
+#[allow(dead_code)]
+#[path = "model/kept.rs"]
+mod kept;
+#[allow(dead_code)]
+#[path = "../part.rs"]
+mod part;
+#[path = "loom/sync.rs"]
+mod sync;
+#[allow(dead_code)]
+#[path = "../word.rs"]
+mod word;
+
+use bell::Bell;
+use demand::Demand;
+use kept::Kept;
+use loom::thread;
+use part::Part;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as Plain};
+use sync::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// What a part's memory holds when it is right; 0 is a hole, 9 half-written.
+const RIGHT: u32 = 7;
+
+fn executions(model: impl Fn() + Send + Sync + 'static) -> usize {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(move || {
+        counted.fetch_add(1, Plain::SeqCst);
+        sync::reset();
+        model();
+    });
+    count.load(Plain::SeqCst)
+}
+
+fn holds(name: &str, model: impl Fn() + Send + Sync + 'static) {
+    let count = executions(model);
+    assert!(count >= 2, "{name} has one execution only");
+    println!("loom {name}: {count} executions (all up to 3 preemptions), no violation");
+}
+
+fn is_caught(name: &str, fences: bool, model: impl Fn() + Send + Sync + 'static) {
+    sync::plant_fences(fences);
+    let found = catch_unwind(AssertUnwindSafe(|| executions(model)));
+    sync::plant_fences(true);
+    match found {
+        Ok(count) => panic!("control {name}: not found in {count} executions"),
+        Err(_) => println!("control {name}: found"),
+    }
+}
+
+struct Filled {
+    part: Part,
+    memory: AtomicU32,
+}
+
+fn filled() -> Arc<Filled> {
+    let filled = Filled { part: Part::default(), memory: AtomicU32::new(RIGHT) };
+    assert!(filled.part.claim());
+    filled.part.publish(0);
+    Arc::new(filled)
+}
+
+/// As `src/ossc/room.rs` does it.
+fn release(filled: &Filled) {
+    if !filled.part.take_back() {
+        return;
+    }
+    fence(Ordering::SeqCst);
+    if filled.part.is_pinned() {
+        return filled.part.publish(0);
+    }
+    filled.memory.store(0, Ordering::Relaxed);
+    filled.part.give_up();
+}
+
+fn pin_or_punch() {
+    let filled = filled();
+    let engine = {
+        let filled = filled.clone();
+        thread::spawn(move || release(&filled))
+    };
+    filled.part.pin();
+    if filled.part.is_ready() {
+        assert_eq!(filled.memory.load(Ordering::Relaxed), RIGHT, "a pinned part was punched");
+    }
+    engine.join().unwrap();
+    if filled.part.is_ready() {
+        assert_eq!(filled.memory.load(Ordering::Relaxed), RIGHT, "a part that stayed was punched");
+    }
+}
+
+#[test]
+fn a_pinned_part_is_never_punched() {
+    holds("pin or punch", pin_or_punch);
+    is_caught("pin or punch, no fences", false, pin_or_punch);
+}
+
+/// As `src/preload/copy.rs` does it.
+fn copy_or_refill(looks_again: bool) {
+    let filled = filled();
+    let engine = {
+        let filled = filled.clone();
+        thread::spawn(move || {
+            release(&filled);
+            if filled.part.claim() {
+                filled.memory.store(9, Ordering::Relaxed);
+                filled.memory.store(RIGHT, Ordering::Relaxed);
+                filled.part.publish(0);
+            }
+        })
+    };
+    fence(Ordering::SeqCst);
+    let before = filled.part.fill();
+    let copied = filled.memory.load(Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    let after = if looks_again { filled.part.fill() } else { before };
+    if before.is_some() && before == after {
+        assert_eq!(copied, RIGHT, "a reader accepted wrong bytes");
+    }
+    engine.join().unwrap();
+}
+
+#[test]
+fn a_copy_is_accepted_only_if_the_fill_stayed() {
+    holds("copy or refill", || copy_or_refill(true));
+    is_caught("copy or refill, no second look", true, || copy_or_refill(false));
+    is_caught("copy or refill, no fences", false, || copy_or_refill(true));
+}
+
+/// One reader asks, one engine takes: it gets the bit now, or does not sleep, or is woken.
+fn bell() {
+    let shared = Arc::new((Bell::default(), [AtomicU64::default()], [AtomicU64::default()]));
+    let engine = {
+        let shared = shared.clone();
+        thread::spawn(move || {
+            let mut got = false;
+            let heard = shared.0.heard();
+            Demand { bits: &shared.1, summary: &shared.2 }.take(|_| got = true);
+            if !got {
+                shared.0.sleep(heard, 1);
+            }
+            got
+        })
+    };
+    Demand { bits: &shared.1, summary: &shared.2 }.set(5);
+    shared.0.ring();
+    // An engine that slept on a demand that it has not seen would be a deadlock.
+    let got = engine.join().unwrap();
+    let mut left = got;
+    Demand { bits: &shared.1, summary: &shared.2 }.take(|part| left = part == 5);
+    assert!(left, "a demand was lost");
+}
+
+#[test]
+fn a_ring_is_heard_or_wakes() {
+    holds("bell", bell);
+    is_caught("bell, no fences", false, bell);
+}
+
+fn kept_map() {
+    let kept = Arc::new(Kept::new(kept::Wrong::Nothing));
+    kept.one_more();
+    kept.hold();
+    kept.copy_by_map();
+    kept.release();
+    let closer = {
+        let kept = kept.clone();
+        thread::spawn(move || kept.one_less())
+    };
+    kept.hold();
+    kept.copy_by_map();
+    kept.release();
+    closer.join().unwrap();
+}
+
+#[test]
+fn a_kept_map_goes_only_when_nobody_copies() {
+    holds("kept map", kept_map);
+    is_caught("kept map, no fences", false, kept_map);
+}

@@ -1,0 +1,445 @@
+//! The protocols of the shared region under a checker of schedules: the product's own files, compiled
+//! against `tests/model/sync.rs`. Each model runs under random, priority (PCT) and depth-first schedules;
+//! each has a twin with a bug planted, which the checker must find.
+//!
+//! `OSSC_MODEL_SCALE` multiplies the number of schedules. The order of memory accesses is sequentially
+//! consistent here; `tests/loom.rs` checks where that matters.
+
+#[allow(dead_code)]
+#[path = "../bell.rs"]
+mod bell;
+#[allow(dead_code)]
+#[path = "../demand.rs"]
+mod demand;
+#[allow(dead_code)]
+#[path = "../event.rs"]
+mod event;
+#[path = "model/kept.rs"]
+mod kept;
+#[allow(dead_code)]
+#[path = "../part.rs"]
+mod part;
+#[path = "model/region.rs"]
+mod region;
+#[path = "model/sync.rs"]
+mod sync;
+#[allow(dead_code)]
+#[path = "../wait.rs"]
+mod wait;
+#[allow(dead_code)]
+#[path = "../word.rs"]
+mod word;
+
+use event::{Events, Seen};
+use kept::Kept;
+use ossc_cache::sys::{Errno, Result};
+use region::{Object, Region, Wrong, assert_right, state};
+use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{Config, FailurePersistence, Runner, thread};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use sync::{AtomicU64, Bug};
+
+mod sys {
+    pub use ossc_cache::sys::{Errno, Result};
+}
+
+/// Schedules per model and scheduler in a plain `cargo test`.
+const SCHEDULES: usize = 400;
+/// Most per scheduler until a planted bug must have been found.
+const CONTROL_SCHEDULES: usize = 20_000;
+const SEED: u64 = 20_260_101;
+
+fn scale() -> usize {
+    std::env::var("OSSC_MODEL_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+fn run(scheduler: impl Scheduler + 'static, model: impl Fn() + Send + Sync + 'static) -> usize {
+    let mut config = Config::new();
+    config.failure_persistence = FailurePersistence::None;
+    config.stack_size = 1 << 17;
+    Runner::new(scheduler, config).run(move || {
+        sync::reset();
+        model();
+    })
+}
+
+/// All schedulers; the number of schedules that were tried.
+fn explore(count: usize, model: impl Fn() + Send + Sync + Clone + 'static) -> usize {
+    run(RandomScheduler::new_from_seed(SEED, count), model.clone())
+        + run(PctScheduler::new_from_seed(SEED, 3, count), model.clone())
+        + run(DfsScheduler::new(Some(2 * count), false), model)
+}
+
+fn holds(name: &str, model: impl Fn() + Send + Sync + Clone + 'static) {
+    let schedules = explore(SCHEDULES * scale(), model);
+    assert!(schedules >= 3, "{name} ran {schedules} times only");
+    println!("model {name}: {schedules} schedules, no violation");
+}
+
+/// The same with something broken: a schedule must show it, by a failed assertion or a deadlock.
+fn is_caught(name: &str, bug: Option<Bug>, model: impl Fn() + Send + Sync + Clone + 'static) {
+    let tried = Arc::new(AtomicUsize::new(0));
+    let counted = tried.clone();
+    sync::plant(bug);
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        explore(CONTROL_SCHEDULES, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            model();
+        })
+    }));
+    sync::plant(None);
+    let text = match &found {
+        Ok(schedules) => panic!("control {name}: not found in {schedules} schedules"),
+        Err(why) => why.downcast_ref::<String>().cloned().or_else(|| why.downcast_ref::<&str>().map(|s| s.to_string())),
+    };
+    let text = text.unwrap_or_default();
+    let first = text.lines().next().unwrap_or_default();
+    println!("control {name}: found in schedule {} ({first})", tried.load(Ordering::SeqCst));
+}
+
+fn shared(parts: u32) -> Arc<(Region, Object)> {
+    Arc::new(region::new(parts))
+}
+
+fn patient() -> Result<()> {
+    Ok(())
+}
+
+fn join(threads: Vec<thread::JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+// Part states: two fillers, the first try of which is given up, and three sleeping readers.
+
+fn part_states(wrong: Wrong) {
+    let both = shared(1);
+    let mut threads: Vec<_> = (0..2)
+        .map(|_| {
+            let both = both.clone();
+            thread::spawn(move || {
+                let (region, object) = (&both.0, &both.1);
+                let part = region.part(object, 0);
+                while !part.is_ready() {
+                    if !region.fill(object, 0, part.attempts() == 0, wrong) {
+                        part.sleep(1);
+                    }
+                }
+            })
+        })
+        .collect();
+    threads.extend((0..3).map(|_| {
+        let both = both.clone();
+        thread::spawn(move || {
+            let part = both.0.part(&both.1, 0);
+            while !part.is_ready() {
+                part.sleep(1);
+            }
+            assert_right(both.0.copy(0));
+        })
+    }));
+    join(threads);
+}
+
+#[test]
+fn a_part_has_one_filler_and_wakes_all_its_waiters() {
+    holds("part states", || part_states(Wrong::default()));
+}
+
+#[test]
+fn planted_bugs_of_part_states_are_caught() {
+    for bug in [Bug::LostWake, Bug::WakesOne, Bug::NoCompare] {
+        is_caught(&format!("part states, {bug:?}"), Some(bug), || part_states(Wrong::default()));
+    }
+    is_caught("part states, double owner", Some(Bug::TornUpdate), || part_states(Wrong::default()));
+    let early = Wrong { publishes_early: true, ..Wrong::default() };
+    is_caught("part states, early publish", None, move || part_states(early));
+}
+
+// The state word of an object: failing or verifying it wakes all.
+
+fn object_word(fails: bool) {
+    let both = shared(1);
+    let sleepers = (0..3)
+        .map(|_| {
+            let both = both.clone();
+            thread::spawn(move || {
+                let got = wait::whole(&both.0, &both.1, &patient);
+                assert_eq!(got, if fails { Err(Errno(libc::ESTALE)) } else { Ok(()) });
+            })
+        })
+        .collect();
+    let (region, object) = (&both.0, &both.1);
+    region.part(object, 0).claim();
+    region.part(object, 0).publish(0);
+    if fails {
+        object.fail(libc::ESTALE)
+    } else {
+        object.set_state(state::VERIFIED)
+    }
+    join(sleepers);
+}
+
+#[test]
+fn an_objects_end_wakes_all_who_wait_for_it() {
+    holds("object word, verified", || object_word(false));
+    holds("object word, failed", || object_word(true));
+}
+
+#[test]
+fn planted_bugs_of_the_object_word_are_caught() {
+    for bug in [Bug::LostWake, Bug::WakesOne, Bug::NoCompare, Bug::TornUpdate] {
+        is_caught(&format!("object word, {bug:?}"), Some(bug), || object_word(true));
+    }
+}
+
+// Demand, bell and waits together: an engine that does nothing unasked, whose first try of each part fails.
+
+fn demand() {
+    let both = shared(3);
+    let readers = [(0, 20), (10, 30)].map(|(start, end)| {
+        let both = both.clone();
+        thread::spawn(move || {
+            wait::range(&both.0, &both.1, start, end, &patient).unwrap();
+            for index in both.1.parts_of(start, end) {
+                assert_right(both.0.copy(index));
+            }
+        })
+    });
+    let engine = thread::spawn(move || {
+        let (region, object) = (&both.0, &both.1);
+        while object.state() != state::VERIFIED {
+            let heard = region.bell.heard();
+            region.take_demand(|index| {
+                // The first try of one part fails; the engine tries again by itself.
+                while !region.part(object, index).is_ready() {
+                    let fails = region.part(object, index).attempts() == 0 && index == 1;
+                    region.fill(object, index, fails, Wrong::default());
+                }
+            });
+            if object.state() != state::VERIFIED {
+                region.bell.sleep(heard, 1);
+            }
+        }
+    });
+    let mut threads = Vec::from(readers);
+    threads.push(engine);
+    join(threads);
+}
+
+#[test]
+fn no_demand_and_no_ring_is_lost() {
+    holds("demand and bell", demand);
+}
+
+#[test]
+fn planted_bugs_of_demand_are_caught() {
+    for bug in [Bug::LostWake, Bug::NoCompare, Bug::TornUpdate] {
+        is_caught(&format!("demand and bell, {bug:?}"), Some(bug), demand);
+    }
+}
+
+// Events: three writers on a ring of two, and an engine that reads meanwhile.
+
+struct Ring {
+    places: [AtomicU64; 2],
+    head: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Ring {
+    fn events(&self) -> Events<'_> {
+        Events { places: &self.places, head: &self.head, lost: &self.lost }
+    }
+}
+
+fn of_writer(pid: u32) -> Seen {
+    Seen { pid, slot: pid * 1000 + 7, act: pid % 3 + 1 }
+}
+
+fn events() {
+    const WRITERS: u32 = 3;
+    const EACH: usize = 2;
+    let ring = Arc::new(Ring { places: Default::default(), head: AtomicU64::new(0), lost: AtomicU64::new(0) });
+    let writers: Vec<_> = (1..=WRITERS)
+        .map(|pid| {
+            let ring = ring.clone();
+            thread::spawn(move || (0..EACH).for_each(|_| ring.events().tell(of_writer(pid))))
+        })
+        .collect();
+    let mut got = Vec::new();
+    let mut next = 0;
+    for _ in 0..2 {
+        next = ring.events().take(next, |seen| got.push(seen));
+    }
+    join(writers);
+    // A successor begins at the first place, and gets nothing twice.
+    ring.events().take(0, |seen| got.push(seen));
+    for pid in 1..=WRITERS {
+        assert!(got.iter().filter(|seen| seen.pid == pid).count() <= EACH, "an event was taken twice");
+    }
+    assert!(got.iter().all(|seen| *seen == of_writer(seen.pid)), "a torn event");
+    let lost = ring.lost.load(Ordering::SeqCst) as usize;
+    assert_eq!(got.len() + lost, WRITERS as usize * EACH, "each event is taken once or counted as lost");
+}
+
+#[test]
+fn each_event_is_taken_whole_and_once_or_counted_as_lost() {
+    holds("events", events);
+}
+
+#[test]
+fn planted_bugs_of_events_are_caught() {
+    is_caught("events, TornUpdate", Some(Bug::TornUpdate), events);
+}
+
+// Giving parts up: against readers who copy, and against programs that map.
+
+fn give_up_and_copy(wrong: Wrong, looks_again: bool) {
+    let both = shared(1);
+    both.0.fill(&both.1, 0, false, wrong);
+    let readers = (0..2)
+        .map(|_| {
+            let both = both.clone();
+            thread::spawn(move || {
+                let (region, object) = (&both.0, &both.1);
+                loop {
+                    if let Some(copied) = region.copied(object, 0, looks_again) {
+                        return assert_right(copied);
+                    }
+                    wait::range(region, object, 0, 10, &patient).unwrap();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..2 {
+        assert!(both.0.release(&both.1, 0, wrong), "a ready part that nobody has pinned cannot be taken back");
+        both.0.fill(&both.1, 0, false, wrong);
+    }
+    join(readers);
+}
+
+/// A program maps (pins, waits for the whole, touches) while the verdict falls and parts are given up.
+fn give_up_and_map(wrong: Wrong, pins_first: bool, trusts_verdict: bool) {
+    let both = shared(2);
+    both.0.fill(&both.1, 0, false, wrong);
+    let engine = {
+        let both = both.clone();
+        thread::spawn(move || {
+            both.0.fill(&both.1, 1, false, wrong);
+        })
+    };
+    let room = {
+        let both = both.clone();
+        thread::spawn(move || {
+            if both.0.release(&both.1, 0, wrong) {
+                both.0.fill(&both.1, 0, false, wrong);
+            }
+        })
+    };
+    let (region, object) = (&both.0, &both.1);
+    let pin = || (0..2).for_each(|index| region.part(object, index).pin());
+    if pins_first {
+        pin();
+    }
+    if !trusts_verdict || object.state() != state::VERIFIED {
+        wait::whole(region, object, &patient).unwrap();
+    }
+    if !pins_first {
+        pin();
+    }
+    for index in [0, 1, 0, 1] {
+        assert_right(region.copy(index));
+    }
+    join(vec![engine, room]);
+}
+
+#[test]
+fn nobody_accepts_a_copy_of_a_part_that_was_given_up_meanwhile() {
+    holds("give-up and copy", || give_up_and_copy(Wrong::default(), true));
+}
+
+#[test]
+fn a_mapped_part_stays() {
+    holds("give-up and map", || give_up_and_map(Wrong::default(), true, false));
+}
+
+#[test]
+fn planted_bugs_of_giving_up_are_caught() {
+    let right = Wrong::default();
+    is_caught("give-up and copy, no second look", None, move || give_up_and_copy(right, false));
+    let late = Wrong { takes_back_late: true, ..right };
+    is_caught("give-up and copy, punched before taken back", None, move || give_up_and_copy(late, true));
+    let ignores = Wrong { ignores_pins: true, ..right };
+    is_caught("give-up and map, no look at the pins", None, move || give_up_and_map(ignores, true, false));
+    is_caught("give-up and map, pinned after the wait", None, move || give_up_and_map(right, false, false));
+    is_caught("give-up and map, trust in a stale verdict", None, move || give_up_and_map(right, true, true));
+}
+
+// What a process keeps of an object.
+
+fn kept_map(wrong: kept::Wrong) {
+    let kept = Arc::new(Kept::new(wrong));
+    let threads = (0..3)
+        .map(|_| {
+            let kept = kept.clone();
+            thread::spawn(move || {
+                kept.one_more();
+                kept.hold();
+                kept.copy_by_map();
+                kept.release();
+                kept.one_less();
+            })
+        })
+        .collect();
+    // Reads through a descriptor that is not counted.
+    kept.hold();
+    kept.copy_by_map();
+    kept.release();
+    join(threads);
+}
+
+fn kept_descriptor(wrong: kept::Wrong) {
+    let kept = Arc::new(Kept::new(wrong));
+    kept.one_more();
+    kept.hold();
+    let first = kept.kept_memory();
+    kept.assert_ours(first);
+    kept.release();
+    kept.program_closes();
+    let closer = {
+        let kept = kept.clone();
+        thread::spawn(move || kept.one_less())
+    };
+    let readers = (0..2)
+        .map(|_| {
+            let kept = kept.clone();
+            thread::spawn(move || {
+                kept.hold();
+                let fd = kept.kept_memory();
+                kept.assert_ours(fd);
+                kept.release();
+            })
+        })
+        .collect();
+    join(readers);
+    join(vec![closer]);
+}
+
+#[test]
+fn a_kept_map_goes_only_when_nobody_copies() {
+    holds("kept map", || kept_map(kept::Wrong::Nothing));
+}
+
+#[test]
+fn a_kept_descriptor_is_the_memory_file_whoever_was_faster() {
+    holds("kept descriptor", || kept_descriptor(kept::Wrong::Nothing));
+}
+
+#[test]
+fn planted_bugs_of_what_is_kept_are_caught() {
+    is_caught("kept map, no look at the readers", None, || kept_map(kept::Wrong::IgnoresReaders));
+    is_caught("kept descriptor, trust in the faster", None, || kept_descriptor(kept::Wrong::TrustsTheFaster));
+}
