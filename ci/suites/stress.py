@@ -12,7 +12,7 @@ STRESSORS = (
     "touch utime vm-splice xattr"
 ).split()
 OPTIONS = {
-    "copy-file": ["--copy-file-bytes", "16M"],
+    "copy-file": ["--copy-file-bytes", "128M"],
     "dirdeep": ["--dirdeep-inodes", "500"],
     "fallocate": ["--fallocate-bytes", "16M"],
     "hdd": ["--hdd-bytes", "16M", "--hdd-opts", "sync,rd-rnd,wr-rnd"],
