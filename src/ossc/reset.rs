@@ -8,6 +8,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Number of the descriptor over which the starter talks.
 const STARTER_FD: i32 = 3;
+/// Descriptors that are enough for every object, connection and client.
+const DESCRIPTORS: libc::rlim_t = 1 << 18;
 
 /// The socket to the starter; `None` when this process was started by hand.
 pub fn starter() -> Option<OwnedFd> {
@@ -34,6 +36,8 @@ pub fn inherited() {
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
     // SAFETY: an ignored SIGPIPE only turns a signal into an error that every write here handles.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // SAFETY: a file that may not grow is an error that every write here handles.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     // SAFETY: all-zero is the empty signal set; the call reads it.
     unsafe {
         let none: libc::sigset_t = std::mem::zeroed();
@@ -43,21 +47,24 @@ pub fn inherited() {
         libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
         libc::syscall(libc::SYS_set_mempolicy, 0, 0, 0);
     }
-    raise(libc::RLIMIT_NOFILE);
-    raise(libc::RLIMIT_FSIZE);
+    raise(libc::RLIMIT_NOFILE, DESCRIPTORS);
+    raise(libc::RLIMIT_FSIZE, libc::RLIM_INFINITY);
     // Credentials are in this process's memory: no core files.
     // SAFETY: the struct is valid; lowering a limit is always allowed.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) };
 }
 
-/// Raises a soft limit to its hard one.
-fn raise(limit: libc::__rlimit_resource_t) {
+/// Raises a limit to what is wanted where this process may, else to its hard limit.
+fn raise(limit: libc::__rlimit_resource_t, wanted: libc::rlim_t) {
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: fills, then reads, the struct it is given.
+    // SAFETY: fills, then reads, the structs that it is given.
     unsafe {
         if libc::getrlimit(limit, &mut now) == 0 {
-            now.rlim_cur = now.rlim_max;
-            libc::setrlimit(limit, &now);
+            let more = now.rlim_max.max(wanted);
+            if libc::setrlimit(limit, &libc::rlimit { rlim_cur: more, rlim_max: more }) != 0 {
+                now.rlim_cur = now.rlim_max;
+                libc::setrlimit(limit, &now);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::attach::{self, ASK_MS, MOVED, attach, attached, say};
 use crate::environ;
 use crate::kept;
 use crate::start::{self, FirstWord};
+use core::cell::Cell;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
@@ -44,6 +45,10 @@ pub(crate) struct Facts {
 
 /// How long listing a folder may take, in milliseconds.
 const LIST_MS: u64 = 60_000;
+/// How long an engine that runs may take until it hands an object's memory out, in milliseconds.
+const OPEN_MS: u64 = 8_000;
+/// Slices of a wait (200 ms each) after which a line in the log says that somebody still waits.
+const SLICES_TOLD: u32 = 50;
 const GENERATION_SHIFT: u32 = 24;
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
@@ -223,7 +228,14 @@ fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -
         // Before the region is looked at: a region that is replaced in between must end the wait.
         let generation = attach::generation();
         let (region, object, _) = resolve(slot).ok_or(Errno(libc::EIO))?;
-        match wait(&region, object, &|| attach::alive(generation)) {
+        let slices = Cell::new(1u32);
+        let check = || {
+            if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
+                log(b"a reader has been waiting for 10 s more", slot);
+            }
+            attach::alive(generation)
+        };
+        match wait(&region, object, &check) {
             // A new engine with a new catalog: the same file under another number.
             Err(MOVED) => continue,
             Err(errno) => {
@@ -254,15 +266,23 @@ pub(crate) fn open_memory(slot: u32) -> Result<i32> {
 
 /// The same without a wait: what is read through it counts only if the fills are the same before and after.
 pub(crate) fn open_unready(slot: u32) -> Result<i32> {
+    let until = sys::now_ms() + OPEN_MS;
     loop {
         let generation = attach::generation();
-        match open_once(slot) {
+        let errno = match open_once(slot) {
             Ok(fd) => return Ok(fd),
+            Err(errno) => errno,
+        };
+        match (attach::alive(generation), errno.0) {
             // Memory that died with its engine is had again from the next one.
-            Err(errno) => match attach::alive(generation) {
-                Err(MOVED) => continue,
-                _ => return Err(errno),
-            },
+            (Err(MOVED), _) => {}
+            (_, libc::EMFILE | libc::ENFILE | libc::ENOMEM) => return Err(errno),
+            // An engine that is just starting does not answer yet.
+            (Ok(()), _) if sys::now_ms() < until => sys::sleep_ms(20),
+            _ => {
+                log(b"the memory of this object cannot be opened: its reader gets EIO", slot);
+                return Err(Errno(libc::EIO));
+            }
         }
     }
 }
@@ -310,6 +330,34 @@ pub(crate) fn pin(slot: u32, start: u64, end: u64) {
     if let Some((region, object, _)) = resolve(slot) {
         object.parts_of(start, end).for_each(|index| region.part(object, index).pin());
     }
+}
+
+/// Parts that stay as long as this lives: see `hold`.
+pub(crate) struct HeldParts {
+    region: Region,
+    object: &'static Object,
+    parts: core::ops::Range<u32>,
+}
+
+impl Drop for HeldParts {
+    fn drop(&mut self) {
+        self.parts.clone().for_each(|index| self.region.part(self.object, index).let_go());
+    }
+}
+
+/// The parts that hold bytes `start..end` are not given up while they are waited for and copied. One part at a
+/// time, see `Part::hold`: without it a reader may never see a part that others want the room of.
+pub(crate) fn hold(slot: u32, start: u64, end: u64) -> Option<HeldParts> {
+    let (region, object, _) = resolve(slot)?;
+    let parts = object.parts_of(start, end);
+    parts.clone().for_each(|index| region.part(object, index).hold());
+    Some(HeldParts { region, object, parts })
+}
+
+/// End of the part that holds byte `at`, but not more than `end`.
+pub(crate) fn part_end(slot: u32, at: u64, end: u64) -> u64 {
+    let part_bytes = resolve(slot).map_or(0, |(_, object, _)| u64::from(object.part_bytes));
+    at.checked_div(part_bytes).map_or(end, |index| ((index + 1) * part_bytes).min(end))
 }
 
 /// Number of the fills that hold bytes `start..end`, `None` if some are missing: the same before and after a
