@@ -3,6 +3,7 @@
  * Usage: heal_reader [-t THREADS] [-f WAY]... [-w] WAY FILE...
  *   WAY: map, hold (maps that stay until the end), window (maps of 3 MiB), read, pread (by THREADS threads), stdio
  *   -f WAY: fork a child that reads the same files that way (before anything was read)
+ *   -o FD: say it to this descriptor, and first which of 0 to 2 are open: `fds COUNT`
  *   -w: stay until the end of standard input; a line on it asks for a second round
  * Output, one line per file and round, each one write:
  *   ok PID WAY ROUND FILE HASH LONGEST_CALL_MS
@@ -25,7 +26,7 @@
 
 enum { THREADS_MAX = 16, CALL_BYTES = 1 << 20, WINDOW_BYTES = 3 << 20, PIECE_BYTES = 300 << 10 };
 
-static int threads = 4;
+static int threads = 4, out = 1;
 static double longest_ms;
 
 static double now_ms(void)
@@ -45,7 +46,7 @@ static void timed(double begin)
 
 static void say(const char *line)
 {
-    if (write(1, line, strlen(line)) < 0)
+    if (write(out, line, strlen(line)) < 0)
         _exit(3);
 }
 
@@ -243,11 +244,13 @@ int main(int argc, char **argv)
 {
     const char *children[16] = {0};
     int option, count = 0, again = 0;
-    while ((option = getopt(argc, argv, "t:f:w")) != -1) {
+    while ((option = getopt(argc, argv, "t:f:o:w")) != -1) {
         if (option == 't')
             threads = atoi(optarg) < THREADS_MAX ? atoi(optarg) : THREADS_MAX;
         else if (option == 'f' && count < 16)
             children[count++] = optarg;
+        else if (option == 'o')
+            out = atoi(optarg);
         else if (option == 'w')
             again = 1;
         else
@@ -255,6 +258,11 @@ int main(int argc, char **argv)
     }
     if (argc - optind < 2)
         return 2;
+    if (out != 1) {
+        char line[16];
+        snprintf(line, sizeof line, "fds %d\n", (fcntl(0, F_GETFD) >= 0) + (fcntl(1, F_GETFD) >= 0) + (fcntl(2, F_GETFD) >= 0));
+        say(line);
+    }
     for (int n = 0; n < count; n++)
         if (fork() == 0) {
             read_and_stay(children[n], again, argv + optind + 1);

@@ -1,0 +1,312 @@
+"""Roles that heal: whoever ends, stops or is killed, in whatever process, the others read on; and hosts that are peculiar."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bars import heal
+from harness import compile as compiler
+from harness import paths
+from harness.requestlog import body_gets
+from harness.run import Run, plain_env
+from tests.e2e.base import PREFIX, EndToEnd
+
+PYTHON = str(paths.VENV_PYTHON)
+FILES = ["b.bin", "nested/deep/c.bin", "small.bin"]
+# An own user, so that nobody else's processes count for its limit.
+LONELY = 54321
+SUBREAPER = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execve(sys.argv[1], sys.argv[1:], {**os.environ, 'LD_PRELOAD': os.environ['LATER']})"
+
+
+class Heal(EndToEnd):
+    """All readers are heal_reader, whose sums are compared with those of a native run."""
+
+    endpoint_options = ["--rate-bytes-per-sec", "40000000"]
+    sums: dict[str, str]
+    reader: str
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.reader = str(compiler.program("heal_reader.c"))
+        done = subprocess.run([cls.reader, "read", *FILES], cwd=cls.plain, env=plain_env(), capture_output=True, check=True)
+        cls.sums = cls.read_sums(done.stdout.decode())
+
+    def setUp(self) -> None:
+        self.endpoint.forget()
+
+    @staticmethod
+    def read_sums(text: str) -> dict[str, str]:
+        lines = [line.split() for line in text.splitlines()]
+        return {line[4]: line[5] for line in lines if line[0] in ("ok", "err")}
+
+    def argv(self, way: str = "map", *options: str) -> list[str]:
+        return [self.reader, *options, way, *FILES]
+
+    def assert_read(self, run: Run, text: bytes | str, readers: int = 1) -> None:
+        text = text if isinstance(text, str) else text.decode()
+        self.assertEqual(self.read_sums(text), self.sums, text + run.log_tail())
+        self.assertEqual(text.count("ok "), readers * len(FILES), text)
+
+    def assert_call(self, run: Run, argv: list[str], env: dict[str, str] | None = None, readers: int = 1, **options: Any) -> None:
+        options.setdefault("cwd", run.model_dir)
+        done = run.call(argv, env, timeout=30, **options)
+        self.assertEqual((done.returncode, done.stderr), (0, b""), run.log_tail())
+        self.assert_read(run, done.stdout, readers)
+
+    def begin(self, run: Run, argv: list[str], out: Path, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
+        with open(out, "wb") as stdout:
+            process = run.start(argv, env, cwd=run.model_dir, stdout=stdout, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def until(self, condition: Callable[[], object], what: str, secs: float = 15) -> None:
+        end = time.monotonic() + secs
+        while not condition():
+            self.assertLess(time.monotonic(), end, f"not in {secs} s: {what}")
+            time.sleep(0.01)
+
+    def served(self) -> int:
+        return sum(request.bytes_sent for request in body_gets(self.endpoint.requests(), f"{PREFIX}/"))
+
+    # The primary goes.
+
+    def test_the_primary_exits_while_its_children_load(self) -> None:
+        run = self.managed()
+        out = run.dir / "out"
+        self.assertEqual(run.call(["sh", "-c", f'"$0" -f read map {" ".join(FILES)} > "{out}" &', self.reader], cwd=run.model_dir).returncode, 0)
+        self.until(lambda: out.read_text().count("end") == 2, "children of a primary that is gone have read")
+        self.assert_read(run, out.read_text(), 2)
+        self.assertEqual(run.engine_starts(), 1)
+
+    def test_the_primary_becomes_another_program_while_its_children_load(self) -> None:
+        run = self.managed()
+        out = run.dir / "out"
+        script = f'"$0" pread {" ".join(FILES)} > "{out}" & exec "$0" map {" ".join(FILES)}'
+        self.assert_call(run, ["sh", "-c", script, self.reader])
+        self.until(lambda: "end" in out.read_text(), "the child has read")
+        self.assert_read(run, out.read_text())
+        self.assertEqual(run.engine_starts(), 1)
+
+    def test_the_primary_becomes_a_daemon(self) -> None:
+        run = self.managed()
+        out = run.dir / "out"
+        names = ["a.bin", "b.bin"]
+        argv = [PYTHON, str(paths.APPS / "heal_daemon.py"), str(out), *names]
+        self.assertEqual(run.call(argv, cwd=run.model_dir).returncode, 0)
+        self.until(out.exists, "the daemon has read")
+        expected = [f"{n} {hashlib.sha256((self.plain / n).read_bytes()).hexdigest()}" for n in names]
+        self.assertEqual(out.read_text().splitlines(), expected, run.log_tail())
+
+    # The engine goes, or stops.
+
+    def test_the_engine_is_stopped_for_a_while(self) -> None:
+        run = self.managed()
+        out = run.dir / "out"
+        process = self.begin(run, self.argv("map", "-f", "read"), out)
+        self.until(lambda: self.served() > 4_000_000, "a part of the load")
+        (engine,) = run.engines()
+        os.kill(engine, signal.SIGSTOP)
+        time.sleep(1)
+        self.assertIsNone(process.poll(), "the load cannot be complete")
+        os.kill(engine, signal.SIGCONT)
+        self.assertEqual(process.wait(20), 0)
+        self.assert_read(run, out.read_text(), 2)
+        self.assertEqual(run.engine_starts(), 1)
+
+    def killed(self, run: Run, changes: dict[str, str | None]) -> None:
+        """Two readers are in the middle of a load when the engine is killed."""
+        out = run.dir / "out"
+        process = self.begin(run, self.argv("window", "-f", "pread"), out, run.env(**changes))
+        self.until(lambda: self.served() > 8_000_000, "a part of the load")
+        (engine,) = run.engines()
+        os.kill(engine, signal.SIGKILL)
+        self.assertEqual(process.wait(20), 0)
+        self.assert_read(run, out.read_text(), 2)
+
+    def test_the_engine_is_killed_and_what_has_arrived_is_kept(self) -> None:
+        run = self.managed()
+        self.killed(run, {})
+        whole = sum((self.plain / name).stat().st_size for name in FILES)
+        self.assertTrue(any("took over from an engine that is gone" in line for line in run.log_lines()), run.log_tail())
+        self.assertLess(self.served(), 2 * whole - 8_000_000, "nothing was kept")
+
+    def test_the_engine_is_killed_and_its_memory_with_it(self) -> None:
+        run = self.managed()
+        self.killed(run, {"OSSC_PAGES": "memfd"})
+        self.assertEqual(run.engine_starts(), 2, run.log_tail())
+
+    def test_a_program_that_starts_after_the_kill_has_nothing_to_take_over(self) -> None:
+        """It cannot have the old memory; those who read from that move over to the new one."""
+        run = self.managed()
+        out = run.dir / "out"
+        process = self.begin(run, self.argv("read", "-f", "map"), out)
+        self.until(lambda: self.served() > 4_000_000, "a part of the load")
+        (engine,) = run.engines()
+        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(engine, signal.SIGKILL)
+        self.assert_call(run, self.argv("stdio"))
+        os.kill(process.pid, signal.SIGCONT)
+        self.assertEqual(process.wait(20), 0)
+        self.assert_read(run, out.read_text(), 2)
+
+    def test_a_program_within_linger_downloads_nothing_again(self) -> None:
+        run = self.managed({"lingerSec": 3})
+        self.assert_call(run, self.argv())
+        before = self.served()
+        time.sleep(1.5)
+        self.assert_call(run, self.argv("read"))
+        self.assertEqual((self.served(), run.engine_starts()), (before, 1))
+
+    def test_ten_small_commands_share_one_engine(self) -> None:
+        run = self.managed()
+        for _ in range(10):
+            self.assertEqual(run.call(["cat", "small.bin"], cwd=run.model_dir).returncode, 0)
+        self.assertEqual(run.engine_starts(), 1)
+
+    def test_a_secondary_waits_for_its_primary(self) -> None:
+        run = self.managed()
+        out = run.dir / "out"
+        bare = {name: value for name, value in run.env(role=2).items() if not name.startswith("OSS_")}
+        process = self.begin(run, self.argv(), out, bare)
+        time.sleep(0.5)
+        self.assertEqual((process.poll(), run.engines()), (None, []))
+        self.assert_call(run, self.argv("read"))
+        self.assertEqual(process.wait(15), 0)
+        self.assert_read(run, out.read_text())
+
+    def test_without_anybody_who_may_start_an_engine_readers_get_an_error_in_time(self) -> None:
+        run = self.managed()
+        out = run.dir / "out"
+        primary = self.begin(run, ["sleep", "30"], run.dir / "nothing")
+        self.until(lambda: run.engine_starts() == 1, "the engine is there")
+        bare = {name: value for name, value in run.env(role=2).items() if not name.startswith("OSS_")}
+        process = self.begin(run, self.argv("map", "-t", "4"), out, bare)
+        self.until(lambda: "open" in out.read_text(), "the reader has opened its first file")
+        primary.kill()
+        (engine,) = run.engines()
+        os.kill(engine, signal.SIGKILL)
+        begin = time.monotonic()
+        self.assertEqual(process.wait(15), 0)
+        self.assertLess(time.monotonic() - begin, 8, out.read_text())
+        first = out.read_text().splitlines()[1].split()
+        self.assertEqual((first[0], first[5]), ("err", "EIO"), out.read_text())
+        self.assertLess(float(first[6]), 5000)
+        self.assertTrue(any("client pid=" in line for line in run.log_lines()), run.log_tail())
+
+    # Peculiar hosts.
+
+    def test_the_host_is_the_first_process_of_a_namespace(self) -> None:
+        if os.getuid() != 0:
+            self.skipTest("a pid namespace needs root here")
+        run = self.managed()
+        env = run.env()
+        # The library is for the innermost program alone, which is process 1.
+        preload = f"LD_PRELOAD={env.pop('LD_PRELOAD')}"
+        argv = ["unshare", "--pid", "--fork", "--mount-proc", "env", preload, *self.argv("map", "-f", "read")]
+        self.assert_call(run, argv, env, readers=2)
+
+    def test_the_host_is_a_subreaper_that_waits_for_all_its_children(self) -> None:
+        run = self.managed()
+        env = run.env()
+        env["LATER"] = env.pop("LD_PRELOAD")
+        self.assert_call(run, [PYTHON, "-c", SUBREAPER, *self.argv("map", "-f", "read")], env, readers=2)
+
+    def test_sigchld_is_ignored_or_blocked(self) -> None:
+        for change in (
+            lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+            lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD}),
+        ):
+            self.assert_call(self.managed(), self.argv(), preexec_fn=change, restore_signals=False)
+
+    def limited(self, limit: int, value: int, reason: str) -> None:
+        """A soft limit of the host's is nothing to the engine; a hard one is a clear refusal, or was raised by
+        one who may; a client can do with it."""
+        hard = resource.getrlimit(limit)[1]
+        self.assert_call(self.managed(), self.argv(), preexec_fn=lambda: resource.setrlimit(limit, (value, hard)))
+        run = self.managed()
+        done = run.call(self.argv(), cwd=run.model_dir, timeout=20, preexec_fn=lambda: resource.setrlimit(limit, (value, value)))
+        if done.returncode == 0:
+            self.assert_read(run, done.stdout)
+        else:
+            self.assertRegex(done.stderr.decode(), f"^failed to launch oss connector: [^\n]*{reason}[^\n]*\n$")
+        self.begin(run, ["sleep", "30"], run.dir / "nothing")
+        self.until(lambda: run.engine_starts() > 0, "the engine is there")
+        for way in heal.WAYS:
+            self.assert_call(run, self.argv(way), preexec_fn=lambda: resource.setrlimit(limit, (value, value)))
+
+    def test_few_descriptors(self) -> None:
+        self.limited(resource.RLIMIT_NOFILE, 8, "Too many open files")
+
+    def test_files_may_have_no_size(self) -> None:
+        # What the host prints goes through a pipe, which has no size.
+        self.limited(resource.RLIMIT_FSIZE, 0, "File too large")
+
+    def test_no_further_process_is_allowed(self) -> None:
+        """A primary says so and ends; a client needs none."""
+        if os.getuid() != 0:
+            self.skipTest("another user is needed")
+        run = self.managed()
+        for path in (run.dir, run.model_dir, run.config_path):
+            os.chown(path, LONELY, LONELY)
+        products = self.scratch / "products"
+        products.mkdir()
+        for product in (paths.PRELOAD, paths.OSSC, Path(self.reader)):
+            shutil.copy2(product, products / product.name)
+        self.scratch.chmod(0o755)
+        env = run.env(LD_PRELOAD=str(products / paths.PRELOAD.name))
+        reader = [str(products / "heal_reader"), *self.argv()[1:]]
+        who: dict[str, Any] = {"user": LONELY, "group": LONELY, "extra_groups": []}
+        limited = {**who, "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))}
+        done = run.call(reader, env, timeout=10, cwd=run.model_dir, **limited)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.stdout, b"")
+        self.assertRegex(done.stderr.decode(), r"^failed to launch oss connector: failed to start the engine: clone: errno 11\n$")
+        holder = self.begin(run, ["sleep", "30"], run.dir / "nothing", env, **who)
+        self.until(lambda: run.engine_starts() == 1, "the engine is there")
+        self.assert_call(run, reader, env, **limited)
+        holder.kill()
+        # The engine's program is a copy here, which `finish` does not know.
+        self.until(lambda: not self.processes_of(products), "the engine is gone", run.linger_secs + 5)
+
+    @staticmethod
+    def processes_of(folder: Path) -> list[str]:
+        found = []
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if os.readlink(f"/proc/{entry}/exe").startswith(f"{folder}/"):
+                    found.append(entry)
+            except OSError:
+                continue
+        return found
+
+    def test_standard_descriptors_are_closed(self) -> None:
+        run = self.managed()
+        out = run.dir / "out"
+        env = run.env()
+        preload = f"LD_PRELOAD={env.pop('LD_PRELOAD')}"
+        script = 'exec 5> "$0"; exec env "$@" <&- >&- 2>&-'
+        argv = ["sh", "-c", script, str(out), preload, self.reader, "-o", "5", "map", *FILES]
+        self.assertEqual(run.call(argv, env, cwd=run.model_dir).returncode, 0)
+        self.assertEqual(out.read_text().splitlines()[0], "fds 0", "the library has taken a standard descriptor")
+        self.assert_read(run, out.read_text())
+
+
+class Kills(unittest.TestCase):
+    """A few runs of bar `roles 2`, with the same judgement."""
+
+    def test_seeded_kills(self) -> None:
+        paths.require_products()
+        measure = heal.survive(runs=8, first=9000)
+        self.assertTrue(measure.good, "\n".join([measure.value, *measure.notes]))
