@@ -46,7 +46,8 @@ impl Part {
             (word & !WAITED == EMPTY).then_some(word & WAITED | FILLING)
         });
         if taken.is_ok() {
-            self.attempts.fetch_add(1, Ordering::Relaxed);
+            // Whoever sees the new number sees that the part has left READY.
+            self.attempts.fetch_add(1, Ordering::Release);
             // Whoever meets a byte of this fill meets its number too; no instruction on x86-64.
             fence(Ordering::Release);
         }

@@ -144,6 +144,36 @@ fn a_copy_is_accepted_only_if_the_fill_stayed() {
     is_caught("copy or refill, no fences", false, || copy_or_refill(true));
 }
 
+/// The check of the whole object has failed: its parts are fetched again over what is there.
+fn copy_or_refetch() {
+    let filled = filled();
+    let engine = {
+        let filled = filled.clone();
+        thread::spawn(move || {
+            assert!(filled.part.retract() && filled.part.claim());
+            filled.memory.store(9, Ordering::Relaxed);
+            filled.part.publish(0);
+        })
+    };
+    let fills = || {
+        fence(Ordering::SeqCst);
+        filled.part.fill()
+    };
+    let before = fills();
+    // Two bytes of one copy: of one fill, or copied again.
+    let copied = [0, 1].map(|_| filled.memory.load(Ordering::Relaxed));
+    if before.is_some() && before == fills() {
+        assert_eq!(copied[0], copied[1], "a reader accepted a mix of two fills");
+    }
+    engine.join().unwrap();
+}
+
+#[test]
+fn a_copy_is_not_a_mix_of_two_fills() {
+    holds("copy or refetch", copy_or_refetch);
+    is_caught("copy or refetch, no fences", false, copy_or_refetch);
+}
+
 /// One reader asks, one engine takes: it gets the bit now, or does not sleep, or is woken.
 fn bell() {
     let shared = Arc::new((Bell::default(), [AtomicU64::default()], [AtomicU64::default()]));
