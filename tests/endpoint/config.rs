@@ -1,5 +1,6 @@
 //! What an endpoint is started with. Made by the command line and by tests. Never prints a secret.
 
+use crate::certificate::Certificate;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Address to bind; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Speak https with this certificate.
+    pub tls: Option<Certificate>,
     /// Accepted key pair; without one every signed request is refused (InvalidAccessKeyId).
     pub credentials: Option<Credentials>,
     /// Region in the V4 scope, e.g. `cn-test`.
@@ -60,6 +63,7 @@ impl Config {
         Self {
             root: root.into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
             credentials: None,
             region: "cn-test".into(),
             product: "oss".into(),

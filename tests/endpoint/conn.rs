@@ -6,6 +6,7 @@ use crate::clock;
 use crate::digest::Digests;
 use crate::error::OssError;
 use crate::fault::{Effects, Faults};
+use crate::link::Link;
 use crate::list;
 use crate::log::{Line, RequestLog};
 use crate::object::object;
@@ -17,7 +18,7 @@ use crate::store::Store;
 use crate::v4::Verifier;
 use crate::wire::{Cut, Wire};
 use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -72,34 +73,34 @@ struct Exchange {
 }
 
 /// Serves a connection until it ends.
-pub(crate) fn serve(shared: &Shared, stream: &TcpStream, conn: u64) {
+pub(crate) fn serve(shared: &Shared, link: &Link, conn: u64) {
     let mut buffer = Vec::new();
     while !shared.stop.is_set() {
-        let keep = match request::read(&mut &*stream, &mut buffer) {
-            Ok(request) => shared.exchange(stream, conn, &request),
+        let keep = match request::read(&mut &*link, &mut buffer) {
+            Ok(request) => shared.exchange(link, conn, &request),
             Err(Unread::Gone) => return,
-            Err(Unread::Bad(status, reason)) => shared.refuse(stream, conn, status, &reason),
+            Err(Unread::Bad(status, reason)) => shared.refuse(link, conn, status, &reason),
         };
         if !keep {
             break;
         }
     }
-    linger(stream);
+    linger(&link.stream);
 }
 
 /// Ends our side and swallows what the peer still sends: closing with unread bytes would reset
 /// the connection, and the peer might lose the end of its answer.
-fn linger(stream: &TcpStream) {
+fn linger(mut stream: &std::net::TcpStream) {
     let ended = stream.shutdown(Shutdown::Write);
     let limited = stream.set_read_timeout(Some(LINGER));
     if ended.and(limited).is_ok() {
-        let _ = io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut io::sink());
+        let _ = io::copy(&mut (&mut stream).take(LINGER_BYTES_MAX), &mut io::sink());
     }
 }
 
 impl Shared {
     /// Answers one request; false if the connection has to be closed.
-    fn exchange(&self, stream: &TcpStream, conn: u64, request: &Request) -> bool {
+    fn exchange(&self, link: &Link, conn: u64, request: &Request) -> bool {
         let effects = self.faults.as_ref().map(|f| f.effects(request)).unwrap_or_default();
         let mut exchange = self.begin(conn);
         exchange.range = request.header("range").and_then(range::named);
@@ -107,9 +108,13 @@ impl Shared {
         if self.stop.sleep(delay) {
             exchange.cut = Some(Cut::Stop);
         } else {
-            self.respond(stream, request, &effects, &mut exchange);
+            self.respond(link, request, &effects, &mut exchange);
         }
         self.finish(request, &exchange);
+        if exchange.cut.is_none() && !request.keep_alive {
+            // A peer that is gone needs no word.
+            let _ = link.say_goodbye();
+        }
         exchange.cut.is_none() && request.keep_alive
     }
 
@@ -127,8 +132,8 @@ impl Shared {
         }
     }
 
-    fn respond(&self, stream: &TcpStream, request: &Request, effects: &Effects, exchange: &mut Exchange) {
-        let mut wire = Wire { stream, rate: self.rate.as_ref(), stop: &self.stop, sent: 0 };
+    fn respond(&self, link: &Link, request: &Request, effects: &Effects, exchange: &mut Exchange) {
+        let mut wire = Wire { link, rate: self.rate.as_ref(), stop: &self.stop, sent: 0 };
         if effects.close {
             exchange.cut = Some(Cut::Fault);
             return;
@@ -183,13 +188,13 @@ impl Shared {
     }
 
     /// Answers bytes that are not a request this endpoint reads.
-    fn refuse(&self, stream: &TcpStream, conn: u64, status: u16, reason: &str) -> bool {
+    fn refuse(&self, link: &Link, conn: u64, status: u16, reason: &str) -> bool {
         let mut exchange = self.begin(conn);
         let error = OssError::new(status, "BadRequest", reason);
         let answer = Answer::error(&error, &exchange.request_id, "", false);
         let frame = Frame { request_id: &exchange.request_id, server_time_ms: 0, keep_alive: false };
         let head = answer.head(&frame);
-        let mut wire = Wire { stream, rate: None, stop: &self.stop, sent: 0 };
+        let mut wire = Wire { link, rate: None, stop: &self.stop, sent: 0 };
         let done = wire.head(&head, true).and_then(|()| wire.body(&answer.body, &Effects::default()));
         exchange.sent = wire.sent;
         exchange.status = status;

@@ -11,12 +11,14 @@
 //! two rewrites of one size within a tick of the kernel's clock look like the same content.
 
 mod answer;
+mod certificate;
 mod clock;
 mod config;
 mod conn;
 mod digest;
 mod error;
 mod fault;
+mod link;
 mod list;
 mod log;
 mod object;
@@ -30,5 +32,6 @@ mod text;
 mod v4;
 mod wire;
 
+pub use certificate::Certificate;
 pub use config::{Config, Credentials};
 pub use server::Endpoint;

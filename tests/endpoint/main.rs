@@ -2,14 +2,14 @@
 //! and performance runs. Never daemonizes, never prints a secret.
 
 use clap::Parser;
-use oss_endpoint::{Config, Credentials, Endpoint};
+use oss_endpoint::{Certificate, Config, Credentials, Endpoint};
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Serve a folder tree as Alibaba Cloud OSS buckets (read-only, HTTP/1.1, V4 signatures).
+/// Serve a folder tree as Alibaba Cloud OSS buckets (read-only, HTTP/1.1 or HTTPS, V4 signatures).
 ///
 /// Sub-folders of --root are buckets, file paths below them are keys; an empty file named
 /// .folder-marker in a folder F is the object "F/". Files are read at request time and may change
@@ -19,8 +19,17 @@ use std::time::Duration;
 #[command(name = "oss-endpoint", version)]
 struct Args {
     /// Folder whose sub-folders are the buckets.
+    #[arg(long, value_name = "DIR", required_unless_present = "make_cert")]
+    root: Option<PathBuf>,
+    /// Speak https with this certificate (PEM, leaf first).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Make ca.pem, cert.pem and key.pem for loopback names in this folder and end.
     #[arg(long, value_name = "DIR")]
-    root: PathBuf,
+    make_cert: Option<PathBuf>,
     /// Address and port to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -80,6 +89,9 @@ fn run(args: Args) -> io::Result<()> {
     if args.exit_with_parent && !io::stdin().is_terminal() {
         die_with_parent()?;
     }
+    if let Some(folder) = &args.make_cert {
+        return Certificate::make(folder).map(drop);
+    }
     let ready_file = args.ready_file.clone();
     // Before any thread exists, so that all inherit the mask and the wait below gets the signal.
     let signals = block_signals()?;
@@ -113,7 +125,10 @@ fn config(args: Args) -> io::Result<Config> {
             return Err(invalid("--access-key-id and --access-key-secret go together"));
         }
     };
+    let tls = args.tls_cert.zip(args.tls_key).map(|(chain, key)| Certificate { chain, key });
+    let root = args.root.ok_or_else(|| invalid("--root is missing"))?;
     Ok(Config {
+        tls,
         listen: args.listen,
         credentials,
         region: args.region,
@@ -124,7 +139,7 @@ fn config(args: Args) -> io::Result<Config> {
         rate_bytes_per_sec: args.rate_bytes_per_sec,
         first_byte_delay: Duration::from_millis(args.first_byte_delay_ms),
         hash_first: args.hash_first,
-        ..Config::new(args.root)
+        ..Config::new(root)
     })
 }
 

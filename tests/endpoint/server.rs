@@ -5,11 +5,13 @@ use crate::config::Config;
 use crate::conn::{self, Ids, Shared};
 use crate::digest::Digests;
 use crate::fault::Faults;
+use crate::link::Link;
 use crate::log::RequestLog;
 use crate::rate::Rate;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::v4::Verifier;
+use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -35,6 +37,7 @@ pub struct Endpoint {
     shared: Arc<Shared>,
     open: Arc<Open>,
     addr: SocketAddr,
+    tls: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -59,6 +62,7 @@ impl Endpoint {
             now_fixed: config.now_fixed,
             ids: Ids::new(),
         });
+        let tls = config.tls.as_ref().map(|certificate| certificate.server()).transpose()?;
         if config.hash_first {
             hash_all(&shared);
         }
@@ -71,10 +75,10 @@ impl Endpoint {
             let shared = shared.clone();
             threads.push(thread::Builder::new().name("hash".into()).spawn(move || hash_all(&shared))?);
         }
-        let accepting = (shared.clone(), open.clone());
-        let accept = move || accept_all(&listener, &accepting.0, &accepting.1);
+        let accepting = (shared.clone(), open.clone(), tls.clone());
+        let accept = move || accept_all(&listener, &accepting.0, &accepting.1, accepting.2.as_ref());
         threads.push(thread::Builder::new().name("accept".into()).spawn(accept)?);
-        Ok(Self { shared, open, addr, threads })
+        Ok(Self { shared, open, addr, tls: tls.is_some(), threads })
     }
 
     /// The bound address.
@@ -82,9 +86,9 @@ impl Endpoint {
         self.addr
     }
 
-    /// `http://ADDRESS:PORT`.
+    /// `http://ADDRESS:PORT`, or `https://` with a certificate.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.addr)
     }
 
     /// Ends all connections (their log lines are written) and returns when the threads are gone.
@@ -138,7 +142,7 @@ fn hash_all(shared: &Shared) {
     }
 }
 
-fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, open: &Arc<Open>) {
+fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, open: &Arc<Open>, tls: Option<&Arc<ServerConfig>>) {
     let mut conn = 0;
     loop {
         let accepted = listener.accept();
@@ -146,7 +150,7 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, open: &Arc<Open>) {
             return;
         }
         conn += 1;
-        let started = accepted.and_then(|(stream, _)| start_conn(stream, conn, shared, open));
+        let started = accepted.and_then(|(stream, _)| start_conn((stream, tls), conn, shared, open));
         if let Err(e) = started {
             eprintln!("oss-endpoint: connection {conn}: {e}");
             // Out of descriptors or threads: give others time to end.
@@ -155,15 +159,21 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, open: &Arc<Open>) {
     }
 }
 
-fn start_conn(stream: TcpStream, conn: u64, shared: &Arc<Shared>, open: &Arc<Open>) -> io::Result<()> {
+fn start_conn(
+    (stream, tls): (TcpStream, Option<&Arc<ServerConfig>>),
+    conn: u64,
+    shared: &Arc<Shared>,
+    open: &Arc<Open>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;
     open.lock().insert(conn, stream.try_clone()?);
+    let link = Link::new(stream, tls)?;
     let (shared, registry) = (shared.clone(), open.clone());
     let spawned = thread::Builder::new().name(format!("conn-{conn}")).spawn(move || {
         let _entry = Entry(&registry, conn);
-        conn::serve(&shared, &stream, conn);
+        conn::serve(&shared, &link, conn);
     });
     if spawned.is_err() {
         open.lock().remove(&conn);

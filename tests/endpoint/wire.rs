@@ -3,11 +3,11 @@
 
 use crate::answer::Body;
 use crate::fault::Effects;
+use crate::link::Link;
 use crate::rate::Rate;
 use crate::stop::Stop;
 use std::fs::File;
-use std::io;
-use std::net::TcpStream;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// Most bytes per sendfile call when nothing limits the rate.
 const PIECE_BYTES_MAX: u64 = 8 << 20;
+
+/// Bytes of a file read at once for TLS.
+const SEALED_BYTES: u64 = 256 << 10;
 
 /// Why an answer ended early; the name goes into the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl Cut {
 
 /// One answer being sent.
 pub(crate) struct Wire<'a> {
-    pub stream: &'a TcpStream,
+    pub link: &'a Link,
     pub rate: Option<&'a Rate>,
     pub stop: &'a Stop,
     /// Body bytes the kernel took so far.
@@ -125,12 +128,15 @@ impl Wire<'_> {
     }
 
     fn file(&self, file: &File, span: Range<u64>, sent: &mut u64) -> Result<(), Cut> {
+        if self.link.is_tls() {
+            return self.sealed_file(file, span, sent);
+        }
         let (mut offset, end) = (span.start as libc::off_t, span.end as libc::off_t);
         while offset < end {
             let count = (end - offset) as usize;
             // SAFETY: both descriptors are open for the call (borrowed from owners that outlive
             // it) and `offset` is a live off_t that only this call writes.
-            let n = unsafe { libc::sendfile(self.stream.as_raw_fd(), file.as_raw_fd(), &mut offset, count) };
+            let n = unsafe { libc::sendfile(self.link.stream.as_raw_fd(), file.as_raw_fd(), &mut offset, count) };
             match n {
                 0 => return Err(Cut::File),
                 n if n > 0 => *sent += n as u64,
@@ -140,11 +146,30 @@ impl Wire<'_> {
         Ok(())
     }
 
+    /// TLS needs the bytes in hand.
+    fn sealed_file(&self, file: &File, span: Range<u64>, sent: &mut u64) -> Result<(), Cut> {
+        let mut piece = vec![0; (span.end - span.start).min(SEALED_BYTES) as usize];
+        let mut at = span.start;
+        while at < span.end {
+            let n = (span.end - at).min(piece.len() as u64) as usize;
+            file.read_exact_at(&mut piece[..n], at).map_err(|_| Cut::File)?;
+            self.bytes(&piece[..n], false, sent)?;
+            at += n as u64;
+        }
+        Ok(())
+    }
+
     fn bytes(&self, mut bytes: &[u8], more: bool, sent: &mut u64) -> Result<(), Cut> {
         let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
+        if self.link.is_tls() {
+            let mut link = self.link;
+            link.write_all(bytes).and_then(|()| link.flush()).or_else(|e| self.failed(&e))?;
+            *sent += bytes.len() as u64;
+            return Ok(());
+        }
         while !bytes.is_empty() {
             // SAFETY: the pointer and length are those of a live slice, which send only reads.
-            let n = unsafe { libc::send(self.stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+            let n = unsafe { libc::send(self.link.stream.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
             match n {
                 n if n >= 0 => {
                     *sent += n as u64;
