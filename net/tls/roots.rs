@@ -27,21 +27,15 @@ pub struct Trust {
 /// the smaller harm; a warning names it. A named file that cannot be used is an error.
 pub(super) fn load(trust: &Trust) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
-    let named = trust.cert_file.is_some() || trust.cert_dir.is_some();
-    if let Some(file) = &trust.cert_file {
-        add(&mut store, "SSL_CERT_FILE", file, load_certs_from_paths(Some(file), None))?;
-    }
-    for folder in trust.cert_dir.iter().flat_map(|folders| folders.split(':')).filter(|folder| !folder.is_empty()) {
-        let folder = Path::new(folder);
-        add(&mut store, "SSL_CERT_DIR", folder, load_certs_from_paths(None, Some(folder)))?;
-    }
-    if !named {
+    if trust.cert_file.is_some() || trust.cert_dir.is_some() {
+        variables(&mut store, trust)?;
+    } else {
         let found = load_native_certs();
         let (usable, unusable) = store.add_parsable_certificates(found.certs);
         tracing::debug!(usable, unusable, "the system's root certificates");
     }
     if let Some(file) = &trust.ca_file {
-        add(&mut store, "tls.caFile", file, load_certs_from_paths(Some(file), None))?;
+        add(&mut store, "tls.caFile", file, || load_certs_from_paths(Some(file), None)).map_err(refuse)?;
     }
     if store.is_empty() {
         tracing::warn!(
@@ -52,25 +46,54 @@ pub(super) fn load(trust: &Trust) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
-/// Adds what was found at a path that the user named; nothing usable there is an error.
-fn add(store: &mut RootCertStore, name: &str, path: &Path, found: CertificateResult) -> Result<(), Error> {
-    let refuse = |why: String| {
-        let text = format!("{name} {}: {why}; name a PEM file with the certificates of the CA", path.display());
-        Err(Error::new(Kind::Config, Phase::Tls, text))
-    };
+/// The roots of both variables. Distributions set both and fill one: only if neither has a
+/// certificate is that an error.
+fn variables(store: &mut RootCertStore, trust: &Trust) -> Result<(), Error> {
+    let mut wrong = Vec::new();
+    if let Some(file) = &trust.cert_file {
+        wrong.extend(add(store, "SSL_CERT_FILE", file, || load_certs_from_paths(Some(file), None)).err());
+    }
+    for folder in trust.cert_dir.iter().flat_map(|folders| folders.split(':')).filter(|folder| !folder.is_empty()) {
+        let folder = Path::new(folder);
+        wrong.extend(add(store, "SSL_CERT_DIR", folder, || load_certs_from_paths(None, Some(folder))).err());
+    }
+    if store.is_empty() {
+        return Err(refuse(wrong.join("; ")));
+    }
+    for text in wrong {
+        tracing::warn!("{text}");
+    }
+    Ok(())
+}
+
+/// Adds what is found at a path that the user named; says what is wrong if nothing usable is.
+fn add(
+    store: &mut RootCertStore,
+    name: &str,
+    path: &Path,
+    read: impl FnOnce() -> CertificateResult,
+) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("{name} {}: {why}", path.display()));
+    // The engine leaves the folder it was started in.
+    if !path.is_absolute() {
+        return wrong("not an absolute path");
+    }
+    let found = read();
     let (usable, unusable) = store.add_parsable_certificates(found.certs);
-    match (usable, found.errors.first()) {
-        (0, Some(error)) => refuse(error.to_string()),
-        (0, None) => refuse(match unusable {
-            0 => "no certificate in it".to_owned(),
-            _ => format!("none of its {unusable} certificates can be read"),
-        }),
-        (usable, first) => {
-            if let Some(error) = first {
-                tracing::warn!(path = %path.display(), %error, "{name}: a part was skipped");
-            }
-            tracing::debug!(path = %path.display(), usable, unusable, "{name}");
+    tracing::debug!(path = %path.display(), usable, unusable, "{name}");
+    match (usable, unusable, found.errors.first()) {
+        (0, _, Some(error)) => wrong(&error.to_string()),
+        (0, 0, None) => wrong("no certificate in it"),
+        (0, unusable, None) => wrong(&format!("none of its {unusable} certificates can be read")),
+        (_, _, Some(error)) => {
+            tracing::warn!(path = %path.display(), %error, "{name}: a part was skipped");
             Ok(())
         }
+        _ => Ok(()),
     }
+}
+
+fn refuse(wrong: String) -> Error {
+    let text = format!("{wrong}; name an absolute path of PEM certificates of the CA, or unset it");
+    Error::new(Kind::Config, Phase::Tls, text)
 }

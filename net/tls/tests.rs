@@ -448,6 +448,11 @@ fn files_of_certificates_are_checked() {
     assert!(missing.contains("SSL_CERT_FILE /nonexistent/ca.pem"), "{missing}");
     let empty = text(Trust { ca_file: Some("/dev/null".into()), ..ca.trust() });
     assert!(empty.contains("tls.caFile /dev/null: no certificate in it"), "{empty}");
+    let relative = text(trust(Path::new("ca.pem")));
+    assert!(relative.contains("SSL_CERT_FILE ca.pem: not an absolute path"), "{relative}");
+    // One of the two variables is enough.
+    let half = Trust { cert_dir: Some("/nonexistent".into()), ..ca.trust() };
+    Tls::new("h.test", &half).expect("the file counts");
     let name = Tls::new("no host", &ca.trust()).expect_err("refused");
     assert_eq!((name.kind, name.phase), (Kind::Config, Phase::Tls));
     for host in ["127.0.0.1", "::1", "b.oss-cn-beijing.aliyuncs.com"] {

@@ -81,6 +81,8 @@ pub struct Config {
     pub start_timeout: Duration,
     /// `partBytes`: size of one ranged request, a multiple of 4096 up to 8 MiB.
     pub part_bytes: u64,
+    /// `tls.caFile`: absolute; trusted besides the system's roots.
+    pub tls_ca_file: Option<PathBuf>,
     /// `verifyCrc`: compare each object's CRC-64 with the one OSS reports.
     pub verify_crc: bool,
 }
@@ -173,6 +175,7 @@ impl Config {
             stall_timeout: Duration::ZERO,
             start_timeout: Duration::ZERO,
             part_bytes: 0,
+            tls_ca_file: None,
             verify_crc: false,
         }
     }
@@ -288,12 +291,13 @@ fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
             }
             set(config, number);
         }
-        Kind::Path { set, .. } => {
+        Kind::Path { default, set } => {
             let Value::String(path) = value else {
                 return Err(type_error(key.path, value, "a text (an absolute path)".into()));
             };
             // The engine leaves the folder it was started in, so a relative path has no meaning.
-            if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+            let unset = path.is_empty() && default.is_empty();
+            if !unset && (!path.starts_with('/') || path.ends_with('/') || path.contains('\0')) {
                 let allowed = "the absolute path of a file".to_owned();
                 return Err(range_error(key.path, value, allowed));
             }
@@ -364,6 +368,7 @@ mod tests {
             stall_timeout: Duration::from_millis(10_000),
             start_timeout: Duration::from_secs(60),
             part_bytes: 8_388_608,
+            tls_ca_file: None,
             verify_crc: true,
         };
         assert_eq!(Config::default(), expected);
@@ -375,7 +380,7 @@ mod tests {
         let text = r#"{"logLevel": 3, "logPath": "/l", "auditPath": "/a", "expireTimeSec": 7,
             "prefetch": {"vcpus": 2, "workers": 3}, "materializeBytes": 4, "materializeTotal": 5,
             "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
-            "stallTimeoutMs": 11, "startTimeoutSec": 12, "partBytes": 4096, "verifyCrc": false}"#;
+            "stallTimeoutMs": 11, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false}"#;
         let expected = Config {
             log_level: LogLevel::Error,
             log_path: "/l".into(),
@@ -393,6 +398,7 @@ mod tests {
             stall_timeout: Duration::from_millis(11),
             start_timeout: Duration::from_secs(12),
             part_bytes: 4096,
+            tls_ca_file: Some("/ca.pem".into()),
             verify_crc: false,
         };
         assert_eq!(parse(text), (expected, vec![]));
@@ -407,6 +413,7 @@ mod tests {
             assert_eq!(parse(&format!(r#"{{"logLevel": {number}}}"#)).0.log_level, level);
         }
         assert_eq!(parse(r#"{"partBytes": 8388608}"#).0.part_bytes, 8 << 20);
+        assert_eq!(parse(r#"{"tls": {"caFile": ""}}"#).0.tls_ca_file, None);
     }
 
     #[test]

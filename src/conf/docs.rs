@@ -91,6 +91,16 @@ pub(crate) const VARIABLES: &[Variable] = &[
         text: "`tmpfs` or `memfd`: forces the kind of cache memory, for tests. Default: probed.",
     },
     Variable {
+        name: "SSL_CERT_FILE",
+        need: "no",
+        text: "PEM file with the root certificates that https trusts, in place of the system's. Absolute.",
+    },
+    Variable {
+        name: "SSL_CERT_DIR",
+        need: "no",
+        text: "Folders of such files, `:` between them; together with SSL_CERT_FILE or alone.",
+    },
+    Variable {
         name: "XDG_RUNTIME_DIR",
         need: "no",
         text: "Parent of the run folder where /run/oss-connector cannot be used.",
@@ -139,6 +149,7 @@ fn key_row(key: &Key) -> String {
             let kind = if unit.is_empty() { "number".to_owned() } else { format!("number, {unit}") };
             (kind, with_size(*default, unit), range.text())
         }
+        Kind::Path { default: "", .. } => ("path".to_owned(), "none".to_owned(), "absolute path of a file".to_owned()),
         Kind::Path { default, .. } => ("path".to_owned(), format!("`{default}`"), "absolute path of a file".to_owned()),
         Kind::Switch { default, .. } => ("switch".to_owned(), default.to_string(), "true, false".to_owned()),
     };

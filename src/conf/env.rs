@@ -63,6 +63,11 @@ pub struct Settings {
     pub io: Option<IoDriver>,
     /// OSSC_PAGES
     pub pages: Option<PageKind>,
+    /// SSL_CERT_FILE: trusted in place of the system's roots. Others use it too, so it is only
+    /// checked where it counts: with an https endpoint.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// SSL_CERT_DIR: folders, `:` between them, likewise.
+    pub ssl_cert_dir: Option<String>,
     /// XDG_RUNTIME_DIR, if absolute: others are to be ignored (XDG Base Directory Specification).
     pub runtime_dir: Option<PathBuf>,
 }
@@ -103,6 +108,8 @@ impl Settings {
             uds_path: raw("CONNECTOR_UDS_PATH").map(uds_path).transpose()?,
             io: choice(&text, "OSSC_IO", &[("uring", IoDriver::Uring), ("epoll", IoDriver::Epoll)])?,
             pages: choice(&text, "OSSC_PAGES", &[("tmpfs", PageKind::Tmpfs), ("memfd", PageKind::Memfd)])?,
+            ssl_cert_file: raw("SSL_CERT_FILE").map(PathBuf::from),
+            ssl_cert_dir: raw("SSL_CERT_DIR"),
             runtime_dir: raw("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute()),
         })
     }
@@ -295,6 +302,8 @@ mod tests {
             good(&[("OSSC_IO", Some("uring")), ("OSSC_PAGES", Some("tmpfs")), ("XDG_RUNTIME_DIR", Some("relative"))]);
         assert_eq!((s.io, s.pages), (Some(IoDriver::Uring), Some(PageKind::Tmpfs)));
         assert_eq!(s.runtime_dir, None);
+        let s = good(&[("SSL_CERT_FILE", Some("ca.pem")), ("SSL_CERT_DIR", Some("/a:/b"))]);
+        assert_eq!((s.ssl_cert_file.as_deref(), s.ssl_cert_dir.as_deref()), (Some(Path::new("ca.pem")), Some("/a:/b")));
     }
 
     #[test]
@@ -349,7 +358,7 @@ mod tests {
         })
         .expect("complete");
         let asked = asked.into_inner();
-        assert_eq!(asked.len(), 11, "{asked:?}");
+        assert_eq!(asked.len(), 13, "{asked:?}");
         for name in asked {
             assert!(crate::docs::VARIABLES.iter().any(|v| v.name == name), "{name}");
         }

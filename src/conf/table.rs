@@ -21,9 +21,21 @@ pub(crate) struct Key {
 
 /// Type, default, unit and range of a value, and the field it sets.
 pub(crate) enum Kind {
-    Whole { default: i64, unit: &'static str, range: Range, set: fn(&mut Config, i64) },
-    Path { default: &'static str, set: fn(&mut Config, PathBuf) },
-    Switch { default: bool, set: fn(&mut Config, bool) },
+    Whole {
+        default: i64,
+        unit: &'static str,
+        range: Range,
+        set: fn(&mut Config, i64),
+    },
+    /// An empty default: unset.
+    Path {
+        default: &'static str,
+        set: fn(&mut Config, PathBuf),
+    },
+    Switch {
+        default: bool,
+        set: fn(&mut Config, bool),
+    },
 }
 
 /// Inclusive limits of a whole number.
@@ -203,7 +215,7 @@ pub(crate) const KEYS: &[Key] = &[
             set: |config, number| config.connect_timeout = millis(number),
         },
         in_default_file: false,
-        text: "Limit of one attempt to connect.",
+        text: "Limit of one attempt to connect, with https including the TLS handshake.",
     },
     Key {
         path: "responseTimeoutMs",
@@ -252,6 +264,16 @@ pub(crate) const KEYS: &[Key] = &[
         text: "Size of one ranged request. Small parts mean many more requests, which OSS counts and limits; they are for tests.",
     },
     Key {
+        path: "tls.caFile",
+        kind: Kind::Path {
+            default: "",
+            set: |config, path| config.tls_ca_file = Some(path).filter(|path| !path.as_os_str().is_empty()),
+        },
+        in_default_file: false,
+        text: "PEM file with certificates of a CA of your own, trusted by https besides the system's roots or those \
+               of SSL_CERT_FILE. Empty: none.",
+    },
+    Key {
         path: "verifyCrc",
         kind: Kind::Switch { default: true, set: |config, on| config.verify_crc = on },
         in_default_file: false,
@@ -272,7 +294,7 @@ mod tests {
                 Kind::Whole { default, range, .. } => {
                     assert!(range.holds(*default), "{}", key.path)
                 }
-                Kind::Path { default, .. } => assert!(default.starts_with('/'), "{}", key.path),
+                Kind::Path { default, .. } => assert!(default.is_empty() || default.starts_with('/'), "{}", key.path),
                 Kind::Switch { .. } => {}
             }
         }

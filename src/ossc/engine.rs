@@ -20,7 +20,7 @@ use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{sys, wire};
 use ossc_conf::{Config, IoDriver, Scheme, Settings};
-use ossc_net::{DriverChoice, Origin, Timeouts, Vcpus};
+use ossc_net::{DriverChoice, Origin, Timeouts, Tls, Trust, Vcpus};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -109,13 +109,6 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
     let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
     let (config, config_warnings) = Config::load(&path, own_path.is_some())?;
-    if settings.endpoint.scheme() == Scheme::Https {
-        let text = format!(
-            "invalid endpoint: {} is https, which this version does not speak yet: write http:// in OSS_ENDPOINT (inside the same region: http://oss-REGION-internal.aliyuncs.com)",
-            settings.endpoint
-        );
-        return Err(NotStarted::Reason(text));
-    }
     let root = Root::open(&settings.model_dir)
         .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
     let id = root
@@ -256,8 +249,16 @@ fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {
 fn origin(settings: &Settings, config: &Config) -> Result<Origin, NotStarted> {
     let (endpoint, bucket) = (&settings.endpoint, settings.location.bucket());
     let deadline = config.connect_timeout;
-    let addresses = ossc_net::resolve::resolve(&endpoint.connect_host(bucket), endpoint.port(), deadline)
-        .map_err(|e| format!("failed to list objects: {e}"))?;
+    let host = endpoint.connect_host(bucket);
+    let failed = |e: ossc_net::Error| format!("failed to list objects: {e}");
+    let addresses = ossc_net::resolve::resolve(&host, endpoint.port(), deadline).map_err(failed)?;
+    let trust = Trust {
+        ca_file: config.tls_ca_file.clone(),
+        cert_file: settings.ssl_cert_file.clone(),
+        cert_dir: settings.ssl_cert_dir.clone(),
+    };
+    let secure = endpoint.scheme() == Scheme::Https;
+    let tls = secure.then(|| Tls::new(&host, &trust)).transpose().map_err(failed)?;
     let signer = settings.access_key.as_ref().map(|key| {
         let credentials = ossc_sign::Credentials {
             access_key_id: key.id.clone(),
@@ -272,6 +273,7 @@ fn origin(settings: &Settings, config: &Config) -> Result<Origin, NotStarted> {
         host_header: endpoint.host_header(bucket),
         bucket: bucket.to_string(),
         path_style: endpoint.is_path_style(),
+        tls,
         signer,
         user_agent: concat!("oss-connector/", env!("CARGO_PKG_VERSION")).into(),
     })
