@@ -81,17 +81,3 @@ if _unknown := COLD - {case.name for case in _CASES}:
 
 def setUpModule() -> None:
     twin.build()
-
-
-class Native(EndToEnd):
-    """The programs themselves work: a case that fails natively would compare two failures."""
-
-    def test_programs_succeed_on_a_plain_folder(self) -> None:
-        both = twin.Pair(self.plain, self.managed())
-        for case in twin.one_each():
-            if case.language == "bash":
-                continue
-            with self.subTest(case=case.name):
-                got = both.native(case)
-                self.assertEqual(got.status, 0, got.err)
-                self.assertGreater(len(got.out), 20)

@@ -102,7 +102,7 @@ class Host(EndToEnd):
         self.assertEqual(different, "", f"- natively, + preloaded {changes}\n{self.both.run.log_tail(6)}")
 
     def program(self, *argv: str) -> twin.Case:
-        return twin.Case(" ".join(argv), "C", argv[0], argv)
+        return twin.Case(" ".join(argv), "bash", argv[0], argv)
 
     def allocator(self, name: str) -> None:
         found = library(name)
