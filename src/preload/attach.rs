@@ -179,6 +179,11 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
                 REFUSED.store(true, Ordering::Relaxed);
                 return None;
             }
+            Err(Errno(libc::EACCES | libc::EPERM)) => {
+                say(&[b"oss connector: the running engine belongs to another user: give this one a CONNECTOR_UDS_PATH of its own\n"]);
+                REFUSED.store(true, Ordering::Relaxed);
+                return None;
+            }
             // No descriptor can be had, now or soon.
             Err(Errno(libc::EMFILE | libc::ENFILE)) => return None,
             Err(_) if engine_runs() => {}
