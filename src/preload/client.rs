@@ -45,6 +45,8 @@ pub(crate) struct Facts {
 
 /// How long listing a folder may take, in milliseconds.
 const LIST_MS: u64 = 60_000;
+/// How often an engine is asked that does not answer although one runs.
+const LIST_TRIES: u32 = 5;
 /// How long an engine that runs may take until it hands an object's memory out, in milliseconds.
 const OPEN_MS: u64 = 8_000;
 /// Slices of a wait (200 ms each) after which a line in the log says that somebody still waits.
@@ -133,20 +135,24 @@ fn look_up(id: &FileId, real_path: &dyn Fn() -> Option<CPath>) -> Option<Found> 
     if attached().is_none() && !real_path().is_some_and(|path| is_inside(path.as_bytes())) {
         return None;
     }
-    // What was known before the engine was lost is still known: its readers get an error, not an empty file.
-    let (generation, region) = attach().or_else(attach::last_known)?;
-    let token = |(slot, identity)| Found { slot: slot | generation << GENERATION_SHIFT, identity };
-    if let Some(found) = region.find(id.dev, id.ino) {
-        return Some(token(found));
+    loop {
+        // What was known before the engine was lost is still known: its readers get an error, not an empty file.
+        let (generation, region) = attach().or_else(attach::last_known)?;
+        let token = |(slot, identity)| Found { slot: slot | generation << GENERATION_SHIFT, identity };
+        if let Some(found) = region.find(id.dev, id.ino) {
+            return Some(token(found));
+        }
+        if region.header().folders_unlisted.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        // A leftover of an earlier run in a folder that this engine has not listed yet.
+        let path = real_path().filter(|path| is_inside(path.as_bytes()))?;
+        let folder = parent(path.as_bytes());
+        list(folder);
+        if attach::generation() == generation {
+            return region.find(id.dev, id.ino).map(token);
+        }
     }
-    if region.header().folders_unlisted.load(Ordering::Acquire) == 0 {
-        return None;
-    }
-    // A leftover of an earlier run in a folder that this engine has not listed yet.
-    let path = real_path().filter(|path| is_inside(path.as_bytes()))?;
-    let folder = parent(path.as_bytes());
-    list(folder);
-    region.find(id.dev, id.ino).map(token)
 }
 
 /// True for an empty file below MODEL_DIR while this process cannot attach (the engine is of another version,
@@ -384,18 +390,28 @@ pub(crate) fn is_memory(fd: i32, region: &Region, object: &Object) -> bool {
     sys::file_id(fd).is_ok_and(|id| id.ino == ino && id.dev == dev)
 }
 
+/// What came of looking whether a folder has to be listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// There was nothing to list.
+    Needless,
+    /// It was listed now: the caller should repeat its call.
+    Done,
+    /// It should have been, but no engine can be asked, or the origin refuses: what lies in it is not known.
+    Failed,
+}
+
 /// A path was not there (ENOENT): lists the folder it would lie in if that is an unlisted one of ours.
-/// True if the caller should repeat its call.
-pub(crate) fn missing(dir: i32, path: *const libc::c_char) -> bool {
+pub(crate) fn missing(dir: i32, path: *const libc::c_char) -> Listing {
     if path.is_null()
         || attached().is_some_and(|(_, region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0)
     {
-        return false;
+        return Listing::Needless;
     }
     // SAFETY: the real call has just read this path and answered ENOENT, so it is a string.
     let path = unsafe { CStr::from_ptr(path) }.to_bytes();
     if path.is_empty() {
-        return false;
+        return Listing::Needless;
     }
     let mut end = path.len();
     // The nearest folder that exists; each listing may make the next one appear, so it goes step by step.
@@ -406,13 +422,13 @@ pub(crate) fn missing(dir: i32, path: *const libc::c_char) -> bool {
             None => b".".as_slice(),
         };
         let name = CPath::from(upper);
-        let Some(name) = name.as_cstr() else { return false };
+        let Some(name) = name.as_cstr() else { return Listing::Needless };
         let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
         if let Some(id) = with_descriptor(dir, name, flags, |fd| sys::file_id(fd).map(|id| list_if_ours(&id, fd))) {
-            return id.unwrap_or(false);
+            return id.unwrap_or(Listing::Needless);
         }
         if upper == b"." || upper == b"/" || upper.len() >= end {
-            return false;
+            return Listing::Needless;
         }
         end = upper.len();
     }
@@ -424,21 +440,23 @@ pub(crate) fn folder(id: &FileId, fd: i32) {
     list_if_ours(id, fd);
 }
 
-/// True if it was listed now.
-fn list_if_ours(id: &FileId, fd: i32) -> bool {
+fn list_if_ours(id: &FileId, fd: i32) -> Listing {
     if id.dev != MODEL_DEV.load(Ordering::Relaxed) {
-        return false;
+        return Listing::Needless;
     }
-    let Some(path) = environ::descriptor_path(fd) else { return false };
-    if !is_inside(path.as_bytes()) {
-        return false;
-    }
-    let Some((_, region)) = attach() else { return false };
+    let Some(path) = environ::descriptor_path(fd).filter(|path| is_inside(path.as_bytes())) else {
+        return Listing::Needless;
+    };
+    let Some((_, region)) = attach().or_else(attach::last_known) else { return Listing::Failed };
     let listed = region
         .find(id.dev, id.ino)
         .and_then(|(slot, _)| region.object(slot))
         .is_some_and(|o| o.state() == state::LISTED);
-    !listed && region.header().folders_unlisted.load(Ordering::Acquire) != 0 && list(path.as_bytes())
+    match listed || region.header().folders_unlisted.load(Ordering::Acquire) == 0 {
+        true => Listing::Needless,
+        false if list(path.as_bytes()) => Listing::Done,
+        false => Listing::Failed,
+    }
 }
 
 /// Changes with every listing that was made real, and when this process attaches: a name that was missing
@@ -449,9 +467,23 @@ pub(crate) fn listings() -> u64 {
     })
 }
 
-/// Asks the engine to list a folder; true if it did.
+/// Asks the engine to list a folder, the next one if it is gone; true if it did.
 fn list(path: &[u8]) -> bool {
-    wire::ask(environ::socket_path(), Ask::List, path, LIST_MS).is_ok()
+    for _ in 0..LIST_TRIES {
+        let generation = attach::generation();
+        let errno = match wire::ask(environ::socket_path(), Ask::List, path, LIST_MS) {
+            Ok(_) => return true,
+            Err(errno) => errno,
+        };
+        match attach::alive(generation) {
+            Err(MOVED) => {}
+            // Its own answer: the origin refuses.
+            Ok(()) if errno.0 == libc::EIO => return false,
+            Ok(()) => sys::sleep_ms(20),
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Hints: these bytes will be wanted soon.
@@ -499,21 +531,25 @@ pub(crate) fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
     let (generation, number) = (slot >> GENERATION_SHIFT, slot & ((1 << GENERATION_SHIFT) - 1));
     let region = attach::region_of(generation)?;
     let object = record(region, number)?;
-    let current = attach::generation();
-    if current == generation {
-        return Some((region, object, number));
-    }
-    let region_now = attach::region_of(current)?;
-    let again = || {
-        let unlisted = region_now.header().folders_unlisted.load(Ordering::Acquire) != 0;
+    loop {
+        let current = attach::generation();
+        if current == generation {
+            return Some((region, object, number));
+        }
+        let region_now = attach::region_of(current)?;
+        if let Some((number_now, _)) = region_now.find(object.dev, object.ino) {
+            let object_now = record(region_now, number_now)?;
+            return (object_now.etag() == object.etag() && object_now.size == object.size)
+                .then_some((region_now, object_now, number_now));
+        }
         let (folder, _) = region.name(object).rsplit_once('/')?;
         let path = CPath::from(environ::model_dir()).with(b"/").with(folder.as_bytes());
-        (unlisted && list(path.as_bytes())).then(|| region_now.find(object.dev, object.ino)).flatten()
-    };
-    let (number_now, _) = region_now.find(object.dev, object.ino).or_else(again)?;
-    let object_now = record(region_now, number_now)?;
-    (object_now.etag() == object.etag() && object_now.size == object.size)
-        .then_some((region_now, object_now, number_now))
+        let is_unlisted = region_now.header().folders_unlisted.load(Ordering::Acquire) != 0;
+        let listed = is_unlisted && list(path.as_bytes());
+        if attach::generation() == current && (!listed || region_now.find(object.dev, object.ino).is_none()) {
+            return None;
+        }
+    }
 }
 
 fn record(region: Region, number: u32) -> Option<&'static Object> {

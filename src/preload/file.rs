@@ -4,7 +4,7 @@
 //! saves one `fstat` per write and is never trusted for more: reads ask again whenever the kernel says
 //! end-of-file, so a state that became stale costs a check and never an answer. No path is parsed here.
 
-use crate::client::{self, Facts};
+use crate::client::{self, Facts, Listing};
 use crate::kept;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
@@ -98,9 +98,10 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
         if !failed(&got) || errno() != libc::ENOENT {
             break;
         }
-        let now_listed = is_now_listed(dir, path);
-        if !now_listed && client::listings() == listings {
-            set_errno(libc::ENOENT);
+        let listing = listing_for(dir, path);
+        if listing != Listing::Done && client::listings() == listings {
+            // What may lie in a folder that could not be listed is not absent.
+            set_errno(if listing == Listing::Failed { libc::EIO } else { libc::ENOENT });
             break;
         }
         set_errno(before);
@@ -110,8 +111,8 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
     got
 }
 
-fn is_now_listed(dir: c_int, path: *const c_char) -> bool {
-    ask(|| Outcome::Served(client::missing(dir, path))).answer(false, || false)
+fn listing_for(dir: c_int, path: *const c_char) -> Listing {
+    ask(|| Outcome::Served(client::missing(dir, path))).answer(Listing::Failed, || Listing::Needless)
 }
 
 /// EROFS with a log line: the answer to whatever would change an object.

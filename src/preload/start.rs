@@ -6,6 +6,7 @@
 
 use crate::environ;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicI32, Ordering};
 use ossc_cache::sys::{self, Errno};
 use ossc_cache::wire;
 
@@ -14,6 +15,9 @@ pub(crate) const TEXT_MAX: usize = 2048;
 /// How long the engine's first word is waited for, in milliseconds: more than its own `startTimeoutSec`
 /// may be, since the engine knows better why it is late.
 const FIRST_WORD_MS: u64 = 600_000;
+
+/// The child that stays between this host and its engine, if there is one.
+static STAYED: AtomicI32 = AtomicI32::new(0);
 
 /// The engine's first word.
 pub(crate) enum FirstWord {
@@ -75,6 +79,8 @@ pub(crate) fn launch(store: i32) -> Start {
         Err(errno) => return Start::failed(b"socketpair", errno),
     };
     let stays = host_would_reap();
+    // One that stayed with an engine before has ended with it, and nobody else waits for it.
+    reap(STAYED.swap(0, Ordering::AcqRel) as isize, libc::WNOHANG);
     let mask = block_signals();
     let child = clone_child();
     if child == 0 {
@@ -85,8 +91,10 @@ pub(crate) fn launch(store: i32) -> Start {
     let start = if child < 0 {
         Start::failed(b"clone", Errno(-child as i32))
     } else {
-        if !stays {
-            reap(child);
+        if stays {
+            STAYED.store(child as i32, Ordering::Release);
+        } else {
+            reap(child, 0);
         }
         converse(ours, store)
     };
@@ -189,9 +197,10 @@ fn host_would_reap() -> bool {
     sys::getpid() == 1 || subreaper != 0
 }
 
-fn reap(child: isize) {
+fn reap(child: isize, flags: i32) {
     const WALL: usize = 0x4000_0000;
-    while number(libc::SYS_wait4, [child as usize, 0, WALL, 0, 0, 0]) == -(libc::EINTR as isize) {}
+    let options = WALL | flags as usize;
+    while child > 0 && number(libc::SYS_wait4, [child as usize, 0, options, 0, 0, 0]) == -(libc::EINTR as isize) {}
 }
 
 /// `fork` without the C library: exit signal 0, no handlers.

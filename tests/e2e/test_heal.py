@@ -16,7 +16,8 @@ from typing import Any
 
 from bars import heal
 from harness import compile as compiler
-from harness import paths
+from harness import folder, paths
+from harness.endpoint import Endpoint
 from harness.requestlog import body_gets
 from harness.run import Run, plain_env
 from tests.e2e.base import PREFIX, EndToEnd
@@ -301,6 +302,52 @@ class Heal(EndToEnd):
         self.assertEqual(run.call(argv, env, cwd=run.model_dir).returncode, 0)
         self.assertEqual(out.read_text().splitlines()[0], "fds 0", "the library has taken a standard descriptor")
         self.assert_read(run, out.read_text())
+
+
+class Unlisted(EndToEnd):
+    """The engine is killed while a folder below MODEL_DIR is not listed yet: what lies in it is neither absent nor empty."""
+
+    CODE = (
+        "import errno, hashlib, os, sys\n"
+        "open('b.bin', 'rb').read(10); print('ready', flush=True); sys.stdin.readline()\n"
+        "try: print(hashlib.sha256(open('nested/deep/c.bin', 'rb').read()).hexdigest())\n"
+        "except OSError as e: print(errno.errorcode[e.errno])\n"
+    )
+
+    def read_below(self, role: int, bare: bool) -> str:
+        scratch = self.scratch / self.id().rsplit(".", 1)[-1]
+        # The second listing is that of `nested`.
+        rules = [{"match": {"kind": "list", "nth": 2}, "do": {"delay_ms": 20000}}]
+        endpoint = Endpoint(self.scratch / "root", scratch, rules)
+        endpoint.start()
+        self.addCleanup(endpoint.stop)
+        run = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES})
+        self.addCleanup(self.finish, run)
+        primary = run.start(["sleep", "60"])
+        self.addCleanup(primary.wait)
+        self.addCleanup(primary.kill)
+        env = run.env(role=role)
+        if bare:
+            env = {name: value for name, value in env.items() if not name.startswith("OSS_")}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = run.start([PYTHON, "-c", self.CODE], env, cwd=run.model_dir, **pipes)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), b"ready\n", run.log_tail())
+        (engine,) = run.engines()
+        primary.kill()
+        os.kill(engine, signal.SIGKILL)
+        begin = time.monotonic()
+        out, _ = process.communicate(b"\n", timeout=30)
+        self.assertLess(time.monotonic() - begin, 8, run.log_tail())
+        return out.decode().strip()
+
+    def test_a_client_that_may_start_an_engine_reads_on(self) -> None:
+        digest = hashlib.sha256((self.plain / "nested/deep/c.bin").read_bytes()).hexdigest()
+        self.assertEqual(self.read_below(1, bare=False), digest)
+
+    def test_a_client_that_may_not_gets_an_error(self) -> None:
+        self.assertEqual(self.read_below(2, bare=True), "EIO")
 
 
 class Kills(unittest.TestCase):
