@@ -1,6 +1,6 @@
 """The bars of roles and sharing: one engine per node, one copy of each byte, and nobody waits for a dead process."""
 
-from bars import Bar, heal, share
+from bars import Bar, heal, interleave, share
 
 BARS = [
     Bar(
@@ -17,5 +17,10 @@ BARS = [
         3, "expireTimeSec 2: memory after the last close, and after a reader was killed",
         "within 64 MiB of before 4 s later; the next load is right",
         share.released, share.never_released, "expireTimeSec -1",
+    ),
+    Bar(
+        6, "part states, waiters, demand, events and give-up under a checker of schedules and of memory orders; a death at every step",
+        "no violation in any schedule; after a death at any step all others go on; every planted bug is found",
+        interleave.checked, interleave.planted, "a bug planted in each: lost wake, double owner, early publish, no fence, no second look",
     ),
 ]
