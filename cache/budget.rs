@@ -53,6 +53,11 @@ impl Budget {
         taken.is_ok()
     }
 
+    /// Counts memory that is in use already, also where that is over the limit.
+    pub fn take_anyway(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+    }
+
     /// Gives `bytes` back.
     pub fn give(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
@@ -116,6 +121,15 @@ mod tests {
         budget.give(60);
         assert_eq!((budget.used(), budget.limit()), (40, 100));
         assert!(!budget.take(u64::MAX));
+    }
+
+    #[test]
+    fn what_was_taken_over_counts_also_beyond_the_limit() {
+        let budget = Budget::new(100);
+        budget.take_anyway(150);
+        assert!(!budget.take(1));
+        budget.give(60);
+        assert!(budget.take(10) && !budget.take(1));
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub const FILLING: u32 = 1;
 /// All bytes are there and passed the checks of their response.
 pub const READY: u32 = 2;
 
+/// See `Part::pinned`.
+const MAPPED: u32 = 1 << 31;
+
 /// One part of an object, in the shared region.
 #[repr(C)]
 #[derive(Default)]
@@ -24,8 +27,9 @@ pub struct Part {
     crc64: AtomicU64,
     /// Value of the region's clock when a reader last copied from it; 0 since it was filled.
     used: AtomicU32,
-    /// Not 0 since a program was given a map, a FILE or a transfer of it (or waits for one): its memory
-    /// stays. The engine clears it when the kernel says that nobody has the memory file open or mapped.
+    /// Not 0: its memory stays. `MAPPED` since a program was given a map, a FILE or a transfer of it (or waits
+    /// for one); the rest counts the readers that wait for it or copy from it now. The engine clears all of
+    /// it when the kernel says that nobody has the object open or mapped.
     pinned: AtomicU32,
 }
 
@@ -105,8 +109,21 @@ impl Part {
     /// From now on its memory stays; to be called before the wait for it. The engine takes a part back,
     /// fences, and looks at the pins; this pins, fences, and looks at the state: one of them sees the other.
     pub fn pin(&self) {
-        self.pinned.store(1, Ordering::Relaxed);
+        self.pinned.fetch_or(MAPPED, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+    }
+
+    /// Like `pin`, for the time of one wait and copy: until `let_go`. A reader that wants several parts holds
+    /// one after the other, else readers could hold all of a small budget and wait for each other.
+    pub fn hold(&self) {
+        self.pinned.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Ends a `hold`, unless the engine has cleared it meanwhile.
+    pub fn let_go(&self) {
+        let less = |pinned: u32| (pinned & !MAPPED != 0).then(|| pinned - 1);
+        let _ = self.pinned.fetch_update(Ordering::Release, Ordering::Relaxed, less);
     }
 
     /// Engine only, under the leases of the object: nobody has it.
@@ -114,9 +131,14 @@ impl Part {
         self.pinned.store(0, Ordering::SeqCst);
     }
 
-    /// See `pin`.
+    /// See `pin` and `hold`.
     pub fn is_pinned(&self) -> bool {
         self.pinned.load(Ordering::SeqCst) != 0
+    }
+
+    /// See `pin`: true if it stays for more than the copy that is under way.
+    pub fn is_mapped(&self) -> bool {
+        self.pinned.load(Ordering::SeqCst) & MAPPED != 0
     }
 
     /// A reader has copied from it at this time of the region's clock.

@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 pub enum Item {
     /// Part `1` of record `0`.
     Part(u32, u32),
+    /// The same, for a reader: there was no room for it before.
+    Again(u32, u32),
     /// Piece `1` of small object `0`.
     Small(u32, u32),
     /// A question of the mirror's.
@@ -22,7 +24,7 @@ pub enum Item {
 impl Item {
     pub fn token(self) -> u64 {
         match self {
-            Item::Part(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
+            Item::Part(slot, index) | Item::Again(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
             Item::Small(slot, index) => 2 << 60 | u64::from(slot) << 32 | u64::from(index),
             Item::Call(id) | Item::Revive(id) => 3 << 60 | u64::from(id),
             Item::Verdict(slot) => 4 << 60 | u64::from(slot),

@@ -9,6 +9,7 @@ use crate::choose;
 use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::place::{self, Lies, Pinned, Root};
+use crate::room::room_bytes;
 use crate::tree::Level;
 use crate::work::{START_ATTEMPTS, Work};
 use ossc_cache::pages::Store;
@@ -223,8 +224,7 @@ impl Mirror {
         object.ready_parts.store(ready, Ordering::Release);
         let ready_bytes = (0..object.parts)
             .filter(|index| region.part(object, *index).is_ready())
-            .map(|index| object.part_range(index))
-            .map(|range| range.end - range.start)
+            .map(|index| room_bytes(object, index))
             .sum();
         self.work.count_in(ready_bytes);
         if object.state() == state::FAILED {

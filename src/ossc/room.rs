@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_secs(1);
 /// A reader that finds no room looks again after this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Huge pages of x86-64, in bytes: where there are none, the rounding is what is lost.
+const HUGE_BYTES: u64 = 2 << 20;
 /// Objects that were fetched ahead and never opened stay at least this long.
 const UNOPENED_MIN: Duration = Duration::from_secs(10);
 
@@ -123,7 +125,11 @@ impl Work {
                     part.give_up();
                 }
             }
-            Class::Demand => self.push_later(Item::Part(slot, index), Class::Demand, LOOK_AGAIN),
+            Class::Demand if lock(&self.roomless).insert((slot, index)) => {
+                self.push_later(Item::Again(slot, index), Class::Demand, LOOK_AGAIN);
+            }
+            // Asked for again meanwhile: it is in the plan.
+            Class::Demand => {}
         }
     }
 
@@ -131,7 +137,7 @@ impl Work {
         let region = self.region();
         self.large().iter().filter_map(|(slot, _)| region.object(*slot)).all(|object| {
             (0..object.parts).map(|index| region.part(object, index)).all(|part| match part.state() {
-                ossc_cache::part::READY => part.is_pinned(),
+                ossc_cache::part::READY => part.is_mapped(),
                 state => state == ossc_cache::part::EMPTY,
             })
         })
@@ -181,7 +187,7 @@ impl Work {
     /// A part that was ready is not any more.
     pub(crate) fn account_release(&self, object: &Object, index: u32) {
         let range = object.part_range(index);
-        self.budget.give(range.end - range.start);
+        self.budget.give(room_bytes(object, index));
         self.region().header().ready_bytes.fetch_sub(range.end - range.start, Ordering::Relaxed);
         object.ready_parts.fetch_sub(1, Ordering::AcqRel);
     }
@@ -218,6 +224,12 @@ impl Work {
             }
         }
     }
+}
+
+/// Memory that a part takes, in bytes: the last one of an object ends with a whole page, mostly a huge one.
+pub(crate) fn room_bytes(object: &Object, index: u32) -> u64 {
+    let range = object.part_range(index);
+    range.end.next_multiple_of(if range.end == object.size { HUGE_BYTES } else { 1 }) - range.start
 }
 
 /// The lease thread: looks every second, for ever.

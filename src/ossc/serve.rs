@@ -73,6 +73,8 @@ impl Server {
             let (knock, ended) = self.wait(left);
             for pid in ended {
                 self.clients.remove(&pid);
+                // The wait may have lasted for hours: lingering begins with the end of the last one.
+                alone_since = Instant::now();
             }
             if knock {
                 self.accept();

@@ -7,12 +7,13 @@
 use crate::audit::{Audit, Fetched};
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
+use crate::room::room_bytes;
 use ossc_cache::budget::Budget;
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc, retry};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -58,6 +59,8 @@ pub struct Work {
     pub(crate) budget: Budget,
     /// Held by who makes room.
     pub(crate) room: Mutex<()>,
+    /// Parts that readers wait for and that found no room; each of them is in the plan for later, once.
+    pub(crate) roomless: Mutex<BTreeSet<(u32, u32)>>,
     audit: Audit,
     arrived: Sender<Arrived>,
     orders: Sender<Order>,
@@ -82,6 +85,7 @@ impl Work {
             vcpus: OnceLock::new(),
             budget,
             room: Mutex::default(),
+            roomless: Mutex::default(),
             audit,
             arrived,
             orders,
@@ -113,7 +117,8 @@ impl Work {
 
     /// Memory that an engine before has filled counts, too.
     pub fn count_in(&self, bytes: u64) {
-        if !self.budget.take(bytes) {
+        self.budget.take_anyway(bytes);
+        if self.budget.used() > self.budget.limit() {
             tracing::warn!(
                 bytes,
                 limit = self.budget.limit(),
@@ -265,6 +270,10 @@ impl Work {
     fn prepare(&self, item: Item, class: Class) -> Option<Fetch> {
         match item {
             Item::Part(slot, index) => self.prepare_part(slot, index, class),
+            Item::Again(slot, index) => {
+                lock(&self.roomless).remove(&(slot, index));
+                self.prepare_part(slot, index, class)
+            }
             Item::Small(slot, index) => {
                 let held = self.held(slot)?;
                 let start = u64::from(index) * self.options.part_bytes_max;
@@ -306,20 +315,30 @@ impl Work {
     }
 
     fn prepare_part(&self, slot: u32, index: u32, class: Class) -> Option<Fetch> {
-        let object = self.region.object(slot).filter(|object| object.state() == state::LOADING)?;
+        let object = self.region.object(slot)?;
+        if !matches!(object.state(), state::LOADING | state::VERIFIED) {
+            return None;
+        }
         let held = self.held(slot)?;
         let memory = held.memory.as_ref()?;
         let part = self.region.part(object, index);
-        // Already fetched or being fetched, by a demand that overtook the prefetch.
-        if !part.claim() {
+        if part.state() != ossc_cache::part::EMPTY {
             return None;
         }
-        let range = object.part_range(index);
-        let bytes = range.end - range.start;
+        let (range, bytes) = (object.part_range(index), room_bytes(object, index));
+        // Room first: a claim that is given up wakes the part's readers, who would ask again at once.
         if !self.budget.take(bytes) && !self.make_room(bytes, (slot, index), class) {
-            part.give_up();
             self.without_room(slot, index, class);
             return None;
+        }
+        // Already fetched or being fetched, by a demand that overtook the prefetch.
+        if !part.claim() {
+            self.budget.give(bytes);
+            return None;
+        }
+        // It was given up while the verdict was being made; the verdict is due again when it is back.
+        if object.state() == state::VERIFIED {
+            object.set_state(state::LOADING);
         }
         if let Err(errno) = memory.populate(range.start, range.end) {
             self.budget.give(bytes);
@@ -349,7 +368,7 @@ impl Work {
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
-                self.budget.give(range.end - range.start);
+                self.budget.give(room_bytes(object, index));
                 part.give_up();
                 let attempts = part.attempts();
                 return self.failed(Item::Part(slot, index), object, &held, &error, attempts);
@@ -522,6 +541,7 @@ impl Work {
             held.out_of_trouble();
             let slot = match item {
                 Item::Part(slot, _)
+                | Item::Again(slot, _)
                 | Item::Small(slot, _)
                 | Item::Call(slot)
                 | Item::Verdict(slot)
@@ -554,7 +574,7 @@ impl Source for Work {
             header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
         }
         match Item::from_token(done.token) {
-            Item::Part(slot, index) => self.finished_part(slot, index, done),
+            Item::Part(slot, index) | Item::Again(slot, index) => self.finished_part(slot, index, done),
             Item::Small(slot, index) => self.finished_small(slot, index, done),
             Item::Verdict(slot) => self.finished_verdict(slot, done),
             Item::Call(id) | Item::Revive(id) => {

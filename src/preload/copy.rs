@@ -16,8 +16,10 @@ use ossc_cache::sys::{self, Errno, Result};
 pub(crate) const CALL_BYTES_MAX: u64 = 0x7fff_f000;
 /// From here on a memcpy out of the own mapping is cheaper than the kernel's copy.
 const MEMCPY_BYTES_MIN: usize = 64 << 10;
-/// Long calls wait and copy in steps, so that copying and receiving overlap.
-const STEP_BYTES: u64 = 16 << 20;
+/// Long calls wait and copy part by part; so much behind the part is asked for with it.
+const AHEAD_BYTES: u64 = 64 << 20;
+/// Entries of a vector that are handed to the kernel at once.
+const ENTRIES_MAX: usize = 64;
 
 /// End of the range that a call of `count` bytes at `at` gets.
 pub(crate) fn end_of(seen: &Seen, at: u64, count: u64) -> u64 {
@@ -27,21 +29,36 @@ pub(crate) fn end_of(seen: &Seen, at: u64, count: u64) -> u64 {
 /// Reads at `at` into the program's buffer; short at the end of the object, or where the buffer ends.
 pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Result<usize> {
     let end = end_of(seen, at, count as u64);
-    if end - at > STEP_BYTES {
-        client::will_need(seen.slot, at, end);
-    }
+    by_parts(seen.slot, at, end, |done, step| {
+        let copied = copy(seen.slot, done, buffer + (done - at) as usize, step)?;
+        Ok((copied, copied == step))
+    })
+}
+
+/// Runs `step(start, len)` on one part of `at..end` after the other, each when its bytes are there; it says how
+/// many bytes it did and whether to go on. An error after the first step ends the call short.
+pub(crate) fn by_parts(
+    slot: u32,
+    at: u64,
+    end: u64,
+    mut step: impl FnMut(u64, usize) -> Result<(usize, bool)>,
+) -> Result<usize> {
     let mut done = at;
     while done < end {
-        let step = (end - done).min(STEP_BYTES) as usize;
-        let copied = client::wait_range(seen.slot, done, done + step as u64)
-            .and_then(|()| copy(seen.slot, done, buffer + (done - at) as usize, step));
-        match copied {
-            Ok(n) => done += n as u64,
+        let until = client::part_end(slot, done, end);
+        let _held = client::hold(slot, done, until);
+        if until < end {
+            client::will_need(slot, done, end.min(until + AHEAD_BYTES));
+        }
+        match client::wait_range(slot, done, until).and_then(|()| step(done, (until - done) as usize)) {
+            Ok((n, more)) => {
+                done += n as u64;
+                if !more {
+                    break;
+                }
+            }
             Err(errno) if done == at => return Err(errno),
             Err(_) => break,
-        }
-        if copied != Ok(step) {
-            break;
         }
     }
     Ok((done - at) as usize)
@@ -111,14 +128,72 @@ fn by_kernel(memory: c_int, at: u64, buffer: usize, len: usize) -> Result<usize>
 /// Reads at `at` into the program's vector, which the kernel has checked in the call before.
 pub(crate) fn readv_at(seen: &Seen, at: u64, iov: *const iovec, len: c_int) -> Result<usize> {
     let end = end_of(seen, at, total(iov, len));
-    if end == at {
-        return Ok(0);
-    }
-    client::wait_range(seen.slot, at, end)?;
-    settled(seen.slot, at, end, |hold| {
-        let memory = kept::kept_memory(seen.slot, hold)?;
-        real::kernel(libc::SYS_preadv, [memory as usize, iov as usize, len as usize, at as usize, 0, 0])
+    let mut place = Place { iov, left: len.max(0) as usize, skip: 0 };
+    by_parts(seen.slot, at, end, |start, step| {
+        let mut done = 0;
+        while done < step {
+            let (entries, count, asked) = place.next(step - done);
+            let from = start + done as u64;
+            let got = settled(seen.slot, from, from + asked as u64, |hold| {
+                let memory = kept::kept_memory(seen.slot, hold)?;
+                let args = [memory as usize, entries.as_ptr() as usize, count, from as usize, 0, 0];
+                real::kernel(libc::SYS_preadv, args)
+            });
+            match got {
+                Ok(n) => {
+                    place.advance(n);
+                    done += n;
+                    if n < asked {
+                        return Ok((done, false));
+                    }
+                }
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => return Ok((done, false)),
+            }
+        }
+        Ok((done, true))
     })
+}
+
+/// Where in the program's vector the next byte goes.
+struct Place {
+    iov: *const iovec,
+    left: usize,
+    /// Bytes of the first entry that are filled.
+    skip: usize,
+}
+
+impl Place {
+    /// Entries for the next `bytes` bytes, or as many as go at once; how many entries and bytes these are.
+    fn next(&self, bytes: usize) -> ([iovec; ENTRIES_MAX], usize, usize) {
+        let mut entries = [iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }; ENTRIES_MAX];
+        let (mut count, mut asked, mut skip) = (0, 0, self.skip);
+        while count < self.left.min(ENTRIES_MAX) && asked < bytes {
+            // SAFETY: the kernel has read all entries in the call before, and `count` is less than those left.
+            let entry = unsafe { *self.iov.add(count) };
+            let len = (entry.iov_len - skip).min(bytes - asked);
+            entries[count] = iovec { iov_base: entry.iov_base.wrapping_byte_add(skip), iov_len: len };
+            asked += len;
+            skip = 0;
+            count += 1;
+        }
+        (entries, count, asked)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.skip += bytes;
+        while self.left > 0 {
+            // SAFETY: as in `next`.
+            let len = unsafe { (*self.iov).iov_len };
+            if self.skip < len {
+                break;
+            }
+            self.skip -= len;
+            // SAFETY: at most one behind the last entry, which is not read.
+            self.iov = unsafe { self.iov.add(1) };
+            self.left -= 1;
+        }
+    }
 }
 
 fn total(iov: *const iovec, len: c_int) -> u64 {

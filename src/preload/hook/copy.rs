@@ -3,7 +3,7 @@
 
 use super::{read, write};
 use crate::client;
-use crate::copy::end_of;
+use crate::copy::{by_parts, end_of};
 use crate::file::{self, Seen};
 use crate::kept;
 use crate::outcome::{Outcome, ask, errno};
@@ -46,8 +46,6 @@ fn sent(out: c_int, from: c_int, at: *mut off_t, count: size_t, call: impl Fn() 
     })
 }
 
-/// Bytes per step: copying and receiving overlap.
-const STEP_BYTES: u64 = 16 << 20;
 /// What a pipe holds at most without privileges (fs.pipe-max-size).
 const PIPE_BYTES: u64 = 1 << 20;
 
@@ -68,29 +66,30 @@ fn from_offset(from: c_int, at: *mut off_t, copy: impl FnOnce(u64) -> Result<usi
     Ok(done)
 }
 
-/// Runs `step(start, len)` over the range as its bytes come; stops at a short step or an error.
-fn in_steps(seen: &Seen, start: u64, count: usize, step: impl Fn(u64, usize) -> Result<usize>) -> Result<usize> {
+/// Runs `step(start, len)` over the range as its bytes come; stops at a short step or an error. `stays`: what
+/// was handed on cannot be taken back, so its parts stay.
+fn in_steps(
+    seen: &Seen,
+    (start, count): (u64, usize),
+    stays: bool,
+    step: impl Fn(u64, usize) -> Result<usize>,
+) -> Result<usize> {
     let end = end_of(seen, start, count as u64);
-    client::will_need(seen.slot, start, end);
-    let mut at = start;
-    while at < end {
-        let len = (end - at).min(STEP_BYTES);
-        match client::wait_range(seen.slot, at, at + len).and_then(|()| step(at, len as usize)) {
-            Ok(n) if n as u64 == len => at += len,
-            Ok(n) => return Ok((at - start) as usize + n),
-            Err(errno) if at == start => return Err(errno),
-            Err(_) => break,
+    by_parts(seen.slot, start, end, |at, len| {
+        if stays {
+            client::pin(seen.slot, at, at + len as u64);
         }
-    }
-    Ok((at - start) as usize)
+        let done = step(at, len)?;
+        Ok((done, done == len))
+    })
 }
 
 fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> {
-    // What goes to pipes and sockets cannot be taken back: the parts stay.
-    client::pin(seen.slot, start, end_of(seen, start, count as u64));
+    // Pipes and sockets refer to the pages themselves, files get a copy.
+    let stays = !sys::file_id(out).is_ok_and(|id| id.is_file());
     let hold = kept::hold(seen.slot)?;
     let memory = kept::kept_memory(seen.slot, &hold)? as usize;
-    in_steps(seen, start, count, |at, len| {
+    in_steps(seen, (start, count), stays, |at, len| {
         let mut offset = at as off_t;
         real::kernel(libc::SYS_sendfile, [out as usize, memory, &raw mut offset as usize, len, 0, 0])
     })
@@ -104,18 +103,17 @@ struct Target {
 
 /// The memory file is on another file system, so the bytes are written from the map of it.
 fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<usize> {
-    client::pin(seen.slot, start, end_of(seen, start, count as u64));
     let hold = kept::hold(seen.slot)?;
     let map = kept::mapping(seen.slot, &hold)? as usize;
     let out = target.out as usize;
     if target.at.is_null() {
-        return in_steps(seen, start, count, |at, len| {
+        return in_steps(seen, (start, count), false, |at, len| {
             real::kernel(libc::SYS_write, [out, map + at as usize, len, 0, 0, 0])
         });
     }
     // SAFETY: the real call has just read this word of the program's.
     let first = unsafe { *target.at };
-    let done = in_steps(seen, start, count, |at, len| {
+    let done = in_steps(seen, (start, count), false, |at, len| {
         let offset = first as usize + (at - start) as usize;
         real::kernel(libc::SYS_pwrite64, [out, map + at as usize, len, offset, 0, 0])
     })?;
