@@ -408,7 +408,7 @@ impl Work {
                 "loaded; not verified: {}",
                 if self.options.verify_crc { "the origin gave no CRC-64" } else { "verifyCrc is off" }
             );
-            return object.set_state(state::VERIFIED);
+            return accept(object);
         };
         let found = (0..object.parts).fold(0, |sum, index| {
             let range = object.part_range(index);
@@ -416,7 +416,7 @@ impl Work {
         });
         if found == expected {
             tracing::info!(object = held.key, bytes = held.size, crc64 = expected, "loaded and verified");
-            return object.set_state(state::VERIFIED);
+            return accept(object);
         }
         if held.rechecked.swap(true, Ordering::AcqRel) {
             tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
@@ -549,6 +549,14 @@ impl Work {
             };
             self.push_later(Item::Revive(slot), Class::Near, REVIVE_AFTER);
         }
+    }
+}
+
+/// The verdict is good. A part that was given up while it was made takes it back.
+fn accept(object: &Object) {
+    object.set_state(state::VERIFIED);
+    if object.ready_parts.load(Ordering::Acquire) != object.parts {
+        object.set_state(state::LOADING);
     }
 }
 
