@@ -54,6 +54,13 @@ class Readers:
         self.outs.append(out)
         return process
 
+    def again(self) -> None:
+        """Asks for one more round."""
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+
     def lines(self) -> list[list[str]]:
         return [line.split() for out in self.outs for line in out.read_text(errors="replace").splitlines()]
 
@@ -164,17 +171,25 @@ def two_engines() -> Measure:
     return together(second=True)
 
 
-def used_bytes() -> tuple[int, int]:
-    """What the node has in use (MemTotal less MemAvailable), and its shared memory."""
+def used_bytes(ours: list[int]) -> tuple[int, int]:
+    """What the node has in use (MemTotal less MemAvailable), without the anonymous memory of all processes but
+    ours (builds and tests beside this one), and its shared memory."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     value = {name: int(text.split()[0]) * 1024 for name, text in lines.items()}
-    return value["MemTotal"] - value["MemAvailable"], value["Shmem"]
+    own = 0
+    for pid in ours:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            continue
+        own += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
+    return value["MemTotal"] - value["MemAvailable"] - value["AnonPages"] + own, value["Shmem"]
 
 
-def back_to(before: tuple[int, int], closed: float) -> tuple[str, bool]:
+def back_to(before: tuple[int, int], closed: float, ours: Callable[[], list[int]]) -> tuple[str, bool]:
     """The growth that is left 4 s after the close; good within the limit."""
     time.sleep(max(0.0, BACK_SECS - (time.monotonic() - closed)))
-    left = [now - then for now, then in zip(used_bytes(), before)]
+    left = [now - then for now, then in zip(used_bytes(ours()), before)]
     return f"{left[0] / MIB:+.0f} MiB in use, {left[1] / MIB:+.0f} MiB shared", max(left) <= BACK_BYTES_MAX
 
 
@@ -187,13 +202,17 @@ def release_once(endpoint: Endpoint, model: str, scratch: Path, expire: int) -> 
     with Run(endpoint, model, config=config) as run:
         first = str(next(iter(sums)))
         stayer = Readers(scratch, [first])
-        before = used_bytes()
         readers = Readers(scratch, list(sums))
 
+        def ours() -> list[int]:
+            return run.engines() + stayer.pids()
+
+        before = used_bytes(ours())
+
         def check(what: str, close: Callable[[], object]) -> None:
-            loaded = used_bytes()[1] - before[1]
+            loaded = used_bytes(ours())[1] - before[1]
             close()
-            text, good = back_to(before, time.monotonic())
+            text, good = back_to(before, time.monotonic(), ours)
             said.append(f"{what}: {loaded / MIB:+.0f} MiB shared before, then {text}")
             if not good:
                 problems.append(said[-1])
@@ -213,7 +232,13 @@ def release_once(endpoint: Endpoint, model: str, scratch: Path, expire: int) -> 
         again.start(run, run.env(), way="map")
         problems += [] if again.wait(1) else ["not mapped in time after the second release"]
         problems += again.problems(sums, 1)
-        for each in (stayer, readers, again):
+        again.end()
+        time.sleep(BACK_SECS)
+        stayer.again()
+        problems += [] if stayer.wait(1, rounds=2) else ["not read in time by a program that had read it before"]
+        problems += stayer.problems({first: sums[first]}, 1, rounds=2)
+        check("read again by the same program", lambda: None)
+        for each in (stayer, readers):
             each.end()
         if run.engine_starts() != 1:
             problems.append(f"{run.engine_starts()} engines")

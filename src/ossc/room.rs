@@ -205,6 +205,10 @@ impl Work {
             let mut idle_since = lock(&held.idle_since);
             let Some(_leases) = leases else {
                 *idle_since = None;
+                // In use, also by a program whose first look at it was told of long ago, to another engine perhaps.
+                if !busy && !empty {
+                    held.opened.store(true, Ordering::Release);
+                }
                 continue;
             };
             (0..object.parts).for_each(|index| region.part(object, index).unpin());
@@ -214,7 +218,6 @@ impl Work {
                 *idle_since = None;
                 drop(idle_since);
                 self.release(slot, &held);
-                held.opened.store(false, Ordering::Release);
                 tracing::info!(
                     object = held.key,
                     bytes = held.size,
