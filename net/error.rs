@@ -193,9 +193,7 @@ impl Error {
         match self.kind {
             Kind::Local => "check limits of this machine (open files, memory, `ossc doctor`)",
             Kind::Config => "check OSS_ENDPOINT, OSS_PATH and OSS_REGION",
-            Kind::Tls => {
-                "check OSS_ENDPOINT, the server's certificate and the roots trusted here (tls.caFile, SSL_CERT_FILE)"
-            }
+            Kind::Tls => "check OSS_ENDPOINT, this machine's clock and the server's certificate",
             Kind::Resolve => "check OSS_ENDPOINT and DNS",
             Kind::Network => {
                 "check that the endpoint is reachable from here (internal or public endpoint, proxy, security group)"

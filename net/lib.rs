@@ -33,4 +33,4 @@ pub use fetch::{Fetch, Finished, Pull, Query, Response, Source, Timeouts};
 pub use origin::Origin;
 pub use sink::Sink;
 pub use tls::{Tls, Trust};
-pub use vcpus::{Options, Vcpus};
+pub use vcpus::{Names, Options, Vcpus};

@@ -63,13 +63,13 @@ fn serve(answer: impl Fn(&Seen, &mut TcpStream) -> bool + Send + Sync + 'static)
         for stream in listener.incoming().flatten() {
             let connection = count.fetch_add(1, Ordering::SeqCst);
             let answer = Arc::clone(&answer);
-            std::thread::spawn(move || converse(stream, connection, &*answer));
+            std::thread::spawn(move || converse(&mut { stream }, connection, &*answer));
         }
     });
     Server { address, connections }
 }
 
-fn converse(mut stream: TcpStream, connection: usize, answer: &dyn Fn(&Seen, &mut TcpStream) -> bool) {
+fn converse<S: Read>(stream: &mut S, connection: usize, answer: &dyn Fn(&Seen, &mut S) -> bool) {
     for nth in 0.. {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -81,13 +81,13 @@ fn converse(mut stream: TcpStream, connection: usize, answer: &dyn Fn(&Seen, &mu
         }
         let head = String::from_utf8(head).expect("ASCII head");
         let line = head.lines().next().unwrap_or_default().to_owned();
-        if !answer(&Seen { line, head, connection, nth }, &mut stream) {
+        if !answer(&Seen { line, head, connection, nth }, stream) {
             return;
         }
     }
 }
 
-fn write_part(stream: &mut TcpStream, range: Range<u64>, send: Range<u64>) {
+fn write_part(stream: &mut impl Write, range: Range<u64>, send: Range<u64>) {
     let head = format!(
         "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {}-{}/{SIZE}\r\nETag: {ETAG}\r\n\
          x-oss-request-id: 5F00\r\nx-oss-hash-crc64ecma: 42\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n\r\n",
@@ -99,7 +99,7 @@ fn write_part(stream: &mut TcpStream, range: Range<u64>, send: Range<u64>) {
     drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content(send))));
 }
 
-fn good(seen: &Seen, stream: &mut TcpStream) -> bool {
+fn good(seen: &Seen, stream: &mut impl Write) -> bool {
     let range = seen.range().expect("range");
     write_part(stream, range.clone(), range);
     true
@@ -162,11 +162,15 @@ impl Rig {
         (workers, vcpus): (usize, usize),
         timeouts: Timeouts,
     ) -> Rig {
+        Rig::of(driver, origin(addresses), (workers, vcpus), timeouts)
+    }
+
+    fn of(driver: DriverChoice, origin: Origin, (workers, vcpus): (usize, usize), timeouts: Timeouts) -> Rig {
         let (sender, done) = mpsc::channel();
         let queue = Arc::new(Queue { fetches: Mutex::default(), done: Mutex::new(sender), pulls: AtomicUsize::new(0) });
         let options = Options { vcpus, workers, driver, timeouts, rcvbuf_bytes: None };
         let source: Arc<dyn Source> = Arc::<Queue>::clone(&queue);
-        let vcpus = Vcpus::start(Arc::new(origin(addresses)), source, options).expect("start");
+        let vcpus = Vcpus::start(Arc::new(origin), source, options).expect("start");
         Rig { vcpus, queue, done }
     }
 
@@ -229,6 +233,27 @@ fn on_both(test: impl Fn(DriverChoice)) {
         Err(error) => eprintln!("not run on io_uring: {error}"),
     }
     test(DriverChoice::Epoll);
+}
+
+#[path = "tls_loopback_tests.rs"]
+mod tls;
+
+#[test]
+fn new_addresses_are_used_after_all_known_ones_failed() {
+    on_both(|driver| {
+        let server = serve(good);
+        let closed = TcpListener::bind("127.0.0.2:0").expect("listen").local_addr().expect("address");
+        let rig = Rig::new(driver, vec![closed], 2, 1);
+        let mut names = rig.vcpus.names();
+        let error = rig.range(0..4096).0.result.expect_err("nobody listens");
+        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Connect));
+        assert!(names.wait_unreachable());
+        assert!(names.set_addresses(&[server.address]) && !names.set_addresses(&[server.address]));
+        assert!(rig.range(0..4096).1 == content(0..4096));
+        let waiter = std::thread::spawn(move || names.wait_unreachable());
+        rig.vcpus.stop();
+        assert!(!waiter.join().expect("no panic"), "a stop ends the wait");
+    });
 }
 
 #[test]

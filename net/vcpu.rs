@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use slab::Slab;
@@ -25,9 +25,11 @@ const ADDRESSES_TRIED_MAX: usize = 4;
 
 /// What all vcpus of one [`crate::Vcpus`] share.
 pub(crate) struct Shared {
-    pub origin: Mutex<Arc<Origin>>,
-    /// Counts changes of `origin`.
-    pub origin_epoch: AtomicU64,
+    pub target: Mutex<Target>,
+    /// Counts changes of `target`.
+    pub target_epoch: AtomicU64,
+    /// Counts requests that failed at every address tried.
+    pub unreachable: Unreachable,
     /// Counts wakes: work that came while a vcpu was not looking.
     pub work_epoch: AtomicU64,
     pub stop: AtomicBool,
@@ -35,6 +37,41 @@ pub(crate) struct Shared {
     pub clock_offset: AtomicI64,
     pub rotation: Rotation,
     pub beds: Vec<Bed>,
+}
+
+/// Where new connections lead.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub origin: Arc<Origin>,
+    /// Those of the origin, or newer ones.
+    pub addresses: Arc<[SocketAddr]>,
+}
+
+impl Target {
+    pub fn new(origin: Arc<Origin>) -> Target {
+        let addresses = origin.addresses.as_slice().into();
+        Target { origin, addresses }
+    }
+}
+
+/// A count that somebody waits for.
+#[derive(Default)]
+pub(crate) struct Unreachable {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Unreachable {
+    pub fn add(&self) {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the count is another than `seen`, and gives it.
+    pub fn wait(&self, seen: u64) -> u64 {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.changed.wait_while(count, |count| *count == seen).unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where one vcpu sleeps.
@@ -55,8 +92,15 @@ impl Shared {
         }
     }
 
-    fn current_origin(&self) -> Arc<Origin> {
-        Arc::clone(&self.origin.lock().unwrap_or_else(PoisonError::into_inner))
+    fn current_target(&self) -> Target {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// New connections lead elsewhere from now on.
+    pub fn retarget(&self, change: impl FnOnce(&mut Target)) {
+        change(&mut self.target.lock().unwrap_or_else(PoisonError::into_inner));
+        self.target_epoch.fetch_add(1, Ordering::SeqCst);
+        self.wake();
     }
 }
 
@@ -100,8 +144,8 @@ pub(crate) struct Vcpu<D> {
     driver: D,
     slots: Slab<Slot>,
     idle: Vec<usize>,
-    origin: Arc<Origin>,
-    origin_epoch: u64,
+    target: Target,
+    target_epoch: u64,
     work_epoch: u64,
     generation: u16,
     /// There may be work: ask the source.
@@ -123,8 +167,8 @@ impl Drop for AbortOnPanic {
 
 impl<D: Driver> Vcpu<D> {
     pub fn new(limits: Limits, shared: Arc<Shared>, source: Arc<dyn Source>, driver: D) -> Vcpu<D> {
-        let origin_epoch = shared.origin_epoch.load(Ordering::SeqCst);
-        let origin = shared.current_origin();
+        let target_epoch = shared.target_epoch.load(Ordering::SeqCst);
+        let target = shared.current_target();
         Vcpu {
             limits,
             shared,
@@ -132,8 +176,8 @@ impl<D: Driver> Vcpu<D> {
             driver,
             slots: Slab::with_capacity(limits.workers),
             idle: Vec::with_capacity(limits.workers),
-            origin,
-            origin_epoch,
+            target,
+            target_epoch,
             work_epoch: 0,
             generation: 0,
             hungry: true,
@@ -153,7 +197,7 @@ impl<D: Driver> Vcpu<D> {
                     return;
                 }
             } else {
-                self.take_origin(now);
+                self.take_target(now);
                 self.pull(now);
             }
             if let Err(os) = self.wait(now, &mut events) {
@@ -231,7 +275,7 @@ impl<D: Driver> Vcpu<D> {
             None => (self.slots.insert(self.new_slot(now)), true),
         };
         let unix_secs = unix_now() + self.shared.clock_offset.load(Ordering::Relaxed);
-        let origin = Arc::clone(&self.origin);
+        let origin = Arc::clone(&self.target.origin);
         let slot = &mut self.slots[key];
         slot.failed = 0;
         let step = slot.conn.begin(fetch, now, |query, out| origin.write_request(query, unix_secs, out));
@@ -246,7 +290,7 @@ impl<D: Driver> Vcpu<D> {
             conn: Conn::new(self.limits.timeouts, now),
             fd: None,
             address: None,
-            origin: Arc::clone(&self.origin),
+            origin: Arc::clone(&self.target.origin),
             tag: Tag { key: 0, generation: 0 },
             pending: 0,
             lowat: 1,
@@ -259,8 +303,8 @@ impl<D: Driver> Vcpu<D> {
     fn open(&mut self, key: usize, now: Instant) {
         self.generation = self.generation.wrapping_add(1);
         let tag = Tag { key: key as u32, generation: self.generation };
-        let origin = Arc::clone(&self.origin);
-        let Some(address) = self.shared.rotation.pick(&origin.addresses, now) else {
+        let origin = Arc::clone(&self.target.origin);
+        let Some(address) = self.shared.rotation.pick(&self.target.addresses, now) else {
             let error =
                 Error::new(Kind::Config, Phase::Connect, format!("no address is known for {}", origin.host_header));
             return self.fail(key, error, now);
@@ -322,7 +366,7 @@ impl<D: Driver> Vcpu<D> {
     fn connect_failed(&mut self, key: usize, os: &io::Error, now: Instant) {
         let slot = &mut self.slots[key];
         slot.failed += 1;
-        let more = slot.failed < slot.origin.addresses.len().min(ADDRESSES_TRIED_MAX);
+        let more = slot.failed < self.target.addresses.len().min(ADDRESSES_TRIED_MAX);
         let (failed, address) = (slot.failed, slot.address);
         if let Some(address) = address {
             self.shared.rotation.failed(address, now);
@@ -330,6 +374,7 @@ impl<D: Driver> Vcpu<D> {
         if more {
             return self.close(key, After::Reconnect, now);
         }
+        self.shared.unreachable.add();
         let address = address.map(|address| address.to_string()).unwrap_or_default();
         let (phase, attempt) = self.slots[key].conn.attempt();
         let tried = format!("{attempt} {address} ({failed} address(es) tried)");
@@ -358,9 +403,9 @@ impl<D: Driver> Vcpu<D> {
     /// Whether a connection still leads to the current origin.
     fn fits(&self, key: usize) -> bool {
         let slot = &self.slots[key];
-        Arc::ptr_eq(&slot.origin, &self.origin)
-            || (slot.origin.host_header == self.origin.host_header
-                && slot.address.is_some_and(|address| self.origin.addresses.contains(&address)))
+        let target = &self.target;
+        slot.origin.host_header == target.origin.host_header
+            && slot.address.is_some_and(|address| target.addresses.contains(&address))
     }
 
     /// Posts whatever the connection wants and is not under way.
@@ -457,12 +502,13 @@ impl<D: Driver> Vcpu<D> {
             if slot.closing.is_some() || slot.conn.deadline().is_none_or(|at| now < at) {
                 continue;
             }
-            if slot.conn.is_connecting() && slot.failed + 1 < slot.origin.addresses.len().min(ADDRESSES_TRIED_MAX) {
+            if slot.conn.is_connecting() && slot.failed + 1 < self.target.addresses.len().min(ADDRESSES_TRIED_MAX) {
                 self.connect_failed(key, &io::Error::from(io::ErrorKind::TimedOut), now);
                 continue;
             }
             if let (true, Some(address)) = (slot.conn.is_connecting(), slot.address) {
                 self.shared.rotation.failed(address, now);
+                self.shared.unreachable.add();
             }
             let step = slot.conn.tick(now);
             self.act(key, step, now);
@@ -470,13 +516,13 @@ impl<D: Driver> Vcpu<D> {
     }
 
     /// Takes a new origin and drops idle connections that lead elsewhere.
-    fn take_origin(&mut self, now: Instant) {
-        let epoch = self.shared.origin_epoch.load(Ordering::SeqCst);
-        if epoch == self.origin_epoch {
+    fn take_target(&mut self, now: Instant) {
+        let epoch = self.shared.target_epoch.load(Ordering::SeqCst);
+        if epoch == self.target_epoch {
             return;
         }
-        self.origin_epoch = epoch;
-        self.origin = self.shared.current_origin();
+        self.target_epoch = epoch;
+        self.target = self.shared.current_target();
         for key in std::mem::take(&mut self.idle) {
             if self.fits(key) {
                 self.idle.push(key);

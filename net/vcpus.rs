@@ -1,8 +1,9 @@
 //! Starts and stops the vcpu threads. Called by the engine, once. Never does I/O itself.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use crate::driver::epoll::Epoll;
@@ -13,7 +14,7 @@ use crate::fetch::{Source, Timeouts};
 use crate::origin::Origin;
 use crate::rotation::Rotation;
 use crate::sock::{self, Bell};
-use crate::vcpu::{Bed, Limits, Shared, Vcpu};
+use crate::vcpu::{Bed, Limits, Shared, Target, Unreachable, Vcpu};
 
 /// Stack of a vcpu thread (engine.md section 5b).
 const STACK_BYTES: usize = 256 << 10;
@@ -37,6 +38,36 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options { vcpus: 1, workers: 16, driver: DriverChoice::Auto, timeouts: Timeouts::default(), rcvbuf_bytes: None }
+    }
+}
+
+/// Tells when the known addresses of the endpoint are of no use, and takes new ones.
+pub struct Names {
+    shared: Arc<Shared>,
+    seen: u64,
+}
+
+impl Names {
+    /// Blocks until a request failed to connect at every address tried since the last call; false
+    /// once the vcpus stop.
+    pub fn wait_unreachable(&mut self) -> bool {
+        self.seen = self.shared.unreachable.wait(self.seen);
+        !self.shared.stop.load(Ordering::SeqCst)
+    }
+
+    /// New connections go to these addresses, until the next [`Vcpus::set_origin`]. False if they
+    /// are the ones in use.
+    pub fn set_addresses(&self, addresses: &[SocketAddr]) -> bool {
+        let mut changed = false;
+        self.shared.retarget(|target| {
+            let same = addresses.len() == target.addresses.len()
+                && addresses.iter().all(|address| target.addresses.contains(address));
+            changed = !same;
+            if changed {
+                target.addresses = addresses.into();
+            }
+        });
+        changed
     }
 }
 
@@ -86,9 +117,12 @@ impl Vcpus {
     /// From now on new requests use this origin: new addresses or renewed credentials. Requests
     /// under way go on as they are.
     pub fn set_origin(&self, origin: Arc<Origin>) {
-        *self.shared.origin.lock().unwrap_or_else(PoisonError::into_inner) = origin;
-        self.shared.origin_epoch.fetch_add(1, Ordering::SeqCst);
-        self.shared.wake();
+        self.shared.retarget(|target| *target = Target::new(origin));
+    }
+
+    /// For the thread that looks the endpoint's name up again.
+    pub fn names(&self) -> Names {
+        Names { shared: Arc::clone(&self.shared), seen: 0 }
     }
 
     /// Ends all requests (`Kind::Cancelled`), delivers them and joins the threads. Not to be
@@ -110,6 +144,7 @@ impl Drop for Vcpus {
 
 fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
     shared.stop.store(true, Ordering::SeqCst);
+    shared.unreachable.add();
     for bed in &shared.beds {
         bed.bell.ring();
     }
@@ -167,8 +202,9 @@ fn shared(chosen: Chosen, origin: &Arc<Origin>, vcpus: usize) -> io::Result<Shar
     };
     let bed = |_| Ok(Bed { bell: Arc::new(Bell::new(nonblocking)?), sleeping: AtomicBool::new(false) });
     Ok(Shared {
-        origin: Mutex::new(Arc::clone(origin)),
-        origin_epoch: AtomicU64::new(0),
+        target: Mutex::new(Target::new(Arc::clone(origin))),
+        target_epoch: AtomicU64::new(0),
+        unreachable: Unreachable::default(),
         work_epoch: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         clock_offset: AtomicI64::new(0),

@@ -139,7 +139,7 @@ impl Wire {
     /// Moves bytes both ways until nothing is left or the connection wants something.
     fn pump(&mut self) -> Step {
         loop {
-            let sent = self.to_server();
+            let sent = self.send_all();
             let mut sealed = Vec::new();
             while self.server.wants_write() {
                 self.server.write_tls(&mut sealed).expect("seal");
@@ -147,14 +147,14 @@ impl Wire {
             if !sent && sealed.is_empty() {
                 return Step::More;
             }
-            match self.to_client(&sealed) {
+            match self.feed(&sealed) {
                 Step::More => {}
                 step => return step,
             }
         }
     }
 
-    fn to_server(&mut self) -> bool {
+    fn send_all(&mut self) -> bool {
         let mut any = false;
         while let Some(span) = self.conn.outgoing() {
             // Odd pieces, as a full socket buffer would take them.
@@ -174,7 +174,7 @@ impl Wire {
         any
     }
 
-    fn to_client(&mut self, mut bytes: &[u8]) -> Step {
+    fn feed(&mut self, mut bytes: &[u8]) -> Step {
         while !bytes.is_empty() {
             let span = self.conn.space().expect("a place for bytes");
             let mut n = span.len().min(bytes.len()).min(self.piece_max);
@@ -327,9 +327,7 @@ fn every_early_end_is_an_error_never_a_short_body() {
                 }
                 _ => {
                     // A record that is no TLS record of this session breaks it as an alert would.
-                    wire.to_client(&[
-                        23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
-                    ])
+                    wire.feed(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
                 }
             };
             let error = wire.error(step);
@@ -408,7 +406,7 @@ fn alerts_and_strangers_in_the_handshake_are_named() {
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak TLS at this port"),
     ] {
         let mut wire = Wire::new(&ca.tls("h.test"), &server, true);
-        let step = wire.to_client(bytes);
+        let step = wire.feed(bytes);
         let error = wire.error(step);
         assert_eq!((error.kind, error.phase), (Kind::Tls, Phase::Tls), "{error}");
         assert!(error.message.contains(expected) && error.message.contains("h.test"), "{error}");
