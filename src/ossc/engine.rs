@@ -20,7 +20,7 @@ use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{sys, wire};
 use ossc_conf::{Config, IoDriver, Scheme, Settings};
-use ossc_net::{DriverChoice, Origin, Timeouts, Tls, Trust, Vcpus};
+use ossc_net::{DriverChoice, Names, Origin, Timeouts, Tls, Trust, Vcpus};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -33,6 +33,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long an inode number of a small object's stand-in is kept from being used again.
 const PIN_FOR: Duration = Duration::from_secs(30);
+/// Between two look-ups of the endpoint's name; resolvers keep answers for longer.
+const RESOLVE_PAUSE: Duration = Duration::from_secs(2);
 /// Folders that are listed in the background although nobody touched them.
 const BACKGROUND_FOLDERS_MAX: usize = 2000;
 
@@ -196,7 +198,14 @@ fn build(
     let work = Arc::new(Work::new(region, budget, audit, senders, options));
     let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net_options(settings, config))
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
+    let names = vcpus.names();
     work.set_vcpus(vcpus);
+    // An address needs no looking up.
+    if settings.endpoint.ip().is_none() {
+        let (host, port) = (settings.endpoint.connect_host(settings.location.bucket()), settings.endpoint.port());
+        let deadline = config.connect_timeout;
+        spawn("ossc-names", move || keep_addresses(names, &host, port, deadline))?;
+    }
     Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted })
 }
 
@@ -298,6 +307,20 @@ fn net_options(settings: &Settings, config: &Config) -> ossc_net::Options {
             stall_ms: ms(config.stall_timeout),
         },
         ..ossc_net::Options::default()
+    }
+}
+
+/// Looks the endpoint's name up again whenever no known address can be connected to: it may have moved.
+fn keep_addresses(mut names: Names, host: &str, port: u16, deadline: Duration) {
+    while names.wait_unreachable() {
+        match ossc_net::resolve::resolve(host, port, deadline) {
+            Ok(addresses) if names.set_addresses(&addresses) => {
+                tracing::info!(host, ?addresses, "the endpoint has other addresses now");
+            }
+            Ok(_) => tracing::debug!(host, "the endpoint still has the same addresses"),
+            Err(error) => tracing::warn!("{error}"),
+        }
+        std::thread::sleep(RESOLVE_PAUSE);
     }
 }
 
