@@ -401,6 +401,8 @@ def many(seeds: list[int]) -> list[Found]:
                     slot.set_rules(rules_of(plan))
                     found = Act(slot, plan, sums).act()
                     results.append(found)
+                    if len(results) % 100 == 0:
+                        print(f"  {len(results)} runs", flush=True)
                     if found.problems():
                         print(f"  seed {plan.seed} ({plan}): {found.problems()[:3]}\n{found.log}", flush=True)
             except IndexError:

@@ -6,7 +6,7 @@ BARS = [
     Bar(
         1, "8 processes (4 spawned, 4 forked) map and checksum a 2 GiB model at once from an endpoint of 0.2 GB/s",
         "each byte over the socket once; Pss of the memory files over all processes <= model + 2 %; <= 1.2 times one process",
-        share.together, share.two_engines, "two of the programs have another CONNECTOR_UDS_PATH, and so an engine of their own",
+        share.together, share.two_engines, "two of the programs have another CONNECTOR_UDS_PATH and MODEL_DIR, and so an engine of their own",
     ),
     Bar(
         2, "engine, primary or a reader is killed during a load with 3 clients, at every stage (--runs, --seed)",
