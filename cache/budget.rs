@@ -7,8 +7,12 @@
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Left to the programs: a twentieth of what is available, at least this many bytes.
+/// Left to the programs: a twentieth of what is available, at least this many bytes, but at most a quarter:
+/// a small container would have nothing left for the cache.
 const RESERVE_BYTES_MIN: u64 = 256 << 20;
+/// What the engine itself takes of a limit: the shared region, stacks, buffers, page tables and the kernel's
+/// share of its connections (measured with 256 connections: 30 MiB), at most a quarter.
+const OWN_BYTES_MAX: u64 = 64 << 20;
 
 /// Memory that may be put aside, in bytes.
 #[derive(Debug)]
@@ -25,14 +29,13 @@ impl Budget {
 
     /// What this process may use now: see the module.
     pub fn of_this_process() -> Budget {
-        let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_available(&text));
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let room = cgroup_folders(&own)
-            .iter()
-            .filter_map(|folder| cgroup_room(|file| fs::read_to_string(format!("{folder}/{file}")).ok()))
-            .min();
-        let least = [available, room].into_iter().flatten().min().unwrap_or(0);
-        Budget::new(least.saturating_sub((least / 20).max(RESERVE_BYTES_MIN)))
+        Budget::new(less_reserve(least(&|path| fs::read_to_string(path).ok()).unwrap_or(0)))
+    }
+
+    /// A limit of the user's for the whole engine, in bytes. More than a cgroup allows would end in a kill: then
+    /// that counts, and the second value is the warning.
+    pub fn of_limit(limit: u64) -> (Budget, Option<String>) {
+        within(limit, tightest(&|path| fs::read_to_string(path).ok()))
     }
 
     /// The limit in bytes.
@@ -62,6 +65,40 @@ impl Budget {
     pub fn give(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
     }
+}
+
+fn less_reserve(bytes: u64) -> u64 {
+    bytes - (bytes / 20).max(RESERVE_BYTES_MIN.min(bytes / 4))
+}
+
+fn within(limit: u64, tightest: Option<u64>) -> (Budget, Option<String>) {
+    let own = |bytes: u64| bytes - OWN_BYTES_MAX.min(bytes / 4);
+    match tightest.filter(|tightest| less_reserve(*tightest) < own(limit)) {
+        None => (Budget::new(own(limit)), None),
+        Some(tightest) => {
+            let less = less_reserve(tightest);
+            let text = format!(
+                "memoryLimit {limit} is more than the memory cgroup of {tightest} bytes can hold: {less} bytes are used"
+            );
+            (Budget::new(less), Some(text))
+        }
+    }
+}
+
+/// What is free now, by MemAvailable and every memory cgroup on the path; `None` where nothing says so.
+fn least(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+    let available = read("/proc/meminfo").and_then(|text| mem_available(&text));
+    let own = read("/proc/self/cgroup").unwrap_or_default();
+    let folders = cgroup_folders(&own);
+    let rooms = folders.iter().filter_map(|folder| cgroup_room(|file| read(&format!("{folder}/{file}"))));
+    rooms.chain(available).min()
+}
+
+/// The tightest limit of the memory cgroups on the path, used or not.
+fn tightest(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+    let own = read("/proc/self/cgroup").unwrap_or_default();
+    let folders = cgroup_folders(&own);
+    folders.iter().filter_map(|folder| cgroup_limit(|file| read(&format!("{folder}/{file}")))).min()
 }
 
 /// MemAvailable of /proc/meminfo in bytes.
@@ -95,19 +132,27 @@ fn cgroup_folders(own: &str) -> Vec<String> {
     folders
 }
 
-/// Limit minus use of one cgroup, v2 names first; `None` without a limit. Page cache counts as room, since
-/// the kernel drops it first; our own memory is shared memory and does not.
+fn number(text: Option<String>) -> Option<u64> {
+    text.and_then(|text| text.trim().parse::<u64>().ok())
+}
+
+/// The limit of one cgroup, v2 names first; `None` without a limit ("max", and v1's largest number).
+fn cgroup_limit(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let limit = number(read("memory.max")).or_else(|| number(read("memory.limit_in_bytes")));
+    // v1 spells "no limit" as the largest multiple of the page size.
+    limit.filter(|limit| *limit < 1 << 60)
+}
+
+/// Limit minus use of one cgroup; `None` without a limit. Page cache counts as room, since the kernel drops it
+/// first; our own memory is shared memory and does not.
 fn cgroup_room(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
-    let number = |file: &str| read(file).and_then(|text| text.trim().parse::<u64>().ok());
-    let (limit, used) = match number("memory.max") {
-        Some(limit) => (limit, number("memory.current")?),
-        None => (number("memory.limit_in_bytes")?, number("memory.usage_in_bytes")?),
-    };
+    let limit = cgroup_limit(&read)?;
+    let used = number(read("memory.current")).or_else(|| number(read("memory.usage_in_bytes")))?;
     let stat = read("memory.stat").unwrap_or_default();
     let row = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-    let cached = row("inactive_file ").or_else(|| row("total_inactive_file ")).unwrap_or(0);
-    // v1 spells "no limit" as the largest multiple of the page size.
-    (limit < 1 << 60).then(|| limit.saturating_sub(used.saturating_sub(cached)))
+    // In v1 the plain rows leave out the cgroups below, while the use counts them.
+    let cached = row("total_inactive_file ").or_else(|| row("inactive_file ")).unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(cached)))
 }
 
 #[cfg(test)]
@@ -162,5 +207,77 @@ mod tests {
         };
         assert_eq!(cgroup_room(v1), Some(600));
         assert_eq!(cgroup_room(|file| (file != "memory.max").then(|| "9223372036854771712".to_string())), None);
+    }
+
+    /// A machine of these files.
+    fn machine<'a>(files: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |path| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_string())
+    }
+
+    #[test]
+    fn the_tightest_of_nested_cgroups_counts() {
+        // v2: the own cgroup has no limit, the middle one the tightest, the root's has no files of this kind.
+        let v2 = [
+            ("/proc/meminfo", "MemAvailable: 8192 kB\n"),
+            ("/proc/self/cgroup", "0::/pod/app\n"),
+            ("/sys/fs/cgroup/pod/app/memory.max", "max\n"),
+            ("/sys/fs/cgroup/pod/app/memory.current", "1000\n"),
+            ("/sys/fs/cgroup/pod/memory.max", "4000000\n"),
+            ("/sys/fs/cgroup/pod/memory.current", "1500000\n"),
+            ("/sys/fs/cgroup/pod/memory.stat", "anon 1\nfile 900000\ninactive_file 500000\nactive_file 400000\n"),
+        ];
+        assert_eq!((least(&machine(&v2)), tightest(&machine(&v2))), (Some(3_000_000), Some(4_000_000)));
+        // The same pod with more memory than the machine has left.
+        let mut rich = v2;
+        rich[4].1 = "400000000\n";
+        assert_eq!(least(&machine(&rich)), Some(8 << 20));
+        // v1, inside a container: the path is the host's, the mount shows the container's own cgroup as its root.
+        let v1 = [
+            ("/proc/meminfo", "MemAvailable: 8192 kB\n"),
+            ("/proc/self/cgroup", "5:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n0::/\n"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "3000000\n"),
+            ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "2500000\n"),
+            (
+                "/sys/fs/cgroup/memory/memory.stat",
+                "inactive_file 7\nhierarchical_memory_limit 3000000\ntotal_inactive_file 1500000\n",
+            ),
+        ];
+        assert_eq!((least(&machine(&v1)), tightest(&machine(&v1))), (Some(2_000_000), Some(3_000_000)));
+    }
+
+    #[test]
+    fn without_limits_the_machine_counts() {
+        let max = [
+            ("/proc/meminfo", "MemAvailable: 2048 kB\n"),
+            ("/proc/self/cgroup", "4:memory:/\n0::/\n"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "5\n"),
+            ("/sys/fs/cgroup/memory.max", "max\n"),
+        ];
+        assert_eq!((least(&machine(&max)), tightest(&machine(&max))), (Some(2 << 20), None));
+        assert_eq!((least(&machine(&[])), tightest(&machine(&[]))), (None, None));
+        // A limit whose use cannot be read says nothing about room, but stays a limit.
+        let blind = [("/proc/self/cgroup", "0::/\n"), ("/sys/fs/cgroup/memory.max", "1000\n")];
+        assert_eq!((least(&machine(&blind)), tightest(&machine(&blind))), (None, Some(1000)));
+        // More in use than the limit allows (it was lowered): no room, not a huge one.
+        let over = [
+            ("/proc/self/cgroup", "0::/\n"),
+            ("/sys/fs/cgroup/memory.max", "1000\n"),
+            ("/sys/fs/cgroup/memory.current", "5000\n"),
+        ];
+        assert_eq!(least(&machine(&over)), Some(0));
+    }
+
+    #[test]
+    fn what_is_left_of_a_limit() {
+        assert_eq!(less_reserve(1 << 30), (1 << 30) - (256 << 20));
+        assert_eq!(less_reserve(100 << 30), 95 << 30);
+        assert_eq!(less_reserve(256 << 20), 192 << 20, "a small container has room, too");
+        let (budget, warning) = within(1 << 30, None);
+        assert_eq!((budget.limit(), warning), ((1 << 30) - (64 << 20), None));
+        assert_eq!(within(64 << 20, Some(1 << 30)).0.limit(), 48 << 20);
+        let (budget, warning) = within(4 << 30, Some(1 << 30));
+        assert_eq!(budget.limit(), 768 << 20);
+        assert!(warning.unwrap().contains("memoryLimit 4294967296 is more than"));
     }
 }

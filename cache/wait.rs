@@ -26,9 +26,10 @@ pub fn range(region: &Region, object: &Object, start: u64, end: u64, check: &dyn
         let part = region.part(object, index);
         while !part.is_ready() {
             failed(object)?;
-            starved(object)?;
             part.sleep(SLICE_MS);
             if !part.is_ready() {
+                // Not before the engine has seen this demand: there may be room again.
+                starved(object)?;
                 check()?;
                 // The bits are idempotent, and an engine that took over has not seen ours.
                 region.demand(object, index, parts.end);

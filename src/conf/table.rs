@@ -180,8 +180,10 @@ pub(crate) const KEYS: &[Key] = &[
             set: |config, number| config.memory_limit = (number > 0).then_some(number as u64),
         },
         in_default_file: false,
-        text: "Most memory that cached objects may hold together. 0 takes what the tightest cgroup \
-               and the system have free at the start, less a reserve of a twentieth, at least 256 MiB.",
+        text: "Most memory that the engine may take: cached objects, and 64 MiB of it (a quarter, if that is \
+               less) for itself. More than the tightest memory cgroup can hold is cut to that, with a warning. \
+               0 takes what cgroups and the system have free at the start, less a reserve of a twentieth, at \
+               least 256 MiB or a quarter.",
     },
     Key {
         path: "lingerSec",

@@ -182,7 +182,10 @@ fn build(
     id: (u64, u64),
     old_store: i32,
 ) -> Result<Built, NotStarted> {
-    let budget = config.memory_limit.map_or_else(Budget::of_this_process, Budget::new);
+    let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
     let (store, region, region_fd, adopted) = memory(settings, config, &budget, id, old_store)?;
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
     let origin = origin(settings, config)?;

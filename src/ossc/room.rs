@@ -65,21 +65,33 @@ impl Work {
         if self.budget.take(bytes) {
             return true;
         }
-        let unused = |held: &Arc<Held>| lock(&held.idle_since).is_some();
-        for (slot, held) in self.large().into_iter().filter(|(slot, held)| *slot != wanted.0 && unused(held)) {
-            let Some(_leases) = Unused::take(&held) else { continue };
-            self.release(slot, &held);
-            if self.budget.take(bytes) {
-                return true;
-            }
+        let mut others = self.large();
+        others.retain(|(slot, _)| {
+            *slot != wanted.0 && self.region().object(*slot).is_some_and(|o| o.ready_parts.load(Ordering::Acquire) > 0)
+        });
+        let with_idle = |(slot, held): (u32, Arc<Held>)| {
+            let since = *lock(&held.idle_since);
+            (since, slot, held)
+        };
+        let (mut idle, in_use): (Vec<_>, Vec<_>) = others.into_iter().map(with_idle).partition(|o| o.0.is_some());
+        idle.sort_by_key(|(since, ..)| *since);
+        if idle.iter().any(|(_, slot, held)| self.release_unused(*slot, held) && self.budget.take(bytes)) {
+            return true;
         }
-        for (_, slot, index) in self.readable_again(wanted) {
-            self.release_parts(slot, &[index]);
-            if self.budget.take(bytes) {
-                return true;
-            }
+        let parts = self.readable_again(wanted);
+        if parts.iter().any(|(_, slot, index)| self.release_parts(*slot, &[*index]) && self.budget.take(bytes)) {
+            return true;
         }
-        false
+        // Somebody may have ended since the last look at the leases; a reader's error would be wrong then.
+        in_use.iter().any(|(_, slot, held)| self.release_unused(*slot, held) && self.budget.take(bytes))
+    }
+
+    /// Gives an object back if nobody has it open or mapped. True if it did.
+    fn release_unused(&self, slot: u32, held: &Held) -> bool {
+        let (Some(object), Some(_leases)) = (self.region().object(slot), Unused::take(held)) else { return false };
+        (0..object.parts).for_each(|index| self.region().part(object, index).unpin());
+        self.release(slot, held);
+        true
     }
 
     /// Ready parts that no program has mapped, in the order of their giving up: those that were
@@ -112,14 +124,16 @@ impl Work {
             Class::Near => {}
             Class::Demand if self.everything_is_mapped() => {
                 let (limit, used) = (self.budget.limit(), self.budget.used());
-                tracing::error!(
-                    object = held.key,
-                    index,
-                    limit,
-                    used,
-                    "no memory for a reader: programs have mapped all of the budget; raise memoryLimit or close other models"
-                );
-                object.starved.store(libc::ENOMEM as u32, Ordering::Release);
+                // Once for all the parts that its readers wait for.
+                if object.starved.swap(libc::ENOMEM as u32, Ordering::AcqRel) == 0 {
+                    tracing::error!(
+                        object = held.key,
+                        index,
+                        limit,
+                        used,
+                        "no memory for a reader: programs have mapped all of the budget; raise memoryLimit or close other models"
+                    );
+                }
                 let part = self.region().part(object, index);
                 if part.claim() {
                     part.give_up();

@@ -336,6 +336,7 @@ impl Work {
             self.budget.give(bytes);
             return None;
         }
+        object.starved.store(0, Ordering::Release);
         // It was given up while the verdict was being made; the verdict is due again when it is back.
         if object.state() == state::VERIFIED {
             object.set_state(state::LOADING);
