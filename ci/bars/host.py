@@ -15,6 +15,7 @@ from pathlib import Path
 from bars import Measure, from_problems
 from harness import compile as compiler
 from harness import folder, paths
+from harness.certificate import Certificate
 from harness.endpoint import Endpoint
 from harness.run import Run, plain_env, tree_state
 
@@ -44,6 +45,11 @@ def tiny() -> Iterator[tuple[Endpoint, Path]]:
         folder.make(plain)
         with Endpoint(Path(scratch) / "root", Path(scratch)) as endpoint:
             yield endpoint, plain
+
+
+def secure_endpoint(root: Path, scratch: Path) -> Endpoint:
+    """It speaks https with a certificate that nothing on this machine trusts."""
+    return Endpoint(root, scratch, options=Certificate(scratch).options)
 
 
 def tiny_run(endpoint: Endpoint) -> Run:
@@ -108,11 +114,13 @@ def inert_control() -> Measure:
     return inert(role=1)
 
 
-def start_cases(run: Run) -> dict[str, tuple[dict[str, str | None], str]]:
+def start_cases(run: Run, secure: Endpoint) -> dict[str, tuple[dict[str, str | None], str]]:
     """Name -> (changes of the environment, words that the REASON must hold)."""
     bad = run.dir / "bad.json"
     bad.write_text('{"logLevel": 1,')
     port_closed = "http://127.0.0.1:1"
+    https = run.endpoint.url.replace("http://", "https://")
+    untrusted = "TLS phase: the certificate of 127.0.0.1 is refused: unknown issuer"
     return {
         "wrong secret": ({"OSS_ACCESS_KEY_SECRET": "wrong-secret"}, "failed to list objects"),
         "wrong key id": ({"OSS_ACCESS_KEY_ID": "wrong-id"}, "failed to list objects"),
@@ -126,8 +134,9 @@ def start_cases(run: Run) -> dict[str, tuple[dict[str, str | None], str]]:
         "config absent": ({"OSSC_CONFIG": str(run.dir / "absent.json")}, "failed to parse config file"),
         "config is a folder": ({"OSSC_CONFIG": str(run.dir)}, "failed to parse config file"),
         "config is not JSON": ({"OSSC_CONFIG": str(bad)}, "failed to parse config file"),
-        "https": ({"OSS_ENDPOINT": "https://127.0.0.1:1"}, "https"),
-        "no scheme means https": ({"OSS_ENDPOINT": "oss-cn-test.example"}, "https"),
+        "certificate of nobody trusted": ({"OSS_ENDPOINT": secure.url}, untrusted),
+        "no scheme means https": ({"OSS_ENDPOINT": secure.url.removeprefix("https://")}, untrusted),
+        "https where http is spoken": ({"OSS_ENDPOINT": https}, "TLS phase: 127.0.0.1 does not speak TLS"),
         "nobody listens": ({"OSS_ENDPOINT": port_closed}, "failed to list objects"),
     }
 
@@ -157,8 +166,8 @@ def start_errors() -> Measure:
     problems = []
     begin = time.monotonic()
     with tiny() as (endpoint, _):
-        with tiny_run(endpoint) as run:
-            cases = start_cases(run)
+        with tiny_run(endpoint) as run, secure_endpoint(endpoint.root, run.dir / "secure") as secure:
+            cases = start_cases(run, secure)
             for name, (changes, words) in cases.items():
                 problems += judge_start(name, run, run.env(**changes), words)
         for name in ("a.bin", "small.bin"):
