@@ -14,9 +14,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import models
 from harness import load, paths
+from harness.certificate import Certificate
 from harness.endpoint import Endpoint
 from harness.faults import flipped_byte
 from harness.requestlog import body_gets, bytes_served, once_problems
@@ -64,12 +66,12 @@ def show_progress(process: subprocess.Popen[bytes], endpoint: Endpoint, model: s
     print(("\r" if terminal else "") + line, flush=True)
 
 
-def demonstrate(endpoint: Endpoint, model: str, io: str | None) -> Result:
+def demonstrate(endpoint: Endpoint, model: str, io: str | None, config: dict[str, Any] | None) -> Result:
     sizes = models.sizes(model)
     report = OUT / f"{model}.json"
     report.unlink(missing_ok=True)
     endpoint.forget()
-    with Run(endpoint, model, io=io) as run:
+    with Run(endpoint, model, config=config, io=io) as run:
         begin = time.monotonic()
         with open(OUT / f"{model}.stderr", "wb") as stderr:
             process = run.start(load.loader_argv(run, report), stderr=stderr)
@@ -140,6 +142,7 @@ def main() -> int:
     )
     parser.add_argument("--io", choices=["uring", "epoll"], help="force a driver (default: the connector chooses)")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="size of the sharded model (default 1024)")
+    parser.add_argument("--https", action="store_true", help="speak https, with a certificate made for this run")
     parser.add_argument("--flip-byte", action="store_true", help="control: serve a wrong byte, which must be noticed")
     options = parser.parse_args()
     paths.require_products()
@@ -149,10 +152,12 @@ def main() -> int:
     print("making the models (once) ...", flush=True)
     names = [models.ensure("gt-minilm"), models.ensure("shards", options.size)]
     faults = [flipped_byte(f"{names[0]}/model.safetensors", 1_000_000)] if options.flip_byte else None
-    with Endpoint(paths.BUCKETS, OUT, faults) as endpoint:
+    certificate = Certificate(OUT / "certificate") if options.https else None
+    config = {"tls": {"caFile": str(certificate.ca)}} if certificate else None
+    with Endpoint(paths.BUCKETS, OUT, faults, certificate.options if certificate else None) as endpoint:
         print(f"OSS endpoint at {endpoint.url}; the program runs with")
         print(f"  LD_PRELOAD={os.path.relpath(paths.PRELOAD)} ENABLE_CONNECTOR=1 OSS_ENDPOINT={endpoint.url} ...")
-        results = [demonstrate(endpoint, name, options.io) for name in names]
+        results = [demonstrate(endpoint, name, options.io, config) for name in names]
     print_table(results)
     good = verify(results)
     print_audit(results)

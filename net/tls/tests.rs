@@ -269,6 +269,25 @@ fn a_kept_connection_is_used_again_without_a_handshake() {
 }
 
 #[test]
+fn new_keys_in_the_middle_of_a_body_change_nothing() {
+    let ca = Ca::new("rekey");
+    let server = Arc::new(ca.server(&["h.test"], 4000, BOTH));
+    let (bytes, body) = answer();
+    let mut wire = Wire::new(&ca.tls("h.test"), &server, true);
+    assert_eq!(wire.pump(), Step::More);
+    wire.answer(&bytes[..10_000]);
+    for piece in bytes[10_000..].chunks(7000) {
+        wire.server.refresh_traffic_keys().expect("TLS 1.3");
+        wire.server.writer().write_all(piece).expect("more");
+        if wire.pump() != Step::More {
+            break;
+        }
+    }
+    assert!(wire.finish().result.is_ok());
+    assert!(wire.memory[100..][..BODY] == body);
+}
+
+#[test]
 fn a_farewell_is_close_notify() {
     let ca = Ca::new("farewell");
     let server = Arc::new(ca.server(&["h.test"], 4000, BOTH));
