@@ -224,6 +224,17 @@ pub(crate) fn wait_whole(slot: u32) -> Result<()> {
     })
 }
 
+/// The same for a map that was made of a part and is about to grow. ENOMEM where another engine has taken over
+/// since then with memory of its own: the rest never comes into the memory that is mapped.
+pub(crate) fn wait_rest(slot: u32) -> Result<()> {
+    wait_whole(slot)?;
+    if attach::generation() == slot >> GENERATION_SHIFT {
+        return Ok(());
+    }
+    log(b"a map cannot grow: the engine that it is of is gone; map the object again", slot);
+    Err(Errno(libc::ENOMEM))
+}
+
 /// Waits until a small object is a real file; the caller then repeats its open or stat.
 pub(crate) fn wait_placed(slot: u32) -> Result<()> {
     waiting(slot, |_, object, check| wait::placed(object, check))

@@ -52,6 +52,25 @@ for path in sys.argv[1:]:
 print(killed, len(list(processes(lambda name, state: state == "Z"))))
 """
 
+# Maps a part of a file, has another program's engine take over, and lets the map grow to the whole file.
+GROWER = """
+import ctypes, hashlib, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
+size = os.path.getsize("b.bin")
+fd = os.open("b.bin", os.O_RDONLY)
+at = libc.mmap(None, ctypes.c_size_t(1 << 20), 1, 2, fd, ctypes.c_long(0))
+print("mapped", flush=True)
+sys.stdin.readline()
+# A read finds the new engine first.
+whole = os.pread(fd, 100, size - 100)
+grown = libc.mremap(ctypes.c_void_p(at), ctypes.c_size_t(1 << 20), ctypes.c_size_t(size), 1)
+if grown in (None, ctypes.c_void_p(-1).value):
+    print(ctypes.get_errno())
+else:
+    print(hashlib.sha256(ctypes.string_at(grown, size)).hexdigest())
+"""
+
 
 class Heal(EndToEnd):
     """All readers are heal_reader, whose sums are compared with those of a native run."""
@@ -185,6 +204,21 @@ class Heal(EndToEnd):
         os.kill(process.pid, signal.SIGCONT)
         self.assertEqual(process.wait(20), 0)
         self.assert_read(run, out.read_text(), 2)
+
+    def test_a_map_of_a_dead_engine_does_not_grow_over_bytes_that_never_came(self) -> None:
+        run = self.managed()
+        primary = self.begin(run, ["sleep", "60"], run.dir / "nothing", run.env(OSSC_PAGES="memfd"))
+        self.until(lambda: run.engine_starts() == 1, "the engine is there")
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = run.start([PYTHON, "-c", GROWER], run.env(OSSC_PAGES="memfd"), cwd=run.model_dir, **pipes)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), b"mapped\n")
+        (engine,) = run.engines()
+        os.kill(engine, signal.SIGKILL)
+        primary.kill()
+        out, _ = process.communicate(b"\n", timeout=30)
+        self.assertEqual(out.decode().strip(), "12", "neither ENOMEM nor the object's bytes\n" + run.log_tail())
 
     def test_a_program_within_linger_downloads_nothing_again(self) -> None:
         run = self.managed({"lingerSec": 3})

@@ -130,7 +130,7 @@ fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
 /// A map is about to grow: if it was waited for in part only, the rest is waited for now.
 fn grown(at: usize) -> Outcome<()> {
     match partial::find(at) {
-        Some(slot) => client::wait_whole(slot).into(),
+        Some(slot) => client::wait_rest(slot).into(),
         None => Outcome::Pass,
     }
 }
