@@ -56,11 +56,15 @@ def tiny_run(endpoint: Endpoint) -> Run:
     return Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES})
 
 
-def traces() -> set[str]:
+def traces(folders: list[Path]) -> set[str]:
+    """What lies in the places of TRACES. In the run folder, whose names are made of a folder's device and inode,
+    only what belongs to these folders counts: engines of other programs come and go there."""
+    stems = tuple(f"{entry.st_dev}-{entry.st_ino}." for entry in (os.stat(folder) for folder in folders))
     found = set()
     for place in TRACES:
         found |= {place} if os.path.exists(place) else set()
-        found |= {str(p) for p in Path(place).rglob("*")} if os.path.isdir(place) else set()
+        inside = Path(place).rglob("*") if os.path.isdir(place) else ()
+        found |= {str(p) for p in inside if p.suffix not in (".lock", ".sock") or p.name.startswith(stems)}
     return found
 
 
@@ -96,12 +100,12 @@ def inert(role: int | None = None) -> Measure:
         loaded = run.call(["grep", "-c", "libossc_preload", "/proc/self/maps"], env)
         if role is None and int(loaded.stdout or 0) == 0:
             problems.append("the library is not loaded at all")
-        before = traces()
+        before = traces([run.model_dir])
         native, preloaded = ordinary_results(plain_env()), ordinary_results(env)
         for name, expected in native.items():
             if preloaded[name] != expected:
                 problems.append(f"{name}: {expected!r} natively, {preloaded[name]!r} under the library"[:600])
-        problems += [f"new: {path}" for path in sorted(traces() - before)]
+        problems += [f"new: {path}" for path in sorted(traces([run.model_dir]) - before)]
         problems += [f"new in MODEL_DIR: {name}" for name in tree_state(run.model_dir)]
         problems += [f"an engine runs: {pid}" for pid in run.engines()]
         if endpoint.requests():

@@ -35,6 +35,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const PIN_FOR: Duration = Duration::from_secs(30);
 /// Between two look-ups of the endpoint's name; resolvers keep answers for longer.
 const RESOLVE_PAUSE: Duration = Duration::from_secs(2);
+/// How long a listing that somebody waits for waits for the small objects of the folder in turn.
+const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 /// Folders that are listed in the background although nobody touched them.
 const BACKGROUND_FOLDERS_MAX: usize = 2000;
 
@@ -150,6 +152,9 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
         let (mirror, model_dir) = (mirror.clone(), settings.model_dir.clone());
         move || list_folders(&mirror, &model_dir, &wanted)
     })?;
+    if !adopted {
+        mirror.settle("", SETTLE_WITHIN);
+    }
     spawn("ossc-demand", {
         let work = work.clone();
         move || take_demand(&work)
@@ -388,7 +393,10 @@ fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Order>) {
 fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd) {
     let inside = Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str);
     let errno = match inside.map(|path| mirror.list(path)) {
-        Some(Ok(())) => 0,
+        Some(Ok(())) => {
+            mirror.settle(inside.unwrap_or(""), SETTLE_WITHIN);
+            0
+        }
         Some(Err(failure)) => {
             tracing::error!(folder = path, "not listed: {failure}");
             libc::EIO

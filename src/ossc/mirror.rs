@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Parts are at least this long, so that a huge page (2 MiB) has one filler.
 const PART_BYTES_MIN: u64 = 2 << 20;
@@ -268,6 +269,28 @@ impl Mirror {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the small objects of a listed folder are real files, at most `within`: a program that reads
+    /// the folder then does not see it change under its hands (tar complains of that). A slower origin only
+    /// means that it may.
+    pub fn settle(&self, path: &str, within: Duration) {
+        let region = self.work.region();
+        let known: Vec<u32> = {
+            let known = lock(&self.known);
+            let inside = |name: &&String| name.rsplit_once('/').map_or("", |(folder, _)| folder) == path;
+            known.objects.iter().filter(|(name, _)| inside(name)).map(|(_, slot)| *slot).collect()
+        };
+        let until = Instant::now() + within;
+        for object in known.into_iter().filter_map(|slot| region.object(slot)) {
+            while object.state() == state::COMING {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return;
+                }
+                object.sleep(state::COMING, left.as_millis().max(1) as u64);
+            }
+        }
     }
 
     /// Lists the folder of an object that has changed again: the new version gets the name.

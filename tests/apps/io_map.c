@@ -49,8 +49,11 @@ static void c_window(const char *file, const char *scratch) {
     (void)scratch;
     int fd = must_open(file, O_RDONLY);
     long size = size_of(fd), last = (size - 1) / 4096 * 4096;
+    // A small file ends inside the window, and what lies a page behind its end is SIGBUS for everybody.
+    long window = size - 3 * 4096 < 100000 ? size - 3 * 4096 : 100000;
     unsigned char *data = mmap(NULL, 100000, PROT_READ, MAP_PRIVATE, fd, 3 * 4096);
-    report_bytes("window", 100000, data);
+    if (window > 0)
+        report_bytes("window", window, data);
     data = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, last);
     report_bytes("last page", 4096, data);
     report("unaligned offset", mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 5) == MAP_FAILED ? -1 : 0);
