@@ -153,7 +153,7 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
         move || list_folders(&mirror, &model_dir, &wanted)
     })?;
     if !adopted {
-        mirror.settle("", SETTLE_WITHIN);
+        mirror.wait_for_small("", SETTLE_WITHIN);
     }
     spawn("ossc-demand", {
         let work = work.clone();
@@ -394,7 +394,7 @@ fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd)
     let inside = Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str);
     let errno = match inside.map(|path| mirror.list(path)) {
         Some(Ok(())) => {
-            mirror.settle(inside.unwrap_or(""), SETTLE_WITHIN);
+            mirror.wait_for_small(inside.unwrap_or(""), SETTLE_WITHIN);
             0
         }
         Some(Err(failure)) => {

@@ -274,7 +274,7 @@ impl Mirror {
     /// Waits until the small objects of a listed folder are real files, at most `within`: a program that reads
     /// the folder then does not see it change under its hands (tar complains of that). A slower origin only
     /// means that it may.
-    pub fn settle(&self, path: &str, within: Duration) {
+    pub fn wait_for_small(&self, path: &str, within: Duration) {
         let region = self.work.region();
         let known: Vec<u32> = {
             let known = lock(&self.known);
