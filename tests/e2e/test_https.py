@@ -13,7 +13,7 @@ from typing import Any
 import models
 from harness import faults, folder, load, paths
 from harness.certificate import Certificate
-from harness.endpoint import Endpoint
+from harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, Endpoint
 from harness.requestlog import once_problems
 from harness.run import Run, plain_env
 from tests.e2e.base import PREFIX, EndToEnd
@@ -118,6 +118,45 @@ class Https(EndToEnd):
         run = self.run_on(self.start())
         env, inside = self.with_hosts(run, "localhost.test")
         self.assert_equal(run, env, inside)
+
+    def test_an_endpoint_that_moves_is_found_again(self) -> None:
+        name = "localhost.test"
+        scratch = self.scratch / "moves"
+        slow = Endpoint(self.scratch / "root", scratch, None, [*self.certificate.options, "--rate-bytes-per-sec", "2000000"])
+        slow.start()
+        self.addCleanup(slow.stop)
+        run = self.run_on(slow)
+        env, inside = self.with_hosts(run, name)
+        go = run.dir / "go"
+        script = f'sha256sum small.bin; while [ ! -e "{go}" ]; do sleep 0.1; done; exec sha256sum b.bin'
+        program = run.start([*inside, "sh", "-c", script], env, stdout=subprocess.PIPE, cwd=run.model_dir)
+        self.assertIsNotNone(program.stdout)
+        first = program.stdout.readline().decode() if program.stdout else ""
+        self.assertIn("small.bin", first, run.log_tail())
+        slow.stop()
+        (run.dir / "hosts").write_text(f"127.0.0.2 {paths.BUCKET}.{name}\n")
+        self.serve_elsewhere(slow, scratch)
+        go.touch()
+        rest, _ = program.communicate(timeout=60)
+        self.assertEqual(rest.decode().splitlines(), [self.originals()[FILES.index("b.bin")]], run.log_tail())
+        self.assertTrue(any("has other addresses now" in line for line in run.log_lines()), run.log_tail())
+
+    def serve_elsewhere(self, endpoint: Endpoint, scratch: Path) -> None:
+        """The same bucket at the same port of 127.0.0.2."""
+        ready = scratch / "moved.ready"
+        argv = [
+            str(paths.ENDPOINT), "--root", str(endpoint.root), "--exit-with-parent", "--hash-first",
+            "--listen", f"127.0.0.2:{endpoint.url.rsplit(':', 1)[1]}", "--ready-file", str(ready),
+            "--access-key-id", ACCESS_KEY_ID, "--access-key-secret", ACCESS_KEY_SECRET, "--region", REGION,
+            *self.certificate.options,
+        ]
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.terminate)
+        deadline = time.monotonic() + 20
+        while not ready.exists():
+            self.assertTrue(process.poll() is None and time.monotonic() < deadline, "the second endpoint does not start")
+            time.sleep(0.02)
 
     def test_another_name_is_refused(self) -> None:
         run = self.run_on(self.start())
