@@ -1,6 +1,6 @@
 """The bars of roles and sharing: one engine per node, one copy of each byte, and nobody waits for a dead process."""
 
-from bars import Bar, heal, interleave, share
+from bars import Bar, heal, interleave, roles_memory, roles_ray, share
 
 BARS = [
     Bar(
@@ -17,6 +17,16 @@ BARS = [
         3, "expireTimeSec 2: memory after the last close, and after a reader was killed",
         "within 64 MiB of before 4 s later; the next load is right",
         share.released, share.never_released, "expireTimeSec -1",
+    ),
+    Bar(
+        4, "1 GiB of memory, as a cgroup and as memoryLimit, and a model of 4 GiB: readers in order, at random and 8 at once",
+        "right bytes, no kill, peak under 1 GiB; a map of what cannot fit is ENOMEM within 1 s, with a log line",
+        roles_memory.within, roles_memory.beyond, "a memoryLimit of twice that",
+    ),
+    Bar(
+        5, "`ray start --head`, with --block, and two nodes as two primaries: a task and an actor read by map and read",
+        "right bytes, each over the socket once, one engine a node; nothing of ours lingerSec + 2 s after `ray stop`",
+        roles_ray.shared, roles_ray.twice, "the workers have another CONNECTOR_UDS_PATH",
     ),
     Bar(
         6, "part states, waiters, demand, events and give-up under a checker of schedules and of memory orders; a death at every step",
