@@ -98,6 +98,8 @@ struct Wire {
     cut: usize,
     /// Most bytes of a receive.
     piece_max: usize,
+    /// This byte of the server's stream, and how it is changed on the way.
+    tampered: Option<(usize, u8)>,
 }
 
 impl Wire {
@@ -112,6 +114,7 @@ impl Wire {
             received: 0,
             cut: usize::MAX,
             piece_max: usize::MAX,
+            tampered: None,
         };
         wire.begin(body);
         wire.conn.connecting(now);
@@ -184,6 +187,12 @@ impl Wire {
             assert!(n > 0, "no room");
             // SAFETY: the span is the connection's own next place, at least `n` long.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), span.at(), n) };
+            if let Some((at, bits)) = self.tampered
+                && (self.received..self.received + n).contains(&at)
+            {
+                // SAFETY: inside the `n` bytes just written.
+                unsafe { *span.at().add(at - self.received) ^= bits };
+            }
             self.received += n;
             bytes = &bytes[n..];
             match self.conn.received(n, self.now) {
@@ -387,6 +396,42 @@ fn bytes_after_an_answer_and_close_notify_end_the_connection() {
         assert_eq!(wire.pump(), Step::Done { reuse: false });
         assert!(wire.finish().result.is_ok());
     }
+}
+
+#[test]
+fn a_changed_byte_anywhere_never_becomes_a_wrong_one_and_never_a_panic() {
+    let ca = Ca::new("tampered");
+    let (bytes, body) = answer();
+    let mut refused = 0;
+    for versions in [BOTH, ONLY_TLS12] {
+        let server = Arc::new(ca.server(&["h.test"], 4000, versions));
+        let total = exchange(&ca.tls("h.test"), &server, usize::MAX, usize::MAX);
+        // One in two is a full handshake, the other resumes.
+        let kept = ca.tls("h.test");
+        for at in (0..1200).chain((1200..total).step_by(397)) {
+            let fresh = ca.tls("h.test");
+            let mut wire = Wire::new(if at % 2 == 0 { &fresh } else { &kept }, &server, true);
+            wire.tampered = Some((at, 1 << (at % 8)));
+            let mut step = wire.pump();
+            if step == Step::More && !wire.conn.is_connecting() {
+                wire.answer(&bytes);
+                step = wire.pump();
+            }
+            match step {
+                // It waits for more: a length has grown. The deadlines end that.
+                Step::More => refused += 1,
+                Step::Done { .. } => match wire.finish().result {
+                    Ok(_) => assert!(wire.memory[100..][..BODY] == body, "wrong bytes, changed at {at}"),
+                    Err(error) => {
+                        assert!(matches!(error.kind, Kind::Tls | Kind::Network), "{at}: {error}");
+                        refused += 1;
+                    }
+                },
+                step => panic!("{step:?} after a change at {at}"),
+            }
+        }
+    }
+    assert!(refused > 2000, "{refused}");
 }
 
 /// How a handshake with `host` ends.
