@@ -63,7 +63,7 @@ static void c_window(const char *file, const char *scratch) {
     unsigned char *room = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     unsigned char *fixed = mmap(room + 4096, 1 << 19, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
     printf("fixed %d\n", fixed == room + 4096);
-    report_bytes("fixed", 1 << 19, fixed);
+    report_bytes("fixed", size < 1 << 19 ? size : 1 << 19, fixed);
     report("madvise", madvise(fixed, 1 << 19, MADV_WILLNEED));
     report("mlock", mlock(fixed, 4096));
 }
