@@ -26,11 +26,15 @@ pub struct Trust {
 /// they the Mozilla list of this build: https must work there too, and a list that grows old is
 /// the smaller harm; a warning names it. A named file that cannot be used is an error.
 pub(super) fn load(trust: &Trust) -> Result<RootCertStore, Error> {
+    collect(trust, load_native_certs)
+}
+
+fn collect(trust: &Trust, system: impl FnOnce() -> CertificateResult) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     if trust.cert_file.is_some() || trust.cert_dir.is_some() {
         variables(&mut store, trust)?;
     } else {
-        let found = load_native_certs();
+        let found = system();
         let (usable, unusable) = store.add_parsable_certificates(found.certs);
         tracing::debug!(usable, unusable, "the system's root certificates");
     }
@@ -96,4 +100,25 @@ fn add(
 fn refuse(wrong: String) -> Error {
     let text = format!("{wrong}; name an absolute path of PEM certificates of the CA, or unset it");
     Error::new(Kind::Config, Phase::Tls, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::tests::Ca;
+
+    #[test]
+    fn the_built_in_list_stands_in_for_a_store_that_is_missing_and_for_nothing_else() {
+        let none = CertificateResult::default;
+        let built_in = collect(&Trust::default(), none).expect("roots");
+        assert_eq!(built_in.len(), webpki_roots::TLS_SERVER_ROOTS.len());
+        let (system, ca) = (Ca::new("system"), Ca::new("own"));
+        let found = || load_certs_from_paths(Some(&system.file), None);
+        assert_eq!(collect(&Trust::default(), found).expect("roots").len(), 1);
+        let own = Trust { ca_file: Some(ca.file.clone()), ..Trust::default() };
+        assert_eq!(collect(&own, found).expect("roots").len(), 2);
+        assert_eq!(collect(&own, none).expect("roots").len(), 1, "a CA of one's own is trusted alone");
+        let variable = || panic!("SSL_CERT_FILE replaces the system's store");
+        assert_eq!(collect(&ca.trust(), variable).expect("roots").len(), 1);
+    }
 }
