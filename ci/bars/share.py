@@ -163,14 +163,19 @@ def together(second: bool = False) -> Measure:
         found, secs, pss = measure(endpoint, model, scratch, alone=False, second=second)
         # Before and after: what else the machine does must not make the one process slow.
         more, after_secs, _ = measure(endpoint, model, scratch, alone=True, second=False)
+        alone_secs = min(before_secs, after_secs)
+        tries = 1
+        # Nor the eight; bytes and memory must be right each time.
+        while secs > WALL_FACTOR_MAX * alone_secs and not found and tries < TRIES:
+            found, again_secs, pss = measure(endpoint, model, scratch, alone=False, second=second)
+            secs, tries = min(secs, again_secs), tries + 1
     problems = [f"one process: {p}" for p in problems + more] + found
-    alone_secs = min(before_secs, after_secs)
     if pss > PSS_FACTOR_MAX:
         problems.append(f"Pss is {pss:.3f} times the model")
     if secs > WALL_FACTOR_MAX * alone_secs:
         problems.append(f"{secs:.1f} s, one process needs {alone_secs:.1f} s")
     value = f"Pss {pss:.4f} of the model; {secs:.2f} s, {secs / alone_secs:.3f} times one process"
-    return from_problems(value, problems, f"one process {before_secs:.2f} s before and {after_secs:.2f} s after")
+    return from_problems(value, problems, f"one process {before_secs:.2f} s before and {after_secs:.2f} s after; {tries} of at most {TRIES} tries")
 
 
 def two_engines() -> Measure:
