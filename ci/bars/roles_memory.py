@@ -223,6 +223,8 @@ FORMS: dict[str, tuple[int | None, dict[str, Any]]] = {
     # Placeholders for everything; the rest is the default.
     "cgroup": (LIMIT, {"materializeBytes": 0}),
     "memoryLimit": (None, {"materializeBytes": 0, "memoryLimit": LIMIT}),
+    # More than the cgroup can hold: what counts is the cgroup.
+    "both": (LIMIT, {"materializeBytes": 0, "memoryLimit": 4 * LIMIT}),
 }
 
 
@@ -246,5 +248,5 @@ def within() -> Measure:
 
 
 def beyond() -> Measure:
-    """A memoryLimit of twice what the cgroup allows, and what has no cgroup may not hold either."""
+    """A memoryLimit of twice what is allowed, where no cgroup cuts it."""
     return measure({"memoryLimit": (None, {"materializeBytes": 0, "memoryLimit": 2 * LIMIT})})

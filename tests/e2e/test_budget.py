@@ -45,9 +45,9 @@ class MemoryBudget(unittest.TestCase):
         self.addCleanup(run.close)
         return run
 
-    def read(self, run: Run, way: str, names: list[str], count: int = 0) -> list[str]:
+    def read(self, run: Run, way: str, names: list[str], count: int = 0, **changes: str) -> list[str]:
         """Lines of a reader that must find nothing wrong."""
-        process = budget.reader(run, None, way, count, self.model.seed(names[0]), names)
+        process = budget.reader(run, None, way, count, self.model.seed(names[0]), names, run.env(**changes))
         lines, problems = budget.outcome(process, way, SECS_MAX)
         self.assertEqual(problems, [], run.log_tail())
         return lines
@@ -78,12 +78,14 @@ class MemoryBudget(unittest.TestCase):
             self.assertLessEqual(group.peak(), LIMIT)
 
     def test_many_readers_of_a_small_limit_all_come_to_their_end(self) -> None:
-        run = self.managed()
-        before = len(self.endpoint.requests())
-        lines = self.read(run, "parallel", self.model.names, 30)
-        self.assertEqual([line.split()[:3] for line in lines], [["ok", "random", "all"]] * 8)
-        # Each of 8 * 30 calls may need two parts of 8 MiB, and each part may be read ahead of once more.
-        self.assertLess(len(self.endpoint.requests()) - before, 4 * 8 * 30)
+        for pages in ("tmpfs", "memfd"):
+            with self.subTest(pages=pages):
+                run = self.managed()
+                before = len(self.endpoint.requests())
+                lines = self.read(run, "parallel", self.model.names, 30, OSSC_PAGES=pages)
+                self.assertEqual([line.split()[:3] for line in lines], [["ok", "random", "all"]] * 8)
+                # Each of 8 * 30 calls may need two parts of 8 MiB, and each part may be read ahead of once more.
+                self.assertLess(len(self.endpoint.requests()) - before, 4 * 8 * 30)
 
     def test_a_vector_larger_than_the_limit(self) -> None:
         run = self.managed()
