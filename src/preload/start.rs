@@ -80,7 +80,7 @@ pub(crate) fn launch(store: i32) -> Start {
     };
     let stays = host_would_reap();
     // One that stayed with an engine before has ended with it, and nobody else waits for it.
-    reap(STAYED.swap(0, Ordering::AcqRel) as isize, libc::WNOHANG);
+    reap_stayed();
     let mask = block_signals();
     let child = clone_child();
     if child == 0 {
@@ -94,7 +94,7 @@ pub(crate) fn launch(store: i32) -> Start {
         if stays {
             STAYED.store(child as i32, Ordering::Release);
         } else {
-            reap(child, 0);
+            reap(child);
         }
         converse(ours, store)
     };
@@ -197,10 +197,23 @@ fn host_would_reap() -> bool {
     sys::getpid() == 1 || subreaper != 0
 }
 
-fn reap(child: isize, flags: i32) {
-    const WALL: usize = 0x4000_0000;
-    let options = WALL | flags as usize;
-    while child > 0 && number(libc::SYS_wait4, [child as usize, 0, options, 0, 0, 0]) == -(libc::EINTR as isize) {}
+/// Waits for children of every exit signal.
+const WALL: usize = 0x4000_0000;
+
+fn reap(child: isize) {
+    while number(libc::SYS_wait4, [child as usize, 0, WALL, 0, 0, 0]) == -(libc::EINTR as isize) {}
+}
+
+/// The one that stayed is just about to end: 100 ms are plenty, and a host is not held up for more.
+fn reap_stayed() {
+    let child = STAYED.swap(0, Ordering::AcqRel);
+    for _ in 0..20 {
+        let options = WALL | libc::WNOHANG as usize;
+        if child == 0 || number(libc::SYS_wait4, [child as usize, 0, options, 0, 0, 0]) != 0 {
+            return;
+        }
+        sys::sleep_ms(5);
+    }
 }
 
 /// `fork` without the C library: exit signal 0, no handlers.
