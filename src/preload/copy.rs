@@ -4,7 +4,7 @@
 //! end-of-file (so the kernel has checked descriptor, vector and offset). It never moves the file offset
 //! before the bytes are in the buffer, and never touches a buffer that the kernel has not vouched for.
 
-use crate::client;
+use crate::client::{self, HeldParts};
 use crate::file::Seen;
 use crate::kept::{self, Hold};
 use crate::real;
@@ -80,6 +80,28 @@ fn settled(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>
             if client::fills(slot, start, end) == before {
                 client::touch(slot, start, start + done as u64);
                 return Ok(done);
+            }
+        }
+        client::wait_range(slot, start, end)?;
+    }
+}
+
+/// What bytes `start..end` can be copied from inside the kernel: `get` gives it, and it is of the memory in which
+/// the bytes are ready (another engine may have taken over with memory of its own since they were waited for).
+/// They stay as long as the first value lives.
+pub(crate) fn source<T>(
+    slot: u32,
+    start: u64,
+    end: u64,
+    get: impl Fn() -> Result<T>,
+) -> Result<(Option<HeldParts>, T)> {
+    loop {
+        let before = client::fills(slot, start, end);
+        if before.is_some() {
+            let held = client::hold(slot, start, end);
+            let source = get()?;
+            if client::fills(slot, start, end) == before {
+                return Ok((held, source));
             }
         }
         client::wait_range(slot, start, end)?;

@@ -59,6 +59,16 @@ pub(crate) fn hold(slot: u32) -> Result<Hold> {
     Ok(Hold { kept })
 }
 
+/// A new engine may number its objects in another way than the one that the hold is of: then what is kept under
+/// the new number stays for good, since nobody would say when this reader is done with it.
+fn held(number: u32, hold: &Hold) -> Result<&'static Kept> {
+    let kept = kept(number)?;
+    if !core::ptr::eq(kept, hold.kept) {
+        kept.readers.fetch_add(1, Ordering::SeqCst);
+    }
+    Ok(kept)
+}
+
 /// The object was read through one more descriptor.
 pub(crate) fn used_by_one_more(slot: u32) {
     if let Some(kept) = resolve(slot).and_then(|(_, _, number)| kept(number).ok()) {
@@ -96,11 +106,11 @@ pub(crate) fn used_by_one_less(slot: u32) {
 
 /// Address of this process's own read-only map of the whole object (ready parts only may be touched), good
 /// as long as the hold.
-pub(crate) fn mapping(slot: u32, _hold: &Hold) -> Result<*const u8> {
+pub(crate) fn mapping(slot: u32, hold: &Hold) -> Result<*const u8> {
     loop {
         let generation = attach::generation();
         let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
-        let kept = kept(number)?;
+        let kept = held(number, hold)?;
         // Sequentially consistent, as is the count of readers: whoever drops the map sees the hold, or this sees it gone.
         let known = kept.map.load(Ordering::SeqCst);
         if known != 0 && known & GENERATION_MASK == generation as usize {
@@ -124,9 +134,9 @@ pub(crate) fn mapping(slot: u32, _hold: &Hold) -> Result<*const u8> {
 
 /// A kept descriptor of the memory file for small preads, verified before it is returned and good as long as
 /// the hold; do not close it.
-pub(crate) fn kept_memory(slot: u32, _hold: &Hold) -> Result<i32> {
+pub(crate) fn kept_memory(slot: u32, hold: &Hold) -> Result<i32> {
     let (region, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
-    let kept = kept(number)?;
+    let kept = held(number, hold)?;
     loop {
         let fd = kept.fd.load(Ordering::SeqCst);
         if fd > 0 && is_memory(fd, &region, object) {

@@ -71,6 +71,20 @@ else:
     print(hashlib.sha256(ctypes.string_at(grown, size)).hexdigest())
 """
 
+# Copies a file inside the kernel, all in one call as far as the kernel goes.
+COPIER = """
+import os, sys
+source, target = os.open("b.bin", os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT, 0o644)
+size, at = os.fstat(source).st_size, 0
+while at < size:
+    if sys.argv[1] == "sendfile":
+        done = os.sendfile(target, source, at, size - at)
+    else:
+        done = os.copy_file_range(source, target, size - at, at)
+    assert done > 0
+    at += done
+"""
+
 
 class Heal(EndToEnd):
     """All readers are heal_reader, whose sums are compared with those of a native run."""
@@ -196,6 +210,21 @@ class Heal(EndToEnd):
         run = self.managed()
         self.killed(run, {"OSSC_PAGES": "memfd"})
         self.assertEqual(run.engine_starts(), 2, run.log_tail())
+
+    def test_the_engine_is_killed_while_the_kernel_copies(self) -> None:
+        """What the old memory never got is taken from the new one, not from the holes of the old."""
+        for way in ("sendfile", "copy_file_range"):
+            with self.subTest(way):
+                self.endpoint.forget()
+                run = self.managed()
+                copy = run.dir / "copy"
+                process = self.begin(run, [PYTHON, "-c", COPIER, way, str(copy)], run.dir / "out", run.env(OSSC_PAGES="memfd"))
+                self.until(lambda: copy.exists() and copy.stat().st_size > 0, "the copy has begun")
+                (engine,) = run.engines()
+                os.kill(engine, signal.SIGKILL)
+                self.assertEqual(process.wait(20), 0, run.log_tail())
+                self.assertEqual(run.engine_starts(), 2, run.log_tail())
+                self.assertTrue(copy.read_bytes() == (self.plain / "b.bin").read_bytes(), "other bytes than the object's")
 
     def test_a_program_that_starts_after_the_kill_has_nothing_to_take_over(self) -> None:
         """It cannot have the old memory; those who read from that move over to the new one."""

@@ -3,7 +3,7 @@
 
 use super::write;
 use crate::client;
-use crate::copy::end_of;
+use crate::copy::{end_of, source};
 use crate::file::{self, Seen};
 use crate::kept;
 use crate::outcome::{Outcome, ask};
@@ -53,12 +53,19 @@ fn point(block: &mut aiocb) -> Outcome<()> {
         return Outcome::Pass;
     }
     let at = block.aio_offset.max(0) as u64;
+    let end = end_of(&seen, at, block.aio_nbytes as u64);
     // The kernel or a thread of libc's reads later: neither the parts nor the descriptor may go.
-    client::pin(seen.slot, at, end_of(&seen, at, block.aio_nbytes as u64));
+    client::pin(seen.slot, at, end);
     kept::used_by_one_more(seen.slot);
-    let waited = client::wait_range(seen.slot, at, end_of(&seen, at, block.aio_nbytes as u64));
-    match waited.and_then(|()| kept::hold(seen.slot)).and_then(|hold| kept::kept_memory(seen.slot, &hold)) {
-        Ok(memory) => {
+    let waited = client::wait_range(seen.slot, at, end);
+    let memory = |hold| {
+        source(seen.slot, at, end, || {
+            client::pin(seen.slot, at, end);
+            kept::kept_memory(seen.slot, &hold)
+        })
+    };
+    match waited.and_then(|()| kept::hold(seen.slot)).and_then(memory) {
+        Ok((_, memory)) => {
             block.aio_fildes = memory;
             Outcome::Pass
         }

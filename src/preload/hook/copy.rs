@@ -3,7 +3,7 @@
 
 use super::{read, write};
 use crate::client;
-use crate::copy::{by_parts, end_of};
+use crate::copy::{by_parts, end_of, source};
 use crate::file::{self, Seen};
 use crate::kept;
 use crate::outcome::{Outcome, ask, errno};
@@ -66,20 +66,19 @@ fn from_offset(from: c_int, at: *mut off_t, copy: impl FnOnce(u64) -> Result<usi
     Ok(done)
 }
 
-/// Runs `step(start, len)` over the range as its bytes come; stops at a short step or an error. `stays`: what
-/// was handed on cannot be taken back, so its parts stay.
+/// Runs `step(from, start, len)` over the range as its bytes come; stops at a short step or an error. `from` is
+/// what `get` gives of the memory in which they are.
 fn in_steps(
     seen: &Seen,
     (start, count): (u64, usize),
-    stays: bool,
-    step: impl Fn(u64, usize) -> Result<usize>,
+    get: impl Fn(u64, u64) -> Result<usize>,
+    step: impl Fn(usize, u64, usize) -> Result<usize>,
 ) -> Result<usize> {
     let end = end_of(seen, start, count as u64);
     by_parts(seen.slot, start, end, |at, len| {
-        if stays {
-            client::pin(seen.slot, at, at + len as u64);
-        }
-        let done = step(at, len)?;
+        let until = at + len as u64;
+        let (_held, from) = source(seen.slot, at, until, || get(at, until))?;
+        let done = step(from, at, len)?;
         Ok((done, done == len))
     })
 }
@@ -88,8 +87,14 @@ fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> 
     // Pipes and sockets refer to the pages themselves, files get a copy.
     let stays = !sys::file_id(out).is_ok_and(|id| id.is_file());
     let hold = kept::hold(seen.slot)?;
-    let memory = kept::kept_memory(seen.slot, &hold)? as usize;
-    in_steps(seen, (start, count), stays, |at, len| {
+    let memory = |at, end| {
+        // What was handed on cannot be taken back, so its parts stay.
+        if stays {
+            client::pin(seen.slot, at, end);
+        }
+        kept::kept_memory(seen.slot, &hold).map(|memory| memory as usize)
+    };
+    in_steps(seen, (start, count), memory, |memory, at, len| {
         let mut offset = at as off_t;
         real::kernel(libc::SYS_sendfile, [out as usize, memory, &raw mut offset as usize, len, 0, 0])
     })
@@ -104,16 +109,16 @@ struct Target {
 /// The memory file is on another file system, so the bytes are written from the map of it.
 fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<usize> {
     let hold = kept::hold(seen.slot)?;
-    let map = kept::mapping(seen.slot, &hold)? as usize;
+    let map = |_, _| kept::mapping(seen.slot, &hold).map(|map| map as usize);
     let out = target.out as usize;
     if target.at.is_null() {
-        return in_steps(seen, (start, count), false, |at, len| {
+        return in_steps(seen, (start, count), map, |map, at, len| {
             real::kernel(libc::SYS_write, [out, map + at as usize, len, 0, 0, 0])
         });
     }
     // SAFETY: the real call has just read this word of the program's.
     let first = unsafe { *target.at };
-    let done = in_steps(seen, (start, count), false, |at, len| {
+    let done = in_steps(seen, (start, count), map, |map, at, len| {
         let offset = first as usize + (at - start) as usize;
         real::kernel(libc::SYS_pwrite64, [out, map + at as usize, len, offset, 0, 0])
     })?;
@@ -137,7 +142,10 @@ fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize>
     client::pin(seen.slot, start, start + len);
     client::wait_range(seen.slot, start, start + len)?;
     let hold = kept::hold(seen.slot)?;
-    let memory = kept::kept_memory(seen.slot, &hold)?;
+    let (_held, memory) = source(seen.slot, start, start + len, || {
+        client::pin(seen.slot, start, start + len);
+        kept::kept_memory(seen.slot, &hold)
+    })?;
     let mut offset = start as off_t;
     let from = &raw mut offset as usize;
     real::kernel(
