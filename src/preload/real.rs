@@ -36,7 +36,8 @@ macro_rules! kernel {
     }};
 }
 
-fn in_c(result: sys::Result<usize>) -> isize {
+/// What the kernel said, in the C library's way.
+pub(crate) fn in_c(result: sys::Result<usize>) -> isize {
     match result {
         Ok(value) => value as isize,
         Err(Errno(number)) => {

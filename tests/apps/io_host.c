@@ -106,8 +106,16 @@ static void *never_cancelled(void *unused) {
     for (int i = 0; i < 20; i++) if (pread(held_fd, own, sizeof own, i) < 1) return unused;
     return (void *)20L;
 }
+static void *walks(void *unused) {
+    int state;
+    struct dirent **names;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    usleep(20000);
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
+    return scandir(".", &names, NULL, NULL) > 0 ? (void *)1L : unused;
+}
 
-/* read, pread and open are cancellation points; what a thread held must not stay locked. */
+/* read, pread and open are cancellation points, scandir is none; what a thread held must not stay locked. */
 static void c_cancel(const char *file, const char *scratch) {
     (void)scratch;
     pthread_t thread;
@@ -131,6 +139,10 @@ static void c_cancel(const char *file, const char *scratch) {
     pthread_cancel(thread);
     pthread_join(thread, &left);
     printf("one that may not be %ld\n", (long)left);
+    pthread_create(&thread, NULL, walks, NULL);
+    pthread_cancel(thread);
+    pthread_join(thread, &left);
+    printf("one that lists a folder %ld\n", (long)left);
     report_bytes("read", read(held_fd, buffer, 100000), buffer);
 }
 

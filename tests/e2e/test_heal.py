@@ -71,6 +71,19 @@ else:
     print(hashlib.sha256(ctypes.string_at(grown, size)).hexdigest())
 """
 
+# Maps a part of a file, moves the map to another address, and lets it grow there to the whole file.
+MOVER = """
+import ctypes, hashlib, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
+length, size = ctypes.c_size_t(1 << 20), os.path.getsize("b.bin")
+at = libc.mmap(None, length, 1, 2, os.open("b.bin", os.O_RDONLY), ctypes.c_long(0))
+room = libc.mmap(None, length, 0, 0x22, -1, ctypes.c_long(0))
+moved = libc.mremap(ctypes.c_void_p(at), length, length, 3, ctypes.c_void_p(room))
+grown = libc.mremap(ctypes.c_void_p(moved), length, ctypes.c_size_t(size), 1)
+print(hashlib.sha256(ctypes.string_at(grown, size)).hexdigest())
+"""
+
 # Copies a file inside the kernel, all in one call as far as the kernel goes.
 COPIER = """
 import os, sys
@@ -254,6 +267,12 @@ class Heal(EndToEnd):
         primary.kill()
         out, _ = process.communicate(b"\n", timeout=30)
         self.assertEqual(out.decode().strip(), "12", "neither ENOMEM nor the object's bytes\n" + run.log_tail())
+
+    def test_a_map_that_was_moved_does_not_grow_over_bytes_that_have_not_come(self) -> None:
+        run = self.managed()
+        done = run.call([PYTHON, "-c", MOVER], cwd=run.model_dir, timeout=30)
+        whole = hashlib.sha256((self.plain / "b.bin").read_bytes()).hexdigest()
+        self.assertEqual(done.stdout.decode().strip(), whole, f"{done.stderr.decode()}\n{run.log_tail()}")
 
     def test_a_program_within_linger_downloads_nothing_again(self) -> None:
         run = self.managed({"lingerSec": 3})

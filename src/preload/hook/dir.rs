@@ -53,7 +53,11 @@ const FOLDER: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | lib
 /// Lists a folder of ours, and those below it to `depth`.
 pub(super) fn list_tree(dir: c_int, path: *const c_char, depth: u32) {
     let _ = ask(|| {
-        let fd = file::until_listed(dir, path, || real::openat(dir, path, FOLDER, 0), |fd| *fd < 0);
+        let all = [dir as usize, path as usize, FOLDER as usize, 0, 0, 0];
+        // Not the C library's: that is a cancellation point, what is hooked here is none, and no cancelled thread
+        // may unwind through `ask`.
+        let open = || real::in_c(real::kernel(libc::SYS_openat, all)) as c_int;
+        let fd = file::until_listed(dir, path, open, |fd| *fd < 0);
         if fd >= 0 {
             walk(fd, depth);
             let _ = sys::close(fd);

@@ -19,7 +19,7 @@ hooks! {
     }
     fn munmap(at: *mut c_void, len: size_t) -> c_int { unmapped(at as usize, len, real::munmap(at, len)) }
     fn mremap(at: *mut c_void, old: size_t, new: size_t, flags: c_int, target: *mut c_void) -> *mut c_void {
-        moved(at as usize, old, new, || real::mremap(at, old, new, flags, target))
+        moved(at as usize, new > old || flags & ELSEWHERE != 0, || real::mremap(at, old, new, flags, target))
     }
 }
 
@@ -33,7 +33,8 @@ pub(super) fn by_number(number: c_long, all: [usize; 6]) -> c_long {
             mapped(wish, |fd| real::syscall(number, a, b, c, d, fd as usize, f) as *mut c_void) as c_long
         }
         libc::SYS_munmap => unmapped(a, b, real::syscall(number, a, b, 0, 0, 0, 0) as c_int).into(),
-        _ => moved(a, b, c, || real::syscall(number, a, b, c, d, e, f) as *mut c_void) as c_long,
+        _ => moved(a, c > b || d as c_int & ELSEWHERE != 0, || real::syscall(number, a, b, c, d, e, f) as *mut c_void)
+            as c_long,
     }
 }
 
@@ -44,10 +45,12 @@ fn unmapped(at: usize, len: size_t, got: c_int) -> c_int {
     got
 }
 
-fn moved(at: usize, old: size_t, new: size_t, call: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    if new > old
-        && let Outcome::Failed(errno) = ask(|| grown(at))
-    {
+/// Flags of `mremap` by which a map goes to another address whatever its length: there it may grow unnoticed.
+const ELSEWHERE: c_int = libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+
+/// `completes`: the map must not be one of a part of the object only.
+fn moved(at: usize, completes: bool, call: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    if completes && let Outcome::Failed(errno) = ask(|| grown(at)) {
         return Outcome::Failed(errno).answer(MAP_FAILED, || MAP_FAILED);
     }
     call()
