@@ -5,7 +5,7 @@
 //! fetching is the caller's to decide when it gets it.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::time::Instant;
 
 /// Why something is fetched; the order is the order of service.
@@ -32,23 +32,36 @@ pub enum Next<T> {
 pub struct Plan<T> {
     queues: [VecDeque<T>; 3],
     delayed: BinaryHeap<Reverse<(Instant, Class, T)>>,
+    /// What is in the queues, and what is delayed: nothing waits twice in one class. Readers repeat their demand
+    /// as long as they wait, and while no connection is free nothing would ever be taken out.
+    queued: BTreeSet<(Class, T)>,
+    put_off: BTreeSet<(Class, T)>,
 }
 
 impl<T: Copy + Ord> Default for Plan<T> {
     fn default() -> Self {
-        Plan { queues: Default::default(), delayed: BinaryHeap::new() }
+        Plan {
+            queues: Default::default(),
+            delayed: BinaryHeap::new(),
+            queued: BTreeSet::new(),
+            put_off: BTreeSet::new(),
+        }
     }
 }
 
 impl<T: Copy + Ord> Plan<T> {
-    /// Adds at the end of its class.
+    /// Adds at the end of its class, unless it waits there already.
     pub fn push(&mut self, item: T, class: Class) {
-        self.queues[class as usize].push_back(item);
+        if self.queued.insert((class, item)) {
+            self.queues[class as usize].push_back(item);
+        }
     }
 
-    /// Adds for a later time.
+    /// Adds for a later time, unless it waits for one already.
     pub fn push_at(&mut self, item: T, class: Class, at: Instant) {
-        self.delayed.push(Reverse((at, class, item)));
+        if self.put_off.insert((class, item)) {
+            self.delayed.push(Reverse((at, class, item)));
+        }
     }
 
     /// Takes the most urgent item that is due.
@@ -58,10 +71,14 @@ impl<T: Copy + Ord> Plan<T> {
                 break;
             }
             self.delayed.pop();
-            self.queues[class as usize].push_front(item);
+            self.put_off.remove(&(class, item));
+            if self.queued.insert((class, item)) {
+                self.queues[class as usize].push_front(item);
+            }
         }
         for class in [Class::Demand, Class::Near, Class::Prefetch] {
             if let Some(item) = self.queues[class as usize].pop_front() {
+                self.queued.remove(&(class, item));
                 return Next::Item(item, class);
             }
         }
@@ -102,6 +119,31 @@ mod tests {
         assert_eq!(plan.len(), 1);
         assert_eq!(plan.next(later), Next::Item(5, Class::Near));
         assert_eq!(plan.next(later), Next::Until(None));
+        assert!(plan.is_empty());
+    }
+
+    #[test]
+    fn what_is_asked_for_again_and_again_waits_once() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut plan = Plan::default();
+        for _ in 0..1000 {
+            (0..10).for_each(|item| plan.push(item, Class::Demand));
+            plan.push(3, Class::Near);
+            plan.push_at(4, Class::Demand, later);
+        }
+        assert_eq!(plan.len(), 12);
+        // Due while it waits in its queue as well: once is enough.
+        for item in 0..10 {
+            assert_eq!(plan.next(later), Next::Item(item, Class::Demand));
+        }
+        // What was taken may be asked for anew.
+        plan.push(0, Class::Demand);
+        assert_eq!(plan.next(later), Next::Item(0, Class::Demand));
+        assert_eq!(plan.next(later), Next::Item(3, Class::Near));
+        plan.push_at(4, Class::Demand, later);
+        assert_eq!(plan.next(now), Next::Until(Some(later)));
+        assert_eq!(plan.next(later), Next::Item(4, Class::Demand));
         assert!(plan.is_empty());
     }
 }
