@@ -11,6 +11,7 @@ mod held;
 mod item;
 mod journal;
 mod mirror;
+mod nearby;
 mod place;
 #[allow(unsafe_code)]
 mod reset;

@@ -12,11 +12,13 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use crate::item::Order;
 use crate::mirror::Mirror;
+use crate::nearby;
 use crate::work::Work;
 
 /// A client that connected and says nothing is let go after this many milliseconds.
@@ -68,7 +70,11 @@ impl Server {
             }
             let left = self.clients.is_empty().then(|| self.linger.saturating_sub(alone_since.elapsed()));
             if left == Some(Duration::ZERO) {
-                return;
+                self.welcome_nearby();
+                if self.clients.is_empty() {
+                    return;
+                }
+                continue;
             }
             let (knock, ended) = self.wait(left);
             for pid in ended {
@@ -79,6 +85,16 @@ impl Server {
             if knock {
                 self.accept();
             }
+        }
+    }
+
+    /// Counts those as clients that will come later: see `nearby`.
+    fn welcome_nearby(&mut self) {
+        let header = self.work.region().header();
+        let folder = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire));
+        for pid in nearby::processes(folder) {
+            tracing::debug!(pid, "stays for a process that has not attached yet");
+            self.welcome(pid);
         }
     }
 

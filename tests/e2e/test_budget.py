@@ -148,6 +148,16 @@ class MemoryBudget(unittest.TestCase):
         reading.communicate()
         self.assertLess(used / 2.0, budget.IDLE_CPU_MAX, run.log_tail())
 
+    def test_an_engine_stays_for_a_process_that_has_not_read_yet(self) -> None:
+        run = self.managed(lingerSec=2)
+        # As `ray start` does: the primary leaves a process behind, which touches nothing for a while.
+        done = run.call(["sh", "-c", "sleep 6 > /dev/null 2>&1 & exit 0"], cwd=run.model_dir)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (engine,) = run.engines()
+        time.sleep(4.0)
+        self.assertEqual(run.engines(), [engine], "it left although a process of its folder lives")
+        self.assertIsNotNone(run.wait_engines_gone(2.0 + 2.0 + 2.0), "it stayed after the process had ended")
+
     def test_lingering_begins_with_the_end_of_the_last_client(self) -> None:
         run = self.managed(lingerSec=3)
         holder = self.hold(run, [self.model.names[3]])
