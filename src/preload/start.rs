@@ -155,7 +155,7 @@ fn intermediate(program: &CStr, socket: i32, stays: bool) -> ! {
     if engine == 0 {
         become_engine(program, socket);
     }
-    number(libc::SYS_close_range, [0, u32::MAX as usize, 0, 0, 0, 0]);
+    close_from(0);
     if stays && engine > 0 {
         // Everything below is the engine's subtree: reap until there is nothing left to reap.
         loop {
@@ -179,7 +179,7 @@ fn become_engine(program: &CStr, socket: i32) -> ! {
         }
     }
     let _ = sys::dup3(socket, 3, 0);
-    number(libc::SYS_close_range, [4, u32::MAX as usize, 0, 0, 0, 0]);
+    close_from(4);
     let arguments = [program.as_ptr(), c"engine".as_ptr(), core::ptr::null()];
     let environment: [*const libc::c_char; 1] = [core::ptr::null()];
     let args = [program.as_ptr() as usize, arguments.as_ptr() as usize, environment.as_ptr() as usize, 0, 0, 0];
@@ -188,6 +188,20 @@ fn become_engine(program: &CStr, socket: i32) -> ! {
     let _ = sys::write(3, b"E");
     let _ = sys::write(3, start.text());
     exit_now(127)
+}
+
+/// Closes all descriptors from a number on; where `close_range` is refused (Linux before 5.9, older seccomp
+/// filters) one by one: a pipe of the host's that stayed open here would never end for its reader.
+fn close_from(first: usize) {
+    if number(libc::SYS_close_range, [first, u32::MAX as usize, 0, 0, 0, 0]) == 0 {
+        return;
+    }
+    let mut limit = [0u64; 2];
+    number(libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, 0, (&raw mut limit) as usize, 0, 0]);
+    // The host may have lowered its limit after it opened more.
+    for fd in first..(limit[0] as usize).clamp(1 << 16, 1 << 20) {
+        number(libc::SYS_close, [fd, 0, 0, 0, 0, 0]);
+    }
 }
 
 /// Where the host is PID 1 or a subreaper, an orphaned engine would become its child.

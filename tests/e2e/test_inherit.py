@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -15,6 +16,18 @@ from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
 
 PYTHON = str(paths.VENV_PYTHON)
+
+
+# Becomes the program in its arguments with a seccomp filter that refuses close_range(2), as older sandboxes do.
+WITHOUT_CLOSE_RANGE = """
+import ctypes, os, struct, sys
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 436), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(rules), ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+os.execve(sys.argv[1], sys.argv[1:], {**os.environ, "LD_PRELOAD": os.environ["LATER"]})
+"""
 
 
 class Inherit(EndToEnd):
@@ -92,6 +105,18 @@ class Inherit(EndToEnd):
         )
         done = run.call([PYTHON, "-c", code], cwd=run.model_dir)
         self.assertEqual(done.stdout.decode().strip(), self.sha("b.bin"), done.stderr.decode() + run.log_tail())
+
+    def test_a_pipe_of_the_host_ends_with_the_host_where_close_range_is_refused(self) -> None:
+        run = self.managed({"lingerSec": 5})
+        end, begin = os.pipe()
+        self.addCleanup(os.close, end)
+        env = run.env(LD_PRELOAD=None, LATER=str(paths.PRELOAD))
+        done = run.call([PYTHON, "-c", WITHOUT_CLOSE_RANGE, "/bin/cat", "a.bin"], env, cwd=run.model_dir, pass_fds=[begin])
+        os.close(begin)
+        self.assertEqual(hashlib.sha256(done.stdout).hexdigest(), self.sha("a.bin"), done.stderr.decode())
+        self.assertEqual(len(run.engines()), 1, "the engine lingers")
+        self.assertTrue(select.select([end], [], [], 2)[0], "the engine keeps the host's pipe open")
+        self.assertEqual(os.read(end, 1), b"")
 
     def test_engine_killed_under_a_reader(self) -> None:
         """A reader that waits when the engine is killed gets the bytes from its successor, or EIO in time."""
