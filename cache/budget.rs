@@ -38,6 +38,14 @@ impl Budget {
         within(limit, tightest(&|path| fs::read_to_string(path).ok()))
     }
 
+    /// The budget of an engine that has taken over memory files on a file system of `total` bytes, of which `used`
+    /// hold data. `by_system`: the limit is what was free; what was taken over is not, and is ours all the same.
+    #[must_use]
+    pub fn with_taken_over(self, (total, used): (u64, u64), by_system: bool) -> Budget {
+        let own = if by_system { used } else { 0 };
+        Budget::new(self.limit.saturating_add(own).min(total))
+    }
+
     /// The limit in bytes.
     pub fn limit(&self) -> u64 {
         self.limit
@@ -175,6 +183,18 @@ mod tests {
         assert!(!budget.take(1));
         budget.give(60);
         assert!(budget.take(10) && !budget.take(1));
+    }
+
+    #[test]
+    fn what_was_taken_over_is_not_counted_twice() {
+        // 100 were free; the engine before has put 60 of them into its files, so that 40 are left.
+        let budget = Budget::new(40).with_taken_over((100, 60), true);
+        budget.take_anyway(60);
+        assert!(budget.take(40) && !budget.take(1));
+        // A limit of the user's stands; and no more fits than the file system holds.
+        assert_eq!(Budget::new(80).with_taken_over((100, 60), false).limit(), 80);
+        assert_eq!(Budget::new(90).with_taken_over((100, 60), true).limit(), 100);
+        assert_eq!(Budget::new(120).with_taken_over((100, 60), false).limit(), 100);
     }
 
     #[test]

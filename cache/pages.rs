@@ -87,6 +87,19 @@ impl Store {
         self.folder
     }
 
+    /// How many bytes of files a file system of our own holds at most, and holds now, without room for the region.
+    /// `None` where the memory files lie on none.
+    pub fn space(&self) -> Option<(u64, u64)> {
+        // SAFETY: all-zero is a valid `statfs`.
+        let mut fs: libc::statfs = unsafe { core::mem::zeroed() };
+        let args = [self.folder as usize, (&raw mut fs) as usize, 0, 0, 0, 0];
+        // SAFETY: fills the struct that it is given; a number that is no descriptor is an error.
+        let asked = unsafe { sys::raw(libc::SYS_fstatfs, args) };
+        let bytes = |blocks: u64| (blocks * fs.f_bsize as u64).saturating_sub(REGION_BYTES as u64);
+        // The region takes less than its length; what is used is counted too low rather than too high.
+        (self.folder >= 0 && asked == 0).then(|| (bytes(fs.f_blocks), bytes(fs.f_blocks - fs.f_bfree)))
+    }
+
     /// Makes and maps a region; returns its descriptor too.
     pub fn region(&self, model_dir: &str, log_path: &str) -> Result<(Region, i32)> {
         let fd = self.file(c"region")?;
@@ -388,6 +401,20 @@ mod tests {
         assert_eq!(sys::file_id(fd).unwrap().ino, memory.ino());
         assert_eq!(sys::file_id(fd).unwrap().dev, store.dev().unwrap());
         let _ = sys::close(fd);
+    }
+
+    #[test]
+    fn the_space_is_that_of_the_own_file_system() {
+        assert_eq!(Store::create(Some(PageKind::Memfd), 1 << 30).space(), None);
+        let store = Store::create(None, 1 << 30);
+        if store.kind() == PageKind::HugeTmpfs {
+            let before = store.space().unwrap();
+            let memory = store.memory(1, 128 << 20).unwrap();
+            memory.populate(0, 128 << 20).unwrap();
+            let (total, used) = store.space().unwrap();
+            assert_eq!((before, total), ((1 << 30, 0), 1 << 30));
+            assert!(used + REGION_BYTES as u64 >= 128 << 20 && used <= 128 << 20, "{used}");
+        }
     }
 
     #[test]

@@ -192,6 +192,10 @@ fn build(
         tracing::warn!("{warning}");
     }
     let (store, region, region_fd, adopted) = memory(settings, config, &budget, id, old_store)?;
+    let budget = match store.space().filter(|_| adopted) {
+        Some(space) => budget.with_taken_over(space, config.memory_limit.is_none()),
+        None => budget,
+    };
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
     let origin = origin(settings, config)?;
     let (sender, arrived) = channel();
