@@ -31,6 +31,18 @@ impl Item {
         }
     }
 
+    /// Its record; of a question its own number.
+    pub fn record(self) -> u32 {
+        match self {
+            Item::Part(slot, _)
+            | Item::Again(slot, _)
+            | Item::Small(slot, _)
+            | Item::Call(slot)
+            | Item::Verdict(slot)
+            | Item::Revive(slot) => slot,
+        }
+    }
+
     pub fn from_token(token: u64) -> Item {
         match token >> 60 {
             1 => Item::Part((token >> 32) as u32 & 0x0fff_ffff, token as u32),

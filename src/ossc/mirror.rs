@@ -570,6 +570,10 @@ impl Mirror {
                     "cannot write the file in MODEL_DIR, readers get EIO: {e}"
                 );
                 object.fail(libc::EIO);
+                // A full disk may have room again; what a user put at its place stays.
+                if e.kind() != std::io::ErrorKind::AlreadyExists {
+                    self.work.revive_later(arrived.slot);
+                }
                 None
             }
         }

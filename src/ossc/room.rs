@@ -123,6 +123,8 @@ impl Work {
             Class::Prefetch => held.planned.store(false, Ordering::Release),
             Class::Near => {}
             Class::Demand if self.everything_is_mapped() => {
+                // It is not tried any more: a later failure is the first of another trouble.
+                held.out_of_trouble();
                 let (limit, used) = (self.budget.limit(), self.budget.used());
                 // Once for all the parts that its readers wait for.
                 if object.starved.swap(libc::ENOMEM as u32, Ordering::AcqRel) == 0 {

@@ -304,6 +304,8 @@ impl Work {
             Item::Revive(slot) => {
                 let object = self.region.object(slot)?;
                 if object.state() == state::FAILED {
+                    // Failures that were under way when it failed are no part of a later outage.
+                    self.held(slot)?.out_of_trouble();
                     object.set_state(if object.parts > 0 { state::LOADING } else { state::COMING });
                     if object.parts == 0 {
                         self.fetch_small(slot);
@@ -352,6 +354,7 @@ impl Work {
                 "no memory for a part"
             );
             object.fail(libc::ENOMEM);
+            self.revive_later(slot);
             return None;
         }
         let sink = Sink::Memory { at: memory.address(range.start), len: (range.end - range.start) as usize };
@@ -538,18 +541,15 @@ impl Work {
             // that lists, the engine is ending.
             let _ = self.orders.send(Order::Refresh(held.folder.clone()));
         }
-        if again {
-            held.out_of_trouble();
-            let slot = match item {
-                Item::Part(slot, _)
-                | Item::Again(slot, _)
-                | Item::Small(slot, _)
-                | Item::Call(slot)
-                | Item::Verdict(slot)
-                | Item::Revive(slot) => slot,
-            };
-            self.push_later(Item::Revive(slot), Class::Near, REVIVE_AFTER);
+        // What this machine lacked (descriptors, ports, buffers) it may have again.
+        if again || error.kind == Kind::Local {
+            self.revive_later(item.record());
         }
+    }
+
+    /// A failed object whose cause may pass is tried again in a while.
+    pub(crate) fn revive_later(&self, slot: u32) {
+        self.push_later(Item::Revive(slot), Class::Near, REVIVE_AFTER);
     }
 }
 
