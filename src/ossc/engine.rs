@@ -69,10 +69,7 @@ pub fn main() -> ExitCode {
     };
     let mut starter = Starter::new(socket);
     reset::inherited();
-    let started = starter
-        .settings()
-        .map_err(NotStarted::Reason)
-        .and_then(|variables| start(&variables, (starter.pid, starter.store)));
+    let started = starter.settings().map_err(NotStarted::Reason).and_then(|variables| start(&variables, &starter));
     match started {
         Ok((mut engine, warnings)) => {
             starter.say('R', &warnings.join("; "));
@@ -108,7 +105,7 @@ impl Engine {
     }
 }
 
-fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(Engine, Vec<String>), NotStarted> {
+fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engine, Vec<String>), NotStarted> {
     let settings = Settings::from_lookup(|name| variables.get(name).cloned())?;
     let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
@@ -123,7 +120,7 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
     warnings.extend(config_warnings.iter().map(|warning| format!("{}: {warning}", path.display())));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let Built { work, store, region_fd, adopted, arrived, orders, wanted } =
-        build(&settings, &config, &journal, id, starter.1)?;
+        build(&settings, &config, &journal, id, starter.store)?;
     // By this number clients tell this engine's region from that of one before. Where it cannot be written
     // they go by the engine's process id.
     let _ = lock.write_at(&work.region().header().birth.load(Ordering::Acquire).to_le_bytes(), 0);
@@ -137,6 +134,10 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
         part_bytes_max: config.part_bytes,
     };
     let location = settings.location.to_string();
+    let limit = config.start_timeout;
+    let late =
+        format!("failed to list objects: {location} was not listed within startTimeoutSec ({} s)", limit.as_secs());
+    starter.say_within(limit, late).map_err(|e| format!("failed to initialize connector: thread: {e}"))?;
     let prefix = settings.location.prefix().to_string();
     let mirror = Arc::new(Mirror::new(root, work.clone(), store, location, prefix, options));
     spawn("ossc-files", {
@@ -164,7 +165,7 @@ fn start(variables: &HashMap<String, String>, starter: (i32, i32)) -> Result<(En
         move || room::keep(&work, expire)
     })?;
     let mut server = Server::new(listener, work, mirror, region_fd, orders, config.linger);
-    server.welcome(starter.0);
+    server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
 }

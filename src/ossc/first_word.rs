@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Most bytes of settings.
 const SETTINGS_MAX: u32 = 1 << 16;
@@ -18,13 +21,14 @@ pub struct Starter {
     pub pid: i32,
     /// Folder of the memory files of an engine that is gone, or -1; known after `settings`.
     pub store: i32,
+    said: Arc<AtomicBool>,
 }
 
 impl Starter {
     /// Over the inherited socket.
     pub fn new(socket: OwnedFd) -> Starter {
         let pid = ossc_cache::wire::peer(socket.as_raw_fd()).map_or(0, |peer| peer.pid);
-        Starter { stream: UnixStream::from(socket), pid, store: -1 }
+        Starter { stream: UnixStream::from(socket), pid, store: -1, said: Arc::default() }
     }
 
     /// Reads the settings: variables of the starter's environment.
@@ -43,9 +47,31 @@ impl Starter {
 
     /// Says the word and ends the talk.
     pub fn say(mut self, word: char, text: &str) {
-        // A starter that is gone does not hear it: the engine goes on without.
-        let _ = self.stream.write_all(format!("{word}{text}").as_bytes());
+        if !self.said.swap(true, Ordering::AcqRel) {
+            tell(&mut self.stream, word, text);
+        }
     }
+
+    /// Ends this process with `reason` unless the word is said within `limit`: the program that started it waits.
+    pub fn say_within(&self, limit: Duration, reason: String) -> std::io::Result<()> {
+        let (mut stream, said) = (self.stream.try_clone()?, self.said.clone());
+        let watch = move || {
+            std::thread::sleep(limit);
+            if !said.swap(true, Ordering::AcqRel) {
+                tracing::error!("not started: {reason}");
+                tell(&mut stream, 'E', &reason);
+                std::process::exit(1);
+            }
+        };
+        std::thread::Builder::new().name("ossc-start".into()).stack_size(256 << 10).spawn(watch).map(drop)
+    }
+}
+
+fn tell(stream: &mut UnixStream, word: char, text: &str) {
+    // A starter that is gone does not hear it: the engine goes on without.
+    let _ = stream.write_all(format!("{word}{text}").as_bytes());
+    // Also where another thread has a descriptor of it.
+    let _ = stream.shutdown(std::net::Shutdown::Both);
 }
 
 /// `NAME=value` entries, each ended by NUL; the first of a name counts, as for `getenv`.

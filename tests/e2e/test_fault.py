@@ -159,6 +159,15 @@ class Fault(EndToEnd):
         run = self.start([faults.refused(404, "NoSuchKey", KEY)])
         self.assertIn(self.read(run, "map", ["b.bin"])["b.bin"], ("EIO", "ENOENT"), run.log_tail())
 
+    def test_a_listing_that_drips_ends_the_start_in_time(self) -> None:
+        run = self.start([], ["--rate-bytes-per-sec", "100"], startTimeoutSec=2)
+        begin = time.monotonic()
+        done = run.call(["true"], timeout=30)
+        self.assertEqual(done.returncode, 1, run.log_tail())
+        self.assertIn(b"failed to launch oss connector: failed to list objects: ", done.stderr)
+        self.assertIn(b"startTimeoutSec (2 s)", done.stderr)
+        self.assertLess(time.monotonic() - begin, 4)
+
     def test_origin_down_for_ever_is_an_error_and_no_hang(self) -> None:
         self.assert_error(self.start([faults.refused(503, "ServiceUnavailable", KEY)]))
 
