@@ -50,9 +50,10 @@ impl<T: Copy + Ord> Default for Plan<T> {
 }
 
 impl<T: Copy + Ord> Plan<T> {
-    /// Adds at the end of its class, unless it waits there already.
+    /// Adds at the end of its class, unless it waits there already or was put off: who asks again and again
+    /// does not shorten the pause after a failure.
     pub fn push(&mut self, item: T, class: Class) {
-        if self.queued.insert((class, item)) {
+        if !self.put_off.contains(&(class, item)) && self.queued.insert((class, item)) {
             self.queues[class as usize].push_back(item);
         }
     }
@@ -100,6 +101,19 @@ impl<T: Copy + Ord> Plan<T> {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn asking_again_does_not_shorten_a_pause() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut plan = Plan::default();
+        plan.push_at(1, Class::Demand, later);
+        plan.push(1, Class::Demand);
+        assert_eq!(plan.next(now), Next::Until(Some(later)));
+        assert_eq!(plan.next(later), Next::Item(1, Class::Demand));
+        plan.push(1, Class::Demand);
+        assert_eq!(plan.next(later), Next::Item(1, Class::Demand));
+    }
 
     #[test]
     fn demand_goes_first_and_delayed_work_waits_for_its_time() {

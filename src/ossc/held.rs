@@ -31,6 +31,8 @@ pub struct Held {
     pub crc64: Mutex<Option<u64>>,
     /// Failed requests for a small object.
     pub attempts: AtomicU32,
+    /// Its bytes count among the small objects under way.
+    pub under_way: AtomicBool,
     /// Pieces of a small object that have arrived, with their CRC-64.
     pub pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
     /// All its parts were put into the plan.
@@ -58,6 +60,7 @@ impl Held {
             memory: None,
             crc64: Mutex::new(None),
             attempts: AtomicU32::new(0),
+            under_way: AtomicBool::new(false),
             pieces: Mutex::default(),
             planned: AtomicBool::new(false),
             opened: AtomicBool::new(false),

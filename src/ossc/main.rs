@@ -17,6 +17,7 @@ mod place;
 mod reset;
 mod room;
 mod serve;
+mod small;
 mod status;
 mod tree;
 mod work;

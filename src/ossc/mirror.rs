@@ -557,6 +557,7 @@ impl Mirror {
             .folder(&held.folder)
             .map_err(std::io::Error::from)
             .and_then(|folder| place::put_file(folder.as_fd(), &held.name, &arrived.body, held.mtime_secs));
+        self.work.small_is_over(&held);
         match put {
             Ok(()) => {
                 tracing::debug!(object = held.key, bytes = held.size, "in place");

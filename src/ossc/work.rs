@@ -13,8 +13,8 @@ use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc, retry};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
@@ -28,8 +28,9 @@ const READ_AHEAD_PARTS: u32 = 4;
 /// Requests of a start-up call before it is given up: with full jitter about 3 s in the mean.
 pub const START_ATTEMPTS: u32 = 5;
 
-const WRONG_ONCE: &str = "its bytes do not match its CRC-64: fetching it again";
-const WRONG_TWICE: &str = "its bytes do not match its CRC-64, twice: readers get EIO; check the object in the bucket";
+pub(crate) const WRONG_ONCE: &str = "its bytes do not match its CRC-64: fetching it again";
+pub(crate) const WRONG_TWICE: &str =
+    "its bytes do not match its CRC-64, twice: readers get EIO; check the object in the bucket";
 
 /// A question that a thread of the engine waits for.
 struct Call {
@@ -50,21 +51,22 @@ pub struct Options {
 
 /// See the module.
 pub struct Work {
-    region: Region,
+    pub(crate) region: Region,
     plan: Mutex<Plan<Item>>,
     held: RwLock<HashMap<u32, Arc<Held>>>,
     calls: Mutex<HashMap<u32, Call>>,
     next_call: AtomicU32,
     vcpus: OnceLock<Vcpus>,
     pub(crate) budget: Budget,
+    pub(crate) small_under_way: AtomicU64,
     /// Held by who makes room.
     pub(crate) room: Mutex<()>,
     /// Parts that readers wait for and that found no room; each of them is in the plan for later, once.
     pub(crate) roomless: Mutex<BTreeSet<(u32, u32)>>,
-    audit: Audit,
-    arrived: Sender<Arrived>,
+    pub(crate) audit: Audit,
+    pub(crate) arrived: Sender<Arrived>,
     orders: Sender<Order>,
-    options: Options,
+    pub(crate) options: Options,
 }
 
 impl Work {
@@ -84,6 +86,7 @@ impl Work {
             next_call: AtomicU32::new(0),
             vcpus: OnceLock::new(),
             budget,
+            small_under_way: AtomicU64::new(0),
             room: Mutex::default(),
             roomless: Mutex::default(),
             audit,
@@ -156,18 +159,6 @@ impl Work {
             tracing::warn!("{error}; trying again ({tried} of {attempts})");
             std::thread::sleep(retry::backoff(tried - 1));
         }
-    }
-
-    /// Fetches a small object.
-    pub fn fetch_small(&self, slot: u32) {
-        let Some(held) = self.held(slot) else { return };
-        lock(&held.pieces).clear();
-        let pieces: Vec<Item> = (0..self.pieces(&held)).map(|index| Item::Small(slot, index)).collect();
-        self.push(&pieces, Class::Near);
-    }
-
-    fn pieces(&self, held: &Held) -> u32 {
-        held.size.div_ceil(self.options.part_bytes_max) as u32
     }
 
     /// Asks for the check value of an object whose parts are all ready, and judges it.
@@ -249,7 +240,7 @@ impl Work {
         })
     }
 
-    fn push(&self, items: &[Item], class: Class) {
+    pub(crate) fn push(&self, items: &[Item], class: Class) {
         let mut plan = lock(&self.plan);
         items.iter().for_each(|item| plan.push(*item, class));
         drop(plan);
@@ -274,15 +265,7 @@ impl Work {
                 lock(&self.roomless).remove(&(slot, index));
                 self.prepare_part(slot, index, class)
             }
-            Item::Small(slot, index) => {
-                let held = self.held(slot)?;
-                let start = u64::from(index) * self.options.part_bytes_max;
-                let range = start..(start + self.options.part_bytes_max).min(held.size);
-                let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
-                let (key, etag) = (held.key.clone(), Some(held.etag.clone()));
-                let query = Query::Get { key, range: Some(range), etag, size: held.size };
-                Some(Fetch { token: item.token(), query, sink, crc: true })
-            }
+            Item::Small(slot, index) => self.prepare_small(slot, index),
             Item::Call(id) => {
                 let query = lock(&self.calls).get(&id)?.query.clone();
                 Some(Fetch {
@@ -458,52 +441,8 @@ impl Work {
         }
     }
 
-    fn finished_small(&self, slot: u32, index: u32, done: Finished) {
-        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { return };
-        let response = match done.result {
-            Ok(response) => response,
-            Err(error) => {
-                let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
-                return self.failed(Item::Small(slot, index), object, &held, &error, attempts);
-            }
-        };
-        held.out_of_trouble();
-        let start = u64::from(index) * self.options.part_bytes_max;
-        self.audit.origin(&Fetched {
-            key: &held.key,
-            etag: &held.etag,
-            range: Some(start..start + response.bytes),
-            bytes: response.bytes,
-            status: response.status,
-            request_id: &response.request_id,
-            crc: response.crc64_body,
-        });
-        let body = (done.body, response.crc64_body.unwrap_or(0));
-        let Some(pieces) = self.put_piece(&held, index, body) else { return };
-        let found = pieces.values().fold(0, |sum, (body, crc)| crc::combine(sum, *crc, body.len() as u64));
-        let expected = response.crc64_object.filter(|_| self.options.verify_crc).unwrap_or(found);
-        if found == expected {
-            let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
-            // Without the thread that writes files the engine is ending.
-            let _ = self.arrived.send(Arrived { slot, body });
-        } else if held.rechecked.swap(true, Ordering::AcqRel) {
-            tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
-            object.fail(libc::EIO);
-        } else {
-            tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
-            self.fetch_small(slot);
-        }
-    }
-
-    /// All pieces of a small object, once this was the last.
-    fn put_piece(&self, held: &Held, index: u32, piece: (Vec<u8>, u64)) -> Option<BTreeMap<u32, (Vec<u8>, u64)>> {
-        let mut pieces = lock(&held.pieces);
-        pieces.insert(index, piece);
-        (pieces.len() == self.pieces(held) as usize).then(|| std::mem::take(&mut *pieces))
-    }
-
     /// A request for an object failed: again later, or an error for its readers.
-    fn failed(&self, item: Item, object: &Object, held: &Held, error: &Error, attempts: u32) {
+    pub(crate) fn failed(&self, item: Item, object: &Object, held: &Held, error: &Error, attempts: u32) {
         let header = self.region.header();
         self.audit.origin(&Fetched {
             key: &held.key,
@@ -535,6 +474,7 @@ impl Work {
             "readers get errno {errno}: {error}"
         );
         held.planned.store(false, Ordering::Release);
+        self.small_is_over(held);
         object.fail(errno);
         if matches!(error.kind, Kind::Changed | Kind::NotFound | Kind::Range) {
             // The folder is listed again, so that a later open finds the new version. Without the thread

@@ -1,0 +1,122 @@
+//! Small objects: fetched in pieces onto the heap, checked as a whole, handed to the thread that writes files.
+//!
+//! Called by `work` for its small items and by the mirror. It writes no file itself, and it bounds how many
+//! bytes are between the origin and the disk.
+
+use crate::audit::Fetched;
+use crate::held::{Held, lock};
+use crate::item::{Arrived, Item};
+use crate::work::{WRONG_ONCE, WRONG_TWICE, Work};
+use ossc_cache::plan::Class;
+use ossc_cache::region::state;
+use ossc_net::{Fetch, Finished, Query, Sink, crc};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Most bytes of small objects on their way from the origin to the disk.
+const SMALL_UNDER_WAY_BYTES_MAX: u64 = 64 << 20;
+/// A small object that finds no room is looked at again after this long.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+impl Work {
+    /// Fetches a small object.
+    pub fn fetch_small(&self, slot: u32) {
+        let Some(held) = self.held(slot) else { return };
+        lock(&held.pieces).clear();
+        let pieces: Vec<Item> = (0..self.pieces(&held)).map(|index| Item::Small(slot, index)).collect();
+        self.push(&pieces, Class::Near);
+    }
+
+    fn pieces(&self, held: &Held) -> u32 {
+        held.size.div_ceil(self.options.part_bytes_max) as u32
+    }
+
+    /// The request for one piece; `None` if it is not wanted any more, or put off.
+    pub(crate) fn prepare_small(&self, slot: u32, index: u32) -> Option<Fetch> {
+        let held = self.held(slot)?;
+        if self.region.object(slot)?.state() != state::COMING {
+            return None;
+        }
+        if !self.has_room_for_small(&held) {
+            self.push_later(Item::Small(slot, index), Class::Near, LOOK_AGAIN);
+            return None;
+        }
+        let start = u64::from(index) * self.options.part_bytes_max;
+        let range = start..(start + self.options.part_bytes_max).min(held.size);
+        let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
+        let (key, etag) = (held.key.clone(), Some(held.etag.clone()));
+        let query = Query::Get { key, range: Some(range), etag, size: held.size };
+        Some(Fetch { token: Item::Small(slot, index).token(), query, sink, crc: true })
+    }
+
+    /// Small objects are held on the heap until they are files: only so many bytes of them at a time, so that a
+    /// slow disk does not fill the memory. A whole object counts from its first piece on, or pieces of many
+    /// would wait for each other.
+    fn has_room_for_small(&self, held: &Held) -> bool {
+        if held.under_way.swap(true, Ordering::AcqRel) {
+            return true;
+        }
+        let room = |under_way: u64| {
+            let sum = under_way + held.size;
+            (under_way == 0 || sum <= SMALL_UNDER_WAY_BYTES_MAX).then_some(sum)
+        };
+        let taken = self.small_under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok();
+        if !taken {
+            held.under_way.store(false, Ordering::Release);
+        }
+        taken
+    }
+
+    /// A small object is a file now, or given up.
+    pub fn small_is_over(&self, held: &Held) {
+        if held.under_way.swap(false, Ordering::AcqRel) {
+            self.small_under_way.fetch_sub(held.size, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn finished_small(&self, slot: u32, index: u32, done: Finished) {
+        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { return };
+        let response = match done.result {
+            Ok(response) => response,
+            Err(error) => {
+                let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+                return self.failed(Item::Small(slot, index), object, &held, &error, attempts);
+            }
+        };
+        held.out_of_trouble();
+        let start = u64::from(index) * self.options.part_bytes_max;
+        self.audit.origin(&Fetched {
+            key: &held.key,
+            etag: &held.etag,
+            range: Some(start..start + response.bytes),
+            bytes: response.bytes,
+            status: response.status,
+            request_id: &response.request_id,
+            crc: response.crc64_body,
+        });
+        let body = (done.body, response.crc64_body.unwrap_or(0));
+        let Some(pieces) = self.put_piece(&held, index, body) else { return };
+        let found = pieces.values().fold(0, |sum, (body, crc)| crc::combine(sum, *crc, body.len() as u64));
+        let expected = response.crc64_object.filter(|_| self.options.verify_crc).unwrap_or(found);
+        if found == expected {
+            let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
+            // Without the thread that writes files the engine is ending.
+            let _ = self.arrived.send(Arrived { slot, body });
+        } else if held.rechecked.swap(true, Ordering::AcqRel) {
+            tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
+            self.small_is_over(&held);
+            object.fail(libc::EIO);
+        } else {
+            tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
+            self.fetch_small(slot);
+        }
+    }
+
+    /// All pieces of a small object, once this was the last.
+    fn put_piece(&self, held: &Held, index: u32, piece: (Vec<u8>, u64)) -> Option<BTreeMap<u32, (Vec<u8>, u64)>> {
+        let mut pieces = lock(&held.pieces);
+        pieces.insert(index, piece);
+        (pieces.len() == self.pieces(held) as usize).then(|| std::mem::take(&mut *pieces))
+    }
+}
