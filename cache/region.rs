@@ -21,7 +21,7 @@ use crate::word::Word;
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 /// Version of this layout and of the attach messages; both sides must have the same.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Most objects and folders of one MODEL_DIR.
 pub const OBJECTS_MAX: u32 = 1 << 16;
@@ -95,6 +95,8 @@ pub struct Header {
     pub spare: AtomicU32,
     /// Random number that tells this region from every other.
     pub birth: AtomicU64,
+    /// `place_key` of OSS_PATH: a program that names another one is not this engine's client.
+    pub oss_path_key: AtomicU64,
     /// Wall-clock seconds when the engine was started.
     pub started_secs: AtomicU64,
     model_dir_len: AtomicU32,
@@ -549,6 +551,13 @@ impl Object {
     }
 }
 
+/// A number that tells one OSS_PATH from another (FNV-1a, 64 bit); slashes at its end do not count. Never 0.
+pub fn place_key(path: &[u8]) -> u64 {
+    let len = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    path[..len].iter().fold(0xcbf2_9ce4_8422_2325, step).max(1)
+}
+
 /// Spreads device and inode over the index (the multiplier is 2^64 / golden ratio).
 fn hash(dev: u64, ino: u64) -> usize {
     ((dev.rotate_left(32) ^ ino).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
@@ -645,6 +654,13 @@ mod tests {
         assert!(Region::map(fd).is_ok());
         region.header().version.store(LAYOUT_VERSION + 1, Ordering::Release);
         assert_eq!(Region::map(fd).err(), Some(Errno(libc::ENOTSUP)));
+    }
+
+    #[test]
+    fn paths_of_oss_are_told_apart() {
+        assert_eq!(place_key(b"oss://b/m/"), place_key(b"oss://b/m"));
+        assert_ne!(place_key(b"oss://b/m"), place_key(b"oss://b/n"));
+        assert_ne!(place_key(b"oss://b"), place_key(b"oss://b/b"));
     }
 
     #[test]

@@ -264,11 +264,11 @@ pub fn is_locked(path: &CStr) -> bool {
     asked.is_ok() && lock.l_type != libc::F_UNLCK as i16
 }
 
-/// The number that the holder of a lock has left in its file; `None` when there is none.
-pub fn lock_word(path: &CStr) -> Option<u64> {
+/// Number `index` of those that the holder of a lock has left in its file; `None` when there is none.
+pub fn lock_word(path: &CStr, index: u64) -> Option<u64> {
     let fd = openat(AT_FDCWD, path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0).ok()?;
     let mut bytes = [0u8; 8];
-    let got = pread(fd, bytes.as_mut_ptr(), bytes.len(), 0);
+    let got = pread(fd, bytes.as_mut_ptr(), bytes.len(), index * 8);
     let _ = close(fd);
     (got == Ok(bytes.len())).then(|| u64::from_le_bytes(bytes))
 }

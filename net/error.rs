@@ -191,14 +191,14 @@ impl Error {
     /// What the user can do.
     pub fn advice(&self) -> &'static str {
         match self.kind {
-            Kind::Local => "check limits of this machine (open files, memory, `ossc doctor`)",
+            Kind::Local => "check limits of this machine (ulimit -n for open files, memory, threads)",
             Kind::Config => "check OSS_ENDPOINT, OSS_PATH and OSS_REGION",
             Kind::Tls => "check OSS_ENDPOINT, this machine's clock and the server's certificate",
             Kind::Resolve => "check OSS_ENDPOINT and DNS",
             Kind::Network => {
                 "check that the endpoint is reachable from here (internal or public endpoint, proxy, security group)"
             }
-            Kind::Timeout => "check the network to the endpoint; `ossc doctor` measures it",
+            Kind::Timeout => "check the network to the endpoint",
             Kind::Protocol => "check for a proxy between here and OSS that alters answers",
             Kind::Auth => "check the access key, its permissions (oss:ListObjects, oss:GetObject) and OSS_REGION",
             Kind::Clock => "set the clock of this machine (NTP)",

@@ -110,6 +110,11 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
     let (config, config_warnings) = Config::load(&path, own_path.is_some())?;
+    if settings.model_dir == Path::new("/") {
+        return Err(NotStarted::Reason(
+            "failed to download metadata: MODEL_DIR is /: give the model a folder of its own".into(),
+        ));
+    }
     let root = Root::open(&settings.model_dir)
         .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
     let id = root
@@ -121,9 +126,11 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let Built { work, store, region_fd, adopted, arrived, orders, wanted } =
         build(&settings, &config, &journal, id, starter.store)?;
-    // By this number clients tell this engine's region from that of one before. Where it cannot be written
-    // they go by the engine's process id.
-    let _ = lock.write_at(&work.region().header().birth.load(Ordering::Acquire).to_le_bytes(), 0);
+    // By these numbers clients tell this engine's region from that of one before, and primaries whether it
+    // serves what they name. Where they cannot be written clients go by the engine's process id.
+    let header = work.region().header();
+    let words = [&header.birth, &header.oss_path_key].map(|word| word.load(Ordering::Acquire).to_le_bytes());
+    let _ = lock.write_at(&words.concat(), 0);
     let listener = wire::listen(&paths.socket).map_err(|e| {
         let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
         format!("failed to acquire uds lock: socket {path}: {}", std::io::Error::from_raw_os_error(e.0))
@@ -197,6 +204,8 @@ fn build(
         Some(space) => budget.with_taken_over(space, config.memory_limit.is_none()),
         None => budget,
     };
+    let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
+    region.header().oss_path_key.store(place, Ordering::Release);
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
     let origin = origin(settings, config)?;
     let (sender, arrived) = channel();

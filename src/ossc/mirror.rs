@@ -328,6 +328,12 @@ impl Mirror {
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
         let steps = self.inspect(known, &folder, path, &level, reason == Reason::Start)?;
         let _ = place::clean(&folder);
+        if self.is_unlisted(slot) {
+            let is_wanted = |name: &str| level.objects.contains_key(name);
+            for name in place::sweep(&folder, is_wanted).unwrap_or_default() {
+                tracing::info!(folder = path, name, "removed: an engine before has made it, and OSS has it no longer");
+            }
+        }
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
@@ -400,6 +406,8 @@ impl Mirror {
                 (Lies::File(size), Some(ours)) if ours.kind() == Kind::Small && size == ours.size => Step::Replace,
                 (Lies::Nothing | Lies::File(0), _) => Step::Stand,
                 (Lies::File(size), None) if size == object.size && self.is_same(folder, name, object)? => Step::Keep,
+                // An engine before has made it, of a version that is no longer there.
+                (Lies::File(_), None) if place::is_own(folder, name) => Step::Replace,
                 _ => Step::Conflict,
             };
             if matches!(step, Step::Conflict) {

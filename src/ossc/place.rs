@@ -114,6 +114,7 @@ pub fn placeholder(folder: impl AsFd, name: &str, mtime_secs: i64) -> Result<Pin
     let pinned =
         pin(rustix::fs::openat(&folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)?;
     set_time(&folder, name, mtime_secs);
+    mark(&open_to_look(&folder, name)?);
     // The inode must be the same by name and by descriptor, or clients could not recognise it
     // (some network and overlay file systems change it).
     let again = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -174,6 +175,7 @@ impl Fresh {
     /// Sets the time and links it under its temporary name.
     fn name_it(&self, folder: impl AsFd, mtime_secs: i64) -> Result<String, Errno> {
         let _ = rustix::fs::futimens(&self.file, &times(mtime_secs));
+        mark(&self.file);
         if self.nameless {
             let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file));
             rustix::fs::linkat(rustix::fs::CWD, link, &folder, self.temporary.as_str(), AtFlags::SYMLINK_FOLLOW)?;
@@ -203,6 +205,53 @@ pub fn clean(folder: impl AsFd) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// Extended attribute of files that an engine has made: size and time as it left them. A file whose size and
+/// time still are those is nobody else's.
+const MARK: &str = "user.ossc.made";
+
+fn made_as(file: impl AsFd) -> Result<String, Errno> {
+    let st = rustix::fs::fstat(file)?;
+    Ok(format!("{} {}", st.st_size, st.st_mtime))
+}
+
+/// Marks a file as made by an engine. Where the file system has no such attributes, leftovers count as a user's.
+fn mark(file: impl AsFd) {
+    if let Ok(text) = made_as(&file) {
+        let _ = rustix::fs::fsetxattr(file, MARK, text.as_bytes(), rustix::fs::XattrFlags::empty());
+    }
+}
+
+fn open_to_look(folder: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, name, flags, Mode::empty())
+}
+
+/// True for a file that an engine has made and nobody has changed since.
+pub fn is_own(folder: impl AsFd, name: &str) -> bool {
+    let mut text = [0u8; 64];
+    let own = open_to_look(folder, name).and_then(|file| {
+        let len = rustix::fs::fgetxattr(&file, MARK, &mut text[..])?;
+        Ok(text.get(..len) == Some(made_as(&file)?.as_bytes()))
+    });
+    own.unwrap_or(false)
+}
+
+/// Removes files that an engine before has made and that are not wanted any more; gives their names.
+pub fn sweep(folder: impl AsFd, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let readable = rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
+    let mut removed = Vec::new();
+    for entry in rustix::fs::Dir::read_from(readable)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let is_left = !is_wanted(name) && matches!(look(&folder, name), Ok(Lies::File(_))) && is_own(&folder, name);
+        if is_left && rustix::fs::unlinkat(&folder, name, AtFlags::empty()).is_ok() {
+            removed.push(name.to_string());
+        }
+    }
+    Ok(removed)
 }
 
 /// Feeds the content of a file to `each`, piece by piece.
@@ -269,6 +318,25 @@ mod tests {
         put_file(&top, "w.bin", b"bytes", 5).unwrap();
         assert_eq!(std::fs::read(dir.0.join("w.bin")).unwrap(), b"bytes");
         assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn own_leftovers_are_known_until_somebody_changes_them() {
+        let dir = Folder::new("own");
+        let top = Root::open(&dir.0).unwrap().folder("").unwrap();
+        placeholder(&top, "weights", 7).unwrap();
+        put_file(&top, "config", b"{}", 8).unwrap();
+        put_file(&top, "edited", b"{}", 9).unwrap();
+        std::fs::write(dir.0.join("edited"), "[]").unwrap();
+        std::fs::write(dir.0.join("theirs"), "").unwrap();
+        if !is_own(&top, "config") {
+            return; // No extended attributes on this file system: then nothing is ever removed.
+        }
+        assert!(is_own(&top, "weights") && !is_own(&top, "edited") && !is_own(&top, "theirs"));
+        let mut gone = sweep(&top, |name| name == "weights").unwrap();
+        gone.sort();
+        assert_eq!(gone, ["config"]);
+        assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 3);
     }
 
     #[test]

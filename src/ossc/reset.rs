@@ -49,6 +49,9 @@ pub fn inherited() {
     }
     raise(libc::RLIMIT_NOFILE, DESCRIPTORS);
     raise(libc::RLIMIT_FSIZE, libc::RLIM_INFINITY);
+    for limit in [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_CPU, libc::RLIMIT_NPROC] {
+        raise(limit, libc::RLIM_INFINITY);
+    }
     // Credentials are in this process's memory: no core files.
     // SAFETY: the struct is valid; lowering a limit is always allowed.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) };

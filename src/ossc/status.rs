@@ -7,6 +7,7 @@ use ossc_cache::region::{Kind, Object, Region, state};
 use ossc_cache::rundir::{self, Place};
 use ossc_cache::wire::{self, Ask};
 use serde_json::json;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -40,12 +41,10 @@ pub fn main(options: &Options) -> ExitCode {
         }
     };
     loop {
-        if options.json {
-            println!("{}", as_json(&region));
-            return ExitCode::SUCCESS;
-        }
-        print!("{}", as_table(&region));
-        if !options.watch || objects(&region).all(|(_, object)| object.state() != state::LOADING) {
+        let text = if options.json { format!("{}\n", as_json(&region)) } else { as_table(&region) };
+        // A reader that has seen enough (`| head`) ends it.
+        let shown = std::io::stdout().lock().write_all(text.as_bytes());
+        if shown.is_err() || !options.watch || !objects(&region).any(|(_, object)| is_under_way(&region, object)) {
             return ExitCode::SUCCESS;
         }
         std::thread::sleep(Duration::from_secs(1));
@@ -90,9 +89,16 @@ fn ready_bytes(region: &Region, object: &Object) -> u64 {
     }
 }
 
-fn word(object: &Object) -> &'static str {
+/// Some of it is here or on its way, and some is not.
+fn is_under_way(region: &Region, object: &Object) -> bool {
+    let begun = || (0..object.parts).any(|index| region.part(object, index).state() != ossc_cache::part::EMPTY);
+    object.state() == state::COMING || object.state() == state::LOADING && begun()
+}
+
+fn word(region: &Region, object: &Object) -> &'static str {
     match object.state() {
         state::COMING => "coming",
+        state::LOADING if !is_under_way(region, object) => "idle",
         state::PLACED | state::GONE => "file",
         state::LOADING => "loading",
         state::VERIFIED => "verified",
@@ -104,7 +110,7 @@ fn word(object: &Object) -> &'static str {
 fn as_json(region: &Region) -> serde_json::Value {
     let header = region.header();
     let list: Vec<_> = objects(region)
-        .map(|(_, object)| json!({"name": region.name(object), "bytes": object.size, "ready_bytes": ready_bytes(region, object), "state": word(object), "etag": object.etag()}))
+        .map(|(_, object)| json!({"name": region.name(object), "bytes": object.size, "ready_bytes": ready_bytes(region, object), "state": word(region, object), "etag": object.etag()}))
         .collect();
     json!({
         "engine_pid": header.engine_pid.load(Ordering::Acquire),
@@ -126,13 +132,23 @@ fn as_table(region: &Region) -> String {
         header.engine_pid.load(Ordering::Acquire),
         String::from_utf8_lossy(region.model_dir())
     );
-    for (_, object) in objects(region) {
+    let small = objects(region).filter(|(_, object)| object.kind() == Kind::Small);
+    let (count, bytes) = small.fold((0, 0), |(count, bytes), (_, object)| (count + 1, bytes + object.size));
+    for (_, object) in
+        objects(region).filter(|(_, object)| object.kind() == Kind::Large || object.state() == state::FAILED)
+    {
         let ready = ready_bytes(region, object);
         let share = if object.size == 0 { 100.0 } else { ready as f64 * 100.0 / object.size as f64 };
-        text += &format!("{share:5.1} %  {:>9}  {:<8}  {}\n", human(object.size), word(object), region.name(object));
+        text += &format!(
+            "{share:5.1} %  {:>9}  {:<8}  {}\n",
+            human(object.size),
+            word(region, object),
+            region.name(object)
+        );
     }
     text + &format!(
-        "from the origin: {} in {} requests, {} retries\n",
+        "{count} small objects of {} are files\nfrom the origin: {} in {} requests, {} retries\n",
+        human(bytes),
         human(header.origin_bytes.load(Ordering::Relaxed)),
         header.origin_requests.load(Ordering::Relaxed),
         header.origin_retries.load(Ordering::Relaxed)

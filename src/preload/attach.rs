@@ -21,6 +21,10 @@ const ATTACH_MS: u64 = 60_000;
 const ORPHAN_MS: u64 = 3_000;
 /// For so long after that it does not try again.
 const ORPHAN_PAUSE_MS: u64 = 1_000;
+/// The same for one that has never met an engine in all of `ATTACH_MS`.
+const LONELY_PAUSE_MS: u64 = 10_000;
+/// A wait for an engine is spoken of after this long.
+const WORD_MS: u64 = 5_000;
 /// How often an engine is started that ends without a word (somebody has killed it).
 const STARTS_MAX: u32 = 3;
 /// Kept descriptors lie from here on, out of the way of programs that count on low numbers.
@@ -116,7 +120,7 @@ fn engine_is_same(generation: u32) -> bool {
     let Some(region) = region_of(generation) else { return false };
     let birth = region.header().birth.load(Ordering::Acquire);
     region.header().engine_pid.load(Ordering::Acquire) == ENGINE_PID.load(Ordering::Acquire)
-        && environ::lock_path().as_cstr().and_then(sys::lock_word).is_none_or(|word| word == birth)
+        && environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, 0)).is_none_or(|word| word == birth)
 }
 
 /// After each slice of a wait: is somebody working on it? Starts an engine where there is none. MOVED when
@@ -160,15 +164,24 @@ pub(crate) fn attach() -> Option<(u32, Region)> {
     }
     // Another thread may have done it meanwhile, or have tried in vain.
     let done = attached().or_else(|| if in_vain() { None } else { attach_alone(until) });
-    if done.is_none() && generation() != 0 && !in_vain() {
-        ORPHAN_UNTIL.store(sys::now_ms() + ORPHAN_PAUSE_MS, Ordering::Relaxed);
+    if done.is_none() && !in_vain() {
+        let pause = if generation() == 0 { LONELY_PAUSE_MS } else { ORPHAN_PAUSE_MS };
+        ORPHAN_UNTIL.store(sys::now_ms() + pause, Ordering::Relaxed);
     }
     ATTACHING.store(0, Ordering::Release);
     done
 }
 
+/// True if the running engine serves another OSS_PATH than this process names.
+pub(crate) fn is_of_another_path() -> bool {
+    let own = environ::oss_path_key();
+    let its = environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, 1)).unwrap_or(0);
+    own != 0 && its != 0 && own != its
+}
+
 fn attach_alone(until: u64) -> Option<(u32, Region)> {
     let orphan_until = sys::now_ms() + ORPHAN_MS;
+    let mut word_at = sys::now_ms() + WORD_MS;
     loop {
         match wire::ask(environ::socket_path(), Ask::Attach, b"", ASK_MS) {
             Ok(packet) => return adopt(packet.fds),
@@ -199,7 +212,14 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
             Err(_) if generation() != 0 && sys::now_ms() > orphan_until => return None,
             Err(_) => {}
         }
+        if sys::now_ms() > word_at {
+            say(&[b"oss connector: waiting for an engine (a program with ENABLE_CONNECTOR=1 starts it)\n"]);
+            word_at = u64::MAX;
+        }
         if sys::now_ms() > until {
+            say(&[
+                b"oss connector: no engine came: what may be in MODEL_DIR cannot be told, and reads of it give EIO\n",
+            ]);
             return None;
         }
         sys::sleep_ms(20);
@@ -215,6 +235,13 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
         let _ = sys::close(store);
         return None;
     };
+    let (own, its) = (environ::oss_path_key(), region.header().oss_path_key.load(Ordering::Acquire));
+    if own != 0 && its != 0 && own != its {
+        say(&[b"oss connector: the engine of this MODEL_DIR serves another OSS_PATH: use another MODEL_DIR, or wait until lingerSec after its last program\n"]);
+        REFUSED.store(true, Ordering::Relaxed);
+        let _ = sys::close(store);
+        return None;
+    }
     MEMORY_DEV.store(region.header().memory_dev.load(Ordering::Acquire), Ordering::Relaxed);
     keep_store(store);
     let before = generation();

@@ -60,8 +60,11 @@ static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
 /// A primary that cannot start says why and ends the program, as the product does.
 pub(crate) fn init() {
     let role = environ::role();
-    if role == environ::Role::Inert {
-        return;
+    match role {
+        environ::Role::Inert => return,
+        // To go on would be to show placeholders as empty files.
+        environ::Role::Unknown => refuse(b"ENABLE_CONNECTOR is neither 1 (primary) nor 2 (secondary)"),
+        _ => {}
     }
     let primary = role == environ::Role::Primary;
     let model_dev = match environ::take() {
@@ -88,7 +91,11 @@ pub(crate) fn init() {
     };
     MODEL_DEV.store(model_dev, Ordering::Relaxed);
     attach::own();
-    if primary && !attach::engine_runs() {
+    if primary && attach::engine_runs() {
+        if attach::is_of_another_path() {
+            refuse(b"the engine of this MODEL_DIR serves another OSS_PATH: use another MODEL_DIR, or wait until lingerSec after its last program");
+        }
+    } else if primary {
         let start = attach::start_engine(-1);
         match start.word {
             FirstWord::Failed | FirstWord::Silent => refuse(start.text()),
@@ -447,8 +454,9 @@ pub(crate) fn missing(dir: i32, path: *const libc::c_char) -> Listing {
 
 /// A folder was opened or is about to be read: lists it if it is an unlisted one of ours.
 /// `id` is its identity, `fd` (or -1) a descriptor of it.
-pub(crate) fn folder(id: &FileId, fd: i32) {
-    list_if_ours(id, fd);
+/// False if it may hold objects that nobody can tell: to show it as it is would be a wrong answer.
+pub(crate) fn folder(id: &FileId, fd: i32) -> bool {
+    !matches!(list_if_ours(id, fd), Listing::Failed)
 }
 
 fn list_if_ours(id: &FileId, fd: i32) -> Listing {
@@ -484,6 +492,8 @@ fn list(path: &[u8]) -> bool {
         let generation = attach::generation();
         let errno = match wire::ask(environ::socket_path(), Ask::List, path, LIST_MS) {
             Ok(_) => return true,
+            // It had its time, and is still at it: the log says with what.
+            Err(Errno(libc::ETIMEDOUT)) => return false,
             Err(errno) => errno,
         };
         match attach::alive(generation) {

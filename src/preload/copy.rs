@@ -110,7 +110,11 @@ pub(crate) fn source<T>(
 
 fn copy_once(slot: u32, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
     if len >= MEMCPY_BYTES_MIN && sys::populate_write(buffer, len).is_ok() {
-        return by_map(slot, at, (buffer, len), hold);
+        match by_map(slot, at, (buffer, len), hold) {
+            // No room to map the whole object (ulimit -v), which is no reason for a read to fail.
+            Err(Errno(libc::ENOMEM)) => {}
+            done => return done,
+        }
     }
     match kept::kept_memory(slot, hold) {
         Ok(memory) => by_kernel(memory, at, buffer, len),

@@ -21,8 +21,10 @@ const PREFIXES: [&[u8]; 3] = [b"OSS_", b"OSSC_", b"ALIBABA_CLOUD_"];
 /// ENABLE_CONNECTOR.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Unset or anything else.
+    /// Unset, empty or 0.
     Inert,
+    /// Neither of them nor a role.
+    Unknown,
     /// 1: may start an engine.
     Primary,
     /// 2: waits for one.
@@ -39,6 +41,7 @@ struct Kept {
     lock: CPath,
     socket: CPath,
     can_start: bool,
+    oss_path_key: u64,
 }
 
 struct Once(UnsafeCell<core::mem::MaybeUninit<Kept>>);
@@ -59,7 +62,8 @@ pub(crate) fn role() -> Role {
     match variable(c"ENABLE_CONNECTOR") {
         Some(b"1") => Role::Primary,
         Some(b"2") => Role::Secondary,
-        _ => Role::Inert,
+        None | Some(b"" | b"0") => Role::Inert,
+        Some(_) => Role::Unknown,
     }
 }
 
@@ -96,6 +100,7 @@ pub(crate) fn take() -> Result<u64, Unusable> {
             kept.push(b"\0");
         }
     });
+    kept.oss_path_key = variable(c"OSS_PATH").map_or(0, |path| ossc_cache::region::place_key(path.trim_ascii()));
     kept.can_start = role() == Role::Primary || variable(c"OSS_ENDPOINT").is_some() && variable(c"OSS_PATH").is_some();
     match find_program() {
         Some(program) => (kept.program, kept.program_found) = (program, true),
@@ -124,6 +129,11 @@ pub(crate) fn settings() -> &'static [u8] {
 /// True if this process may start an engine when there is none.
 pub(crate) fn can_start() -> bool {
     kept().can_start
+}
+
+/// `place_key` of OSS_PATH; 0 when it is not set.
+pub(crate) fn oss_path_key() -> u64 {
+    kept().oss_path_key
 }
 
 /// The engine's program file.

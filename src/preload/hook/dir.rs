@@ -8,7 +8,7 @@ use crate::real::{self, Callback};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use libc::{AT_FDCWD, DIR};
 use ossc_cache::cpath::CPath;
-use ossc_cache::sys;
+use ossc_cache::sys::{self, Errno};
 
 hooks! {
     fn opendir(path: *const c_char) -> *mut DIR { listed(file::until_listed(AT_FDCWD, path, || real::opendir(path), |dir| dir.is_null())) }
@@ -26,10 +26,15 @@ fn listed(dir: *mut DIR) -> *mut DIR {
     if !dir.is_null() {
         // SAFETY: an open folder stream, given by the real call.
         let fd = unsafe { libc::dirfd(dir) };
-        let _ = ask(|| {
-            list(fd);
-            Outcome::<()>::Pass
+        let known = ask(|| match sys::file_id(fd) {
+            Ok(id) if id.is_folder() => Outcome::Served(client::folder(&id, fd)),
+            _ => Outcome::Pass,
         });
+        if let Outcome::Served(false) = known {
+            // SAFETY: the stream is not given out; closing it closes its descriptor.
+            unsafe { libc::closedir(dir) };
+            return Outcome::Failed(Errno(libc::EIO)).answer(core::ptr::null_mut(), core::ptr::null_mut);
+        }
     }
     dir
 }
@@ -40,7 +45,7 @@ fn list(fd: c_int) -> bool {
     if !id.is_folder() {
         return false;
     }
-    client::folder(&id, fd);
+    let _ = client::folder(&id, fd);
     client::find(&id, fd).is_some()
 }
 

@@ -84,11 +84,10 @@ pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
     file::forget(fd);
     let Ok(id) = sys::file_id(fd) else { return Arrived::AsItIs };
     if id.is_folder() {
-        let _ = ask(|| {
-            client::folder(&id, fd);
-            Outcome::<()>::Pass
-        });
-        return Arrived::AsItIs;
+        return match ask(|| Outcome::Served(client::folder(&id, fd))) {
+            Outcome::Served(false) => Arrived::Failed(Errno(libc::EIO)),
+            _ => Arrived::AsItIs,
+        };
     }
     if !client::could_be_ours(&id) || flags & libc::O_PATH != 0 {
         return Arrived::AsItIs;
