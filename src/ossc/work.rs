@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const REVIVE_AFTER: Duration = Duration::from_secs(30);
 /// Most bytes of a listing page or an error document.
 const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// A listing is good for this long while programs come and go.
+const LIST_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Parts that are fetched right behind one that a reader waits for.
 const READ_AHEAD_PARTS: u32 = 4;
 /// Requests of a start-up call before it is given up: with full jitter about 3 s in the mean.
@@ -52,6 +54,9 @@ pub struct Options {
 /// See the module.
 pub struct Work {
     pub(crate) region: Region,
+    /// When folders were last listed again for somebody; `started` stands for the first time.
+    looked: Mutex<HashMap<String, Instant>>,
+    started: Instant,
     plan: Mutex<Plan<Item>>,
     held: RwLock<HashMap<u32, Arc<Held>>>,
     calls: Mutex<HashMap<u32, Call>>,
@@ -80,6 +85,8 @@ impl Work {
     ) -> Work {
         Work {
             region,
+            looked: Mutex::default(),
+            started: Instant::now(),
             plan: Mutex::default(),
             held: RwLock::default(),
             calls: Mutex::default(),
@@ -209,6 +216,19 @@ impl Work {
         }
     }
 
+    /// A program has begun to use an object of this folder: if the folder was not looked at for a while, it is
+    /// listed again behind it, so that what has changed on OSS is new for those who open it from then on.
+    fn look_again(&self, folder: &str) {
+        let mut looked = lock(&self.looked);
+        let now = Instant::now();
+        let last = looked.entry(folder.to_string()).or_insert(self.started);
+        if now.saturating_duration_since(*last) >= LIST_AGAIN_AFTER {
+            *last = now;
+            // Without the thread that lists, the engine is ending.
+            let _ = self.orders.send(Order::Refresh(folder.to_string()));
+        }
+    }
+
     /// A client met an object: a line for the audit file.
     pub fn seen(&self, seen: Seen) {
         if let Some(held) = self.held(seen.slot) {
@@ -218,6 +238,7 @@ impl Work {
                 2 => "map",
                 _ => "file",
             };
+            self.look_again(&held.folder);
             self.audit.cache(seen.pid, act, &held.key, &held.etag, held.size);
         }
     }

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import subprocess
+import sys
+import time
 
 from harness import folder, paths
 from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
 
 LINGER_SECS = 1
+# Maps the file and has it open, shows its first byte, and tells what it is by both ways when asked.
+HOLDER = """
+import hashlib, mmap, sys
+file = open(sys.argv[1], "rb", buffering=0)
+data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print(chr(data[0]), flush=True)
+sys.stdin.readline()
+whole = file.read()
+assert whole == data[:], "read and map differ"
+print(hashlib.sha256(data).hexdigest())
+"""
 
 
 class Leftover(EndToEnd):
@@ -42,6 +57,25 @@ class Leftover(EndToEnd):
         names = self.again(run, "ls").split()
         self.assertNotIn("goes.json", names, "a file of an object that is gone")
         self.assertNotIn("goes.bin", names, "a placeholder of an object that is gone")
+
+    def test_a_new_version_is_for_those_who_open_it_later(self) -> None:
+        run = self.managed({"lingerSec": LINGER_SECS})
+        old, new = (letter * (folder.MATERIALIZE_BYTES + 5) for letter in (b"a", b"b"))
+        self.replace("version.bin", old)
+        holder = run.start([sys.executable, "-c", HOLDER, "version.bin"], cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(holder.kill)
+        assert holder.stdout is not None
+        self.assertEqual(holder.stdout.readline(), b"a\n")
+        self.replace("version.bin", new)
+        until = time.monotonic() + 20
+        while run.call(["head", "-c", "1", "version.bin"], cwd=run.model_dir).stdout != b"b":
+            self.assertLess(time.monotonic(), until, "who opens it now still gets the old version\n" + run.log_tail())
+            time.sleep(0.5)
+        self.assertEqual(run.engine_starts(), 1)
+        digest = run.call(["sha256sum", "version.bin"], cwd=run.model_dir).stdout.split()[0].decode()
+        self.assertEqual(digest, hashlib.sha256(new).hexdigest())
+        out, _ = holder.communicate(b"\n", timeout=30)
+        self.assertEqual(out.decode().strip(), hashlib.sha256(old).hexdigest(), "who had it open does not keep the old version")
 
     def test_a_users_file_is_never_replaced_or_removed(self) -> None:
         run = self.managed({"lingerSec": LINGER_SECS})
