@@ -448,7 +448,11 @@ fn take_lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::Fil
     let options = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
     let file = options.open(&name).map_err(|e| failed(format!("{name}: {e}")))?;
     match sys::try_lock(file.as_raw_fd()) {
-        Ok(()) => Ok((paths, file)),
+        Ok(()) => {
+            // What an engine before has left in it is of another region and maybe of another OSS_PATH.
+            file.set_len(0).map_err(|e| failed(format!("{name}: {e}")))?;
+            Ok((paths, file))
+        }
         Err(errno) if errno.0 == libc::EAGAIN || errno.0 == libc::EACCES => Err(NotStarted::SomebodyElse),
         Err(errno) => Err(failed(format!("{name}: {}", std::io::Error::from_raw_os_error(errno.0)))),
     }

@@ -80,6 +80,8 @@ struct Known {
     folders: HashMap<String, u32>,
     /// The newest version of each object.
     objects: HashMap<String, u32>,
+    /// Folders that held something before they were listed: files of an engine before may be old versions.
+    filled: Vec<(String, u32)>,
 }
 
 /// Why a folder is listed.
@@ -146,7 +148,12 @@ impl Mirror {
         self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
         let mut known = lock(&self.known);
         known.folders.insert(String::new(), slot);
-        self.list_one(&mut known, "", slot, Reason::Start)
+        self.list_one(&mut known, "", slot, Reason::Start)?;
+        // A real file is opened without a question, so an old version must be gone before a program runs.
+        while let Some((path, slot)) = known.filled.pop() {
+            self.list_one(&mut known, &path, slot, Reason::Background)?;
+        }
+        Ok(())
     }
 
     /// Takes over the records of an engine that is gone: what has arrived stays, what was being written is
@@ -357,10 +364,14 @@ impl Mirror {
         if known.folders.contains_key(&path) {
             return Ok(());
         }
+        let is_filled = place::is_filled(folder, name);
         match place::make_folder(folder, name) {
             Ok(made) => {
                 let slot = self.append(Kind::Folder, &path, state::UNLISTED, None, (made.dev, made.ino))?;
                 self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
+                if is_filled {
+                    known.filled.push((path.clone(), slot));
+                }
                 known.folders.insert(path, slot);
             }
             Err(e) => tracing::error!(folder = path, "cannot make the folder, its objects are not served: {e}"),

@@ -88,6 +88,13 @@ pub fn look(folder: impl AsFd, name: &str) -> Result<Lies, Errno> {
     }
 }
 
+/// True for a folder with something in it.
+pub fn is_filled(folder: impl AsFd, name: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let entries = rustix::fs::openat(folder, name, flags, Mode::empty()).and_then(rustix::fs::Dir::read_from);
+    entries.is_ok_and(|entries| entries.flatten().any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")))
+}
+
 /// Makes a folder unless it is there; gives its identity.
 pub fn make_folder(folder: impl AsFd, name: &str) -> Result<Pinned, Errno> {
     match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {

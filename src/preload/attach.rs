@@ -175,8 +175,15 @@ pub(crate) fn attach() -> Option<(u32, Region)> {
 /// True if the running engine serves another OSS_PATH than this process names.
 pub(crate) fn is_of_another_path() -> bool {
     let own = environ::oss_path_key();
-    let its = environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, 1)).unwrap_or(0);
-    own != 0 && its != 0 && own != its
+    let differs = || {
+        let its = environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, 1)).unwrap_or(0);
+        own != 0 && its != 0 && own != its
+    };
+    // An engine that has just taken the lock empties the file of what the one before has left.
+    differs() && {
+        sys::sleep_ms(50);
+        differs()
+    }
 }
 
 fn attach_alone(until: u64) -> Option<(u32, Region)> {
