@@ -378,6 +378,23 @@ class Heal(EndToEnd):
     def test_few_descriptors(self) -> None:
         self.limited(resource.RLIMIT_NOFILE, 8, "Too many open files")
 
+    def test_a_host_without_huge_pages_on_one_core(self) -> None:
+        """Huge pages are the engine's own affair; the cores are not: who binds a program binds its loading too."""
+        run = self.managed()
+        code = (
+            "import ctypes, os, sys; PR_SET_THP_DISABLE = 41; "
+            "assert ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0; "
+            "os.sched_setaffinity(0, {0}); os.environ['ENABLE_CONNECTOR'] = '1'; os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        # The role comes with the last step, so that it is that program which starts the engine.
+        env = run.env()
+        env.pop("ENABLE_CONNECTOR")
+        self.assert_call(run, [PYTHON, "-c", code, *self.argv()], env)
+        (engine,) = run.engines()
+        status = Path(f"/proc/{engine}/status").read_text()
+        self.assertIn("THP_enabled:\t1\n", status)
+        self.assertIn("Cpus_allowed_list:\t0\n", status)
+
     def test_files_may_have_no_size(self) -> None:
         # What the host prints goes through a pipe, which has no size.
         self.limited(resource.RLIMIT_FSIZE, 0, "File too large")
