@@ -115,7 +115,7 @@ class Counters:
     """The library, compiled in a folder, and the bytes that it sets."""
 
     def __init__(self, place: Path, dropped: str | None = None) -> None:
-        self.library = library(place / "hits.so", dropped)
+        self.shim = library(place / "hits.so", dropped)
         self.file = place / "hits.bin"
         self.file.write_bytes(bytes(len(functions())))
         with open(self.file, "r+b") as opened:
@@ -131,7 +131,7 @@ class Counters:
 
     def preload(self) -> str:
         """LD_PRELOAD: the counting library first."""
-        return f"{self.library}:{paths.PRELOAD}"
+        return f"{self.shim}:{paths.PRELOAD}"
 
     def clear(self) -> None:
         self._seen[:] = bytes(len(functions()))

@@ -207,8 +207,8 @@ fn find_program() -> Option<CPath> {
         return None;
     }
     // SAFETY: a NUL-terminated string of the loader's.
-    let library = unsafe { CStr::from_ptr(name) }.to_bytes();
-    let folder = &library[..library.iter().rposition(|byte| *byte == b'/')?];
+    let own = unsafe { CStr::from_ptr(name) }.to_bytes();
+    let folder = &own[..own.iter().rposition(|byte| *byte == b'/')?];
     let beside = [b"/ossc".as_slice(), b"/../bin/ossc"].map(|tail| CPath::from(folder).with(tail));
     beside.into_iter().find(|path| {
         path.as_cstr().is_some_and(|name| {
