@@ -133,7 +133,9 @@ impl Shared {
     }
 
     fn respond(&self, link: &Link, request: &Request, effects: &Effects, exchange: &mut Exchange) {
-        let mut wire = Wire { link, rate: self.rate.as_ref(), stop: &self.stop, sent: 0 };
+        let own_rate = effects.conn_bytes_per_sec.map(Rate::new);
+        let rates = [self.rate.as_ref(), own_rate.as_ref()];
+        let mut wire = Wire { link, rates, stop: &self.stop, sent: 0 };
         if effects.close {
             exchange.cut = Some(Cut::Fault);
             return;
@@ -161,7 +163,8 @@ impl Shared {
         let with_body = !answer.head_only && answer.body.len() > 0;
         let head = answer.head(&frame);
         // With a cut or stall at 0 the head must not wait for body bytes.
-        let at_once = effects.cut_after == Some(0) || effects.stall_after == Some(0) || self.rate.is_some();
+        let at_once =
+            effects.cut_after == Some(0) || effects.stall_after == Some(0) || rates.iter().any(Option::is_some);
         let mut done = wire.head(&head, with_body && !at_once);
         if done.is_ok() && !answer.head_only {
             done = wire.body(&answer.body, effects);
@@ -194,7 +197,7 @@ impl Shared {
         let answer = Answer::error(&error, &exchange.request_id, "", false);
         let frame = Frame { request_id: &exchange.request_id, server_time_ms: 0, keep_alive: false };
         let head = answer.head(&frame);
-        let mut wire = Wire { link, rate: None, stop: &self.stop, sent: 0 };
+        let mut wire = Wire { link, rates: [None; 2], stop: &self.stop, sent: 0 };
         let done = wire.head(&head, true).and_then(|()| wire.body(&answer.body, &Effects::default()));
         exchange.sent = wire.sent;
         exchange.status = status;

@@ -27,6 +27,9 @@ struct Match {
     kind: Option<Kind>,
     nth: Option<u64>,
     every: Option<u64>,
+    /// Part of the matching requests, chosen by `seed` and the request's number.
+    share: Option<f64>,
+    seed: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +58,8 @@ pub(crate) struct Effects {
     /// Length of `stall_after`'s pause.
     pub ms: Option<u64>,
     pub delay_ms: Option<u64>,
+    /// Body bytes per second of this answer, whatever other connections do.
+    pub conn_bytes_per_sec: Option<u64>,
     pub flip_byte: Option<u64>,
     pub ignore_range: bool,
     pub wrong_content_range: bool,
@@ -164,8 +169,14 @@ impl Rule {
         if e.status.is_some() != e.code.is_some() || e.stall_after.is_some() != e.ms.is_some() {
             return Err("\"status\" goes with \"code\", \"stall_after\" with \"ms\"".into());
         }
-        if [self.when.nth, self.when.every, self.times].contains(&Some(0)) {
-            return Err("\"nth\", \"every\" and \"times\" start at 1".into());
+        if [self.when.nth, self.when.every, self.times, e.conn_bytes_per_sec].contains(&Some(0)) {
+            return Err("\"nth\", \"every\", \"times\" and \"conn_bytes_per_sec\" start at 1".into());
+        }
+        if self.when.share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            return Err("\"share\" must be above 0 and at most 1".into());
+        }
+        if self.when.seed.is_some() && self.when.share.is_none() {
+            return Err("\"seed\" goes with \"share\"".into());
         }
         if e.etag.as_ref().is_some_and(|t| t.contains(|c: char| c.is_control())) {
             return Err("\"etag\" holds a control character".into());
@@ -180,10 +191,20 @@ impl Rule {
         self.seen += 1;
         let due = self.when.nth.is_none_or(|n| self.seen == n)
             && self.when.every.is_none_or(|n| self.seen.is_multiple_of(n))
+            && self.when.share.is_none_or(|share| chosen(self.when.seed.unwrap_or(0), self.seen) < share)
             && self.times.is_none_or(|n| self.fired < n);
         self.fired += u64::from(due);
         due
     }
+}
+
+/// A number in 0..1 for the n-th request: the same in every run of a seed, and for a repeated
+/// request another one than for the first (splitmix64's finalizer).
+fn chosen(seed: u64, n: u64) -> f64 {
+    let mut z = seed.wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 impl Match {
@@ -208,6 +229,7 @@ impl Effects {
         }
         self.cut_after = self.cut_after.or(other.cut_after);
         self.delay_ms = self.delay_ms.or(other.delay_ms);
+        self.conn_bytes_per_sec = self.conn_bytes_per_sec.or(other.conn_bytes_per_sec);
         self.flip_byte = self.flip_byte.or(other.flip_byte);
         self.etag = self.etag.take().or_else(|| other.etag.clone());
         self.ignore_range |= other.ignore_range;
@@ -245,6 +267,21 @@ mod tests {
     }
 
     #[test]
+    fn shares_are_kept_and_repeatable() {
+        let fired = |seed: u64| {
+            let mut rule = rule(&format!(r#"{{"match":{{"share":0.05,"seed":{seed}}},"do":{{"close":true}}}}"#));
+            (0..10_000).map(|_| rule.fires(&request("/b/k"))).collect::<Vec<_>>()
+        };
+        for seed in [1, 2, 77] {
+            let count = fired(seed).into_iter().filter(|f| *f).count();
+            // Three standard deviations of the binomial distribution.
+            assert!((435..=565).contains(&count), "seed {seed}: {count}");
+        }
+        assert_eq!(fired(1), fired(1));
+        assert_ne!(fired(1), fired(2));
+    }
+
+    #[test]
     fn matching() {
         let fits = |when: &str, target: &str| {
             rule(&format!(r#"{{"match":{when},"do":{{"close":true}}}}"#)).when.fits(&request(target))
@@ -264,6 +301,10 @@ mod tests {
             r#"{"do":{"status":200,"code":"x"}}"#,
             r#"{"do":{"stall_after":1}}"#,
             r#"{"match":{"nth":0},"do":{"close":true}}"#,
+            r#"{"match":{"share":0},"do":{"close":true}}"#,
+            r#"{"match":{"share":1.5},"do":{"close":true}}"#,
+            r#"{"match":{"seed":1},"do":{"close":true}}"#,
+            r#"{"do":{"conn_bytes_per_sec":0}}"#,
         ] {
             assert!(rule(bad).validate().is_err(), "{bad}");
         }

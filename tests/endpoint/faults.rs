@@ -212,3 +212,42 @@ fn every_documented_example_works() {
         rig.start_with(example).stop();
     }
 }
+
+#[test]
+fn each_connection_has_its_own_rate() {
+    let (rig, bytes) = rig();
+    let rules = r#"[{"match":{"kind":"get","share":0.3,"seed":5},"do":{"delay_ms":200,"conn_bytes_per_sec":300000}},
+        {"match":{"kind":"get"},"do":{"conn_bytes_per_sec":3000000}}]"#;
+    let endpoint = rig.start_with(rules);
+    let begin = Instant::now();
+    let times: Vec<Duration> = std::thread::scope(|scope| {
+        let one = || {
+            let begin = Instant::now();
+            assert_eq!(Client::to(endpoint.addr()).get("/b/k", &[]).body, bytes);
+            begin.elapsed()
+        };
+        let threads: Vec<_> = (0..20).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    // One after the other they would take 0.1 s and 1.2 s each.
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    let slow = times.iter().filter(|time| **time >= Duration::from_millis(1200)).count();
+    assert!(times.iter().all(|time| *time >= Duration::from_millis(100)), "{times:?}");
+    assert!((2..=10).contains(&slow), "{times:?}");
+}
+
+#[test]
+fn the_shapes_that_come_along_can_be_read() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shapes");
+    let mut count = 0;
+    for file in fs::read_dir(folder).unwrap() {
+        let (rig, bytes) = rig();
+        let endpoint = rig.start_with(&fs::read_to_string(file.unwrap().path()).unwrap());
+        let begin = Instant::now();
+        assert_eq!(Client::to(endpoint.addr()).get("/b/k", &[]).body, bytes);
+        // 300,000 bytes at 8 MB/s, 20 ms after the request.
+        assert!(begin.elapsed() >= Duration::from_millis(57), "{:?}", begin.elapsed());
+        count += 1;
+    }
+    assert_eq!(count, 2);
+}

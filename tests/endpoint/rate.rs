@@ -1,4 +1,5 @@
-//! A token bucket over all connections. Called by `wire` before each piece of a body.
+//! Token buckets: one over all connections, and one for each answer that a rule slows down. Called
+//! by `wire` before each piece of a body.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 /// How long the bucket saves up while nothing is sent.
 const BURST: Duration = Duration::from_millis(20);
 
-/// Aggregate limit of body bytes per second.
+/// Limit of body bytes per second for everything that takes from it.
 pub(crate) struct Rate {
     bytes_per_sec: u64,
     /// When all bytes granted so far will have been paid for.

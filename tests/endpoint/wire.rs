@@ -44,7 +44,8 @@ impl Cut {
 /// One answer being sent.
 pub(crate) struct Wire<'a> {
     pub link: &'a Link,
-    pub rate: Option<&'a Rate>,
+    /// The limit over all connections, and that of this answer.
+    pub rates: [Option<&'a Rate>; 2],
     pub stop: &'a Stop,
     /// Body bytes the kernel took so far.
     pub sent: u64,
@@ -106,9 +107,10 @@ impl Wire<'_> {
 
     fn span(&mut self, body: &Body, mut span: Range<u64>) -> Result<(), Cut> {
         while !span.is_empty() {
-            let piece_max = self.rate.map_or(PIECE_BYTES_MAX, Rate::piece_bytes_max);
+            let rates = || self.rates.into_iter().flatten();
+            let piece_max = rates().map(Rate::piece_bytes_max).min().unwrap_or(PIECE_BYTES_MAX);
             let piece = piece_max.min(span.end - span.start);
-            self.sleep(self.rate.map_or(Duration::ZERO, |r| r.take(piece)))?;
+            self.sleep(rates().map(|rate| rate.take(piece)).max().unwrap_or_default())?;
             let mut sent = self.sent;
             let done = match body {
                 Body::Bytes(bytes) => {
