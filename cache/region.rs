@@ -21,7 +21,7 @@ use crate::word::Word;
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 /// Version of this layout and of the attach messages; both sides must have the same.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Most objects and folders of one MODEL_DIR.
 pub const OBJECTS_MAX: u32 = 1 << 16;

@@ -24,6 +24,8 @@ pub enum Ask {
     Memory(u32),
     /// The folder named by the text (absolute, as the kernel names it) listed.
     List,
+    /// The region, to look at: who asks does not become a client, for whom the engine would stay.
+    Look,
 }
 
 #[repr(C)]
@@ -72,6 +74,7 @@ impl Packet {
             1 => Ok(Ask::Attach),
             2 => Ok(Ask::Memory(self.head.value)),
             3 => Ok(Ask::List),
+            4 => Ok(Ask::Look),
             _ => Err(Errno(libc::EPROTO)),
         }
     }
@@ -99,6 +102,7 @@ pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
         Ask::Attach => (1, 0),
         Ask::Memory(slot) => (2, slot),
         Ask::List => (3, 0),
+        Ask::Look => (4, 0),
     };
     let answered = send(fd, &Packet::new(code, value, text))
         .and_then(|()| if sys::wait_readable(fd, ms) { receive(fd) } else { Err(Errno(libc::ETIMEDOUT)) });

@@ -144,6 +144,7 @@ impl Server {
                 let folder = if store.kind() == PageKind::HugeTmpfs { store.folder() } else { -1 };
                 wire::answer(fd, 0, 0, b"", [self.region_fd, folder]).map_err(|e| e.0)
             }
+            Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1]).map_err(|e| e.0),
             Ask::Memory(slot) => self.hand_memory(fd, slot),
             Ask::List => {
                 let path = String::from_utf8_lossy(packet.text()).into_owned();

@@ -1,0 +1,107 @@
+//! The engine of a MODEL_DIR as an outsider sees it: its shared region, and what its records mean in words.
+//!
+//! Called by the commands that show something (`status`, `top`, `metrics`). It changes nothing, never starts an
+//! engine, and keeps none alive: who looks is not a client.
+
+use clap::Args;
+use ossc_cache::region::{Kind, Object, Region, state};
+use ossc_cache::rundir::{self, Paths, Place};
+use ossc_cache::sys;
+use ossc_cache::wire::{self, Ask};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// How long the engine may take to answer, in milliseconds.
+const ANSWER_MS: u64 = 5000;
+
+/// Which engine.
+#[derive(Args)]
+pub struct Which {
+    /// The model folder.
+    #[arg(long, env = "MODEL_DIR")]
+    pub model_dir: PathBuf,
+}
+
+impl Which {
+    /// The region of the engine that serves this folder, or why there is none.
+    pub fn region(&self) -> Result<Region, String> {
+        let none = "no engine runs for this folder: start a program with LD_PRELOAD and ENABLE_CONNECTOR=1";
+        let asked = wire::ask(&self.paths()?.socket, Ask::Look, b"", ANSWER_MS).map_err(|errno| match errno.0 {
+            libc::ENOENT | libc::ECONNREFUSED => none.into(),
+            libc::ENOTSUP => "the running engine is of another version".into(),
+            code => format!("the engine did not answer: {}", std::io::Error::from_raw_os_error(code)),
+        });
+        let mapped = asked.and_then(|packet| {
+            let mapped = Region::map(packet.fds[0]);
+            packet.close_fds();
+            mapped.map_err(|e| format!("cannot map the engine's region: {}", std::io::Error::from_raw_os_error(e.0)))
+        });
+        mapped.map_err(|why| format!("MODEL_DIR {}: {why}", self.model_dir.display()))
+    }
+
+    /// True while an engine serves this folder.
+    pub fn is_served(&self) -> bool {
+        self.paths().is_ok_and(|paths| paths.lock.as_cstr().is_some_and(sys::is_locked))
+    }
+
+    fn paths(&self) -> Result<Paths, String> {
+        let dir = self.model_dir.display();
+        let id = std::fs::metadata(&self.model_dir).map_err(|e| format!("MODEL_DIR {dir}: {e}"))?;
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let (socket, runtime_dir) = (variable("CONNECTOR_UDS_PATH"), variable("XDG_RUNTIME_DIR"));
+        let place = Place {
+            socket: socket.as_ref().map(|s| s.as_bytes()),
+            runtime_dir: runtime_dir.as_ref().map(|s| s.as_bytes()),
+        };
+        rundir::paths(&place, id.dev(), id.ino()).ok_or_else(|| "no run folder can be used".to_string())
+    }
+}
+
+/// All objects, folders left out.
+pub fn objects(region: &Region) -> impl Iterator<Item = &Object> {
+    (0..region.objects_len()).filter_map(|slot| region.object(slot)).filter(|object| object.kind() != Kind::Folder)
+}
+
+/// Bytes of an object that readers get without waiting.
+pub fn ready_bytes(region: &Region, object: &Object) -> u64 {
+    match object.kind() {
+        Kind::Large => (0..object.parts)
+            .filter(|index| region.part(object, *index).is_ready())
+            .map(|index| object.part_range(index))
+            .map(|r| r.end - r.start)
+            .sum(),
+        _ if matches!(object.state(), state::PLACED | state::GONE) => object.size,
+        _ => 0,
+    }
+}
+
+/// Some of it is here or on its way, and some is not.
+pub fn is_under_way(region: &Region, object: &Object) -> bool {
+    let begun = || (0..object.parts).any(|index| region.part(object, index).state() != ossc_cache::part::EMPTY);
+    object.state() == state::COMING || object.state() == state::LOADING && begun()
+}
+
+/// An object's state in one word.
+pub fn word(region: &Region, object: &Object) -> &'static str {
+    match object.state() {
+        state::COMING => "coming",
+        state::LOADING if !is_under_way(region, object) => "idle",
+        state::PLACED | state::GONE => "file",
+        state::LOADING => "loading",
+        state::VERIFIED => "verified",
+        state::FAILED => "failed",
+        _ => "?",
+    }
+}
+
+/// `1.5 GiB`.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (bytes.max(1).ilog2() / 10).min(4) as usize;
+    if power == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, UNITS[power])
+    }
+}
