@@ -10,7 +10,7 @@ use crate::sys::{self, Errno, Result};
 use core::ffi::CStr;
 
 /// Huge pages of x86-64, in bytes.
-const HUGE_BYTES: usize = 2 << 20;
+pub const HUGE_BYTES: usize = 2 << 20;
 
 /// Which kind of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

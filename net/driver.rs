@@ -3,9 +3,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Error, Kind, Phase};
 use crate::sink::Span;
@@ -56,25 +55,47 @@ pub(crate) enum Event {
     Bell,
 }
 
-/// One thread's door to the kernel.
+/// One thread's door to the kernel: sockets, what is done with them, and the clocks.
 ///
 /// Every operation ends with exactly one [`Event::Done`]; until then its span belongs to the
 /// driver and the socket stays open. Results come from `wait` only.
 pub(crate) trait Driver {
     /// Whether sockets and bell are made non-blocking.
     const NONBLOCKING: bool;
-    fn connect(&mut self, tag: Tag, fd: RawFd, address: &SocketAddr);
-    fn send(&mut self, tag: Tag, fd: RawFd, span: Span);
-    fn recv(&mut self, tag: Tag, fd: RawFd, span: Span);
+    type Socket;
+    /// A TCP socket for `address`, not connected yet.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn socket(&mut self, address: &SocketAddr, rcvbuf_bytes: Option<usize>) -> io::Result<Self::Socket>;
+    fn connect(&mut self, tag: Tag, socket: &Self::Socket, address: &SocketAddr);
+    fn send(&mut self, tag: Tag, socket: &Self::Socket, span: Span);
+    fn recv(&mut self, tag: Tag, socket: &Self::Socket, span: Span);
+    /// SO_RCVLOWAT: a receive waits for `bytes`, or the end of the stream.
+    ///
+    /// # Errors
+    /// The kernel's refusal; what was set before stays.
+    fn set_lowat(&mut self, socket: &Self::Socket, bytes: usize) -> io::Result<()>;
     /// Asks for the early end of an operation under way; its event still comes.
     fn cancel(&mut self, tag: Tag, op: Op);
-    /// The socket is closed next; nothing is under way on it.
-    fn forget(&mut self, tag: Tag, fd: RawFd);
+    /// Closes a socket with nothing under way on it, after a farewell if there is room for one.
+    fn close(&mut self, tag: Tag, socket: Self::Socket, farewell: Option<Span>);
     /// Waits for at least one event, at most `timeout` (`None`: for ever), and appends events.
     ///
     /// # Errors
     /// The kernel's refusal to wait; the vcpu cannot go on.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// The time that deadlines are made of.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The wall clock: seconds since 1970.
+    fn unix_secs(&self) -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    }
 }
 
 /// The driver in use.

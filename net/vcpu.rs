@@ -4,11 +4,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Phase};
 use crate::fetch::{Fetch, Pull, Source, Timeouts};
 use crate::origin::Origin;
 use crate::rotation::Rotation;
-use crate::sock::{self, Bell};
+use crate::sock::Bell;
 
 /// Most addresses tried for one request.
 const ADDRESSES_TRIED_MAX: usize = 4;
@@ -121,9 +121,9 @@ enum After {
 }
 
 /// A worker's connection.
-struct Slot {
+struct Slot<S> {
     conn: Conn,
-    fd: Option<OwnedFd>,
+    socket: Option<S>,
     address: Option<SocketAddr>,
     origin: Arc<Origin>,
     tag: Tag,
@@ -137,12 +137,12 @@ struct Slot {
 }
 
 /// See the module.
-pub(crate) struct Vcpu<D> {
+pub(crate) struct Vcpu<D: Driver> {
     limits: Limits,
     shared: Arc<Shared>,
     source: Arc<dyn Source>,
     driver: D,
-    slots: Slab<Slot>,
+    slots: Slab<Slot<D::Socket>>,
     idle: Vec<usize>,
     target: Target,
     target_epoch: u64,
@@ -189,29 +189,41 @@ impl<D: Driver> Vcpu<D> {
     pub fn run(mut self) {
         let _guard = AbortOnPanic;
         let mut events = Vec::with_capacity(256);
-        loop {
-            let now = Instant::now();
-            if self.shared.stop.load(Ordering::SeqCst) {
-                self.cancel_all(now);
-                if self.slots.is_empty() {
-                    return;
-                }
-            } else {
-                self.take_target(now);
-                self.pull(now);
-            }
-            if let Err(os) = self.wait(now, &mut events) {
+        while let ControlFlow::Continue(timeout) = self.before_wait() {
+            if let Err(os) = self.driver.wait(timeout, &mut events) {
                 self.give_up(&os);
             }
-            let now = Instant::now();
-            for event in events.drain(..) {
-                match event {
-                    Event::Bell => self.hungry = true,
-                    Event::Done { tag, op, result } => self.done(tag, op, result, now),
-                }
-            }
-            self.tick(now);
+            self.after_wait(&mut events);
         }
+    }
+
+    /// Does what needs no waiting, then says how long to wait for events at most (`None`: for ever).
+    /// Breaks when [`Shared::stop`] is set and every request has ended.
+    pub fn before_wait(&mut self) -> ControlFlow<(), Option<Duration>> {
+        let now = self.driver.now();
+        if self.shared.stop.load(Ordering::SeqCst) {
+            self.cancel_all(now);
+            if self.slots.is_empty() {
+                return ControlFlow::Break(());
+            }
+        } else {
+            self.take_target(now);
+            self.pull(now);
+        }
+        ControlFlow::Continue(self.lie_down(now))
+    }
+
+    /// The wait is over, with these events.
+    pub fn after_wait(&mut self, events: &mut Vec<Event>) {
+        self.shared.beds[self.limits.number].sleeping.store(false, Ordering::SeqCst);
+        let now = self.driver.now();
+        for event in events.drain(..) {
+            match event {
+                Event::Bell => self.hungry = true,
+                Event::Done { tag, op, result } => self.done(tag, op, result, now),
+            }
+        }
+        self.tick(now);
     }
 
     /// The kernel refuses to wait. Requests under way cannot be ended (their memory may still be
@@ -225,7 +237,8 @@ impl<D: Driver> Vcpu<D> {
         !self.idle.is_empty() || self.slots.len() < self.limits.workers
     }
 
-    fn wait(&mut self, now: Instant, events: &mut Vec<Event>) -> io::Result<()> {
+    /// Gets ready to sleep; how long at most.
+    fn lie_down(&mut self, now: Instant) -> Option<Duration> {
         let free = self.free() && !self.shared.stop.load(Ordering::SeqCst);
         let mut deadline = self
             .slots
@@ -247,9 +260,7 @@ impl<D: Driver> Vcpu<D> {
             self.hungry = true;
             timeout = Some(Duration::ZERO);
         }
-        let outcome = self.driver.wait(timeout, events);
-        self.shared.beds[self.limits.number].sleeping.store(false, Ordering::SeqCst);
-        outcome
+        timeout
     }
 
     /// Gives free workers something to do.
@@ -274,7 +285,7 @@ impl<D: Driver> Vcpu<D> {
             Some(key) => (key, false),
             None => (self.slots.insert(self.new_slot(now)), true),
         };
-        let unix_secs = unix_now() + self.shared.clock_offset.load(Ordering::Relaxed);
+        let unix_secs = self.driver.unix_secs() + self.shared.clock_offset.load(Ordering::Relaxed);
         let origin = Arc::clone(&self.target.origin);
         let slot = &mut self.slots[key];
         slot.failed = 0;
@@ -285,10 +296,10 @@ impl<D: Driver> Vcpu<D> {
         }
     }
 
-    fn new_slot(&self, now: Instant) -> Slot {
+    fn new_slot(&self, now: Instant) -> Slot<D::Socket> {
         Slot {
             conn: Conn::new(self.limits.timeouts, now),
-            fd: None,
+            socket: None,
             address: None,
             origin: Arc::clone(&self.target.origin),
             tag: Tag { key: 0, generation: 0 },
@@ -309,18 +320,18 @@ impl<D: Driver> Vcpu<D> {
                 Error::new(Kind::Config, Phase::Connect, format!("no address is known for {}", origin.host_header));
             return self.fail(key, error, now);
         };
-        let fd = match sock::tcp(&address, D::NONBLOCKING, self.limits.rcvbuf_bytes) {
-            Ok(fd) => fd,
+        let socket = match self.driver.socket(&address, self.limits.rcvbuf_bytes) {
+            Ok(socket) => socket,
             Err(os) => {
                 let error = Error::from_os(Phase::Connect, &format!("make a socket for {address}"), &os);
                 return self.fail(key, error, now);
             }
         };
-        self.driver.connect(tag, fd.as_raw_fd(), &address);
+        self.driver.connect(tag, &socket, &address);
         let slot = &mut self.slots[key];
         slot.conn.connecting(now);
         slot.pending = Op::Connect.bit();
-        (slot.fd, slot.address, slot.origin) = (Some(fd), Some(address), origin);
+        (slot.socket, slot.address, slot.origin) = (Some(socket), Some(address), origin);
         (slot.tag, slot.lowat) = (tag, 1);
     }
 
@@ -411,31 +422,34 @@ impl<D: Driver> Vcpu<D> {
     /// Posts whatever the connection wants and is not under way.
     fn post(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        let (Some(fd), None) = (slot.fd.as_ref().map(AsRawFd::as_raw_fd), slot.closing) else {
+        let (Some(socket), None) = (&slot.socket, slot.closing) else {
             return;
         };
         if slot.pending & Op::Send.bit() == 0
             && let Some(span) = slot.conn.outgoing()
         {
             slot.pending |= Op::Send.bit();
-            self.driver.send(slot.tag, fd, span);
+            self.driver.send(slot.tag, socket, span);
         }
         if slot.pending & Op::Recv.bit() == 0
             && let Some(span) = slot.conn.space()
         {
             slot.pending |= Op::Recv.bit();
             self.set_lowat(key);
-            self.driver.recv(self.slots[key].tag, fd, span);
+            let slot = &self.slots[key];
+            if let Some(socket) = &slot.socket {
+                self.driver.recv(slot.tag, socket, span);
+            }
         }
     }
 
     fn set_lowat(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         let wanted = slot.conn.lowat();
-        let Some(fd) = slot.fd.as_ref().filter(|_| slot.lowat != wanted) else {
+        let Some(socket) = slot.socket.as_ref().filter(|_| slot.lowat != wanted) else {
             return;
         };
-        match sock::set_lowat(fd.as_raw_fd(), wanted) {
+        match self.driver.set_lowat(socket, wanted) {
             Ok(()) => slot.lowat = wanted,
             // Without it there are only more wake-ups, unless it was set before: then the stall
             // deadline ends the request.
@@ -462,11 +476,9 @@ impl<D: Driver> Vcpu<D> {
     fn closed(&mut self, key: usize, now: Instant) {
         let slot = &mut self.slots[key];
         let after = slot.closing.take();
-        if let Some(fd) = slot.fd.take() {
-            if let Some(span) = slot.conn.farewell() {
-                sock::send_if_room(fd.as_raw_fd(), span);
-            }
-            self.driver.forget(slot.tag, fd.as_raw_fd());
+        if let Some(socket) = slot.socket.take() {
+            let farewell = slot.conn.farewell();
+            self.driver.close(slot.tag, socket, farewell);
         }
         if after == Some(After::Reconnect) && !self.shared.stop.load(Ordering::SeqCst) {
             return self.open(key, now);
@@ -484,7 +496,7 @@ impl<D: Driver> Vcpu<D> {
         let worker = (self.limits.number * self.limits.workers + key) as u32;
         let conn = &mut self.slots[key].conn;
         if let Some(server) = conn.clock_seen() {
-            let offset = server - unix_now();
+            let offset = server - self.driver.unix_secs();
             tracing::warn!(seconds = offset, "this machine's clock is off; requests are signed with the server's time");
             self.shared.clock_offset.store(offset, Ordering::Relaxed);
         }
@@ -545,9 +557,4 @@ impl<D: Driver> Vcpu<D> {
             }
         }
     }
-}
-
-fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use io_uring::{IoUring, Probe, opcode, squeue};
 
 use super::{Driver, Event, Op, Tag};
 use crate::sink::Span;
-use crate::sock::{Bell, RawAddress};
+use crate::sock::{self, Bell, RawAddress};
 
 /// Smallest useful ring.
 const ENTRIES_MIN: u32 = 16;
@@ -91,32 +91,42 @@ impl Uring {
 
 impl Driver for Uring {
     const NONBLOCKING: bool = false;
+    type Socket = OwnedFd;
 
-    fn connect(&mut self, tag: Tag, fd: RawFd, address: &SocketAddr) {
+    fn socket(&mut self, address: &SocketAddr, rcvbuf_bytes: Option<usize>) -> io::Result<OwnedFd> {
+        sock::tcp(address, Self::NONBLOCKING, rcvbuf_bytes)
+    }
+
+    fn connect(&mut self, tag: Tag, socket: &OwnedFd, address: &SocketAddr) {
         let (raw, len) = RawAddress::of(address);
         let at = tag.key as usize;
         if at >= self.addresses.len() {
             self.addresses.resize_with(at + 1, || None);
         }
         let place: *const RawAddress = &**self.addresses[at].insert(Box::new(raw));
-        let entry = opcode::Connect::new(Fd(fd), place.cast(), len).build().user_data(mark(tag, Op::Connect));
+        let entry =
+            opcode::Connect::new(Fd(socket.as_raw_fd()), place.cast(), len).build().user_data(mark(tag, Op::Connect));
         self.push(&entry);
     }
 
-    fn send(&mut self, tag: Tag, fd: RawFd, span: Span) {
+    fn send(&mut self, tag: Tag, socket: &OwnedFd, span: Span) {
         let len = u32::try_from(span.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Send::new(Fd(fd), span.at().cast_const(), len)
+        let entry = opcode::Send::new(Fd(socket.as_raw_fd()), span.at().cast_const(), len)
             .flags(libc::MSG_NOSIGNAL)
             .build()
             .user_data(mark(tag, Op::Send));
         self.push(&entry);
     }
 
-    fn recv(&mut self, tag: Tag, fd: RawFd, span: Span) {
+    fn recv(&mut self, tag: Tag, socket: &OwnedFd, span: Span) {
         let len = u32::try_from(span.len()).unwrap_or(u32::MAX);
         // No MSG_WAITALL: with SO_RCVLOWAT it hangs (engine.md section 2).
-        let entry = opcode::Recv::new(Fd(fd), span.at(), len).build().user_data(mark(tag, Op::Recv));
+        let entry = opcode::Recv::new(Fd(socket.as_raw_fd()), span.at(), len).build().user_data(mark(tag, Op::Recv));
         self.push(&entry);
+    }
+
+    fn set_lowat(&mut self, socket: &OwnedFd, bytes: usize) -> io::Result<()> {
+        sock::set_lowat(socket.as_raw_fd(), bytes)
     }
 
     fn cancel(&mut self, tag: Tag, op: Op) {
@@ -124,7 +134,10 @@ impl Driver for Uring {
         self.push(&entry);
     }
 
-    fn forget(&mut self, tag: Tag, _fd: RawFd) {
+    fn close(&mut self, tag: Tag, socket: OwnedFd, farewell: Option<Span>) {
+        if let Some(span) = farewell {
+            sock::send_if_room(socket.as_raw_fd(), span);
+        }
         if let Some(address) = self.addresses.get_mut(tag.key as usize) {
             *address = None;
         }

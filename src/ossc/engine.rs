@@ -12,10 +12,10 @@ use crate::mirror::{self, Mirror};
 use crate::place::Root;
 use crate::serve::Server;
 use crate::work::{self, Work};
-use crate::{reset, room};
+use crate::{demand, reset, room};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
-use ossc_cache::pages::{PageKind, Store};
+use ossc_cache::pages::{self, PageKind, Store};
 use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{sys, wire};
@@ -165,7 +165,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     }
     spawn("ossc-demand", {
         let work = work.clone();
-        move || take_demand(&work)
+        move || demand::keep(&work)
     })?;
     spawn("ossc-lease", {
         let (work, expire) = (work.clone(), config.expire);
@@ -214,8 +214,11 @@ fn build(
         verify_crc: config.verify_crc,
         part_bytes_max: config.part_bytes,
         outage_budget: config.outage_budget,
+        // Where there are no huge pages, the rounding is what is lost.
+        page_bytes: pages::HUGE_BYTES as u64,
+        now: Instant::now,
     };
-    let audit = Audit::new(journal.clone(), settings.location.bucket());
+    let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
     let senders = (sender, orders.clone());
     let work = Arc::new(Work::new(region, budget, audit, senders, options));
     let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net_options(settings, config))
@@ -419,22 +422,6 @@ fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd)
     };
     // A client that no longer waits needs no answer.
     let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", [-1, -1]);
-}
-
-/// Nothing rings without a change of the word, so this only bounds what a client left that died before it rang.
-const BELL_MS: u64 = 60_000;
-
-/// Turns the demand bits of readers into work. Sleeps on the doorbell.
-fn take_demand(work: &Work) {
-    let (region, header) = (work.region(), work.region().header());
-    // From the first place on: what a predecessor has left is still there, and what it took is marked.
-    let mut events = 0;
-    loop {
-        let heard = header.bell.heard();
-        region.take_demand(|part| work.demanded(part));
-        events = region.take_events(events, |seen| work.seen(seen));
-        header.bell.sleep(heard, BELL_MS);
-    }
 }
 
 fn take_lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::File), NotStarted> {

@@ -2,8 +2,8 @@
 //!
 //! Called by `work` on vcpu threads and by the mirror. Plain state; it starts nothing.
 
+use crate::memory::Memory;
 use crate::place::Pinned;
-use ossc_cache::pages::Memory;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -26,7 +26,7 @@ pub struct Held {
     /// Keeps the placeholder's inode from being used again.
     pub pinned: Mutex<Option<Pinned>>,
     /// Where the bytes of a large object go.
-    pub memory: Option<Memory>,
+    pub memory: Option<Box<dyn Memory>>,
     /// x-oss-hash-crc64ecma of the whole object, once an answer carried it.
     pub crc64: Mutex<Option<u64>>,
     /// Failed requests for a small object.

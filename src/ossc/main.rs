@@ -1,73 +1,8 @@
-//! `ossc`: the engine of OSS Connector and the commands around it. `ossc engine` is started by the
-//! preload library and takes its settings from it, never from a person.
+//! `ossc`: see the library of the same folder. `ossc engine` is started by the preload library and takes its
+//! settings from it, never from a person.
 
-#![deny(unsafe_code)]
-
-mod audit;
-mod choose;
-mod engine;
-mod first_word;
-mod held;
-mod item;
-mod journal;
-mod metrics;
-mod mirror;
-mod nearby;
-mod place;
-mod readers;
-#[allow(unsafe_code)]
-mod reset;
-mod room;
-mod run;
-mod serve;
-mod small;
-mod status;
-mod top;
-mod tree;
-mod view;
-mod work;
-
-use clap::{Parser, Subcommand};
-
-/// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
-#[derive(Parser)]
-#[command(name = "ossc", version, about)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// The engine process; libossc_preload.so starts it by itself.
-    #[command(hide = true)]
-    Engine,
-    /// Start a program under the library: `ossc run -- python3 serve.py`.
-    Run(run::Options),
-    /// What the engine of a MODEL_DIR has loaded and is loading.
-    Status(status::Options),
-    /// A load as it goes on: bars, speed, time left, who has what mapped.
-    Top(top::Options),
-    /// The engine's counters as Prometheus text.
-    Metrics(metrics::Options),
-    /// Print the default configuration file, or the table of all settings.
-    Config {
-        /// The table of all keys and variables, as Markdown.
-        #[arg(long)]
-        markdown: bool,
-    },
-}
+#![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    match Arguments::parse().command {
-        Command::Engine => engine::main(),
-        Command::Run(options) => run::main(&options),
-        Command::Status(options) => status::main(&options),
-        Command::Top(options) => top::main(&options),
-        Command::Metrics(options) => metrics::main(&options),
-        Command::Config { markdown } => {
-            print!("{}", if markdown { ossc_conf::markdown() } else { ossc_conf::default_file() });
-            std::process::ExitCode::SUCCESS
-        }
-    }
+    ossc_engine::main()
 }

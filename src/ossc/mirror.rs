@@ -9,7 +9,6 @@ use crate::choose;
 use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::place::{self, Lies, Pinned, Root};
-use crate::room::room_bytes;
 use crate::tree::Level;
 use crate::work::{START_ATTEMPTS, Work};
 use ossc_cache::pages::Store;
@@ -227,24 +226,9 @@ impl Mirror {
             // The predecessor died between the record and its memory file.
             region.set_memory(slot, memory.ino());
         }
-        let torn = (0..object.parts).filter(|index| region.part(object, *index).disown()).count();
-        let ready = (0..object.parts).filter(|index| region.part(object, *index).is_ready()).count() as u32;
-        object.ready_parts.store(ready, Ordering::Release);
-        let ready_bytes = (0..object.parts)
-            .filter(|index| region.part(object, *index).is_ready())
-            .map(|index| room_bytes(object, index))
-            .sum();
-        self.work.count_in(ready_bytes);
-        if object.state() == state::FAILED {
-            object.set_state(state::LOADING);
-        }
         let mut held = self.held_again(object, name, pinned);
-        held.memory = Some(memory);
-        self.work.hold(slot, held);
-        if ready > 0 && ready == object.parts && object.state() == state::LOADING {
-            self.work.ask_verdict(slot);
-        }
-        ready < object.parts && (ready > 0 || torn > 0)
+        held.memory = Some(Box::new(memory));
+        self.work.adopt(slot, object, held)
     }
 
     /// The placeholder of a record of an engine before, if it still lies at its place.
@@ -508,7 +492,7 @@ impl Mirror {
             ))
         })?;
         let ino = memory.ino();
-        held.memory = Some(memory);
+        held.memory = Some(Box::new(memory));
         let slot = self.append(Kind::Large, &shown, state::LOADING, Some(object), id)?;
         region.set_memory(slot, ino);
         region.header().large_bytes.fetch_add(object.size, Ordering::Relaxed);

@@ -7,6 +7,7 @@
 
 use crate::held::{Held, lock};
 use crate::item::Item;
+use crate::memory::Guard;
 use crate::work::Work;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::Lease;
@@ -15,21 +16,19 @@ use ossc_cache::region::{Object, state};
 use ossc_cache::sys::{self, Errno};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// A reader that finds no room looks again after this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Huge pages of x86-64, in bytes: where there are none, the rounding is what is lost.
-const HUGE_BYTES: u64 = 2 << 20;
 /// Objects that were fetched ahead and never opened stay at least this long.
 const UNOPENED_MIN: Duration = Duration::from_secs(10);
 
 /// Both leases of an object: while they are held nobody has it open or mapped, and nobody can open it.
 struct Unused {
     _placeholder: Option<Lease>,
-    _memory: Lease,
+    _memory: Box<dyn Guard>,
 }
 
 impl Unused {
@@ -203,13 +202,21 @@ impl Work {
     /// A part that was ready is not any more.
     pub(crate) fn account_release(&self, object: &Object, index: u32) {
         let range = object.part_range(index);
-        self.budget.give(room_bytes(object, index));
+        self.budget.give(self.room_bytes(object, index));
         self.region().header().ready_bytes.fetch_sub(range.end - range.start, Ordering::Relaxed);
         object.ready_parts.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// Memory that a part takes, in bytes: the last one of an object ends with a whole page.
+    pub(crate) fn room_bytes(&self, object: &Object, index: u32) -> u64 {
+        let range = object.part_range(index);
+        let end =
+            if range.end == object.size { range.end.next_multiple_of(self.options.page_bytes) } else { range.end };
+        end - range.start
+    }
+
     /// Looks at every large object once: who is unused for `expire` is given back.
-    fn look_at_leases(&self, expire: Option<Duration>) {
+    pub fn look_at_leases(&self, expire: Option<Duration>) {
         let region = self.region();
         for (slot, held) in self.large() {
             let Some(object) = region.object(slot) else { continue };
@@ -228,7 +235,8 @@ impl Work {
                 continue;
             };
             (0..object.parts).for_each(|index| region.part(object, index).unpin());
-            let idle = idle_since.get_or_insert_with(Instant::now).elapsed();
+            let now = (self.options.now)();
+            let idle = now.saturating_duration_since(*idle_since.get_or_insert(now));
             let opened = held.opened.load(Ordering::Acquire);
             if expire.is_some_and(|expire| idle >= if opened { expire } else { expire.max(UNOPENED_MIN) }) {
                 *idle_since = None;
@@ -243,12 +251,6 @@ impl Work {
             }
         }
     }
-}
-
-/// Memory that a part takes, in bytes: the last one of an object ends with a whole page, mostly a huge one.
-pub(crate) fn room_bytes(object: &Object, index: u32) -> u64 {
-    let range = object.part_range(index);
-    range.end.next_multiple_of(if range.end == object.size { HUGE_BYTES } else { 1 }) - range.start
 }
 
 /// The lease thread: looks every second, for ever.

@@ -7,13 +7,12 @@
 use crate::audit::{Audit, Fetched};
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
-use crate::room::room_bytes;
 use ossc_cache::budget::Budget;
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc, retry};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -49,6 +48,10 @@ pub struct Options {
     pub part_bytes_max: u64,
     /// How long the origin may be out before readers see an error.
     pub outage_budget: Duration,
+    /// Longest page of the memory files, in bytes: an object's last part takes a whole one.
+    pub page_bytes: u64,
+    /// The clock: `Instant::now`, but for simulations.
+    pub now: fn() -> Instant,
 }
 
 /// See the module.
@@ -58,7 +61,7 @@ pub struct Work {
     looked: Mutex<HashMap<String, Instant>>,
     started: Instant,
     plan: Mutex<Plan<Item>>,
-    held: RwLock<HashMap<u32, Arc<Held>>>,
+    held: RwLock<BTreeMap<u32, Arc<Held>>>,
     calls: Mutex<HashMap<u32, Call>>,
     next_call: AtomicU32,
     vcpus: OnceLock<Vcpus>,
@@ -86,7 +89,7 @@ impl Work {
         Work {
             region,
             looked: Mutex::default(),
-            started: Instant::now(),
+            started: (options.now)(),
             plan: Mutex::default(),
             held: RwLock::default(),
             calls: Mutex::default(),
@@ -123,18 +126,6 @@ impl Work {
     pub fn large(&self) -> Vec<(u32, Arc<Held>)> {
         let held = self.held.read().unwrap_or_else(|e| e.into_inner());
         held.iter().filter(|(_, held)| held.memory.is_some()).map(|(slot, held)| (*slot, held.clone())).collect()
-    }
-
-    /// Memory that an engine before has filled counts, too.
-    pub fn count_in(&self, bytes: u64) {
-        self.budget.take_anyway(bytes);
-        if self.budget.used() > self.budget.limit() {
-            tracing::warn!(
-                bytes,
-                limit = self.budget.limit(),
-                "the memory that was taken over is more than the budget"
-            );
-        }
     }
 
     /// Takes an object in.
@@ -220,7 +211,7 @@ impl Work {
     /// listed again behind it, so that what has changed on OSS is new for those who open it from then on.
     fn look_again(&self, folder: &str) {
         let mut looked = lock(&self.looked);
-        let now = Instant::now();
+        let now = (self.options.now)();
         let last = looked.entry(folder.to_string()).or_insert(self.started);
         if now.saturating_duration_since(*last) >= LIST_AGAIN_AFTER {
             *last = now;
@@ -269,7 +260,7 @@ impl Work {
     }
 
     pub(crate) fn push_later(&self, item: Item, class: Class, wait: Duration) {
-        lock(&self.plan).push_at(item, class, Instant::now() + wait);
+        lock(&self.plan).push_at(item, class, (self.options.now)() + wait);
         self.wake();
     }
 
@@ -331,7 +322,7 @@ impl Work {
         if part.state() != ossc_cache::part::EMPTY {
             return None;
         }
-        let (range, bytes) = (object.part_range(index), room_bytes(object, index));
+        let (range, bytes) = (object.part_range(index), self.room_bytes(object, index));
         // Room first: a claim that is given up wakes the part's readers, who would ask again at once.
         if !self.budget.take(bytes) && !self.make_room(bytes, (slot, index), class) {
             self.without_room(slot, index, class);
@@ -376,7 +367,7 @@ impl Work {
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
-                self.budget.give(room_bytes(object, index));
+                self.budget.give(self.room_bytes(object, index));
                 part.give_up();
                 let attempts = part.attempts();
                 return self.failed(Item::Part(slot, index), object, &held, &error, attempts);
@@ -475,7 +466,7 @@ impl Work {
             crc: None,
         });
         let again = error.retryable();
-        let outage = held.in_trouble(Instant::now());
+        let outage = held.in_trouble((self.options.now)());
         if again && outage < self.options.outage_budget {
             header.origin_retries.fetch_add(1, Ordering::Relaxed);
             let wait = retry::backoff(attempts.saturating_sub(1));

@@ -1,0 +1,54 @@
+//! One object's memory as the engine uses it: a file of the cache's (`ossc_cache::pages`), or what stands for
+//! one where there are no files (simulations).
+//!
+//! Called by `work` (fills), `room` (what is given back) and the attach server. It decides nothing.
+
+use ossc_cache::pages::{self, Lease};
+use ossc_cache::sys::Result;
+
+/// While it lives nobody has the memory open or mapped, and who opens it waits.
+pub trait Guard {}
+
+impl Guard for Lease {}
+
+/// See the module. What each does and needs is said at `pages::Memory`.
+pub trait Memory: Send + Sync {
+    /// Address of byte `offset`.
+    fn address(&self, offset: u64) -> *mut u8;
+    /// Makes the pages of `start..end` present.
+    fn populate(&self, start: u64, end: u64) -> Result<()>;
+    /// Gives the memory of `start..end` back to the system.
+    fn punch(&self, start: u64, end: u64);
+    /// Drops the engine's page tables for `start..end`.
+    fn unmap_pages(&self, start: u64, end: u64);
+    /// EAGAIN while somebody else has it open or mapped.
+    fn lease(&self) -> Result<Box<dyn Guard>>;
+    /// A read-only descriptor for a client; the caller closes it.
+    fn reopen_read_only(&self) -> Result<i32>;
+}
+
+impl Memory for pages::Memory {
+    fn address(&self, offset: u64) -> *mut u8 {
+        self.address(offset)
+    }
+
+    fn populate(&self, start: u64, end: u64) -> Result<()> {
+        self.populate(start, end)
+    }
+
+    fn punch(&self, start: u64, end: u64) {
+        self.punch(start, end);
+    }
+
+    fn unmap_pages(&self, start: u64, end: u64) {
+        self.unmap_pages(start, end);
+    }
+
+    fn lease(&self) -> Result<Box<dyn Guard>> {
+        self.lease().map(|lease| Box::new(lease) as Box<dyn Guard>)
+    }
+
+    fn reopen_read_only(&self) -> Result<i32> {
+        self.reopen_read_only()
+    }
+}
