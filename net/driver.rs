@@ -10,6 +10,8 @@ use crate::error::{Error, Kind, Phase};
 use crate::sink::Span;
 
 pub(crate) mod epoll;
+#[cfg(feature = "sim")]
+pub(crate) mod sim;
 pub(crate) mod uring;
 
 /// Which driver to use.
@@ -26,15 +28,18 @@ pub enum DriverChoice {
 
 /// The three operations of a connection; at most one of each is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Op {
+pub enum Op {
+    /// The TCP connect.
     Connect,
+    /// A send.
     Send,
+    /// A receive.
     Recv,
 }
 
 impl Op {
     /// Bit in a set of operations.
-    pub fn bit(self) -> u8 {
+    pub(crate) fn bit(self) -> u8 {
         1 << self as u8
     }
 }

@@ -18,6 +18,8 @@ mod origin;
 pub mod resolve;
 pub mod retry;
 mod rotation;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod sink;
 mod sock;
 pub mod tls;

@@ -92,6 +92,12 @@ impl Shared {
         }
     }
 
+    /// Whether a vcpu that lay down to be woken was.
+    #[cfg(feature = "sim")]
+    pub fn was_rung(&self, number: usize, lay_free: bool) -> bool {
+        lay_free && !self.beds[number].sleeping.load(Ordering::SeqCst)
+    }
+
     fn current_target(&self) -> Target {
         self.target.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -141,7 +147,7 @@ pub(crate) struct Vcpu<D: Driver> {
     limits: Limits,
     shared: Arc<Shared>,
     source: Arc<dyn Source>,
-    driver: D,
+    pub driver: D,
     slots: Slab<Slot<D::Socket>>,
     idle: Vec<usize>,
     target: Target,
@@ -231,6 +237,12 @@ impl<D: Driver> Vcpu<D> {
     fn give_up(&self, os: &io::Error) -> ! {
         tracing::error!(vcpu = self.limits.number, error = %os, "the kernel refuses to wait for completions; the engine ends");
         std::process::abort();
+    }
+
+    /// Requests under way and idle connections.
+    #[cfg(feature = "sim")]
+    pub fn connections(&self) -> usize {
+        self.slots.len()
     }
 
     fn free(&self) -> bool {

@@ -48,6 +48,10 @@ pub struct Names {
 }
 
 impl Names {
+    pub(crate) fn of(shared: &Arc<Shared>) -> Names {
+        Names { shared: Arc::clone(shared), seen: 0 }
+    }
+
     /// Blocks until a request failed to connect at every address tried since the last call; false
     /// once the vcpus stop.
     pub fn wait_unreachable(&mut self) -> bool {
@@ -99,6 +103,12 @@ impl Vcpus {
         Ok(vcpus)
     }
 
+    /// Of vcpus that somebody runs turn by turn.
+    #[cfg(feature = "sim")]
+    pub(crate) fn without_threads(shared: Arc<Shared>) -> Vcpus {
+        Vcpus { shared, threads: Vec::new(), driver: (Chosen::Epoll, "simulated".into()) }
+    }
+
     /// There is new work: wakes vcpus that sleep and have a free worker. Costs two atomic
     /// operations and a load per vcpu if none does.
     pub fn wake(&self) {
@@ -122,7 +132,7 @@ impl Vcpus {
 
     /// For the thread that looks the endpoint's name up again.
     pub fn names(&self) -> Names {
-        Names { shared: Arc::clone(&self.shared), seen: 0 }
+        Names::of(&self.shared)
     }
 
     /// Ends all requests (`Kind::Cancelled`), delivers them and joins the threads. Not to be
@@ -142,7 +152,7 @@ impl Drop for Vcpus {
     }
 }
 
-fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
+pub(crate) fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
     shared.stop.store(true, Ordering::SeqCst);
     shared.unreachable.add();
     for bed in &shared.beds {
@@ -159,7 +169,12 @@ type Started = (Arc<Shared>, Vec<JoinHandle<()>>);
 
 /// All threads with the same driver, or none.
 fn launch(chosen: Chosen, origin: &Arc<Origin>, source: &Arc<dyn Source>, options: Options) -> io::Result<Started> {
-    let shared = Arc::new(shared(chosen, origin, options.vcpus)?);
+    let nonblocking = match chosen {
+        Chosen::Uring => Uring::NONBLOCKING,
+        Chosen::Epoll => Epoll::NONBLOCKING,
+    };
+    let bells = (0..options.vcpus).map(|_| Bell::new(nonblocking).map(Arc::new)).collect::<io::Result<_>>()?;
+    let shared = Arc::new(shared(bells, origin));
     let (report, reports) = mpsc::channel();
     let mut threads = Vec::with_capacity(options.vcpus);
     let mut gates = Vec::with_capacity(options.vcpus);
@@ -195,13 +210,9 @@ fn launch(chosen: Chosen, origin: &Arc<Origin>, source: &Arc<dyn Source>, option
     Ok((shared, threads))
 }
 
-fn shared(chosen: Chosen, origin: &Arc<Origin>, vcpus: usize) -> io::Result<Shared> {
-    let nonblocking = match chosen {
-        Chosen::Uring => Uring::NONBLOCKING,
-        Chosen::Epoll => Epoll::NONBLOCKING,
-    };
-    let bed = |_| Ok(Bed { bell: Arc::new(Bell::new(nonblocking)?), sleeping: AtomicBool::new(false) });
-    Ok(Shared {
+/// The state that vcpus with these bells share.
+pub(crate) fn shared(bells: Vec<Arc<Bell>>, origin: &Arc<Origin>) -> Shared {
+    Shared {
         target: Mutex::new(Target::new(Arc::clone(origin))),
         target_epoch: AtomicU64::new(0),
         unreachable: Unreachable::default(),
@@ -209,8 +220,8 @@ fn shared(chosen: Chosen, origin: &Arc<Origin>, vcpus: usize) -> io::Result<Shar
         stop: AtomicBool::new(false),
         clock_offset: AtomicI64::new(0),
         rotation: Rotation::default(),
-        beds: (0..vcpus).map(bed).collect::<io::Result<_>>()?,
-    })
+        beds: bells.into_iter().map(|bell| Bed { bell, sleeping: AtomicBool::new(false) }).collect(),
+    }
 }
 
 /// What a new thread needs.

@@ -1,0 +1,228 @@
+//! The vcpus of this crate without threads, sockets and clock, for simulations: who uses it runs their turns one by
+//! one, sees what they post and ends it. The vcpu loop, the connections and the wake-ups are the product's own.
+//! Only with feature `sim`, which the product is built without.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::driver::Event;
+pub use crate::driver::Op;
+use crate::driver::sim::Sim;
+use crate::fetch::Source;
+use crate::origin::Origin;
+use crate::sock::Bell;
+use crate::vcpu::{Limits, Shared, Vcpu};
+use crate::vcpus::{self, Options, Vcpus};
+
+/// Number of a socket, never used again in the same [`Net`].
+pub type Link = u32;
+
+/// Sockets of one vcpu are numbered from multiples of this.
+const LINKS: Link = 1 << 24;
+/// Wall clock at the time 0 of every simulation: seconds since 1970.
+const EPOCH_SECS: i64 = 1_700_000_000;
+
+thread_local! {
+    static ORIGIN: Instant = Instant::now();
+    static ELAPSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// This thread's simulated time.
+pub fn now() -> Instant {
+    ORIGIN.with(|origin| *origin) + ELAPSED.get()
+}
+
+/// The simulated wall clock.
+pub(crate) fn unix_secs() -> i64 {
+    EPOCH_SECS + ELAPSED.get().as_secs() as i64
+}
+
+/// Sets this thread's simulated time.
+pub fn set_now(elapsed: Duration) {
+    ELAPSED.set(elapsed);
+}
+
+/// What a vcpu did on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// A connect is under way.
+    Connect(Link, SocketAddr),
+    /// A send is under way.
+    Send(Link),
+    /// A receive is under way.
+    Recv(Link),
+    /// SO_RCVLOWAT has changed.
+    Lowat(Link),
+    /// The operation is to end early.
+    Cancel(Link, Op),
+    /// The socket is closed.
+    Close(Link),
+}
+
+/// How a vcpu sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sleep {
+    /// At most until then.
+    pub until: Option<Instant>,
+    /// It has a worker for new requests.
+    pub free: bool,
+}
+
+struct Seat {
+    vcpu: Vcpu<Sim>,
+    /// It said that it sleeps and wants to be woken.
+    lay_free: bool,
+    rung: bool,
+    ended: bool,
+}
+
+/// The vcpus of one engine.
+pub struct Net {
+    shared: Arc<Shared>,
+    seats: Vec<Seat>,
+    events: Vec<Event>,
+}
+
+impl Net {
+    /// Vcpus that have done nothing yet. `options.driver` does not count.
+    ///
+    /// # Errors
+    /// The kernel refuses the bells, which are real.
+    pub fn new(origin: &Arc<Origin>, source: &Arc<dyn Source>, options: Options) -> io::Result<Net> {
+        thread_local!(static BELL: io::Result<Arc<Bell>> = Bell::new(true).map(Arc::new));
+        let bell = BELL.with(|bell| bell.as_ref().map(Arc::clone).map_err(|os| io::Error::from(os.kind())))?;
+        let shared = Arc::new(vcpus::shared(vec![bell; options.vcpus], origin));
+        let seat = |number: usize| {
+            let Options { workers, timeouts, rcvbuf_bytes, .. } = options;
+            let limits = Limits { number, workers, timeouts, rcvbuf_bytes };
+            let driver = Sim::new(number as Link * LINKS);
+            let vcpu = Vcpu::new(limits, Arc::clone(&shared), Arc::clone(source), driver);
+            Seat { vcpu, lay_free: false, rung: true, ended: false }
+        };
+        let seats = (0..options.vcpus).map(seat).collect();
+        Ok(Net { shared, seats, events: Vec::new() })
+    }
+
+    /// What the engine has of them.
+    pub fn handle(&self) -> Vcpus {
+        Vcpus::without_threads(Arc::clone(&self.shared))
+    }
+
+    /// The vcpu that a socket belongs to.
+    pub fn owner(link: Link) -> usize {
+        (link / LINKS) as usize
+    }
+
+    /// One turn of a vcpu, from one sleep to the next. Breaks when it has ended for good.
+    pub fn turn(&mut self, number: usize) -> ControlFlow<(), Sleep> {
+        let seat = &mut self.seats[number];
+        if seat.ended {
+            return ControlFlow::Break(());
+        }
+        seat.vcpu.driver.take_ready(&mut self.events);
+        if std::mem::take(&mut seat.rung) || self.shared.was_rung(number, seat.lay_free) {
+            self.events.push(Event::Bell);
+        }
+        seat.vcpu.after_wait(&mut self.events);
+        let begun = now();
+        match seat.vcpu.before_wait() {
+            ControlFlow::Break(()) => {
+                seat.ended = true;
+                ControlFlow::Break(())
+            }
+            ControlFlow::Continue(timeout) => {
+                seat.lay_free = self.shared.beds[number].sleeping.load(Ordering::SeqCst);
+                ControlFlow::Continue(Sleep { until: timeout.map(|timeout| begun + timeout), free: seat.lay_free })
+            }
+        }
+    }
+
+    /// True if something would end the sleep of a vcpu now: a bell or a completion.
+    pub fn is_called(&self, number: usize) -> bool {
+        let seat = &self.seats[number];
+        !seat.ended && (seat.rung || seat.vcpu.driver.is_ready() || self.shared.was_rung(number, seat.lay_free))
+    }
+
+    /// Requests and idle connections of a vcpu.
+    pub fn connections(&self, number: usize) -> usize {
+        self.seats[number].vcpu.connections()
+    }
+
+    /// Sockets that are not closed.
+    pub fn sockets(&self) -> usize {
+        self.seats.iter().map(|seat| seat.vcpu.driver.sockets()).sum()
+    }
+
+    /// True if any receive is under way into these bytes.
+    pub fn receives_into(&self, at: usize, len: usize) -> bool {
+        self.seats.iter().any(|seat| seat.vcpu.driver.receives_into(at, len))
+    }
+
+    /// What a vcpu has done since the last call.
+    pub fn take_posted(&mut self, number: usize) -> Vec<Posted> {
+        self.seats[number].vcpu.driver.take_posted()
+    }
+
+    /// The next `sockets` that a vcpu makes are refused (EMFILE).
+    pub fn refuse_sockets(&mut self, number: usize, sockets: u32) {
+        self.seats[number].vcpu.driver.refuse(sockets);
+    }
+
+    /// All requests end now, as in [`Vcpus::stop`].
+    pub fn stop(&mut self) {
+        vcpus::end(&self.shared, Vec::new());
+        self.seats.iter_mut().for_each(|seat| seat.rung = true);
+    }
+
+    /// New connections lead to these addresses.
+    pub fn set_addresses(&mut self, addresses: &[SocketAddr]) {
+        self.handle_names().set_addresses(addresses);
+    }
+
+    fn handle_names(&self) -> vcpus::Names {
+        vcpus::Names::of(&self.shared)
+    }
+
+    /// Whether an operation is under way.
+    pub fn pends(&self, link: Link, op: Op) -> bool {
+        self.driver(link).pends(link, op)
+    }
+
+    /// SO_RCVLOWAT of a socket, in bytes.
+    pub fn lowat(&self, link: Link) -> usize {
+        self.driver(link).lowat(link)
+    }
+
+    /// Room of the receive under way, in bytes.
+    pub fn space(&self, link: Link) -> usize {
+        self.driver(link).space(link)
+    }
+
+    /// Ends an operation with `result`: 0, or a negative errno.
+    pub fn end(&mut self, link: Link, op: Op, result: i32) {
+        self.driver_mut(link).end(link, op, result);
+    }
+
+    /// Ends the send under way with at most `max` of its bytes, which `take` gets.
+    pub fn sent(&mut self, link: Link, max: usize, take: impl FnOnce(&[u8])) {
+        self.driver_mut(link).sent(link, max, take);
+    }
+
+    /// Ends the receive under way with at most `max` bytes, which `fill` writes; it must write them all.
+    pub fn received(&mut self, link: Link, max: usize, fill: impl FnOnce(&mut [u8])) {
+        self.driver_mut(link).received(link, max, fill);
+    }
+
+    fn driver(&self, link: Link) -> &Sim {
+        &self.seats[Self::owner(link)].vcpu.driver
+    }
+
+    fn driver_mut(&mut self, link: Link) -> &mut Sim {
+        &mut self.seats[Self::owner(link)].vcpu.driver
+    }
+}
