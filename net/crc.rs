@@ -128,4 +128,19 @@ mod tests {
             assert_eq!(combine(a, b, len), number(&case["crc64"]), "{case}");
         }
     }
+
+    #[test]
+    fn incremental_vectors() {
+        let vectors = vectors();
+        let cases = vectors["incremental"].as_array().expect("incremental");
+        assert!(!cases.is_empty());
+        for case in cases {
+            let (bytes, first) = (data(case), case["first"].as_u64().expect("first") as usize);
+            let mut crc = Crc::new();
+            crc.update(&bytes[..first]);
+            assert_eq!(crc.value(), number(&case["crc_after_first"]), "{case}");
+            crc.update(&bytes[first..]);
+            assert_eq!(crc.value(), number(&case["crc64"]), "{case}");
+        }
+    }
 }

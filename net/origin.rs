@@ -2,7 +2,6 @@
 //! Used by vcpus. Never opens a connection and reads no clock (time is an argument).
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind, Phase};
 use crate::fetch::Query;
@@ -23,7 +22,7 @@ pub struct Origin {
     /// `None` for plain http.
     pub tls: Option<Tls>,
     /// `None` for anonymous access.
-    pub signer: Option<ossc_sign::V4>,
+    pub signer: Option<ossc_sign::Signer>,
     /// User-Agent header.
     pub user_agent: String,
 }
@@ -50,21 +49,23 @@ impl Origin {
             };
             signer.sign(&request, unix_secs).headers
         });
-        let date = http_date(unix_secs);
+        let date = ossc_sign::http_date(unix_secs);
         let fixed = [
             ("Host", self.host_header.as_str()),
             ("User-Agent", self.user_agent.as_str()),
             ("Date", date.as_str()),
             ("Accept-Encoding", "identity"),
         ];
-        let signed = signed.iter().flatten().map(|(name, value)| (*name, value.as_str()));
+        let signed: Vec<(&str, &str)> = signed.iter().flatten().map(|(name, value)| (*name, value.as_str())).collect();
+        // A date that was signed is the one that goes out.
+        let fixed = fixed.into_iter().filter(|(name, _)| signed.iter().all(|(other, _)| other != name));
         out.extend_from_slice(format!("{} {path}", parts.method).as_bytes());
         if !parts.query.is_empty() {
             out.push(b'?');
             out.extend_from_slice(ossc_sign::query_string(&parts.query).as_bytes());
         }
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        for (name, value) in fixed.into_iter().chain(own).chain(signed) {
+        for (name, value) in fixed.chain(own).chain(signed.iter().copied()) {
             push_header(name, value, out)?;
         }
         out.extend_from_slice(b"\r\n");
@@ -142,11 +143,6 @@ fn push_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Error> 
     Ok(())
 }
 
-fn http_date(unix_secs: i64) -> String {
-    let since = Duration::from_secs(u64::try_from(unix_secs).unwrap_or(0));
-    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +160,7 @@ mod tests {
             bucket: "b".into(),
             path_style,
             tls: None,
-            signer: signed.then(|| ossc_sign::V4::new(credentials, scope)),
+            signer: signed.then(|| ossc_sign::Signer::V4(ossc_sign::V4::new(credentials, scope))),
             user_agent: "ossc/0.1".into(),
         }
     }
@@ -217,6 +213,21 @@ mod tests {
         assert!(request.contains("\r\nx-oss-date: 20231114T221320Z\r\n"), "{request}");
         assert!(!request.contains("very-secret"));
         assert!(!format!("{:?}", origin(false, true)).contains("very-secret"));
+    }
+
+    #[test]
+    fn a_v1_request_has_one_date_and_no_v4_header() {
+        let credentials = ossc_sign::Credentials {
+            access_key_id: "ak".into(),
+            access_key_secret: ossc_sign::Secret::new("very-secret".into()),
+            security_token: Some(ossc_sign::Secret::new("token".into())),
+        };
+        let signer = Some(ossc_sign::Signer::V1(ossc_sign::V1::new(credentials)));
+        let request = text(&Origin { signer, ..origin(false, false) }, &get(Some(0..1))).expect("request");
+        assert!(request.contains("\r\nAuthorization: OSS ak:"), "{request}");
+        assert!(request.contains("\r\nx-oss-security-token: token\r\n"), "{request}");
+        assert_eq!(request.matches("\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n").count(), 1, "{request}");
+        assert!(!request.contains("x-oss-date") && !request.contains("content-sha256"), "{request}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The canonical request: the one text that client and service both hash. Called by `v4`; the
-//! two encoders are public because the request line must spell key and query the same way.
+//! What of a request is signed, and V4's canonical form of it: the one text that client and service
+//! both hash. Called by `v4` and `v1`; the two encoders are public because the request line must spell key and query the same way.
 //!
 //! It never decodes: what comes in is raw, what goes out is encoded exactly once.
 
@@ -93,6 +93,17 @@ impl SignedHeaders {
         additional.sort_unstable();
         Self { lines, additional: additional.join(";") }
     }
+
+    /// The value of a signed header, by its lower-case name.
+    pub(crate) fn value(&self, lower_name: &str) -> Option<&str> {
+        self.lines.get(lower_name).map(String::as_str)
+    }
+
+    /// The lines of all names that begin so, each ending in a newline.
+    pub(crate) fn lines_with(&self, prefix: &str) -> String {
+        let lines = self.lines.iter().filter(|(name, _)| name.starts_with(prefix));
+        lines.map(|(name, value)| format!("{name}:{value}\n")).collect()
+    }
 }
 
 fn signed_by_default(lower_name: &str) -> bool {
@@ -105,7 +116,7 @@ pub(crate) fn canonical_request(request: &Request<'_>, headers: &SignedHeaders) 
     pairs.sort_unstable();
     let query = pairs.iter().map(pair_text).collect::<Vec<_>>().join("&");
     // Each header line ends in a newline of its own, and one more closes the block.
-    let lines: String = headers.lines.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let lines = headers.lines_with("");
     let (method, uri, additional) = (request.method, canonical_uri(request), &headers.additional);
     format!("{method}\n{uri}\n{query}\n{lines}\n{additional}\n{UNSIGNED_PAYLOAD}")
 }

@@ -1,8 +1,18 @@
-//! Unix seconds to the two spellings of time that a V4 signature uses. Called by `v4` alone.
+//! Unix seconds to the spellings of time that signatures use, and back. Called by both signers, and
+//! by `net` for the Date header.
 //!
 //! It knows UTC and the proleptic Gregorian calendar, and never asks the system for the time.
 
+use std::time::{Duration, SystemTime};
+
 const SECS_PER_DAY: i64 = 86_400;
+
+/// `Sat, 01 Feb 2025 09:08:07 GMT` (RFC 1123): the Date header, which V1 signs. Times before 1970
+/// are 1970.
+pub fn http_date(unix_secs: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(unix_secs).unwrap_or(0));
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since)
+}
 
 /// `YYYYMMDDTHHMMSSZ`; its first eight characters are the day of the scope.
 pub(crate) fn basic_utc(unix_secs: i64) -> String {

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::date::unix_secs;
-use crate::{Credentials, Request, Scope, Secret, Signed, V4, percent_encode, query_string};
+use crate::{Credentials, Request, Scope, Secret, Signed, Signer, V1, V4, percent_encode, query_string};
 
 const OPEN: &str = include_str!("vectors/open.json");
 const ANCHORS: &str = include_str!("vectors/anchors.json");
@@ -102,7 +102,12 @@ impl Case {
             additional_headers: &additional,
         };
         let secs = unix_secs(self.json["date_iso"].as_str().expect("date"));
-        V4::new(credentials, scope).sign(&request, secs)
+        let signer = match self.json["sig"].as_str() {
+            Some("v1") => Signer::V1(V1::new(credentials)),
+            Some("v4") => Signer::V4(V4::new(credentials, scope)),
+            other => panic!("{}: unknown signature {other:?}", self.name),
+        };
+        signer.sign(&request, secs)
     }
 
     fn expect(&self, field: &str) -> &str {
@@ -119,9 +124,15 @@ impl Case {
     }
 }
 
-fn v4_cases(file: &str) -> Vec<Case> {
+fn cases(file: &str) -> Vec<Case> {
     let all: Vec<Value> = serde_json::from_str(file).expect("vectors are JSON");
-    all.iter().filter(|case| case["sig"] == "v4").map(Case::new).collect()
+    all.iter().map(Case::new).collect()
+}
+
+/// How many cases are V1 and how many V4.
+fn count(cases: &[Case]) -> (usize, usize) {
+    let of = |sig: &str| cases.iter().filter(|case| case.json["sig"] == sig).count();
+    (of("v1"), of("v4"))
 }
 
 fn header<'a>(signed: &'a Signed, name: &str) -> Option<&'a str> {
@@ -138,10 +149,10 @@ fn sorted_query(query: &str) -> Vec<&str> {
 
 #[test]
 fn open_vectors_agree_in_every_text() {
-    let cases = v4_cases(OPEN);
+    let cases = cases(OPEN);
     for case in &cases {
         let (name, signed) = (&case.name, case.sign());
-        assert_eq!(signed.canonical_request, case.expect("canonical_request"), "{name}");
+        assert_eq!(signed.canonical_request.as_deref(), case.json["expect"]["canonical_request"].as_str(), "{name}");
         assert_eq!(signed.string_to_sign, case.expect("string_to_sign"), "{name}");
         assert_eq!(signed.signature, case.expect("signature"), "{name}");
         assert_eq!(header(&signed, "Authorization"), Some(case.expect("authorization")), "{name}");
@@ -151,13 +162,13 @@ fn open_vectors_agree_in_every_text() {
             assert_eq!(sent, Some(value.as_str()), "{name}: {wire}");
         }
     }
-    println!("open.json: {} V4 cases", cases.len());
-    assert_eq!(cases.len(), 43, "the number of V4 cases in open.json");
+    println!("open.json: {:?} V1 and V4 cases", count(&cases));
+    assert_eq!(count(&cases), (42, 43), "V1 and V4 cases in open.json");
 }
 
 #[test]
 fn open_vectors_agree_in_path_and_query() {
-    let cases = v4_cases(OPEN);
+    let cases = cases(OPEN);
     for case in &cases {
         let url = case.expect("url");
         let after_scheme = url.split_once("://").expect("a scheme").1;
@@ -168,18 +179,18 @@ fn open_vectors_agree_in_path_and_query() {
         assert_eq!(sorted_query(&ours), sorted_query(query), "{}", case.name);
     }
     println!("open.json: {} URLs", cases.len());
-    assert_eq!(cases.len(), 43, "the number of V4 cases in open.json");
+    assert_eq!(cases.len(), 85, "cases in open.json");
 }
 
 #[test]
 fn anchors_agree() {
-    let cases = v4_cases(ANCHORS);
+    let cases = cases(ANCHORS);
     for case in &cases {
         let signed = case.sign();
         assert_eq!(header(&signed, "Authorization"), Some(case.expect("authorization")), "{}", case.name);
     }
-    println!("anchors.json: {} V4 cases", cases.len());
-    assert_eq!(cases.len(), 4, "the number of V4 cases in anchors.json");
+    println!("anchors.json: {:?} V1 and V4 cases", count(&cases));
+    assert_eq!(count(&cases), (2, 4), "V1 and V4 cases in anchors.json");
 }
 
 /// Control: the comparisons above can fail. One flipped bit of secret, key, or a signed header
@@ -192,7 +203,7 @@ fn one_flipped_bit_changes_every_signature() {
         String::from_utf8(bytes).ok()
     };
     let mut flipped = (0, 0);
-    for case in v4_cases(OPEN) {
+    for case in cases(OPEN) {
         let mut other = case.clone();
         other.secret = flip(&case.secret).expect("ASCII");
         assert_ne!(other.sign().signature, case.expect("signature"), "{}", case.name);
@@ -201,12 +212,12 @@ fn one_flipped_bit_changes_every_signature() {
         if let Some(key) = case.key.as_deref().and_then(flip) {
             let mut other = case.clone();
             other.key = Some(key);
-            assert_ne!(other.sign().canonical_request, case.expect("canonical_request"));
+            assert_ne!(other.sign().string_to_sign, case.expect("string_to_sign"));
             assert_ne!(other.sign().signature, case.expect("signature"), "{}", case.name);
             flipped.1 += 1;
         }
     }
     println!("controls: {} secrets, {} keys", flipped.0, flipped.1);
-    assert_eq!(flipped.0, 43);
-    assert!(flipped.1 >= 15, "{}", flipped.1);
+    assert_eq!(flipped.0, 85);
+    assert!(flipped.1 >= 30, "{}", flipped.1);
 }

@@ -1,17 +1,17 @@
-//! The V4 signer: canonical request to Authorization header. `net` holds one per origin and calls
-//! `sign` from any thread. It never retries, reads no clock and writes no log.
+//! The V4 signer: canonical request to Authorization header. Used through [`crate::Signer`].
 //!
 //! The signature covers neither Range nor If-Match unless they are named as additional headers,
 //! so one signature serves all ranges of a key while the service accepts its time (15 minutes).
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::{digest, hmac};
 
 use crate::canon::{self, Request, SignedHeaders, UNSIGNED_PAYLOAD};
 use crate::date;
 use crate::secret::{self, Credentials};
+use crate::signed::Signed;
 
 const ALGORITHM: &str = "OSS4-HMAC-SHA256";
 const TERMINATOR: &str = "aliyun_v4_request";
@@ -25,49 +25,14 @@ pub struct Scope {
     pub product: String,
 }
 
-/// The outcome of signing: the headers to add to the request, and the texts that a
-/// SignatureDoesNotMatch answer of the service can be compared with.
-///
-/// `headers` and `canonical_request` hold the security token, if there is one. `Debug` hides it
-/// and the signature.
-#[derive(Clone)]
-pub struct Signed {
-    /// Authorization, x-oss-date, x-oss-content-sha256, and x-oss-security-token if any. They
-    /// replace headers of the same name.
-    pub headers: Vec<(&'static str, String)>,
-    /// The text whose hash is signed.
-    pub canonical_request: String,
-    /// The text that is signed; it holds no secret.
-    pub string_to_sign: String,
-    /// Lower-case hex of HMAC-SHA256.
-    pub signature: String,
-}
-
-impl fmt::Debug for Signed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
-        let canonical: Vec<&str> = self.canonical_request.lines().map(hide_token).collect();
-        f.debug_struct("Signed")
-            .field("headers", &names)
-            .field("canonical_request", &canonical.join("\n"))
-            .field("string_to_sign", &self.string_to_sign)
-            .finish_non_exhaustive()
-    }
-}
-
-fn hide_token(line: &str) -> &str {
-    if line.starts_with("x-oss-security-token:") { "x-oss-security-token:***" } else { line }
-}
-
 /// Signs requests of one access key in one scope.
 pub struct V4 {
     credentials: Credentials,
     scope: Scope,
     /// Depends on secret, day, region and product only: four HMACs saved per request.
-    day_key: Mutex<Option<DayKey>>,
+    day_key: Mutex<Option<Arc<DayKey>>>,
 }
 
-#[derive(Clone)]
 struct DayKey {
     day: String,
     key: hmac::Key,
@@ -80,13 +45,12 @@ impl fmt::Debug for V4 {
 }
 
 impl V4 {
-    /// A signer for one key and scope; temporary credentials that were renewed need a new one.
+    /// A signer for one key and scope.
     pub fn new(credentials: Credentials, scope: Scope) -> Self {
         Self { credentials, scope, day_key: Mutex::new(None) }
     }
 
-    /// Signs `request` as of `unix_secs` (UTC seconds since 1970, years 0 to 9999). The service
-    /// refuses times that are more than about 15 minutes off its own.
+    /// See [`crate::Signer::sign`].
     pub fn sign(&self, request: &Request<'_>, unix_secs: i64) -> Signed {
         let time = date::basic_utc(unix_secs);
         let day = &time[..8];
@@ -100,12 +64,12 @@ impl V4 {
         let scope = format!("{day}/{}/{}/{TERMINATOR}", self.scope.region, self.scope.product);
         let hash = hex(digest::digest(&digest::SHA256, canonical_request.as_bytes()).as_ref());
         let string_to_sign = format!("{ALGORITHM}\n{time}\n{scope}\n{hash}");
-        let signature = hex(hmac::sign(&self.key_of(day), string_to_sign.as_bytes()).as_ref());
+        let signature = hex(hmac::sign(&self.key_of(day).key, string_to_sign.as_bytes()).as_ref());
 
         let authorization = self.authorization(&scope, &selected.additional, &signature);
         let mut headers = vec![("Authorization", authorization)];
         headers.extend(own.into_iter().map(|(name, value)| (name, value.to_owned())));
-        Signed { headers, canonical_request, string_to_sign, signature }
+        Signed { headers, canonical_request: Some(canonical_request), string_to_sign, signature }
     }
 
     fn authorization(&self, scope: &str, additional: &str, signature: &str) -> String {
@@ -117,17 +81,15 @@ impl V4 {
         format!("{ALGORITHM} Credential={id}/{scope}{listed},Signature={signature}")
     }
 
-    fn key_of(&self, day: &str) -> hmac::Key {
+    fn key_of(&self, day: &str) -> Arc<DayKey> {
         // A poisoned lock is harmless: the entry is replaced as a whole or not at all.
         let mut cached = self.day_key.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*cached {
-            Some(entry) if entry.day == day => entry.key.clone(),
-            _ => {
-                let key = self.derive_key(day);
-                *cached = Some(DayKey { day: day.to_owned(), key: key.clone() });
-                key
-            }
+        if let Some(entry) = cached.as_ref().filter(|entry| entry.day == day) {
+            return Arc::clone(entry);
         }
+        let entry = Arc::new(DayKey { day: day.to_owned(), key: self.derive_key(day) });
+        *cached = Some(Arc::clone(&entry));
+        entry
     }
 
     fn derive_key(&self, day: &str) -> hmac::Key {
@@ -198,6 +160,18 @@ mod tests {
             assert_eq!(kept.sign(&get(&[]), secs).signature, fresh, "{secs}");
         }
         assert_ne!(kept.sign(&get(&[]), 0).signature, kept.sign(&get(&[]), day).signature);
+    }
+
+    #[test]
+    fn the_key_of_a_day_is_derived_once() {
+        let kept = signer(None);
+        let first = kept.sign(&get(&[]), 0).signature;
+        // Whoever signs again on that day uses what is kept: put another key there, and it shows.
+        let other = hmac::Key::new(hmac::HMAC_SHA256, b"other");
+        *kept.day_key.lock().expect("lock") = Some(Arc::new(DayKey { day: "19700101".into(), key: other }));
+        assert_ne!(kept.sign(&get(&[]), 1).signature, signer(None).sign(&get(&[]), 1).signature);
+        kept.sign(&get(&[]), 86_400);
+        assert_eq!(kept.sign(&get(&[]), 0).signature, first, "the next day has put its own there");
     }
 
     #[test]

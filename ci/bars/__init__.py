@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-SETS = {"hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles"}
+SETS = {"hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles", "wire": "bars.wire"}
 
 
 @dataclass

@@ -300,7 +300,7 @@ fn origin(settings: &Settings, config: &Config) -> Result<Origin, NotStarted> {
             security_token: key.token.as_ref().map(|token| ossc_sign::Secret::new(token.expose().to_string())),
         };
         let scope = ossc_sign::Scope { region: settings.region.clone().unwrap_or_default(), product: "oss".into() };
-        ossc_sign::V4::new(credentials, scope)
+        ossc_sign::Signer::V4(ossc_sign::V4::new(credentials, scope))
     });
     Ok(Origin {
         addresses,

@@ -35,6 +35,11 @@ pub(crate) fn parse_basic(text: &str) -> Option<i64> {
     (text.len() == 16).then(|| parse("%Y%m%dT%H%M%SZ", text)).flatten()
 }
 
+/// Seconds of `2024-08-02T15:04:05Z`, as credential services write an expiration.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
+    parse("%Y-%m-%dT%H:%M:%SZ", text)
+}
+
 fn parse(format: &str, text: &str) -> Option<i64> {
     let civil = DateTime::strptime(format, text).ok()?;
     Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())

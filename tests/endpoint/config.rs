@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The one key pair an endpoint accepts.
+/// A key pair that an endpoint accepts.
 #[derive(Clone)]
 pub struct Credentials {
     /// Access key id, as in `Credential=ID/...`.
@@ -35,8 +35,13 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Speak https with this certificate.
     pub tls: Option<Certificate>,
-    /// Accepted key pair; without one every signed request is refused (InvalidAccessKeyId).
+    /// Accepted key pair; without one, and without `keys`, every signed request is refused
+    /// (InvalidAccessKeyId).
     pub credentials: Option<Credentials>,
+    /// Further accepted keys, a JSON array as `--keys` describes it, re-read when it changes.
+    pub keys: Option<PathBuf>,
+    /// Accept V1 signatures too.
+    pub v1: bool,
     /// Region in the V4 scope, e.g. `cn-test`.
     pub region: String,
     /// Product in the V4 scope: `oss`, or `oss-cloudbox`.
@@ -65,6 +70,8 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
             credentials: None,
+            keys: None,
+            v1: false,
             region: "cn-test".into(),
             product: "oss".into(),
             anonymous: false,

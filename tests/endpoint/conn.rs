@@ -2,6 +2,7 @@
 //! each. Never lets one request's failure reach another connection.
 
 use crate::answer::{Answer, Body, Frame};
+use crate::auth::Verifier;
 use crate::clock;
 use crate::digest::Digests;
 use crate::error::OssError;
@@ -15,7 +16,6 @@ use crate::rate::Rate;
 use crate::request::{self, Request, Unread};
 use crate::stop::Stop;
 use crate::store::Store;
-use crate::v4::Verifier;
 use crate::wire::{Cut, Wire};
 use std::io::{self, Read};
 use std::net::Shutdown;

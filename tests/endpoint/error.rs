@@ -47,6 +47,7 @@ fn ec(code: &str) -> &'static str {
         "RequestTimeTooSkewed" => "0002-00000504",
         "InvalidAccessKeyId" => "0002-00000902",
         "InvalidSecurityToken" => "0002-00000903",
+        "SecurityTokenExpired" => "0002-00000904",
         "AccessDenied" => "0003-00000001",
         "NoSuchBucket" => "0015-00000101",
         "NoSuchKey" => "0026-00000001",

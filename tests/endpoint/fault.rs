@@ -84,7 +84,7 @@ struct State {
 }
 
 /// mtime in ns, size and inode.
-type FileId = (i128, u64, u64);
+pub(crate) type FileId = (i128, u64, u64);
 
 impl Faults {
     /// Reads the rules; a file that is missing or broken now is an error.
@@ -135,7 +135,8 @@ impl State {
     }
 }
 
-fn file_id(path: &Path) -> io::Result<FileId> {
+/// The state of a file now.
+pub(crate) fn file_id(path: &Path) -> io::Result<FileId> {
     let meta = fs::metadata(path)?;
     Ok((i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec()), meta.size(), meta.ino()))
 }

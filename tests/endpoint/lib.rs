@@ -4,13 +4,14 @@
 //! client's signer, and is not a store for anything that matters.
 //!
 //! Life of a request: `request` reads the head and resolves bucket and key, `fault` decides
-//! what shall go wrong, `v4` checks the signature, `list` or `object` makes an `answer`,
+//! what shall go wrong, `auth` checks who asks, `list` or `object` makes an `answer`,
 //! `wire` puts it on the socket, `log` writes one line.
 //!
 //! Replace objects by rename. A file rewritten in place can be served half old and half new, and
 //! two rewrites of one size within a tick of the kernel's clock look like the same content.
 
 mod answer;
+mod auth;
 mod certificate;
 mod clock;
 mod config;
@@ -18,6 +19,7 @@ mod conn;
 mod digest;
 mod error;
 mod fault;
+mod keys;
 mod link;
 mod list;
 mod log;
@@ -29,7 +31,10 @@ mod server;
 mod stop;
 mod store;
 mod text;
+mod v1;
 mod v4;
+#[cfg(test)]
+mod vectors;
 mod wire;
 
 pub use certificate::Certificate;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Serve a folder tree as Alibaba Cloud OSS buckets (read-only, HTTP/1.1 or HTTPS, V4 signatures).
+/// Serve a folder tree as Alibaba Cloud OSS buckets (read-only, HTTP/1.1 or HTTPS, signatures checked).
 ///
 /// Sub-folders of --root are buckets, file paths below them are keys; an empty file named
 /// .folder-marker in a folder F is the object "F/". Files are read at request time and may change
@@ -42,6 +42,13 @@ struct Args {
     /// Require this x-oss-security-token (temporary credentials).
     #[arg(long, value_name = "T")]
     security_token: Option<String>,
+    /// Accept these keys too: a JSON array of {"AccessKeyId", "AccessKeySecret", "SecurityToken"?,
+    /// "Expiration"? "2024-08-02T15:04:05Z"}, re-read when the file changes (replace it by rename).
+    #[arg(long, value_name = "F.json")]
+    keys: Option<PathBuf>,
+    /// Accept V1 signatures too; without it they are refused as OSS does for new accounts.
+    #[arg(long)]
+    allow_v1: bool,
     /// Region that V4 signatures must name.
     #[arg(long, default_value = "cn-test")]
     region: String,
@@ -117,9 +124,11 @@ fn config(args: Args) -> io::Result<Config> {
         (Some(access_key_id), Some(access_key_secret)) => {
             Some(Credentials { access_key_id, access_key_secret, security_token: args.security_token })
         }
-        (None, None) if args.anonymous => None,
+        (None, None) if args.anonymous || args.keys.is_some() => None,
         (None, None) => {
-            return Err(invalid("no one could read: give --access-key-id and --access-key-secret, or --anonymous"));
+            return Err(invalid(
+                "no one could read: give --access-key-id and --access-key-secret, --keys, or --anonymous",
+            ));
         }
         _ => {
             return Err(invalid("--access-key-id and --access-key-secret go together"));
@@ -131,6 +140,8 @@ fn config(args: Args) -> io::Result<Config> {
         tls,
         listen: args.listen,
         credentials,
+        keys: args.keys,
+        v1: args.allow_v1,
         region: args.region,
         product: args.product,
         anonymous: args.anonymous,

@@ -1,16 +1,17 @@
 //! Listening, the threads, and stopping. Called by the program and by tests. Never outlives its
 //! `Endpoint` value: dropping it ends every connection.
 
+use crate::auth::Verifier;
 use crate::config::Config;
 use crate::conn::{self, Ids, Shared};
 use crate::digest::Digests;
 use crate::fault::Faults;
+use crate::keys::Keys;
 use crate::link::Link;
 use crate::log::RequestLog;
 use crate::rate::Rate;
 use crate::stop::Stop;
 use crate::store::Store;
-use crate::v4::Verifier;
 use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::io;
@@ -49,10 +50,11 @@ impl Endpoint {
             store: named("root", &config.root, Store::new)?,
             digests: Digests::default(),
             verifier: Verifier {
-                credentials: config.credentials.clone(),
+                keys: keys(config)?,
                 region: config.region.clone(),
                 product: config.product.clone(),
                 anonymous: config.anonymous,
+                v1: config.v1,
             },
             faults: config.faults.as_deref().map(|p| named("fault rules", p, Faults::open)).transpose()?,
             log: config.log.as_deref().map(|p| named("log", p, RequestLog::open)).transpose()?,
@@ -134,6 +136,14 @@ impl Drop for Entry<'_> {
 
 fn named<T>(what: &str, path: &Path, open: fn(&Path) -> io::Result<T>) -> io::Result<T> {
     open(path).map_err(|e| io::Error::new(e.kind(), format!("{what} {}: {e}", path.display())))
+}
+
+fn keys(config: &Config) -> io::Result<Keys> {
+    let file = config.keys.as_deref();
+    Keys::open(config.credentials.clone(), file).map_err(|e| {
+        let path = file.unwrap_or(Path::new("")).display();
+        io::Error::new(e.kind(), format!("keys {path}: {e}"))
+    })
 }
 
 fn hash_all(shared: &Shared) {

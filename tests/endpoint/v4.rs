@@ -1,7 +1,7 @@
-//! Checks V4 header signatures. Called by `conn` before anything else is looked at. Written
-//! from the wire format alone and sharing nothing with the client's signer, so that each can
-//! be evidence about the other. Never accepts V1 or signed URLs.
+//! Checks V4 header signatures. Called by `auth`. Written from the wire format alone and sharing
+//! nothing with the client's signer, so that each can be evidence about the other.
 
+use crate::auth::{self, Verifier, WRONG_SIGNATURE, check_skew};
 use crate::clock;
 use crate::config::Credentials;
 use crate::error::OssError;
@@ -10,16 +10,6 @@ use crate::text::{hex, percent_encode};
 use ring::{digest, hmac};
 
 const ALGORITHM: &str = "OSS4-HMAC-SHA256";
-/// OSS refuses dates further than this from its own clock (RequestTimeTooSkewed).
-const SKEW_MAX_SEC: u64 = 15 * 60;
-
-/// What a signature is checked against.
-pub(crate) struct Verifier {
-    pub credentials: Option<Credentials>,
-    pub region: String,
-    pub product: String,
-    pub anonymous: bool,
-}
 
 /// A parsed Authorization header: `OSS4-HMAC-SHA256 Credential=ID/DAY/REGION/PRODUCT/
 /// aliyun_v4_request[,AdditionalHeaders=a;b],Signature=HEX`.
@@ -32,78 +22,48 @@ struct Authorization<'a> {
     signature: &'a str,
 }
 
-impl Verifier {
-    /// Checks `request` at `now_sec` (seconds since 1970).
-    pub(crate) fn check(&self, request: &Request, now_sec: i64) -> Result<(), OssError> {
-        let Some(header) = request.header("authorization") else {
-            return self.check_unsigned(request);
-        };
-        if header.starts_with("OSS ") {
-            return Err(OssError { ec: "0002-00000080", ..denied("V1 signatures are not supported, use V4.") });
-        }
-        let auth = Authorization::parse(header)
-            .ok_or_else(|| OssError::invalid_argument("The Authorization header is not a V4 one."))?;
-        let keys = self.credentials.as_ref().filter(|c| c.access_key_id == auth.access_key_id);
-        let keys = keys.ok_or_else(|| {
-            let message = "The OSS Access Key Id you provided does not exist in our records.";
-            let mut error = OssError::new(403, "InvalidAccessKeyId", message);
-            error.details.push(("OSSAccessKeyId", auth.access_key_id.to_owned()));
-            error
-        })?;
-        if request.header("x-oss-content-sha256") != Some("UNSIGNED-PAYLOAD") {
-            return Err(OssError::invalid_argument("x-oss-content-sha256 must be UNSIGNED-PAYLOAD."));
-        }
-        let date = request.header("x-oss-date").unwrap_or_default();
-        check_date(date, now_sec)?;
-        self.check_signature(request, &auth, keys, date)?;
-        check_token(keys, request.header("x-oss-security-token"))
+/// Checks a request with the header `Authorization: OSS4-HMAC-SHA256 ...`.
+pub(crate) fn check(verifier: &Verifier, request: &Request, header: &str, now_sec: i64) -> Result<(), OssError> {
+    let auth = Authorization::parse(header)
+        .ok_or_else(|| OssError::invalid_argument("The Authorization header is not a V4 one."))?;
+    let key = verifier.keys.of(auth.access_key_id)?;
+    if request.header("x-oss-content-sha256") != Some("UNSIGNED-PAYLOAD") {
+        return Err(OssError::invalid_argument("x-oss-content-sha256 must be UNSIGNED-PAYLOAD."));
     }
+    let date = request.header("x-oss-date").unwrap_or_default();
+    let signed_sec = clock::parse_basic(date)
+        .ok_or_else(|| auth::denied("OSS authentication requires a valid x-oss-date (YYYYMMDDTHHMMSSZ)."))?;
+    check_skew(signed_sec, now_sec)?;
+    check_signature(verifier, request, &auth, &key.credentials, date)?;
+    key.check_token(request.header("x-oss-security-token"), now_sec)
+}
 
-    fn check_unsigned(&self, request: &Request) -> Result<(), OssError> {
-        if request.query.contains("x-oss-signature") || request.query.contains("OSSAccessKeyId=") {
-            return Err(denied("Signed URLs are not supported, sign the header."));
-        }
-        if self.anonymous {
-            return Ok(());
-        }
-        Err(denied("You have no right to access this object because of bucket acl."))
-    }
-
-    fn check_signature(
-        &self,
-        request: &Request,
-        auth: &Authorization<'_>,
-        keys: &Credentials,
-        date: &str,
-    ) -> Result<(), OssError> {
-        let canonical = canonical_request(request, &auth.additional)
-            .ok_or_else(|| OssError::invalid_argument("The query cannot be percent-decoded."))?;
-        let to_sign = string_to_sign(&canonical, auth, date);
-        let expected = signature(&keys.access_key_secret, auth, &to_sign);
-        let reason = if auth.region != self.region {
-            format!("Invalid signing region {} in Authorization header, expected {}.", auth.region, self.region)
-        } else if auth.product != self.product {
-            format!("Invalid signing product {} in Authorization header, expected {}.", auth.product, self.product)
-        } else if date.get(..8) != Some(auth.day) {
-            "The date of the scope is not that of x-oss-date.".into()
-        } else if expected != auth.signature {
-            "The request signature we calculated does not match the signature you provided. \
-             Check your key and signing method."
-                .into()
-        } else {
-            return Ok(());
-        };
-        let mut error = OssError::new(403, "SignatureDoesNotMatch", reason);
-        let bytes: Vec<String> = to_sign.bytes().map(|b| format!("{b:02X}")).collect();
-        error.details = vec![
-            ("OSSAccessKeyId", auth.access_key_id.to_owned()),
-            ("SignatureProvided", auth.signature.to_owned()),
-            ("StringToSign", to_sign),
-            ("StringToSignBytes", bytes.join(" ")),
-            ("CanonicalRequest", canonical),
-        ];
-        Err(error)
-    }
+fn check_signature(
+    verifier: &Verifier,
+    request: &Request,
+    auth: &Authorization<'_>,
+    keys: &Credentials,
+    date: &str,
+) -> Result<(), OssError> {
+    let canonical = canonical_request(request, &auth.additional)
+        .ok_or_else(|| OssError::invalid_argument("The query cannot be percent-decoded."))?;
+    let to_sign = string_to_sign(&canonical, auth, date);
+    let expected = signature(&keys.access_key_secret, auth, &to_sign);
+    let Verifier { region, product, .. } = verifier;
+    let reason = if auth.region != region {
+        format!("Invalid signing region {} in Authorization header, expected {region}.", auth.region)
+    } else if auth.product != product {
+        format!("Invalid signing product {} in Authorization header, expected {product}.", auth.product)
+    } else if date.get(..8) != Some(auth.day) {
+        "The date of the scope is not that of x-oss-date.".into()
+    } else if expected != auth.signature {
+        WRONG_SIGNATURE.into()
+    } else {
+        return Ok(());
+    };
+    let mut error = auth::mismatch(reason, auth.access_key_id, auth.signature, to_sign.as_bytes());
+    error.details.push(("CanonicalRequest", canonical));
+    Err(error)
 }
 
 impl<'a> Authorization<'a> {
@@ -127,37 +87,6 @@ impl<'a> Authorization<'a> {
         let (product, region, day) = (scope.next()?, scope.next()?, scope.next()?);
         let access_key_id = scope.next()?;
         Some(Self { access_key_id, day, region, product, additional, signature: signature? })
-    }
-}
-
-fn denied(message: &str) -> OssError {
-    OssError::new(403, "AccessDenied", message)
-}
-
-fn check_date(date: &str, now_sec: i64) -> Result<(), OssError> {
-    let signed_sec = clock::parse_basic(date)
-        .ok_or_else(|| denied("OSS authentication requires a valid x-oss-date (YYYYMMDDTHHMMSSZ)."))?;
-    if signed_sec.abs_diff(now_sec) <= SKEW_MAX_SEC {
-        return Ok(());
-    }
-    let message = "The difference between the request time and the current time is too large.";
-    let mut error = OssError::new(403, "RequestTimeTooSkewed", message);
-    error.details = vec![
-        ("MaxAllowedSkewMilliseconds", (SKEW_MAX_SEC * 1000).to_string()),
-        ("RequestTime", clock::list_date(signed_sec)),
-        ("ServerTime", clock::list_date(now_sec)),
-    ];
-    Err(error)
-}
-
-fn check_token(keys: &Credentials, sent: Option<&str>) -> Result<(), OssError> {
-    match (keys.security_token.as_deref(), sent) {
-        (Some(expected), Some(sent)) if expected == sent => Ok(()),
-        (None, None) => Ok(()),
-        (Some(_), None) => {
-            Err(OssError::new(403, "InvalidAccessKeyId", "This access key id needs its security token."))
-        }
-        _ => Err(OssError::new(403, "InvalidSecurityToken", "The security token you provided is invalid.")),
     }
 }
 

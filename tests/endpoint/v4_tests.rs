@@ -1,83 +1,30 @@
 //! Unit tests of `v4` against the published and the golden vectors.
 
 use super::*;
+use crate::keys::Keys;
+use crate::vectors::{cases_of, now, request, text};
 use serde_json::Value;
 
-const OPEN: &str = include_str!("../../sign/vectors/open.json");
-const ANCHORS: &str = include_str!("../../sign/vectors/anchors.json");
-
-fn cases(text: &str) -> Vec<Value> {
-    let all: Vec<Value> = serde_json::from_str(text).unwrap();
-    all.into_iter().filter(|c| c["sig"] == "v4").collect()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn verifier(case: &Value) -> Verifier {
+fn verifier_with(case: &Value, change: &dyn Fn(&mut Credentials)) -> Verifier {
+    let mut credentials = crate::vectors::credentials(case);
+    change(&mut credentials);
     Verifier {
-        credentials: Some(Credentials {
-            access_key_id: text(&case["access_key_id"]).into(),
-            access_key_secret: text(&case["access_key_secret"]).into(),
-            security_token: case["security_token"].as_str().map(Into::into),
-        }),
+        keys: Keys::open(Some(credentials), None).unwrap(),
         region: text(&case["region"]).into(),
         product: text(&case["product"]).into(),
         anonymous: false,
+        v1: false,
     }
 }
 
-fn now(case: &Value) -> i64 {
-    let iso: String = text(&case["date_iso"]).chars().filter(|c| !matches!(c, '-' | ':')).collect();
-    clock::parse_basic(&iso).unwrap()
-}
-
-/// The request as a client that sends this case would put it on the wire.
-fn request(case: &Value) -> Request {
-    let mut head = String::new();
-    let mut headers: Vec<(String, String)> = Vec::new();
-    let mut add = |name: &str, value: &str| headers.push((name.into(), value.into()));
-    let url = text(&case["expect"]["url"]);
-    if url.is_empty() {
-        let key = percent_encode(text(&case["key"]).as_bytes(), true);
-        head += &format!(
-            "{} /{}/{key}?{} HTTP/1.1\r\n",
-            text(&case["method"]),
-            text(&case["bucket"]),
-            text(&case["raw_query"])
-        );
-        add("host", "127.0.0.1");
-        let date: String = text(&case["date_iso"]).chars().filter(|c| !matches!(c, '-' | ':')).collect();
-        add("x-oss-date", &date);
-        if let Some(token) = case["security_token"].as_str() {
-            add("x-oss-security-token", token);
-        }
-        case["headers"].as_object().unwrap().iter().for_each(|(n, v)| add(n, text(v)));
-    } else {
-        let rest = url.split_once("://").unwrap().1;
-        let at = rest.find('/').unwrap();
-        head += &format!("{} {} HTTP/1.1\r\n", text(&case["method"]), &rest[at..]);
-        let sent = case["expect"]["wire_headers"].as_object().unwrap();
-        if !sent.keys().any(|n| n.eq_ignore_ascii_case("host")) {
-            add("Host", &rest[..at]);
-        }
-        sent.iter().for_each(|(n, v)| add(n, text(v)));
-    }
-    add("Authorization", text(&case["expect"]["authorization"]));
-    headers.iter().for_each(|(n, v)| head += &format!("{n}: {v}\r\n"));
-    let mut request = Request::parse(format!("{head}\r\n").as_bytes()).unwrap().unwrap().0;
-    if case["address_style"] == "cname" {
-        // The host of a CNAME does not tell the bucket; OSS knows it from its binding.
-        request.bucket = Some(text(&case["bucket"]).into());
-    }
-    request
+fn verifier(case: &Value) -> Verifier {
+    verifier_with(case, &|_| {})
 }
 
 fn all_cases() -> Vec<Value> {
-    let all = [cases(OPEN), cases(ANCHORS)].concat();
-    assert_eq!((cases(OPEN).len(), cases(ANCHORS).len()), (43, 4));
-    all
+    let (open, anchors) = cases_of("v4");
+    assert_eq!((open.len(), anchors.len()), (43, 4));
+    [open, anchors].concat()
 }
 
 #[test]
@@ -206,7 +153,7 @@ fn flip_any(text: &str, at: usize) -> String {
 
 #[test]
 fn secrets_regions_tokens_and_dates() {
-    let case = cases(OPEN).into_iter().find(|c| c["name"] == "v4-sts-get-range").unwrap();
+    let case = all_cases().into_iter().find(|c| c["name"] == "v4-sts-get-range").unwrap();
     let (request, now) = (request(&case), now(&case));
     let code = |change: &dyn Fn(&mut Verifier), now: i64| {
         let mut verifier = verifier(&case);
@@ -220,19 +167,18 @@ fn secrets_regions_tokens_and_dates() {
     assert_eq!(code(&|_| {}, now - 901), err("RequestTimeTooSkewed"));
     assert_eq!(code(&|v| v.region = "cn-other".into(), now), err("SignatureDoesNotMatch"));
     assert_eq!(code(&|v| v.product = "oss-cloudbox".into(), now), err("SignatureDoesNotMatch"));
-    let keys = |change: fn(&mut Credentials)| code(&|v| change(v.credentials.as_mut().unwrap()), now);
+    let keys = |change: fn(&mut Credentials)| verifier_with(&case, &change).check(&request, now).map_err(|e| e.code);
     assert_eq!(keys(|k| k.access_key_secret.push('x')), err("SignatureDoesNotMatch"));
     assert_eq!(keys(|k| k.access_key_id.push('x')), err("InvalidAccessKeyId"));
     assert_eq!(keys(|k| k.security_token = Some("other".into())), err("InvalidSecurityToken"));
     assert_eq!(keys(|k| k.security_token = None), err("InvalidSecurityToken"));
-    assert_eq!(code(&|v| v.credentials = None, now), err("InvalidAccessKeyId"));
+    assert_eq!(code(&|v| v.keys = Keys::open(None, None).unwrap(), now), err("InvalidAccessKeyId"));
 }
 
 #[test]
 fn mismatch_tells_what_was_signed() {
-    let case = &cases(OPEN)[0];
-    let mut verifier = verifier(case);
-    verifier.credentials.as_mut().unwrap().access_key_secret = "wrong-secret".into();
+    let case = &all_cases()[0];
+    let verifier = verifier_with(case, &|keys| keys.access_key_secret = "wrong-secret".into());
     let error = verifier.check(&request(case), now(case)).unwrap_err();
     let xml = error.document("ID", "host");
     let escaped = |t: &Value| crate::text::xml_escape(text(t));
@@ -251,7 +197,10 @@ fn anonymous_and_v1() {
         let head = format!("GET /b/k HTTP/1.1\r\nHost: 127.0.0.1\r\n{extra}\r\n");
         Request::parse(head.as_bytes()).unwrap().unwrap().0
     };
-    let verifier = |anonymous| Verifier { credentials: None, region: "r".into(), product: "oss".into(), anonymous };
+    let verifier = |anonymous| {
+        let keys = Keys::open(None, None).unwrap();
+        Verifier { keys, region: "r".into(), product: "oss".into(), anonymous, v1: false }
+    };
     let code = |v: Verifier, r: &Request| v.check(r, 0).map_err(|e| (e.status, e.code, e.ec));
     assert_eq!(code(verifier(true), &plain("")), Ok(()));
     assert_eq!(code(verifier(false), &plain("")), Err((403, "AccessDenied".into(), "0003-00000001")));

@@ -1,0 +1,11 @@
+"""The bars of the wire: whatever a bucket, an account or a network does, the client does the right thing or says what is wrong."""
+
+from bars import Bar, vectors
+
+BARS = [
+    Bar(
+        1, "every golden vector passes: V1, V4 and CRC-64; all texts of a signature, in the signer and in the endpoint's own verifier",
+        "85 signing cases, 6 published ones and 18 CRC cases, no failed test",
+        vectors.all_pass, vectors.wrong_v1, "one character of one expected V1 signature is changed",
+    ),
+]
