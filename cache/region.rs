@@ -172,7 +172,9 @@ pub struct Object {
     etag: [u8; ETAG_MAX],
     /// Not 0: what readers of missing parts get, since there is no memory for them. Cleared when there is.
     pub starved: AtomicU32,
-    spare: [u32; 24],
+    /// Of the whole object: 0 not judged yet, 1 its bytes have the check value that OSS reports, 2 there was none.
+    verified: AtomicU32,
+    spare: [u32; 23],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
@@ -430,7 +432,8 @@ impl Region {
             etag_len: new.etag.len() as u32,
             etag,
             starved: AtomicU32::new(0),
-            spare: [0; 24],
+            verified: AtomicU32::new(0),
+            spare: [0; 23],
         };
         // SAFETY: the checks above keep both writes inside their arrays, and the record is not published yet.
         unsafe {
@@ -514,6 +517,21 @@ impl Object {
     /// Engine only: moves to another state and wakes who waits for it.
     pub fn set_state(&self, state: u32) {
         self.state.set(state);
+    }
+
+    /// Engine only: the verdict on the whole object. Call it before the state that says it is whole.
+    pub fn set_verified(&self, verified: bool) {
+        self.verified.store(if verified { 1 } else { 2 }, Ordering::Release);
+    }
+
+    /// Whether its bytes have the check value that OSS reports; `None` while it is not here as a whole.
+    pub fn verified(&self) -> Option<bool> {
+        let whole = matches!(self.state(), state::VERIFIED | state::PLACED | state::GONE);
+        match self.verified.load(Ordering::Acquire) {
+            1 if whole => Some(true),
+            2 if whole => Some(false),
+            _ => None,
+        }
     }
 
     /// Engine only: moves to FAILED; readers get `errno`.

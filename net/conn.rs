@@ -22,8 +22,6 @@ const HEAD_STEP_BYTES: usize = 1024;
 const BODY_STEP_BYTES: usize = 4 << 20;
 /// SO_RCVLOWAT of a body: fewer wake-ups, -13 to -25 % CPU (engine.md section 2).
 const LOWAT_BYTES: usize = 512 << 10;
-/// An idle connection is closed after this (official SDKs: 50 s; servers close at 60 s).
-const IDLE: Duration = Duration::from_secs(50);
 
 /// What the vcpu has to do after it told the connection something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +180,7 @@ impl Conn {
     pub fn rest(&mut self, now: Instant) {
         self.state = State::Idle;
         self.filled = 0;
-        self.deadline = Some(now + IDLE);
+        self.deadline = Some(now + Duration::from_millis(self.timeouts.idle_ms));
     }
 
     /// Bytes still to be sent.
@@ -323,7 +321,7 @@ impl Conn {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return Step::More;
         }
-        let Timeouts { connect_ms, response_ms, stall_ms } = self.timeouts;
+        let Timeouts { connect_ms, response_ms, stall_ms, .. } = self.timeouts;
         let (phase, text) = match &self.state {
             State::Ended => return Step::More,
             State::Idle => return Step::Close,

@@ -5,7 +5,7 @@ use super::*;
 use crate::error::Kind;
 
 const BODY: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
-const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400 };
+const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400, ..Timeouts::DEFAULT };
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -346,7 +346,7 @@ fn a_kept_connection_is_stale_only_before_the_first_byte() {
     let mut rig = kept();
     assert_eq!(rig.conn.received(0, rig.now), Step::Close, "idle");
     let mut rig = kept();
-    assert_eq!(rig.conn.tick(rig.now + IDLE), Step::Close, "idle too long");
+    assert_eq!(rig.conn.tick(rig.now + ms(TIMEOUTS.idle_ms)), Step::Close, "idle too long");
     let mut rig = kept();
     assert_eq!(rig.begin(get(Some(8..40)), false), Step::More);
     assert_eq!(rig.conn.broken(true, &reset()), Step::Stale);

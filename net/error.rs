@@ -8,60 +8,11 @@ use std::ops::Range;
 
 use quick_xml::events::Event;
 
+use crate::kind;
+pub use crate::kind::{Blame, Kind};
+
 /// Longest part of a server's text that is kept (bytes).
 const TEXT_BYTES_MAX: usize = 512;
-
-/// What kind of failure it is; decides blame and whether a retry can help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// This machine: sockets, threads, memory, rings.
-    Local,
-    /// A setting that cannot work (no address, bad range, redirect to another endpoint).
-    Config,
-    /// The name could not be resolved.
-    Resolve,
-    /// Refused, unreachable, reset or closed by the peer or the network.
-    Network,
-    /// TLS was refused by one side: certificate not trusted, another name, no common version.
-    Tls,
-    /// Nothing came in time.
-    Timeout,
-    /// The peer's answer breaks HTTP or does not fit what was asked.
-    Protocol,
-    /// Credentials, signature or permission.
-    Auth,
-    /// The clock of this machine is too far from the server's.
-    Clock,
-    /// 429, or a 503 of any code: ask less, later.
-    Throttled,
-    /// No such bucket or object.
-    NotFound,
-    /// The object is not the version that was listed (412, or another ETag).
-    Changed,
-    /// 416: the range is not in the object.
-    Range,
-    /// The object is in an archive class and not restored.
-    Archived,
-    /// Another 5xx.
-    Server,
-    /// Another 4xx.
-    Rejected,
-    /// Given up because the engine stops.
-    Cancelled,
-}
-
-/// Who has to do something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// This machine.
-    Local,
-    /// The configuration or the credentials.
-    Config,
-    /// The network or the server, and it may pass.
-    Peer,
-    /// The data in the bucket: gone, changed or archived.
-    Data,
-}
 
 /// How far the request had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,79 +126,39 @@ impl Error {
 
     /// Whether the same request can succeed later without anybody doing something.
     pub fn retryable(&self) -> bool {
-        crate::retry::retryable(self.kind)
+        self.kind.retried()
     }
 
     /// Who has to do something.
     pub fn blame(&self) -> Blame {
-        match self.kind {
-            Kind::Local | Kind::Clock | Kind::Cancelled => Blame::Local,
-            Kind::Config | Kind::Tls | Kind::Auth | Kind::Resolve | Kind::Rejected => Blame::Config,
-            Kind::Network | Kind::Timeout | Kind::Protocol | Kind::Throttled | Kind::Server => Blame::Peer,
-            Kind::NotFound | Kind::Changed | Kind::Range | Kind::Archived => Blame::Data,
-        }
+        self.kind.row().blame
     }
 
     /// What the user can do.
     pub fn advice(&self) -> &'static str {
-        match self.kind {
-            Kind::Local => "check limits of this machine (ulimit -n for open files, memory, threads)",
-            Kind::Config => "check OSS_ENDPOINT, OSS_PATH and OSS_REGION",
-            Kind::Tls => "check OSS_ENDPOINT, this machine's clock and the server's certificate",
-            Kind::Resolve => "check OSS_ENDPOINT and DNS",
-            Kind::Network => {
-                "check that the endpoint is reachable from here (internal or public endpoint, proxy, security group)"
-            }
-            Kind::Timeout => "check the network to the endpoint",
-            Kind::Protocol => "check for a proxy between here and OSS that alters answers",
-            Kind::Auth => "check the access key, its permissions (oss:ListObjects, oss:GetObject) and OSS_REGION",
-            Kind::Clock => "set the clock of this machine (NTP)",
-            Kind::Throttled => "lower the concurrency or ask for a higher quota of the bucket",
-            Kind::NotFound => "check OSS_PATH; the object may have been deleted",
-            Kind::Changed => "the object was overwritten while it was read; open it again",
-            Kind::Range => "the object is shorter than listed; open it again",
-            Kind::Archived => "restore the object, or move it to the Standard or IA class",
-            Kind::Server => "OSS had a fault; give the request id to support if it lasts",
-            Kind::Rejected => "OSS refused the request; look the code up with the request id",
-            Kind::Cancelled => "nothing: the engine stops",
-        }
+        let of_code = self.oss_code.as_deref().and_then(kind::code_row).filter(|row| row.kind == self.kind);
+        of_code.map(|row| row.advice).filter(|advice| !advice.is_empty()).unwrap_or(self.kind.row().advice)
     }
 
     /// The error that an HTTP status stands for, with what its document says.
     pub(crate) fn from_status(status: u16, fault: Fault) -> Error {
-        let kind = kind_of(status, fault.code.as_deref());
-        let message = match (&fault.message, kind) {
-            (Some(text), _) => text.clone(),
+        let kind = if fault.is_of_another_region() { Kind::Config } else { Kind::of(status, fault.code.as_deref()) };
+        let mut message = match (fault.message, kind) {
+            (Some(text), _) => text,
             (None, Kind::Config) => {
                 "OSS redirects to another endpoint, which is not followed (the bucket is in another region)".into()
             }
             (None, _) => "OSS refused the request and gave no reason".into(),
         };
+        if let Some(endpoint) = fault.endpoint {
+            message = format!("{message} (the bucket's endpoint: {endpoint})").into();
+        }
         let mut error = Error::new(kind, Phase::Status, message);
         error.status = Some(status);
         error.oss_code = fault.code;
         error.request_id = fault.request_id;
         error.ec = fault.ec;
         error
-    }
-}
-
-/// Status and code decide; codes as in the OSS error documentation, EC never.
-fn kind_of(status: u16, code: Option<&str>) -> Kind {
-    match (status, code.unwrap_or("")) {
-        (_, "RequestTimeTooSkewed") => Kind::Clock,
-        (403, "InvalidObjectState") => Kind::Archived,
-        (401 | 403, _) => Kind::Auth,
-        (404, _) => Kind::NotFound,
-        (412, _) | (304, _) => Kind::Changed,
-        (416, _) => Kind::Range,
-        (429, _) | (503, _) => Kind::Throttled,
-        (408, _) => Kind::Timeout,
-        (500..=599, _) => Kind::Server,
-        (300..=399, _) => Kind::Config,
-        (400, "BadRequest") => Kind::Server,
-        (400..=499, _) => Kind::Rejected,
-        _ => Kind::Protocol,
     }
 }
 
@@ -288,9 +199,17 @@ pub(crate) struct Fault {
     pub message: Option<Box<str>>,
     pub request_id: Option<Box<str>>,
     pub ec: Option<Box<str>>,
+    /// Where the bucket is, when the request went elsewhere.
+    pub endpoint: Option<Box<str>>,
 }
 
 impl Fault {
+    /// A bucket of another region answers 403 AccessDenied; only the text tells it from a missing
+    /// permission. An unknown text costs no more than that the advice is about permissions.
+    fn is_of_another_region(&self) -> bool {
+        self.message.as_deref().is_some_and(|text| text.contains("must be addressed using the specified endpoint"))
+    }
+
     /// Reads `<Error>` by local names. What cannot be read is left out: the status still counts.
     pub fn from_xml(document: &[u8]) -> Fault {
         let mut fault = Fault::default();
@@ -336,6 +255,7 @@ impl Fault {
             "Message" => &mut self.message,
             "RequestId" => &mut self.request_id,
             "EC" => &mut self.ec,
+            "Endpoint" => &mut self.endpoint,
             _ => return,
         };
         *place = Some(printable(value).into());
@@ -388,25 +308,24 @@ mod tests {
     }
 
     #[test]
-    fn kinds_follow_status_and_code() {
-        let cases = [
-            (403, Some("AccessDenied"), Kind::Auth, false),
-            (403, Some("RequestTimeTooSkewed"), Kind::Clock, true),
-            (403, Some("InvalidObjectState"), Kind::Archived, false),
-            (404, Some("NoSuchKey"), Kind::NotFound, false),
-            (412, None, Kind::Changed, false),
-            (416, None, Kind::Range, false),
-            (429, None, Kind::Throttled, true),
-            (503, Some("DownloadTrafficRateLimitExceeded"), Kind::Throttled, true),
-            (500, None, Kind::Server, true),
-            (301, None, Kind::Config, false),
-            (400, Some("InvalidArgument"), Kind::Rejected, false),
-        ];
-        for (status, code, kind, retry) in cases {
-            let fault = Fault { code: code.map(Into::into), ..Fault::default() };
-            let error = Error::from_status(status, fault);
-            assert_eq!((error.kind, error.retryable()), (kind, retry), "{status} {code:?}");
-        }
+    fn a_bucket_of_another_region_is_a_matter_of_settings() {
+        let text = "The bucket you are attempting to access must be addressed using the specified endpoint.";
+        let document = format!(
+            "<Error><Code>AccessDenied</Code><Message>{text}</Message><Endpoint>oss-cn-x.aliyuncs.com</Endpoint></Error>"
+        );
+        let error = Error::from_status(403, Fault::from_xml(document.as_bytes()));
+        assert_eq!(error.kind, Kind::Config);
+        assert!(error.message.contains("oss-cn-x.aliyuncs.com") && error.advice().contains("OSS_ENDPOINT"), "{error}");
+    }
+
+    #[test]
+    fn a_code_may_have_advice_of_its_own() {
+        let advice = |status, code: Option<&str>| {
+            Error::from_status(status, Fault { code: code.map(Into::into), ..Fault::default() }).advice()
+        };
+        assert!(advice(403, Some("InDebt")).contains("arrears"));
+        assert_eq!(advice(403, Some("AccessDenied")), Kind::Permission.row().advice);
+        assert_eq!(advice(403, Some("NeverHeardOf")), Kind::Permission.row().advice);
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub enum Pull {
     Until(Option<Instant>),
 }
 
-/// Deadlines of one request, in milliseconds.
+/// Deadlines of requests and connections, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP connect, per address.
@@ -137,11 +137,21 @@ pub struct Timeouts {
     pub response_ms: u64,
     /// Longest time without a byte once the answer has begun.
     pub stall_ms: u64,
+    /// An idle connection is closed after this.
+    pub idle_ms: u64,
+    /// How long an address that failed is kept away from, at first.
+    pub avoid_ms: u64,
+}
+
+impl Timeouts {
+    /// 5 s, 10 s and 50 s are those of the official go SDK v2 (servers close idle connections at
+    /// 60 s); a first byte may take longer than a next.
+    pub const DEFAULT: Timeouts =
+        Timeouts { connect_ms: 5_000, response_ms: 20_000, stall_ms: 10_000, idle_ms: 50_000, avoid_ms: 30_000 };
 }
 
 impl Default for Timeouts {
-    /// 5 s and 10 s are those of the official go SDK v2; a first byte may take longer than a next.
     fn default() -> Timeouts {
-        Timeouts { connect_ms: 5_000, response_ms: 20_000, stall_ms: 10_000 }
+        Timeouts::DEFAULT
     }
 }

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 /// Longest head (bytes).
 pub(crate) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers in a head.
-const HEADERS_MAX: usize = 64;
+pub(crate) const HEADERS_MAX: usize = 64;
 /// Longest chunk-size line or trailer line (bytes).
-const CHUNK_LINE_BYTES_MAX: usize = 1024;
+pub(crate) const CHUNK_LINE_BYTES_MAX: usize = 1024;
 /// All trailer lines together (bytes).
-const TRAILER_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const TRAILER_BYTES_MAX: usize = 8 * 1024;
 
 /// The fields of a response head that anybody here asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

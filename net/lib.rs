@@ -13,6 +13,7 @@ pub mod error;
 mod fetch;
 mod http1;
 mod job;
+pub mod kind;
 pub mod list;
 mod origin;
 pub mod resolve;
@@ -22,6 +23,7 @@ mod rotation;
 pub mod sim;
 mod sink;
 mod sock;
+pub mod throttle;
 pub mod tls;
 mod vcpu;
 mod vcpus;
@@ -36,3 +38,14 @@ pub use origin::Origin;
 pub use sink::Sink;
 pub use tls::{Tls, Trust};
 pub use vcpus::{Names, Options, Vcpus};
+
+/// Fixed limits of what is read from a peer: what, how much, unit.
+pub const LIMITS: &[(&str, u64, &str)] = &[
+    ("head of an answer", http1::HEAD_BYTES_MAX as u64, "bytes"),
+    ("headers of an answer", http1::HEADERS_MAX as u64, ""),
+    ("line of a chunked body", http1::CHUNK_LINE_BYTES_MAX as u64, "bytes"),
+    ("trailer of a chunked body", http1::TRAILER_BYTES_MAX as u64, "bytes"),
+    ("error document", answer::FAULT_BYTES_MAX, "bytes"),
+    ("redirects followed", 0, ""),
+    ("addresses tried for one request", vcpu::ADDRESSES_TRIED_MAX as u64, ""),
+];

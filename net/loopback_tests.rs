@@ -124,9 +124,9 @@ impl Source for Queue {
 }
 
 /// For servers that answer: a busy machine must not look like a silent one.
-const PATIENT: Timeouts = Timeouts { connect_ms: 5000, response_ms: 10_000, stall_ms: 10_000 };
+const PATIENT: Timeouts = Timeouts { connect_ms: 5000, response_ms: 10_000, stall_ms: 10_000, ..Timeouts::DEFAULT };
 /// For servers that do not.
-const IMPATIENT: Timeouts = Timeouts { connect_ms: 5000, response_ms: 800, stall_ms: 800 };
+const IMPATIENT: Timeouts = Timeouts { connect_ms: 5000, response_ms: 800, stall_ms: 800, ..Timeouts::DEFAULT };
 
 struct Rig {
     vcpus: Vcpus,
@@ -524,6 +524,44 @@ fn refused_addresses_are_passed_over() {
         let error = rig.range(0..4096).0.result.expect_err("refused");
         assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Connect));
         assert!(error.message.contains(&closed.to_string()), "{error}");
+    });
+}
+
+/// An address that never answers a connect: its queue is full.
+fn silent() -> (SocketAddr, Vec<TcpStream>, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.3:0").expect("listen");
+    // SAFETY: shortens the queue of a socket that listens already.
+    assert_eq!(unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), 0) }, 0);
+    let address = listener.local_addr().expect("address");
+    let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let fillers: Vec<TcpStream> = (0..4).filter_map(connect).collect();
+    assert!(fillers.len() < 4, "its queue takes everybody");
+    (address, fillers, listener)
+}
+
+#[test]
+fn a_dead_address_costs_one_connect_timeout_in_all() {
+    on_both(|driver| {
+        // Each answer ends its connection, so that every request opens one.
+        let server = serve(|seen, stream| {
+            good(seen, stream);
+            false
+        });
+        let (dead, _fillers, _listener) = silent();
+        let timeouts = Timeouts { connect_ms: 700, ..PATIENT };
+        let rig = Rig::with(driver, vec![dead, server.address], (4, 1), timeouts);
+        let begin = Instant::now();
+        let ranges: Vec<Range<u64>> = (0..60).map(|i| i * 1000..i * 1000 + 1000).collect();
+        let mut memories: Vec<Guarded> = ranges.iter().map(|_| Guarded::new(1000)).collect();
+        for (i, (range, memory)) in ranges.iter().zip(&mut memories).enumerate() {
+            rig.push(get(i as u64, range.clone(), memory));
+        }
+        for _ in &ranges {
+            rig.next().result.expect("the other address works");
+        }
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(700), "{took:?}: the dead address was never tried");
+        assert!(took < Duration::from_millis(1350), "{took:?}: more than one connect timeout");
     });
 }
 

@@ -96,7 +96,7 @@ impl Net {
     pub fn new(origin: &Arc<Origin>, source: &Arc<dyn Source>, options: Options) -> io::Result<Net> {
         thread_local!(static BELL: io::Result<Arc<Bell>> = Bell::new(true).map(Arc::new));
         let bell = BELL.with(|bell| bell.as_ref().map(Arc::clone).map_err(|os| io::Error::from(os.kind())))?;
-        let shared = Arc::new(vcpus::shared(vec![bell; options.vcpus], origin));
+        let shared = Arc::new(vcpus::shared(vec![bell; options.vcpus], origin, options));
         let seat = |number: usize| {
             let Options { workers, timeouts, rcvbuf_bytes, .. } = options;
             let limits = Limits { number, workers, timeouts, rcvbuf_bytes };

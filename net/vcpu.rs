@@ -21,7 +21,7 @@ use crate::rotation::Rotation;
 use crate::sock::Bell;
 
 /// Most addresses tried for one request.
-const ADDRESSES_TRIED_MAX: usize = 4;
+pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
 
 /// What all vcpus of one [`crate::Vcpus`] share.
 pub(crate) struct Shared {
@@ -334,6 +334,11 @@ impl<D: Driver> Vcpu<D> {
         };
         let socket = match self.driver.socket(&address, self.limits.rcvbuf_bytes) {
             Ok(socket) => socket,
+            // This machine has no IPv6, say: another address may do.
+            Err(os) if os.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+                self.slots[key].address = Some(address);
+                return self.connect_failed(key, &os, now);
+            }
             Err(os) => {
                 let error = Error::from_os(Phase::Connect, &format!("make a socket for {address}"), &os);
                 return self.fail(key, error, now);
@@ -372,7 +377,10 @@ impl<D: Driver> Vcpu<D> {
         }
         let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
         let step = match (op, bytes) {
-            (Op::Connect, Ok(_)) => slot.conn.connected(slot.origin.tls.as_ref(), now),
+            (Op::Connect, Ok(_)) => {
+                slot.address.into_iter().for_each(|address| self.shared.rotation.worked(address));
+                slot.conn.connected(slot.origin.tls.as_ref(), now)
+            }
             (Op::Recv, Ok(0)) if slot.conn.is_connecting() => {
                 let os = io::Error::new(io::ErrorKind::ConnectionReset, "the peer closed the connection");
                 return self.connect_failed(key, &os, now);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::driver::epoll::Epoll;
 use crate::driver::uring::Uring;
@@ -174,7 +175,7 @@ fn launch(chosen: Chosen, origin: &Arc<Origin>, source: &Arc<dyn Source>, option
         Chosen::Epoll => Epoll::NONBLOCKING,
     };
     let bells = (0..options.vcpus).map(|_| Bell::new(nonblocking).map(Arc::new)).collect::<io::Result<_>>()?;
-    let shared = Arc::new(shared(bells, origin));
+    let shared = Arc::new(shared(bells, origin, options));
     let (report, reports) = mpsc::channel();
     let mut threads = Vec::with_capacity(options.vcpus);
     let mut gates = Vec::with_capacity(options.vcpus);
@@ -211,7 +212,7 @@ fn launch(chosen: Chosen, origin: &Arc<Origin>, source: &Arc<dyn Source>, option
 }
 
 /// The state that vcpus with these bells share.
-pub(crate) fn shared(bells: Vec<Arc<Bell>>, origin: &Arc<Origin>) -> Shared {
+pub(crate) fn shared(bells: Vec<Arc<Bell>>, origin: &Arc<Origin>, options: Options) -> Shared {
     Shared {
         target: Mutex::new(Target::new(Arc::clone(origin))),
         target_epoch: AtomicU64::new(0),
@@ -219,7 +220,7 @@ pub(crate) fn shared(bells: Vec<Arc<Bell>>, origin: &Arc<Origin>) -> Shared {
         work_epoch: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         clock_offset: AtomicI64::new(0),
-        rotation: Rotation::default(),
+        rotation: Rotation::new(Duration::from_millis(options.timeouts.avoid_ms)),
         beds: bells.into_iter().map(|bell| Bed { bell, sleeping: AtomicBool::new(false) }).collect(),
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn trust(file: &Path) -> Trust {
 }
 
 const BODY: usize = 40_000;
-const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400 };
+const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400, ..Timeouts::DEFAULT };
 
 fn answer() -> (Vec<u8>, Vec<u8>) {
     let body: Vec<u8> = (0..BODY).map(|at| (at * 7 + at / 251) as u8).collect();

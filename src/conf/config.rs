@@ -77,6 +77,26 @@ pub struct Config {
     pub response_timeout: Duration,
     /// `stallTimeoutMs`: no byte of a body for so long.
     pub stall_timeout: Duration,
+    /// `resolveTimeoutMs`: one look-up of the endpoint's name.
+    pub resolve_timeout: Duration,
+    /// `idleConnectionSec`: how long a connection without a request is kept.
+    pub idle_connection: Duration,
+    /// `avoidAddressSec`: how long a failed address is kept away from at first.
+    pub avoid_address: Duration,
+    /// `retryBaseMs`: longest pause before the first retry.
+    pub retry_base: Duration,
+    /// `retryCapMs`: longest pause before any retry.
+    pub retry_cap: Duration,
+    /// `startAttempts`: requests for a page of the root folder at the start.
+    pub start_attempts: u32,
+    /// `listAttempts`: requests for a page of another folder, or for an object's facts.
+    pub list_attempts: u32,
+    /// `listAgainSec`: age of a listing that is renewed behind a program.
+    pub list_again: Duration,
+    /// `reviveSec`: from the end of an object's retries to the next ones.
+    pub revive: Duration,
+    /// `throttleRecoverMs`: from a throttled answer to one step of recovery.
+    pub throttle_recover: Duration,
     /// `startTimeoutSec`: the whole start of the engine until the root folder is mirrored.
     pub start_timeout: Duration,
     /// `partBytes`: size of one ranged request, a multiple of 4096 up to 8 MiB.
@@ -173,6 +193,16 @@ impl Config {
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
             stall_timeout: Duration::ZERO,
+            resolve_timeout: Duration::ZERO,
+            idle_connection: Duration::ZERO,
+            avoid_address: Duration::ZERO,
+            retry_base: Duration::ZERO,
+            retry_cap: Duration::ZERO,
+            start_attempts: 0,
+            list_attempts: 0,
+            list_again: Duration::ZERO,
+            revive: Duration::ZERO,
+            throttle_recover: Duration::ZERO,
             start_timeout: Duration::ZERO,
             part_bytes: 0,
             tls_ca_file: None,
@@ -366,6 +396,16 @@ mod tests {
             connect_timeout: Duration::from_millis(5_000),
             response_timeout: Duration::from_millis(10_000),
             stall_timeout: Duration::from_millis(10_000),
+            resolve_timeout: Duration::from_millis(5_000),
+            idle_connection: Duration::from_secs(50),
+            avoid_address: Duration::from_secs(30),
+            retry_base: Duration::from_millis(200),
+            retry_cap: Duration::from_millis(20_000),
+            start_attempts: 5,
+            list_attempts: 8,
+            list_again: Duration::from_secs(5),
+            revive: Duration::from_secs(30),
+            throttle_recover: Duration::from_millis(1_000),
             start_timeout: Duration::from_secs(60),
             part_bytes: 8_388_608,
             tls_ca_file: None,
@@ -380,7 +420,9 @@ mod tests {
         let text = r#"{"logLevel": 3, "logPath": "/l", "auditPath": "/a", "expireTimeSec": 7,
             "prefetch": {"vcpus": 2, "workers": 3}, "materializeBytes": 4, "materializeTotal": 5,
             "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
-            "stallTimeoutMs": 11, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false}"#;
+            "stallTimeoutMs": 11, "resolveTimeoutMs": 15, "idleConnectionSec": 16, "avoidAddressSec": 17, "retryBaseMs": 18,
+            "retryCapMs": 19, "startAttempts": 20, "listAttempts": 21, "listAgainSec": 22, "reviveSec": 23,
+            "throttleRecoverMs": 24, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false}"#;
         let expected = Config {
             log_level: LogLevel::Error,
             log_path: "/l".into(),
@@ -396,6 +438,16 @@ mod tests {
             connect_timeout: Duration::from_millis(9),
             response_timeout: Duration::from_millis(10),
             stall_timeout: Duration::from_millis(11),
+            resolve_timeout: Duration::from_millis(15),
+            idle_connection: Duration::from_secs(16),
+            avoid_address: Duration::from_secs(17),
+            retry_base: Duration::from_millis(18),
+            retry_cap: Duration::from_millis(19),
+            start_attempts: 20,
+            list_attempts: 21,
+            list_again: Duration::from_secs(22),
+            revive: Duration::from_secs(23),
+            throttle_recover: Duration::from_millis(24),
             start_timeout: Duration::from_secs(12),
             part_bytes: 4096,
             tls_ca_file: Some("/ca.pem".into()),

@@ -242,6 +242,116 @@ pub(crate) const KEYS: &[Key] = &[
         text: "How long a body may bring no byte before the connection is given up.",
     },
     Key {
+        path: "resolveTimeoutMs",
+        kind: Kind::Whole {
+            default: 5_000,
+            unit: "ms",
+            range: within(1, HOUR_MS),
+            set: |config, number| config.resolve_timeout = millis(number),
+        },
+        in_default_file: false,
+        text: "Limit of one look-up of the endpoint's name. It is looked up at the start, and again when no known address can be connected to.",
+    },
+    Key {
+        path: "idleConnectionSec",
+        kind: Kind::Whole {
+            default: 50,
+            unit: "s",
+            range: within(1, 3_600),
+            set: |config, number| config.idle_connection = secs(number),
+        },
+        in_default_file: false,
+        text: "How long a connection without a request is kept. OSS closes it after 60 s.",
+    },
+    Key {
+        path: "avoidAddressSec",
+        kind: Kind::Whole {
+            default: 30,
+            unit: "s",
+            range: within(1, 3_600),
+            set: |config, number| config.avoid_address = secs(number),
+        },
+        in_default_file: false,
+        text: "How long an address of the endpoint that could not be connected to is kept away from while others work; the time doubles with each failure in a row, up to 32 times.",
+    },
+    Key {
+        path: "retryBaseMs",
+        kind: Kind::Whole {
+            default: 200,
+            unit: "ms",
+            range: within(1, HOUR_MS),
+            set: |config, number| config.retry_base = millis(number),
+        },
+        in_default_file: false,
+        text: "Longest pause before the first retry of a request; it doubles with each further one. The pause itself is drawn evenly from 0 to that (full jitter).",
+    },
+    Key {
+        path: "retryCapMs",
+        kind: Kind::Whole {
+            default: 20_000,
+            unit: "ms",
+            range: within(1, HOUR_MS),
+            set: |config, number| config.retry_cap = millis(number),
+        },
+        in_default_file: false,
+        text: "Longest pause before any retry.",
+    },
+    Key {
+        path: "startAttempts",
+        kind: Kind::Whole {
+            default: 5,
+            unit: "",
+            range: within(1, 1_000),
+            set: |config, number| config.start_attempts = number as u32,
+        },
+        in_default_file: false,
+        text: "Requests for one page of the root folder at the start, before the start is given up; startTimeoutSec may end it earlier.",
+    },
+    Key {
+        path: "listAttempts",
+        kind: Kind::Whole {
+            default: 8,
+            unit: "",
+            range: within(1, 1_000),
+            set: |config, number| config.list_attempts = number as u32,
+        },
+        in_default_file: false,
+        text: "Requests for one page of a folder, or for the facts of one object, before they are given up.",
+    },
+    Key {
+        path: "listAgainSec",
+        kind: Kind::Whole {
+            default: 5,
+            unit: "s",
+            range: within(1, 86_400),
+            set: |config, number| config.list_again = secs(number),
+        },
+        in_default_file: false,
+        text: "How old the listing of a folder may be when a program begins to use an object of it; an older one is renewed behind the program.",
+    },
+    Key {
+        path: "reviveSec",
+        kind: Kind::Whole {
+            default: 30,
+            unit: "s",
+            range: within(1, 86_400),
+            set: |config, number| config.revive = secs(number),
+        },
+        in_default_file: false,
+        text: "After an object has been given up and its cause may pass, how long until it is tried again.",
+    },
+    Key {
+        path: "throttleRecoverMs",
+        kind: Kind::Whole {
+            default: 1_000,
+            unit: "ms",
+            range: within(1, HOUR_MS),
+            set: |config, number| config.throttle_recover = millis(number),
+        },
+        in_default_file: false,
+        text: "When OSS throttles (429 or 503), the engine halves the number of requests it has under way. For each such time without another throttled answer it raises the number again by a sixteenth of vcpus × workers.",
+    },
+    Key {
         path: "startTimeoutSec",
         kind: Kind::Whole {
             default: 60,

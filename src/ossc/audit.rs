@@ -1,7 +1,8 @@
 //! Audit lines: who got which bytes of which object, from the origin or from the cache. One JSON object a
 //! line: time, pid, command, object, etag, range, bytes, status, request_id, source, crc.
 //!
-//! Called by the engine after each answer of the origin and for each first open by a client. No secrets.
+//! Called by the engine after each answer of the origin, for each verdict on a whole object, and for each first
+//! open by a client. No secrets.
 
 use crate::journal::Journal;
 use serde_json::{Value, json};
@@ -55,6 +56,28 @@ impl Audit {
                 "request_id": fetched.request_id,
                 "source": "origin",
                 "crc": fetched.crc.map(|crc| crc.to_string()),
+            })
+        });
+    }
+
+    /// An object is here as a whole; `crc` is the CRC-64/XZ that its bytes have as OSS reports it, `None` if it
+    /// could not be verified.
+    pub fn verdict(&self, key: &str, etag: &str, size: u64, crc: Option<u64>) {
+        self.write(|| {
+            json!({
+            "time": now(),
+            "pid": std::process::id(),
+            "command": "ossc engine",
+            "object": self.object(key),
+            "etag": etag,
+            "range": [0, size],
+            "bytes": Value::Null,
+            "status": Value::Null,
+            "request_id": Value::Null,
+            "source": "cache",
+            "act": "verify",
+            "verified": crc.is_some(),
+            "crc": crc.map(|crc| crc.to_string()),
             })
         });
     }

@@ -20,6 +20,7 @@ use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{sys, wire};
 use ossc_conf::{Config, IoDriver, Scheme, Settings};
+use ossc_net::retry::Backoff;
 use ossc_net::{DriverChoice, Names, Origin, Timeouts, Tls, Trust, Vcpus};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -139,6 +140,8 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         materialize_bytes_max: config.materialize_bytes_max,
         materialize_total_max: config.materialize_total_bytes_max,
         part_bytes_max: config.part_bytes,
+        start_attempts: config.start_attempts,
+        list_attempts: config.list_attempts,
     };
     let location = settings.location.to_string();
     let limit = config.start_timeout;
@@ -217,6 +220,11 @@ fn build(
         // Where there are no huge pages, the rounding is what is lost.
         page_bytes: pages::HUGE_BYTES as u64,
         now: Instant::now,
+        requests_max: config.prefetch_vcpus * config.prefetch_workers,
+        throttle_recover: config.throttle_recover,
+        backoff: Backoff { base: config.retry_base, cap: config.retry_cap },
+        list_again: config.list_again,
+        revive: config.revive,
     };
     let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
     let senders = (sender, orders.clone());
@@ -228,7 +236,7 @@ fn build(
     // An address needs no looking up.
     if settings.endpoint.ip().is_none() {
         let (host, port) = (settings.endpoint.connect_host(settings.location.bucket()), settings.endpoint.port());
-        let deadline = config.connect_timeout;
+        let deadline = config.resolve_timeout;
         spawn("ossc-names", move || keep_addresses(names, &host, port, deadline))?;
     }
     Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted })
@@ -282,7 +290,7 @@ fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {
 
 fn origin(settings: &Settings, config: &Config) -> Result<Origin, NotStarted> {
     let (endpoint, bucket) = (&settings.endpoint, settings.location.bucket());
-    let deadline = config.connect_timeout;
+    let deadline = config.resolve_timeout;
     let host = endpoint.connect_host(bucket);
     let failed = |e: ossc_net::Error| format!("failed to list objects: {e}");
     let addresses = ossc_net::resolve::resolve(&host, endpoint.port(), deadline).map_err(failed)?;
@@ -330,6 +338,8 @@ fn net_options(settings: &Settings, config: &Config) -> ossc_net::Options {
             connect_ms: ms(config.connect_timeout),
             response_ms: ms(config.response_timeout),
             stall_ms: ms(config.stall_timeout),
+            idle_ms: ms(config.idle_connection),
+            avoid_ms: ms(config.avoid_address),
         },
         ..ossc_net::Options::default()
     }
@@ -416,7 +426,7 @@ fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd)
         }
         Some(Err(failure)) => {
             tracing::error!(folder = path, "not listed: {failure}");
-            libc::EIO
+            ossc_net::kind::UNLISTED_ERRNO
         }
         None => libc::ENOENT,
     };

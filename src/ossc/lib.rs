@@ -10,6 +10,7 @@ pub mod audit;
 mod choose;
 pub mod demand;
 mod engine;
+mod errors;
 mod first_word;
 pub mod held;
 pub mod item;
@@ -18,6 +19,7 @@ pub mod memory;
 mod metrics;
 mod mirror;
 mod nearby;
+mod pace;
 mod place;
 mod readers;
 #[allow(unsafe_code)]
@@ -61,6 +63,8 @@ enum Command {
         #[arg(long)]
         markdown: bool,
     },
+    /// Print what can go wrong, what programs see of it and what to do, as Markdown.
+    Errors,
 }
 
 /// The command line.
@@ -73,6 +77,10 @@ pub fn main() -> std::process::ExitCode {
         Command::Metrics(options) => metrics::main(&options),
         Command::Config { markdown } => {
             print!("{}", if markdown { ossc_conf::markdown() } else { ossc_conf::default_file() });
+            std::process::ExitCode::SUCCESS
+        }
+        Command::Errors => {
+            print!("{}", errors::markdown());
             std::process::ExitCode::SUCCESS
         }
     }

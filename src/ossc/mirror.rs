@@ -10,7 +10,7 @@ use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::place::{self, Lies, Pinned, Root};
 use crate::tree::Level;
-use crate::work::{START_ATTEMPTS, Work};
+use crate::work::Work;
 use ossc_cache::pages::Store;
 use ossc_cache::region::{Kind, NewObject, Object, state};
 use ossc_net::list::{self, ObjectEntry};
@@ -25,8 +25,6 @@ use std::time::{Duration, Instant};
 const PART_BYTES_MIN: u64 = 2 << 20;
 /// Objects are cut into about this many parts, until the parts reach `partBytes`.
 const PARTS_AIM: u64 = 16;
-/// Requests for a folder that a program waits for.
-const LIST_ATTEMPTS: u32 = 8;
 
 /// Why a folder is not mirrored. Displayed, each begins with the product's REASON.
 #[derive(Debug)]
@@ -58,6 +56,10 @@ pub struct Options {
     pub materialize_total_max: u64,
     /// Longest part.
     pub part_bytes_max: u64,
+    /// Requests for a page of the root folder at the start.
+    pub start_attempts: u32,
+    /// Requests for any other page, or for an object's facts.
+    pub list_attempts: u32,
 }
 
 /// See the module.
@@ -219,7 +221,7 @@ impl Mirror {
         let region = self.work.region();
         let (Some(pinned), Ok(memory)) = (self.repin(object, name), self.store.memory(slot, object.size)) else {
             // Its inode number may go to somebody else now, so nobody may read under it.
-            object.fail(libc::ESTALE);
+            object.fail(ossc_net::error::Kind::Changed.errno());
             return false;
         };
         if object.memory_ino.load(Ordering::Acquire) != memory.ino() {
@@ -308,7 +310,9 @@ impl Mirror {
     fn list_one(&self, known: &mut Known, path: &str, slot: u32, reason: Reason) -> Result<(), Failure> {
         let root = path.is_empty();
         let prefix = if root { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
-        let level = self.fetch_level(&prefix, if reason == Reason::Start { START_ATTEMPTS } else { LIST_ATTEMPTS })?;
+        let start = reason == Reason::Start;
+        let attempts = if start { self.options.start_attempts } else { self.options.list_attempts };
+        let level = self.fetch_level(&prefix, attempts)?;
         if reason == Reason::Start && level.objects.is_empty() && level.folders.is_empty() {
             return Err(Failure::Empty(self.location.clone()));
         }
@@ -430,7 +434,7 @@ impl Mirror {
             return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
         }
         let head = Query::Head { key: object.key.clone() };
-        let done = self.work.call(&head, LIST_ATTEMPTS).map_err(|e| Failure::List(Box::new(e)))?;
+        let done = self.work.call(&head, self.options.list_attempts).map_err(|e| Failure::List(Box::new(e)))?;
         let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
             return Ok(false);
         };
@@ -573,7 +577,7 @@ impl Mirror {
                     folder = held.folder,
                     "cannot write the file in MODEL_DIR, readers get EIO: {e}"
                 );
-                object.fail(libc::EIO);
+                object.fail(ossc_net::error::Kind::Local.errno());
                 // A full disk may have room again; what a user put at its place stays.
                 if e.kind() != std::io::ErrorKind::AlreadyExists {
                     self.work.revive_later(arrived.slot);

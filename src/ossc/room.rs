@@ -126,7 +126,7 @@ impl Work {
                 held.out_of_trouble();
                 let (limit, used) = (self.budget.limit(), self.budget.used());
                 // Once for all the parts that its readers wait for.
-                if object.starved.swap(libc::ENOMEM as u32, Ordering::AcqRel) == 0 {
+                if object.starved.swap(ossc_net::error::Kind::Memory.errno() as u32, Ordering::AcqRel) == 0 {
                     tracing::error!(
                         object = held.key,
                         index,

@@ -9,6 +9,7 @@ use crate::item::{Arrived, Item};
 use crate::work::{WRONG_ONCE, WRONG_TWICE, Work};
 use ossc_cache::plan::Class;
 use ossc_cache::region::state;
+use ossc_net::error::Kind;
 use ossc_net::{Fetch, Finished, Query, Sink, crc};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -98,15 +99,18 @@ impl Work {
         let body = (done.body, response.crc64_body.unwrap_or(0));
         let Some(pieces) = self.put_piece(&held, index, body) else { return };
         let found = pieces.values().fold(0, |sum, (body, crc)| crc::combine(sum, *crc, body.len() as u64));
-        let expected = response.crc64_object.filter(|_| self.options.verify_crc).unwrap_or(found);
+        let known = response.crc64_object.filter(|_| self.options.verify_crc);
+        let expected = known.unwrap_or(found);
         if found == expected {
+            object.set_verified(known.is_some());
+            self.audit.verdict(&held.key, &held.etag, held.size, known);
             let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
             // Without the thread that writes files the engine is ending.
             let _ = self.arrived.send(Arrived { slot, body });
         } else if held.rechecked.swap(true, Ordering::AcqRel) {
             tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
             self.small_is_over(&held);
-            object.fail(libc::EIO);
+            object.fail(Kind::Corrupt.errno());
         } else {
             tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
             self.fetch_small(slot);

@@ -37,7 +37,7 @@ pub fn main(options: &Options) -> ExitCode {
 fn as_json(region: &Region) -> serde_json::Value {
     let header = region.header();
     let list: Vec<_> = objects(region)
-        .map(|object| json!({"name": region.name(object), "bytes": object.size, "ready_bytes": ready_bytes(region, object), "state": word(region, object), "etag": object.etag()}))
+        .map(|object| json!({"name": region.name(object), "bytes": object.size, "ready_bytes": ready_bytes(region, object), "state": word(region, object), "verified": object.verified(), "etag": object.etag()}))
         .collect();
     json!({
         "engine_pid": header.engine_pid.load(Ordering::Acquire),
@@ -66,7 +66,7 @@ fn as_table(region: &Region) -> String {
         let ready = ready_bytes(region, object);
         let share = if object.size == 0 { 100.0 } else { ready as f64 * 100.0 / object.size as f64 };
         text += &format!(
-            "{share:5.1} %  {:>9}  {:<8}  {}\n",
+            "{share:5.1} %  {:>9}  {:<10}  {}\n",
             human(object.size),
             view::word(region, object),
             region.name(object)

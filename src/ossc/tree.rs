@@ -6,7 +6,7 @@ use ossc_net::list::ObjectEntry;
 use std::collections::BTreeMap;
 
 /// Longest name in a folder in bytes (NAME_MAX of Linux).
-const NAME_BYTES_MAX: usize = 255;
+pub const NAME_BYTES_MAX: usize = 255;
 
 /// What a listing says about one folder.
 #[derive(Debug, Default)]

@@ -89,6 +89,7 @@ pub fn word(region: &Region, object: &Object) -> &'static str {
         state::LOADING if !is_under_way(region, object) => "idle",
         state::PLACED | state::GONE => "file",
         state::LOADING => "loading",
+        state::VERIFIED if object.verified() == Some(false) => "unverified",
         state::VERIFIED => "verified",
         state::FAILED => "failed",
         _ => "?",

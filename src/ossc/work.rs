@@ -11,23 +11,19 @@ use ossc_cache::budget::Budget;
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
-use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc, retry};
+use ossc_net::retry::Backoff;
+use ossc_net::throttle::Throttle;
+use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
-/// After a failed object's outage it is tried again, so that a later open may succeed.
-const REVIVE_AFTER: Duration = Duration::from_secs(30);
 /// Most bytes of a listing page or an error document.
-const DOCUMENT_BYTES_MAX: usize = 8 << 20;
-/// A listing is good for this long while programs come and go.
-const LIST_AGAIN_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 /// Parts that are fetched right behind one that a reader waits for.
 const READ_AHEAD_PARTS: u32 = 4;
-/// Requests of a start-up call before it is given up: with full jitter about 3 s in the mean.
-pub const START_ATTEMPTS: u32 = 5;
 
 pub(crate) const WRONG_ONCE: &str = "its bytes do not match its CRC-64: fetching it again";
 pub(crate) const WRONG_TWICE: &str =
@@ -52,6 +48,16 @@ pub struct Options {
     pub page_bytes: u64,
     /// The clock: `Instant::now`, but for simulations.
     pub now: fn() -> Instant,
+    /// Requests that may be under way when OSS does not throttle.
+    pub requests_max: usize,
+    /// From a throttled answer to one step of recovery.
+    pub throttle_recover: Duration,
+    /// Pauses before retries.
+    pub backoff: Backoff,
+    /// Age of a listing that is renewed behind a program that uses the folder.
+    pub list_again: Duration,
+    /// After an object was given up it is tried again, so that a later open may succeed.
+    pub revive: Duration,
 }
 
 /// See the module.
@@ -75,6 +81,7 @@ pub struct Work {
     pub(crate) arrived: Sender<Arrived>,
     orders: Sender<Order>,
     pub(crate) options: Options,
+    pub(crate) throttle: Mutex<Throttle>,
 }
 
 impl Work {
@@ -103,6 +110,7 @@ impl Work {
             arrived,
             orders,
             options,
+            throttle: Mutex::new(Throttle::new(options.requests_max, options.throttle_recover)),
         }
     }
 
@@ -155,7 +163,7 @@ impl Work {
                 return Err(error);
             }
             tracing::warn!("{error}; trying again ({tried} of {attempts})");
-            std::thread::sleep(retry::backoff(tried - 1));
+            std::thread::sleep(self.options.backoff.wait(tried - 1));
         }
     }
 
@@ -213,7 +221,7 @@ impl Work {
         let mut looked = lock(&self.looked);
         let now = (self.options.now)();
         let last = looked.entry(folder.to_string()).or_insert(self.started);
-        if now.saturating_duration_since(*last) >= LIST_AGAIN_AFTER {
+        if now.saturating_duration_since(*last) >= self.options.list_again {
             *last = now;
             // Without the thread that lists, the engine is ending.
             let _ = self.orders.send(Order::Refresh(folder.to_string()));
@@ -264,7 +272,7 @@ impl Work {
         self.wake();
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(vcpus) = self.vcpus.get() {
             vcpus.wake();
         }
@@ -348,7 +356,7 @@ impl Work {
                 errno = errno.0,
                 "no memory for a part"
             );
-            object.fail(libc::ENOMEM);
+            object.fail(Kind::Memory.errno());
             self.revive_later(slot);
             return None;
         }
@@ -407,7 +415,7 @@ impl Work {
                 "loaded; not verified: {}",
                 if self.options.verify_crc { "the origin gave no CRC-64" } else { "verifyCrc is off" }
             );
-            return accept(object);
+            return self.accept(object, held, None);
         };
         let found = (0..object.parts).fold(0, |sum, index| {
             let range = object.part_range(index);
@@ -415,11 +423,11 @@ impl Work {
         });
         if found == expected {
             tracing::info!(object = held.key, bytes = held.size, crc64 = expected, "loaded and verified");
-            return accept(object);
+            return self.accept(object, held, Some(expected));
         }
         if held.rechecked.swap(true, Ordering::AcqRel) {
             tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
-            return object.fail(libc::EIO);
+            return object.fail(Kind::Corrupt.errno());
         }
         tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
         let all: Vec<Item> = (0..object.parts).map(|index| Item::Part(slot, index)).collect();
@@ -427,6 +435,17 @@ impl Work {
             self.account_release(object, index);
         }
         self.push(&all, Class::Demand);
+    }
+
+    /// The object is whole; `crc64` is the check value that its bytes have, `None` if there was none to compare.
+    /// A part that was given up while the verdict was made takes it back.
+    fn accept(&self, object: &Object, held: &Held, crc64: Option<u64>) {
+        object.set_verified(crc64.is_some());
+        self.audit.verdict(&held.key, &held.etag, held.size, crc64);
+        object.set_state(state::VERIFIED);
+        if object.ready_parts.load(Ordering::Acquire) != object.parts {
+            object.set_state(state::LOADING);
+        }
     }
 
     fn finished_verdict(&self, slot: u32, done: Finished) {
@@ -469,15 +488,11 @@ impl Work {
         let outage = held.in_trouble((self.options.now)());
         if again && outage < self.options.outage_budget {
             header.origin_retries.fetch_add(1, Ordering::Relaxed);
-            let wait = retry::backoff(attempts.saturating_sub(1));
+            let wait = self.options.backoff.wait(attempts.saturating_sub(1));
             tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}");
             return self.push_later(item, Class::Demand, wait);
         }
-        let errno = match error.kind {
-            Kind::Changed => libc::ESTALE,
-            Kind::Auth | Kind::Archived => libc::EACCES,
-            _ => libc::EIO,
-        };
+        let errno = error.kind.errno();
         tracing::error!(
             object = held.key,
             etag = held.etag,
@@ -501,20 +516,16 @@ impl Work {
 
     /// A failed object whose cause may pass is tried again in a while.
     pub(crate) fn revive_later(&self, slot: u32) {
-        self.push_later(Item::Revive(slot), Class::Near, REVIVE_AFTER);
-    }
-}
-
-/// The verdict is good. A part that was given up while it was made takes it back.
-fn accept(object: &Object) {
-    object.set_state(state::VERIFIED);
-    if object.ready_parts.load(Ordering::Acquire) != object.parts {
-        object.set_state(state::LOADING);
+        self.push_later(Item::Revive(slot), Class::Near, self.options.revive);
     }
 }
 
 impl Source for Work {
     fn pull(&self, now: Instant) -> Pull {
+        if !lock(&self.throttle).begin() {
+            // Whoever ends a request asks again, and all do when the throttle gives way.
+            return Pull::Until(None);
+        }
         loop {
             let next = lock(&self.plan).next(now);
             match next {
@@ -523,12 +534,16 @@ impl Source for Work {
                         return Pull::Fetch(fetch);
                     }
                 }
-                Next::Until(at) => return Pull::Until(at),
+                Next::Until(at) => {
+                    lock(&self.throttle).give_back();
+                    return Pull::Until(at);
+                }
             }
         }
     }
 
     fn finished(&self, done: Finished) {
+        self.count_end(&done);
         let header = self.region.header();
         header.origin_requests.fetch_add(1, Ordering::Relaxed);
         if let Ok(response) = &done.result {

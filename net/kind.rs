@@ -1,0 +1,447 @@
+//! The table of failures: what an OSS code or HTTP status means, which errno programs see, whether
+//! the request is tried again, who has to act and how. The only place that decides any of this.
+//! Read by the errors, the retries and the engine, and printed as docs/ERRORS.md. Never branches
+//! on EC, which may change without notice.
+
+use libc::{EACCES, EIO, ENOENT, ENOMEM, ESTALE};
+
+/// What kind of failure it is; a row of [`KINDS`] each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// This machine: sockets, threads, rings, disks.
+    Local,
+    /// This machine has no memory for it.
+    Memory,
+    /// A setting that cannot work (no address, bad range, redirect to another endpoint).
+    Config,
+    /// The name could not be resolved.
+    Resolve,
+    /// Refused, unreachable, reset or closed by the peer or the network.
+    Network,
+    /// TLS was refused by one side: certificate not trusted, another name, no common version.
+    Tls,
+    /// Nothing came in time.
+    Timeout,
+    /// The peer's answer breaks HTTP or does not fit what was asked.
+    Protocol,
+    /// Who asks: access key, signature, token.
+    Auth,
+    /// What the asker may do.
+    Permission,
+    /// The clock of this machine is too far from the server's.
+    Clock,
+    /// 429, or a 503 of any code: ask less, later.
+    Throttled,
+    /// No such bucket or object.
+    NotFound,
+    /// The object is not the version that was listed (412, or another ETag).
+    Changed,
+    /// 416: the range is not in the object.
+    Range,
+    /// The object is in an archive class and not restored.
+    Archived,
+    /// The bytes do not have the check value that OSS reports.
+    Corrupt,
+    /// Another 5xx.
+    Server,
+    /// Another 4xx.
+    Rejected,
+    /// Given up because the engine stops.
+    Cancelled,
+}
+
+/// Who has to do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// This machine.
+    Local,
+    /// The configuration or the credentials.
+    Config,
+    /// The network or the server, and it may pass.
+    Peer,
+    /// The data in the bucket: gone, changed or archived.
+    Data,
+}
+
+impl Blame {
+    /// The word used in the manual.
+    pub fn name(self) -> &'static str {
+        match self {
+            Blame::Local => "this machine",
+            Blame::Config => "configuration",
+            Blame::Peer => "network or OSS",
+            Blame::Data => "the data",
+        }
+    }
+}
+
+/// What follows from a kind.
+#[derive(Debug)]
+pub struct KindRow {
+    /// Which.
+    pub kind: Kind,
+    /// The word used in the manual.
+    pub name: &'static str,
+    /// What has happened.
+    pub means: &'static str,
+    /// What programs see when it stays.
+    pub errno: i32,
+    /// Whether the same request can succeed later without anybody doing something.
+    pub retried: bool,
+    /// Who has to do something.
+    pub blame: Blame,
+    /// What the user can do.
+    pub advice: &'static str,
+}
+
+/// An OSS code that says more than its status.
+#[derive(Debug)]
+pub struct CodeRow {
+    /// As in `<Code>`.
+    pub code: &'static str,
+    /// Its kind, whatever the status.
+    pub kind: Kind,
+    /// What the user can do; empty for that of the kind.
+    pub advice: &'static str,
+}
+
+/// What a status without a known code means.
+#[derive(Debug)]
+pub struct StatusRow {
+    /// Least status.
+    pub first: u16,
+    /// Greatest status.
+    pub last: u16,
+    /// Its kind.
+    pub kind: Kind,
+}
+
+/// A folder that cannot be listed cannot be opened: this is what programs see, whatever the cause.
+pub const UNLISTED_ERRNO: i32 = EIO;
+
+type Row = (Kind, &'static str, &'static str, i32, bool, Blame, &'static str);
+
+const fn row((kind, name, means, errno, retried, blame, advice): Row) -> KindRow {
+    KindRow { kind, name, means, errno, retried, blame, advice }
+}
+
+/// In the order of [`Kind`].
+pub static KINDS: &[KindRow] = &[
+    row((
+        Kind::Local,
+        "local",
+        "this machine refused a socket, thread, ring or file",
+        EIO,
+        false,
+        Blame::Local,
+        "check limits of this machine (ulimit -n for open files, memory, threads, disk space)",
+    )),
+    row((
+        Kind::Memory,
+        "memory",
+        "there is no memory for the bytes",
+        ENOMEM,
+        false,
+        Blame::Local,
+        "raise memoryLimit or the memory cgroup, or close other models",
+    )),
+    row((
+        Kind::Config,
+        "config",
+        "a setting cannot work: no address, or the bucket is in another region (redirect)",
+        EIO,
+        false,
+        Blame::Config,
+        "check OSS_ENDPOINT, OSS_PATH and OSS_REGION",
+    )),
+    row((
+        Kind::Resolve,
+        "names",
+        "the host name has no address",
+        EIO,
+        true,
+        Blame::Config,
+        "check OSS_ENDPOINT and DNS",
+    )),
+    row((
+        Kind::Network,
+        "network",
+        "refused, unreachable, reset or closed",
+        EIO,
+        true,
+        Blame::Peer,
+        "check that the endpoint is reachable from here (internal or public endpoint, proxy, security group)",
+    )),
+    row((
+        Kind::Tls,
+        "TLS",
+        "certificate not trusted, another name, or no common version",
+        EIO,
+        false,
+        Blame::Config,
+        "check OSS_ENDPOINT, this machine's clock and the server's certificate (tls.caFile for a CA of your own)",
+    )),
+    row((
+        Kind::Timeout,
+        "timeout",
+        "nothing came in time",
+        EIO,
+        true,
+        Blame::Peer,
+        "check the network to the endpoint",
+    )),
+    row((
+        Kind::Protocol,
+        "protocol",
+        "an answer breaks HTTP, or is not what was asked for: another range or length, encoded, too long",
+        EIO,
+        true,
+        Blame::Peer,
+        "check for a proxy between here and OSS that alters answers",
+    )),
+    row((
+        Kind::Auth,
+        "auth",
+        "OSS does not accept the access key, the signature or the token",
+        EACCES,
+        false,
+        Blame::Config,
+        "check the access key, its secret and token, and OSS_REGION",
+    )),
+    row((
+        Kind::Permission,
+        "permission",
+        "the access key may not do this",
+        EACCES,
+        false,
+        Blame::Config,
+        "grant oss:ListObjects and oss:GetObject on OSS_PATH to the access key; anonymous access needs a bucket policy",
+    )),
+    row((
+        Kind::Clock,
+        "clock",
+        "this machine's clock is too far from the server's; the next request is signed with the server's time",
+        EIO,
+        true,
+        Blame::Local,
+        "set the clock of this machine (NTP)",
+    )),
+    row((
+        Kind::Throttled,
+        "throttled",
+        "a limit on requests, connections or bandwidth; the engine asks less at a time",
+        EIO,
+        true,
+        Blame::Peer,
+        "lower prefetch.vcpus × prefetch.workers or ask for a higher quota of the bucket",
+    )),
+    row((
+        Kind::NotFound,
+        "not found",
+        "there is no such bucket or object",
+        ENOENT,
+        false,
+        Blame::Data,
+        "check OSS_PATH; the object may have been deleted",
+    )),
+    row((
+        Kind::Changed,
+        "changed",
+        "the object is another version than the one that was listed",
+        ESTALE,
+        false,
+        Blame::Data,
+        "the object was overwritten while it was read; open it again",
+    )),
+    row((
+        Kind::Range,
+        "range",
+        "the object ends before the asked bytes",
+        ESTALE,
+        false,
+        Blame::Data,
+        "the object is shorter than listed; open it again",
+    )),
+    row((
+        Kind::Archived,
+        "archived",
+        "the object is in an archive class and not restored",
+        EACCES,
+        false,
+        Blame::Data,
+        "restore the object, copy it to the Standard or IA class, or turn on real-time access of Archive objects",
+    )),
+    row((
+        Kind::Corrupt,
+        "corrupt",
+        "the bytes do not have the CRC-64 that OSS reports, also when fetched again",
+        EIO,
+        false,
+        Blame::Data,
+        "check the object in the bucket, and for a proxy that alters answers",
+    )),
+    row((
+        Kind::Server,
+        "server",
+        "OSS had a fault",
+        EIO,
+        true,
+        Blame::Peer,
+        "OSS had a fault; give the request id to support if it lasts",
+    )),
+    row((
+        Kind::Rejected,
+        "rejected",
+        "OSS refuses the request itself",
+        EIO,
+        false,
+        Blame::Config,
+        "OSS refused the request; look the code up with the request id",
+    )),
+    row((Kind::Cancelled, "cancelled", "the engine stops", EIO, false, Blame::Local, "nothing: the engine stops")),
+];
+
+const fn code(code: &'static str, kind: Kind, advice: &'static str) -> CodeRow {
+    CodeRow { code, kind, advice }
+}
+
+/// Codes of the OSS error documentation that a reader of objects can meet.
+pub static CODES: &[CodeRow] = &[
+    code("AccessDenied", Kind::Permission, ""),
+    code("InDebt", Kind::Permission, "the account is in arrears: pay its bill"),
+    code("UserDisable", Kind::Permission, "the account is disabled: ask Alibaba Cloud"),
+    code("BucketDisable", Kind::Permission, "the bucket is disabled: ask Alibaba Cloud"),
+    code("InvalidAccessKeyId", Kind::Auth, "check OSS_ACCESS_KEY_ID: OSS does not know it, or it is disabled"),
+    code("SignatureDoesNotMatch", Kind::Auth, "check OSS_ACCESS_KEY_SECRET and OSS_REGION"),
+    code("InvalidSecurityToken", Kind::Auth, "check OSS_SESSION_TOKEN: it is not valid, or has expired"),
+    code("SecurityTokenExpired", Kind::Auth, "get new temporary credentials: the token has expired"),
+    code(
+        "AccessKeyIdAndSecurityTokenNotMatch",
+        Kind::Auth,
+        "OSS_ACCESS_KEY_ID and OSS_SESSION_TOKEN do not belong together",
+    ),
+    code("RequestTimeTooSkewed", Kind::Clock, ""),
+    code("InvalidObjectState", Kind::Archived, ""),
+    code("NoSuchBucket", Kind::NotFound, "check the bucket in OSS_PATH, and that OSS_ENDPOINT is of its region"),
+    code("NoSuchKey", Kind::NotFound, ""),
+    code(
+        "SymlinkTargetNotExist",
+        Kind::NotFound,
+        "the object is a symbolic link to an object that is gone: put its target back",
+    ),
+    code("NotModified", Kind::Changed, ""),
+    code("PreconditionFailed", Kind::Changed, ""),
+    code("InvalidRange", Kind::Range, ""),
+    code("InvalidBucketName", Kind::Rejected, "check the bucket in OSS_PATH"),
+    code("InvalidObjectName", Kind::Rejected, "check OSS_PATH"),
+    code("InvalidArgument", Kind::Rejected, ""),
+    // The official SDKs try it again.
+    code("BadRequest", Kind::Server, ""),
+    code("RequestTimeout", Kind::Timeout, ""),
+    code("InternalError", Kind::Server, ""),
+    code("DownloadTrafficRateLimitExceeded", Kind::Throttled, "ask for more bandwidth of the account or bucket"),
+    code("TotalQpsLimitExceeded", Kind::Throttled, "ask for more requests per second of the account"),
+    code("QpsLimitExceeded", Kind::Throttled, "ask for more requests per second of the account"),
+    code("MetaOperationQpsLimitExceeded", Kind::Throttled, "ask for more requests per second of the account"),
+    code("ActiveRequestLimitExceeded", Kind::Throttled, "lower prefetch.vcpus × prefetch.workers"),
+    code("ServiceUnavailable", Kind::Throttled, ""),
+    code("CpuLimitExceeded", Kind::Throttled, ""),
+];
+
+const fn status(first: u16, last: u16, kind: Kind) -> StatusRow {
+    StatusRow { first, last, kind }
+}
+
+/// The first row that holds a status counts.
+pub static STATUSES: &[StatusRow] = &[
+    status(304, 304, Kind::Changed),
+    // Redirects are not followed: a signature is for one host.
+    status(300, 399, Kind::Config),
+    status(401, 401, Kind::Auth),
+    status(403, 403, Kind::Permission),
+    status(404, 404, Kind::NotFound),
+    status(408, 408, Kind::Timeout),
+    status(412, 412, Kind::Changed),
+    status(416, 416, Kind::Range),
+    status(429, 429, Kind::Throttled),
+    status(400, 499, Kind::Rejected),
+    status(503, 503, Kind::Throttled),
+    status(500, 599, Kind::Server),
+];
+
+impl Kind {
+    /// What follows from it.
+    pub fn row(self) -> &'static KindRow {
+        // The order is that of the variants; a test holds it.
+        &KINDS[self as usize]
+    }
+
+    /// What programs see.
+    pub fn errno(self) -> i32 {
+        self.row().errno
+    }
+
+    /// Whether the same request can succeed later without anybody doing something.
+    pub fn retried(self) -> bool {
+        self.row().retried
+    }
+
+    /// What an answer's status and `<Code>` stand for.
+    pub fn of(status: u16, code: Option<&str>) -> Kind {
+        let by_status = || STATUSES.iter().find(|row| (row.first..=row.last).contains(&status)).map(|row| row.kind);
+        code.and_then(code_row).map(|row| row.kind).or_else(by_status).unwrap_or(Kind::Protocol)
+    }
+}
+
+/// The row of a code, if it has one.
+pub fn code_row(code: &str) -> Option<&'static CodeRow> {
+    CODES.iter().find(|row| row.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_in_the_order_of_the_kinds_and_say_something() {
+        for (index, row) in KINDS.iter().enumerate() {
+            assert_eq!(row.kind as usize, index, "{}", row.name);
+            assert!(!row.advice.is_empty() && !row.means.is_empty(), "{}", row.name);
+        }
+        assert_eq!(Kind::Cancelled as usize + 1, KINDS.len(), "a kind has no row");
+        for (index, row) in CODES.iter().enumerate() {
+            assert!(CODES[..index].iter().all(|other| other.code != row.code), "{} twice", row.code);
+        }
+    }
+
+    #[test]
+    fn codes_win_over_statuses() {
+        let cases = [
+            (403, Some("AccessDenied"), Kind::Permission, false),
+            (403, Some("SignatureDoesNotMatch"), Kind::Auth, false),
+            (403, Some("RequestTimeTooSkewed"), Kind::Clock, true),
+            (403, Some("InvalidObjectState"), Kind::Archived, false),
+            (403, None, Kind::Permission, false),
+            (401, None, Kind::Auth, false),
+            (404, Some("NoSuchKey"), Kind::NotFound, false),
+            (408, Some("RequestTimeout"), Kind::Timeout, true),
+            (412, None, Kind::Changed, false),
+            (304, None, Kind::Changed, false),
+            (416, None, Kind::Range, false),
+            (429, None, Kind::Throttled, true),
+            (503, Some("DownloadTrafficRateLimitExceeded"), Kind::Throttled, true),
+            (503, Some("NeverHeardOf"), Kind::Throttled, true),
+            (500, None, Kind::Server, true),
+            (502, None, Kind::Server, true),
+            (400, Some("BadRequest"), Kind::Server, true),
+            (301, None, Kind::Config, false),
+            (307, Some("TemporaryRedirect"), Kind::Config, false),
+            (400, Some("InvalidArgument"), Kind::Rejected, false),
+            (418, Some("BadErrorResponse"), Kind::Rejected, false),
+            (199, None, Kind::Protocol, true),
+        ];
+        for (status, code, kind, retried) in cases {
+            assert_eq!((Kind::of(status, code), kind.retried()), (kind, retried), "{status} {code:?}");
+        }
+    }
+}

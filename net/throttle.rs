@@ -1,0 +1,174 @@
+//! How many requests may be under way when OSS throttles: halved by a throttled answer, raised
+//! again step by step (AIMD). One for all vcpus, since the limits of OSS are not per connection.
+//! Asked by the engine before each request, told of each end. Pure: time is an argument, and it
+//! neither locks, waits nor sends.
+
+use std::time::{Duration, Instant};
+
+/// A full recovery takes this many steps.
+const STEPS: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Throttle {
+    most: usize,
+    recover: Duration,
+    limit: usize,
+    under_way: usize,
+    /// The last halving: requests that began before it say nothing about the limit since then.
+    cut_at: Option<Instant>,
+    /// The last throttled answer or step of recovery.
+    changed_at: Option<Instant>,
+}
+
+/// How a request ended, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It succeeded.
+    Good,
+    /// 429 or 503.
+    Throttled,
+    /// It failed otherwise.
+    Other,
+}
+
+/// What the end of a request changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    Same,
+    /// At most so many from now on, fewer than before.
+    Cut(usize),
+    /// So many again, more than before; others may begin a request now.
+    Raised(usize),
+}
+
+impl Throttle {
+    /// At most `most` requests; one step of recovery for each `recover` without a throttled answer.
+    pub fn new(most: usize, recover: Duration) -> Throttle {
+        let most = most.max(1);
+        Throttle { most, recover, limit: most, under_way: 0, cut_at: None, changed_at: None }
+    }
+
+    /// Counts one more request if there is room for it.
+    pub fn begin(&mut self) -> bool {
+        let room = self.under_way < self.limit;
+        self.under_way += usize::from(room);
+        room
+    }
+
+    /// A request that was counted is not sent after all.
+    pub fn give_back(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// A request that began at `begun` has ended.
+    pub fn ended(&mut self, end: End, begun: Instant, now: Instant) -> Change {
+        let under_way = self.under_way;
+        self.give_back();
+        match end {
+            End::Other => Change::Same,
+            End::Throttled => {
+                self.changed_at = Some(now);
+                if self.cut_at.is_some_and(|cut| begun < cut) {
+                    return Change::Same;
+                }
+                self.cut_at = Some(now);
+                let limit = (self.limit.min(under_way) / 2).max(1);
+                let is_less = limit < self.limit;
+                self.limit = limit;
+                if is_less { Change::Cut(limit) } else { Change::Same }
+            }
+            End::Good if self.limit == self.most => Change::Same,
+            End::Good if self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < self.recover) => {
+                Change::Same
+            }
+            End::Good => {
+                self.changed_at = Some(now);
+                self.limit = (self.limit + (self.most / STEPS).max(1)).min(self.most);
+                Change::Raised(self.limit)
+            }
+        }
+    }
+
+    /// Requests that may be under way now.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Requests that may be under way when nothing throttles.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_secs(1);
+
+    fn full(most: usize) -> (Throttle, Instant) {
+        let mut throttle = Throttle::new(most, STEP);
+        assert!((0..most).all(|_| throttle.begin()) && !throttle.begin());
+        (throttle, Instant::now())
+    }
+
+    #[test]
+    fn one_wave_of_refusals_halves_once() {
+        let (mut throttle, start) = full(64);
+        let now = start + Duration::from_millis(10);
+        assert_eq!(throttle.ended(End::Throttled, start, now), Change::Cut(32));
+        for _ in 1..64 {
+            assert_eq!(throttle.ended(End::Throttled, start, now), Change::Same, "of the same wave");
+        }
+        assert_eq!(throttle.limit(), 32);
+        assert!((0..32).all(|_| throttle.begin()) && !throttle.begin());
+        assert_eq!(throttle.ended(End::Throttled, now, now + STEP), Change::Cut(16), "of the next wave");
+    }
+
+    #[test]
+    fn few_requests_under_way_count_more_than_a_high_limit() {
+        let mut throttle = Throttle::new(256, STEP);
+        assert!((0..8).all(|_| throttle.begin()));
+        let now = Instant::now();
+        assert_eq!(throttle.ended(End::Throttled, now, now), Change::Cut(4));
+    }
+
+    #[test]
+    fn it_never_stops_altogether_and_recovers_additively() {
+        let (mut throttle, start) = full(64);
+        let mut now = start;
+        for _ in 0..20 {
+            now += STEP;
+            throttle.ended(End::Throttled, now, now);
+            throttle.begin();
+        }
+        assert_eq!(throttle.limit(), 1);
+        while throttle.under_way > 0 {
+            throttle.give_back();
+        }
+        let mut steps = Vec::new();
+        for _ in 0..18 {
+            assert!(throttle.begin());
+            assert_eq!(throttle.ended(End::Good, now, now + STEP / 2), Change::Same, "too early");
+            now += STEP;
+            assert!(throttle.begin());
+            if let Change::Raised(limit) = throttle.ended(End::Good, now, now) {
+                steps.push(limit);
+            }
+        }
+        assert_eq!(steps, (1..=15).map(|n| 1 + 4 * n).chain([64]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn other_failures_change_nothing_and_late_refusals_only_delay() {
+        let (mut throttle, start) = full(4);
+        assert_eq!(throttle.ended(End::Other, start, start), Change::Same);
+        assert_eq!(throttle.ended(End::Throttled, start, start), Change::Cut(1));
+        assert_eq!(throttle.ended(End::Throttled, start - STEP, start + STEP), Change::Same);
+        assert_eq!(throttle.ended(End::Good, start, start + STEP), Change::Same, "a second has not passed since");
+        assert!(throttle.begin());
+        assert_eq!(throttle.ended(End::Good, start, start + STEP * 2), Change::Raised(2));
+    }
+}

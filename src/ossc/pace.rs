@@ -1,0 +1,39 @@
+//! How many requests the engine has under way: what each end tells the throttle, and what the log says of it.
+//!
+//! Called by `work` on vcpu threads. It sends nothing and waits for nothing; the rule is the network crate's.
+
+use crate::held::lock;
+use crate::work::Work;
+use ossc_net::Finished;
+use ossc_net::retry::Hint;
+use ossc_net::throttle::{Change, End};
+
+impl Work {
+    /// Tells the throttle how a request ended, and the log what that changed.
+    pub(crate) fn count_end(&self, done: &Finished) {
+        let end = match (&done.result, done.retry_hint) {
+            (Ok(_), _) => End::Good,
+            (_, Hint::SlowDown) => End::Throttled,
+            _ => End::Other,
+        };
+        let now = (self.options.now)();
+        let begun = now.checked_sub(done.elapsed).unwrap_or(now);
+        let mut throttle = lock(&self.throttle);
+        let (change, most) = (throttle.ended(end, begun, now), throttle.most());
+        drop(throttle);
+        match (change, &done.result) {
+            (Change::Same, _) => {}
+            (Change::Cut(limit), Err(error)) => {
+                tracing::warn!("OSS throttles: at most {limit} of {most} requests at a time from now on: {error}");
+            }
+            (Change::Raised(limit), _) if limit == most => {
+                tracing::info!("OSS throttles no more: {most} requests at a time again");
+                self.wake();
+            }
+            (Change::Cut(limit) | Change::Raised(limit), _) => {
+                tracing::debug!("{limit} of {most} requests at a time");
+                self.wake();
+            }
+        }
+    }
+}
