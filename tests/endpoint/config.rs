@@ -31,6 +31,8 @@ impl fmt::Debug for Credentials {
 pub struct Config {
     /// Folder whose sub-folders are the buckets.
     pub root: PathBuf,
+    /// Objects that the tree cannot express (KEYS.md).
+    pub keys: Option<PathBuf>,
     /// Address to bind; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Speak https with this certificate.
@@ -67,6 +69,7 @@ impl Config {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
+            keys: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
             credentials: None,

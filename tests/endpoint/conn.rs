@@ -19,7 +19,7 @@ use crate::store::Store;
 use crate::wire::{Cut, Wire};
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long, and for how many bytes, a peer may go on sending after its last answer.
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub first_byte_delay: Duration,
     pub now_fixed: Option<i64>,
     pub ids: Ids,
+    /// Requests that are being answered.
+    pub busy: AtomicU64,
 }
 
 /// Makes request ids: 24 upper-case hex digits, unique among endpoints of one machine.
@@ -65,6 +67,8 @@ struct Exchange {
     time: f64,
     started: Instant,
     request_id: String,
+    /// Requests under way when it came, itself included.
+    busy: u64,
     status: u16,
     code: Option<String>,
     range: Option<std::ops::Range<u64>>,
@@ -103,6 +107,7 @@ impl Shared {
     fn exchange(&self, link: &Link, conn: u64, request: &Request) -> bool {
         let effects = self.faults.as_ref().map(|f| f.effects(request)).unwrap_or_default();
         let mut exchange = self.begin(conn);
+        exchange.busy = self.busy.fetch_add(1, Ordering::Relaxed) + 1;
         exchange.range = request.header("range").and_then(range::named);
         let delay = self.first_byte_delay + Duration::from_millis(effects.delay_ms.unwrap_or(0));
         if self.stop.sleep(delay) {
@@ -110,6 +115,7 @@ impl Shared {
         } else {
             self.respond(link, request, &effects, &mut exchange);
         }
+        self.busy.fetch_sub(1, Ordering::Relaxed);
         self.finish(request, &exchange);
         if exchange.cut.is_none() && !request.keep_alive {
             // A peer that is gone needs no word.
@@ -124,6 +130,7 @@ impl Shared {
             time: clock::now_float(),
             started: Instant::now(),
             request_id: self.ids.next(),
+            busy: 0,
             status: 0,
             code: None,
             range: None,
@@ -145,7 +152,7 @@ impl Shared {
             exchange.cut = Some(Cut::Fault);
             return;
         }
-        let mut answer = self.answer(request, effects).unwrap_or_else(|error| {
+        let mut answer = self.answer(request, effects, exchange.busy).unwrap_or_else(|error| {
             let host = request.header("host").unwrap_or_default();
             Answer::error(&error, &exchange.request_id, host, request.method == "HEAD")
         });
@@ -173,7 +180,10 @@ impl Shared {
         exchange.cut = done.err();
     }
 
-    fn answer(&self, request: &Request, effects: &Effects) -> Result<Answer, OssError> {
+    fn answer(&self, request: &Request, effects: &Effects, busy: u64) -> Result<Answer, OssError> {
+        if effects.busy_above.is_some_and(|most| busy > most) {
+            return Err(OssError::new(503, "ActiveRequestLimitExceeded", "Too many requests at a time."));
+        }
         if let (Some(status), Some(code)) = (effects.status, &effects.code) {
             return Err(OssError::new(status, code, "This answer was ordered by a fault rule."));
         }

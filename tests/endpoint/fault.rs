@@ -60,6 +60,8 @@ pub(crate) struct Effects {
     pub delay_ms: Option<u64>,
     /// Body bytes per second of this answer, whatever other connections do.
     pub conn_bytes_per_sec: Option<u64>,
+    /// Requests under way that are not refused.
+    pub busy_above: Option<u64>,
     pub flip_byte: Option<u64>,
     pub ignore_range: bool,
     pub wrong_content_range: bool,
@@ -230,6 +232,7 @@ impl Effects {
         }
         self.cut_after = self.cut_after.or(other.cut_after);
         self.delay_ms = self.delay_ms.or(other.delay_ms);
+        self.busy_above = self.busy_above.or(other.busy_above);
         self.conn_bytes_per_sec = self.conn_bytes_per_sec.or(other.conn_bytes_per_sec);
         self.flip_byte = self.flip_byte.or(other.flip_byte);
         self.etag = self.etag.take().or_else(|| other.etag.clone());

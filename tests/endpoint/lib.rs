@@ -12,6 +12,7 @@
 
 mod answer;
 mod auth;
+mod catalog;
 mod certificate;
 mod clock;
 mod config;

@@ -2,6 +2,7 @@
 //! continuation token holds the last entry.
 
 use crate::answer::{Answer, Body};
+use crate::catalog::Facts;
 use crate::clock;
 use crate::digest::{Digests, object_type};
 use crate::error::OssError;
@@ -65,7 +66,7 @@ pub(crate) fn list(store: &Store, digests: &Digests, request: &Request) -> Resul
     store
         .walk(&folder, &mut page)
         .map_err(|e| OssError::new(500, "InternalError", format!("listing bucket {bucket}: {e}")))?;
-    let xml = page.document(bucket, digests);
+    let xml = page.document(&folder, bucket, (store, digests));
     let mut answer = Answer::new(200, Body::Bytes(xml.into_bytes()));
     answer.headers.push(("Content-Type", "application/xml".into()));
     Ok(answer)
@@ -203,7 +204,7 @@ impl Page<'_> {
         Some(key[..prefix.len() + at + delimiter.len()].to_vec())
     }
 
-    fn document(&self, bucket: &str, digests: &Digests) -> String {
+    fn document(&self, folder: &Path, bucket: &str, (store, digests): (&Store, &Digests)) -> String {
         let query = self.query;
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult>\n");
         xml += &element("Name", bucket);
@@ -237,7 +238,7 @@ impl Page<'_> {
                     xml += &format!("<CommonPrefixes>{}</CommonPrefixes>", element("Prefix", &query.text(p)));
                 }
                 Entry::Object { key, path, stamp } => match digests.etag(path, stamp) {
-                    Ok(etag) => xml += &contents(query, key, stamp, &etag),
+                    Ok(etag) => xml += &contents(query, key, (stamp, &etag), store.facts(folder, key)),
                     // Removed or rewritten since the walk: as if the page had been made later.
                     Err(_) => count -= 1,
                 },
@@ -250,19 +251,32 @@ impl Page<'_> {
     }
 }
 
-fn contents(query: &Query, key: &[u8], stamp: &Stamp, etag: &str) -> String {
+fn contents(query: &Query, key: &[u8], (stamp, etag): (&Stamp, &str), facts: Option<&Facts>) -> String {
+    let target = facts.and_then(|facts| facts.target.as_deref());
+    let (kind, etag) = match target {
+        Some(target) => ("Symlink", link_etag(target)),
+        None => (object_type(stamp), etag.to_owned()),
+    };
     let mut xml = String::from("<Contents>");
     xml += &element("Key", &query.text(key));
     xml += &element("LastModified", &clock::list_date(stamp.modified_sec()));
     // A bare quote is legal in element text, and is what OSS sends.
     xml += &format!("<ETag>{etag}</ETag>");
-    xml += &element("Type", object_type(stamp));
+    xml += &element("Type", kind);
     xml += &element("Size", &stamp.size.to_string());
-    xml += &element("StorageClass", "Standard");
+    xml += &element("StorageClass", facts.map_or("Standard", Facts::class));
+    if let Some(restore) = facts.and_then(|facts| facts.restore.as_deref()) {
+        xml += &element("RestoreInfo", restore);
+    }
     if query.owner || !query.v2 {
         xml += "<Owner><ID>0</ID><DisplayName>0</DisplayName></Owner>";
     }
     xml + "</Contents>"
+}
+
+/// A link object's own ETag: of the name it points to.
+fn link_etag(target: &[u8]) -> String {
+    format!("\"{:X}\"", md5::compute(target))
 }
 
 impl Visit for Page<'_> {

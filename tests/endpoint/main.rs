@@ -21,6 +21,9 @@ struct Args {
     /// Folder whose sub-folders are the buckets.
     #[arg(long, value_name = "DIR", required_unless_present = "make_cert")]
     root: Option<PathBuf>,
+    /// Objects that the tree cannot express: odd keys, symbolic links, storage classes (see KEYS.md).
+    #[arg(long, value_name = "F.json")]
+    keys: Option<PathBuf>,
     /// Speak https with this certificate (PEM, leaf first).
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -138,6 +141,7 @@ fn config(args: Args) -> io::Result<Config> {
     let root = args.root.ok_or_else(|| invalid("--root is missing"))?;
     Ok(Config {
         tls,
+        keys: args.keys,
         listen: args.listen,
         credentials,
         keys: args.keys,

@@ -2,6 +2,7 @@
 //! file and a span.
 
 use crate::answer::{Answer, Body};
+use crate::catalog::Facts;
 use crate::clock;
 use crate::digest::{Digests, object_type};
 use crate::error::OssError;
@@ -17,7 +18,9 @@ pub(crate) fn object(store: &Store, digests: &Digests, request: &Request, whole:
     let folder = store.bucket(bucket).ok_or_else(|| no_such_bucket(bucket))?;
     refuse_subresources(request)?;
     let key = String::from_utf8_lossy(&request.key).into_owned();
+    let facts = store.facts(&folder, &request.key);
     let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound if facts.is_some_and(|facts| facts.target.is_some()) => no_target(&key),
         io::ErrorKind::NotFound => no_such_key(&key),
         _ => OssError::new(500, "InternalError", format!("reading {bucket}/{key}: {e}")),
     };
@@ -26,6 +29,9 @@ pub(crate) fn object(store: &Store, digests: &Digests, request: &Request, whole:
     let etag = hashes.etag(&open.stamp);
     let modified_sec = open.stamp.modified_sec();
     let head_only = request.method == "HEAD";
+    if facts.is_some_and(Facts::is_archived) && !head_only {
+        return Err(archived());
+    }
     let fresh = check_conditions(request, &etag, modified_sec)?;
     let size = open.stamp.size;
     let standard = request.header("x-oss-range-behavior") == Some("standard");
@@ -42,15 +48,18 @@ pub(crate) fn object(store: &Store, digests: &Digests, request: &Request, whole:
         answer.headers.push(("Content-Range", text));
         answer.range = Some(span);
     }
+    let is_link = facts.is_some_and(|facts| facts.target.is_some());
+    let kind = if is_link { "Symlink" } else { object_type(&open.stamp) };
     answer.headers.extend([
         ("Content-Type", "application/octet-stream".to_owned()),
         ("Accept-Ranges", "bytes".to_owned()),
         ("ETag", etag),
         ("Last-Modified", clock::http_date(modified_sec)),
-        ("x-oss-object-type", object_type(&open.stamp).to_owned()),
-        ("x-oss-storage-class", "Standard".to_owned()),
+        ("x-oss-object-type", kind.to_owned()),
+        ("x-oss-storage-class", facts.map_or("Standard", Facts::class).to_owned()),
         ("x-oss-hash-crc64ecma", hashes.crc.to_string()),
     ]);
+    answer.headers.extend(facts.and_then(|facts| facts.restore.clone()).map(|text| ("x-oss-restore", text)));
     answer.head_only = head_only || fresh;
     Ok(answer)
 }
@@ -59,6 +68,16 @@ fn no_such_key(key: &str) -> OssError {
     let mut error = OssError::new(404, "NoSuchKey", "The specified key does not exist.");
     error.details.push(("Key", key.to_owned()));
     error
+}
+
+fn no_target(key: &str) -> OssError {
+    let mut error = OssError::new(404, "SymlinkTargetNotExist", "The symlink target object does not exist.");
+    error.details.push(("Key", key.to_owned()));
+    error
+}
+
+fn archived() -> OssError {
+    OssError::new(403, "InvalidObjectState", "The operation is not valid for the object's state")
 }
 
 fn out_of_range(range: &str, size: u64) -> OssError {

@@ -47,7 +47,8 @@ impl Endpoint {
     /// the log cannot be opened or the fault rules cannot be read; the error names which.
     pub fn start(config: &Config) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            store: named("root", &config.root, Store::new)?,
+            store: Store::new(&config.root, config.keys.as_deref())
+                .map_err(|e| io::Error::new(e.kind(), format!("root {}: {e}", config.root.display())))?,
             digests: Digests::default(),
             verifier: Verifier {
                 keys: keys(config)?,
@@ -63,6 +64,7 @@ impl Endpoint {
             first_byte_delay: config.first_byte_delay,
             now_fixed: config.now_fixed,
             ids: Ids::new(),
+            busy: Default::default(),
         });
         let tls = config.tls.as_ref().map(|certificate| certificate.server()).transpose()?;
         if config.hash_first {

@@ -3,9 +3,12 @@
 //! links to files are followed (the owner of the tree put them there); links to folders are not
 //! walked, except as a bucket.
 
+use crate::catalog::{Catalog, Facts};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::iter::Peekable;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -58,18 +61,24 @@ pub(crate) trait Visit {
     fn object(&mut self, key: &[u8], path: &Path, stamp: Stamp) -> ControlFlow<()>;
 }
 
-/// The root folder.
+/// The root folder, and what is told of objects beside it.
 pub(crate) struct Store {
     root: PathBuf,
+    catalog: Catalog,
 }
 
+/// The link object itself has no bytes.
+const LINK: &str = "/dev/null";
+
 impl Store {
-    pub(crate) fn new(root: &Path) -> io::Result<Self> {
+    /// `keys` is a file of further objects (KEYS.md).
+    pub(crate) fn new(root: &Path, keys: Option<&Path>) -> io::Result<Self> {
         let root = root.canonicalize()?;
         if !root.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, root.display().to_string()));
         }
-        Ok(Self { root })
+        let catalog = keys.map(|keys| Catalog::open(keys, &root)).transpose()?.unwrap_or_default();
+        Ok(Self { root, catalog })
     }
 
     /// The bucket's folder, if there is one.
@@ -93,8 +102,35 @@ impl Store {
         Ok(names)
     }
 
-    /// Opens the object `key` below a bucket's folder; NotFound if it is none.
+    /// What is told of an object beside the tree.
+    pub(crate) fn facts(&self, bucket: &Path, key: &[u8]) -> Option<&Facts> {
+        self.keys(bucket).get(key)
+    }
+
+    fn keys(&self, bucket: &Path) -> &BTreeMap<Vec<u8>, Facts> {
+        self.catalog.bucket(bucket.file_name().and_then(OsStr::to_str).unwrap_or_default())
+    }
+
+    /// Opens the object `key` below a bucket's folder, which is the target's if it is a symbolic
+    /// link; NotFound if it is none.
     pub(crate) fn open(&self, bucket: &Path, key: &[u8]) -> io::Result<Open> {
+        match self.facts(bucket, key) {
+            Some(Facts { target: Some(target), .. })
+                if self.facts(bucket, target).is_some_and(|f| f.target.is_some()) =>
+            {
+                Err(io::ErrorKind::NotFound.into())
+            }
+            Some(Facts { target: Some(target), .. }) => self.open(bucket, target),
+            Some(Facts { file: Some(path), .. }) => {
+                let file = File::open(path)?;
+                let stamp = Stamp::of(&file.metadata()?);
+                Ok(Open { file, path: path.clone(), stamp })
+            }
+            _ => Self::open_in_tree(bucket, key),
+        }
+    }
+
+    fn open_in_tree(bucket: &Path, key: &[u8]) -> io::Result<Open> {
         let path = bucket.join(OsStr::from_bytes(&file_key(key).ok_or(io::ErrorKind::NotFound)?));
         // O_NONBLOCK: a FIFO in the tree must not hold the connection's thread.
         let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
@@ -112,7 +148,43 @@ impl Store {
 
     /// Visits the objects below a bucket's folder in byte order of their keys.
     pub(crate) fn walk(&self, bucket: &Path, visit: &mut dyn Visit) -> io::Result<()> {
-        walk_folder(bucket, &mut Vec::new(), visit).map(|_| ())
+        let others = self.keys(bucket).iter().filter(|(_, facts)| facts.file.is_some() || facts.target.is_some());
+        let mut merged = Merged { others: others.peekable(), visit };
+        if walk_folder(bucket, &mut Vec::new(), &mut merged)?.is_continue() {
+            let _ = merged.catch_up(None);
+        }
+        Ok(())
+    }
+}
+
+/// Puts the keys that are no files between those that are.
+struct Merged<'a, I: Iterator<Item = (&'a Vec<u8>, &'a Facts)>> {
+    others: Peekable<I>,
+    visit: &'a mut dyn Visit,
+}
+
+impl<'a, I: Iterator<Item = (&'a Vec<u8>, &'a Facts)>> Merged<'a, I> {
+    /// Visits those before `key`, or all that are left.
+    fn catch_up(&mut self, key: Option<&[u8]>) -> ControlFlow<()> {
+        while let Some((other, facts)) = self.others.next_if(|(other, _)| key.is_none_or(|key| other.as_slice() < key))
+        {
+            let path = facts.file.as_deref().unwrap_or(Path::new(LINK));
+            if let Ok(meta) = fs::metadata(path) {
+                self.visit.object(other, path, Stamp::of(&meta))?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl<'a, I: Iterator<Item = (&'a Vec<u8>, &'a Facts)>> Visit for Merged<'a, I> {
+    fn enter(&mut self, key: &[u8]) -> bool {
+        self.visit.enter(key)
+    }
+
+    fn object(&mut self, key: &[u8], path: &Path, stamp: Stamp) -> ControlFlow<()> {
+        self.catch_up(Some(key))?;
+        self.visit.object(key, path, stamp)
     }
 }
 
