@@ -1,5 +1,5 @@
 //! Objects that the folder tree cannot express: keys that are no paths, symbolic links of OSS,
-//! storage classes. Read once from a JSON file (KEYS.md); asked by `store`, `list` and `object`.
+//! storage classes. Read once from a JSON file (CATALOG.md); asked by `store`, `list` and `object`.
 //! Never holds bytes: the content of an object is a file below the root.
 
 use serde::Deserialize;

@@ -31,8 +31,8 @@ impl fmt::Debug for Credentials {
 pub struct Config {
     /// Folder whose sub-folders are the buckets.
     pub root: PathBuf,
-    /// Objects that the tree cannot express (KEYS.md).
-    pub keys: Option<PathBuf>,
+    /// Objects that the tree cannot express (CATALOG.md).
+    pub catalog: Option<PathBuf>,
     /// Address to bind; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Speak https with this certificate.
@@ -69,7 +69,7 @@ impl Config {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
-            keys: None,
+            catalog: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
             credentials: None,

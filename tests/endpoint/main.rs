@@ -21,9 +21,9 @@ struct Args {
     /// Folder whose sub-folders are the buckets.
     #[arg(long, value_name = "DIR", required_unless_present = "make_cert")]
     root: Option<PathBuf>,
-    /// Objects that the tree cannot express: odd keys, symbolic links, storage classes (see KEYS.md).
+    /// Objects that the tree cannot express: odd keys, symbolic links, storage classes (see CATALOG.md).
     #[arg(long, value_name = "F.json")]
-    keys: Option<PathBuf>,
+    catalog: Option<PathBuf>,
     /// Speak https with this certificate (PEM, leaf first).
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -141,7 +141,7 @@ fn config(args: Args) -> io::Result<Config> {
     let root = args.root.ok_or_else(|| invalid("--root is missing"))?;
     Ok(Config {
         tls,
-        keys: args.keys,
+        catalog: args.catalog,
         listen: args.listen,
         credentials,
         keys: args.keys,

@@ -71,13 +71,13 @@ pub(crate) struct Store {
 const LINK: &str = "/dev/null";
 
 impl Store {
-    /// `keys` is a file of further objects (KEYS.md).
-    pub(crate) fn new(root: &Path, keys: Option<&Path>) -> io::Result<Self> {
+    /// `catalog` is a file of further objects (CATALOG.md).
+    pub(crate) fn new(root: &Path, catalog: Option<&Path>) -> io::Result<Self> {
         let root = root.canonicalize()?;
         if !root.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, root.display().to_string()));
         }
-        let catalog = keys.map(|keys| Catalog::open(keys, &root)).transpose()?.unwrap_or_default();
+        let catalog = catalog.map(|catalog| Catalog::open(catalog, &root)).transpose()?.unwrap_or_default();
         Ok(Self { root, catalog })
     }
 
