@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-SETS = {"hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles", "wire": "bars.wire"}
+SETS = {"hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles", "ship": "bars.ship", "wire": "bars.wire"}
 
 
 @dataclass

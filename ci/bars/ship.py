@@ -1,0 +1,108 @@
+"""The bars of the packages: made from nothing by one command, twice the same, and at home in fresh systems."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from bars import Bar, Measure, from_problems, ship_roots
+from bars.build import clone, fresh_env
+from harness import paths
+from package import abi, crates
+
+COMMAND = "dist/build"
+KINDS = (".rpm", ".deb", ".debug.tar.xz")
+SCRATCH = paths.CACHE / "ship"
+
+
+def expected() -> list[str]:
+    return [*(f"oss-connector-lib-{crates.version()}.x86_64{kind}" for kind in KINDS), "SHA256SUMS"]
+
+
+def build(root: Path, env: dict[str, str] | None = None) -> list[str]:
+    """Runs the one command in a checkout; what went wrong."""
+    begin = time.monotonic()
+    done = subprocess.run(
+        [str(root / COMMAND)], cwd=root, env={**fresh_env(), **(env or {})}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, check=False,
+    )
+    print(f"  {COMMAND} in {root}: status {done.returncode}, {time.monotonic() - begin:.0f} s", flush=True)
+    return [] if done.returncode == 0 else [f"{COMMAND} ended with status {done.returncode}", *done.stdout.splitlines()[-15:]]
+
+
+def differences(left: Path, right: Path) -> list[str]:
+    """Packages of two builds that are not the same bytes, or not there."""
+    found = []
+    for name in expected():
+        a, b = left / name, right / name
+        if not a.exists() or not b.exists():
+            found.append(f"{name} is missing")
+        elif a.read_bytes() != b.read_bytes():
+            found.append(f"{name} differs between the builds")
+    return found
+
+
+def sizes(out: Path) -> str:
+    files = [*(out / "products" / name for name in abi.promise()["files"]), *(out / name for name in expected()[:2])]
+    return ", ".join(f"{f.name} {f.stat().st_size / 1e6:.2f} MB" for f in files)
+
+
+def from_nothing() -> Measure:
+    """Two clones, in folders of different name and depth, each with build caches of its own."""
+    problems: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="ossc-ship-") as scratch:
+        roots = [Path(scratch) / "one", Path(scratch) / "a" / "deeper" / "folder"]
+        for root in roots:
+            clone(root)
+            problems += build(root)
+        if problems:
+            return from_problems("no packages", problems)
+        outs = [root / "target" / "package" for root in roots]
+        problems += differences(*outs)
+        problems += abi.problems(outs[0] / "products", outs[0] / "debug")
+        newest = max((abi.glibc_max(outs[0] / "products" / name) for name in abi.promise()["files"]), key=abi.version_key)
+        for root in roots:
+            for name in abi.promise()["files"]:
+                if str(root).encode() in (root / "target" / "package" / "products" / name).read_bytes():
+                    problems.append(f"{name} has the path of its build in it")
+        same = "the same bytes" if not differences(*outs) else "different bytes"
+        return from_problems(f"2 builds, {same}, at most GLIBC_{newest}; {sizes(outs[0])}", problems)
+
+
+def from_nothing_control() -> Measure:
+    """The same comparison where it must see something: the wall clock in a package, and the wrong C library."""
+    blind, notes = [], []
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    out = paths.ROOT / "target" / "package"
+    problems = build(paths.ROOT)
+    shutil.copytree(out, SCRATCH / "left")
+    problems += build(paths.ROOT, {"SOURCE_DATE_EPOCH": str(int(time.time()))})
+    if problems:
+        return Measure("no packages to compare", True, "", problems)
+    notes += differences(SCRATCH / "left", out)
+    for kind in KINDS[:2]:
+        if not any(f"{kind} differs" in note for note in notes):
+            blind.append(f"the time of the build in the {kind} was not noticed")
+    promised = abi.promise()
+    refused = abi.link_problems(paths.PRELOAD, promised["files"][abi.LIBRARY], promised["glibc"])
+    if not any("above GLIBC" in text for text in refused):
+        blind.append("a library for this machine's glibc was not refused")
+    notes += [f"ci/build's library: {text[:160]}" for text in refused]
+    return Measure(f"noticed {len(notes)} differences", bool(blind), "", blind + notes)
+
+
+BARS = [
+    Bar(
+        1, "from an empty checkout one command makes both packages, twice",
+        "the same bytes, nothing above GLIBC_2.17, all that dist/abi.json promises",
+        from_nothing, from_nothing_control, "the wall clock as SOURCE_DATE_EPOCH; and a library linked against this machine's glibc",
+    ),
+    Bar(
+        2, "both packages in fresh roots: installed, version shown, main job and vLLM's server run, upgraded, removed",
+        "equal tensors and completions, an edited configuration is kept, only the user's files are left",
+        ship_roots.at_home, ship_roots.at_home_control, "a package whose configuration is no configuration, with a library of another version",
+    ),
+]
