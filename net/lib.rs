@@ -11,6 +11,8 @@ pub mod crc;
 mod driver;
 pub mod error;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod http1;
 mod job;
 pub mod kind;

@@ -10,6 +10,8 @@ mod config;
 mod docs;
 mod endpoint;
 mod env;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod location;
 mod reason;
 mod secret;
