@@ -246,6 +246,7 @@ impl Fault {
         }
     }
 
+    /// The first word counts, so that a document cut short never says something else.
     fn set(&mut self, name: &str, value: &str) {
         if value.is_empty() {
             return;
@@ -258,7 +259,7 @@ impl Fault {
             "Endpoint" => &mut self.endpoint,
             _ => return,
         };
-        *place = Some(printable(value).into());
+        place.get_or_insert_with(|| printable(value).into());
     }
 }
 
@@ -305,6 +306,8 @@ mod tests {
         assert_eq!(Fault::from_xml(cut).code.as_deref(), Some("AccessDenied"));
         assert_eq!(Fault::from_xml(b"<html><body>Bad gateway</body></html>").code, None);
         assert_eq!(Fault::from_xml(b"\xff\xfe<"), Fault::default());
+        let twice = "<Error><Code>AccessDenied</Code><Code>InternalError</Code></Error>";
+        assert_eq!(Fault::from_xml(twice.as_bytes()).code.as_deref(), Some("AccessDenied"));
     }
 
     #[test]

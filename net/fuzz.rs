@@ -128,27 +128,30 @@ pub fn key(bytes: &[u8]) {
         assert_eq!(unescaped(&coded, keep_slash), bytes, "{coded}");
     }
     listed(key);
-    for path_style in [true, false] {
-        let start = if path_style { "/bkt/" } else { "/" };
-        let query = Query::Get { key: key.into(), range: None, etag: Some(other.into()), size: 1 };
-        if let Some(target) = target(path_style, &query, "GET") {
-            let path = target.strip_prefix(start).unwrap_or_else(|| panic!("{target}"));
-            assert_eq!(unescaped(path, true), key.as_bytes());
-        } else {
-            assert!(key.is_empty() || other.bytes().any(|byte| byte < b' ' || byte == 0x7f), "{other:?}");
-        }
-        let query =
-            Query::List { prefix: key.into(), delimiter: Some(other.into()), continuation: Some(text.clone().into()) };
-        let target = target(path_style, &query, "GET").expect("any value can be listed for");
-        let (path, pairs) = target.split_once('?').unwrap_or_else(|| panic!("{target}"));
-        assert_eq!(path, start);
-        let pairs: Vec<(&str, Vec<u8>)> =
-            pairs.split('&').filter_map(|pair| pair.split_once('=')).map(|(n, v)| (n, unescaped(v, false))).collect();
-        for (name, value) in [("prefix", key), ("delimiter", other), ("continuation-token", &text)] {
-            let found: Vec<&[u8]> = pairs.iter().filter(|(n, _)| *n == name).map(|(_, v)| v.as_slice()).collect();
-            let sent: Vec<&[u8]> = Some(value.as_bytes()).into_iter().filter(|value| !value.is_empty()).collect();
-            assert_eq!(found, sent, "{name} in {target}");
-        }
+    // Half the work each: signing is most of it.
+    asked(bytes.len().is_multiple_of(2), key, other, &text);
+}
+
+/// What a request asks for can be read back from its target.
+fn asked(path_style: bool, key: &str, other: &str, text: &str) {
+    let start = if path_style { "/bkt/" } else { "/" };
+    let query = Query::Get { key: key.into(), range: None, etag: Some(other.into()), size: 1 };
+    if let Some(target) = target(path_style, &query) {
+        let path = target.strip_prefix(start).unwrap_or_else(|| panic!("{target}"));
+        assert_eq!(unescaped(path, true), key.as_bytes());
+    } else {
+        assert!(key.is_empty() || other.bytes().any(|byte| byte < b' ' || byte == 0x7f), "{other:?}");
+    }
+    let query = Query::List { prefix: key.into(), delimiter: Some(other.into()), continuation: Some(text.into()) };
+    let target = target(path_style, &query).expect("any value can be listed for");
+    let (path, pairs) = target.split_once('?').unwrap_or_else(|| panic!("{target}"));
+    assert_eq!(path, start);
+    let pairs: Vec<(&str, Vec<u8>)> =
+        pairs.split('&').filter_map(|pair| pair.split_once('=')).map(|(n, v)| (n, unescaped(v, false))).collect();
+    for (name, value) in [("prefix", key), ("delimiter", other), ("continuation-token", text)] {
+        let found: Vec<&[u8]> = pairs.iter().filter(|(n, _)| *n == name).map(|(_, v)| v.as_slice()).collect();
+        let sent: Vec<&[u8]> = Some(value.as_bytes()).into_iter().filter(|value| !value.is_empty()).collect();
+        assert_eq!(found, sent, "{name} in {target}");
     }
 }
 
@@ -173,20 +176,25 @@ fn listed(key: &str) {
 }
 
 /// The request's target, if the query can be sent: one line of its own, and one head.
-fn target(path_style: bool, query: &Query, method: &str) -> Option<String> {
+fn target(path_style: bool, query: &Query) -> Option<String> {
     let credentials = ossc_sign::Credentials {
         access_key_id: "ak".into(),
         access_key_secret: ossc_sign::Secret::new("very-secret".into()),
         security_token: None,
     };
     let scope = ossc_sign::Scope { region: "cn-test".into(), product: "oss".into() };
+    let signer = if path_style {
+        ossc_sign::Signer::V4(ossc_sign::V4::new(credentials, scope))
+    } else {
+        ossc_sign::Signer::V1(ossc_sign::V1::new(credentials))
+    };
     let origin = Origin {
         addresses: Vec::new(),
         host_header: "h".into(),
         bucket: "bkt".into(),
         path_style,
         tls: None,
-        signer: Some(ossc_sign::V4::new(credentials, scope)),
+        signer: Some(signer),
         user_agent: "fuzz".into(),
     };
     let mut out = Vec::new();
@@ -197,8 +205,8 @@ fn target(path_style: bool, query: &Query, method: &str) -> Option<String> {
     assert!(!head.replace("\r\n", "").chars().any(char::is_control), "{head:?}");
     let names = head.split("\r\n").skip(1).filter_map(|line| line.split_once(": ")).map(|(name, _)| name);
     assert_eq!(names.filter(|name| *name == "Authorization").count(), 1);
-    let target = head.strip_prefix(method)?.strip_prefix(' ')?.split(' ').next()?;
-    assert!(head.starts_with(&format!("{method} {target} HTTP/1.1\r\n")), "{head}");
+    let target = head.strip_prefix("GET ")?.split(' ').next()?;
+    assert!(head.starts_with(&format!("GET {target} HTTP/1.1\r\n")), "{head}");
     Some(target.to_owned())
 }
 

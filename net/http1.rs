@@ -54,7 +54,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, String> {
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(e) => return Err(format!("the answer is not HTTP/1: {e}")),
     };
-    let mut head = Head { len, status: response.code.unwrap_or(0), ..Head::default() };
+    let status = response.code.unwrap_or(0);
+    if status < 100 {
+        return Err(format!("status {status:03} is none of HTTP"));
+    }
+    let mut head = Head { len, status, ..Head::default() };
     head.keep_alive = response.version == Some(1);
     for header in response.headers.iter() {
         head.set(header.name, header.value)?;
@@ -264,6 +268,13 @@ mod tests {
         assert!(keep("HTTP/1.1 200 OK\r\n\r\n"));
         assert!(!keep("HTTP/1.0 200 OK\r\n\r\n"));
         assert!(!keep("HTTP/1.1 200 OK\r\nConnection: Keep-Alive, Close\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_status_below_100_is_an_error() {
+        for status in ["000", "020", "099"] {
+            assert!(parse(format!("HTTP/1.1 {status} OK\r\n\r\n").as_bytes()).is_err(), "{status}");
+        }
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub fn parse(document: &[u8]) -> Result<Page, Error> {
     let mut complete = false;
     loop {
         match reader.read_event().map_err(|e| broken(format!("listing is not XML: {e}")))? {
+            Event::Start(_) | Event::Empty(_) if complete => return Err(broken("elements follow the listing")),
             Event::Start(tag) => {
                 path.push(tag.local_name().as_ref().to_owned());
                 value.clear();
@@ -335,6 +336,8 @@ mod tests {
         for text in [
             "<Error><Code>x</Code></Error>",
             "<html></html>",
+            "<ListBucketResult/><ListBucketResult/>",
+            "<ListBucketResult></ListBucketResult><ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>",
             "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
             "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
             "<ListBucketResult><Contents><Key>a</Key><Size>-1</Size></Contents></ListBucketResult>",

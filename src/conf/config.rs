@@ -132,7 +132,7 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown key `{}` in the configuration file has no effect", self.key)?;
+        write!(f, "unknown key `{}` in the configuration file has no effect", self.key.escape_debug())?;
         match &self.hint {
             Some(hint) => write!(f, "; {hint}"),
             None => Ok(()),
@@ -359,7 +359,8 @@ fn range_error(key: &str, value: &Value, allowed: String) -> Error {
 
 fn shown(value: &Value) -> String {
     const CHARS_MAX: usize = 60;
-    let text = value.to_string();
+    // JSON leaves some control characters as they are.
+    let text = value.to_string().replace(char::is_control, "\u{fffd}");
     match text.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
@@ -543,6 +544,10 @@ mod tests {
         let words: String = warnings.iter().map(|w| format!("{w}\n")).collect();
         assert!(words.contains("`loglevel`") && words.contains("did you mean `logLevel`?"), "{words}");
         assert!(words.contains("write a dot as nesting"), "{words}");
+        let (_, warnings) = parse("{\"line\\nbreak\u{7f}\": 1}");
+        assert!(!warnings[0].to_string().chars().any(char::is_control), "{}", warnings[0]);
+        let error = refuse("{\"lingerSec\": \"\u{7f}\u{9b}\"}").to_string();
+        assert!(!error.chars().any(char::is_control), "{error:?}");
     }
 
     /// A folder of its own for one test, removed at the end.
