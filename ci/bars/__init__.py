@@ -43,6 +43,7 @@ class Scale:
     runs: int | None = None
     seed: int = 1
     size_mib: int | None = None
+    secs: int | None = None
 
 
 scale = Scale()

@@ -30,9 +30,10 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help="how many runs, where a bar has many (roles 2)")
     parser.add_argument("--seed", type=int, default=1, help="the first run's seed (roles 2)")
     parser.add_argument("--size-mib", type=int, help="size of the model (roles 1 and 3)")
+    parser.add_argument("--secs", type=int, help="time for each target (wire 5)")
     parser.add_argument("--list", action="store_true", help="list all bars")
     options = parser.parse_args()
-    bars.scale = bars.Scale(options.runs, options.seed, options.size_mib)
+    bars.scale = bars.Scale(options.runs, options.seed, options.size_mib, options.secs)
     if options.list:
         for name in sorted(bars.SETS):
             for bar in bars.of_set(name):

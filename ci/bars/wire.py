@@ -1,11 +1,16 @@
 """The bars of the wire: whatever a bucket, an account or a network does, the client does the right thing or says what is wrong."""
 
-from bars import Bar, vectors
+from bars import Bar, vectors, wire_fuzz
 
 BARS = [
     Bar(
         1, "every golden vector passes: V1, V4 and CRC-64; all texts of a signature, in the signer and in the endpoint's own verifier",
         "85 signing cases, 6 published ones and 18 CRC cases, no failed test",
         vectors.all_pass, vectors.wrong_v1, "one character of one expected V1 signature is changed",
+    ),
+    Bar(
+        5, "any bytes for a response head, listing, error document, URL, key, configuration or whole connection: no crash, and what is promised holds",
+        "no crash of any target, 600 s each",
+        wire_fuzz.all_hold, wire_fuzz.planted, "each target's code has a planted bug",
     ),
 ]
