@@ -1,12 +1,17 @@
 """The bars of the wire: whatever a bucket, an account or a network does, the client does the right thing or says what is wrong."""
 
-from bars import Bar, vectors, wire_fuzz
+from bars import Bar, vectors, wire_fuzz, wire_sdk
 
 BARS = [
     Bar(
         1, "every golden vector passes: V1, V4 and CRC-64; all texts of a signature, in the signer and in the endpoint's own verifier",
         "85 signing cases, 6 published ones and 18 CRC cases, no failed test",
         vectors.all_pass, vectors.wrong_v1, "one character of one expected V1 signature is changed",
+    ),
+    Bar(
+        2, "an endpoint that signs again with the official Python SDKs takes a full load in all ways; their clients take our endpoint",
+        "V4 and V1, static keys and STS, http and https, path style and virtual-hosted: 16 loads with equal bytes, no call that differs",
+        wire_sdk.accepted, wire_sdk.elsewhere, "both endpoints expect another region",
     ),
     Bar(
         5, "any bytes for a response head, listing, error document, URL, key, configuration or whole connection: no crash, and what is promised holds",

@@ -33,12 +33,15 @@ class Endpoint:
         run_dir: Path,
         faults: list[dict[str, Any]] | None = None,
         options: list[str] | None = None,
+        program: list[str] | None = None,
     ) -> None:
+        """`program` is another one with the same command line (tests/peers/resign.py)."""
         self.root = root
         self.run_dir = run_dir
         self.url = ""
         self._faults = faults
         self._options = options or []
+        self._program = program or [str(paths.ENDPOINT)]
         self._process: subprocess.Popen[bytes] | None = None
         self._log = run_dir / "endpoint.log"
         self._offset = 0
@@ -55,7 +58,7 @@ class Endpoint:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         ready = self.run_dir / "endpoint.ready"
         argv = [
-            str(paths.ENDPOINT),
+            *self._program,
             "--root", str(self.root),
             "--listen", "127.0.0.1:0",
             "--access-key-id", ACCESS_KEY_ID,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from harness import faults, folder, load, paths
+from harness import faults, folder, load, names, paths
 from harness.certificate import Certificate
 from harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, Endpoint
 from harness.requestlog import once_problems
@@ -103,13 +102,10 @@ class Https(EndToEnd):
 
     def with_hosts(self, run: Run, name: str) -> tuple[dict[str, str], list[str]]:
         """Environment and command prefix of a program for which the bucket's host below `name` is 127.0.0.1."""
-        hosts = run.dir / "hosts"
-        hosts.write_text(f"127.0.0.1 localhost {paths.BUCKET}.{name}\n")
-        script = f'mount --bind "{hosts}" /etc/hosts && exec env "$@"'
-        inside = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c", script, "sh"]
-        probe = subprocess.run([*inside, "true"], env=plain_env(), capture_output=True, check=False)
-        if probe.returncode != 0:
-            self.skipTest(f"no mount namespace here: {probe.stderr.decode().strip()}")
+        try:
+            inside = names.prefix(run.dir / "hosts", [f"{paths.BUCKET}.{name}"])
+        except RuntimeError as error:
+            self.skipTest(str(error))
         env = run.env(OSS_ENDPOINT=run.endpoint.url.replace("127.0.0.1", name))
         # The library comes in after the mount.
         return env, [*inside, f"LD_PRELOAD={env.pop('LD_PRELOAD')}"]
