@@ -14,7 +14,6 @@ const MEMORY_BYTES: usize = 200;
 /// Where the sink begins; around it nothing may be written.
 const MARGIN_BYTES: usize = 50;
 const BUFFER_BYTES_MAX: usize = 600;
-const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400 };
 
 struct Rig {
     conn: Conn,
@@ -30,8 +29,9 @@ pub fn conn(bytes: &[u8]) {
         return;
     };
     let now = Instant::now();
+    let timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400, ..Timeouts::default() };
     let mut rig =
-        Rig { conn: Conn::new(TIMEOUTS, now), memory: vec![0xA5; MEMORY_BYTES], sink_bytes: 0, now, ended: 0 };
+        Rig { conn: Conn::new(timeouts, now), memory: vec![0xA5; MEMORY_BYTES], sink_bytes: 0, now, ended: 0 };
     let mut open = false;
     for number in 0..3 {
         let mut step = rig.begin(kind >> (2 * number), open);
