@@ -159,6 +159,8 @@ def resigned(rig: Rig, versions: tuple[str, ...]) -> tuple[int, int, list[str]]:
                 print(f"  {case}: {len(served)} requests, {len(keys)} objects, {len(found)} problems", flush=True)
             if not https:
                 problems += refused(rig, endpoint, cases[0])
+                _, found = rig.clients(endpoint, cases[0], "--no-v1-list")
+                problems += [f"official clients of the endpoint that signs again, {cases[0]}: {problem}" for problem in found]
     return loads, requests, problems
 
 

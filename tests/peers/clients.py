@@ -10,16 +10,22 @@ Usage: clients.py URL REGION BUCKET FOLDER PREFIX [--v1] [--no-v1-list]
 from __future__ import annotations
 
 import argparse
+import datetime
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import alibabacloud_oss_v2 as oss
 import oss2
+import requests
+from alibabacloud_oss_v2.signer import SignerV1, SignerV4
+from alibabacloud_oss_v2.types import Credentials, HttpRequest, SigningContext
 
 # Small, so that a listing has many pages.
 KEYS_MAX = 3
@@ -158,6 +164,21 @@ def v2_client(secret: str, url: str, region: str, v1: bool) -> oss.Client:
     return oss.Client(config)
 
 
+def answer_to(url: str, region: str, bucket: str, key: str, v1: bool, age_secs: int, token: str | None) -> tuple[int, str]:
+    """Status and code of a GET signed by the SDK's own signer as of some time ago."""
+    parts = urlsplit(url)
+    plain = re.fullmatch(r"[0-9.]+", parts.hostname or "") is not None
+    target = f"{url}/{bucket}/{quote(key)}" if plain else f"{parts.scheme}://{bucket}.{parts.netloc}/{quote(key)}"
+    request = HttpRequest("GET", target)
+    keys = Credentials(os.environ["OSS_ACCESS_KEY_ID"], os.environ["OSS_ACCESS_KEY_SECRET"], token)
+    when = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=age_secs)
+    context = SigningContext("oss", region, bucket, key, request, keys, signing_time=when)
+    (SignerV1() if v1 else SignerV4()).sign(context)
+    got = requests.get(target, headers=dict(request.headers), timeout=20)
+    code = re.search(r"<Code>(\w+)</Code>", got.text) if got.status_code >= 400 else None
+    return got.status_code, code[1] if code else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("url", "region", "bucket", "folder", "prefix"):
@@ -179,6 +200,13 @@ def main() -> None:
 
     # Under V1 this SDK sends an STS token in a header that is not the documented one.
     if not (v1 and os.environ.get("OSS_SESSION_TOKEN")):
+        token, key = os.environ.get("OSS_SESSION_TOKEN"), compared.keys[0]
+        for age_secs, expected in ((0, (200, "")), (14 * 60, (200, "")), (16 * 60, (403, "RequestTimeTooSkewed"))):
+            got = answer_to(options.url, region, options.bucket, key, v1, age_secs, token)
+            compared.same(f"signed {age_secs} s ago", got, expected)
+        if token:
+            got = answer_to(options.url, region, options.bucket, key, v1, 0, None)
+            compared.same("signed without the token", got[0], 403)
         with_v2(compared, v2_client(secret, options.url, region, v1), options.bucket, v1_list)
         first = oss.GetObjectRequest(bucket=options.bucket, key=compared.keys[0])
         compared.fails("v2 wrong secret", lambda: v2_client(wrong, options.url, region, v1).get_object(first), 403, refused)
