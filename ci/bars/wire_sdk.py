@@ -76,9 +76,7 @@ class Rig:
         self.inside = names.prefix(self.scratch / "hosts", [names.NAME, f"{paths.BUCKET}.{names.NAME}"])
 
     def endpoint(self, case: Case, resigning: bool, region: str = REGION) -> Endpoint:
-        options = ["--region", region]
-        if case.sts:
-            options += ["--security-token", TOKEN]
+        options = ["--security-token", TOKEN] if case.sts else []
         if case.https:
             options += self.certificate.options
         if resigning:
@@ -86,7 +84,7 @@ class Rig:
         elif case.version == "v1":
             options += ["--allow-v1"]
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
-        return Endpoint(self.root, folder, options=options, program=RESIGN if resigning else None)
+        return Endpoint(self.root, folder, options=options, program=RESIGN if resigning else None, region=region)
 
     def url(self, endpoint: Endpoint, case: Case) -> str:
         return endpoint.url.replace("127.0.0.1", names.NAME) if case.virtual else endpoint.url

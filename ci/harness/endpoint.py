@@ -34,6 +34,7 @@ class Endpoint:
         faults: list[dict[str, Any]] | None = None,
         options: list[str] | None = None,
         program: list[str] | None = None,
+        region: str = REGION,
     ) -> None:
         """`program` is another one with the same command line (tests/peers/resign.py)."""
         self.root = root
@@ -41,6 +42,7 @@ class Endpoint:
         self.url = ""
         self._faults = faults
         self._options = options or []
+        self._region = region
         self._program = program or [str(paths.ENDPOINT)]
         self._process: subprocess.Popen[bytes] | None = None
         self._log = run_dir / "endpoint.log"
@@ -63,7 +65,7 @@ class Endpoint:
             "--listen", "127.0.0.1:0",
             "--access-key-id", ACCESS_KEY_ID,
             "--access-key-secret", ACCESS_KEY_SECRET,
-            "--region", REGION,
+            "--region", self._region,
             "--ready-file", str(ready),
             "--log", str(self._log),
             "--exit-with-parent",
