@@ -178,7 +178,7 @@ def keeping_problems(root: Root, made: Made, before: set[str]) -> list[str]:
         problems.append(f"the upgrade has not kept the edited {CONFIG}")
     problems += root.remove(assemble.NAME)
     # dpkg keeps every configuration file until it is told to purge; rpm only what somebody has edited.
-    configuration = (CONFIG, LOGROTATE) if root.kind == "deb" else (f"{CONFIG}.rpmsave", f"{CONFIG}.rpmnew")
+    configuration = (CONFIG, f"{CONFIG}.dpkg-dist", LOGROTATE) if root.kind == "deb" else (f"{CONFIG}.rpmsave", f"{CONFIG}.rpmnew")
     problems += left_problems(root, before, configuration)
     kept = root.path(CONFIG) if root.kind == "deb" else root.path(f"{CONFIG}.rpmsave")
     if not kept.exists() or kept.read_text() != edited:
@@ -244,9 +244,11 @@ def one_kind(kind: str, scratch: Path, endpoint: Endpoint, model: str) -> tuple[
     problems = lint_problems(kind, made.now)
     root, wrong = fresh(kind, SUITE, scratch / "root")
     before = root.tree()
-    problems += wrong + root.install(made.now) + verification_problems(root)
-    if problems:
+    refused = root.install(made.now)
+    problems += wrong + refused
+    if refused:
         return "", problems
+    problems += verification_problems(root)
     for product in abi.promise()["files"]:
         inside = LIBRARY if product == abi.LIBRARY else "usr/local/bin/ossc"
         if root.path(inside).read_bytes() != (OUT / "products" / product).read_bytes():

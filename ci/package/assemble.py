@@ -29,6 +29,7 @@ FORMATS = ("deb", "rpm")
 COPIED = [
     ("dist/config.json", "config.json"),
     ("dist/logrotate", "logrotate"),
+    ("dist/after-removal.sh", "after-removal.sh"),
     ("dist/copyright", "doc/copyright"),
     ("LICENSE", "doc/LICENSE"),
     ("README.md", "doc/README.md"),
@@ -89,7 +90,7 @@ def lay_out(stage: Path, epoch: int) -> None:
 def settle(folder: Path, epoch: int) -> None:
     """One time and plain permissions for everything that goes into an archive."""
     for path in sorted(folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() or path.name == "ossc" else 0o644)
+        path.chmod(0o755 if path.is_dir() or path.name in ("ossc", "after-removal.sh") else 0o644)
         os.utime(path, (epoch, epoch))
 
 

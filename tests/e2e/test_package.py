@@ -70,9 +70,11 @@ class Description(unittest.TestCase):
         self.contents = {entry["dst"]: entry for entry in self.description["contents"]}
 
     def test_no_script_runs_at_installation(self) -> None:
-        for holder in (self.description, *self.description["overrides"].values(), self.description["rpm"], self.description["deb"]):
-            self.assertNotIn("scripts", holder)
-            self.assertNotIn("triggers", holder)
+        holders = (self.description, *self.description["overrides"].values(), self.description["rpm"], self.description["deb"])
+        scripts = [(moment, file) for holder in holders for moment, file in holder.get("scripts", {}).items()]
+        self.assertEqual(scripts, [("postremove", "stage/after-removal.sh")])
+        self.assertFalse(any("triggers" in holder for holder in holders))
+        self.assertNotIn("preload", (paths.ROOT / "dist" / "after-removal.sh").read_text())
 
     def test_everything_below_etc_is_configuration_that_is_kept(self) -> None:
         below = [e for dst, e in self.contents.items() if dst.startswith("/etc/") and e.get("type") != "dir"]
