@@ -126,6 +126,20 @@ class Manifests(unittest.TestCase):
         self.assertEqual(asked, {(secret["metadata"]["name"], key) for key in secret["stringData"]})
 
 
+class Workflows(unittest.TestCase):
+    def test_workflows_only_call_the_projects_own_commands(self) -> None:
+        files = sorted((paths.ROOT / ".github" / "workflows").glob("*.yml"))
+        self.assertEqual([f.name for f in files], ["release.yml", "test.yml"])
+        for file in files:
+            for name, job in yaml_documents(file)[0]["jobs"].items():
+                steps = job["steps"]
+                self.assertFalse([s for s in steps if "uses" in s], f"{file.name} {name}")
+                for command in (part.strip() for s in steps[1:] for part in s["run"].split("&&")):
+                    self.assertRegex(command, r"^(ci/|dist/build|rustup component add|cat target/package/SHA256SUMS)", file.name)
+                    if command.startswith(("ci/", "dist/")):
+                        self.assertTrue((paths.ROOT / command.split()[0]).exists(), command)
+
+
 class Dependencies(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
