@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bars import Bar, Measure, from_problems, ship_roots
@@ -57,7 +58,8 @@ def from_nothing() -> Measure:
         roots = [Path(scratch) / "one", Path(scratch) / "a" / "deeper" / "folder"]
         for root in roots:
             clone(root)
-            problems += build(root)
+        with ThreadPoolExecutor() as both:
+            problems += [problem for found in both.map(build, roots) for problem in found]
         if problems:
             return from_problems("no packages", problems)
         outs = [root / "target" / "package" for root in roots]
