@@ -124,11 +124,11 @@ pub(crate) fn read(stream: &mut impl Read, buffer: &mut Vec<u8>) -> Result<Reque
     }
 }
 
-/// Decoded pairs of a raw query, in order.
+/// Decoded pairs of a raw query, in order. A plus is a space, as oss2 sends it (and signs `%20`).
 pub(crate) fn query_pairs(query: &str) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let pair = |p: &str| {
         let (name, value) = p.split_once('=').unwrap_or((p, ""));
-        Some((percent_decode(name)?, percent_decode(value)?))
+        Some((percent_decode(&name.replace('+', " "))?, percent_decode(&value.replace('+', " "))?))
     };
     query.split('&').filter(|p| !p.is_empty()).map(pair).collect()
 }
@@ -180,6 +180,12 @@ mod tests {
         let r = parsed("GET http://1.2.3.4:5/b/k?x HTTP/1.0\r\n\r\n");
         assert_eq!((r.bucket.as_deref(), r.query.as_str(), r.keep_alive), (Some("b"), "x", false));
         assert!(!parsed("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n").keep_alive);
+    }
+
+    #[test]
+    fn a_plus_in_a_query_is_a_space() {
+        let pairs = query_pairs("a+b=c+d%2Be&f").unwrap();
+        assert_eq!(pairs, [(b"a b".to_vec(), b"c d+e".to_vec()), (b"f".to_vec(), b"".to_vec())]);
     }
 
     #[test]

@@ -259,8 +259,10 @@ class Handler(BaseHTTPRequestHandler):
         else:
             bucket, key = host.split(".", 1)[0], name
         headers = {name.lower(): value for name, value in self.headers.items()}
-        query = dict(parse_qsl(raw_query.replace("+", "%2B"), keep_blank_values=True))
-        return Incoming(self.command, self.path, raw_query, query, headers, bucket, key)
+        # oss2 sends a space as a plus and signs it as %20.
+        raw_query = raw_query.replace("+", "%20")
+        query = dict(parse_qsl(raw_query, keep_blank_values=True))
+        return Incoming(self.command, f"{path}?{raw_query}", raw_query, query, headers, bucket, key)
 
     def refusal(self, refused: Refused, request_id: str) -> tuple[dict[str, str], tuple[Path | bytes, int, int]]:
         text = (
