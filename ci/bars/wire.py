@@ -1,6 +1,6 @@
 """The bars of the wire: whatever a bucket, an account or a network does, the client does the right thing or says what is wrong."""
 
-from bars import Bar, vectors, wire_fuzz, wire_sdk
+from bars import Bar, vectors, wire_fuzz, wire_names, wire_sdk
 
 BARS = [
     Bar(
@@ -12,6 +12,11 @@ BARS = [
         2, "an endpoint that signs again with the official Python SDKs takes a full load in all ways; their clients take our endpoint",
         "V4 and V1, static keys and STS, http and https, path style and virtual-hosted: 16 loads with equal bytes, no call that differs",
         wire_sdk.accepted, wire_sdk.elsewhere, "both endpoints expect another region",
+    ),
+    Bar(
+        4, "12,000 keys in nested folders, hostile names among them: mirrored exactly or skipped with a reason",
+        f"no difference, nothing outside MODEL_DIR, CPU time per key at most {wire_names.GROWTH_MAX} times that of 3,000 keys",
+        wire_names.mirrored, wire_names.one_missing, "one key is not served, one file lies where a hostile name leads, one time is quadratic",
     ),
     Bar(
         5, "any bytes for a response head, listing, error document, URL, key, configuration or whole connection: no crash, and what is promised holds",

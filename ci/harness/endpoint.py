@@ -1,6 +1,6 @@
 """Starts the project's own OSS endpoint on loopback and reads its request log.
 
-Used by the demo, the bars and the tests. Never binds anything but 127.0.0.1 and
+Used by the demo, the bars and the tests. Never binds anything but loopback addresses and
 never ends a process that it did not start.
 """
 
@@ -35,6 +35,7 @@ class Endpoint:
         options: list[str] | None = None,
         program: list[str] | None = None,
         region: str = REGION,
+        listen: str = "127.0.0.1:0",
     ) -> None:
         """`program` is another one with the same command line (tests/peers/resign.py)."""
         self.root = root
@@ -44,6 +45,7 @@ class Endpoint:
         self._options = options or []
         self._region = region
         self._program = program or [str(paths.ENDPOINT)]
+        self._listen = listen
         self._process: subprocess.Popen[bytes] | None = None
         self._log = run_dir / "endpoint.log"
         self._offset = 0
@@ -62,7 +64,7 @@ class Endpoint:
         argv = [
             *self._program,
             "--root", str(self.root),
-            "--listen", "127.0.0.1:0",
+            "--listen", self._listen,
             "--access-key-id", ACCESS_KEY_ID,
             "--access-key-secret", ACCESS_KEY_SECRET,
             "--region", self._region,
