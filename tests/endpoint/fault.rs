@@ -25,6 +25,8 @@ struct Match {
     method: Option<String>,
     key: Option<String>,
     kind: Option<Kind>,
+    /// Of a listing, decoded.
+    prefix: Option<String>,
     nth: Option<u64>,
     every: Option<u64>,
     /// Part of the matching requests, chosen by `seed` and the request's number.
@@ -219,6 +221,9 @@ impl Match {
         self.method.as_ref().is_none_or(|m| m.eq_ignore_ascii_case(&request.method))
             && self.kind.is_none_or(|k| k == kind(request))
             && self.key.as_ref().is_none_or(key_fits)
+            && self.prefix.as_ref().is_none_or(|prefix| {
+                request.pairs().is_some_and(|pairs| pairs.iter().any(|(n, v)| n == b"prefix" && v == prefix.as_bytes()))
+            })
     }
 }
 
@@ -293,6 +298,7 @@ mod tests {
         assert!(fits(r#"{"key":"a/*"}"#, "/b/a/x") && !fits(r#"{"key":"a/*"}"#, "/b/c"));
         assert!(fits(r#"{"key":"a"}"#, "/b/a") && !fits(r#"{"key":"a"}"#, "/b/ab"));
         assert!(fits(r#"{"kind":"list"}"#, "/b/?prefix=a") && !fits(r#"{"kind":"list"}"#, "/b/a"));
+        assert!(fits(r#"{"prefix":"a/"}"#, "/b/?prefix=a%2F") && !fits(r#"{"prefix":"a/"}"#, "/b/?prefix=a"));
         assert!(!fits(r#"{"kind":"head"}"#, "/b/a") && !fits(r#"{"method":"HEAD"}"#, "/b/a"));
         assert!(fits(r#"{"method":"get","kind":"get"}"#, "/b/a"));
     }

@@ -251,3 +251,16 @@ fn the_shapes_that_come_along_can_be_read() {
     }
     assert_eq!(count, 2);
 }
+
+#[test]
+fn busy_above_refuses_what_is_too_much_at_a_time() {
+    let (rig, bytes) = rig();
+    let endpoint = rig.start_with(r#"[{"match":{"kind":"get"},"do":{"busy_above":2,"delay_ms":600}}]"#);
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| Client::to(endpoint.addr()).get("/b/k", &[]).status)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 2, "{statuses:?}");
+    assert_eq!(Client::to(endpoint.addr()).get("/b/k", &[]).body, bytes);
+}

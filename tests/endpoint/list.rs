@@ -287,9 +287,13 @@ impl Visit for Page<'_> {
             && self.last_prefix().is_none_or(|last| !folder.starts_with(last))
     }
 
-    fn object(&mut self, key: &[u8], path: &Path, stamp: Stamp) -> ControlFlow<()> {
+    fn wants(&self, key: &[u8]) -> bool {
         let under_last = self.last_prefix().is_some_and(|last| key.starts_with(last));
-        if !key.starts_with(&self.query.prefix) || !self.query.after.admits(key) || under_last {
+        key.starts_with(&self.query.prefix) && self.query.after.admits(key) && !under_last
+    }
+
+    fn object(&mut self, key: &[u8], path: &Path, stamp: Stamp) -> ControlFlow<()> {
+        if !self.wants(key) {
             return ControlFlow::Continue(());
         }
         if self.entries.len() == self.query.keys_max {

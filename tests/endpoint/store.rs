@@ -57,6 +57,10 @@ pub(crate) struct Open {
 pub(crate) trait Visit {
     /// Whether to descend into the folder whose keys all start with `key` (ends in `/`).
     fn enter(&mut self, key: &[u8]) -> bool;
+    /// Whether this key is of any use, asked before its file is looked at.
+    fn wants(&self, _key: &[u8]) -> bool {
+        true
+    }
     /// One object.
     fn object(&mut self, key: &[u8], path: &Path, stamp: Stamp) -> ControlFlow<()>;
 }
@@ -168,6 +172,9 @@ impl<'a, I: Iterator<Item = (&'a Vec<u8>, &'a Facts)>> Merged<'a, I> {
     fn catch_up(&mut self, key: Option<&[u8]>) -> ControlFlow<()> {
         while let Some((other, facts)) = self.others.next_if(|(other, _)| key.is_none_or(|key| other.as_slice() < key))
         {
+            if !self.visit.wants(other) {
+                continue;
+            }
             let path = facts.file.as_deref().unwrap_or(Path::new(LINK));
             if let Ok(meta) = fs::metadata(path) {
                 self.visit.object(other, path, Stamp::of(&meta))?;
