@@ -448,3 +448,22 @@ fn the_servers_clock_is_seen_only_when_ours_is_refused() {
         assert_eq!(rig.conn.clock_seen(), seen, "{code}");
     }
 }
+
+#[test]
+fn redirects_are_not_followed_and_refusals_without_a_document_have_their_meaning() {
+    for (head, kind) in [
+        ("301 Moved\r\nLocation: http://elsewhere.example/k\r\nContent-Length: 0", Kind::Config),
+        ("307 Temporary\r\nLocation: http://elsewhere.example/k\r\nContent-Length: 0", Kind::Config),
+        ("304 Not Modified\r\nETag: \"F\"", Kind::Changed),
+        ("416 Range\r\nContent-Range: bytes */7\r\nContent-Length: 0", Kind::Range),
+        ("403 Forbidden\r\nContent-Length: 0", Kind::Permission),
+        ("401 Unauthorized\r\nContent-Length: 0", Kind::Auth),
+        ("429 Too Many\r\nContent-Length: 0", Kind::Throttled),
+    ] {
+        let mut rig = Rig::ranged();
+        assert_eq!(rig.feed(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes()), Step::Done { reuse: true }, "{head}");
+        let error = rig.error();
+        assert_eq!((error.kind, error.phase), (kind, Phase::Status), "{head}");
+        assert!(rig.memory.iter().all(|byte| *byte == 0xA5), "{head}");
+    }
+}
