@@ -40,6 +40,14 @@ impl CPath {
         self
     }
 
+    /// The same with a text after it whose control bytes are question marks, for a line of a log.
+    pub fn with_shown(mut self, text: &[u8]) -> CPath {
+        for byte in text {
+            self = self.with(&[if byte.is_ascii_control() { b'?' } else { *byte }]);
+        }
+        self
+    }
+
     /// The same path with a decimal number after it.
     pub fn with_number(self, mut number: u64) -> CPath {
         let mut digits = [0u8; 20];
@@ -76,6 +84,11 @@ mod tests {
     fn pieces_and_numbers() {
         let path = CPath::from(b"/run/").with_number(0).with(b"-").with_number(18_446_744_073_709_551_615);
         assert_eq!(path.as_cstr().unwrap().to_bytes(), b"/run/0-18446744073709551615");
+    }
+
+    #[test]
+    fn a_name_in_a_log_line_is_one_line() {
+        assert_eq!(CPath::from(b"x=").with_shown("a\n\0\u{e9}".as_bytes()).as_bytes(), "x=a??\u{e9}".as_bytes());
     }
 
     #[test]

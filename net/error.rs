@@ -165,7 +165,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.object.is_empty() {
-            write!(f, "{}: ", self.object)?;
+            write!(f, "{}: ", shown(&self.object))?;
         }
         if let Some(range) = &self.range {
             write!(f, "bytes {}..{}: ", range.start, range.end)?;
@@ -275,6 +275,15 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
+/// A key or name for a line of text: control characters, which a key may hold, are escaped.
+pub fn shown(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,6 +361,13 @@ mod tests {
     #[test]
     fn errors_are_small_enough_to_return_by_value() {
         assert!(size_of::<Error>() < 128, "{} bytes", size_of::<Error>());
+    }
+
+    #[test]
+    fn a_key_cannot_forge_lines() {
+        assert_eq!(shown("a\n2026 ERROR b\u{1b}é"), "a\\n2026 ERROR b\\u{1b}é");
+        let error = Error::new(Kind::Server, Phase::Body, "x").on("a\nb", None);
+        assert!(!error.to_string().contains('\n'), "{error}");
     }
 
     #[test]

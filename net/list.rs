@@ -182,6 +182,14 @@ fn keep_decoded(name: &mut String, undecodable: &mut Vec<String>) -> bool {
 }
 
 impl ObjectEntry {
+    /// Whether GET is refused until somebody restores it: the cold archive classes always need it.
+    /// The class Archive does not where the bucket has real-time access, so only GET can tell.
+    pub fn needs_restore(&self) -> bool {
+        let is = |class: &str| self.storage_class.eq_ignore_ascii_case(class);
+        let restored = self.restore.as_deref().is_some_and(|text| text.contains("ongoing-request=\"false\""));
+        (is("ColdArchive") || is("DeepColdArchive")) && !restored
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
         match name {
             "Key" => self.key = value.to_owned(),
@@ -346,6 +354,17 @@ mod tests {
             let error = parse(text.as_bytes()).expect_err(text);
             assert_eq!((error.kind, error.phase), (Kind::Protocol, Phase::List), "{text}");
         }
+    }
+
+    #[test]
+    fn cold_classes_need_a_restore() {
+        let needs = |class: &str, restore: Option<&str>| {
+            let restore = restore.map(Into::into);
+            ObjectEntry { storage_class: class.into(), restore, ..ObjectEntry::default() }.needs_restore()
+        };
+        assert!(needs("ColdArchive", None) && needs("deepcoldarchive", Some("ongoing-request=\"true\"")));
+        assert!(!needs("ColdArchive", Some("ongoing-request=\"false\", expiry-date=\"x\"")));
+        assert!(!needs("Archive", None) && !needs("STANDARD", None) && !needs("", None));
     }
 
     #[test]

@@ -170,7 +170,7 @@ mod tests {
     fn every_reason_is_listed() {
         let sources = [
             include_str!("engine.rs"),
-            include_str!("mirror.rs"),
+            include_str!("failure.rs"),
             include_str!("../conf/reason.rs"),
             include_str!("../preload/client.rs"),
             include_str!("../preload/start.rs"),

@@ -6,15 +6,19 @@
 //! overwritten; what cannot be mirrored is skipped with a warning.
 
 use crate::choose;
+use crate::failure::Failure;
 use crate::held::{Held, lock};
 use crate::item::Arrived;
+use crate::known::Known;
+use crate::listing;
 use crate::place::{self, Lies, Pinned, Root};
 use crate::tree::Level;
 use crate::work::Work;
 use ossc_cache::pages::Store;
 use ossc_cache::region::{Kind, NewObject, Object, state};
+use ossc_net::error::shown;
 use ossc_net::list::{self, ObjectEntry};
-use ossc_net::{Error, Query, crc};
+use ossc_net::{Query, crc};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,27 +29,6 @@ use std::time::{Duration, Instant};
 const PART_BYTES_MIN: u64 = 2 << 20;
 /// Objects are cut into about this many parts, until the parts reach `partBytes`.
 const PARTS_AIM: u64 = 16;
-
-/// Why a folder is not mirrored. Displayed, each begins with the product's REASON.
-#[derive(Debug)]
-pub enum Failure {
-    /// The origin refused or was not reached.
-    List(Box<Error>),
-    /// OSS_PATH holds nothing.
-    Empty(String),
-    /// The local side: no room, no access, a user's file in the way.
-    Local(String),
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Failure::List(error) => write!(f, "failed to list objects: {error}"),
-            Failure::Empty(path) => write!(f, "failed to list objects: {path} holds no objects; check OSS_PATH"),
-            Failure::Local(what) => write!(f, "failed to download metadata: {what}"),
-        }
-    }
-}
 
 /// Sizes that decide how objects are represented.
 #[derive(Clone, Copy, Debug)]
@@ -73,16 +56,6 @@ pub struct Mirror {
     materialized: AtomicU64,
     /// Held over a whole listing: one folder is listed at a time.
     known: Mutex<Known>,
-}
-
-/// Record numbers by path relative to MODEL_DIR.
-#[derive(Default)]
-struct Known {
-    folders: HashMap<String, u32>,
-    /// The newest version of each object.
-    objects: HashMap<String, u32>,
-    /// Folders that held something before they were listed: files of an engine before may be old versions.
-    filled: Vec<(String, u32)>,
 }
 
 /// Why a folder is listed.
@@ -148,7 +121,7 @@ impl Mirror {
         let slot = self.append(Kind::Folder, "", state::UNLISTED, None, (dev, ino))?;
         self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
         let mut known = lock(&self.known);
-        known.folders.insert(String::new(), slot);
+        known.add_folder(String::new(), slot, false);
         self.list_one(&mut known, "", slot, Reason::Start)?;
         // A real file is opened without a question, so an old version must be gone before a program runs.
         while let Some((path, slot)) = known.filled.pop() {
@@ -169,30 +142,31 @@ impl Mirror {
             let name = region.name(object).to_string();
             match object.kind() {
                 Kind::Folder => {
-                    unlisted += u32::from(object.state() == state::UNLISTED);
-                    known.folders.insert(name, slot);
+                    let is_unlisted = object.state() == state::UNLISTED;
+                    unlisted += u32::from(is_unlisted);
+                    known.add_folder(name, slot, is_unlisted);
                 }
                 Kind::Small => {
                     if self.adopt_small(slot, object, &name) {
-                        known.objects.insert(name, slot);
+                        known.add_object(&name, slot);
                     }
                 }
                 Kind::Large => {
                     if self.adopt_large(slot, object, &name) {
                         wanted.push(slot);
                     }
-                    known.objects.insert(name, slot);
+                    known.add_object(&name, slot);
                 }
             }
         }
         region.header().folders_unlisted.store(unlisted, Ordering::Release);
         tracing::warn!(
-            objects = known.objects.len(),
+            objects = known.objects_len(),
             ready_bytes = region.header().ready_bytes.load(Ordering::Relaxed),
             "took over from an engine that is gone"
         );
         self.work.prefetch(&wanted);
-        match known.folders.contains_key("") {
+        match known.folder("").is_some() {
             true => Ok(()),
             false => Err(Failure::Local("the catalog of the engine before has no root".into())),
         }
@@ -255,7 +229,7 @@ impl Mirror {
         let mut known = lock(&self.known);
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         for end in ends {
-            let Some(slot) = known.folders.get(&path[..end]).copied() else { return Ok(()) };
+            let Some(slot) = known.folder(&path[..end]) else { return Ok(()) };
             if self.is_unlisted(slot) {
                 let reason = if end == path.len() { Reason::Touched } else { Reason::Background };
                 self.list_one(&mut known, &path[..end], slot, reason)?;
@@ -269,11 +243,7 @@ impl Mirror {
     /// means that it may.
     pub fn wait_for_small(&self, path: &str, within: Duration) {
         let region = self.work.region();
-        let known: Vec<u32> = {
-            let known = lock(&self.known);
-            let inside = |name: &&String| name.rsplit_once('/').map_or("", |(folder, _)| folder) == path;
-            known.objects.iter().filter(|(name, _)| inside(name)).map(|(_, slot)| *slot).collect()
-        };
+        let known = lock(&self.known).objects_of(path);
         let until = Instant::now() + within;
         for object in known.into_iter().filter_map(|slot| region.object(slot)) {
             while object.state() == state::COMING {
@@ -289,18 +259,25 @@ impl Mirror {
     /// Lists the folder of an object that has changed again: the new version gets the name.
     pub fn refresh(&self, path: &str) -> Result<(), Failure> {
         let mut known = lock(&self.known);
-        match known.folders.get(path).copied() {
+        match known.folder(path) {
             Some(slot) => self.list_one(&mut known, path, slot, Reason::Refresh),
             None => Ok(()),
         }
     }
 
-    /// Lists one folder that nobody has touched yet; false if there is none left.
+    /// Lists one folder that nobody has touched yet; false if there is none left. A folder that may not be listed
+    /// is left to the program that touches it, and keeps no other from being listed.
     pub fn list_ahead(&self) -> Result<bool, Failure> {
         let mut known = lock(&self.known);
-        let next = known.folders.iter().filter(|(_, slot)| self.is_unlisted(**slot)).min_by_key(|(_, slot)| **slot);
-        let Some((path, slot)) = next.map(|(path, slot)| (path.clone(), *slot)) else { return Ok(false) };
-        self.list_one(&mut known, &path, slot, Reason::Background).map(|()| true)
+        let Some((path, slot)) = known.next_unlisted() else { return Ok(false) };
+        match self.list_one(&mut known, &path, slot, Reason::Background) {
+            Err(Failure::List(error)) if !error.retryable() => {
+                known.not_ahead(slot);
+                tracing::warn!(folder = path, "not listed ahead: {error}");
+                Ok(true)
+            }
+            done => done.map(|()| true),
+        }
     }
 
     fn is_unlisted(&self, slot: u32) -> bool {
@@ -312,7 +289,7 @@ impl Mirror {
         let prefix = if root { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
         let start = reason == Reason::Start;
         let attempts = if start { self.options.start_attempts } else { self.options.list_attempts };
-        let level = self.fetch_level(&prefix, attempts)?;
+        let level = listing::fetch(&self.work, &prefix, attempts).map_err(|e| Failure::List(Box::new(e)))?;
         if reason == Reason::Start && level.objects.is_empty() && level.folders.is_empty() {
             return Err(Failure::Empty(self.location.clone()));
         }
@@ -333,15 +310,25 @@ impl Mirror {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
         let slots = self.make(known, &folder, path, &level, &steps)?;
+        for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
+            known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
+        }
         if self.is_unlisted(slot) {
             let region = self.work.region();
             region.header().folders_unlisted.fetch_sub(1, Ordering::AcqRel);
             if let Some(folder) = region.object(slot) {
                 folder.set_state(state::LISTED);
             }
+            known.not_ahead(slot);
         }
         self.work.region().header().listings.fetch_add(1, Ordering::AcqRel);
-        tracing::info!(folder = path, objects = level.objects.len(), folders = level.folders.len(), "listed");
+        tracing::info!(
+            folder = path,
+            objects = level.objects.len(),
+            folders = level.folders.len(),
+            skipped = level.skipped.len(),
+            "listed"
+        );
         if matches!(reason, Reason::Start | Reason::Touched) {
             self.plan(&level, &slots);
         }
@@ -349,7 +336,7 @@ impl Mirror {
     }
 
     fn make_folder(&self, known: &mut Known, folder: &OwnedFd, path: String, name: &str) -> Result<(), Failure> {
-        if known.folders.contains_key(&path) {
+        if known.folder(&path).is_some() {
             return Ok(());
         }
         let is_filled = place::is_filled(folder, name);
@@ -360,29 +347,11 @@ impl Mirror {
                 if is_filled {
                     known.filled.push((path.clone(), slot));
                 }
-                known.folders.insert(path, slot);
+                known.add_folder(path, slot, true);
             }
             Err(e) => tracing::error!(folder = path, "cannot make the folder, its objects are not served: {e}"),
         }
         Ok(())
-    }
-
-    fn fetch_level(&self, prefix: &str, attempts: u32) -> Result<Level, Failure> {
-        let (mut objects, mut prefixes, mut continuation) = (Vec::new(), Vec::new(), None);
-        loop {
-            let query = Query::List { prefix: prefix.to_string(), delimiter: Some("/".into()), continuation };
-            let done = self.work.call(&query, attempts).map_err(|e| Failure::List(Box::new(e)))?;
-            let page = list::parse(&done.body).map_err(|e| Failure::List(Box::new(e)))?;
-            for key in &page.undecodable {
-                tracing::warn!(key, "not mirrored: the key is not UTF-8");
-            }
-            objects.extend(page.objects);
-            prefixes.extend(page.prefixes);
-            continuation = page.next;
-            if continuation.is_none() {
-                return Ok(Level::new(prefix, objects, &prefixes));
-            }
-        }
     }
 
     /// Looks at each object's place before anything is changed. At the start a conflict is an error; later
@@ -397,8 +366,18 @@ impl Mirror {
     ) -> Result<HashMap<String, Step>, Failure> {
         let mut steps = HashMap::new();
         for (name, object) in &level.objects {
-            let lies = place::look(folder, name).map_err(|e| Failure::Local(format!("{name}: {e}")))?;
-            let ours = known.objects.get(&below(path, name)).and_then(|slot| self.work.region().object(*slot));
+            let lies = match place::look(folder, name) {
+                Ok(lies) => lies,
+                Err(e) if place::refuses_name(e) => {
+                    tracing::warn!(
+                        key = object.key,
+                        "not mirrored: the file system of MODEL_DIR refuses its name: {e}"
+                    );
+                    continue;
+                }
+                Err(e) => return Err(Failure::Local(format!("{}: {e}", shown(name)))),
+            };
+            let ours = known.object(path, name).and_then(|slot| self.work.region().object(slot));
             let step = match (lies, ours) {
                 (_, Some(ours)) if ours.etag() == object.etag && ours.size == object.size => Step::Keep,
                 (Lies::File(0), Some(_)) => Step::Replace,
@@ -411,8 +390,9 @@ impl Mirror {
             };
             if matches!(step, Step::Conflict) {
                 let why = format!(
-                    "{name} in MODEL_DIR is neither empty nor the object {}: empty the folder or choose another one",
-                    object.key
+                    "{} in MODEL_DIR is neither empty nor the object {}: empty the folder or choose another one",
+                    shown(name),
+                    shown(&object.key)
                 );
                 if strict {
                     return Err(Failure::Local(why));
@@ -427,7 +407,7 @@ impl Mirror {
     /// True if the file at an object's place holds its bytes: by MD5 where the ETag is one, else by CRC-64.
     fn is_same(&self, folder: &OwnedFd, name: &str, object: &ObjectEntry) -> Result<bool, Failure> {
         let etag = object.etag.trim_matches('"');
-        let local = |e: std::io::Error| Failure::Local(format!("{name}: {e}"));
+        let local = |e: std::io::Error| Failure::Local(format!("{}: {e}", shown(name)));
         if etag.len() == 32 && object.kind == list::Type::Normal {
             let mut sum = md5::Context::new();
             place::read_file(folder, name, |bytes| sum.consume(bytes)).map_err(local)?;
@@ -459,15 +439,17 @@ impl Mirror {
                 Some(Step::Replace) => place::new_placeholder(folder, name, object.last_modified.0),
                 _ => continue,
             };
-            let pinned =
-                made.map_err(|e| Failure::Local(format!("cannot make the placeholder {name} in MODEL_DIR: {e}")))?;
+            let pinned = made.map_err(|e| {
+                Failure::Local(format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name)))
+            })?;
             // An empty object is an empty file: there is nothing to fetch.
             if object.size == 0 {
                 continue;
             }
             let (slot, large) = self.take_in(path, name, object, pinned)?;
-            known.objects.insert(below(path, name), slot);
-            if large {
+            known.add_object(&below(path, name), slot);
+            // What is archived is not fetched ahead.
+            if large && !object.needs_restore() {
                 slots.insert(name.clone(), slot);
             }
         }
@@ -480,9 +462,9 @@ impl Mirror {
         let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
         let id = (pinned.dev, pinned.ino);
         *lock(&held.pinned) = Some(pinned);
-        let shown = below(path, name);
-        if self.is_small(object.size) {
-            let slot = self.append(Kind::Small, &shown, state::COMING, Some(object), id)?;
+        let path = below(path, name);
+        if !object.needs_restore() && self.is_small(object.size) {
+            let slot = self.append(Kind::Small, &path, state::COMING, Some(object), id)?;
             self.work.hold(slot, held);
             self.work.fetch_small(slot);
             return Ok((slot, false));
@@ -490,17 +472,21 @@ impl Mirror {
         let region = self.work.region();
         let memory = self.store.memory(region.objects_len(), object.size).map_err(|e| {
             Failure::Local(format!(
-                "no memory file for {name} of {} bytes: {}",
+                "no memory file for {} of {} bytes: {}",
+                shown(name),
                 object.size,
                 std::io::Error::from_raw_os_error(e.0)
             ))
         })?;
         let ino = memory.ino();
         held.memory = Some(Box::new(memory));
-        let slot = self.append(Kind::Large, &shown, state::LOADING, Some(object), id)?;
+        let slot = self.append(Kind::Large, &path, state::LOADING, Some(object), id)?;
         region.set_memory(slot, ino);
         region.header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
         self.work.hold(slot, held);
+        if object.needs_restore() {
+            self.work.refuse_archived(slot, object);
+        }
         Ok((slot, true))
     }
 
@@ -534,7 +520,7 @@ impl Mirror {
         self.work
             .region()
             .append(&new)
-            .map_err(|full| Failure::Local(format!("too much for one catalog at {name}: {full:?}")))
+            .map_err(|full| Failure::Local(format!("too much for one catalog at {}: {full:?}", shown(name))))
     }
 
     fn part_bytes(&self, size: u64) -> u32 {

@@ -88,6 +88,11 @@ pub fn look(folder: impl AsFd, name: &str) -> Result<Lies, Errno> {
     }
 }
 
+/// True for what a file system says of a name that it cannot take: too long, or bytes that it does not know.
+pub fn refuses_name(error: Errno) -> bool {
+    matches!(error, Errno::NAMETOOLONG | Errno::INVAL | Errno::ILSEQ)
+}
+
 /// True for a folder with something in it.
 pub fn is_filled(folder: impl AsFd, name: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

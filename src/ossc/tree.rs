@@ -2,8 +2,9 @@
 //!
 //! Called by the mirror with listing pages. It decides by bytes alone and never touches a file system.
 
+use ossc_cache::region::ETAG_MAX;
 use ossc_net::list::ObjectEntry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Longest name in a folder in bytes (NAME_MAX of Linux).
 pub const NAME_BYTES_MAX: usize = 255;
@@ -16,7 +17,7 @@ pub struct Level {
     /// Objects by name.
     pub objects: BTreeMap<String, ObjectEntry>,
     /// Keys that cannot be mirrored, with the reason.
-    pub skipped: Vec<(String, &'static str)>,
+    pub skipped: Vec<(String, String)>,
 }
 
 impl Level {
@@ -27,9 +28,10 @@ impl Level {
             let name = folder.strip_prefix(prefix).unwrap_or(folder);
             match refusal(name.strip_suffix('/').unwrap_or(name)) {
                 None => level.folders.push(name.trim_end_matches('/').to_string()),
-                Some(why) => level.skipped.push((folder.clone(), why)),
+                Some(why) => level.skipped.push((folder.clone(), why.to_string())),
             }
         }
+        let folders: HashSet<String> = level.folders.iter().cloned().collect();
         for object in objects {
             let name = object.key.strip_prefix(prefix).unwrap_or(&object.key).to_string();
             if name.is_empty() {
@@ -37,12 +39,14 @@ impl Level {
                 continue;
             }
             let why = match refusal(&name) {
-                None if level.folders.contains(&name) => Some("a folder has the same name"),
+                None if folders.contains(&name) => Some("a folder has the same name"),
+                None if object.etag.is_empty() => Some("the listing names no ETag, so its version cannot be held"),
+                None if object.etag.len() > ETAG_MAX => Some("its ETag is too long"),
                 other => other,
             };
             match why {
                 None => drop(level.objects.insert(name, object)),
-                Some(why) => level.skipped.push((object.key.clone(), why)),
+                Some(why) => level.skipped.push((object.key.clone(), why.to_string())),
             }
         }
         level
@@ -67,7 +71,7 @@ mod tests {
     use super::*;
 
     fn object(key: &str) -> ObjectEntry {
-        ObjectEntry { key: key.into(), ..ObjectEntry::default() }
+        ObjectEntry { key: key.into(), etag: "\"E\"".into(), ..ObjectEntry::default() }
     }
 
     #[test]
@@ -80,6 +84,22 @@ mod tests {
         let skipped: Vec<&str> = level.skipped.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(skipped.len(), 6);
         assert!(skipped.contains(&"m//") && skipped.contains(&"m/../") && skipped.contains(&"m/both"));
+    }
+
+    #[test]
+    fn versions_that_cannot_be_held_are_skipped() {
+        let of = |etag: String| ObjectEntry { key: "k".into(), etag, ..ObjectEntry::default() };
+        for etag in [String::new(), "x".repeat(ETAG_MAX + 1)] {
+            let level = Level::new("", vec![of(etag)], &[]);
+            assert_eq!((level.objects.len(), level.skipped.len()), (0, 1));
+        }
+    }
+
+    #[test]
+    fn names_that_linux_takes_are_taken_as_they_are() {
+        let names = ["a\nb", "\u{7f}\u{1b}[31m", "e\u{301}", "\u{e9}", " ", "-rf", "a\\b", &"x".repeat(255)];
+        let level = Level::new("", names.iter().map(|name| object(name)).collect(), &[]);
+        assert_eq!((level.objects.len(), level.skipped.len()), (names.len(), 0));
     }
 
     #[test]

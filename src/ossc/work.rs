@@ -16,7 +16,7 @@ use ossc_net::throttle::Throttle;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
@@ -143,12 +143,26 @@ impl Work {
 
     /// Asks one question and waits for its answer; retries what may succeed later, `attempts` times at most.
     pub fn call(&self, query: &Query, attempts: u32) -> Result<Finished, Error> {
+        self.answered(query, self.ask(query), attempts)
+    }
+
+    /// Asks all of them at once; the answers come in their order.
+    pub fn call_all(&self, queries: &[Query], attempts: u32) -> Vec<Result<Finished, Error>> {
+        let asked: Vec<_> = queries.iter().map(|query| self.ask(query)).collect();
+        asked.into_iter().zip(queries).map(|(wait, query)| self.answered(query, wait, attempts)).collect()
+    }
+
+    fn ask(&self, query: &Query) -> Receiver<Finished> {
+        let (answer, wait) = sync_channel(1);
+        let id = self.next_call.fetch_add(1, Ordering::Relaxed);
+        lock(&self.calls).insert(id, Call { query: query.clone(), answer });
+        self.push(&[Item::Call(id)], Class::Near);
+        wait
+    }
+
+    fn answered(&self, query: &Query, mut wait: Receiver<Finished>, attempts: u32) -> Result<Finished, Error> {
         let mut tried = 0;
         loop {
-            let (answer, wait) = sync_channel(1);
-            let id = self.next_call.fetch_add(1, Ordering::Relaxed);
-            lock(&self.calls).insert(id, Call { query: query.clone(), answer });
-            self.push(&[Item::Call(id)], Class::Near);
             let gone = || Error::new(Kind::Cancelled, ossc_net::error::Phase::Start, "the engine stops");
             let mut done = wait.recv().map_err(|_| gone())?;
             let error = match std::mem::replace(&mut done.result, Err(gone())) {
@@ -164,6 +178,7 @@ impl Work {
             }
             tracing::warn!("{error}; trying again ({tried} of {attempts})");
             std::thread::sleep(self.options.backoff.wait(tried - 1));
+            wait = self.ask(query);
         }
     }
 

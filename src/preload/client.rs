@@ -209,6 +209,16 @@ pub(crate) fn facts(slot: u32) -> Option<Facts> {
     Some(Facts { size, mtime_secs, dev, ino, large: object.kind() == Kind::Large })
 }
 
+/// EACCES for an object that cannot be read until its owner acts (restores it, grants it); the log says so.
+pub(crate) fn denied(slot: u32) -> Option<Errno> {
+    let (_, object, _) = resolve(slot)?;
+    let errno = object.errno.load(Ordering::Acquire) as i32;
+    (object.state() == state::FAILED && errno == libc::EACCES).then(|| {
+        log(b"open refused: the object is archived or may not be read", slot);
+        Errno(errno)
+    })
+}
+
 /// Waits until bytes `start..end` are ready.
 pub(crate) fn wait_range(slot: u32, start: u64, end: u64) -> Result<()> {
     waiting(slot, |region, object, check| wait::range(region, object, start, end, check))
@@ -540,7 +550,7 @@ pub(crate) fn log(what: &[u8], slot: u32) {
         .with(b" ")
         .with(what)
         .with(b" object=")
-        .with(region.name(object).as_bytes())
+        .with_shown(region.name(object).as_bytes())
         .with(b"\n");
     let _ = sys::write(fd, line.as_bytes());
     let _ = sys::close(fd);

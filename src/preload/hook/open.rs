@@ -120,7 +120,7 @@ fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {
         return Arrived::Failed(Errno(libc::EROFS));
     }
     client::tell(seen.slot, 1);
-    Arrived::AsItIs
+    client::denied(seen.slot).map_or(Arrived::AsItIs, Arrived::Failed)
 }
 
 /// Failed if the path names an object; a small one that is still coming is waited for, and then is the

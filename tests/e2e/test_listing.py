@@ -1,0 +1,184 @@
+"""What a bucket may hold beside plain objects, and what the engine may see of it: links, archives, odd keys, denials."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import faults, folder, paths
+from harness.endpoint import Endpoint
+from harness.run import Run
+from tests.e2e.base import PREFIX, EndToEnd
+
+PYTHON = str(paths.VENV_PYTHON)
+# For each argument: its size, and the hash of its content or the errno of open (o) or read (r).
+LOOK = (
+    "import errno, hashlib, os, sys\n"
+    "for name in sys.argv[1:]:\n"
+    "    step = 'o'\n"
+    "    try:\n"
+    "        size = os.stat(name).st_size\n"
+    "        fd = os.open(name, os.O_RDONLY)\n"
+    "        step = 'r'\n"
+    "        with open(fd, 'rb') as file: print(size, hashlib.sha256(file.read()).hexdigest())\n"
+    "    except OSError as e: print(size, step + ' ' + errno.errorcode[e.errno])\n"
+)
+LIMITS = {"materializeBytes": folder.MATERIALIZE_BYTES, "outageBudgetSec": 3, "listAttempts": 2}
+
+
+class Listing(EndToEnd):
+    """Each test has an endpoint of its own, with its catalog and rules."""
+
+    def start(
+        self,
+        catalog: list[dict[str, Any]] | None = None,
+        rules: list[faults.Rule] | None = None,
+        prefix: str = PREFIX,
+        **config: Any,
+    ) -> Run:
+        scratch = self.scratch / self.id().rsplit(".", 1)[-1]
+        scratch.mkdir()
+        options = []
+        if catalog:
+            file = scratch / "catalog.json"
+            file.write_text(json.dumps([{"bucket": paths.BUCKET, **entry} for entry in catalog]))
+            options = ["--catalog", str(file)]
+        endpoint = Endpoint(self.scratch / "root", scratch, rules, options)
+        endpoint.start()
+        self.addCleanup(endpoint.stop)
+        run = Run(endpoint, prefix, config={**LIMITS, **config})
+        self.addCleanup(self.finish, run)
+        return run
+
+    def look(self, run: Run, *names: str) -> list[str]:
+        done = run.call([PYTHON, "-c", LOOK, *names], cwd=run.model_dir, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr.decode() + run.log_tail())
+        return done.stdout.decode().splitlines()
+
+    def facts(self, name: str) -> str:
+        content = (self.plain / name).read_bytes()
+        return f"{len(content)} {hashlib.sha256(content).hexdigest()}"
+
+    def assert_logged(self, run: Run, *words: str) -> None:
+        lines = run.log_lines()
+        self.assertTrue(any(all(w in line for w in words) for line in lines), f"{words} not in\n" + "\n".join(lines[-40:]))
+
+    def names(self, run: Run) -> set[str]:
+        return {str(p.relative_to(run.model_dir)) for p in run.model_dir.rglob("*")}
+
+    def test_symbolic_links_are_their_targets(self) -> None:
+        run = self.start([
+            {"key": f"{PREFIX}/link.bin", "target": f"{PREFIX}/b.bin"},
+            {"key": f"{PREFIX}/nested/link.json", "target": f"{PREFIX}/small.bin"},
+            {"key": f"{PREFIX}/nowhere.bin", "target": f"{PREFIX}/gone"},
+        ])
+        self.assertEqual(
+            self.look(run, "link.bin", "nested/link.json", "b.bin"),
+            [self.facts("b.bin"), self.facts("small.bin"), self.facts("b.bin")], run.log_tail(),
+        )
+        self.assertNotIn("nowhere.bin", self.names(run))
+        self.assert_logged(run, "nowhere.bin", "symbolic link", "SymlinkTargetNotExist")
+        heads = [r.key for r in run.endpoint.requests() if r.method == "HEAD"]
+        self.assertEqual(sorted(heads), sorted({f"{PREFIX}/link.bin", f"{PREFIX}/nested/link.json", f"{PREFIX}/nowhere.bin"}))
+
+    def test_archived_objects_are_listed_and_refused_at_open(self) -> None:
+        run = self.start([
+            {"key": f"{PREFIX}/a.bin", "class": "ColdArchive"},
+            {"key": f"{PREFIX}/small.bin", "class": "DeepColdArchive", "restore": 'ongoing-request="true"'},
+            {"key": f"{PREFIX}/page.bin", "class": "ColdArchive", "restore": 'ongoing-request="false", expiry-date="x"'},
+        ])
+        got = self.look(run, "a.bin", "small.bin", "page.bin", "b.bin")
+        sizes = [(self.plain / name).stat().st_size for name in ("a.bin", "small.bin")]
+        self.assertEqual(got[:2], [f"{size} o EACCES" for size in sizes], run.log_tail())
+        self.assertEqual(got[2:], [self.facts("page.bin"), self.facts("b.bin")])
+        for name, storage_class in (("a.bin", "ColdArchive"), ("small.bin", "DeepColdArchive")):
+            self.assert_logged(run, f"{PREFIX}/{name}", storage_class, "restore the object")
+        asked = [r.key for r in run.endpoint.requests() if r.method == "GET" and r.key]
+        self.assertFalse({f"{PREFIX}/a.bin", f"{PREFIX}/small.bin"} & set(asked), "an archived object was asked for")
+
+    def test_class_archive_is_known_by_the_first_read_and_not_asked_for_again(self) -> None:
+        run = self.start([{"key": f"{PREFIX}/b.bin", "class": "Archive"}])
+        size = (self.plain / "b.bin").stat().st_size
+        self.assertEqual(self.look(run, "b.bin")[0].split()[0::2], [str(size), "EACCES"], run.log_tail())
+        asked = len([r for r in run.endpoint.requests() if r.key == f"{PREFIX}/b.bin"])
+        self.assertEqual(self.look(run, "b.bin", "b.bin"), [f"{size} o EACCES"] * 2)
+        self.assertEqual(len([r for r in run.endpoint.requests() if r.key == f"{PREFIX}/b.bin"]), asked)
+        parts = -(-size // (2 * folder.MIB))
+        self.assertLessEqual(asked, parts, "a part of an archived object was asked for again")
+        self.assert_logged(run, "b.bin", "InvalidObjectState", "restore the object")
+
+    def test_what_was_denied_is_had_after_the_grant(self) -> None:
+        key = f"{PREFIX}/a.bin"
+        run = self.start(rules=[faults.refused(403, "AccessDenied", key, times=1)], listAgainSec=1, **{"prefetch": {"vcpus": 1, "workers": 1}})
+        holder = run.start(["sleep", "30"])
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        self.assertIn("EACCES", self.look(run, "a.bin")[0], run.log_tail())
+        deadline = time.monotonic() + 15
+        while (got := self.look(run, "a.bin")[0]) != self.facts("a.bin"):
+            self.assertIn("EACCES", got)
+            self.assertLess(time.monotonic(), deadline, run.log_tail())
+            time.sleep(0.5)
+        self.assert_logged(run, "a.bin", "AccessDenied", "grant oss:ListObjects and oss:GetObject")
+
+    def test_a_folder_that_may_not_be_listed_breaks_nothing_else(self) -> None:
+        more = self.plain / "zz" / "inner"
+        more.mkdir(parents=True)
+        (more / "deep.bin").write_bytes(b"deep")
+        rule = faults.refused(403, "AccessDenied", kind="list")
+        rule["match"]["prefix"] = f"{PREFIX}/nested/"
+        run = self.start(rules=[rule])
+        self.assertEqual(self.look(run, "b.bin", "zz/inner/deep.bin"), [self.facts("b.bin"), self.facts("zz/inner/deep.bin")])
+        done = run.call(["ls", "nested"], cwd=run.model_dir)
+        self.assertEqual((done.returncode, done.stdout), (2, b""), run.log_tail())
+        self.assertIn(b"Input/output error", done.stderr)
+        self.assert_logged(run, f"{PREFIX}/nested/", "AccessDenied", "grant oss:ListObjects")
+
+    def test_only_the_target_folder_is_listed_and_no_sibling_is_taken(self) -> None:
+        sibling = self.plain.parent / "tiny-2"
+        sibling.mkdir()
+        (sibling / "sibling.bin").write_bytes(b"x")
+        for spelling in (PREFIX, PREFIX + "/"):
+            with self.subTest(spelling=spelling):
+                scratch = self.scratch / f"spelling-{len(spelling)}"
+                endpoint = Endpoint(self.scratch / "root", scratch)
+                endpoint.start()
+                self.addCleanup(endpoint.stop)
+                run = Run(endpoint, PREFIX, config=LIMITS)
+                self.addCleanup(self.finish, run)
+                env = run.env(OSS_PATH=f"oss://{paths.BUCKET}/{spelling}")
+                done = run.call(["ls"], env, cwd=run.model_dir)
+                self.assertEqual(set(done.stdout.decode().split("\n")) - {""}, {p.name for p in self.plain.iterdir()})
+                lists = [r.query for r in endpoint.requests() if not r.key]
+                self.assertTrue(lists)
+                for query in lists:
+                    self.assertIn(f"prefix={PREFIX.replace('/', '%2F')}%2F", query)
+                    self.assertIn("delimiter=%2F", query)
+
+    def test_keys_that_are_no_names_are_skipped_with_their_reason(self) -> None:
+        content = self.scratch / "root" / ".content"
+        content.mkdir()
+        (content / "x").write_bytes(b"x")
+        odd = {
+            f"{PREFIX}/../escape": "it would leave the folder",
+            f"{PREFIX}//double": "an empty name between slashes",
+            f"{PREFIX}/./dot": "it would leave the folder",
+            f"{PREFIX}/{'n' * 256}": "longer than 255 bytes",
+            f"{PREFIX}/nul\0": "it holds a NUL byte",
+            f"{PREFIX}/nested": "a folder has the same name",
+        }
+        good = [f"{PREFIX}/new\nline", f"{PREFIX}/\x1b[31mred", f"{PREFIX}/e\u0301", f"{PREFIX}/\u00e9"]
+        entries = [{"key_hex": key.encode().hex(), "file": ".content/x"} for key in [*odd, *good]]
+        entries += [{"key_hex": f"{PREFIX}/".encode().hex() + "ff", "file": ".content/x"}]
+        run = self.start(entries)
+        one = hashlib.sha256(b"x").hexdigest()
+        self.assertEqual(self.look(run, *[key[len(PREFIX) + 1:] for key in good]), [f"1 {one}"] * len(good), run.log_tail())
+        expected = {str(p.relative_to(self.plain)) for p in self.plain.iterdir()} | {k[len(PREFIX) + 1:] for k in good}
+        self.assertEqual({p.name for p in run.model_dir.iterdir()}, expected)
+        self.assertEqual({p.name for p in run.dir.iterdir()}, {"model", "connector.log", "audit.log", "config.json"})
+        for why in [*odd.values(), "the key is not UTF-8"]:
+            self.assert_logged(run, "not mirrored", why)
+        self.assertTrue(all(line[:2] == "20" or " client pid=" in line for line in run.log_lines()), run.log_tail(60))
