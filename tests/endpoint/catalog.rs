@@ -65,9 +65,9 @@ impl Catalog {
         let mut catalog = Self::default();
         for (index, entry) in entries.into_iter().enumerate() {
             let bucket = entry.bucket.clone();
-            let (key, facts) = entry.facts(root).map_err(|e| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{}: entry {}: {e}", path.display(), index + 1))
-            })?;
+            let (key, facts) = entry
+                .facts(root)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: {e}", index + 1)))?;
             catalog.buckets.entry(bucket).or_default().insert(key, facts);
         }
         Ok(catalog)

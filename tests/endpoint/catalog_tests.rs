@@ -84,7 +84,7 @@ fn archived_objects_refuse_get_until_they_are_restored() {
 fn broken_catalogs_are_refused() {
     let rig = Rig::new();
     for (entries, why) in [
-        ("{", "EOF"),
+        ("[", "EOF"),
         (r#"[{"bucket": "b", "key": "k", "file": "nothing"}]"#, "entry 1: "),
         (r#"[{"bucket": "b", "key": "k", "key_hex": "00", "target": "t"}]"#, "either key or key_hex"),
         (r#"[{"bucket": "b", "key": "", "target": "t"}]"#, "the key is empty"),

@@ -47,8 +47,7 @@ impl Endpoint {
     /// the log cannot be opened or the fault rules cannot be read; the error names which.
     pub fn start(config: &Config) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            store: Store::new(&config.root, config.catalog.as_deref())
-                .map_err(|e| io::Error::new(e.kind(), format!("root {}: {e}", config.root.display())))?,
+            store: Store::new(&config.root, config.catalog.as_deref())?,
             digests: Digests::default(),
             verifier: Verifier {
                 keys: keys(config)?,

@@ -77,11 +77,15 @@ const LINK: &str = "/dev/null";
 impl Store {
     /// `catalog` is a file of further objects (CATALOG.md).
     pub(crate) fn new(root: &Path, catalog: Option<&Path>) -> io::Result<Self> {
-        let root = root.canonicalize()?;
-        if !root.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, root.display().to_string()));
+        let named =
+            |what: &str, path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{what} {}: {e}", path.display()));
+        let found = root.canonicalize().map_err(|e| named("root", root, e))?;
+        if !found.is_dir() {
+            return Err(named("root", root, io::ErrorKind::NotADirectory.into()));
         }
-        let catalog = catalog.map(|catalog| Catalog::open(catalog, &root)).transpose()?.unwrap_or_default();
+        let root = found;
+        let open = |path: &Path| Catalog::open(path, &root).map_err(|e| named("catalog", path, e));
+        let catalog = catalog.map(open).transpose()?.unwrap_or_default();
         Ok(Self { root, catalog })
     }
 
