@@ -97,7 +97,8 @@ pub(crate) fn judge(query: &Query, head: &Head) -> Result<Verdict, Error> {
     })
 }
 
-fn framing(head: &Head) -> Framing {
+/// How the end of the body behind `head` is known.
+pub(crate) fn framing(head: &Head) -> Framing {
     match (head.chunked, head.content_length) {
         (true, _) => Framing::Chunked(Chunked::default()),
         (_, Some(length)) => Framing::Length(length),

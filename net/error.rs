@@ -129,6 +129,20 @@ impl Error {
         self.kind.retried()
     }
 
+    /// Whether the same request can succeed with other credentials of the same source: those that
+    /// were used have ended, or are unknown by now. Codes as in the OSS error documentation.
+    pub fn wants_other_credentials(&self) -> bool {
+        let code = self.oss_code.as_deref().unwrap_or_default();
+        let named = matches!(
+            code,
+            "SecurityTokenExpired"
+                | "InvalidSecurityToken"
+                | "InvalidAccessKeyId"
+                | "AccessKeyIdAndSecurityTokenNotMatch"
+        );
+        self.status == Some(401) || (self.status == Some(403) && named)
+    }
+
     /// Who has to do something.
     pub fn blame(&self) -> Blame {
         self.kind.row().blame
@@ -338,6 +352,16 @@ mod tests {
         assert!(advice(403, Some("InDebt")).contains("arrears"));
         assert_eq!(advice(403, Some("AccessDenied")), Kind::Permission.row().advice);
         assert_eq!(advice(403, Some("NeverHeardOf")), Kind::Permission.row().advice);
+    }
+
+    #[test]
+    fn other_credentials_help_where_these_have_ended() {
+        let wants = |status, code: &str| {
+            let fault = Fault { code: Some(code.into()), ..Fault::default() };
+            Error::from_status(status, fault).wants_other_credentials()
+        };
+        assert!(wants(403, "SecurityTokenExpired") && wants(403, "InvalidAccessKeyId") && wants(401, "Unauthorized"));
+        assert!(!wants(403, "AccessDenied") && !wants(403, "SignatureDoesNotMatch") && !wants(404, "NoSuchKey"));
     }
 
     #[test]

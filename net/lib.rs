@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod answer;
+pub mod ask;
 mod conn;
 pub mod crc;
 mod driver;

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Kind, Phase};
 use crate::retry::Hint;
@@ -715,27 +715,70 @@ fn under_mixed_faults_every_success_is_right_and_every_fetch_ends() {
     });
 }
 
+/// A server whose clock is `ahead_secs` ahead, and what its second answer says of the request's Date.
+fn skewed(driver: DriverChoice, ahead_secs: i64) -> (Finished, Finished) {
+    let server = serve(move |seen, stream| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+        let here = now.checked_add_signed(ahead_secs).expect("after 1970");
+        let sent = httpdate::parse_http_date(seen.header("date").unwrap_or_default()).expect("a date");
+        let sent = sent.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+        if sent.abs_diff(here) < 900 {
+            return good(seen, stream);
+        }
+        let body = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
+        let date = ossc_sign::http_date(here as i64);
+        let length = body.len();
+        let head = format!("HTTP/1.1 403 Forbidden\r\nDate: {date}\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(head.as_bytes()).expect("answer");
+        true
+    });
+    let rig = Rig::to(driver, &server);
+    (rig.range(0..10).0, rig.range(0..10).0)
+}
+
 #[test]
 fn a_skewed_clock_is_corrected_by_the_next_request() {
     on_both(|driver| {
+        for ahead_secs in [3600, -50_000] {
+            let (first, second) = skewed(driver, ahead_secs);
+            assert_eq!((first.result.expect_err("skewed").kind, first.retry_hint), (Kind::Clock, Hint::Backoff));
+            second.result.expect("with the server's time");
+        }
+    });
+}
+
+#[test]
+fn an_absurd_skew_is_not_corrected() {
+    on_both(|driver| {
+        let (first, second) = skewed(driver, -90_000);
+        for done in [first, second] {
+            assert_eq!(done.result.expect_err("skewed").kind, Kind::Clock);
+        }
+    });
+}
+
+#[test]
+fn a_renewed_key_signs_the_next_request_and_keeps_the_addresses() {
+    let v1 = |id: &str| {
+        ossc_sign::Signer::V1(ossc_sign::V1::new(ossc_sign::Credentials {
+            access_key_id: id.into(),
+            access_key_secret: ossc_sign::Secret::new("s".into()),
+            security_token: None,
+        }))
+    };
+    on_both(|driver| {
         let server = serve(|seen, stream| {
-            if seen.nth == 1 {
-                let date = seen.header("date").unwrap_or_default();
-                assert!(date.starts_with("Tue, 14 Nov 2023 22:13:"), "{date}");
-                return good(seen, stream);
-            }
-            let body = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
-            let head = format!(
-                "HTTP/1.1 403 Forbidden\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            stream.write_all(head.as_bytes()).expect("answer");
-            true
+            let id = if seen.nth == 0 { "OSS first:" } else { "OSS second:" };
+            assert!(seen.header("authorization").is_some_and(|value| value.starts_with(id)), "{}", seen.nth);
+            good(seen, stream)
         });
-        let rig = Rig::to(driver, &server);
-        let (done, _) = rig.range(0..10);
-        assert_eq!((done.result.expect_err("skewed").kind, done.retry_hint), (Kind::Clock, Hint::Backoff));
-        rig.range(0..10).0.result.expect("with the server's time");
+        // The address comes from a later look-up, not from the origin.
+        let origin = Origin { signer: Some(v1("first")), ..origin(Vec::new()) };
+        let rig = Rig::of(driver, origin, (1, 1), PATIENT);
+        assert!(rig.vcpus.names().set_addresses(&[server.address]));
+        rig.range(0..10).0.result.expect("the first key");
+        rig.vcpus.set_signer(v1("second"));
+        rig.range(0..10).0.result.expect("the second key");
     });
 }
 

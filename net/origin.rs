@@ -28,6 +28,19 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The same bucket, asked with another key.
+    pub(crate) fn with_signer(&self, signer: ossc_sign::Signer) -> Origin {
+        Origin {
+            addresses: self.addresses.clone(),
+            host_header: self.host_header.clone(),
+            bucket: self.bucket.clone(),
+            path_style: self.path_style,
+            tls: self.tls.clone(),
+            signer: Some(signer),
+            user_agent: self.user_agent.clone(),
+        }
+    }
+
     /// Appends the whole request to `out`, signed as of `unix_secs`.
     ///
     /// # Errors

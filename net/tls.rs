@@ -72,6 +72,16 @@ impl Tls {
         Stage::new(self)
     }
 
+    /// For a session that is read and written as a stream.
+    pub(crate) fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// Who the certificate must name.
+    pub(crate) fn name(&self) -> &ServerName<'static> {
+        &self.name
+    }
+
     fn count(&self, kind: Option<HandshakeKind>) {
         let counter = match kind {
             Some(HandshakeKind::Resumed) => &self.counts.resumed,
@@ -79,6 +89,11 @@ impl Tls {
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// What went wrong with the TLS of `host`, for a message.
+pub(crate) fn in_words(host: &str, phase: Phase, cause: &rustls::Error) -> String {
+    fault::error(host, phase, cause).message.into()
 }
 
 impl fmt::Debug for Tls {

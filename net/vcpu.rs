@@ -22,6 +22,10 @@ use crate::sock::Bell;
 
 /// Most addresses tried for one request.
 pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
+/// Largest clock error that is corrected (seconds). A day holds every time zone that a clock can be
+/// set to by mistake; what is further off is a clock that was never set, or a Date that is not the
+/// service's own.
+const CLOCK_OFFSET_SECS_MAX: i64 = 86_400;
 
 /// What all vcpus of one [`crate::Vcpus`] share.
 pub(crate) struct Shared {
@@ -96,6 +100,22 @@ impl Shared {
     #[cfg(feature = "sim")]
     pub fn was_rung(&self, number: usize, lay_free: bool) -> bool {
         lay_free && !self.beds[number].sleeping.load(Ordering::SeqCst)
+    }
+
+    /// The service refused a time, and its own is so far ahead of this machine's.
+    pub fn correct_clock(&self, offset_secs: i64) {
+        if offset_secs.abs() > CLOCK_OFFSET_SECS_MAX {
+            return tracing::error!(
+                seconds = offset_secs,
+                "this machine's clock is off by more than a day, which is not corrected; set it (NTP)"
+            );
+        }
+        if self.clock_offset.swap(offset_secs, Ordering::Relaxed) != offset_secs {
+            tracing::warn!(
+                seconds = offset_secs,
+                "this machine's clock is off; requests are signed with the server's time"
+            );
+        }
     }
 
     fn current_target(&self) -> Target {
@@ -517,8 +537,7 @@ impl<D: Driver> Vcpu<D> {
         let conn = &mut self.slots[key].conn;
         if let Some(server) = conn.clock_seen() {
             let offset = server - self.driver.unix_secs();
-            tracing::warn!(seconds = offset, "this machine's clock is off; requests are signed with the server's time");
-            self.shared.clock_offset.store(offset, Ordering::Relaxed);
+            self.shared.correct_clock(offset);
         }
         if let Some(finished) = conn.finish(now, worker) {
             self.hungry = true;

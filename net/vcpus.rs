@@ -125,8 +125,14 @@ impl Vcpus {
         (name, self.driver.1.clone())
     }
 
-    /// From now on new requests use this origin: new addresses or renewed credentials. Requests
-    /// under way go on as they are.
+    /// From now on new requests are signed so: credentials were renewed. Requests under way go on as
+    /// they are.
+    pub fn set_signer(&self, signer: ossc_sign::Signer) {
+        self.shared.retarget(|target| target.origin = Arc::new(target.origin.with_signer(signer)));
+    }
+
+    /// From now on new requests use this origin, with its addresses. Requests under way go on as they
+    /// are.
     pub fn set_origin(&self, origin: Arc<Origin>) {
         self.shared.retarget(|target| *target = Target::new(origin));
     }

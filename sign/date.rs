@@ -22,6 +22,13 @@ pub(crate) fn basic_utc(unix_secs: i64) -> String {
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
+/// `YYYY-MM-DDTHH:MM:SSZ`, as services beside OSS want it.
+pub fn utc(unix_secs: i64) -> String {
+    let basic = basic_utc(unix_secs);
+    let (date, time) = (&basic[..8], &basic[9..15]);
+    format!("{}-{}-{}T{}:{}:{}Z", &date[..4], &date[4..6], &date[6..], &time[..2], &time[2..4], &time[4..])
+}
+
 /// Days since 1970-01-01 to (year, month, day): H. Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms", `civil_from_days`. An era is 400 years or 146097 days; years begin in March, so
 /// that the leap day is the last one.
@@ -38,20 +45,34 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// The inverse, for tests that read dates from vectors.
-#[cfg(test)]
-pub(crate) fn unix_secs(iso: &str) -> i64 {
-    let number = |range: std::ops::Range<usize>| -> i64 { iso[range].parse().expect(iso) };
-    let (year, month, day) = (number(0..4), number(5..7), number(8..10));
-    let leap = |y: i64| y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
-    let days_in = |y: i64, m: i64| match m {
-        2 => 28 + i64::from(leap(y)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    };
-    let years: i64 = (1970..year).map(|y| 365 + i64::from(leap(y))).sum();
-    let months: i64 = (1..month).map(|m| days_in(year, m)).sum();
-    (years + months + day - 1) * SECS_PER_DAY + number(11..13) * 3600 + number(14..16) * 60 + number(17..19)
+/// The inverse of `civil_from_days`, from the same source.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// Unix seconds of `2024-08-02T15:04:05Z`, the spelling of an Expiration; fractions of a second are
+/// dropped. `None` if it is anything else, or no day of the calendar.
+pub(crate) fn parse_utc(text: &str) -> Option<i64> {
+    let text = text.strip_suffix('Z')?;
+    let (text, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    if shape != "0000-00-00T00:00:00" || fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let days = days_from_civil(year, month, day);
+    let is_date = civil_from_days(days) == (year, month, day);
+    // 60 is a leap second, which Unix time does not count.
+    let is_time = hour < 24 && minute < 60 && second <= 60;
+    (is_date && is_time).then_some(days * SECS_PER_DAY + hour * 3600 + minute * 60 + second.min(59))
 }
 
 #[cfg(test)]
@@ -77,12 +98,32 @@ mod tests {
 
     #[test]
     fn days_of_four_centuries_survive_the_round_trip() {
-        let iso = |secs| {
-            let t = basic_utc(secs);
-            format!("{}-{}-{}T00:00:00Z", &t[0..4], &t[4..6], &t[6..8])
-        };
         for day in (0..146_097).step_by(7) {
-            assert_eq!(unix_secs(&iso(day * SECS_PER_DAY)), day * SECS_PER_DAY);
+            let secs = day * SECS_PER_DAY + day % SECS_PER_DAY;
+            assert_eq!(parse_utc(&utc(secs)), Some(secs));
+        }
+    }
+
+    #[test]
+    fn times_of_an_expiration() {
+        assert_eq!(parse_utc("2024-08-02T15:04:05Z"), Some(1_722_611_045));
+        assert_eq!(parse_utc("2024-02-29T23:59:60.123Z"), parse_utc("2024-02-29T23:59:59Z"));
+        for text in [
+            "",
+            "Z",
+            "2024-08-02T15:04:05",
+            "2024-08-02T15:04:05+08:00",
+            "2024-08-02 15:04:05Z",
+            "2023-02-29T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-00-01T00:00:00Z",
+            "2024-01-00T00:00:00Z",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01T00:00:00.Z",
+            "2024-01-01T00:00:00.xZ",
+            "\u{662}024-01-01T00:00:0Z",
+        ] {
+            assert_eq!(parse_utc(text), None, "{text}");
         }
     }
 }

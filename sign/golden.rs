@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::date::unix_secs;
+use crate::date::parse_utc;
 use crate::{Credentials, Request, Scope, Secret, Signed, Signer, V1, V4, percent_encode, query_string};
 
 const OPEN: &str = include_str!("vectors/open.json");
@@ -101,7 +101,7 @@ impl Case {
             headers: &headers,
             additional_headers: &additional,
         };
-        let secs = unix_secs(self.json["date_iso"].as_str().expect("date"));
+        let secs = parse_utc(self.json["date_iso"].as_str().expect("date")).expect("a date");
         let signer = match self.json["sig"].as_str() {
             Some("v1") => Signer::V1(V1::new(credentials)),
             Some("v4") => Signer::V4(V4::new(credentials, scope)),

@@ -1,4 +1,5 @@
-//! Signatures of OSS requests, header form: version 4, and version 1 for those who ask for it.
+//! Signatures of OSS requests, header form: version 4, and version 1 for those who ask for it; and the
+//! documents that temporary credentials come in.
 //!
 //! `net` calls it once per request. It never opens a connection, reads no clock (time is an
 //! argument), no environment and no file, and imports no other crate of this workspace.
@@ -7,6 +8,7 @@
 
 mod canon;
 mod date;
+mod issued;
 mod secret;
 mod signed;
 mod v1;
@@ -16,7 +18,8 @@ mod v4;
 mod golden;
 
 pub use canon::{Request, percent_encode, query_string};
-pub use date::http_date;
+pub use date::{http_date, utc};
+pub use issued::Issued;
 pub use secret::{Credentials, Secret};
 pub use signed::{Signed, Signer};
 pub use v1::V1;

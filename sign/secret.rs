@@ -44,7 +44,7 @@ pub(crate) fn wipe(mut bytes: Vec<u8>) {
 }
 
 /// One access key, long-lived or temporary.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Public part of the key; it travels in the Authorization header.
     pub access_key_id: String,

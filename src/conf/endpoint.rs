@@ -134,6 +134,23 @@ impl Endpoint {
         if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
     }
 
+    /// The name to resolve of a service that has no buckets. IPv6 without brackets.
+    pub fn service_host(&self) -> String {
+        match &self.host {
+            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => name.clone(),
+        }
+    }
+
+    /// Value of the Host header of such a service.
+    pub fn service_host_header(&self) -> String {
+        let host = match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+            _ => self.service_host(),
+        };
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+
     /// The region in the host name, if it has one of the forms `oss-R.aliyuncs.com`,
     /// `oss-R-internal.aliyuncs.com` and `R.oss.aliyuncs.com` (dual stack).
     ///

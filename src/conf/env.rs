@@ -6,24 +6,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::credentials::{self, Credentials};
 use crate::endpoint::Endpoint;
 use crate::location::Location;
 use crate::reason::{self, Reason};
-use crate::secret::Secret;
 
 /// Longest path of a Unix socket: `sun_path` has 108 bytes with the final NUL (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
-
-/// One access key of OSS. `Debug` shows the public half only.
-#[derive(Clone, Debug)]
-pub struct AccessKey {
-    /// OSS_ACCESS_KEY_ID
-    pub id: String,
-    /// OSS_ACCESS_KEY_SECRET
-    pub secret: Secret,
-    /// OSS_SESSION_TOKEN, with temporary credentials.
-    pub token: Option<Secret>,
-}
 
 /// OSSC_IO: the driver of the connections. Unset, the engine probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +21,16 @@ pub enum IoDriver {
     Uring,
     /// `epoll`
     Epoll,
+}
+
+/// OSSC_SIGNATURE: the version of signatures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signature {
+    /// `v4`, what OSS wants of everybody.
+    #[default]
+    V4,
+    /// `v1`: needs no region; OSS refuses it for new accounts and buckets.
+    V1,
 }
 
 /// OSSC_PAGES: the kind of cache memory, for tests. Unset, the engine probes.
@@ -46,11 +45,13 @@ pub enum PageKind {
 /// What the environment says, complete enough to start an engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// None for anonymous access.
-    pub access_key: Option<AccessKey>,
+    /// Where the access key comes from.
+    pub credentials: Credentials,
+    /// OSSC_SIGNATURE
+    pub signature: Signature,
     /// OSS_ENDPOINT
     pub endpoint: Endpoint,
-    /// OSS_REGION without `oss-`, or else the endpoint's; always there with an access key.
+    /// OSS_REGION without `oss-`, or else the endpoint's; always there where requests are signed with V4.
     pub region: Option<String>,
     /// OSS_PATH
     pub location: Location,
@@ -97,10 +98,14 @@ impl Settings {
         };
         let endpoint = Endpoint::parse(&endpoint)?;
         refuse_bucket_in_host(&endpoint, location.bucket())?;
-        let access_key = access_key(&text)?;
-        let region = region(&text, &endpoint, access_key.is_none())?;
+        let credentials = credentials::source(&text)?;
+        let signature = choice(&text, "OSSC_SIGNATURE", &[("v4", Signature::V4), ("v1", Signature::V1)])?;
+        let signature = signature.unwrap_or_default();
+        let needed = !matches!(credentials, Credentials::Anonymous) && signature == Signature::V4;
+        let region = region(&text, &endpoint, needed)?;
         Ok(Self {
-            access_key,
+            credentials,
+            signature,
             endpoint,
             region,
             location,
@@ -116,7 +121,7 @@ impl Settings {
 
     /// True if requests go out unsigned.
     pub fn is_anonymous(&self) -> bool {
-        self.access_key.is_none()
+        matches!(self.credentials, Credentials::Anonymous)
     }
 }
 
@@ -124,7 +129,7 @@ fn unset<T>(kind: &'static str, advice: &str) -> Result<T, Reason> {
     Err(Reason::new(kind, advice))
 }
 
-fn invalid<T>(name: &str, why: impl fmt::Display) -> Result<T, Reason> {
+pub(crate) fn invalid<T>(name: &str, why: impl fmt::Display) -> Result<T, Reason> {
     Err(Reason::new(reason::INVALID_VARIABLE, format!("{name} {why}")))
 }
 
@@ -136,37 +141,10 @@ fn refuse_bucket_in_host(endpoint: &Endpoint, bucket: &str) -> Result<(), Reason
     Ok(())
 }
 
-fn access_key(text: &impl Fn(&str) -> Option<String>) -> Result<Option<AccessKey>, Reason> {
-    let both = "set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, or neither for anonymous access";
-    let (id, secret) = match (text("OSS_ACCESS_KEY_ID"), text("OSS_ACCESS_KEY_SECRET")) {
-        (None, None) => return Ok(None),
-        (Some(_), None) => return unset(reason::SECRET_NOT_SET, both),
-        (None, Some(_)) => return unset(reason::ID_NOT_SET, both),
-        (Some(id), Some(secret)) => (id, secret),
-    };
-    let token = text("OSS_SESSION_TOKEN");
-    // They become parts of a request head: a line break in one would be a header of its own.
-    let named = [
-        ("OSS_ACCESS_KEY_ID", Some(&id)),
-        ("OSS_ACCESS_KEY_SECRET", Some(&secret)),
-        ("OSS_SESSION_TOKEN", token.as_ref()),
-    ];
-    for (name, value) in named {
-        if value.is_some_and(|value| !value.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return invalid(name, "holds white space or characters that no key has; copy it again");
-        }
-    }
-    Ok(Some(AccessKey { id, secret: Secret::new(secret), token: token.map(Secret::new) }))
-}
-
-fn region(
-    text: &impl Fn(&str) -> Option<String>,
-    endpoint: &Endpoint,
-    anonymous: bool,
-) -> Result<Option<String>, Reason> {
+fn region(text: &impl Fn(&str) -> Option<String>, endpoint: &Endpoint, needed: bool) -> Result<Option<String>, Reason> {
     let Some(named) = text("OSS_REGION") else {
         let inferred = endpoint.infer_region();
-        if inferred.is_none() && !anonymous {
+        if inferred.is_none() && needed {
             let detail = format!("`{endpoint}` names none; set OSS_REGION, for example to cn-beijing");
             return Err(Reason::new(reason::NO_REGION, detail));
         }
@@ -194,7 +172,7 @@ fn uds_path(text: String) -> Result<PathBuf, Reason> {
     Ok(PathBuf::from(text))
 }
 
-fn choice<T: Copy>(
+pub(crate) fn choice<T: Copy>(
     text: &impl Fn(&str) -> Option<String>,
     name: &str,
     allowed: &[(&str, T)],
@@ -242,12 +220,19 @@ mod tests {
         settings(changes).unwrap_or_else(|reason| panic!("{changes:?}: {reason}"))
     }
 
+    fn key(settings: &Settings) -> &crate::AccessKey {
+        match &settings.credentials {
+            Credentials::Key(key) => key,
+            other => panic!("{other:?}"),
+        }
+    }
+
     const ANONYMOUS: [(&str, Option<&str>); 2] = [("OSS_ACCESS_KEY_ID", Some("")), ("OSS_ACCESS_KEY_SECRET", None)];
 
     #[test]
     fn complete_environment() {
         let s = good(&[]);
-        let key = s.access_key.as_ref().expect("a key");
+        let key = key(&s);
         assert_eq!((key.id.as_str(), key.secret.expose()), ("LTAI-id", "hunter2"));
         assert_eq!(key.token.as_ref().map(|token| token.expose()), Some("tok-abc"));
         assert_eq!(s.region.as_deref(), Some("cn-beijing"));
@@ -274,13 +259,22 @@ mod tests {
     }
 
     #[test]
+    fn v1_needs_no_region() {
+        let address = ("OSS_ENDPOINT", Some("http://127.0.0.1:9"));
+        assert!(settings(&[address]).is_err());
+        let s = good(&[address, ("OSSC_SIGNATURE", Some("v1"))]);
+        assert_eq!((s.signature, s.region), (Signature::V1, None));
+        assert_eq!(good(&[]).signature, Signature::V4);
+    }
+
+    #[test]
     fn values_are_trimmed_and_the_region_is_bare() {
         let s = good(&[
             ("OSS_ACCESS_KEY_SECRET", Some(" hunter2\n")),
             ("OSS_SESSION_TOKEN", Some("")),
             ("OSS_REGION", Some(" oss-CN-Shanghai ")),
         ]);
-        let key = s.access_key.expect("a key");
+        let key = key(&s);
         assert_eq!(key.secret.expose(), "hunter2");
         assert!(key.token.is_none());
         assert_eq!(s.region.as_deref(), Some("cn-shanghai"), "OSS_REGION wins over the endpoint");
@@ -341,6 +335,7 @@ mod tests {
             ),
             ("OSSC_IO", Some("io_uring"), "invalid environment variable: OSSC_IO is `io_uring`"),
             ("OSSC_PAGES", Some("huge"), "invalid environment variable: OSSC_PAGES is `huge`"),
+            ("OSSC_SIGNATURE", Some("4"), "invalid environment variable: OSSC_SIGNATURE is `4`"),
         ] {
             let reason = settings(&[(name, value)]).expect_err(name).to_string();
             assert!(reason.starts_with(start), "{name}={value:?}: {reason}");
@@ -358,7 +353,7 @@ mod tests {
         })
         .expect("complete");
         let asked = asked.into_inner();
-        assert_eq!(asked.len(), 13, "{asked:?}");
+        assert_eq!(asked.len(), 15, "{asked:?}");
         for name in asked {
             assert!(crate::docs::VARIABLES.iter().any(|v| v.name == name), "{name}");
         }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod credentials;
 mod docs;
 mod endpoint;
 mod env;
@@ -18,9 +19,10 @@ mod secret;
 mod table;
 
 pub use config::{Config, DEFAULT_PATH, Error, LogLevel, Warning};
+pub use credentials::{AccessKey, Credentials, EcsRole, Oidc};
 pub use docs::{default_file, markdown};
 pub use endpoint::{Endpoint, Scheme};
-pub use env::{AccessKey, IoDriver, PageKind, Settings};
+pub use env::{IoDriver, PageKind, Settings, Signature};
 pub use location::Location;
 pub use reason::Reason;
 pub use secret::Secret;

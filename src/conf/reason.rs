@@ -16,6 +16,7 @@ pub(crate) const MODEL_DIR_NOT_SET: &str = "MODEL_DIR not set";
 pub(crate) const PATH_NOT_SET: &str = "OSS_PATH not set";
 pub(crate) const ENDPOINT_NOT_SET: &str = "OSS_ENDPOINT not set";
 pub(crate) const SECRET_NOT_SET: &str = "OSS_ACCESS_KEY_SECRET not set";
+pub(crate) const FILE_NOT_ACCESSIBLE: &str = "OSS_AUTHORIZATION_FILE_PATH not accessible";
 pub(crate) const NO_REGION: &str = "failed to infer region from endpoint";
 pub(crate) const INVALID_URI: &str = "invalid uri";
 pub(crate) const BAD_CONFIG: &str = "failed to parse config file";

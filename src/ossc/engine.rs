@@ -12,7 +12,7 @@ use crate::mirror::{self, Mirror};
 use crate::place::Root;
 use crate::serve::Server;
 use crate::work::{self, Work};
-use crate::{demand, reset, room};
+use crate::{credentials, demand, reset, room};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{self, PageKind, Store};
@@ -22,6 +22,7 @@ use ossc_cache::{sys, wire};
 use ossc_conf::{Config, IoDriver, Scheme, Settings};
 use ossc_net::retry::Backoff;
 use ossc_net::{DriverChoice, Names, Origin, Timeouts, Tls, Trust, Vcpus};
+use ossc_sign::{Credentials, Issued};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -210,7 +211,12 @@ fn build(
     let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
     region.header().oss_path_key.store(place, Ordering::Release);
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
-    let origin = origin(settings, config)?;
+    let renewed = renewed_source(settings, config)?;
+    let key = match &renewed {
+        Some((_, first)) => Some(first.credentials.clone()),
+        None => credentials::lasting(settings),
+    };
+    let origin = origin(settings, config, key)?;
     let (sender, arrived) = channel();
     let (orders, wanted) = channel();
     let options = work::Options {
@@ -233,6 +239,9 @@ fn build(
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
     let names = vcpus.names();
     work.set_vcpus(vcpus);
+    if let Some((source, first)) = renewed {
+        keep_credentials(settings, &work, source, first)?;
+    }
     // An address needs no looking up.
     if settings.endpoint.ip().is_none() {
         let (host, port) = (settings.endpoint.connect_host(settings.location.bucket()), settings.endpoint.port());
@@ -288,35 +297,56 @@ fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {
     header.engine_pid.store(std::process::id(), Ordering::Release);
 }
 
-fn origin(settings: &Settings, config: &Config) -> Result<Origin, NotStarted> {
+fn trust(settings: &Settings, config: &Config) -> Trust {
+    Trust {
+        ca_file: config.tls_ca_file.clone(),
+        cert_file: settings.ssl_cert_file.clone(),
+        cert_dir: settings.ssl_cert_dir.clone(),
+    }
+}
+
+/// Where credentials come from that can be renewed, and what it gives now.
+fn renewed_source(settings: &Settings, config: &Config) -> Result<Option<(credentials::Source, Issued)>, NotStarted> {
+    let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
+    let source = credentials::Source::new(settings, limits, &trust(settings, config));
+    let found = source.and_then(|source| source.map(|source| source.first().map(|first| (source, first))).transpose());
+    // The file has a REASON of its own.
+    let is_file = matches!(settings.credentials, ossc_conf::Credentials::File(_));
+    found
+        .map_err(|why| NotStarted::Reason(if is_file { why } else { format!("failed to initialize connector: {why}") }))
+}
+
+/// The thread that keeps the credentials fresh.
+fn keep_credentials(
+    settings: &Settings,
+    work: &Arc<Work>,
+    source: credentials::Source,
+    first: Issued,
+) -> Result<(), NotStarted> {
+    tracing::info!(source = source.name(), ends_unix_secs = first.ends_secs, "credentials");
+    let renewal = Arc::new(credentials::Renewal::default());
+    work.set_renewal(renewal.clone());
+    let (settings, work) = (settings.clone(), work.clone());
+    spawn("ossc-keys", move || {
+        credentials::keep(&source, &renewal, first, |new| work.set_signer(credentials::signer(&settings, new)));
+    })
+}
+
+fn origin(settings: &Settings, config: &Config, key: Option<Credentials>) -> Result<Origin, NotStarted> {
     let (endpoint, bucket) = (&settings.endpoint, settings.location.bucket());
     let deadline = config.resolve_timeout;
     let host = endpoint.connect_host(bucket);
     let failed = |e: ossc_net::Error| format!("failed to list objects: {e}");
     let addresses = ossc_net::resolve::resolve(&host, endpoint.port(), deadline).map_err(failed)?;
-    let trust = Trust {
-        ca_file: config.tls_ca_file.clone(),
-        cert_file: settings.ssl_cert_file.clone(),
-        cert_dir: settings.ssl_cert_dir.clone(),
-    };
     let secure = endpoint.scheme() == Scheme::Https;
-    let tls = secure.then(|| Tls::new(&host, &trust)).transpose().map_err(failed)?;
-    let signer = settings.access_key.as_ref().map(|key| {
-        let credentials = ossc_sign::Credentials {
-            access_key_id: key.id.clone(),
-            access_key_secret: ossc_sign::Secret::new(key.secret.expose().to_string()),
-            security_token: key.token.as_ref().map(|token| ossc_sign::Secret::new(token.expose().to_string())),
-        };
-        let scope = ossc_sign::Scope { region: settings.region.clone().unwrap_or_default(), product: "oss".into() };
-        ossc_sign::Signer::V4(ossc_sign::V4::new(credentials, scope))
-    });
+    let tls = secure.then(|| Tls::new(&host, &trust(settings, config))).transpose().map_err(failed)?;
     Ok(Origin {
         addresses,
         host_header: endpoint.host_header(bucket),
         bucket: bucket.to_string(),
         path_style: endpoint.is_path_style(),
         tls,
-        signer,
+        signer: key.map(|key| credentials::signer(settings, key)),
         user_agent: concat!("oss-connector/", env!("CARGO_PKG_VERSION")).into(),
     })
 }

@@ -8,6 +8,7 @@
 mod adopt;
 pub mod audit;
 mod choose;
+mod credentials;
 pub mod demand;
 mod denied;
 mod engine;

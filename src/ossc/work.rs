@@ -5,6 +5,7 @@
 //! (objects, calls). It does no disk I/O and never waits.
 
 use crate::audit::{Audit, Fetched};
+use crate::credentials::Renewal;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
 use ossc_cache::budget::Budget;
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// Most bytes of a listing page or an error document.
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// How long requests that OSS refuses for their credentials wait for others, before readers see an error.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(30);
 /// Parts that are fetched right behind one that a reader waits for.
 const READ_AHEAD_PARTS: u32 = 4;
 
@@ -71,6 +74,8 @@ pub struct Work {
     calls: Mutex<HashMap<u32, Call>>,
     next_call: AtomicU32,
     vcpus: OnceLock<Vcpus>,
+    /// Of a source that can give other credentials.
+    renewal: OnceLock<Arc<Renewal>>,
     pub(crate) budget: Budget,
     pub(crate) small_under_way: AtomicU64,
     /// Held by who makes room.
@@ -102,6 +107,7 @@ impl Work {
             calls: Mutex::default(),
             next_call: AtomicU32::new(0),
             vcpus: OnceLock::new(),
+            renewal: OnceLock::new(),
             budget,
             small_under_way: AtomicU64::new(0),
             room: Mutex::default(),
@@ -118,6 +124,24 @@ impl Work {
     pub fn set_vcpus(&self, vcpus: Vcpus) {
         let _ = self.vcpus.set(vcpus);
         self.wake();
+    }
+
+    /// Rung when OSS refuses the credentials in use; given before the first request.
+    pub fn set_renewal(&self, renewal: Arc<Renewal>) {
+        let _ = self.renewal.set(renewal);
+    }
+
+    /// Signs from now on so.
+    pub fn set_signer(&self, signer: ossc_sign::Signer) {
+        if let Some(vcpus) = self.vcpus.get() {
+            vcpus.set_signer(signer);
+        }
+    }
+
+    /// Whether other credentials may help a request that failed; if so, they are asked for.
+    fn renews(&self, error: &Error) -> bool {
+        let renewal = self.renewal.get().filter(|_| error.wants_other_credentials());
+        renewal.inspect(|renewal| renewal.ring()).is_some()
     }
 
     /// The public records.
@@ -173,7 +197,7 @@ impl Work {
                 Err(error) => error,
             };
             tried += 1;
-            if tried >= attempts || !error.retryable() {
+            if tried >= attempts || !(error.retryable() || self.renews(&error)) {
                 return Err(error);
             }
             tracing::warn!("{error}; trying again ({tried} of {attempts})");
@@ -499,9 +523,11 @@ impl Work {
             request_id: error.request_id.as_deref().unwrap_or(""),
             crc: None,
         });
-        let again = error.retryable();
+        let renews = self.renews(error);
+        let again = error.retryable() || renews;
+        let patience = if renews { RENEWAL_PATIENCE } else { Duration::MAX }.min(self.options.outage_budget);
         let outage = held.in_trouble((self.options.now)());
-        if again && outage < self.options.outage_budget {
+        if again && outage < patience {
             header.origin_retries.fetch_add(1, Ordering::Relaxed);
             let wait = self.options.backoff.wait(attempts.saturating_sub(1));
             tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}");

@@ -1,0 +1,189 @@
+//! When credentials are fetched again: before they end, and at once when OSS refuses them. The body of the thread
+//! `ossc-keys`, and the bell by which `work` rings it.
+//!
+//! A source that has nothing newer is asked less and less often, so that neither a file nor a service is asked in
+//! a loop; what OSS has refused meanwhile is tried again by `work` within its own patience.
+
+use crate::credentials::Source;
+use crate::held::lock;
+use ossc_sign::{Credentials, Issued};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Credentials are renewed when two thirds of their life are over, but not earlier than this before their end.
+const MARGIN_MAX: Duration = Duration::from_secs(15 * 60);
+/// A document without an end may be replaced any time: it is looked at so often.
+const UNDATED: Duration = Duration::from_secs(60);
+/// Between two fetches in vain: doubled from the first to the second value.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// The bell.
+#[derive(Default)]
+pub struct Renewal {
+    wanted: Mutex<bool>,
+    rung: Condvar,
+}
+
+impl Renewal {
+    /// OSS refused the credentials in use: others are needed now.
+    pub fn ring(&self) {
+        *lock(&self.wanted) = true;
+        self.rung.notify_one();
+    }
+
+    /// Sleeps until it is rung, `limit` at most.
+    fn wait(&self, limit: Duration) {
+        let wanted = lock(&self.wanted);
+        let sleep = self.rung.wait_timeout_while(wanted, limit, |wanted| !*wanted);
+        *sleep.unwrap_or_else(|poisoned| poisoned.into_inner()).0 = false;
+    }
+}
+
+/// What is known of the credentials in use.
+struct Schedule {
+    held: Issued,
+    /// When they are to be renewed.
+    due: Instant,
+    /// Fetches since then that brought nothing of use.
+    in_vain: u32,
+}
+
+impl Schedule {
+    fn new(held: Issued, now: Instant, unix_secs: i64) -> Schedule {
+        let due = now + time_left(&held, unix_secs).unwrap_or(UNDATED);
+        Schedule { held, due, in_vain: 0 }
+    }
+
+    /// How long to sleep at least, and at most if nobody rings.
+    fn pauses(&self, now: Instant) -> (Duration, Duration) {
+        let least = PAUSE_MIN.saturating_mul(1 << self.in_vain.min(16)).min(PAUSE_MAX);
+        (least, self.due.saturating_duration_since(now).max(least))
+    }
+
+    /// A fetch came back: whether it brought other credentials.
+    fn take(&mut self, fetched: Result<Issued, String>, now: Instant, unix_secs: i64) -> bool {
+        let issued = match fetched {
+            Ok(issued) => issued,
+            Err(why) => {
+                self.in_vain += 1;
+                tracing::warn!(attempts = self.in_vain, "credentials were not renewed: {why}");
+                return false;
+            }
+        };
+        let is_new = issued.credentials != self.held.credentials;
+        let has_ended = time_left(&issued, unix_secs).is_some_and(|left| left.is_zero());
+        if has_ended {
+            tracing::warn!("the credentials have ended already by this machine's clock, and the source has no others");
+        }
+        let later = issued.ends_secs != self.held.ends_secs;
+        let in_vain = if (is_new || later || issued.ends_secs.is_none()) && !has_ended { 0 } else { self.in_vain + 1 };
+        let due = if is_new || later || issued.ends_secs.is_none() {
+            now + time_left(&issued, unix_secs).unwrap_or(UNDATED)
+        } else {
+            self.due
+        };
+        *self = Schedule { held: issued, due, in_vain };
+        is_new
+    }
+}
+
+/// Until they are to be renewed; `None` if they have no end, zero if it is over.
+fn time_left(issued: &Issued, unix_secs: i64) -> Option<Duration> {
+    let life = Duration::from_secs(u64::try_from(issued.ends_secs? - unix_secs).unwrap_or(0));
+    Some(life - (life / 3).min(MARGIN_MAX))
+}
+
+/// Keeps the credentials that `source` gave `first` fresh: others are given to `publish`. Never returns.
+pub fn keep(source: &Source, renewal: &Renewal, first: Issued, publish: impl Fn(Credentials)) {
+    let mut schedule = Schedule::new(first, Instant::now(), unix_secs());
+    loop {
+        let (least, most) = schedule.pauses(Instant::now());
+        std::thread::sleep(least);
+        renewal.wait(most - least);
+        let fetched = source.fetch();
+        if schedule.take(fetched, Instant::now(), unix_secs()) {
+            tracing::info!(ends_unix_secs = schedule.held.ends_secs, "credentials were renewed");
+            publish(schedule.held.credentials.clone());
+        }
+    }
+}
+
+fn unix_secs() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_000_000;
+
+    fn issued(id: &str, life_secs: Option<i64>) -> Issued {
+        let credentials = Credentials {
+            access_key_id: id.into(),
+            access_key_secret: ossc_sign::Secret::new("s".into()),
+            security_token: None,
+        };
+        Issued { credentials, ends_secs: life_secs.map(|secs| NOW + secs) }
+    }
+
+    #[test]
+    fn two_thirds_of_a_life_and_a_quarter_of_an_hour_at_most() {
+        let millis = |life: i64| time_left(&issued("a", Some(life)), NOW).map(|left| left.as_millis());
+        assert_eq!(millis(3), Some(2_000));
+        assert_eq!(millis(6), Some(4_000));
+        assert_eq!(millis(3_600), Some(2_700_000));
+        assert_eq!(millis(36_000), Some(35_100_000));
+        assert_eq!(millis(-5), Some(0));
+        assert_eq!(time_left(&issued("a", None), NOW), None);
+    }
+
+    #[test]
+    fn a_source_with_nothing_newer_is_asked_less_and_less_often() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(issued("a", Some(6)), now, NOW);
+        assert_eq!(schedule.pauses(now), (PAUSE_MIN, Duration::from_secs(4)));
+        let late = now + Duration::from_secs(4);
+        let mut pauses = Vec::new();
+        for in_vain in 0..8 {
+            let fetched = if in_vain % 2 == 0 { Err("gone".into()) } else { Ok(issued("a", Some(6))) };
+            assert!(!schedule.take(fetched, late, NOW + 4));
+            pauses.push(schedule.pauses(late).1.as_millis());
+        }
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 10000, 10000, 10000]);
+        assert!(schedule.take(Ok(issued("b", Some(12))), late, NOW + 6));
+        assert_eq!(schedule.pauses(late), (PAUSE_MIN, Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn credentials_that_have_ended_are_used_and_not_fetched_in_a_loop() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(issued("a", Some(-10)), now, NOW);
+        for round in 1..8 {
+            assert!(schedule.take(Ok(issued(&round.to_string(), Some(-10))), now, NOW), "the clock may be wrong");
+        }
+        assert_eq!(schedule.pauses(now).1, PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_looked_at_each_minute() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(issued("a", None), now, NOW);
+        assert_eq!(schedule.pauses(now).1, UNDATED);
+        let later = now + UNDATED;
+        assert!(!schedule.take(Ok(issued("a", None)), later, NOW));
+        assert_eq!(schedule.pauses(later), (PAUSE_MIN, UNDATED));
+        assert!(schedule.take(Ok(issued("b", None)), later, NOW));
+    }
+
+    #[test]
+    fn a_ring_ends_the_wait() {
+        let renewal = Renewal::default();
+        renewal.ring();
+        let begin = Instant::now();
+        renewal.wait(Duration::from_secs(60));
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        renewal.wait(Duration::from_millis(1));
+    }
+}
