@@ -1,6 +1,6 @@
 """The bars of the wire: whatever a bucket, an account or a network does, the client does the right thing or says what is wrong."""
 
-from bars import Bar, vectors, wire_fuzz, wire_names, wire_sdk
+from bars import Bar, lives, vectors, wire_fuzz, wire_names, wire_sdk
 
 BARS = [
     Bar(
@@ -12,6 +12,11 @@ BARS = [
         2, "an endpoint that signs again with the official Python SDKs takes a full load in all ways; their clients take our endpoint",
         "V4 and V1, static keys and STS, http and https, path style and virtual-hosted: 16 loads with equal bytes, no call that differs",
         wire_sdk.accepted, wire_sdk.elsewhere, "both endpoints expect another region",
+    ),
+    Bar(
+        3, "credentials that live 5 s renew themselves during a load of 30 s: from a file, the RAM role of an ECS instance, the role of a pod",
+        "0 failed reads, at least 6 renewals from each source",
+        lives.renewed, lives.not_renewed, "the sources stop renewing after 8 s: reads get EACCES, and the log says why",
     ),
     Bar(
         4, "12,000 keys in nested folders, hostile names among them: mirrored exactly or skipped with a reason",

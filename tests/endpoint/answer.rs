@@ -37,6 +37,8 @@ pub(crate) struct Answer {
 
 /// What every head carries whatever the answer.
 pub(crate) struct Frame<'a> {
+    /// For Date.
+    pub now_sec: i64,
     pub request_id: &'a str,
     pub server_time_ms: u128,
     pub keep_alive: bool,
@@ -78,7 +80,7 @@ impl Answer {
     /// The head's bytes. 304 has no Content-Length.
     pub(crate) fn head(&self, frame: &Frame<'_>) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\nServer: AliyunOSS\r\n", self.status, reason(self.status));
-        head += &format!("Date: {}\r\n", clock::http_date(clock::now_sec()));
+        head += &format!("Date: {}\r\n", clock::http_date(frame.now_sec));
         if self.status != 304 {
             head += &format!("Content-Length: {}\r\n", self.body.len());
         }

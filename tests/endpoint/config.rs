@@ -60,6 +60,8 @@ pub struct Config {
     pub first_byte_delay: Duration,
     /// Compute the CRC of every object before `start` returns, not in the background.
     pub hash_first: bool,
+    /// How far its clock is ahead of this machine's, in seconds; negative is behind.
+    pub clock_ahead_sec: i64,
     /// Seconds since 1970 taken as "now" when dates of signatures are checked (fixed vectors).
     pub now_fixed: Option<i64>,
 }
@@ -83,6 +85,7 @@ impl Config {
             rate_bytes_per_sec: None,
             first_byte_delay: Duration::ZERO,
             hash_first: false,
+            clock_ahead_sec: 0,
             now_fixed: None,
         }
     }

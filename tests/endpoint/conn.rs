@@ -36,6 +36,7 @@ pub(crate) struct Shared {
     pub rate: Option<Rate>,
     pub stop: Stop,
     pub first_byte_delay: Duration,
+    pub clock_ahead_sec: i64,
     pub now_fixed: Option<i64>,
     pub ids: Ids,
     /// Requests that are being answered.
@@ -124,6 +125,11 @@ impl Shared {
         exchange.cut.is_none() && request.keep_alive
     }
 
+    /// The endpoint's clock.
+    fn now_sec(&self) -> i64 {
+        self.now_fixed.unwrap_or_else(|| clock::now_sec() + self.clock_ahead_sec)
+    }
+
     fn begin(&self, conn: u64) -> Exchange {
         Exchange {
             conn,
@@ -163,6 +169,7 @@ impl Shared {
             exchange.range = answer.range.clone();
         }
         let frame = Frame {
+            now_sec: self.now_sec(),
             request_id: &exchange.request_id,
             server_time_ms: exchange.started.elapsed().as_millis(),
             keep_alive: request.keep_alive,
@@ -187,7 +194,7 @@ impl Shared {
         if let (Some(status), Some(code)) = (effects.status, &effects.code) {
             return Err(OssError::new(status, code, "This answer was ordered by a fault rule."));
         }
-        self.verifier.check(request, self.now_fixed.unwrap_or_else(clock::now_sec))?;
+        self.verifier.check(request, self.now_sec())?;
         match (request.method.as_str(), &request.bucket, request.key.is_empty()) {
             ("GET" | "HEAD", Some(_), false) => object(&self.store, &self.digests, request, effects.ignore_range),
             ("GET", Some(_), true) => list::list(&self.store, &self.digests, request),
@@ -205,7 +212,8 @@ impl Shared {
         let mut exchange = self.begin(conn);
         let error = OssError::new(status, "BadRequest", reason);
         let answer = Answer::error(&error, &exchange.request_id, "", false);
-        let frame = Frame { request_id: &exchange.request_id, server_time_ms: 0, keep_alive: false };
+        let now_sec = self.now_sec();
+        let frame = Frame { now_sec, request_id: &exchange.request_id, server_time_ms: 0, keep_alive: false };
         let head = answer.head(&frame);
         let mut wire = Wire { link, rates: [None; 2], stop: &self.stop, sent: 0 };
         let done = wire.head(&head, true).and_then(|()| wire.body(&answer.body, &Effects::default()));

@@ -76,6 +76,9 @@ struct Args {
     /// Wait before the first byte of every answer, in milliseconds.
     #[arg(long, value_name = "N", default_value_t = 0)]
     first_byte_delay_ms: u64,
+    /// Have a clock so far ahead of this machine's (negative: behind), in signatures and Date.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    clock_ahead_sec: i64,
     /// Compute the CRC-64 of all objects before serving, instead of in the background.
     #[arg(long)]
     hash_first: bool,
@@ -153,6 +156,7 @@ fn config(args: Args) -> io::Result<Config> {
         faults: args.faults,
         rate_bytes_per_sec: args.rate_bytes_per_sec,
         first_byte_delay: Duration::from_millis(args.first_byte_delay_ms),
+        clock_ahead_sec: args.clock_ahead_sec,
         hash_first: args.hash_first,
         ..Config::new(root)
     })

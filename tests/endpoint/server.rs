@@ -61,6 +61,7 @@ impl Endpoint {
             rate: config.rate_bytes_per_sec.map(Rate::new),
             stop: Stop::default(),
             first_byte_delay: config.first_byte_delay,
+            clock_ahead_sec: config.clock_ahead_sec,
             now_fixed: config.now_fixed,
             ids: Ids::new(),
             busy: Default::default(),
