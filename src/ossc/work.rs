@@ -138,10 +138,11 @@ impl Work {
         }
     }
 
-    /// Whether other credentials may help a request that failed; if so, they are asked for.
-    fn renews(&self, error: &Error) -> bool {
-        let renewal = self.renewal.get().filter(|_| error.wants_other_credentials());
-        renewal.inspect(|renewal| renewal.ring()).is_some()
+    /// If other credentials may help a request that failed, they are asked for: for how long all requests
+    /// have been waiting for them.
+    fn renews(&self, error: &Error) -> Option<Duration> {
+        let renewal = self.renewal.get().filter(|_| error.wants_other_credentials())?;
+        Some(renewal.ring((self.options.now)()))
     }
 
     /// The public records.
@@ -197,7 +198,7 @@ impl Work {
                 Err(error) => error,
             };
             tried += 1;
-            if tried >= attempts || !(error.retryable() || self.renews(&error)) {
+            if tried >= attempts || !(error.retryable() || self.renews(&error).is_some()) {
                 return Err(error);
             }
             tracing::warn!("{error}; trying again ({tried} of {attempts})");
@@ -523,11 +524,12 @@ impl Work {
             request_id: error.request_id.as_deref().unwrap_or(""),
             crc: None,
         });
-        let renews = self.renews(error);
-        let again = error.retryable() || renews;
-        let patience = if renews { RENEWAL_PATIENCE } else { Duration::MAX }.min(self.options.outage_budget);
+        let renewing = self.renews(error);
+        let again = error.retryable() || renewing.is_some();
         let outage = held.in_trouble((self.options.now)());
-        if again && outage < patience {
+        // A source may also go on giving credentials that are refused.
+        let patient = renewing.is_none_or(|waited| waited.max(outage) < RENEWAL_PATIENCE);
+        if again && patient && outage < self.options.outage_budget {
             header.origin_retries.fetch_add(1, Ordering::Relaxed);
             let wait = self.options.backoff.wait(attempts.saturating_sub(1));
             tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}");

@@ -21,22 +21,37 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The bell.
 #[derive(Default)]
 pub struct Renewal {
-    wanted: Mutex<bool>,
+    refusal: Mutex<Refusal>,
     rung: Condvar,
 }
 
+#[derive(Default)]
+struct Refusal {
+    /// Others are wanted, and nobody has looked for them since.
+    wanted: bool,
+    /// Since when OSS has refused the credentials in use.
+    since: Option<Instant>,
+}
+
 impl Renewal {
-    /// OSS refused the credentials in use: others are needed now.
-    pub fn ring(&self) {
-        *lock(&self.wanted) = true;
+    /// OSS refused the credentials in use: others are needed now. For how long it has done so.
+    pub fn ring(&self, now: Instant) -> Duration {
+        let mut refusal = lock(&self.refusal);
+        refusal.wanted = true;
         self.rung.notify_one();
+        now.saturating_duration_since(*refusal.since.get_or_insert(now))
+    }
+
+    /// Other credentials are in use.
+    fn renewed(&self) {
+        lock(&self.refusal).since = None;
     }
 
     /// Sleeps until it is rung, `limit` at most.
     fn wait(&self, limit: Duration) {
-        let wanted = lock(&self.wanted);
-        let sleep = self.rung.wait_timeout_while(wanted, limit, |wanted| !*wanted);
-        *sleep.unwrap_or_else(|poisoned| poisoned.into_inner()).0 = false;
+        let refusal = lock(&self.refusal);
+        let sleep = self.rung.wait_timeout_while(refusal, limit, |refusal| !refusal.wanted);
+        sleep.unwrap_or_else(|poisoned| poisoned.into_inner()).0.wanted = false;
     }
 }
 
@@ -105,6 +120,7 @@ pub fn keep(source: &Source, renewal: &Renewal, first: Issued, publish: impl Fn(
         if schedule.take(fetched, Instant::now(), unix_secs()) {
             tracing::info!(ends_unix_secs = schedule.held.ends_secs, "credentials were renewed");
             publish(schedule.held.credentials.clone());
+            renewal.renewed();
         }
     }
 }
@@ -180,10 +196,19 @@ mod tests {
     #[test]
     fn a_ring_ends_the_wait() {
         let renewal = Renewal::default();
-        renewal.ring();
         let begin = Instant::now();
+        renewal.ring(begin);
         renewal.wait(Duration::from_secs(60));
         assert!(begin.elapsed() < Duration::from_secs(30));
         renewal.wait(Duration::from_millis(1));
+    }
+
+    #[test]
+    fn a_refusal_lasts_until_others_are_in_use() {
+        let (renewal, now) = (Renewal::default(), Instant::now());
+        let later = now + Duration::from_secs(7);
+        assert_eq!((renewal.ring(now), renewal.ring(later)), (Duration::ZERO, Duration::from_secs(7)));
+        renewal.renewed();
+        assert_eq!(renewal.ring(later), Duration::ZERO);
     }
 }
