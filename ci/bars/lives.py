@@ -132,7 +132,7 @@ def judge(found: list[Load]) -> Measure:
         if one.renewals < RENEWALS_MIN:
             problems.append(f"{one.source}: {one.renewals} renewals only")
     failed = sum(one.failed for one in found)
-    lines = [f"{one.source} {one.renewals} renewals, {one.refused} refused and sent again, {one.secs:.1f} s" for one in found]
+    lines = [f"{one.source} {one.renewals} renewals, {one.refused} refusals, {one.secs:.1f} s" for one in found]
     return from_problems(f"{failed} failed reads; {'; '.join(lines)}", problems)
 
 

@@ -565,6 +565,9 @@ impl Work {
 
 impl Source for Work {
     fn pull(&self, now: Instant) -> Pull {
+        if let Some(at) = self.renewal.get().and_then(|renewal| renewal.hold(now)) {
+            return Pull::Until(Some(at));
+        }
         if !lock(&self.throttle).begin() {
             // Whoever ends a request asks again, and all do when the throttle gives way.
             return Pull::Until(None);
@@ -590,6 +593,9 @@ impl Source for Work {
         let header = self.region.header();
         header.origin_requests.fetch_add(1, Ordering::Relaxed);
         if let Ok(response) = &done.result {
+            if let Some(renewal) = self.renewal.get() {
+                renewal.accepted();
+            }
             header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
         }
         match Item::from_token(done.token) {

@@ -284,10 +284,8 @@ class Credentials(EndToEnd):
             self.assertGreater(time.monotonic() - begin, 25, "it gave up too early")
             for words in ("InvalidAccessKeyId", "credentials were not renewed: OSS_AUTHORIZATION_FILE_PATH not accessible"):
                 self.assertTrue(any(words in line for line in run.log_lines()), run.log_tail())
-            # Where the file comes back, a later reader is served.
-            KeyFile(self.issuer, path, LIFE_SECS).put()
-            self.wait_for(lambda: self.renewals(run) == 1, run)
-            self.wait_for(lambda: run.call(["sha256sum", "b.bin"], env, cwd=run.model_dir).returncode == 0, run, 60)
+            refusals = [request for request in endpoint.requests() if request.code == "InvalidAccessKeyId"]
+            self.assertLess(len(refusals), 100, "a key that is refused is used in a loop")
 
     # The clock.
 

@@ -17,6 +17,8 @@ const UNDATED: Duration = Duration::from_secs(60);
 /// Between two fetches in vain: doubled from the first to the second value.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// While OSS refuses the credentials in use, one request in this time finds out whether it still does.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// The bell.
 #[derive(Default)]
@@ -31,6 +33,8 @@ struct Refusal {
     wanted: bool,
     /// Since when OSS has refused the credentials in use.
     since: Option<Instant>,
+    /// When the next request may go out, while it does.
+    probe_at: Option<Instant>,
 }
 
 impl Renewal {
@@ -39,12 +43,26 @@ impl Renewal {
         let mut refusal = lock(&self.refusal);
         refusal.wanted = true;
         self.rung.notify_one();
+        refusal.probe_at.get_or_insert(now + PROBE_EVERY);
         now.saturating_duration_since(*refusal.since.get_or_insert(now))
     }
 
-    /// Other credentials are in use.
-    fn renewed(&self) {
-        lock(&self.refusal).since = None;
+    /// OSS accepts the credentials in use, or others are in use now.
+    pub fn accepted(&self) {
+        let mut refusal = lock(&self.refusal);
+        (refusal.since, refusal.probe_at) = (None, None);
+    }
+
+    /// Until when no request is worth sending; `None` if one may be sent, which is then the probe.
+    pub fn hold(&self, now: Instant) -> Option<Instant> {
+        let mut refusal = lock(&self.refusal);
+        match refusal.probe_at? {
+            at if now < at => Some(at),
+            _ => {
+                refusal.probe_at = Some(now + PROBE_EVERY);
+                None
+            }
+        }
     }
 
     /// Sleeps until it is rung, `limit` at most.
@@ -120,7 +138,7 @@ pub fn keep(source: &Source, renewal: &Renewal, first: Issued, publish: impl Fn(
         if schedule.take(fetched, Instant::now(), unix_secs()) {
             tracing::info!(ends_unix_secs = schedule.held.ends_secs, "credentials were renewed");
             publish(schedule.held.credentials.clone());
-            renewal.renewed();
+            renewal.accepted();
         }
     }
 }
@@ -208,7 +226,23 @@ mod tests {
         let (renewal, now) = (Renewal::default(), Instant::now());
         let later = now + Duration::from_secs(7);
         assert_eq!((renewal.ring(now), renewal.ring(later)), (Duration::ZERO, Duration::from_secs(7)));
-        renewal.renewed();
+        renewal.accepted();
         assert_eq!(renewal.ring(later), Duration::ZERO);
+    }
+
+    #[test]
+    fn refused_credentials_are_probed_and_not_used_in_a_loop() {
+        let (renewal, now) = (Renewal::default(), Instant::now());
+        assert_eq!(renewal.hold(now), None);
+        renewal.ring(now);
+        let probe = now + PROBE_EVERY;
+        assert_eq!(
+            (renewal.hold(now), renewal.hold(probe), renewal.hold(probe)),
+            (Some(probe), None, Some(probe + PROBE_EVERY))
+        );
+        renewal.ring(probe);
+        assert_eq!(renewal.hold(probe), Some(probe + PROBE_EVERY), "a refusal of the probe changes nothing");
+        renewal.accepted();
+        assert_eq!(renewal.hold(probe), None);
     }
 }
