@@ -12,17 +12,17 @@ use crate::mirror::{self, Mirror};
 use crate::place::Root;
 use crate::serve::Server;
 use crate::work::{self, Work};
-use crate::{credentials, demand, reset, room};
+use crate::{connect, credentials, demand, reset, room};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{self, PageKind, Store};
 use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{sys, wire};
-use ossc_conf::{Config, IoDriver, Scheme, Settings};
+use ossc_conf::{Config, Settings};
 use ossc_net::retry::Backoff;
-use ossc_net::{DriverChoice, Names, Origin, Timeouts, Tls, Trust, Vcpus};
-use ossc_sign::{Credentials, Issued};
+use ossc_net::{Names, Vcpus};
+use ossc_sign::Issued;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -216,7 +216,9 @@ fn build(
         Some((_, first)) => Some(first.credentials.clone()),
         None => credentials::lasting(settings),
     };
-    let origin = origin(settings, config, key)?;
+    let failed = |e: ossc_net::Error| format!("failed to list objects: {e}");
+    let addresses = connect::addresses(settings, config).map_err(failed)?;
+    let origin = connect::origin(settings, config, addresses, key).map_err(failed)?;
     let (sender, arrived) = channel();
     let (orders, wanted) = channel();
     let options = work::Options {
@@ -235,7 +237,7 @@ fn build(
     let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
     let senders = (sender, orders.clone());
     let work = Arc::new(Work::new(region, budget, audit, senders, options));
-    let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net_options(settings, config))
+    let vcpus = Vcpus::start(Arc::new(origin), work.clone(), connect::options(settings, config))
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
     let names = vcpus.names();
     work.set_vcpus(vcpus);
@@ -297,18 +299,10 @@ fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {
     header.engine_pid.store(std::process::id(), Ordering::Release);
 }
 
-fn trust(settings: &Settings, config: &Config) -> Trust {
-    Trust {
-        ca_file: config.tls_ca_file.clone(),
-        cert_file: settings.ssl_cert_file.clone(),
-        cert_dir: settings.ssl_cert_dir.clone(),
-    }
-}
-
 /// Where credentials come from that can be renewed, and what it gives now.
 fn renewed_source(settings: &Settings, config: &Config) -> Result<Option<(credentials::Source, Issued)>, NotStarted> {
     let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
-    let source = credentials::Source::new(settings, limits, &trust(settings, config));
+    let source = credentials::Source::new(settings, limits, &connect::trust(settings, config));
     let found = source.and_then(|source| source.map(|source| source.first().map(|first| (source, first))).transpose());
     // The file has a REASON of its own.
     let is_file = matches!(settings.credentials, ossc_conf::Credentials::File(_));
@@ -330,49 +324,6 @@ fn keep_credentials(
     spawn("ossc-keys", move || {
         credentials::keep(&source, &renewal, first, |new| work.set_signer(credentials::signer(&settings, new)));
     })
-}
-
-fn origin(settings: &Settings, config: &Config, key: Option<Credentials>) -> Result<Origin, NotStarted> {
-    let (endpoint, bucket) = (&settings.endpoint, settings.location.bucket());
-    let deadline = config.resolve_timeout;
-    let host = endpoint.connect_host(bucket);
-    let failed = |e: ossc_net::Error| format!("failed to list objects: {e}");
-    let addresses = ossc_net::resolve::resolve(&host, endpoint.port(), deadline).map_err(failed)?;
-    let secure = endpoint.scheme() == Scheme::Https;
-    let tls = secure.then(|| Tls::new(&host, &trust(settings, config))).transpose().map_err(failed)?;
-    Ok(Origin {
-        addresses,
-        host_header: endpoint.host_header(bucket),
-        bucket: bucket.to_string(),
-        path_style: endpoint.is_path_style(),
-        tls,
-        signer: key.map(|key| credentials::signer(settings, key)),
-        user_agent: concat!("oss-connector/", env!("CARGO_PKG_VERSION")).into(),
-    })
-}
-
-/// More rings than cores make no sense; the connections asked for are kept.
-fn net_options(settings: &Settings, config: &Config) -> ossc_net::Options {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let vcpus = config.prefetch_vcpus.min(cores);
-    let ms = |time: Duration| time.as_millis() as u64;
-    ossc_net::Options {
-        vcpus,
-        workers: (config.prefetch_vcpus * config.prefetch_workers).div_ceil(vcpus),
-        driver: match settings.io {
-            Some(IoDriver::Uring) => DriverChoice::Uring,
-            Some(IoDriver::Epoll) => DriverChoice::Epoll,
-            None => DriverChoice::Auto,
-        },
-        timeouts: Timeouts {
-            connect_ms: ms(config.connect_timeout),
-            response_ms: ms(config.response_timeout),
-            stall_ms: ms(config.stall_timeout),
-            idle_ms: ms(config.idle_connection),
-            avoid_ms: ms(config.avoid_address),
-        },
-        ..ossc_net::Options::default()
-    }
 }
 
 /// Looks the endpoint's name up again whenever no known address can be connected to: it may have moved.

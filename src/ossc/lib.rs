@@ -7,10 +7,13 @@
 
 mod adopt;
 pub mod audit;
+mod caller;
 mod choose;
+mod connect;
 mod credentials;
 pub mod demand;
 mod denied;
+mod doctor;
 mod engine;
 mod errors;
 mod failure;
@@ -56,6 +59,8 @@ enum Command {
     Engine,
     /// Start a program under the library: `ossc run -- python3 serve.py`.
     Run(run::Options),
+    /// Try everything that a load needs, and say what is wrong and what to do.
+    Doctor(doctor::Options),
     /// What the engine of a MODEL_DIR has loaded and is loading.
     Status(status::Options),
     /// A load as it goes on: bars, speed, time left, who has what mapped.
@@ -77,6 +82,7 @@ pub fn main() -> std::process::ExitCode {
     match Arguments::parse().command {
         Command::Engine => engine::main(),
         Command::Run(options) => run::main(&options),
+        Command::Doctor(options) => doctor::main(&options),
         Command::Status(options) => status::main(&options),
         Command::Top(options) => top::main(&options),
         Command::Metrics(options) => metrics::main(&options),

@@ -50,7 +50,7 @@ pub fn main(options: &Options) -> ExitCode {
 }
 
 /// Where packages and builds put the library as seen from the command.
-fn library() -> Option<PathBuf> {
+pub fn library() -> Option<PathBuf> {
     let own = std::env::current_exe().ok()?;
     let folder = own.parent()?;
     [folder.join(LIBRARY), folder.join("../lib").join(LIBRARY)].into_iter().find_map(|path| path.canonicalize().ok())

@@ -10,16 +10,23 @@ import subprocess
 import sys
 
 from harness import folder, paths
+from harness.endpoint import ACCESS_KEY_SECRET
 from tests.e2e.base import EndToEnd
 
 HOLD = paths.ROOT / "tests" / "apps" / "hold.py"
 
 
-class Commands(EndToEnd):
+class Ossc(EndToEnd):
+    """Calls the command as a person does, without the library."""
+
     def ossc(self, run, *words: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(paths.OSSC), *words], env=run.env(None, **{"LD_PRELOAD": None, **changes}), capture_output=True, text=True, timeout=30, check=False
         )
+
+
+class Commands(Ossc):
+    """What is shown of a load is true."""
 
     def holder(self, run) -> subprocess.Popen[bytes]:
         """A program that has everything mapped."""
@@ -109,3 +116,47 @@ class Commands(EndToEnd):
         self.assertIn("/no/such/program", gone.stderr)
         kept = self.ossc(run, "run", "--", "sh", "-c", "echo $LD_PRELOAD $ENABLE_CONNECTOR", LD_PRELOAD="/nowhere/liblast.so")
         self.assertTrue(re.match(r"\S+/libossc_preload\.so:/nowhere/liblast\.so 1$", kept.stdout.strip()), kept.stdout)
+
+
+class Doctor(Ossc):
+    """Each way to be ill has its line; nothing is changed and no engine is started."""
+
+    def doctor(self, *words: str, **changes: str | None) -> tuple[int, dict[str, list[str]]]:
+        """Status, and the lines by `MARK WHAT`."""
+        run = self.managed()
+        done = self.ossc(run, "doctor", *words, **changes)
+        self.assertEqual(done.stderr, "")
+        self.assertNotIn(ACCESS_KEY_SECRET, done.stdout)
+        self.assertEqual((run.engines(), list(run.model_dir.iterdir())), ([], []))
+        lines: dict[str, list[str]] = {}
+        for line in done.stdout.splitlines()[:-1]:
+            lines.setdefault(f"{line[:5].strip()} {line[6:18].strip()}", []).append(line[19:])
+        return done.returncode, lines
+
+    def test_a_healthy_set_up(self) -> None:
+        status, lines = self.doctor()
+        self.assertEqual((status, [what for what in lines if what.startswith("FAIL")]), (0, []))
+        for what in ("config", "environment", "library", "MODEL_DIR", "run folder", "memory", "DNS", "connect", "keys", "list", "clock", "read", "CRC-64"):
+            self.assertIn(f"ok {what}", lines)
+        self.assertIn("b.bin", lines["ok read"][0])
+
+    def test_offline_asks_nobody(self) -> None:
+        status, lines = self.doctor("--offline", OSS_ENDPOINT="http://127.0.0.1:1")
+        self.assertEqual(status, 0, lines)
+        self.assertNotIn("ok DNS", lines)
+
+    def test_what_is_wrong_is_named(self) -> None:
+        nobody = "http://127.0.0.1:1"
+        for what, word, changes in (
+            ("environment", "OSS_PATH not set", {"OSS_PATH": None}),
+            ("config", "no-such-file", {"OSSC_CONFIG": "/no-such-file"}),
+            ("connect", "127.0.0.1:1", {"OSS_ENDPOINT": nobody}),
+            ("list", "SignatureDoesNotMatch", {"OSS_ACCESS_KEY_SECRET": "wrong"}),
+            ("list", "NoSuchBucket", {"OSS_PATH": "oss://no-such-bucket/x/"}),
+            ("list", "nothing is below", {"OSS_PATH": f"oss://{paths.BUCKET}/nobody/"}),
+            ("list", "TLS", {"OSS_ENDPOINT": self.endpoint.url.replace("http://", "https://")}),
+        ):
+            with self.subTest(changes=changes):
+                status, lines = self.doctor(**changes)
+                self.assertEqual(status, 1)
+                self.assertIn(word, " ".join(lines[f"FAIL {what}"]))
