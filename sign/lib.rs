@@ -8,6 +8,8 @@
 
 mod canon;
 mod date;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod issued;
 mod secret;
 mod signed;

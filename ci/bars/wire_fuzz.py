@@ -24,7 +24,7 @@ from harness.run import plain_env
 FUZZ = paths.ROOT / "tests" / "fuzz"
 OUT = paths.CACHE / "fuzz"
 HOST = "x86_64-unknown-linux-gnu"
-TARGETS = ("head", "list", "fault", "url", "key", "config", "conn")
+TARGETS = ("head", "list", "fault", "url", "key", "config", "issued", "conn")
 SECS = 600
 # So long a planted bug may hide.
 PLANTED_SECS = 120
@@ -46,6 +46,7 @@ PLANTED = {
     "url": ("src/conf/endpoint.rs", "Ok(port) if digits && port > 0 =>", "Ok(port) if digits =>"),
     "key": ("sign/canon.rs", "matches!(byte, b'-' | b'_' | b'.' | b'~')", "matches!(byte, b'-' | b'_' | b'.' | b'~' | b'+')"),
     "config": ("src/conf/config.rs", "self.key.escape_debug()", "self.key"),
+    "issued": ("sign/issued.rs", "if !value.bytes().all(|byte| byte.is_ascii_graphic()) =>", "if value.contains(' ') =>"),
     "conn": ("net/conn.rs", "if early.len() as u64 > length {", "if early.len() as u64 > length + 64 {"),
 }
 
@@ -88,8 +89,9 @@ def run(program: Path, target: str, secs: int, found: Path) -> Outcome:
     for folder in (found, crashes):
         folder.mkdir(parents=True, exist_ok=True)
     before = set(crashes.iterdir())
+    kept = [str(folder) for folder in (FUZZ / "corpus" / target, FUZZ / "seeds" / target) if folder.is_dir()]
     argv = [
-        "nice", "-n", str(NICE), str(program), str(found), str(FUZZ / "corpus" / target), str(FUZZ / "seeds" / target),
+        "nice", "-n", str(NICE), str(program), str(found), *kept,
         f"-dict={FUZZ / 'dict' / target}", f"-max_total_time={secs}", f"-max_len={INPUT_BYTES_MAX}", "-timeout=10",
         "-rss_limit_mb=1024", f"-artifact_prefix={crashes}/", "-print_final_stats=1", f"-seed={bars.scale.seed}",
     ]
@@ -171,7 +173,7 @@ def keep() -> None:
         shutil.rmtree(small, ignore_errors=True)
         small.mkdir(parents=True)
         sources = [str(folder) for folder in (FUZZ / "seeds" / target, kept, OUT / "found" / target) if folder.is_dir()]
-        argv = [str(program), "-merge=1", f"-max_len={INPUT_BYTES_MAX}", str(small), *sources]
+        argv = [str(program), "-set_cover_merge=1", "-use_counters=0", f"-max_len={INPUT_BYTES_MAX}", str(small), *sources]
         subprocess.run(argv, env={**plain_env(), "OSSC_FUZZ_TARGET": target}, check=True, capture_output=True)
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir(parents=True)

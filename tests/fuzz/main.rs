@@ -1,5 +1,5 @@
 //! Runs one fuzz target, named by OSSC_FUZZ_TARGET, under libFuzzer. Started by `ci/bar wire 5`;
-//! the targets themselves are beside the code that they try (net/fuzz.rs, src/conf/fuzz.rs).
+//! the targets themselves are beside the code that they try (net/fuzz.rs, sign/fuzz.rs, src/conf/fuzz.rs).
 #![no_main]
 
 use std::sync::LazyLock;
@@ -12,6 +12,7 @@ static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
         "fault" => ossc_net::fuzz::fault,
         "key" => ossc_net::fuzz::key,
         "conn" => ossc_net::fuzz::conn,
+        "issued" => ossc_sign::fuzz::issued,
         "url" => ossc_conf::fuzz::url,
         "config" => ossc_conf::fuzz::config,
         _ => {
