@@ -28,6 +28,8 @@ TARGETS = ("head", "list", "fault", "url", "key", "config", "issued", "conn")
 SECS = 600
 # So long a planted bug may hide.
 PLANTED_SECS = 120
+# For one input, in seconds of the wall: a busy machine must not look like an endless loop.
+INPUT_SECS_MAX = 60
 JOBS = 2
 NICE = 10
 INPUT_BYTES_MAX = 4096
@@ -92,7 +94,7 @@ def run(program: Path, target: str, secs: int, found: Path) -> Outcome:
     kept = [str(folder) for folder in (FUZZ / "corpus" / target, FUZZ / "seeds" / target) if folder.is_dir()]
     argv = [
         "nice", "-n", str(NICE), str(program), str(found), *kept,
-        f"-dict={FUZZ / 'dict' / target}", f"-max_total_time={secs}", f"-max_len={INPUT_BYTES_MAX}", "-timeout=10",
+        f"-dict={FUZZ / 'dict' / target}", f"-max_total_time={secs}", f"-max_len={INPUT_BYTES_MAX}", f"-timeout={INPUT_SECS_MAX}",
         "-rss_limit_mb=1024", f"-artifact_prefix={crashes}/", "-print_final_stats=1", f"-seed={bars.scale.seed}",
     ]
     env = {**plain_env(), "OSSC_FUZZ_TARGET": target}
@@ -157,7 +159,7 @@ def planted() -> Measure:
                 return Measure(f"{name} has not exactly one place for the bug of {target}", True)
             (root / name).write_text(text.replace(old, new))
         outcomes = run_all(build(root, "planted"), min(bars.scale.secs or PLANTED_SECS, PLANTED_SECS), Path(scratch) / "found")
-        missed = [o.target for o in outcomes if o.crash is None]
+        missed = [o.target for o in outcomes if o.crash is None or "panicked" not in "".join(o.said)]
         for outcome in outcomes:
             if outcome.crash:
                 outcome.crash.unlink()
