@@ -221,6 +221,9 @@ fn absolute(path: String) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn of(variables: &[(&str, &str)]) -> Result<Credentials, String> {
@@ -280,6 +283,25 @@ mod tests {
         assert_eq!(host(&[region]), "https://sts.cn-beijing.aliyuncs.com");
         assert_eq!(host(&[region, inside]), "https://sts-vpc.cn-beijing.aliyuncs.com");
         assert_eq!(host(&[region, ("OSSC_STS_URL", "https://127.0.0.1:9")]), "https://127.0.0.1:9");
+    }
+
+    #[test]
+    fn every_variable_that_is_looked_up_is_in_the_manual() {
+        let asked = RefCell::new(BTreeSet::new());
+        for named in ["anonymous", "env", "file", "oidc", "ecs"] {
+            let others = if named == "oidc" { &OIDC[..] } else { &[] };
+            let get = |name: &str| {
+                asked.borrow_mut().insert(name.to_owned());
+                let own = (name == "OSSC_CREDENTIALS").then_some(named);
+                own.or(others.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)).map(str::to_owned)
+            };
+            assert_eq!(source(&get).is_ok(), !matches!(named, "env" | "file"), "{named}");
+        }
+        let asked = asked.into_inner();
+        assert_eq!(asked.len(), 17, "{asked:?}");
+        for name in asked {
+            assert!(crate::docs::VARIABLES.iter().any(|v| v.name == name), "{name}");
+        }
     }
 
     #[test]
