@@ -172,6 +172,21 @@ pub fn populate_write(at: usize, len: usize) -> Result<()> {
     call!(libc::SYS_madvise, start, end - start, MADV_POPULATE_WRITE as isize).map(drop)
 }
 
+/// The same for a buffer that is about to be overwritten, whose bytes it may change. For up to two pages the kernel
+/// is made to write into each of them by the cheapest call there is: 0.14 us a page, where the advice takes 0.4.
+pub fn vouch(at: usize, len: usize) -> Result<()> {
+    const WORD: usize = size_of::<u32>();
+    let first_page_end = (at & !4095).saturating_add(4096);
+    let end = at.checked_add(len).ok_or(Errno(libc::EFAULT))?;
+    let in_first = end.min(first_page_end) - at;
+    let in_second = end.saturating_sub(first_page_end);
+    if in_first < WORD || in_second > 4096 || (1..WORD).contains(&in_second) {
+        return populate_write(at, len);
+    }
+    call!(libc::SYS_getcpu, at, 0, 0)?;
+    if in_second > 0 { call!(libc::SYS_getcpu, first_page_end, 0, 0).map(drop) } else { Ok(()) }
+}
+
 /// Relative time for futexes and polls.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -550,7 +550,7 @@ impl<D: Driver> Vcpu<D> {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
             };
-            if slot.closing.is_some() || slot.conn.deadline().is_none_or(|at| now < at) {
+            if slot.closing.is_some() || !slot.conn.is_due(now) {
                 continue;
             }
             if slot.conn.is_connecting() && slot.failed + 1 < self.target.addresses.len().min(ADDRESSES_TRIED_MAX) {

@@ -11,7 +11,9 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-SETS = {"hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles", "ship": "bars.ship", "wire": "bars.wire"}
+SETS = {
+    "engine": "bars.engine", "hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles", "ship": "bars.ship", "wire": "bars.wire",
+}
 
 
 @dataclass

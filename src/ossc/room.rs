@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-/// How often leases are looked at.
-const TICK: Duration = Duration::from_secs(1);
+/// How often leases are looked at: an idle engine wakes up less than once a second.
+const TICK: Duration = Duration::from_millis(1300);
 /// A reader that finds no room looks again after this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Objects that were fetched ahead and never opened stay at least this long.
@@ -216,7 +216,9 @@ impl Work {
     }
 
     /// Looks at every large object once: who is unused for `expire` is given back.
-    pub fn look_at_leases(&self, expire: Option<Duration>) {
+    /// The time until the first of those that are unused now has been so long enough, if there is one.
+    pub fn look_at_leases(&self, expire: Option<Duration>) -> Option<Duration> {
+        let mut soonest: Option<Duration> = None;
         let region = self.region();
         for (slot, held) in self.large() {
             let Some(object) = region.object(slot) else { continue };
@@ -238,7 +240,13 @@ impl Work {
             let now = (self.options.now)();
             let idle = now.saturating_duration_since(*idle_since.get_or_insert(now));
             let opened = held.opened.load(Ordering::Acquire);
-            if expire.is_some_and(|expire| idle >= if opened { expire } else { expire.max(UNOPENED_MIN) }) {
+            let Some(expire) = expire.map(|expire| if opened { expire } else { expire.max(UNOPENED_MIN) }) else {
+                continue;
+            };
+            if idle < expire {
+                let left = expire - idle;
+                soonest = Some(soonest.map_or(left, |soonest| soonest.min(left)));
+            } else {
                 *idle_since = None;
                 drop(idle_since);
                 self.release(slot, &held);
@@ -250,13 +258,15 @@ impl Work {
                 );
             }
         }
+        soonest
     }
 }
 
-/// The lease thread: looks every second, for ever.
+/// The lease thread: looks again and again, for ever.
 pub fn keep(work: &Work, expire: Option<Duration>) {
+    let mut wait = TICK;
     loop {
-        std::thread::sleep(TICK);
-        work.look_at_leases(expire);
+        std::thread::sleep(wait);
+        wait = work.look_at_leases(expire).map_or(TICK, |soonest| soonest.min(TICK));
     }
 }

@@ -117,6 +117,11 @@ pub(crate) fn is_active() -> bool {
     ACTIVE.load(Ordering::Relaxed)
 }
 
+/// True if this process is registered with an engine.
+pub(crate) fn is_attached() -> bool {
+    attached().is_some()
+}
+
 /// True if a file with this identity could be one of ours, judged without attaching: a regular file of
 /// 0 bytes on MODEL_DIR's device, or any file on the device of the memory files, once attached.
 #[inline]

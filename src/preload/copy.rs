@@ -15,7 +15,9 @@ use ossc_cache::sys::{self, Errno, Result};
 /// Most bytes of one call: the kernel's MAX_RW_COUNT.
 pub(crate) const CALL_BYTES_MAX: u64 = 0x7fff_f000;
 /// From here on a memcpy out of the own mapping is cheaper than the kernel's copy.
-const MEMCPY_BYTES_MIN: usize = 64 << 10;
+const MEMCPY_BYTES_MIN: usize = 1 << 10;
+/// Reads of at most so many bytes are tried before anything is made ready for a wait.
+const SMALL_BYTES_MAX: usize = 64 << 10;
 /// Long calls wait and copy part by part; so much behind the part is asked for with it.
 const AHEAD_BYTES: u64 = 64 << 20;
 /// Entries of a vector that are handed to the kernel at once.
@@ -29,6 +31,13 @@ pub(crate) fn end_of(seen: &Seen, at: u64, count: u64) -> u64 {
 /// Reads at `at` into the program's buffer; short at the end of the object, or where the buffer ends.
 pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Result<usize> {
     let end = end_of(seen, at, count as u64);
+    let len = (end - at) as usize;
+    // Most small reads are of bytes that are there: nothing to wait for, and nothing to hold for the wait.
+    if (1..=SMALL_BYTES_MAX).contains(&len)
+        && let Some(done) = attempt(seen.slot, at, end, |hold| copy_once(seen.slot, at, (buffer, len), hold))?
+    {
+        return Ok(done);
+    }
     by_parts(seen.slot, at, end, |done, step| {
         let copied = copy(seen.slot, done, buffer + (done - at) as usize, step)?;
         Ok((copied, copied == step))
@@ -72,18 +81,27 @@ fn copy(slot: u32, at: u64, buffer: usize, len: usize) -> Result<usize> {
 
 /// Runs `act` until the bytes were the same fills before and after it.
 fn settled(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<usize> {
-    let hold = kept::hold(slot)?;
     loop {
-        let before = client::fills(slot, start, end);
-        if before.is_some() {
-            let done = act(&hold)?;
-            if client::fills(slot, start, end) == before {
-                client::touch(slot, start, start + done as u64);
-                return Ok(done);
-            }
+        if let Some(done) = attempt(slot, start, end, &act)? {
+            return Ok(done);
         }
         client::wait_range(slot, start, end)?;
     }
+}
+
+/// Runs `act` once; what it did counts if the bytes were there, and were the same fills before and after it.
+fn attempt(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
+    let hold = kept::hold(slot)?;
+    let before = client::fills(slot, start, end);
+    if before.is_none() {
+        return Ok(None);
+    }
+    let done = act(&hold)?;
+    if client::fills(slot, start, end) != before {
+        return Ok(None);
+    }
+    client::touch(slot, start, start + done as u64);
+    Ok(Some(done))
 }
 
 /// What bytes `start..end` can be copied from inside the kernel: `get` gives it, and it is of the memory in which
@@ -109,7 +127,7 @@ pub(crate) fn source<T>(
 }
 
 fn copy_once(slot: u32, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
-    if len >= MEMCPY_BYTES_MIN && sys::populate_write(buffer, len).is_ok() {
+    if len >= MEMCPY_BYTES_MIN && sys::vouch(buffer, len).is_ok() {
         match by_map(slot, at, (buffer, len), hold) {
             // No room to map the whole object (ulimit -v), which is no reason for a read to fail.
             Err(Errno(libc::ENOMEM)) => {}

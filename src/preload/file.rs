@@ -45,6 +45,20 @@ pub(crate) fn of_descriptor(fd: c_int) -> Option<Seen> {
     of_id(&sys::file_id(fd).ok()?, fd)
 }
 
+/// The placeholder that was read through this number before, if the number still is of it: `of_descriptor` without
+/// the search. A process that is not registered (the child of a fork) has to search, and registers by that.
+pub(crate) fn known(fd: c_int) -> Option<Seen> {
+    let slot = marked(fd);
+    if slot == 0 || !client::is_attached() {
+        return None;
+    }
+    let id = sys::file_id(fd).ok()?;
+    let facts = client::facts(slot)?;
+    let seen = Seen { slot, identity: Identity::Placeholder, facts };
+    (seen.is_placeholder() && id.is_empty_file() && (id.dev, id.ino) == (seen.facts.dev, seen.facts.ino))
+        .then_some(seen)
+}
+
 /// True for a descriptor made with O_PATH, which gives a name and no bytes.
 pub(crate) fn is_name_only(fd: c_int) -> bool {
     sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags as c_int & libc::O_PATH != 0)
@@ -141,6 +155,20 @@ pub(crate) extern "C" fn own() {
 
 /// Slot of the object that was read through a number; 0 for none (a slot is never 0: generations count from 1).
 static MARKS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
+
+/// The object that was last read through a number, or 0. As good as the program's own bookkeeping: a number that
+/// was given to another file past this library still has it, so the file is asked what it is.
+#[inline(always)]
+pub(crate) fn marked(fd: c_int) -> u32 {
+    usize::try_from(fd).ok().and_then(|at| MARKS.get(at)).map_or(0, |mark| mark.load(Relaxed))
+}
+
+/// False where `marked` is 0. For two instructions less it is true, too, for numbers beyond the marks that share
+/// their low bits with one that has a mark.
+#[inline(always)]
+pub(crate) fn may_be_marked(fd: c_int) -> bool {
+    MARKS[fd as usize % NUMBERS].load(Relaxed) != 0
+}
 
 /// The object is read through this number: what the client keeps of it stays until the number is gone.
 pub(crate) fn mark(fd: c_int, slot: u32) {

@@ -74,16 +74,27 @@ macro_rules! next {
             $(pub(super) static $name: AtomicPtr<c_void> = AtomicPtr::new(first::$name as *mut c_void);)*
         }
         $(
-            #[allow(non_snake_case)]
+            // Some are only called through `next`.
+            #[allow(non_snake_case, dead_code)]
             #[inline(always)]
             pub(crate) fn $name($($arg: $ty),*) -> $ret {
-                // SAFETY: the slot holds the fall-back or libc's function, both of this type.
-                let next = unsafe {
-                    transmute::<*mut c_void, extern "C-unwind" fn($($ty),*) -> $ret>(slot::$name.load(Relaxed))
-                };
-                next($($arg),*)
+                next::$name()($($arg),*)
             }
         )*
+        /// The functions themselves, for hooks that choose between two before they call.
+        #[allow(non_snake_case, dead_code)]
+        pub(crate) mod next {
+            use super::*;
+            $(
+                #[inline(always)]
+                pub(crate) fn $name() -> extern "C-unwind" fn($($ty),*) -> $ret {
+                    // SAFETY: the slot holds the fall-back or libc's function, both of this type.
+                    unsafe {
+                        transmute::<*mut c_void, extern "C-unwind" fn($($ty),*) -> $ret>(slot::$name.load(Relaxed))
+                    }
+                }
+            )*
+        }
         /// Looks all of them up. What this C library does not have keeps its fall-back.
         pub(crate) fn resolve() {
             $(if let Some(found) = look_up(c_name(concat!(stringify!($name), "\0"))) {

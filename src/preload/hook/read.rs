@@ -1,5 +1,7 @@
 //! Reading: the real call first. A placeholder is empty, so whatever is not end-of-file is not ours; at
 //! end-of-file the kernel has checked descriptor, vector and offset, and one `fstat` tells whose it is.
+//! Through a number that an object was read through before, the `fstat` alone: the kernel has checked that
+//! descriptor when it was met, and a 4 KiB read would pay a fifth for asking again.
 
 use crate::client;
 use crate::copy;
@@ -10,11 +12,28 @@ use core::ffi::{c_int, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
 use ossc_cache::sys::{self, Errno, Result};
 
+/// A hook of the calls that programs make most, for the fewest instructions around a file that is none of ours:
+/// one look at the number's mark (there is none while the library is inert), and one at what the call gave. To
+/// select the function that is called, and not to branch, leaves the arguments in their registers.
+macro_rules! reads {
+    ($(fn $name:ident($fd:ident: c_int $(, $arg:ident: $ty:ty)*) known $known:ident, at_end $at_end:ident;)*) => {$(
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C-unwind" fn $name($fd: c_int $(, $arg: $ty)*) -> ssize_t {
+            let call = core::hint::select_unpredictable(file::may_be_marked($fd), $known as extern "C-unwind" fn(c_int $(, $ty)*) -> ssize_t, real::next::$name());
+            let got = call($fd $(, $arg)*);
+            if got != 0 { got } else { $at_end($fd $(, $arg)*) }
+        }
+    )*};
+}
+
+reads! {
+    fn read(fd: c_int, buffer: *mut c_void, count: size_t) known read_known, at_end read_at_end;
+    fn pread(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) known pread_known, at_end pread_at_end;
+    fn pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) known pread_known, at_end pread_at_end;
+}
+
 hooks! {
-    fn read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t { read_on(real::read(fd, buffer, count), fd, buffer, count) }
     fn __read_chk(fd: c_int, buffer: *mut c_void, count: size_t, room: size_t) -> ssize_t { read_on(real::__read_chk(fd, buffer, count, room), fd, buffer, count) }
-    fn pread(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t { pread_on(real::pread(fd, buffer, count, at), fd, buffer, count, at) }
-    fn pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t { pread_on(real::pread64(fd, buffer, count, at), fd, buffer, count, at) }
     fn __pread_chk(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t, room: size_t) -> ssize_t { pread_on(real::__pread_chk(fd, buffer, count, at, room), fd, buffer, count, at) }
     fn __pread64_chk(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t, room: size_t) -> ssize_t { pread_on(real::__pread64_chk(fd, buffer, count, at, room), fd, buffer, count, at) }
     fn readv(fd: c_int, iov: *const iovec, len: c_int) -> ssize_t { readv_on(real::readv(fd, iov, len), fd, iov, len, -1) }
@@ -24,16 +43,54 @@ hooks! {
     fn preadv64v2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { readv_on(real::preadv64v2(fd, iov, len, at, flags), fd, iov, len, at) }
 }
 
+#[cold]
+#[inline(never)]
+extern "C-unwind" fn read_known(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
+    let read =
+        |seen: &Seen| copy::sequential(fd, seen, |at, most| copy::read_at(seen, at, buffer as usize, count.min(most)));
+    let known = if count == 0 { None } else { serve_known(fd, read) };
+    known.unwrap_or_else(|| read_on(real::read(fd, buffer, count), fd, buffer, count))
+}
+
+#[cold]
+#[inline(never)]
+extern "C-unwind" fn pread_known(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
+    let read = |seen: &Seen| copy::read_at(seen, at as u64, buffer as usize, count);
+    let known = if count == 0 || at < 0 { None } else { serve_known(fd, read) };
+    known.unwrap_or_else(|| pread_on(real::pread64(fd, buffer, count, at), fd, buffer, count, at))
+}
+
+/// Answers if the number still is of the placeholder that was read through it before.
+fn serve_known(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> Option<ssize_t> {
+    let answer = ask(|| match file::known(fd) {
+        Some(seen) => Outcome::from(read(&seen).map(|n| Some(n as ssize_t))),
+        None => Outcome::Pass,
+    });
+    answer.answer(Some(-1), || None)
+}
+
 fn read_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
-    if got != 0 || count == 0 {
-        return got;
+    if got != 0 { got } else { read_at_end(fd, buffer, count) }
+}
+
+#[cold]
+#[inline(never)]
+fn read_at_end(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
+    if count == 0 || !client::is_active() {
+        return 0;
     }
     serve(fd, |seen| copy::sequential(fd, seen, |at, most| copy::read_at(seen, at, buffer as usize, count.min(most))))
 }
 
 fn pread_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
-    if got != 0 || count == 0 {
-        return got;
+    if got != 0 { got } else { pread_at_end(fd, buffer, count, at) }
+}
+
+#[cold]
+#[inline(never)]
+fn pread_at_end(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
+    if count == 0 || !client::is_active() {
+        return 0;
     }
     serve(fd, |seen| copy::read_at(seen, at as u64, buffer as usize, count))
 }
