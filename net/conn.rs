@@ -353,8 +353,13 @@ impl Conn {
         self.end(Err(Error::new(Kind::Timeout, phase, text)), false)
     }
 
-    /// The engine stops.
-    pub fn cancel(&mut self) -> Step {
+    /// Token of the request under way.
+    pub fn token(&self) -> Option<u64> {
+        self.job.as_ref().map(Job::token)
+    }
+
+    /// The request is to end; `why` is for its error.
+    pub fn cancel(&mut self, why: &str) -> Step {
         if self.job.is_none() {
             return Step::Close;
         }
@@ -364,7 +369,7 @@ impl Conn {
             State::Body(_) => Phase::Body,
             _ => Phase::Head,
         };
-        self.end(Err(Error::new(Kind::Cancelled, phase, "the engine stops")), false)
+        self.end(Err(Error::new(Kind::Cancelled, phase, why)), false)
     }
 
     /// The outcome of the request that ended; call it when no operation is under way.

@@ -428,9 +428,9 @@ fn a_body_is_nudged_at_half_time_and_ends_at_the_stall() {
 #[test]
 fn cancel_ends_every_state_once() {
     let mut rig = Rig::ranged();
-    assert_eq!(rig.conn.cancel(), Step::Done { reuse: false });
+    assert_eq!(rig.conn.cancel("the engine stops"), Step::Done { reuse: false });
     assert_eq!(rig.error().kind, Kind::Cancelled);
-    assert_eq!(rig.conn.cancel(), Step::Close);
+    assert_eq!(rig.conn.cancel("the engine stops"), Step::Close);
 }
 
 #[test]

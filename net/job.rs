@@ -36,6 +36,11 @@ impl Job {
         }
     }
 
+    /// The source's number for it.
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
     /// The request has ended; errors learn what the head said.
     pub fn end(&mut self, result: Result<(), Error>) {
         let Response { status, request_id, .. } = &self.response;

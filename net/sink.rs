@@ -25,6 +25,20 @@ pub enum Sink {
     },
 }
 
+impl Sink {
+    /// Copies a body into a `Memory` of the same length. The contract of `Memory` holds during the call: no fetch
+    /// into it is under way.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn fill(&self, body: &[u8]) {
+        let Sink::Memory { at, len } = self else { return };
+        assert_eq!(*len, body.len(), "a body of another length");
+        // SAFETY: by the contract above these bytes are mapped and nobody else uses them; `body` is a buffer of ours.
+        unsafe { std::ptr::copy_nonoverlapping(body.as_ptr(), *at, *len) };
+    }
+}
+
 // SAFETY: by the contract above nobody else uses the memory while the fetch is under way, so it
 // may be written from the vcpu thread that the fetch was moved to.
 unsafe impl Send for Sink {}

@@ -83,6 +83,10 @@ pub(crate) struct Bed {
     pub bell: Arc<Bell>,
     /// It waits in the kernel and has a free worker.
     pub sleeping: AtomicBool,
+    /// Tokens of requests that nobody wants any more.
+    pub unwanted: Mutex<Vec<u64>>,
+    /// `unwanted` is not empty.
+    pub has_unwanted: AtomicBool,
 }
 
 impl Shared {
@@ -93,6 +97,16 @@ impl Shared {
             if bed.sleeping.load(Ordering::SeqCst) && bed.sleeping.swap(false, Ordering::SeqCst) {
                 bed.bell.ring();
             }
+        }
+    }
+
+    /// Whoever works on the request with this token ends it. Every vcpu is told: who it is, only they know.
+    pub fn cancel(&self, token: u64) {
+        for bed in &self.beds {
+            bed.unwanted.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+            bed.has_unwanted.store(true, Ordering::SeqCst);
+            bed.sleeping.store(false, Ordering::SeqCst);
+            bed.bell.ring();
         }
     }
 
@@ -234,6 +248,7 @@ impl<D: Driver> Vcpu<D> {
             }
         } else {
             self.take_target(now);
+            self.cancel_unwanted(now);
             self.pull(now);
         }
         ControlFlow::Continue(self.lie_down(now))
@@ -293,6 +308,23 @@ impl<D: Driver> Vcpu<D> {
             timeout = Some(Duration::ZERO);
         }
         timeout
+    }
+
+    /// Ends requests that nobody wants any more; those that ended by themselves meanwhile are forgotten.
+    fn cancel_unwanted(&mut self, now: Instant) {
+        let bed = &self.shared.beds[self.limits.number];
+        if !bed.has_unwanted.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        let tokens = std::mem::take(&mut *bed.unwanted.lock().unwrap_or_else(PoisonError::into_inner));
+        let unwanted = |slot: &Slot<D::Socket>| {
+            slot.closing.is_none() && slot.conn.token().is_some_and(|token| tokens.contains(&token))
+        };
+        let keys: Vec<usize> = self.slots.iter().filter(|(_, slot)| unwanted(slot)).map(|(key, _)| key).collect();
+        for key in keys {
+            let step = self.slots[key].conn.cancel("it is not wanted any more");
+            self.act(key, step, now);
+        }
     }
 
     /// Gives free workers something to do.
@@ -525,7 +557,7 @@ impl<D: Driver> Vcpu<D> {
         }
         if after == Some(After::Reconnect) {
             // The step it asks for is what happens next anyway.
-            let _ended = self.slots[key].conn.cancel();
+            let _ended = self.slots[key].conn.cancel("the engine stops");
         }
         self.deliver(key, now);
         self.slots.remove(key);
@@ -591,7 +623,7 @@ impl<D: Driver> Vcpu<D> {
             };
             if slot.closing.is_none() {
                 // Whatever step it asks for, the socket is closed.
-                let _ended = slot.conn.cancel();
+                let _ended = slot.conn.cancel("the engine stops");
                 self.close(key, After::Remove, now);
             }
         }

@@ -116,6 +116,12 @@ impl Vcpus {
         self.shared.wake();
     }
 
+    /// Ends the request with this token if it is under way: it is delivered with `Kind::Cancelled`, unless it ends
+    /// by itself before. Costs a wake-up of every vcpu.
+    pub fn cancel(&self, token: u64) {
+        self.shared.cancel(token);
+    }
+
     /// `io_uring` or `epoll`, and why.
     pub fn driver(&self) -> (&'static str, String) {
         let name = match self.driver.0 {
@@ -227,7 +233,15 @@ pub(crate) fn shared(bells: Vec<Arc<Bell>>, origin: &Arc<Origin>, options: Optio
         stop: AtomicBool::new(false),
         clock_offset: AtomicI64::new(0),
         rotation: Rotation::new(Duration::from_millis(options.timeouts.avoid_ms)),
-        beds: bells.into_iter().map(|bell| Bed { bell, sleeping: AtomicBool::new(false) }).collect(),
+        beds: bells
+            .into_iter()
+            .map(|bell| Bed {
+                bell,
+                sleeping: AtomicBool::new(false),
+                unwanted: Mutex::default(),
+                has_unwanted: AtomicBool::new(false),
+            })
+            .collect(),
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Config {
     pub linger: Duration,
     /// `outageBudgetSec`: how long a failing origin is retried before readers see an error.
     pub outage_budget: Duration,
+    /// `twicePercent`: bytes asked for twice, of all bytes.
+    pub twice_percent_max: u64,
     /// `connectTimeoutMs`: one attempt to connect.
     pub connect_timeout: Duration,
     /// `responseTimeoutMs`: request sent to first byte of the head.
@@ -190,6 +192,7 @@ impl Config {
             memory_limit: None,
             linger: Duration::ZERO,
             outage_budget: Duration::ZERO,
+            twice_percent_max: 0,
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
             stall_timeout: Duration::ZERO,
@@ -394,6 +397,7 @@ mod tests {
             memory_limit: None,
             linger: Duration::from_secs(10),
             outage_budget: Duration::from_secs(300),
+            twice_percent_max: 2,
             connect_timeout: Duration::from_millis(5_000),
             response_timeout: Duration::from_millis(10_000),
             stall_timeout: Duration::from_millis(10_000),
@@ -420,7 +424,7 @@ mod tests {
     fn every_key_sets_its_own_field() {
         let text = r#"{"logLevel": 3, "logPath": "/l", "auditPath": "/a", "expireTimeSec": 7,
             "prefetch": {"vcpus": 2, "workers": 3}, "materializeBytes": 4, "materializeTotal": 5,
-            "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
+            "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "twicePercent": 7, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
             "stallTimeoutMs": 11, "resolveTimeoutMs": 15, "idleConnectionSec": 16, "avoidAddressSec": 17, "retryBaseMs": 18,
             "retryCapMs": 19, "startAttempts": 20, "listAttempts": 21, "listAgainSec": 22, "reviveSec": 23,
             "throttleRecoverMs": 24, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false}"#;
@@ -436,6 +440,7 @@ mod tests {
             memory_limit: Some(14),
             linger: Duration::from_secs(6),
             outage_budget: Duration::from_secs(8),
+            twice_percent_max: 7,
             connect_timeout: Duration::from_millis(9),
             response_timeout: Duration::from_millis(10),
             stall_timeout: Duration::from_millis(11),

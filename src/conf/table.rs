@@ -209,6 +209,18 @@ pub(crate) const KEYS: &[Key] = &[
         text: "How long the engine retries against an origin that fails before readers get EIO.",
     },
     Key {
+        path: "twicePercent",
+        kind: Kind::Whole {
+            default: 2,
+            unit: "percent",
+            range: within(0, 10),
+            set: |config, number| config.twice_percent_max = number.unsigned_abs(),
+        },
+        in_default_file: false,
+        text: "Most bytes that are asked for a second time because an answer is much slower than the others, of all \
+               bytes that have come. 0 asks for nothing twice.",
+    },
+    Key {
         path: "connectTimeoutMs",
         kind: Kind::Whole {
             default: 5_000,

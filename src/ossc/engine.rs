@@ -6,6 +6,7 @@
 
 use crate::audit::Audit;
 use crate::first_word::Starter;
+use crate::flight::Tail;
 use crate::item::{Arrived, Order};
 use crate::journal::Journal;
 use crate::mirror::{self, Mirror};
@@ -236,8 +237,10 @@ fn build(
     };
     let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
     let senders = (sender, orders.clone());
-    let work = Arc::new(Work::new(region, budget, audit, senders, options));
-    let vcpus = Vcpus::start(Arc::new(origin), work.clone(), connect::options(settings, config))
+    let net = connect::options(settings, config);
+    let tail = Tail { connections: net.vcpus * net.workers, twice_percent_max: config.twice_percent_max };
+    let work = Arc::new(Work::new(region, budget, audit, senders, options).with_tail(tail));
+    let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net)
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
     let names = vcpus.names();
     work.set_vcpus(vcpus);

@@ -4,6 +4,10 @@
 
 use std::os::fd::OwnedFd;
 
+/// Below these bits of a token lies the number of a part, which is less than `PARTS_MAX`.
+const PIECE_SHIFT: u32 = ossc_cache::region::PARTS_MAX.trailing_zeros();
+const INDEX_MASK: u32 = (1 << PIECE_SHIFT) - 1;
+
 /// Something to fetch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Item {
@@ -11,6 +15,10 @@ pub enum Item {
     Part(u32, u32),
     /// The same, for a reader: there was no room for it before.
     Again(u32, u32),
+    /// Piece `2`, from 1, of part `1` of record `0`; the first is the part's own request.
+    Piece(u32, u32, u32),
+    /// Piece `2` of part `1` of record `0` for the second time.
+    Spare(u32, u32, u32),
     /// Piece `1` of small object `0`.
     Small(u32, u32),
     /// A question of the mirror's.
@@ -26,6 +34,8 @@ impl Item {
         match self {
             Item::Part(slot, index) | Item::Again(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
             Item::Small(slot, index) => 2 << 60 | u64::from(slot) << 32 | u64::from(index),
+            Item::Piece(slot, index, n) => 5 << 60 | u64::from(slot) << 32 | u64::from(n << PIECE_SHIFT | index),
+            Item::Spare(slot, index, n) => 6 << 60 | u64::from(slot) << 32 | u64::from(n << PIECE_SHIFT | index),
             Item::Call(id) | Item::Revive(id) => 3 << 60 | u64::from(id),
             Item::Verdict(slot) => 4 << 60 | u64::from(slot),
         }
@@ -36,6 +46,8 @@ impl Item {
         match self {
             Item::Part(slot, _)
             | Item::Again(slot, _)
+            | Item::Piece(slot, ..)
+            | Item::Spare(slot, ..)
             | Item::Small(slot, _)
             | Item::Call(slot)
             | Item::Verdict(slot)
@@ -44,8 +56,12 @@ impl Item {
     }
 
     pub fn from_token(token: u64) -> Item {
+        let (slot, index, n) =
+            ((token >> 32) as u32 & 0x0fff_ffff, token as u32 & INDEX_MASK, token as u32 >> PIECE_SHIFT);
         match token >> 60 {
-            1 => Item::Part((token >> 32) as u32 & 0x0fff_ffff, token as u32),
+            1 => Item::Part(slot, token as u32),
+            5 => Item::Piece(slot, index, n),
+            6 => Item::Spare(slot, index, n),
             2 => Item::Small((token >> 32) as u32 & 0x0fff_ffff, token as u32),
             4 => Item::Verdict(token as u32),
             _ => Item::Call(token as u32),
@@ -80,7 +96,14 @@ mod tests {
 
     #[test]
     fn a_token_gives_its_item_back() {
-        for item in [Item::Part(65_535, 1_048_575), Item::Small(7, 3), Item::Call(u32::MAX), Item::Verdict(65_535)] {
+        for item in [
+            Item::Part(65_535, 1_048_575),
+            Item::Piece(65_535, 1_048_575, 7),
+            Item::Spare(1, 0, 4095),
+            Item::Small(7, 3),
+            Item::Call(u32::MAX),
+            Item::Verdict(65_535),
+        ] {
             assert_eq!(Item::from_token(item.token()), item);
         }
     }

@@ -18,6 +18,7 @@ mod engine;
 mod errors;
 mod failure;
 mod first_word;
+pub mod flight;
 pub mod held;
 pub mod item;
 mod journal;
@@ -28,6 +29,7 @@ mod metrics;
 mod mirror;
 mod nearby;
 mod pace;
+mod pieces;
 mod place;
 mod readers;
 #[allow(unsafe_code)]

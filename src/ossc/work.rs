@@ -6,6 +6,7 @@
 
 use crate::audit::{Audit, Fetched};
 use crate::credentials::Renewal;
+use crate::flight::{Flights, Tail, is_cancelled};
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
 use ossc_cache::budget::Budget;
@@ -14,7 +15,7 @@ use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::retry::Backoff;
 use ossc_net::throttle::Throttle;
-use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus, crc};
+use ossc_net::{Error, Fetch, Finished, Pull, Query, Response, Sink, Source, Vcpus, crc};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
@@ -73,7 +74,7 @@ pub struct Work {
     held: RwLock<BTreeMap<u32, Arc<Held>>>,
     calls: Mutex<HashMap<u32, Call>>,
     next_call: AtomicU32,
-    vcpus: OnceLock<Vcpus>,
+    pub(crate) vcpus: OnceLock<Vcpus>,
     /// Of a source that can give other credentials.
     renewal: OnceLock<Arc<Renewal>>,
     pub(crate) budget: Budget,
@@ -87,6 +88,7 @@ pub struct Work {
     orders: Sender<Order>,
     pub(crate) options: Options,
     pub(crate) throttle: Mutex<Throttle>,
+    pub(crate) flights: Flights,
 }
 
 impl Work {
@@ -117,7 +119,15 @@ impl Work {
             orders,
             options,
             throttle: Mutex::new(Throttle::new(options.requests_max, options.throttle_recover)),
+            flights: Flights::new(Tail { connections: 1, twice_percent_max: 0 }),
         }
+    }
+
+    /// Cuts the last parts among so many connections and asks for slow ones twice; without it every part is one
+    /// request.
+    pub fn with_tail(mut self, tail: Tail) -> Work {
+        self.flights = Flights::new(tail);
+        self
     }
 
     /// The threads that pull from this; given once, after they were started.
@@ -325,6 +335,12 @@ impl Work {
                 lock(&self.roomless).remove(&(slot, index));
                 self.prepare_part(slot, index, class)
             }
+            Item::Piece(slot, index, n) => {
+                let range = self.flights.ask((slot, index), n, (self.options.now)())?;
+                self.fetch_in_place(&*self.held(slot)?, range, item)
+            }
+            // Never in the plan: `pull` finds them.
+            Item::Spare(..) => None,
             Item::Small(slot, index) => self.prepare_small(slot, index),
             Item::Call(id) => {
                 let query = lock(&self.calls).get(&id)?.query.clone();
@@ -400,37 +416,40 @@ impl Work {
             self.revive_later(slot);
             return None;
         }
-        let sink = Sink::Memory { at: memory.address(range.start), len: (range.end - range.start) as usize };
-        let query =
-            Query::Get { key: held.key.clone(), range: Some(range), etag: Some(held.etag.clone()), size: held.size };
-        Some(Fetch { token: Item::Part(slot, index).token(), query, sink, crc: self.options.verify_crc })
+        let now = (self.options.now)();
+        let mut plan = lock(&self.plan);
+        let (first, more) = self.flights.begin((slot, index), range, plan.len(), now);
+        // To the front: the part is on its way when all of it is.
+        (1..=more).for_each(|n| plan.push_at(Item::Piece(slot, index, n), class, now));
+        drop(plan);
+        if more > 0 {
+            self.wake();
+        }
+        self.fetch_in_place(&held, first, Item::Part(slot, index))
     }
 
-    fn finished_part(&self, slot: u32, index: u32, done: Finished) {
-        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
-            return;
-        };
+    pub(crate) fn finished_part(
+        &self,
+        (slot, index): (u32, u32),
+        object: &Object,
+        held: &Held,
+        result: Result<(Response, u64), Error>,
+    ) {
         let part = self.region.part(object, index);
         let range = object.part_range(index);
-        let response = match done.result {
-            Ok(response) => response,
+        let (response, crc64) = match result {
+            Ok(whole) => whole,
             Err(error) => {
                 self.budget.give(self.room_bytes(object, index));
                 part.give_up();
+                if is_cancelled(&error) {
+                    // Meant for a request that had ended already. While the engine ends nobody pulls it any more.
+                    return self.push(&[Item::Part(slot, index)], Class::Demand);
+                }
                 let attempts = part.attempts();
-                return self.failed(Item::Part(slot, index), object, &held, &error, attempts);
+                return self.failed(Item::Part(slot, index), object, held, &error, attempts);
             }
         };
-        held.out_of_trouble();
-        self.audit.origin(&Fetched {
-            key: &held.key,
-            etag: &held.etag,
-            range: Some(range.clone()),
-            bytes: response.bytes,
-            status: response.status,
-            request_id: &response.request_id,
-            crc: response.crc64_body,
-        });
         if let Some(memory) = &held.memory {
             memory.unmap_pages(range.start, range.end);
         }
@@ -439,9 +458,9 @@ impl Work {
         }
         self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         self.region.header().clock.fetch_add(1, Ordering::Relaxed);
-        part.publish(response.crc64_body.unwrap_or(0));
+        part.publish(crc64);
         if object.ready_parts.fetch_add(1, Ordering::AcqRel) + 1 == object.parts {
-            self.judge(slot, object, &held);
+            self.judge(slot, object, held);
         }
     }
 
@@ -572,6 +591,9 @@ impl Source for Work {
             // Whoever ends a request asks again, and all do when the throttle gives way.
             return Pull::Until(None);
         }
+        if let Ok(spare) = self.prepare_spare(now, false) {
+            return Pull::Fetch(spare);
+        }
         loop {
             let next = lock(&self.plan).next(now);
             match next {
@@ -581,8 +603,13 @@ impl Source for Work {
                     }
                 }
                 Next::Until(at) => {
-                    lock(&self.throttle).give_back();
-                    return Pull::Until(at);
+                    return match self.prepare_spare(now, true) {
+                        Ok(spare) => Pull::Fetch(spare),
+                        Err(look_again) => {
+                            lock(&self.throttle).give_back();
+                            Pull::Until([at, look_again].into_iter().flatten().min())
+                        }
+                    };
                 }
             }
         }
@@ -599,7 +626,9 @@ impl Source for Work {
             header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
         }
         match Item::from_token(done.token) {
-            Item::Part(slot, index) | Item::Again(slot, index) => self.finished_part(slot, index, done),
+            Item::Part(slot, index) | Item::Again(slot, index) => self.finished_piece(slot, index, 0, done),
+            Item::Piece(slot, index, n) => self.finished_piece(slot, index, n, done),
+            Item::Spare(slot, index, n) => self.finished_spare(slot, index, n, done),
             Item::Small(slot, index) => self.finished_small(slot, index, done),
             Item::Verdict(slot) => self.finished_verdict(slot, done),
             Item::Call(id) | Item::Revive(id) => {

@@ -1,0 +1,320 @@
+//! Parts under way: cut into pieces where connections would idle otherwise, and asked for a second time where an
+//! answer is much slower than the others.
+//!
+//! Called by `work`, which sends the requests. It decides and counts; it does no I/O and touches no memory.
+//!
+//! A part has one owner, and each of its pieces one request that receives in its place. The second request for a
+//! piece (the spare) never does: its bytes go to a buffer of their own. If the spare is complete first, the request
+//! in place is cancelled, and the buffer is copied when that one's end has been delivered, so that nobody else
+//! writes there any more. The part is published when all pieces are there.
+
+use crate::held::lock;
+use ossc_net::error::Kind;
+use ossc_net::{Error, Finished, Response, crc};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Smallest piece in bytes: what a request costs is little beside it.
+const PIECE_BYTES_MIN: u64 = 1 << 20;
+/// Parts that take less than this are not cut: the gain would be less than what the requests cost.
+const CUT_FROM: Duration = Duration::from_millis(150);
+/// Answers whose speed the typical one is taken of.
+const SAMPLES: usize = 32;
+const SAMPLES_MIN: usize = 8;
+/// How much slower than the typical answer, and how long at least, before a piece is asked for again: at the end
+/// by a connection that has nothing else to do, before it instead of the next part.
+const SLOW_AT_END: (u32, Duration) = (3, Duration::from_millis(400));
+const SLOW_BEFORE: (u32, Duration) = (3, Duration::from_secs(2));
+/// Second requests under way at once.
+const SPARES_MAX: usize = 16;
+/// How often it is looked for slow ones while there is other work.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Record and number of a part.
+pub(crate) type Key = (u32, u32);
+
+/// How the end of a download is kept short.
+#[derive(Clone, Copy, Debug)]
+pub struct Tail {
+    /// Connections that work at once.
+    pub connections: usize,
+    /// Most bytes that are asked for twice, in percent of all; 0 asks for nothing twice.
+    pub twice_percent_max: u64,
+}
+
+#[derive(Debug)]
+enum Main {
+    /// Not asked for yet.
+    Waiting,
+    /// Since then.
+    Asked(Instant),
+    /// Complete, with its CRC-64.
+    Ready(u64),
+    Failed,
+}
+
+#[derive(Debug)]
+enum Spare {
+    None,
+    Asked,
+    /// Complete before the request in place.
+    Ready(Vec<u8>, Response),
+}
+
+#[derive(Debug)]
+struct Piece {
+    range: Range<u64>,
+    main: Main,
+    spare: Spare,
+}
+
+/// One part under way.
+struct Flight {
+    pieces: Vec<Piece>,
+    failed: Option<Error>,
+    response: Response,
+}
+
+/// What has to be done after a request ended.
+#[derive(Default)]
+pub(crate) struct Ended {
+    /// Bytes of the budget that the second request had.
+    pub give: u64,
+    /// Nobody wants the request in place of this piece any more.
+    pub cancel: bool,
+    /// The request for the second time is not wanted any more.
+    pub cancel_spare: bool,
+    /// To be copied to this range.
+    pub copy: Option<(Range<u64>, Vec<u8>)>,
+    /// What the answer said that brought the piece, with the CRC-64 of its bytes.
+    pub brought: Option<(Range<u64>, Response)>,
+    /// The whole part has ended, with what its last answer said and its CRC-64.
+    pub part: Option<Result<(Response, u64), Error>>,
+}
+
+#[derive(Default)]
+struct State {
+    flights: BTreeMap<Key, Flight>,
+    /// Nanoseconds per byte of the last answers, and the median of them once they are enough.
+    paces: VecDeque<f64>,
+    pace: Option<f64>,
+    bytes: u64,
+    bytes_twice: u64,
+    /// Second requests under way, with their bytes.
+    spares: Vec<(Key, u32, u64)>,
+    looked: Option<Instant>,
+}
+
+/// See the module.
+pub(crate) struct Flights {
+    state: Mutex<State>,
+    tail: Tail,
+}
+
+impl Flights {
+    pub fn new(tail: Tail) -> Flights {
+        Flights { state: Mutex::default(), tail }
+    }
+
+    /// A part was claimed; `waiting` others are left to be asked for. The range of its first piece, which is asked
+    /// for now, and how many more there are (numbered from 1).
+    pub fn begin(&self, key: Key, range: Range<u64>, waiting: usize, now: Instant) -> (Range<u64>, u32) {
+        let mut state = lock(&self.state);
+        let count = self.pieces_of(&state, range.end - range.start, waiting);
+        let len = (range.end - range.start).div_ceil(count).next_multiple_of(4096);
+        let starts = (range.start..range.end).step_by(len as usize);
+        let piece =
+            |start: u64| Piece { range: start..(start + len).min(range.end), main: Main::Waiting, spare: Spare::None };
+        let mut pieces: Vec<Piece> = starts.map(piece).collect();
+        pieces[0].main = Main::Asked(now);
+        let (first, more) = (pieces[0].range.clone(), pieces.len() as u32 - 1);
+        state.flights.insert(key, Flight { pieces, failed: None, response: Response::default() });
+        (first, more)
+    }
+
+    /// Two rounds of work for every connection are enough to keep all of them busy to the end.
+    fn pieces_of(&self, state: &State, bytes: u64, waiting: usize) -> u64 {
+        let slow = expected(state, bytes).is_some_and(|time| time >= CUT_FROM);
+        let wanted = (2 * self.tail.connections).div_ceil(waiting + 1) as u64;
+        if slow { wanted.clamp(1, (bytes / PIECE_BYTES_MIN).max(1)) } else { 1 }
+    }
+
+    /// Piece `n` is asked for now: its range. `None` if it is not wanted any more.
+    pub fn ask(&self, key: Key, n: u32, now: Instant) -> Option<Range<u64>> {
+        let mut state = lock(&self.state);
+        let flight = state.flights.get_mut(&key).filter(|flight| flight.failed.is_none())?;
+        let piece = flight.pieces.get_mut(n as usize).filter(|piece| matches!(piece.main, Main::Waiting))?;
+        piece.main = Main::Asked(now);
+        Some(piece.range.clone())
+    }
+
+    /// The slowest piece that should be asked for a second time now, with its range; else when the next may be.
+    pub fn slow(&self, now: Instant, at_end: bool) -> Result<(Key, u32, Range<u64>), Option<Instant>> {
+        let mut state = lock(&self.state);
+        if self.tail.twice_percent_max == 0 || state.spares.len() >= SPARES_MAX || state.pace.is_none() {
+            return Err(None);
+        }
+        if !at_end && state.looked.is_some_and(|at| now < at + LOOK_EVERY) {
+            return Err(None);
+        }
+        state.looked = Some(now);
+        let (times, least) = if at_end { SLOW_AT_END } else { SLOW_BEFORE };
+        let left = (state.bytes * self.tail.twice_percent_max / 100).saturating_sub(state.bytes_twice);
+        let pieces = state
+            .flights
+            .iter()
+            .flat_map(|(key, flight)| (0..).zip(&flight.pieces).map(move |(n, piece)| (*key, n, piece)));
+        let due = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
+            (Main::Asked(since), Spare::None) => {
+                let bytes = piece.range.end - piece.range.start;
+                let at = *since + (expected(&state, bytes)? * times).max(least);
+                (bytes <= left).then(|| (at, key, n, piece.range.clone()))
+            }
+            _ => None,
+        });
+        match due.min_by_key(|(at, ..)| *at) {
+            Some((at, key, n, range)) if at <= now => {
+                let piece = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize));
+                if let Some(piece) = piece {
+                    piece.spare = Spare::Asked;
+                }
+                state.spares.push((key, n, range.end - range.start));
+                state.bytes_twice += range.end - range.start;
+                Ok((key, n, range))
+            }
+            next => Err(next.map(|(at, ..)| at)),
+        }
+    }
+
+    /// A spare that was promised by `slow` was not sent.
+    pub fn no_spare(&self, key: Key, n: u32) {
+        let mut state = lock(&self.state);
+        state.bytes_twice -= take_spare(&mut state, key, n);
+        if let Some(piece) = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize)) {
+            piece.spare = Spare::None;
+        }
+    }
+
+    /// The request in place of piece `n` ended: nothing writes there any more.
+    pub fn main_ended(&self, key: Key, n: u32, done: Finished) -> Ended {
+        let mut state = lock(&self.state);
+        if let Ok(response) = &done.result {
+            learn(&mut state, response.bytes, done.elapsed);
+        }
+        let Some(flight) = state.flights.get_mut(&key) else { return Ended::default() };
+        let Some(piece) = flight.pieces.get_mut(n as usize) else { return Ended::default() };
+        let mut ended = Ended::default();
+        let spare = std::mem::replace(&mut piece.spare, Spare::None);
+        match (done.result, spare) {
+            (Ok(response), spare) => {
+                ended.cancel_spare = matches!(spare, Spare::Asked);
+                bring(piece, flight_response(&mut flight.response, response), &mut ended);
+            }
+            (Err(_), Spare::Ready(body, response)) => {
+                ended.copy = Some((piece.range.clone(), body));
+                bring(piece, flight_response(&mut flight.response, response), &mut ended);
+            }
+            // The spare may still bring it.
+            (Err(error), Spare::Asked) if error.retryable() => {
+                piece.main = Main::Failed;
+                piece.spare = Spare::Asked;
+            }
+            (Err(error), spare) => {
+                ended.cancel_spare = matches!(spare, Spare::Asked);
+                piece.main = Main::Failed;
+                flight.failed.get_or_insert(error);
+            }
+        }
+        self.land(&mut state, key, ended)
+    }
+
+    /// The spare of piece `n` ended.
+    pub fn spare_ended(&self, key: Key, n: u32, done: Finished) -> Ended {
+        let mut state = lock(&self.state);
+        let mut ended = Ended { give: take_spare(&mut state, key, n), ..Ended::default() };
+        let Some(flight) = state.flights.get_mut(&key) else { return ended };
+        let Some(piece) = flight.pieces.get_mut(n as usize).filter(|piece| matches!(piece.spare, Spare::Asked)) else {
+            return ended;
+        };
+        piece.spare = Spare::None;
+        match (done.result, &piece.main) {
+            (Ok(response), Main::Asked(_)) => {
+                piece.spare = Spare::Ready(done.body, response);
+                ended.cancel = true;
+                return ended;
+            }
+            (Ok(response), Main::Failed) => {
+                ended.copy = Some((piece.range.clone(), done.body));
+                bring(piece, flight_response(&mut flight.response, response), &mut ended);
+            }
+            (Err(error), Main::Failed) => {
+                flight.failed.get_or_insert(error);
+            }
+            _ => return ended,
+        }
+        self.land(&mut state, key, ended)
+    }
+
+    /// Ends the part if all of its pieces have, or if it failed and nothing is under way in its place.
+    fn land(&self, state: &mut State, key: Key, mut ended: Ended) -> Ended {
+        let Some(flight) = state.flights.get(&key) else { return ended };
+        let over = match &flight.failed {
+            Some(_) => !flight.pieces.iter().any(|piece| matches!(piece.main, Main::Asked(_))),
+            None => flight.pieces.iter().all(|piece| matches!(piece.main, Main::Ready(_))),
+        };
+        if over && let Some(flight) = state.flights.remove(&key) {
+            let fold = flight.pieces.iter().fold(0, |sum, piece| match piece.main {
+                Main::Ready(crc64) => crc::combine(sum, crc64, piece.range.end - piece.range.start),
+                _ => sum,
+            });
+            ended.part = Some(flight.failed.map_or(Ok((flight.response, fold)), Err));
+        }
+        ended
+    }
+}
+
+/// A second request is not under way any more: its bytes.
+fn take_spare(state: &mut State, key: Key, n: u32) -> u64 {
+    let found = state.spares.iter().position(|spare| (spare.0, spare.1) == (key, n));
+    found.map_or(0, |at| state.spares.swap_remove(at).2)
+}
+
+/// The last answer stands for all: they are of one version.
+fn flight_response(kept: &mut Response, response: Response) -> Response {
+    kept.clone_from(&response);
+    response
+}
+
+fn bring(piece: &mut Piece, response: Response, ended: &mut Ended) {
+    piece.main = Main::Ready(response.crc64_body.unwrap_or(0));
+    ended.brought = Some((piece.range.clone(), response));
+}
+
+fn learn(state: &mut State, bytes: u64, elapsed: Duration) {
+    state.bytes += bytes;
+    if state.paces.len() == SAMPLES {
+        state.paces.pop_front();
+    }
+    state.paces.push_back(elapsed.as_nanos() as f64 / bytes.max(1) as f64);
+    if state.paces.len() >= SAMPLES_MIN {
+        let mut sorted: Vec<f64> = state.paces.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        state.pace = Some(sorted[sorted.len() / 2]);
+    }
+}
+
+/// How long so many bytes take typically; `None` before enough answers came.
+fn expected(state: &State, bytes: u64) -> Option<Duration> {
+    state.pace.map(|pace| Duration::from_nanos((pace * bytes as f64) as u64))
+}
+
+/// An answer that was cut short because another was faster, or because the engine ends.
+pub(crate) fn is_cancelled(error: &Error) -> bool {
+    error.kind == Kind::Cancelled
+}
+
+#[cfg(test)]
+#[path = "flight_tests.rs"]
+mod tests;

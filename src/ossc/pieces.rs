@@ -1,0 +1,88 @@
+//! Requests for pieces of parts: in place, or a second time into a buffer, and what their ends mean.
+//!
+//! Called by `work` on vcpu threads. What is asked for and what counts is decided by `flight`; a copy is made here
+//! only when nothing is under way in its place.
+
+use crate::audit::Fetched;
+use crate::flight::Ended;
+use crate::held::Held;
+use crate::item::Item;
+use crate::work::Work;
+use ossc_net::{Fetch, Finished, Query, Sink};
+use std::ops::Range;
+use std::time::Instant;
+
+impl Work {
+    /// The request whose body is received where it belongs; who sends it has claimed the part.
+    pub(crate) fn fetch_in_place(&self, held: &Held, range: Range<u64>, item: Item) -> Option<Fetch> {
+        let sink = place(held, &range)?;
+        Some(Fetch { token: item.token(), query: query(held, range), sink, crc: self.options.verify_crc })
+    }
+
+    /// The request for the slowest piece under way, for the second time, into a buffer of its own. `Err` says when
+    /// to look again.
+    pub(crate) fn prepare_spare(&self, now: Instant, at_end: bool) -> Result<Fetch, Option<Instant>> {
+        let ((slot, index), n, range) = self.flights.slow(now, at_end)?;
+        let bytes = range.end - range.start;
+        let Some(held) = self.held(slot).filter(|_| self.budget.take(bytes)) else {
+            self.flights.no_spare((slot, index), n);
+            return Err(None);
+        };
+        tracing::info!(object = held.key, start = range.start, end = range.end, "slow: asking for it a second time");
+        let sink = Sink::Buffer { bytes_max: bytes as usize };
+        let token = Item::Spare(slot, index, n).token();
+        Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc })
+    }
+
+    pub(crate) fn finished_piece(&self, slot: u32, index: u32, n: u32, done: Finished) {
+        let ended = self.flights.main_ended((slot, index), n, done);
+        self.landed(slot, index, n, ended);
+    }
+
+    pub(crate) fn finished_spare(&self, slot: u32, index: u32, n: u32, done: Finished) {
+        let ended = self.flights.spare_ended((slot, index), n, done);
+        self.budget.give(ended.give);
+        self.landed(slot, index, n, ended);
+    }
+
+    /// A request for a part has ended, and maybe the part with it.
+    fn landed(&self, slot: u32, index: u32, n: u32, ended: Ended) {
+        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
+            return;
+        };
+        let main = if n == 0 { Item::Part(slot, index) } else { Item::Piece(slot, index, n) };
+        for (unwanted, item) in [(ended.cancel, main), (ended.cancel_spare, Item::Spare(slot, index, n))] {
+            if let Some(vcpus) = self.vcpus.get().filter(|_| unwanted) {
+                vcpus.cancel(item.token());
+            }
+        }
+        if let Some(sink) = ended.copy.as_ref().and_then(|(range, _)| place(&held, range)) {
+            sink.fill(ended.copy.as_ref().map_or(&[], |(_, body)| body));
+        }
+        if let Some((range, response)) = &ended.brought {
+            held.out_of_trouble();
+            self.audit.origin(&Fetched {
+                key: &held.key,
+                etag: &held.etag,
+                range: Some(range.clone()),
+                bytes: response.bytes,
+                status: response.status,
+                request_id: &response.request_id,
+                crc: response.crc64_body,
+            });
+        }
+        if let Some(result) = ended.part {
+            self.finished_part((slot, index), object, &held, result);
+        }
+    }
+}
+
+/// Where a range of an object belongs. Only who claimed its part may let anybody write there.
+fn place(held: &Held, range: &Range<u64>) -> Option<Sink> {
+    let at = held.memory.as_ref()?.address(range.start);
+    Some(Sink::Memory { at, len: (range.end - range.start) as usize })
+}
+
+fn query(held: &Held, range: Range<u64>) -> Query {
+    Query::Get { key: held.key.clone(), range: Some(range), etag: Some(held.etag.clone()), size: held.size }
+}
