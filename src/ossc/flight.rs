@@ -27,6 +27,11 @@ const SAMPLES_MIN: usize = 8;
 /// by a connection that has nothing else to do, before it instead of the next part.
 const SLOW_AT_END: (u32, Duration) = (3, Duration::from_millis(400));
 const SLOW_BEFORE: (u32, Duration) = (3, Duration::from_secs(2));
+/// An answer is not slow before it takes so many times what the slowest tenth of them takes: where all of them vary
+/// (a busy machine, a full line), to ask again would help nobody.
+const SLOW_TENTH_TIMES: f64 = 2.0;
+/// Nothing is asked for twice before so many bytes have come: a small download is over soon.
+const TWICE_FROM_BYTES: u64 = 256 << 20;
 /// Second requests under way at once.
 const SPARES_MAX: usize = 16;
 /// How often it is looked for slow ones while there is other work.
@@ -97,9 +102,9 @@ pub(crate) struct Ended {
 #[derive(Default)]
 struct State {
     flights: BTreeMap<Key, Flight>,
-    /// Nanoseconds per byte of the last answers, and the median of them once they are enough.
+    /// Nanoseconds per byte of the last answers, and once they are enough the median and the slowest tenth.
     paces: VecDeque<f64>,
-    pace: Option<f64>,
+    pace: Option<(f64, f64)>,
     bytes: u64,
     bytes_twice: u64,
     /// Second requests under way, with their bytes.
@@ -118,11 +123,11 @@ impl Flights {
         Flights { state: Mutex::default(), tail }
     }
 
-    /// A part was claimed; `waiting` others are left to be asked for. The range of its first piece, which is asked
-    /// for now, and how many more there are (numbered from 1).
-    pub fn begin(&self, key: Key, range: Range<u64>, waiting: usize, now: Instant) -> (Range<u64>, u32) {
+    /// A part was claimed; `waiting` others are left to be asked for, `None` if it is not to be cut. The range of its
+    /// first piece, which is asked for now, and how many more there are (numbered from 1).
+    pub fn begin(&self, key: Key, range: Range<u64>, waiting: Option<usize>, now: Instant) -> (Range<u64>, u32) {
         let mut state = lock(&self.state);
-        let count = self.pieces_of(&state, range.end - range.start, waiting);
+        let count = waiting.map_or(1, |waiting| self.pieces_of(&state, range.end - range.start, waiting));
         let len = (range.end - range.start).div_ceil(count).next_multiple_of(4096);
         let starts = (range.start..range.end).step_by(len as usize);
         let piece =
@@ -153,14 +158,18 @@ impl Flights {
     /// The slowest piece that should be asked for a second time now, with its range; else when the next may be.
     pub fn slow(&self, now: Instant, at_end: bool) -> Result<(Key, u32, Range<u64>), Option<Instant>> {
         let mut state = lock(&self.state);
-        if self.tail.twice_percent_max == 0 || state.spares.len() >= SPARES_MAX || state.pace.is_none() {
+        if self.tail.twice_percent_max == 0
+            || state.bytes < TWICE_FROM_BYTES
+            || state.spares.len() >= SPARES_MAX
+            || state.pace.is_none()
+        {
             return Err(None);
         }
         if !at_end && state.looked.is_some_and(|at| now < at + LOOK_EVERY) {
             return Err(None);
         }
         state.looked = Some(now);
-        let (times, least) = if at_end { SLOW_AT_END } else { SLOW_BEFORE };
+        let slow = if at_end { SLOW_AT_END } else { SLOW_BEFORE };
         let left = (state.bytes * self.tail.twice_percent_max / 100).saturating_sub(state.bytes_twice);
         let pieces = state
             .flights
@@ -169,7 +178,7 @@ impl Flights {
         let due = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
             (Main::Asked(since), Spare::None) => {
                 let bytes = piece.range.end - piece.range.start;
-                let at = *since + (expected(&state, bytes)? * times).max(least);
+                let at = *since + slow_after(&state, bytes, slow)?;
                 (bytes <= left).then(|| (at, key, n, piece.range.clone()))
             }
             _ => None,
@@ -301,13 +310,19 @@ fn learn(state: &mut State, bytes: u64, elapsed: Duration) {
     if state.paces.len() >= SAMPLES_MIN {
         let mut sorted: Vec<f64> = state.paces.iter().copied().collect();
         sorted.sort_by(f64::total_cmp);
-        state.pace = Some(sorted[sorted.len() / 2]);
+        state.pace = Some((sorted[sorted.len() / 2], sorted[sorted.len() * 9 / 10]));
     }
 }
 
 /// How long so many bytes take typically; `None` before enough answers came.
 fn expected(state: &State, bytes: u64) -> Option<Duration> {
-    state.pace.map(|pace| Duration::from_nanos((pace * bytes as f64) as u64))
+    state.pace.map(|(median, _)| Duration::from_nanos((median * bytes as f64) as u64))
+}
+
+/// How long so many bytes take before their answer is slow.
+fn slow_after(state: &State, bytes: u64, (times, least): (u32, Duration)) -> Option<Duration> {
+    let tenth = |(_, tenth): (f64, f64)| Duration::from_nanos((tenth * SLOW_TENTH_TIMES * bytes as f64) as u64);
+    Some((expected(state, bytes)? * times).max(state.pace.map(tenth)?).max(least))
 }
 
 /// An answer that was cut short because another was faster, or because the engine ends.

@@ -388,7 +388,8 @@ impl Work {
         }
         let (range, bytes) = (object.part_range(index), self.room_bytes(object, index));
         // Room first: a claim that is given up wakes the part's readers, who would ask again at once.
-        if !self.budget.take(bytes) && !self.make_room(bytes, (slot, index), class) {
+        let roomy = self.budget.take(bytes);
+        if !roomy && !self.make_room(bytes, (slot, index), class) {
             self.without_room(slot, index, class);
             return None;
         }
@@ -418,7 +419,9 @@ impl Work {
         }
         let now = (self.options.now)();
         let mut plan = lock(&self.plan);
-        let (first, more) = self.flights.begin((slot, index), range, plan.len(), now);
+        // A cache that is full has few parts waiting all the time: that is not the end of a download.
+        let waiting = roomy.then(|| plan.len());
+        let (first, more) = self.flights.begin((slot, index), range, waiting, now);
         // To the front: the part is on its way when all of it is.
         (1..=more).for_each(|n| plan.push_at(Item::Piece(slot, index, n), class, now));
         drop(plan);
