@@ -6,6 +6,7 @@ use crate::error::{Error, Result, Tried};
 use crate::figures::Figures;
 use crate::meter::Meter;
 use crate::space::Space;
+use crate::splice;
 use crate::target::{Target, Wanted};
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -20,7 +21,7 @@ const STALL_MAX: Duration = Duration::from_secs(20);
 /// Bytes of one receive of a head; what it takes of the body is copied (at most 1 in 8192 bytes).
 const HEAD_BYTES: usize = 1 << 10;
 /// Longest head accepted.
-const HEAD_BYTES_MAX: usize = 16 << 10;
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Arguments of `floor`.
 #[derive(clap::Args, Debug)]
@@ -30,6 +31,9 @@ pub struct Args {
     /// Bytes of one receive call. A whole part was the cheapest (0.29 CPU-s/GB, with 1 MiB 0.33).
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(4096..))]
     block: u32,
+    /// Move the bytes by splice (socket, pipe, memory file): no page is zeroed or faulted in. Not with scratch memory.
+    #[arg(long)]
+    splice: bool,
 }
 
 /// Measures and prints.
@@ -41,7 +45,8 @@ pub fn run(args: &Args) -> Result<()> {
     let crc64 = receive(args, &target, &space)?;
     let used = meter.stop()?;
     let proof = prove(wanted, &space, crc64)?;
-    Figures::new(format!("floor {}", wanted.memory.name()), wanted.size, used, proof)?.print(wanted.json)
+    let name = if args.splice { "splice floor" } else { "floor" };
+    Figures::new(format!("{name} {}", wanted.memory.name()), wanted.size, used, proof)?.print(wanted.json)
 }
 
 /// Compares what was received with what the origin says, if asked to.
@@ -91,17 +96,22 @@ fn connection(args: &Args, target: &Target, space: &Space, slot: usize, next: &A
             return Ok(conn.and_then(|conn| conn.crc64));
         }
         let range = args.wanted.part(index);
+        let open = match &mut conn {
+            Some(open) => open,
+            none => none.insert(Conn::open(target)?),
+        };
+        let failed = |error: Error| Error::Wrong(format!("GET {} bytes {range:?}: {error}", args.wanted.url));
+        if args.splice {
+            open.crc64 =
+                splice::get(&open.stream, target, &range, args.wanted.size, space).map_err(failed)?.or(open.crc64);
+            continue;
+        }
         let at = space.place(slot, &range)?;
         let len = (range.end - range.start) as usize;
         // SAFETY: the place has room for the part; the counter gives each part, and with scratch memory each
         // slot, to this thread alone.
         let body = unsafe { std::slice::from_raw_parts_mut(at, len) };
-        let open = match &mut conn {
-            Some(open) => open,
-            none => none.insert(Conn::open(target)?),
-        };
-        let came = open.get(target, &range, body, args);
-        came.map_err(|error| Error::Wrong(format!("GET {} bytes {range:?}: {error}", args.wanted.url)))?;
+        open.get(target, &range, body, args).map_err(failed)?;
     }
 }
 
@@ -111,9 +121,9 @@ struct Conn {
 }
 
 /// What a head said that is needed.
-struct Head {
-    len: usize,
-    crc64: Option<u64>,
+pub struct Head {
+    pub len: usize,
+    pub crc64: Option<u64>,
 }
 
 impl Conn {
@@ -127,12 +137,7 @@ impl Conn {
 
     /// Requests `range` and fills `body`, which has exactly its length.
     fn get(&mut self, target: &Target, range: &Range<u64>, body: &mut [u8], args: &Args) -> Result<()> {
-        let Target { authority, bucket, key, .. } = target;
-        let request = format!(
-            "GET /{bucket}/{key} HTTP/1.1\r\nHost: {authority}\r\nRange: bytes={}-{}\r\nx-oss-range-behavior: standard\r\n\r\n",
-            range.start,
-            range.end - 1
-        );
+        let request = request(target, range);
         self.stream.write_all(request.as_bytes()).tried(|| "send the request".into())?;
         let (head, early) = self.head(range, args.wanted.size)?;
         if early.len() > body.len() {
@@ -191,8 +196,18 @@ impl Conn {
     }
 }
 
+/// As text.
+pub fn request(target: &Target, range: &Range<u64>) -> String {
+    let Target { authority, bucket, key, .. } = target;
+    format!(
+        "GET /{bucket}/{key} HTTP/1.1\r\nHost: {authority}\r\nRange: bytes={}-{}\r\nx-oss-range-behavior: standard\r\n\r\n",
+        range.start,
+        range.end - 1
+    )
+}
+
 /// `None` while the head is not complete.
-fn parse(bytes: &[u8], range: &Range<u64>, size: u64) -> Result<Option<Head>> {
+pub fn parse(bytes: &[u8], range: &Range<u64>, size: u64) -> Result<Option<Head>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let len = match response.parse(bytes) {

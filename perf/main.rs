@@ -14,8 +14,10 @@ mod load;
 mod meter;
 mod report;
 mod space;
+mod splice;
 mod spread;
 mod target;
+mod tokio_uring_engine;
 mod variant;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +39,8 @@ enum Command {
     Floor(floor::Args),
     /// Receive an object with the engine's network side.
     Engine(engine::Args),
+    /// Receive an object with tokio-uring: what a ready-made engine would cost.
+    TokioUring(tokio_uring_engine::Args),
     /// Measure floor and engine in turns against an endpoint of its own and print a table.
     Compare(compare::Args),
     /// Make and free memory, so that a run after it finds pages the host has already given.
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Engine(args) => engine::run(&args),
+        Command::TokioUring(args) => tokio_uring_engine::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Warm(args) => space::warm(&args),
     };

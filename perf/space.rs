@@ -70,6 +70,14 @@ impl Space {
         }
     }
 
+    /// The memory file, where there is one.
+    pub fn fd(&self) -> Option<i32> {
+        match &self.bed {
+            Bed::Scratch(_) => None,
+            Bed::File(memory) => Some(memory.fd()),
+        }
+    }
+
     /// The part is complete; drops its page tables, as the product does.
     pub fn settle(&self, range: &Range<u64>) {
         if let Bed::File(memory) = &self.bed {

@@ -1,8 +1,24 @@
 """The bars of the engine: at the machine's limit, and nothing where there is nothing to do."""
 
-from bars import Bar, calls, resident, shaped
+from bars import Bar, calls, ready, receive, resident, shaped, whole
 
 BARS = [
+    Bar(
+        1, "receiving one object with both drivers, beside the floor of the same memory and beside other clients",
+        f"CPU at most {receive.CPU_FACTOR_MAX} and speed at least {receive.SPEED_FACTOR_MIN} times the floor's; on huge pages at most "
+        + ", ".join(f"{limit} times {peer}'s CPU" for peer, limit in receive.PEERS.items()) + "; cheaper than every peer on 4 KiB pages",
+        receive.received, receive.received_control, "the engine computes the CRC-64 of every byte, too",
+    ),
+    Bar(
+        2, "reads in 1 MiB steps and a map of a model that is ready, beside a file in tmpfs",
+        f"pread at most {ready.READ_FACTOR_MAX} times the kernel's CPU, map at most {ready.MAP_FACTOR_MAX} times the CPU and the same faults",
+        ready.ready, ready.ready_control, "the reads are of 512 bytes",
+    ),
+    Bar(
+        3, f"a new process to the last tensor of {whole.SIZE_MIB // 1024} GiB, from an endpoint of {whole.RATE / 1e9} GB/s",
+        f"at most {whole.SECS_FACTOR_MAX} times the longer of download and load, CPU at most {whole.CPU_FACTOR_MAX} times their sum; unshaped at most {whole.UNSHAPED_FACTOR_MAX} times s5cmd, then load",
+        whole.whole, whole.whole_control, "one connection asks for 256 KiB at a time",
+    ),
     Bar(
         5, f"a model of {shaped.SIZE_MIB // 1024} GiB over {shaped.CONNECTIONS} connections of 8 MB/s, 20 ms to the first byte, one answer in a hundred ten times slower",
         f"the median rate is at least {shaped.RATE_SHARE_MIN:.2f} of the connections', at most {shaped.TWICE_SHARE_MAX:.0%} of the bytes sent twice, a demand meanwhile takes at most {shaped.DEMAND_FACTOR_MAX:.0f} times its time",

@@ -1,0 +1,76 @@
+"""Bar about a model that is ready: reads in large steps cost less than the kernel's own of a file in tmpfs, and a map
+of it costs the same as one of such a file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+import bars
+import models
+from bars import Measure, calls, from_problems
+from harness import compile as compiler
+from harness import folder, paths
+from harness.endpoint import Endpoint
+from harness.run import Run, plain_env
+
+MIB = 1024 * 1024
+SIZE_MIB = 512
+READS = 2000
+PAIRS = 15
+READ_FACTOR_MAX = 0.6
+MAP_FACTOR_MAX = 1.05
+# Faults of a program that maps and touches; the library's own few are no share of them.
+FAULT_FACTOR_MAX = 1.02
+PERF = paths.PRODUCTS / "ossc-perf"
+KIND = "memfd"
+
+
+def mapped(path: Path, env: dict[str, str]) -> tuple[float, float]:
+    """Faults, and CPU seconds per GB, of a program that maps the file and looks at every byte."""
+    argv = [str(PERF), "load", "--json", "--pattern", "mmap", str(path)]
+    figures = json.loads(subprocess.run(argv, env=env, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout)
+    return figures["faults"], figures["cpu_secs_per_gb"]
+
+
+def ready(block: int = MIB) -> Measure:
+    model = models.ensure("shards", bars.scale.size_mib or SIZE_MIB)
+    problems: list[str] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch,
+        tempfile.TemporaryDirectory(prefix="ossc-bar-", dir="/dev/shm") as shm,
+        Endpoint(paths.BUCKETS, Path(scratch)) as endpoint,
+        Run(endpoint, model, config={"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 5}) as run,
+    ):
+        # The same kind of pages on both sides: with huge pages the map would win, and prove nothing.
+        env = run.env(OSSC_PAGES=KIND)
+        copy, ours = shutil.copyfile(models.folder(model) / calls.FILE, Path(shm) / calls.FILE), run.model_dir / calls.FILE
+        program = str(compiler.program("read_cost.c"))
+        native, managed = ([program, "at", str(READS * MIB // block), str(p), str(block)] for p in (copy, ours))
+        calls.cost_ns(managed, env)
+        reads = [calls.cost_ns(managed, env) / calls.cost_ns([*native[:-1], str(MIB)], plain_env()) * (MIB / block) for _ in range(PAIRS)]
+        maps = [(mapped(ours, env), mapped(Path(copy), plain_env())) for _ in range(PAIRS)]
+    cpu = [one[1] / other[1] for one, other in maps]
+    faults = [one[0] / other[0] for one, other in maps]
+    value = (
+        f"pread of 1 MiB with pages mapped {statistics.median(reads):.3f} times the kernel's CPU; "
+        f"map {statistics.median(cpu):.3f} times the CPU and {statistics.median(faults):.3f} times the faults of a tmpfs file"
+    )
+    if statistics.median(reads) > READ_FACTOR_MAX:
+        problems.append(f"pread {statistics.median(reads):.3f}")
+    if statistics.median(cpu) > MAP_FACTOR_MAX:
+        problems.append(f"map: CPU {statistics.median(cpu):.3f}")
+    if statistics.median(faults) > FAULT_FACTOR_MAX:
+        problems.append(f"map: faults {statistics.median(faults):.3f}")
+    spreads = f"pread {min(reads):.3f} to {max(reads):.3f}, map CPU {min(cpu):.3f} to {max(cpu):.3f}, faults {min(faults):.3f} to {max(faults):.3f}, {PAIRS} pairs"
+    return from_problems(value, problems, spreads)
+
+
+def ready_control() -> Measure:
+    """The program reads in steps of 512 bytes: each pays for a call."""
+    return ready(block=512)

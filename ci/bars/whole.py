@@ -1,0 +1,46 @@
+"""Bar about a whole load: a new process to its last tensor, beside what the download and the load take alone."""
+
+from __future__ import annotations
+
+import statistics
+
+import bars
+import models
+from bars import Measure, from_problems
+from speed import loads
+from speed.table import spread
+
+SIZE_MIB = 2048
+RATE = 500_000_000
+ROUNDS = 5
+SECS_FACTOR_MAX = 1.10
+CPU_FACTOR_MAX = 1.10
+UNSHAPED_FACTOR_MAX = 0.5
+
+
+def whole(config: dict[str, object] | None = None) -> Measure:
+    model = models.ensure("shards", bars.scale.size_mib or SIZE_MIB)
+    secs, cpu, against = [], [], []
+    with loads.served(rate=RATE) as (endpoint, _):
+        for _ in range(bars.scale.runs or ROUNDS):
+            alone, tmpfs, both = loads.download_alone(endpoint, model), loads.from_tmpfs(model), loads.connector(endpoint, model, config)
+            secs.append(both.secs / max(alone.secs, tmpfs.secs))
+            cpu.append(both.cpu_secs / (alone.cpu_secs + tmpfs.cpu_secs))
+    with loads.served(anonymous=True) as (endpoint, _):
+        for _ in range(bars.scale.runs or ROUNDS):
+            other = loads.s5cmd_then_load(endpoint, model)
+            against.append(loads.connector(endpoint, model, config).secs / other.secs)
+    problems = []
+    value = f"{spread(secs)} times the longer of download and load, CPU {spread(cpu)} times the sum; unshaped {spread(against)} times s5cmd, then load"
+    if statistics.median(secs) > SECS_FACTOR_MAX:
+        problems.append(f"seconds {statistics.median(secs):.3f}")
+    if statistics.median(cpu) > CPU_FACTOR_MAX:
+        problems.append(f"CPU {statistics.median(cpu):.3f}")
+    if statistics.median(against) > UNSHAPED_FACTOR_MAX:
+        problems.append(f"against s5cmd {statistics.median(against):.3f}")
+    return from_problems(value, problems)
+
+
+def whole_control() -> Measure:
+    """One connection asks for 256 KiB at a time."""
+    return whole({"prefetch": {"vcpus": 1, "workers": 1}, "partBytes": 256 << 10})
