@@ -32,10 +32,11 @@ pub enum Next<T> {
 pub struct Plan<T> {
     queues: [VecDeque<T>; 3],
     delayed: BinaryHeap<Reverse<(Instant, Class, T)>>,
-    /// What is in the queues, and what is delayed: nothing waits twice in one class. Readers repeat their demand
-    /// as long as they wait, and while no connection is free nothing would ever be taken out.
+    /// What is in the queues: nothing waits twice in one class. Readers repeat their demand as long as they wait,
+    /// and while no connection is free nothing would ever be taken out.
     queued: BTreeSet<(Class, T)>,
-    put_off: BTreeSet<(Class, T)>,
+    /// What is delayed, whatever its class.
+    put_off: BTreeSet<T>,
 }
 
 impl<T: Copy + Ord> Default for Plan<T> {
@@ -50,17 +51,17 @@ impl<T: Copy + Ord> Default for Plan<T> {
 }
 
 impl<T: Copy + Ord> Plan<T> {
-    /// Adds at the end of its class, unless it waits there already or was put off: who asks again and again
-    /// does not shorten the pause after a failure.
+    /// Adds at the end of its class, unless it waits there already or was put off: who asks again and again, for
+    /// this item or for one before it, does not shorten the pause after a failure.
     pub fn push(&mut self, item: T, class: Class) {
-        if !self.put_off.contains(&(class, item)) && self.queued.insert((class, item)) {
+        if !self.put_off.contains(&item) && self.queued.insert((class, item)) {
             self.queues[class as usize].push_back(item);
         }
     }
 
     /// Adds for a later time, unless it waits for one already.
     pub fn push_at(&mut self, item: T, class: Class, at: Instant) {
-        if self.put_off.insert((class, item)) {
+        if self.put_off.insert(item) {
             self.delayed.push(Reverse((at, class, item)));
         }
     }
@@ -72,15 +73,18 @@ impl<T: Copy + Ord> Plan<T> {
                 break;
             }
             self.delayed.pop();
-            self.put_off.remove(&(class, item));
+            self.put_off.remove(&item);
             if self.queued.insert((class, item)) {
                 self.queues[class as usize].push_front(item);
             }
         }
         for class in [Class::Demand, Class::Near, Class::Prefetch] {
-            if let Some(item) = self.queues[class as usize].pop_front() {
+            while let Some(item) = self.queues[class as usize].pop_front() {
                 self.queued.remove(&(class, item));
-                return Next::Item(item, class);
+                // It comes at its time.
+                if !self.put_off.contains(&item) {
+                    return Next::Item(item, class);
+                }
             }
         }
         Next::Until(self.delayed.peek().map(|Reverse((at, ..))| *at))
@@ -113,6 +117,21 @@ mod tests {
         assert_eq!(plan.next(later), Next::Item(1, Class::Demand));
         plan.push(1, Class::Demand);
         assert_eq!(plan.next(later), Next::Item(1, Class::Demand));
+    }
+
+    #[test]
+    fn a_pause_holds_in_every_class() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut plan = Plan::default();
+        plan.push(1, Class::Prefetch);
+        plan.push_at(1, Class::Demand, later);
+        plan.push(1, Class::Near);
+        plan.push(2, Class::Prefetch);
+        assert_eq!(plan.next(now), Next::Item(2, Class::Prefetch));
+        assert_eq!(plan.next(now), Next::Until(Some(later)));
+        assert_eq!(plan.next(later), Next::Item(1, Class::Demand));
+        assert!(plan.is_empty());
     }
 
     #[test]
