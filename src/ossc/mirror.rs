@@ -321,6 +321,7 @@ impl Mirror {
             }
             known.not_ahead(slot);
         }
+        self.work.looked_at(path);
         self.work.region().header().listings.fetch_add(1, Ordering::AcqRel);
         tracing::info!(
             folder = path,

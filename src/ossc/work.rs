@@ -278,6 +278,11 @@ impl Work {
         }
     }
 
+    /// A folder was listed just now: it need not be listed again behind a program for a while.
+    pub fn looked_at(&self, folder: &str) {
+        lock(&self.looked).insert(folder.to_string(), (self.options.now)());
+    }
+
     /// A client met an object: a line for the audit file.
     pub fn seen(&self, seen: Seen) {
         if let Some(held) = self.held(seen.slot) {
