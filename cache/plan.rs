@@ -90,6 +90,12 @@ impl<T: Copy + Ord> Plan<T> {
         Next::Until(self.delayed.peek().map(|Reverse((at, ..))| *at))
     }
 
+    /// True if `next` would find an item at this time.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let delayed = self.delayed.peek().is_some_and(|Reverse((at, ..))| *at <= now);
+        delayed || self.queues.iter().any(|queue| !queue.is_empty())
+    }
+
     /// How many items wait, the delayed ones included.
     pub fn len(&self) -> usize {
         self.queues.iter().map(VecDeque::len).sum::<usize>() + self.delayed.len()

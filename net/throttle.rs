@@ -15,6 +15,8 @@ pub struct Throttle {
     recover: Duration,
     limit: usize,
     under_way: usize,
+    /// Somebody found no room since it was last asked.
+    refused: bool,
     /// The last halving: requests that began before it say nothing about the limit since then.
     cut_at: Option<Instant>,
     /// The last throttled answer or step of recovery.
@@ -47,14 +49,25 @@ impl Throttle {
     /// At most `most` requests; one step of recovery for each `recover` without a throttled answer.
     pub fn new(most: usize, recover: Duration) -> Throttle {
         let most = most.max(1);
-        Throttle { most, recover, limit: most, under_way: 0, cut_at: None, changed_at: None }
+        Throttle { most, recover, limit: most, under_way: 0, refused: false, cut_at: None, changed_at: None }
     }
 
     /// Counts one more request if there is room for it.
     pub fn begin(&mut self) -> bool {
-        let room = self.under_way < self.limit;
+        let room = self.has_room();
         self.under_way += usize::from(room);
+        self.refused |= !room;
         room
+    }
+
+    /// True once after `begin` found no room: who was refused is to ask again when there is.
+    pub fn take_refused(&mut self) -> bool {
+        self.has_room() && std::mem::take(&mut self.refused)
+    }
+
+    /// Whether one more may begin.
+    pub fn has_room(&self) -> bool {
+        self.under_way < self.limit
     }
 
     /// A request that was counted is not sent after all.
@@ -125,6 +138,14 @@ mod tests {
         assert_eq!(throttle.limit(), 32);
         assert!((0..32).all(|_| throttle.begin()) && !throttle.begin());
         assert_eq!(throttle.ended(End::Throttled, now, now + STEP), Change::Cut(16), "of the next wave");
+    }
+
+    #[test]
+    fn who_was_refused_is_told_once_when_there_is_room() {
+        let (mut throttle, start) = full(2);
+        assert!(!throttle.take_refused(), "there is no room yet");
+        throttle.ended(End::Good, start, start);
+        assert!(throttle.take_refused() && !throttle.take_refused());
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Sim {
     }
 
     pub fn refuse(&mut self, sockets: u32) {
-        self.refusals += sockets;
+        self.refusals = sockets;
     }
 
     /// What the vcpu has done since the last call.

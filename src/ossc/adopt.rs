@@ -4,20 +4,36 @@
 //! Called by the mirror when it takes over, for each object whose placeholder and memory are still there.
 //! It touches no file.
 
-use crate::held::Held;
+use crate::held::{Held, lock};
 use crate::work::Work;
+use ossc_cache::part::FILLING;
 use ossc_cache::region::{Object, state};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 impl Work {
     /// Takes the object in; true if it is worth fetching on.
     pub fn adopt(&self, slot: u32, object: &Object, held: Held) -> bool {
         let part = |index: u32| self.region.part(object, index);
-        let torn = (0..object.parts).filter(|index| part(*index).disown()).count();
-        let is_ready = |index: &u32| part(*index).is_ready();
-        let ready = (0..object.parts).filter(is_ready).count() as u32;
+        let torn: Vec<u32> = (0..object.parts).filter(|index| part(*index).state() == FILLING).collect();
+        for index in (0..object.parts).filter(|index| !part(*index).is_ready()) {
+            let range = object.part_range(index);
+            // What a program has pinned stays for the next fill: it may be reading there.
+            if torn.contains(&index) && part(index).is_pinned() {
+                lock(&held.kept).insert(index);
+            } else if let Some(memory) = &held.memory {
+                memory.punch(range.start, range.end);
+            }
+            part(index).disown();
+        }
+        let there: BTreeSet<u32> = (0..object.parts).filter(|index| part(*index).is_ready()).collect();
+        let ready = there.len() as u32;
         object.ready_parts.store(ready, Ordering::Release);
-        self.count_in((0..object.parts).filter(is_ready).map(|index| self.room_bytes(object, index)).sum());
+        let kept = lock(&held.kept).clone();
+        self.count_in(there.union(&kept).map(|index| self.room_bytes(object, *index)).sum());
+        if object.state() != state::VERIFIED {
+            *lock(&held.unproven) = there;
+        }
         if object.state() == state::FAILED {
             object.set_state(state::LOADING);
         }
@@ -25,7 +41,7 @@ impl Work {
         if ready > 0 && ready == object.parts && object.state() == state::LOADING {
             self.ask_verdict(slot);
         }
-        ready < object.parts && (ready > 0 || torn > 0)
+        ready < object.parts && (ready > 0 || !torn.is_empty())
     }
 
     /// Memory that an engine before has filled counts, too.

@@ -4,7 +4,7 @@
 
 use crate::memory::Memory;
 use crate::place::Pinned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
@@ -41,6 +41,10 @@ pub struct Held {
     pub opened: AtomicBool,
     /// Since when nobody has it open or mapped, as far as it was looked at.
     pub idle_since: Mutex<Option<Instant>>,
+    /// Empty parts whose memory and room stay, since programs have pinned them.
+    pub kept: Mutex<BTreeSet<u32>>,
+    /// Parts that have arrived since a check of the whole object has passed.
+    pub unproven: Mutex<BTreeSet<u32>>,
     /// It was fetched a second time since the whole-object check failed.
     pub rechecked: AtomicBool,
     trouble: Mutex<Option<Instant>>,
@@ -65,6 +69,8 @@ impl Held {
             planned: AtomicBool::new(false),
             opened: AtomicBool::new(false),
             idle_since: Mutex::new(None),
+            kept: Mutex::default(),
+            unproven: Mutex::default(),
             rechecked: AtomicBool::new(false),
             trouble: Mutex::new(None),
         }

@@ -19,6 +19,7 @@ mod errors;
 mod failure;
 mod first_word;
 pub mod flight;
+pub mod gauges;
 pub mod held;
 pub mod item;
 mod journal;

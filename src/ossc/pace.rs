@@ -20,7 +20,12 @@ impl Work {
         let begun = now.checked_sub(done.elapsed).unwrap_or(now);
         let mut throttle = lock(&self.throttle);
         let (change, most) = (throttle.ended(end, begun, now), throttle.most());
+        // Who found no room sleeps, and whoever had it may have all workers busy.
+        let refused = throttle.take_refused();
         drop(throttle);
+        if refused {
+            self.wake();
+        }
         match (change, &done.result) {
             (Change::Same, _) => {}
             (Change::Cut(limit), Err(error)) => {
@@ -34,6 +39,17 @@ impl Work {
                 tracing::debug!("{limit} of {most} requests at a time");
                 self.wake();
             }
+        }
+    }
+
+    /// A request that was counted is not sent after all.
+    pub(crate) fn not_sent(&self) {
+        let mut throttle = lock(&self.throttle);
+        throttle.give_back();
+        let refused = throttle.take_refused();
+        drop(throttle);
+        if refused {
+            self.wake();
         }
     }
 }

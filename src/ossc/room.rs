@@ -16,7 +16,7 @@ use ossc_cache::region::{Object, state};
 use ossc_cache::sys::{self, Errno};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often leases are looked at: an idle engine wakes up less than once a second.
 const TICK: Duration = Duration::from_millis(1300);
@@ -65,9 +65,13 @@ impl Work {
             return true;
         }
         let mut others = self.large();
-        others.retain(|(slot, _)| {
-            *slot != wanted.0 && self.region().object(*slot).is_some_and(|o| o.ready_parts.load(Ordering::Acquire) > 0)
-        });
+        let end_kept =
+            |(slot, held): &(u32, Arc<Held>)| self.region().object(*slot).is_some_and(|o| self.end_kept(o, held));
+        if others.iter().filter(|other| end_kept(other)).count() > 0 && self.budget.take(bytes) {
+            return true;
+        }
+        let is_empty = |slot: u32, held: &Held| self.region().object(slot).is_none_or(|o| Self::is_empty(o, held));
+        others.retain(|(slot, held)| *slot != wanted.0 && !is_empty(*slot, held));
         let with_idle = |(slot, held): (u32, Arc<Held>)| {
             let since = *lock(&held.idle_since);
             (since, slot, held)
@@ -89,8 +93,14 @@ impl Work {
     fn release_unused(&self, slot: u32, held: &Held) -> bool {
         let (Some(object), Some(_leases)) = (self.region().object(slot), Unused::take(held)) else { return false };
         (0..object.parts).for_each(|index| self.region().part(object, index).unpin());
+        self.end_kept(object, held);
         self.release(slot, held);
         true
+    }
+
+    /// It has no memory.
+    fn is_empty(object: &Object, held: &Held) -> bool {
+        object.ready_parts.load(Ordering::Acquire) == 0 && lock(&held.kept).is_empty()
     }
 
     /// Ready parts that no program has mapped, in the order of their giving up: those that were
@@ -115,13 +125,16 @@ impl Work {
         parts
     }
 
-    /// There was no room for this part: later for a reader, unless everything is mapped; never for prefetch.
-    pub(crate) fn without_room(&self, slot: u32, index: u32, class: Class) {
+    /// There was no room for this part since then: later for a reader, unless everything is mapped, or it has
+    /// waited for as long as for an origin that is out (a process that died in a copy holds its part as long as
+    /// anybody has the object open); never for prefetch.
+    pub(crate) fn without_room(&self, slot: u32, index: u32, class: Class, since: Instant) {
+        let waited = (self.options.now)().saturating_duration_since(since);
         let (Some(object), Some(held)) = (self.region().object(slot), self.held(slot)) else { return };
         match class {
             Class::Prefetch => held.planned.store(false, Ordering::Release),
             Class::Near => {}
-            Class::Demand if self.everything_is_mapped() => {
+            Class::Demand if waited >= self.options.outage_budget || self.everything_is_mapped() => {
                 // It is not tried any more: a later failure is the first of another trouble.
                 held.out_of_trouble();
                 let (limit, used) = (self.budget.limit(), self.budget.used());
@@ -132,7 +145,7 @@ impl Work {
                         index,
                         limit,
                         used,
-                        "no memory for a reader: programs have mapped all of the budget; raise memoryLimit or close other models"
+                        "no memory for a reader: programs have mapped or hold all of the budget; raise memoryLimit or close other models"
                     );
                 }
                 let part = self.region().part(object, index);
@@ -140,11 +153,17 @@ impl Work {
                     part.give_up();
                 }
             }
-            Class::Demand if lock(&self.roomless).insert((slot, index)) => {
-                self.push_later(Item::Again(slot, index), Class::Demand, LOOK_AGAIN);
+            Class::Demand => {
+                let mut roomless = lock(&self.roomless);
+                let known = roomless.insert((slot, index), since);
+                if let Some(known) = known {
+                    // Asked for again meanwhile: it is in the plan.
+                    roomless.insert((slot, index), known.min(since));
+                } else {
+                    drop(roomless);
+                    self.push_later(Item::Again(slot, index), Class::Demand, LOOK_AGAIN);
+                }
             }
-            // Asked for again meanwhile: it is in the plan.
-            Class::Demand => {}
         }
     }
 
@@ -172,7 +191,6 @@ impl Work {
     fn release_parts(&self, slot: u32, indexes: &[u32]) -> bool {
         let region = self.region();
         let (Some(object), Some(held)) = (region.object(slot), self.held(slot)) else { return false };
-        let Some(memory) = &held.memory else { return false };
         let verified = object.state() == state::VERIFIED;
         if verified {
             object.set_state(state::LOADING);
@@ -191,20 +209,50 @@ impl Work {
             object.set_state(state::VERIFIED);
         }
         for index in free {
-            let range = object.part_range(index);
-            memory.punch(range.start, range.end);
-            self.account_release(object, index);
-            region.part(object, index).give_up();
+            self.empty(object, &held, index);
         }
         mapped.is_empty()
     }
 
-    /// A part that was ready is not any more.
-    pub(crate) fn account_release(&self, object: &Object, index: u32) {
+    /// A part that was taken back is empty from now on.
+    pub(crate) fn empty(&self, object: &Object, held: &Held, index: u32) {
         let range = object.part_range(index);
-        self.budget.give(self.room_bytes(object, index));
         self.region().header().ready_bytes.fetch_sub(range.end - range.start, Ordering::Relaxed);
         object.ready_parts.fetch_sub(1, Ordering::AcqRel);
+        self.end_fill(object, held, index);
+    }
+
+    /// Who has the right to fill a part gives its memory back, then its room, then the right. What a program has
+    /// pinned stays for the next fill: it may be reading there.
+    pub(crate) fn end_fill(&self, object: &Object, held: &Held, index: u32) {
+        let part = self.region().part(object, index);
+        if part.is_pinned() {
+            lock(&held.kept).insert(index);
+        } else {
+            let range = object.part_range(index);
+            if let Some(memory) = &held.memory {
+                memory.punch(range.start, range.end);
+            }
+            self.budget.give(self.room_bytes(object, index));
+        }
+        part.give_up();
+    }
+
+    /// Gives back what `end_fill` has left for programs that have it pinned no more. True if there was such.
+    fn end_kept(&self, object: &Object, held: &Held) -> bool {
+        let part = |index: &u32| self.region().part(object, *index);
+        let free: Vec<u32> = lock(&held.kept).iter().copied().filter(|index| !part(index).is_pinned()).collect();
+        let ended = |index: &u32| {
+            // A fill of it takes it over.
+            let ours = part(index).claim();
+            if ours && lock(&held.kept).remove(index) {
+                self.end_fill(object, held, *index);
+            } else if ours {
+                part(index).give_up();
+            }
+            ours
+        };
+        free.iter().filter(|index| ended(index)).count() > 0
     }
 
     /// Memory that a part takes, in bytes: the last one of an object ends with a whole page.
@@ -225,7 +273,7 @@ impl Work {
             object.starved.store(0, Ordering::Release);
             let states = || (0..object.parts).map(|index| region.part(object, index).state());
             let busy = states().any(|part| part == ossc_cache::part::FILLING);
-            let empty = object.ready_parts.load(Ordering::Acquire) == 0;
+            let empty = Self::is_empty(object, &held);
             let leases = (!busy && !empty).then(|| Unused::take(&held)).flatten();
             let mut idle_since = lock(&held.idle_since);
             let Some(_leases) = leases else {
@@ -237,6 +285,7 @@ impl Work {
                 continue;
             };
             (0..object.parts).for_each(|index| region.part(object, index).unpin());
+            self.end_kept(object, &held);
             let now = (self.options.now)();
             let idle = now.saturating_duration_since(*idle_since.get_or_insert(now));
             let opened = held.opened.load(Ordering::Acquire);

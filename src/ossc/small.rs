@@ -96,10 +96,13 @@ impl Work {
             request_id: &response.request_id,
             crc: response.crc64_body,
         });
+        if let Some(whole) = response.crc64_object {
+            *lock(&held.crc64) = Some(whole);
+        }
         let body = (done.body, response.crc64_body.unwrap_or(0));
         let Some(pieces) = self.put_piece(&held, index, body) else { return };
         let found = pieces.values().fold(0, |sum, (body, crc)| crc::combine(sum, *crc, body.len() as u64));
-        let known = response.crc64_object.filter(|_| self.options.verify_crc);
+        let known = lock(&held.crc64).filter(|_| self.options.verify_crc);
         let expected = known.unwrap_or(found);
         if found == expected {
             object.set_verified(known.is_some());

@@ -16,7 +16,7 @@ use ossc_net::error::Kind;
 use ossc_net::retry::Backoff;
 use ossc_net::throttle::Throttle;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Response, Sink, Source, Vcpus, crc};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -82,7 +82,8 @@ pub struct Work {
     /// Held by who makes room.
     pub(crate) room: Mutex<()>,
     /// Parts that readers wait for and that found no room; each of them is in the plan for later, once.
-    pub(crate) roomless: Mutex<BTreeSet<(u32, u32)>>,
+    /// With the time since when.
+    pub(crate) roomless: Mutex<BTreeMap<(u32, u32), Instant>>,
     pub(crate) audit: Audit,
     pub(crate) arrived: Sender<Arrived>,
     orders: Sender<Order>,
@@ -322,6 +323,11 @@ impl Work {
         self.wake();
     }
 
+    /// What waits for a connection.
+    pub(crate) fn plan(&self) -> std::sync::MutexGuard<'_, Plan<Item>> {
+        lock(&self.plan)
+    }
+
     pub(crate) fn push_later(&self, item: Item, class: Class, wait: Duration) {
         lock(&self.plan).push_at(item, class, (self.options.now)() + wait);
         self.wake();
@@ -335,10 +341,10 @@ impl Work {
 
     fn prepare(&self, item: Item, class: Class) -> Option<Fetch> {
         match item {
-            Item::Part(slot, index) => self.prepare_part(slot, index, class),
+            Item::Part(slot, index) => self.prepare_part(slot, index, class, None),
             Item::Again(slot, index) => {
-                lock(&self.roomless).remove(&(slot, index));
-                self.prepare_part(slot, index, class)
+                let since = lock(&self.roomless).remove(&(slot, index));
+                self.prepare_part(slot, index, class, since)
             }
             Item::Piece(slot, index, n) => {
                 let range = self.flights.ask((slot, index), n, (self.options.now)())?;
@@ -380,7 +386,8 @@ impl Work {
         }
     }
 
-    fn prepare_part(&self, slot: u32, index: u32, class: Class) -> Option<Fetch> {
+    /// `since`: for how long there was no room for it.
+    fn prepare_part(&self, slot: u32, index: u32, class: Class, since: Option<Instant>) -> Option<Fetch> {
         let object = self.region.object(slot)?;
         if !matches!(object.state(), state::LOADING | state::VERIFIED) {
             return None;
@@ -393,14 +400,19 @@ impl Work {
         }
         let (range, bytes) = (object.part_range(index), self.room_bytes(object, index));
         // Room first: a claim that is given up wakes the part's readers, who would ask again at once.
-        let roomy = self.budget.take(bytes);
+        let kept = lock(&held.kept).remove(&index);
+        let roomy = kept || self.budget.take(bytes);
         if !roomy && !self.make_room(bytes, (slot, index), class) {
-            self.without_room(slot, index, class);
+            self.without_room(slot, index, class, since.unwrap_or((self.options.now)()));
             return None;
         }
         // Already fetched or being fetched, by a demand that overtook the prefetch.
         if !part.claim() {
-            self.budget.give(bytes);
+            if kept {
+                lock(&held.kept).insert(index);
+            } else {
+                self.budget.give(bytes);
+            }
             return None;
         }
         object.starved.store(0, Ordering::Release);
@@ -409,8 +421,7 @@ impl Work {
             object.set_state(state::LOADING);
         }
         if let Err(errno) = memory.populate(range.start, range.end) {
-            self.budget.give(bytes);
-            part.give_up();
+            self.end_fill(object, &held, index);
             tracing::error!(
                 object = held.key,
                 start = range.start,
@@ -448,8 +459,7 @@ impl Work {
         let (response, crc64) = match result {
             Ok(whole) => whole,
             Err(error) => {
-                self.budget.give(self.room_bytes(object, index));
-                part.give_up();
+                self.end_fill(object, held, index);
                 if is_cancelled(&error) {
                     // Meant for a request that had ended already. While the engine ends nobody pulls it any more.
                     return self.push(&[Item::Part(slot, index)], Class::Demand);
@@ -464,6 +474,7 @@ impl Work {
         if let Some(whole) = response.crc64_object {
             *lock(&held.crc64) = Some(whole);
         }
+        lock(&held.unproven).insert(index);
         self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         self.region.header().clock.fetch_add(1, Ordering::Relaxed);
         part.publish(crc64);
@@ -497,16 +508,21 @@ impl Work {
             return object.fail(Kind::Corrupt.errno());
         }
         tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
-        let all: Vec<Item> = (0..object.parts).map(|index| Item::Part(slot, index)).collect();
-        for index in (0..object.parts).filter(|index| self.region.part(object, *index).retract()) {
-            self.account_release(object, index);
+        // Parts that a check has vouched for stay: programs may have them mapped.
+        let unproven = std::mem::take(&mut *lock(&held.unproven));
+        let again: Vec<Item> = unproven.iter().map(|index| Item::Part(slot, *index)).collect();
+        for index in unproven {
+            if self.region.part(object, index).take_back() {
+                self.empty(object, held, index);
+            }
         }
-        self.push(&all, Class::Demand);
+        self.push(&again, Class::Demand);
     }
 
     /// The object is whole; `crc64` is the check value that its bytes have, `None` if there was none to compare.
     /// A part that was given up while the verdict was made takes it back.
     fn accept(&self, object: &Object, held: &Held, crc64: Option<u64>) {
+        lock(&held.unproven).clear();
         object.set_verified(crc64.is_some());
         self.audit.verdict(&held.key, &held.etag, held.size, crc64);
         object.set_state(state::VERIFIED);
@@ -585,7 +601,7 @@ impl Work {
     }
 
     /// A failed object whose cause may pass is tried again in a while.
-    pub(crate) fn revive_later(&self, slot: u32) {
+    pub fn revive_later(&self, slot: u32) {
         self.push_later(Item::Revive(slot), Class::Near, self.options.revive);
     }
 }
@@ -614,7 +630,7 @@ impl Source for Work {
                     return match self.prepare_spare(now, true) {
                         Ok(spare) => Pull::Fetch(spare),
                         Err(look_again) => {
-                            lock(&self.throttle).give_back();
+                            self.not_sent();
                             Pull::Until([at, look_again].into_iter().flatten().min())
                         }
                     };
