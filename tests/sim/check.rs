@@ -1,0 +1,160 @@
+//! The invariants: after each event, at rest, and when an engine has stopped. Each that does not hold is a
+//! violation of the stage.
+//!
+//! Called by the world. It changes nothing.
+
+use crate::engine::PAGE_BYTES;
+use crate::fault::Fault;
+use crate::memory;
+use crate::stage::{self, Stage, Truth};
+use crate::world::World;
+use ossc_cache::part;
+use ossc_cache::region::{Object, Region, state};
+use ossc_engine::held::lock;
+use ossc_net::sim;
+use std::sync::atomic::Ordering;
+
+/// Items that may wait for one part or piece: in each of three classes, now and later.
+const ITEMS_PER_PART: usize = 6;
+/// Pieces, verdict and revival of one record.
+const ITEMS_PER_RECORD: usize = 6 * ITEMS_PER_PART;
+
+/// After each event.
+pub fn always(world: &World<'_>) {
+    let mut stage = stage::lock(&world.stage);
+    let (mut resident, mut parts, mut revived) = (0, 0, 0);
+    let mut wrong = None;
+    for truth in &mut stage.truths {
+        let Some(object) = world.region.object(truth.slot) else { continue };
+        let failed = object.state() == state::FAILED;
+        revived += u32::from(std::mem::replace(&mut truth.failed, failed) && !failed);
+        parts += truth.parts.len();
+        for (index, part) in truth.parts.iter().enumerate() {
+            resident += if part.resident { room(truth, index as u32) } else { 0 };
+            let state = world.region.part(object, index as u32).state();
+            let text = match state {
+                part::READY if !part.good => "is Ready without its bytes",
+                part::FILLING if !part.filling => "is Filling, and nobody fills it",
+                part::EMPTY | part::READY if part.filling => "is being filled, and its state says nothing of it",
+                _ => continue,
+            };
+            wrong = Some(format!("part {index} of record {} {text}", truth.slot));
+        }
+    }
+    (0..revived).for_each(|_| stage.faults.saw(Fault::Revived));
+    let limit = stage.limit;
+    if resident > limit {
+        wrong = Some(format!("{resident} bytes are resident, and {limit} are allowed"));
+    }
+    let setup = world.setup.net;
+    if stage.in_flight > setup.vcpus * setup.workers || world.engine.net.sockets() > setup.vcpus * setup.workers {
+        wrong = Some(format!("{} requests and {} sockets", stage.in_flight, world.engine.net.sockets()));
+    }
+    let gauges = world.engine.work.gauges();
+    if gauges.planned > parts * ITEMS_PER_PART + stage.truths.len() * ITEMS_PER_RECORD {
+        wrong = Some(format!("{} items wait for {parts} parts", gauges.planned));
+    }
+    if gauges.budget_used > limit {
+        wrong = Some(format!("{} bytes of {limit} are put aside", gauges.budget_used));
+    }
+    if let Some(text) = wrong.or_else(|| overslept(world)) {
+        stage.violated(text);
+    }
+}
+
+/// Nobody with a free worker sleeps while there is work.
+fn overslept(world: &World<'_>) -> Option<String> {
+    let now = sim::now();
+    let sleeps = |vcpu: usize| {
+        let sleep = world.sleeps[vcpu]?;
+        let late = sleep.free && !world.engine.net.is_called(vcpu) && sleep.until.is_none_or(|until| until > now);
+        late.then(|| format!("vcpu {vcpu} sleeps, has a free worker, and there is work: a wake-up is lost"))
+    };
+    let sleeper = (0..world.sleeps.len()).find_map(sleeps)?;
+    world.engine.work.is_due(now).then_some(sleeper)
+}
+
+/// When all readers are gone and no fault strikes any more.
+pub fn at_rest(world: &World<'_>) {
+    let gauges = world.engine.work.gauges();
+    let mut stage = stage::lock(&world.stage);
+    let mut wrong = Vec::new();
+    if gauges.roomless > 0 || gauges.small_bytes > 0 {
+        wrong.push(format!("not back to zero: {gauges:?}"));
+    }
+    let (mut used, mut ready_bytes) = (0, 0);
+    for truth in &stage.truths {
+        let Some(object) = world.region.object(truth.slot) else { continue };
+        wrong.extend(record_at_rest(world.region, object, truth));
+        let kept =
+            world.engine.work.held(truth.slot).map_or(0, |held| lock(&held.kept).iter().map(|i| room(truth, *i)).sum());
+        used += kept;
+        for index in (0..object.parts).filter(|index| world.region.part(object, *index).is_ready()) {
+            let range = truth.range(index);
+            used += room(truth, index);
+            ready_bytes += range.end - range.start;
+        }
+    }
+    if gauges.budget_used != used {
+        wrong.push(format!("{} bytes are put aside, and {used} are in use", gauges.budget_used));
+    }
+    let counted = world.region.header().ready_bytes.load(Ordering::Relaxed) - world.ready_before;
+    if counted != ready_bytes {
+        wrong.push(format!("{counted} bytes are counted as ready, and {ready_bytes} are"));
+    }
+    violated(&mut stage, wrong);
+}
+
+fn record_at_rest(region: Region, object: &Object, truth: &Truth) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let ready = (0..object.parts).filter(|index| region.part(object, *index).is_ready()).count() as u32;
+    let state = object.state();
+    if object.ready_parts.load(Ordering::Acquire) != ready {
+        wrong.push(format!("{ready} parts of record {} are ready, and others are counted", truth.slot));
+    }
+    match state {
+        state::COMING => wrong.push(format!("small object {} never came", truth.slot)),
+        state::LOADING if ready == object.parts => wrong.push(format!("record {} has no verdict", truth.slot)),
+        state::VERIFIED if ready < object.parts => {
+            wrong.push(format!("record {} is whole, with parts missing", truth.slot))
+        }
+        _ => {}
+    }
+    for index in (0..object.parts).filter(|index| region.part(object, *index).is_ready()) {
+        let range = truth.range(index);
+        let bytes = memory::look(truth.at + range.start as usize, (range.end - range.start) as usize);
+        let spoiled =
+            truth.parts[index as usize].flip.is_some() && state == state::VERIFIED && object.verified() == Some(true);
+        if spoiled || !truth.is_right(index, bytes) {
+            wrong.push(format!("part {index} of record {} has wrong bytes", truth.slot));
+        }
+    }
+    wrong
+}
+
+/// After an engine has stopped: nothing is under way, and nothing is lost.
+pub fn stopped(world: &World<'_>) {
+    let mut stage = stage::lock(&world.stage);
+    let mut wrong = Vec::new();
+    let connections: usize = (0..world.setup.net.vcpus).map(|vcpu| world.engine.net.connections(vcpu)).sum();
+    if stage.in_flight + connections + world.engine.net.sockets() > 0 {
+        wrong.push(format!("stopped with {} requests under way, {connections} connections", stage.in_flight));
+    }
+    if stage.truths.iter().flat_map(|truth| &truth.parts).any(|part| part.filling) {
+        wrong.push("stopped with a part being filled".into());
+    }
+    violated(&mut stage, wrong);
+}
+
+fn violated(stage: &mut Stage, wrong: Vec<String>) {
+    if !wrong.is_empty() {
+        stage.violated(wrong.join("; "));
+    }
+}
+
+/// As the engine counts it: the last part ends with a whole page.
+fn room(truth: &Truth, index: u32) -> u64 {
+    let range = truth.range(index);
+    let end = if range.end == truth.size { range.end.next_multiple_of(PAGE_BYTES) } else { range.end };
+    end - range.start
+}

@@ -1,0 +1,142 @@
+//! One engine: the product's work, demand look and vcpus, put together as `src/ossc/engine.rs` does, on simulated
+//! memory and network. A takeover makes another one on the same region.
+//!
+//! Owned by the world. The mirror's part in it (records, listings, files of small objects) is the world's.
+
+use crate::memory::Place;
+use crate::stage::{self, Shared, Truth};
+use crate::watch::Watch;
+use ossc_cache::budget::Budget;
+use ossc_cache::region::{Kind, NewObject, Region, state};
+use ossc_engine::audit::Audit;
+use ossc_engine::demand::Looked;
+use ossc_engine::held::Held;
+use ossc_engine::item::{Arrived, Order};
+use ossc_engine::work::{Options, Work};
+use ossc_net::sim::{self, Net};
+use ossc_net::{Origin, Source};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+/// Page of the simulated memory, in bytes.
+pub const PAGE_BYTES: u64 = 4096;
+/// Devices of placeholders and memory files.
+const DEV: u64 = 1;
+
+/// See the module.
+pub struct Engine {
+    /// The engine's work.
+    pub work: Arc<Work>,
+    /// Its vcpus.
+    pub net: Net,
+    /// Its look at the demand.
+    pub looked: Looked,
+    /// Small objects whose bytes are here.
+    pub arrived: Receiver<Arrived>,
+    /// Folders to be listed again.
+    pub orders: Receiver<Order>,
+}
+
+/// What an engine is started with.
+#[derive(Clone)]
+pub struct Setup {
+    /// Vcpus, connections, patience.
+    pub net: ossc_net::Options,
+    /// As the engine's configuration says.
+    pub work: Options,
+    /// Bytes of the budget.
+    pub limit: u64,
+}
+
+/// Addresses of the endpoint.
+pub fn addresses(ports: std::ops::RangeInclusive<u16>) -> Vec<SocketAddr> {
+    ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
+}
+
+impl Engine {
+    /// A new one, with nothing to do yet.
+    pub fn new(region: Region, setup: &Setup, stage: &Shared) -> Engine {
+        let (sender, arrived) = channel();
+        let (order, orders) = channel();
+        let budget = Budget::new(setup.limit);
+        let work = Arc::new(Work::new(region, budget, Audit::new(None, "b"), (sender, order), setup.work));
+        let origin = Origin {
+            addresses: addresses(1..=2),
+            host_header: "b.oss".into(),
+            bucket: "b".into(),
+            path_style: false,
+            tls: None,
+            signer: None,
+            user_agent: "simulation".into(),
+        };
+        let source: Arc<dyn Source> = Arc::new(Watch::new(work.clone(), stage.clone()));
+        let net = Net::new(&Arc::new(origin), &source, setup.net).expect("an eventfd");
+        work.set_vcpus(net.handle());
+        Engine { work, net, looked: Looked::default(), arrived, orders }
+    }
+
+    /// Gives a large object its record, as the mirror does. `truth.slot` is set here.
+    pub fn take_in(&self, stage: &Shared, key: &str, mut truth: Truth) -> u32 {
+        let region = self.work.region();
+        let is_large = !truth.parts.is_empty();
+        let slot = region.objects_len();
+        let new = NewObject {
+            kind: if is_large { Kind::Large } else { Kind::Small },
+            state: if is_large { state::LOADING } else { state::COMING },
+            name: key,
+            etag: &truth.etag,
+            size: truth.size,
+            part_bytes: if is_large { truth.part_bytes as u32 } else { 0 },
+            mtime_secs: 0,
+            dev: DEV,
+            ino: u64::from(slot) + 1,
+        };
+        let appended = region.append(&new).expect("room in the region");
+        assert_eq!(appended, slot, "records are numbered in order");
+        truth.slot = slot;
+        let held = held(stage, key, &truth);
+        stage::lock(stage).truths.push(truth);
+        self.work.hold(slot, held);
+        if !is_large {
+            self.work.fetch_small(slot);
+        }
+        slot
+    }
+
+    /// Takes the records of an engine that is gone over, as the mirror does.
+    pub fn adopt(&self, stage: &Shared, keys: &[String]) {
+        let records: Vec<(u32, Held, bool)> = {
+            let guard = stage::lock(stage);
+            let of = |truth: &Truth| (truth.slot, held(stage, &keys[truth.thing], truth), !truth.parts.is_empty());
+            guard.truths.iter().map(of).collect()
+        };
+        let mut wanted = Vec::new();
+        for (slot, held, is_large) in records {
+            let Some(object) = self.work.region().object(slot) else { continue };
+            if is_large {
+                if self.work.adopt(slot, object, held) {
+                    wanted.push(slot);
+                }
+            } else if matches!(object.state(), state::COMING | state::FAILED) {
+                self.work.hold(slot, held);
+                object.set_state(state::COMING);
+                self.work.fetch_small(slot);
+            }
+        }
+        self.work.prefetch(&wanted);
+    }
+}
+
+fn held(stage: &Shared, key: &str, truth: &Truth) -> Held {
+    let mut held = Held::new(key.into(), truth.etag.clone(), truth.size, 0, (String::new(), key.into()));
+    if !truth.parts.is_empty() {
+        held.memory = Some(Box::new(Place::new(stage.clone(), truth.slot, truth.at, truth.size as usize)));
+    }
+    held
+}
+
+/// The clock of all engines.
+pub fn clock() -> fn() -> std::time::Instant {
+    sim::now
+}

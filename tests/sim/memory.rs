@@ -1,0 +1,136 @@
+//! Memory without files: one arena that objects get their places in, and one region, both used again by the next
+//! seed. Stands in for `ossc_cache::pages`. It notes what is given back and asks the stage who uses an object.
+#![allow(unsafe_code)]
+
+use crate::fault::Fault;
+use crate::stage::{self, Shared};
+use ossc_cache::region::{OBJECTS_MAX, PARTS_MAX, REGION_BYTES, Region};
+use ossc_cache::sys::{self, Errno, Result};
+use ossc_engine::memory::{Guard, Memory};
+
+/// All memory of one run.
+const ARENA_BYTES: usize = 8 << 20;
+/// What memory without bytes of an object looks like.
+const POISON: u8 = 0xDD;
+/// Room that a seed needs of the region, generously.
+const SEED_RECORDS: u32 = 1 << 8;
+const SEED_PARTS: u32 = 1 << 14;
+
+/// Arena and region of one thread.
+pub struct Ground {
+    arena: Box<[u8]>,
+    used: usize,
+    region: Region,
+    fd: i32,
+}
+
+impl Ground {
+    /// Fresh ones.
+    ///
+    /// # Errors
+    /// No memory for the region.
+    pub fn new() -> Result<Ground> {
+        let (region, fd) = new_region()?;
+        Ok(Ground { arena: vec![0; ARENA_BYTES].into_boxed_slice(), used: 0, region, fd })
+    }
+
+    /// For the next seed. Records of the seeds before stay in the region, and nobody refers to them.
+    pub fn clear(&mut self) -> Result<Region> {
+        self.used = 0;
+        if self.region.objects_len() + SEED_RECORDS > OBJECTS_MAX || self.parts_used() + SEED_PARTS > PARTS_MAX {
+            let old = (self.region, self.fd);
+            (self.region, self.fd) = new_region()?;
+            // SAFETY: the engines of all seeds so far are gone, and with them every reference into the region.
+            unsafe { sys::munmap(old.0.base() as usize, REGION_BYTES)? };
+            sys::close(old.1)?;
+        }
+        Ok(self.region)
+    }
+
+    fn parts_used(&self) -> u32 {
+        let last = self.region.objects_len().checked_sub(1).and_then(|slot| self.region.object(slot));
+        last.map_or(0, |object| object.first_part + object.parts)
+    }
+
+    /// A place for an object; its address.
+    pub fn place(&mut self, bytes: usize) -> usize {
+        let at = self.used;
+        self.used = (at + bytes).next_multiple_of(64);
+        assert!(self.used <= ARENA_BYTES, "the arena is too small for one seed");
+        self.arena[at..].as_mut_ptr() as usize
+    }
+}
+
+fn new_region() -> Result<(Region, i32)> {
+    let fd = sys::memfd(c"simulation")?;
+    Ok((Region::create(fd, "/model", "/log")?, fd))
+}
+
+/// The bytes at an address of the arena. Whoever looks does so between two turns, when nobody writes.
+pub fn look(at: usize, len: usize) -> &'static [u8] {
+    // SAFETY: addresses and lengths come from `Ground::place`; the arena outlives every run, and all writes are of
+    // this thread and over.
+    unsafe { std::slice::from_raw_parts(at as *const u8, len) }
+}
+
+/// One object's memory.
+pub struct Place {
+    stage: Shared,
+    slot: u32,
+    at: usize,
+    len: usize,
+}
+
+impl Place {
+    /// `len` bytes at `at` for this record.
+    pub fn new(stage: Shared, slot: u32, at: usize, len: usize) -> Place {
+        Place { stage, slot, at, len }
+    }
+
+    fn poison(&self, start: u64, end: u64) {
+        assert!(start <= end && end as usize <= self.len, "outside the object");
+        // SAFETY: inside the object's place; the engine vouches that nobody reads or writes it now, which the stage
+        // checks.
+        unsafe { ((self.at + start as usize) as *mut u8).write_bytes(POISON, (end - start) as usize) };
+    }
+}
+
+/// Nobody else has it open as long as it lives: everything here is on one thread.
+struct Alone;
+
+impl Guard for Alone {}
+
+impl Memory for Place {
+    fn address(&self, offset: u64) -> *mut u8 {
+        (self.at + offset as usize) as *mut u8
+    }
+
+    fn populate(&self, start: u64, _end: u64) -> Result<()> {
+        let mut stage = stage::lock(&self.stage);
+        if stage.strike(Fault::NoMemory) {
+            return Err(Errno(libc::ENOMEM));
+        }
+        let Some(truth) = stage.truth(self.slot) else { return Err(Errno(libc::EIO)) };
+        let part = &mut truth.parts[(start / truth.part_bytes) as usize];
+        (part.resident, part.good, part.flip) = (true, false, None);
+        Ok(())
+    }
+
+    fn punch(&self, start: u64, end: u64) {
+        stage::lock(&self.stage).punched(self.slot, start, end);
+        self.poison(start, end);
+    }
+
+    fn unmap_pages(&self, _start: u64, _end: u64) {}
+
+    fn lease(&self) -> Result<Box<dyn Guard>> {
+        match stage::lock(&self.stage).truth(self.slot) {
+            Some(truth) if truth.users == 0 => Ok(Box::new(Alone)),
+            _ => Err(Errno(libc::EAGAIN)),
+        }
+    }
+
+    fn reopen_read_only(&self) -> Result<i32> {
+        Err(Errno(libc::ENOSYS))
+    }
+}

@@ -1,0 +1,324 @@
+//! Programs that read and map objects, as far as the shared region sees them: demand, holds, pins, waits in slices,
+//! copies that count only if the fill is the same before and after. Steps as in `ossc_cache::wait` and the library's
+//! read path, without a thread that sleeps.
+//!
+//! Called by the world at the times that it gives back, and when what it waits for may be there.
+
+use crate::fault::Fault;
+use crate::memory;
+use crate::stage::{self, Part, Shared, Stage};
+use ossc_cache::region::{Object, Region, Seen, state};
+use std::sync::atomic::Ordering;
+
+/// As `ossc_cache::wait::SLICE_MS`, in microseconds.
+const SLICE: u64 = ossc_cache::wait::SLICE_MS * 1000;
+
+/// What it does now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Act {
+    Idle,
+    /// Waits for a part, which it holds; up to part `end` it will read on.
+    Wait {
+        index: u32,
+        end: u32,
+    },
+    /// Has begun to copy a part of this fill.
+    Copy {
+        index: u32,
+        end: u32,
+        fill: u32,
+        right: bool,
+    },
+    /// Waits for a whole object, whose parts it has pinned.
+    Whole,
+    /// Has it mapped.
+    Mapped,
+    Gone,
+}
+
+/// See the module.
+pub struct Reader {
+    number: u32,
+    /// The record that it has open, by its place among the truths.
+    record: Option<usize>,
+    act: Act,
+    /// When its slice is over.
+    slice: u64,
+    /// The next look at it, in microseconds; later ones are void.
+    pub due: u64,
+}
+
+/// What readers see.
+pub struct Scene<'a> {
+    /// The region.
+    pub region: Region,
+    /// What is true.
+    pub stage: &'a Shared,
+    /// The newest record of each large object, by its place among the truths.
+    pub latest: &'a [usize],
+    /// Mean pause of a reader in microseconds.
+    pub think: u64,
+    /// Everybody comes to an end.
+    pub calm: bool,
+}
+
+impl Scene<'_> {
+    fn object(&self, record: usize) -> &Object {
+        let slot = stage::lock(self.stage).truths[record].slot;
+        self.region.object(slot).expect("a record that was appended")
+    }
+}
+
+impl Reader {
+    /// Has nothing open yet.
+    pub fn new(number: u32) -> Reader {
+        Reader { number, record: None, act: Act::Idle, slice: 0, due: u64::MAX }
+    }
+
+    /// It will not do anything any more.
+    pub fn is_gone(&self) -> bool {
+        self.act == Act::Gone
+    }
+
+    /// What it waits for is decided: it would be woken.
+    pub fn is_called(&self, scene: &Scene<'_>) -> bool {
+        let Some(record) = self.record else { return false };
+        match self.act {
+            Act::Wait { index, .. } => {
+                let object = scene.object(record);
+                scene.region.part(object, index).is_ready() || object.state() == state::FAILED
+            }
+            Act::Whole => scene.object(record).state() != state::LOADING,
+            _ => false,
+        }
+    }
+
+    /// In words, for a violation.
+    pub fn describe(&self) -> String {
+        format!("reader {} of record {:?}: {:?}", self.number, self.record, self.act)
+    }
+
+    /// Goes on; when to look at it again.
+    pub fn step(&mut self, scene: &Scene<'_>) -> u64 {
+        let now = stage::lock(scene.stage).micros;
+        match (self.act, self.record) {
+            (Act::Wait { index, end }, Some(record)) => self.wait(scene, record, index, end, now),
+            (Act::Copy { index, end, fill, right }, Some(record)) => {
+                self.copied(scene, record, (index, end), (fill, right), now);
+            }
+            (Act::Whole, Some(record)) => self.whole(scene, record, now),
+            (Act::Mapped, Some(record)) => self.unmap(scene, record),
+            (Act::Gone, _) => return u64::MAX,
+            _ => self.choose(scene, now),
+        }
+        let mut stage = stage::lock(scene.stage);
+        match self.act {
+            Act::Wait { .. } | Act::Whole => self.slice,
+            Act::Copy { .. } => now + 1 + stage.jitter(20),
+            Act::Mapped => now + stage.jitter(scene.think * 4),
+            Act::Idle => now + 1 + if scene.calm { 0 } else { stage.jitter(scene.think) },
+            Act::Gone => u64::MAX,
+        }
+    }
+
+    fn choose(&mut self, scene: &Scene<'_>, now: u64) {
+        let Some(record) = self.record else { return self.open(scene) };
+        if scene.calm {
+            self.close(scene, record);
+            self.act = Act::Gone;
+            return;
+        }
+        let object = scene.object(record);
+        let roll = stage::lock(scene.stage).rng.u32(0..100);
+        match roll {
+            0..50 => {
+                let mut stage = stage::lock(scene.stage);
+                let first = if stage.rng.bool() { 0 } else { stage.rng.u32(0..object.parts) };
+                let end = stage.rng.u32(first..object.parts) + 1;
+                drop(stage);
+                self.begin(scene, record, first, end, now);
+            }
+            50..65 => self.map(scene, record, now),
+            65..72 => self.storm(scene),
+            72..78 => {
+                let mut stage = stage::lock(scene.stage);
+                let index = stage.rng.u32(0..object.parts);
+                stage.armed = Some(object.first_part + index);
+            }
+            78..84 => self.die(scene, record),
+            84..96 => self.close(scene, record),
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, scene: &Scene<'_>) {
+        if scene.calm || scene.latest.is_empty() {
+            self.act = Act::Gone;
+            return;
+        }
+        let mut stage = stage::lock(scene.stage);
+        let record = scene.latest[stage.rng.usize(0..scene.latest.len())];
+        stage.truths[record].users += 1;
+        let slot = stage.truths[record].slot;
+        stage.say(|| format!("reader {} opens record {slot}", self.number));
+        drop(stage);
+        self.record = Some(record);
+        scene.region.tell(Seen { pid: 1000 + self.number, slot, act: 1 });
+    }
+
+    fn close(&mut self, scene: &Scene<'_>, record: usize) {
+        stage::lock(scene.stage).truths[record].users -= 1;
+        self.record = None;
+    }
+
+    /// All that is not read yet, of all objects at once.
+    fn storm(&self, scene: &Scene<'_>) {
+        stage::lock(scene.stage).faults.saw(Fault::DemandStorm);
+        for record in scene.latest {
+            let object = scene.object(*record);
+            scene.region.demand(object, 0, object.parts);
+        }
+    }
+
+    /// Its holds and pins stay in the region: nobody is left to take them back.
+    fn die(&mut self, scene: &Scene<'_>, record: usize) {
+        stage::lock(scene.stage).faults.saw(Fault::ReaderDied);
+        if let Some(truth) = stage::lock(scene.stage).truths.get_mut(record) {
+            match self.act {
+                Act::Wait { index, .. } | Act::Copy { index, .. } => truth.parts[index as usize].held -= 1,
+                Act::Whole => truth.parts.iter_mut().for_each(|part| part.pinned -= 1),
+                Act::Mapped => truth.parts.iter_mut().for_each(|part| part.mapped -= 1),
+                Act::Idle | Act::Gone => {}
+            }
+        }
+        self.close(scene, record);
+        self.act = Act::Idle;
+    }
+
+    fn begin(&mut self, scene: &Scene<'_>, record: usize, index: u32, end: u32, now: u64) {
+        let object = scene.object(record);
+        scene.region.part(object, index).hold();
+        stage::lock(scene.stage).truths[record].parts[index as usize].held += 1;
+        scene.region.demand(object, index, end);
+        (self.act, self.slice) = (Act::Wait { index, end }, now + SLICE);
+        self.wait(scene, record, index, end, now);
+    }
+
+    /// As `wait::range`, for one part.
+    fn wait(&mut self, scene: &Scene<'_>, record: usize, index: u32, end: u32, now: u64) {
+        let object = scene.object(record);
+        if let Some(fill) = scene.region.part(object, index).fill() {
+            let right = is_right(&stage::lock(scene.stage), record, index);
+            self.act = Act::Copy { index, end, fill, right };
+            return;
+        }
+        let starved = self.slice <= now && object.starved.load(Ordering::Acquire) != 0;
+        if object.state() == state::FAILED || starved {
+            if starved {
+                stage::lock(scene.stage).faults.saw(Fault::Starved);
+            }
+            return self.let_go(scene, record, index);
+        }
+        let roll = stage::lock(scene.stage).rng.u32(0..64);
+        if roll == 0 && !scene.calm {
+            return self.die(scene, record);
+        }
+        if self.slice <= now {
+            scene.region.demand(object, index, end);
+            self.slice = now + SLICE;
+        }
+    }
+
+    fn copied(&mut self, scene: &Scene<'_>, record: usize, part: (u32, u32), begun: (u32, bool), now: u64) {
+        let ((index, end), (fill, right)) = (part, begun);
+        let object = scene.object(record);
+        let word = scene.region.part(object, index);
+        if word.fill() != Some(fill) {
+            // Given up meanwhile: it is waited for and copied again.
+            scene.region.demand(object, index, end);
+            (self.act, self.slice) = (Act::Wait { index, end }, now + SLICE);
+            return;
+        }
+        if !right || !is_right(&stage::lock(scene.stage), record, index) {
+            let text = format!("{} got wrong bytes", self.describe());
+            stage::lock(scene.stage).violated(text);
+        }
+        word.touch(scene.region.header().clock.load(Ordering::Relaxed));
+        self.let_go(scene, record, index);
+        if index + 1 < end && !scene.calm {
+            self.begin(scene, record, index + 1, end, now);
+        }
+    }
+
+    fn let_go(&mut self, scene: &Scene<'_>, record: usize, index: u32) {
+        scene.region.part(scene.object(record), index).let_go();
+        stage::lock(scene.stage).truths[record].parts[index as usize].held -= 1;
+        self.act = Act::Idle;
+    }
+
+    fn map(&mut self, scene: &Scene<'_>, record: usize, now: u64) {
+        let object = scene.object(record);
+        (0..object.parts).for_each(|index| scene.region.part(object, index).pin());
+        each_part(scene, record, |part| part.pinned += 1);
+        scene.region.demand(object, 0, object.parts);
+        (self.act, self.slice) = (Act::Whole, now + SLICE);
+        self.whole(scene, record, now);
+    }
+
+    /// As `wait::whole`.
+    fn whole(&mut self, scene: &Scene<'_>, record: usize, now: u64) {
+        let object = scene.object(record);
+        let is_ready = |index: u32| scene.region.part(object, index).is_ready();
+        let missing = (0..object.parts).any(|index| !is_ready(index));
+        let starved = self.slice <= now && missing && object.starved.load(Ordering::Acquire) != 0;
+        if object.state() == state::FAILED || starved {
+            if starved {
+                stage::lock(scene.stage).faults.saw(Fault::Starved);
+            }
+            each_part(scene, record, |part| part.pinned -= 1);
+            self.act = Act::Idle;
+            return;
+        }
+        if !missing && object.state() == state::VERIFIED {
+            self.act = Act::Mapped;
+            each_part(scene, record, |part| (part.pinned, part.mapped) = (part.pinned - 1, part.mapped + 1));
+            return self.check_map(scene, record);
+        }
+        if self.slice <= now {
+            scene.region.demand(object, 0, object.parts);
+            self.slice = now + SLICE;
+        }
+    }
+
+    fn unmap(&mut self, scene: &Scene<'_>, record: usize) {
+        self.check_map(scene, record);
+        each_part(scene, record, |part| part.mapped -= 1);
+        self.act = Act::Idle;
+        let roll = stage::lock(scene.stage).rng.u32(0..8);
+        if roll == 0 {
+            self.die(scene, record);
+        }
+    }
+
+    /// A map shows the version that was listed, and nothing else, as long as it lives.
+    fn check_map(&self, scene: &Scene<'_>, record: usize) {
+        let verified = scene.object(record).verified() == Some(true);
+        let mut stage = stage::lock(scene.stage);
+        let truth = &stage.truths[record];
+        let found = memory::look(truth.at, truth.size as usize);
+        let right = crate::bytes::of(truth.salt, 0..truth.size);
+        if found != right && verified {
+            stage.violated(format!("{} shows wrong bytes", self.describe()));
+        }
+    }
+}
+
+fn each_part(scene: &Scene<'_>, record: usize, act: impl FnMut(&mut Part)) {
+    stage::lock(scene.stage).truths[record].parts.iter_mut().for_each(act);
+}
+
+fn is_right(stage: &Stage, record: usize, index: u32) -> bool {
+    let truth = &stage.truths[record];
+    let range = truth.range(index);
+    truth.is_right(index, memory::look(truth.at + range.start as usize, (range.end - range.start) as usize))
+}

@@ -1,0 +1,629 @@
+//! One run: origin, network, engine and readers on one virtual clock, one event after the other, all from one seed.
+//! After each event the invariants are looked at; at the end faults stop, and everything must come to rest.
+//!
+//! Called by `main` for each seed. A run ends at the first violation.
+
+use crate::bucket::{Pace, Thing};
+use crate::bytes::OBJECT_BYTES_MAX;
+use crate::check;
+use crate::engine::{self, Engine, PAGE_BYTES, Setup};
+use crate::fault::Fault;
+use crate::link::Line;
+use crate::memory::Ground;
+use crate::reader::{Reader, Scene};
+use crate::stage::{self, Part, Shared, Stage, Truth};
+use ossc_cache::region::{Region, state};
+use ossc_engine::item::{Arrived, Order};
+use ossc_engine::work;
+use ossc_net::retry::Backoff;
+use ossc_net::sim::{self, Posted, Sleep};
+use ossc_net::{DriverChoice, Timeouts};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Between two looks at the leases, in microseconds.
+const LEASE_TICK: u64 = 1_000_000;
+/// Without faults everything must be at rest within this, in microseconds: the longest pauses are the revival of a
+/// failed object (30 s) and the life of an idle connection (50 s), one after the other a few times.
+const REST_WITHIN: u64 = 400_000_000;
+/// Most turns of a vcpu at the same time.
+const TURNS_MAX: u32 = 1000;
+/// Most takeovers of a run.
+const TAKEOVERS_MAX: u32 = 3;
+/// Most versions of an object in one run.
+const VERSIONS_MAX: usize = 4;
+
+/// Something that happens at its time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Job {
+    Turn(usize),
+    Line(u32),
+    Demand,
+    Reader(usize),
+    Lease,
+    Settle,
+    List,
+    Shake,
+}
+
+/// See the module.
+pub struct World<'a> {
+    ground: &'a mut Ground,
+    /// The catalog.
+    pub region: Region,
+    /// Ready bytes of earlier runs in the same region.
+    pub ready_before: u64,
+    /// What is true.
+    pub stage: Shared,
+    things: Vec<Thing>,
+    keys: Vec<String>,
+    part_bytes: Vec<u64>,
+    latest: Vec<usize>,
+    readers: Vec<Reader>,
+    /// The engine that runs.
+    pub engine: Engine,
+    /// What every engine of the run is started with.
+    pub setup: Setup,
+    pace: Pace,
+    think: u64,
+    expire: Duration,
+    lines: Vec<Line>,
+    heap: BinaryHeap<Reverse<(u64, u64, Job)>>,
+    number: u64,
+    turn_due: Vec<u64>,
+    /// How the vcpus sleep; `None` before their first turn.
+    pub sleeps: Vec<Option<Sleep>>,
+    turns: (u64, u32),
+    heard: Option<u32>,
+    demand_due: bool,
+    inbox: Vec<Arrived>,
+    list_due: bool,
+    takeovers: u32,
+    calm_since: Option<u64>,
+    /// Events so far: operations that ended, turns, looks, steps of readers.
+    pub events: u64,
+    newest_done: (u32, u64),
+}
+
+/// What a run found.
+pub struct Outcome {
+    /// Events.
+    pub events: u64,
+    /// Requests of the engine.
+    pub counts: Vec<u64>,
+    /// What was violated.
+    pub violation: Option<String>,
+}
+
+/// Runs one seed for at least `events` events, then to rest.
+pub fn run(ground: &mut Ground, seed: u64, events: u64, trace: bool) -> Outcome {
+    fastrand::seed(seed);
+    sim::set_now(Duration::ZERO);
+    let stage = Shared::new(Stage::new(seed, trace).into());
+    let mut world = World::new(ground, stage.clone());
+    world.play(events);
+    let events = world.events;
+    drop(world);
+    let stage = stage::lock(&stage);
+    Outcome { events, counts: stage.faults.counts.clone(), violation: stage.violation().map(str::to_string) }
+}
+
+impl<'a> World<'a> {
+    fn new(ground: &'a mut Ground, stage: Shared) -> World<'a> {
+        let region = ground.clear().expect("memory for a region");
+        let mut guard = stage::lock(&stage);
+        let rng = &mut guard.rng;
+        let idle_ms = rng.choice([20, 1000, 50_000]).unwrap_or(1000);
+        let timeouts = Timeouts { connect_ms: 200, response_ms: 400, stall_ms: 200, idle_ms, avoid_ms: 1000 };
+        let net = ossc_net::Options {
+            vcpus: rng.usize(1..=2),
+            workers: rng.usize(1..=4),
+            driver: DriverChoice::Auto,
+            timeouts,
+            rcvbuf_bytes: None,
+        };
+        let pace = Pace {
+            latency: rng.choice([50, 500, 3000]).unwrap_or(500),
+            response: timeouts.response_ms * 1000,
+            stall: timeouts.stall_ms * 1000,
+        };
+        let work = work::Options {
+            verify_crc: true,
+            part_bytes_max: 4096,
+            outage_budget: Duration::from_millis(rng.choice([300, 3000, 30_000]).unwrap_or(3000)),
+            page_bytes: PAGE_BYTES,
+            now: engine::clock(),
+            requests_max: net.vcpus * net.workers,
+            throttle_recover: Duration::from_millis(rng.choice([10, 1000]).unwrap_or(1000)),
+            backoff: Backoff::default(),
+            list_again: Duration::from_millis(rng.choice([10, 5000]).unwrap_or(5000)),
+            revive: Duration::from_millis(rng.choice([50, 30_000]).unwrap_or(30_000)),
+        };
+        let think = rng.choice([100, 1000, 20_000]).unwrap_or(1000);
+        let expire = Duration::from_secs(rng.u64(1..20));
+        let (large, small, readers) = (rng.usize(1..=4), rng.usize(0..=2), rng.u32(1..=6));
+        let part_bytes: Vec<u64> = (0..large + small)
+            .map(|number| if number < large { guard.rng.choice([512, 1024, 4096, 8192]).unwrap_or(4096) } else { 0 })
+            .collect();
+        let things: Vec<Thing> = (0..large + small)
+            .map(|number| {
+                let size = new_size(&mut guard, part_bytes[number]);
+                Thing::new(&mut guard, number, size)
+            })
+            .collect();
+        let needs =
+            things.iter().zip(&part_bytes).map(|(thing, part)| if *part > 0 { room(thing.current().size) } else { 0 });
+        let (total, largest) = needs.fold((0, 0), |(sum, max), need| (sum + need, max.max(need)));
+        let least = 2 * (8192 + PAGE_BYTES);
+        let limit = match guard.rng.u32(0..4) {
+            0 => guard.rng.u64(least..=least.max(total)),
+            1 => largest.max(least),
+            _ => guard.rng.u64(largest.max(least)..=largest.max(least) + total),
+        };
+        guard.limit = limit;
+        drop(guard);
+        let setup = Setup { net, work, limit };
+        let engine = Engine::new(region, &setup, &stage);
+        let keys = things.iter().map(|thing| thing.key.clone()).collect();
+        let mut world = World {
+            ground,
+            region,
+            ready_before: region.header().ready_bytes.load(Ordering::Relaxed),
+            stage,
+            things,
+            keys,
+            part_bytes,
+            latest: Vec::new(),
+            readers: (0..readers).map(Reader::new).collect(),
+            engine,
+            setup,
+            pace,
+            think,
+            expire,
+            lines: Vec::new(),
+            heap: BinaryHeap::new(),
+            number: 0,
+            turn_due: Vec::new(),
+            sleeps: Vec::new(),
+            turns: (0, 0),
+            heard: None,
+            demand_due: false,
+            inbox: Vec::new(),
+            list_due: false,
+            takeovers: 0,
+            calm_since: None,
+            events: 0,
+            newest_done: (0, 0),
+        };
+        world.open();
+        world
+    }
+
+    /// The catalog, the first prefetch and the clocks.
+    fn open(&mut self) {
+        for number in 0..self.things.len() {
+            self.take_in(number);
+        }
+        let slots: Vec<u32> = self.latest.iter().map(|record| self.slot(*record)).collect();
+        if stage::lock(&self.stage).rng.bool() {
+            self.engine.work.prefetch(&slots);
+        }
+        self.start_clocks();
+        self.at(LEASE_TICK, Job::Lease);
+        self.at(1000, Job::Shake);
+        for number in 0..self.readers.len() {
+            let when = stage::lock(&self.stage).jitter(self.think);
+            self.readers[number].due = when;
+            self.at(when, Job::Reader(number));
+        }
+        self.react();
+    }
+
+    /// A new engine: its vcpus and its look at the demand begin at once.
+    fn start_clocks(&mut self) {
+        let vcpus = self.setup.net.vcpus;
+        (self.turn_due, self.sleeps) = (vec![u64::MAX; vcpus], vec![None; vcpus]);
+        (self.heard, self.demand_due, self.list_due) = (None, false, false);
+        self.inbox.clear();
+    }
+
+    fn slot(&self, record: usize) -> u32 {
+        stage::lock(&self.stage).truths[record].slot
+    }
+
+    /// The current version of a thing gets a record.
+    fn take_in(&mut self, number: usize) {
+        let (version, part_bytes) = (self.things[number].current().clone(), self.part_bytes[number]);
+        let parts = if part_bytes == 0 { 0 } else { version.size.div_ceil(part_bytes) };
+        let truth = Truth {
+            slot: 0,
+            thing: number,
+            etag: version.etag,
+            salt: version.salt,
+            size: version.size,
+            part_bytes,
+            at: self.ground.place(version.size as usize),
+            users: 0,
+            failed: false,
+            rechecked: false,
+            parts: vec![Part { allowance: 1, ..Part::default() }; parts as usize],
+        };
+        self.engine.take_in(&self.stage, &self.keys[number], truth);
+        let record = stage::lock(&self.stage).truths.len() - 1;
+        if parts > 0 {
+            let is_other = |old: &usize| stage::lock(&self.stage).truths[*old].thing != number;
+            let mut latest: Vec<usize> = self.latest.iter().copied().filter(is_other).collect();
+            latest.push(record);
+            self.latest = latest;
+        }
+    }
+
+    fn at(&mut self, when: u64, job: Job) {
+        self.number += 1;
+        self.heap.push(Reverse((when, self.number, job)));
+    }
+
+    fn now(&self) -> u64 {
+        stage::lock(&self.stage).micros
+    }
+
+    fn soon(&self, mean: u64) -> u64 {
+        let mut stage = stage::lock(&self.stage);
+        stage.micros + 1 + stage.jitter(mean)
+    }
+
+    fn play(&mut self, events: u64) {
+        while let Some(Reverse((when, _, job))) = self.heap.pop() {
+            stage::lock(&self.stage).micros = when;
+            sim::set_now(Duration::from_micros(when));
+            self.events += u64::from(self.happens(job));
+            self.react();
+            check::always(self);
+            if stage::lock(&self.stage).violation().is_some() {
+                return;
+            }
+            if self.calm_since.is_none() && self.events >= events {
+                self.calm();
+            }
+            if self.calm_since.is_some_and(|since| self.is_over(since)) {
+                break;
+            }
+        }
+        self.end();
+    }
+
+    fn calm(&mut self) {
+        let now = self.now();
+        let mut stage = stage::lock(&self.stage);
+        stage.say(|| "no fault from here on".into());
+        stage.faults.end();
+        stage.armed = None;
+        drop(stage);
+        (0..self.setup.net.vcpus).for_each(|vcpu| self.engine.net.refuse_sockets(vcpu, 0));
+        self.calm_since = Some(now);
+    }
+
+    /// At rest, or not in time.
+    fn is_over(&self, since: u64) -> bool {
+        let gauges = self.engine.work.gauges();
+        let mut stage = stage::lock(&self.stage);
+        let rests = stage.in_flight == 0 && gauges.planned == 0 && self.engine.net.sockets() == 0;
+        let gone = self.readers.iter().all(Reader::is_gone);
+        let late = stage.micros > since + REST_WITHIN;
+        if late {
+            let waiting: Vec<String> = self.readers.iter().filter(|r| !r.is_gone()).map(Reader::describe).collect();
+            let (in_flight, sockets) = (stage.in_flight, self.engine.net.sockets());
+            stage.violated(format!("not at rest: {gauges:?}, {in_flight} requests, {sockets} sockets, {waiting:?}"));
+        }
+        late || (rests && gone && self.inbox.is_empty() && !self.list_due)
+    }
+
+    /// Everything is at rest: are all numbers what they must be? Then the engine stops.
+    fn end(&mut self) {
+        if stage::lock(&self.stage).violation().is_some() {
+            return;
+        }
+        check::at_rest(self);
+        self.stop();
+    }
+
+    /// One event; true if something came of it.
+    fn happens(&mut self, job: Job) -> bool {
+        let now = self.now();
+        match job {
+            Job::Turn(vcpu) if self.turn_due[vcpu] == now => self.turn(vcpu),
+            Job::Line(link) => return self.line(link, now),
+            Job::Demand if self.demand_due => {
+                self.demand_due = false;
+                self.heard = Some(self.engine.looked.again(&self.engine.work));
+            }
+            Job::Reader(number) if self.readers[number].due == now => self.read(number),
+            Job::Lease => {
+                self.engine.work.look_at_leases(Some(self.expire));
+                self.at(now + LEASE_TICK, Job::Lease);
+            }
+            Job::Settle => self.settle(),
+            Job::List => self.list(),
+            Job::Shake if self.calm_since.is_none() => {
+                self.shake();
+                let when = self.soon(self.think);
+                self.at(when, Job::Shake);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn turn(&mut self, vcpu: usize) {
+        let now = self.now();
+        self.turn_due[vcpu] = u64::MAX;
+        self.turns = if self.turns.0 == now { (now, self.turns.1 + 1) } else { (now, 0) };
+        if self.turns.1 > TURNS_MAX {
+            stage::lock(&self.stage).violated("vcpus spin".into());
+        }
+        match self.engine.net.turn(vcpu) {
+            ControlFlow::Break(()) => self.sleeps[vcpu] = None,
+            ControlFlow::Continue(sleep) => {
+                self.sleeps[vcpu] = Some(sleep);
+                if let Some(until) = sleep.until {
+                    let nanos = until.saturating_duration_since(sim::now()).as_nanos() as u64;
+                    self.turn_at(vcpu, now + nanos.div_ceil(1000));
+                }
+            }
+        }
+        for posted in self.engine.net.take_posted(vcpu) {
+            self.posted(posted);
+        }
+    }
+
+    fn turn_at(&mut self, vcpu: usize, when: u64) {
+        if when < self.turn_due[vcpu] {
+            self.turn_due[vcpu] = when;
+            self.at(when, Job::Turn(vcpu));
+        }
+    }
+
+    fn posted(&mut self, posted: Posted) {
+        let (link, op) = match posted {
+            Posted::Close(link) => {
+                self.lines.retain(|line| line.link != link);
+                return;
+            }
+            Posted::Connect(link, _) => {
+                let line = Line::new(link, &mut stage::lock(&self.stage));
+                self.lines.push(line);
+                (link, None)
+            }
+            Posted::Cancel(link, op) => (link, Some(op)),
+            Posted::Send(link) | Posted::Recv(link) | Posted::Lowat(link) => (link, None),
+        };
+        self.number += 1;
+        let number = self.number;
+        if let Some(line) = self.lines.iter_mut().find(|line| line.link == link) {
+            line.posted = number;
+            if let Some(op) = op {
+                line.cancel(op);
+            }
+            let when = self.soon(self.pace.latency / 4);
+            self.line_at(link, when);
+        }
+    }
+
+    fn line_at(&mut self, link: u32, when: u64) {
+        if let Some(line) = self.lines.iter_mut().find(|line| line.link == link)
+            && when < line.due
+        {
+            line.due = when;
+            self.at(when, Job::Line(link));
+        }
+    }
+
+    fn line(&mut self, link: u32, now: u64) -> bool {
+        let found = self.lines.iter_mut().find(|line| line.link == link && line.due == now);
+        let Some(line) = found else { return false };
+        line.due = u64::MAX;
+        let mut stage = stage::lock(&self.stage);
+        let (again, did) = line.step(&mut self.engine.net, &self.things, &mut stage, self.pace);
+        if did {
+            if line.posted < self.newest_done.1 && link != self.newest_done.0 {
+                stage.faults.saw(Fault::Reordered);
+            }
+            self.newest_done = (link, line.posted.max(self.newest_done.1));
+        }
+        drop(stage);
+        if let Some(when) = again {
+            self.line_at(link, when);
+        }
+        did
+    }
+
+    fn scene(&self) -> Scene<'_> {
+        Scene {
+            region: self.region,
+            stage: &self.stage,
+            latest: &self.latest,
+            think: self.think,
+            calm: self.calm_since.is_some(),
+        }
+    }
+
+    fn read(&mut self, number: usize) {
+        let mut reader = std::mem::replace(&mut self.readers[number], Reader::new(0));
+        reader.due = u64::MAX;
+        let when = reader.step(&self.scene());
+        reader.due = when;
+        self.readers[number] = reader;
+        if when < u64::MAX {
+            self.at(when, Job::Reader(number));
+        }
+    }
+
+    /// Wakes whoever would be woken by what the last event did.
+    fn react(&mut self) {
+        self.take_mail();
+        for vcpu in 0..self.turn_due.len() {
+            if self.engine.net.is_called(vcpu) && self.turn_due[vcpu] > self.now() + 1000 {
+                let when = self.soon(10);
+                self.turn_at(vcpu, when);
+            }
+        }
+        if !self.demand_due && self.heard != Some(self.region.header().bell.heard()) {
+            self.demand_due = true;
+            let when = self.soon(20);
+            self.at(when, Job::Demand);
+        }
+        for number in 0..self.readers.len() {
+            if self.readers[number].due > self.now() + 1000 && self.readers[number].is_called(&self.scene()) {
+                let when = self.soon(10);
+                self.readers[number].due = when;
+                self.at(when, Job::Reader(number));
+            }
+        }
+    }
+
+    /// Takes what the engine has for the mirror.
+    fn take_mail(&mut self) {
+        let had = self.inbox.len();
+        self.inbox.extend(self.engine.arrived.try_iter());
+        if had == 0 && !self.inbox.is_empty() {
+            let when = self.soon(100);
+            self.at(when, Job::Settle);
+        }
+        if self.engine.orders.try_iter().filter(|order| matches!(order, Order::Refresh(_))).count() > 0
+            && !self.list_due
+        {
+            self.list_due = true;
+            let when = self.soon(1000);
+            self.at(when, Job::List);
+        }
+    }
+
+    /// Small objects become files.
+    fn settle(&mut self) {
+        for arrived in std::mem::take(&mut self.inbox) {
+            let held = self.engine.work.held(arrived.slot);
+            let (Some(held), Some(object)) = (held, self.region.object(arrived.slot)) else { continue };
+            self.engine.work.small_is_over(&held);
+            let mut stage = stage::lock(&self.stage);
+            if stage.strike(Fault::DiskFull) {
+                drop(stage);
+                object.fail(libc::EIO);
+                self.engine.work.revive_later(arrived.slot);
+                continue;
+            }
+            let Some(truth) = stage.truth(arrived.slot) else { continue };
+            if arrived.body != crate::bytes::of(truth.salt, 0..truth.size) {
+                let right = crate::bytes::of(truth.salt, 0..truth.size);
+                let salt = truth.salt;
+                let pairs = arrived.body.iter().zip(right).enumerate();
+                let sent = |at: usize| stage.flips.contains(&(salt, at as u64));
+                let as_sent = pairs.filter(|(_, (found, right))| found != right).all(|(at, _)| sent(at));
+                let is_whole = arrived.body.len() == right.len();
+                // Only where no answer carried a check value.
+                if object.verified() == Some(true) || !is_whole || !as_sent {
+                    stage.violated(format!("small object {} has wrong bytes", arrived.slot));
+                }
+            }
+            object.set_state(state::PLACED);
+        }
+    }
+
+    /// The folder is listed again: objects that have changed get another record.
+    fn list(&mut self) {
+        self.list_due = false;
+        for number in 0..self.things.len() {
+            let is_listed = {
+                let stage = stage::lock(&self.stage);
+                let etag = &self.things[number].current().etag;
+                stage.truths.iter().any(|truth| truth.thing == number && truth.etag == *etag)
+            };
+            if !is_listed {
+                self.take_in(number);
+            }
+        }
+    }
+
+    /// What happens to the whole: replaced objects, lost engines, other addresses.
+    fn shake(&mut self) {
+        let mut stage = stage::lock(&self.stage);
+        let number = stage.rng.usize(0..self.things.len());
+        if self.things[number].versions.len() < VERSIONS_MAX && stage.strike(Fault::Replaced) {
+            let size = self.things[number].current().size;
+            let size = if stage.rng.bool() { size } else { new_size(&mut stage, self.part_bytes[number]) };
+            self.things[number].replace(&mut stage, number, size);
+        }
+        let vcpu = stage.rng.usize(0..self.setup.net.vcpus);
+        if stage.strike(Fault::NoSocket) {
+            self.engine.net.refuse_sockets(vcpu, 1);
+        }
+        if stage.strike(Fault::NewAddresses) {
+            let first = stage.rng.u16(1..4);
+            self.engine.net.set_addresses(&engine::addresses(first..=first + 1));
+        }
+        let stops = self.takeovers < TAKEOVERS_MAX && stage.strike(Fault::Stopped);
+        let taken = self.takeovers < TAKEOVERS_MAX && stage.strike(Fault::Takeover);
+        drop(stage);
+        if stops {
+            self.stop();
+        }
+        if stops || taken {
+            self.take_over();
+        }
+    }
+
+    /// The engine stops: every request under way ends, and is given back.
+    fn stop(&mut self) {
+        self.engine.net.stop();
+        let vcpus = self.setup.net.vcpus;
+        for _ in 0..TURNS_MAX {
+            let ended = (0..vcpus).filter(|vcpu| self.engine.net.turn(*vcpu).is_break()).count();
+            if ended == vcpus {
+                break;
+            }
+            for vcpu in 0..vcpus {
+                for posted in self.engine.net.take_posted(vcpu) {
+                    self.posted(posted);
+                }
+            }
+            for line in &mut self.lines {
+                line.step(&mut self.engine.net, &self.things, &mut stage::lock(&self.stage), self.pace);
+            }
+        }
+        check::stopped(self);
+    }
+
+    /// The engine is gone, and what it was filling is torn; another one takes over.
+    fn take_over(&mut self) {
+        self.takeovers += 1;
+        let mut stage = stage::lock(&self.stage);
+        stage.say(|| "another engine takes over".into());
+        stage.in_flight = 0;
+        stage.truths.iter_mut().for_each(|truth| truth.failed = false);
+        for part in stage.truths.iter_mut().flat_map(|truth| &mut truth.parts).filter(|part| part.filling) {
+            (part.filling, part.allowance) = (false, 1);
+        }
+        drop(stage);
+        self.lines.clear();
+        self.engine = Engine::new(self.region, &self.setup, &self.stage);
+        self.start_clocks();
+        self.engine.adopt(&self.stage, &self.keys);
+    }
+}
+
+/// Bytes that a large object takes of the budget.
+fn room(size: u64) -> u64 {
+    size.next_multiple_of(PAGE_BYTES)
+}
+
+/// A size for a new version: one to twenty parts, or for small objects up to three pieces.
+fn new_size(stage: &mut Stage, part_bytes: u64) -> u64 {
+    let most =
+        if part_bytes == 0 { 3 * 4096 } else { (part_bytes * stage.rng.u64(1..=20)).min(OBJECT_BYTES_MAX as u64) };
+    match stage.rng.u32(0..4) {
+        0 if part_bytes > 0 => most,
+        _ => stage.rng.u64(1..=most),
+    }
+}
