@@ -1,6 +1,6 @@
 """The bars of the engine: at the machine's limit, and nothing where there is nothing to do."""
 
-from bars import Bar, calls, ready, receive, resident, shaped, whole
+from bars import Bar, calls, ready, receive, resident, shaped, simulation, whole
 
 BARS = [
     Bar(
@@ -33,5 +33,10 @@ BARS = [
         7, "what the library costs in an inert process, in reads of other files, and in a 4 KiB read of a ready object",
         f"at most {calls.INERT_SHARE_MAX:+.0%} instructions, {calls.UNMANAGED_INSTRUCTIONS_MAX:+d} instructions, {calls.PREAD_FACTOR_MAX} times the kernel's CPU on tmpfs",
         calls.cost, calls.cost_control, "the process is active, the reads end at end-of-file, and read() stands in for pread()",
+    ),
+    Bar(
+        8, "seeded simulation of engine and cache: 1,000,000 seeds of at least 1,000 events (--runs, --seed)",
+        "no violation, every kind of fault reached",
+        simulation.seeds, simulation.planted, "five bugs, planted one at a time, each to be caught within 10,000 seeds",
     ),
 ]
