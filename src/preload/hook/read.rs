@@ -46,6 +46,7 @@ hooks! {
 #[cold]
 #[inline(never)]
 extern "C-unwind" fn read_known(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
+    real::pthread_testcancel();
     let read =
         |seen: &Seen| copy::sequential(fd, seen, |at, most| copy::read_at(seen, at, buffer as usize, count.min(most)));
     let known = if count == 0 { None } else { serve_known(fd, read) };
@@ -55,6 +56,7 @@ extern "C-unwind" fn read_known(fd: c_int, buffer: *mut c_void, count: size_t) -
 #[cold]
 #[inline(never)]
 extern "C-unwind" fn pread_known(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
+    real::pthread_testcancel();
     let read = |seen: &Seen| copy::read_at(seen, at as u64, buffer as usize, count);
     let known = if count == 0 || at < 0 { None } else { serve_known(fd, read) };
     known.unwrap_or_else(|| pread_on(real::pread64(fd, buffer, count, at), fd, buffer, count, at))
