@@ -49,7 +49,7 @@ extern "C-unwind" fn read_known(fd: c_int, buffer: *mut c_void, count: size_t) -
     real::pthread_testcancel();
     let read =
         |seen: &Seen| copy::sequential(fd, seen, |at, most| copy::read_at(seen, at, buffer as usize, count.min(most)));
-    let known = if count == 0 { None } else { serve_known(fd, read) };
+    let known = if may_skip(buffer, count) { serve_known(fd, read) } else { None };
     known.unwrap_or_else(|| read_on(real::read(fd, buffer, count), fd, buffer, count))
 }
 
@@ -58,8 +58,17 @@ extern "C-unwind" fn read_known(fd: c_int, buffer: *mut c_void, count: size_t) -
 extern "C-unwind" fn pread_known(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
     real::pthread_testcancel();
     let read = |seen: &Seen| copy::read_at(seen, at as u64, buffer as usize, count);
-    let known = if count == 0 || at < 0 { None } else { serve_known(fd, read) };
+    let known = if at >= 0 && may_skip(buffer, count) { serve_known(fd, read) } else { None };
     known.unwrap_or_else(|| pread_on(real::pread64(fd, buffer, count, at), fd, buffer, count, at))
+}
+
+/// Last address of a program with four levels of page tables, and one more.
+const PROGRAM_END: usize = (1 << 47) - 4096;
+
+/// True if the kernel, too, would look at the bytes before it refused the call: a range that ends beyond the
+/// program's addresses is refused at once, also where the object ends before.
+fn may_skip(buffer: *mut c_void, count: size_t) -> bool {
+    count > 0 && (buffer as usize).checked_add(count).is_some_and(|end| end <= PROGRAM_END)
 }
 
 /// Answers if the number still is of the placeholder that was read through it before.
