@@ -21,21 +21,32 @@ from harness.run import Run, plain_env
 
 MIB = 1024 * 1024
 SIZE_MIB = 512
-READS = 2000
+READS = 1000
 PAIRS = 15
 READ_FACTOR_MAX = 0.6
 MAP_FACTOR_MAX = 1.05
 # Faults of a program that maps and touches; the library's own few are no share of them.
 FAULT_FACTOR_MAX = 1.02
 PERF = paths.PRODUCTS / "ossc-perf"
-KIND = "memfd"
+# Maps are compared on the same kind of pages: with huge pages they would win, and prove nothing.
+MAP_KIND = "memfd"
 
 
-def mapped(path: Path, env: dict[str, str]) -> tuple[float, float]:
-    """Faults, and CPU seconds per GB, of a program that maps the file and looks at every byte."""
-    argv = [str(PERF), "load", "--json", "--pattern", "mmap", str(path)]
+def mapped(base: Path, env: dict[str, str]) -> tuple[float, float]:
+    """Faults, and CPU seconds per GB, of a program that maps each file of a model and looks at every byte."""
+    argv = [str(PERF), "load", "--json", "--pattern", "mmap", *sorted(str(p) for p in base.glob("*.safetensors"))]
     figures = json.loads(subprocess.run(argv, env=env, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout)
     return figures["faults"], figures["cpu_secs_per_gb"]
+
+
+def read_factors(run: Run, shm: Path, block: int) -> list[float]:
+    """CPU of reading a ready file in blocks over that of the kernel's reads of 1 MiB, pair by pair."""
+    program = str(compiler.program("read_cost.c"))
+    managed = [program, "at", str(READS * MIB // block), str(run.model_dir / calls.FILE), str(block)]
+    native = [program, "at", str(READS), str(shm / calls.FILE), str(MIB)]
+    env = run.env()
+    calls.cost_ns(managed, env)
+    return [calls.cost_ns(managed, env) * (MIB / block) / calls.cost_ns(native, plain_env()) for _ in range(PAIRS)]
 
 
 def ready(block: int = MIB) -> Measure:
@@ -45,16 +56,16 @@ def ready(block: int = MIB) -> Measure:
         tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch,
         tempfile.TemporaryDirectory(prefix="ossc-bar-", dir="/dev/shm") as shm,
         Endpoint(paths.BUCKETS, Path(scratch)) as endpoint,
-        Run(endpoint, model, config={"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 5}) as run,
     ):
-        # The same kind of pages on both sides: with huge pages the map would win, and prove nothing.
-        env = run.env(OSSC_PAGES=KIND)
-        copy, ours = shutil.copyfile(models.folder(model) / calls.FILE, Path(shm) / calls.FILE), run.model_dir / calls.FILE
-        program = str(compiler.program("read_cost.c"))
-        native, managed = ([program, "at", str(READS * MIB // block), str(p), str(block)] for p in (copy, ours))
-        calls.cost_ns(managed, env)
-        reads = [calls.cost_ns(managed, env) / calls.cost_ns([*native[:-1], str(MIB)], plain_env()) * (MIB / block) for _ in range(PAIRS)]
-        maps = [(mapped(ours, env), mapped(Path(copy), plain_env())) for _ in range(PAIRS)]
+        for path in models.folder(model).glob("*.safetensors"):
+            shutil.copyfile(path, Path(shm) / path.name)
+        config = {"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 5}
+        with Run(endpoint, model, config=config) as run:
+            reads = read_factors(run, Path(shm), block)
+        with Run(endpoint, model, config=config) as run:
+            env = run.env(OSSC_PAGES=MAP_KIND)
+            mapped(run.model_dir, env)
+            maps = [(mapped(run.model_dir, env), mapped(Path(shm), plain_env())) for _ in range(PAIRS)]
     cpu = [one[1] / other[1] for one, other in maps]
     faults = [one[0] / other[0] for one, other in maps]
     value = (
