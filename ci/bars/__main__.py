@@ -8,7 +8,7 @@ import sys
 import bars
 from harness import paths
 
-NOTES_MAX = 20
+NOTES_MAX = 60
 
 
 def show(bar: bars.Bar, measure: bars.Measure) -> None:

@@ -75,7 +75,7 @@ def received(crc: bool = False, peers: bool = True) -> Measure:
     # There is no splice path in the engine, so that half of the promise is open.
     problems.append("the engine has no splice path")
     measure = from_problems(f"{len(said)} ratios", problems)
-    measure.notes = said + [f"PROBLEM {problem}" for problem in problems]
+    measure.notes = [f"PROBLEM {problem}" for problem in problems] + said
     return measure
 
 

@@ -26,9 +26,9 @@ def whole(config: dict[str, object] | None = None) -> Measure:
             alone, tmpfs, both = loads.download_alone(endpoint, model), loads.from_tmpfs(model), loads.connector(endpoint, model, config)
             secs.append(both.secs / max(alone.secs, tmpfs.secs))
             cpu.append(both.cpu_secs / (alone.cpu_secs + tmpfs.cpu_secs))
-    with loads.served(anonymous=True) as (endpoint, _):
+    with loads.served() as (endpoint, _), loads.nginx(model) as server:
         for _ in range(bars.scale.runs or ROUNDS):
-            other = loads.s5cmd_then_load(endpoint, model)
+            other = loads.s5cmd_then_load(server, model)
             against.append(loads.connector(endpoint, model, config).secs / other.secs)
     problems = []
     value = f"{spread(secs)} times the longer of download and load, CPU {spread(cpu)} times the sum; unshaped {spread(against)} times s5cmd, then load"

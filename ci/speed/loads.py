@@ -25,6 +25,7 @@ from harness.endpoint import Endpoint
 from harness.run import Run, plain_env
 from speed.measure import bare_env
 from speed.rows import APPS, PEERS, PERF
+from speed.server import Nginx
 from speed.table import spread
 
 SIZE_MIB = 1024
@@ -86,14 +87,22 @@ def download_alone(endpoint: Endpoint, model: str) -> Load:
     return Load(secs, engine, shaped.weights(model))
 
 
-def s5cmd_then_load(endpoint: Endpoint, model: str) -> Load:
-    """All weight files to tmpfs, then the same program. The endpoint speaks OSS's dialect of S3 to it anonymously."""
+@contextmanager
+def nginx(model: str) -> Iterator[Nginx]:
+    """nginx on any core, with the model's folder as a bucket: for clients that cannot talk to an OSS endpoint."""
+    first = min(models.folder(model).glob("*.safetensors"))
+    with tempfile.TemporaryDirectory(prefix="ossc-speed-") as scratch, Nginx(first, Path(scratch), None) as server:
+        yield server
+
+
+def s5cmd_then_load(server: Nginx, model: str) -> Load:
+    """All weight files to tmpfs, then the same program."""
     with tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm:
         begin = now()
         used = os.times()
         for name in sorted(p.name for p in models.folder(model).glob("*.safetensors")):
-            argv = [str(PEERS / "s5cmd"), "--no-sign-request", "--endpoint-url", endpoint.url, "cp", "--concurrency", "16", "--part-size", "8"]
-            argv += [f"s3://{paths.BUCKET}/{model}/{name}", f"{shm}/{name}"]
+            argv = [str(PEERS / "s5cmd"), "--no-sign-request", "--endpoint-url", server.url, "cp", "--concurrency", "16", "--part-size", "8"]
+            argv += [f"s3://{model}/{name}", f"{shm}/{name}"]
             subprocess.run(argv, env={**bare_env(), "AWS_REGION": "us-east-1"}, check=True, capture_output=True)
         cpu = os.times().children_user - used.children_user + os.times().children_system - used.children_system
         found = _tensors(Path(shm), begin, paths.VENV_PYTHON, "np", plain_env())
@@ -101,12 +110,11 @@ def s5cmd_then_load(endpoint: Endpoint, model: str) -> Load:
 
 
 @contextmanager
-def served(rate: int | None = None, https: bool = False, anonymous: bool = False) -> Iterator[tuple[Endpoint, dict[str, Any]]]:
+def served(rate: int | None = None, https: bool = False) -> Iterator[tuple[Endpoint, dict[str, Any]]]:
     """The project's endpoint, and the configuration that trusts it."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossc-speed-")))
         options = ["--rate-bytes-per-sec", str(rate)] if rate else []
-        options += ["--anonymous"] if anonymous else []
         config: dict[str, Any] = {}
         if https:
             certificate = Certificate(scratch / "certificate")
@@ -125,14 +133,14 @@ def _rows(cases: dict[str, list[Load]]) -> str:
 def whole_loads(rounds: int) -> str:
     model = models.ensure("shards", SIZE_MIB)
     cases: dict[str, list[Load]] = {}
-    with served(anonymous=True) as (plain, _), served(https=True) as (secure, trust):
+    with served() as (plain, _), served(https=True) as (secure, trust), nginx(model) as other:
         for _ in range(rounds):
             cases.setdefault("connector, http", []).append(connector(plain, model))
             cases.setdefault("connector, https", []).append(connector(secure, model, trust))
             cases.setdefault("engine alone, http", []).append(download_alone(plain, model))
             cases.setdefault("from tmpfs", []).append(from_tmpfs(model))
             if (PEERS / "s5cmd").exists():
-                cases.setdefault("s5cmd to tmpfs, then load", []).append(s5cmd_then_load(plain, model))
+                cases.setdefault("s5cmd to tmpfs, then load", []).append(s5cmd_then_load(other, model))
             torch = PEERS / "python3"
             if torch.exists():
                 cases.setdefault("connector, http, torch", []).append(connector(plain, model, None, torch, "pt"))

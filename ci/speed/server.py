@@ -75,7 +75,7 @@ def make_object(size_mib: int) -> Path:
 class Nginx:
     """`with Nginx(object, run_dir, core) as server:`"""
 
-    def __init__(self, served: Path, run: Path, core: int) -> None:
+    def __init__(self, served: Path, run: Path, core: int | None) -> None:
         self.object, self.run, self.core = served, run, core
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,7 +96,8 @@ class Nginx:
         config = self.run / "nginx.conf"
         user = "user root;" if os.getuid() == 0 else ""
         config.write_text(CONFIG.format(user=user, run=self.run, port=self.port, root=self.object.parents[1], bucket=BUCKET, domain=DOMAIN))
-        argv = ["taskset", "-c", str(self.core), program(), "-c", str(config)]
+        pin = [] if self.core is None else ["taskset", "-c", str(self.core)]
+        argv = [*pin, program(), "-c", str(config)]
         self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + START_SECS_MAX
         while True:
