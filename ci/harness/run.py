@@ -36,7 +36,8 @@ def plain_env() -> dict[str, str]:
 
 
 class Run:
-    """A MODEL_DIR that mirrors one prefix of a bucket; `with Run(...)` cleans up and reaps its engine."""
+    """A MODEL_DIR that mirrors one prefix of a bucket, in a folder `below` another one if that matters; `with Run(...)`
+    cleans up and reaps its engine."""
 
     def __init__(
         self,
@@ -44,10 +45,11 @@ class Run:
         prefix: str,
         config: dict[str, Any] | None = None,
         io: str | None = None,
+        below: Path | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.prefix = prefix.strip("/") + "/"
-        self.dir = Path(tempfile.mkdtemp(prefix="ossc-run-"))
+        self.dir = Path(tempfile.mkdtemp(prefix="ossc-run-", dir=below))
         self.model_dir = self.dir / "model"
         self.model_dir.mkdir()
         self.log_path = self.dir / "connector.log"
