@@ -397,7 +397,7 @@ mod tests {
             memory_limit: None,
             linger: Duration::from_secs(10),
             outage_budget: Duration::from_secs(300),
-            twice_percent_max: 2,
+            twice_percent_max: 0,
             connect_timeout: Duration::from_millis(5_000),
             response_timeout: Duration::from_millis(10_000),
             stall_timeout: Duration::from_millis(10_000),
