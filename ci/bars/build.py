@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bars import Measure, from_problems
@@ -99,13 +101,20 @@ def vectors() -> Measure:
     return from_problems(f"{cases} V4 cases, {passed} tests passed", problems)
 
 
-def wrong_vector() -> Measure:
-    """The same tests on a copy in which one hex digit of one expected V4 signature is another."""
+@contextmanager
+def copy_of_tree() -> Iterator[Path]:
+    """This tree as it lies here, without what was built, to be broken on purpose."""
     with tempfile.TemporaryDirectory(prefix="ossc-clone-") as scratch:
         root = Path(scratch) / "copy"
         shutil.copytree(
             paths.ROOT, root, ignore=lambda folder, names: {"target", ".git"} if Path(folder) == paths.ROOT else set()
         )
+        yield root
+
+
+def wrong_vector() -> Measure:
+    """The same tests on a copy in which one hex digit of one expected V4 signature is another."""
+    with copy_of_tree() as root:
         file = root / "sign" / "vectors" / "open.json"
         text = file.read_text()
         found = re.search(r"OSS4-HMAC-SHA256 Credential=[^\"]*Signature=([0-9a-f]{64})", text)

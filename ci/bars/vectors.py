@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from bars import Measure, from_problems
+from bars.build import copy_of_tree
 from harness import paths
 from harness.run import plain_env
 
@@ -61,11 +60,7 @@ def all_pass() -> Measure:
 
 def wrong_v1() -> Measure:
     """The same tests on a copy in which one character of one expected V1 signature is another."""
-    with tempfile.TemporaryDirectory(prefix="ossc-clone-") as scratch:
-        root = Path(scratch) / "copy"
-        shutil.copytree(
-            paths.ROOT, root, ignore=lambda folder, names: {"target", ".git"} if Path(folder) == paths.ROOT else set()
-        )
+    with copy_of_tree() as root:
         file = root / "sign" / "vectors" / "open.json"
         text = file.read_text()
         found = re.search(r"\"authorization\": \"OSS [^\":]+:([A-Za-z0-9+/=]{28})\"", text)
