@@ -16,7 +16,8 @@ from package import abi, crates
 
 COMMAND = "dist/build"
 KINDS = (".rpm", ".deb", ".debug.tar.xz")
-SCRATCH = paths.CACHE / "ship"
+# What the control takes out of the command.
+HIDES_FOLDER = "PWD=/proc/self/cwd "
 
 
 def expected() -> list[str]:
@@ -46,6 +47,15 @@ def differences(left: Path, right: Path) -> list[str]:
     return found
 
 
+def place_problems(root: Path) -> list[str]:
+    """Products and debug files in which there is a folder of this machine: the checkout's or the user's."""
+    files = [file for folder in ("products", "debug") for file in sorted((root / "target" / "package" / folder).iterdir())]
+    return [
+        f"{file.name} has {place} in it"
+        for file in files for place in (str(root), f"{Path.home()}/") if place.encode() in file.read_bytes()
+    ]
+
+
 def sizes(out: Path) -> str:
     files = [*(out / "products" / name for name in abi.promise()["files"]), *(out / name for name in expected()[:2])]
     return ", ".join(f"{f.name} {f.stat().st_size / 1e6:.2f} MB" for f in files)
@@ -67,27 +77,39 @@ def from_nothing() -> Measure:
         problems += abi.problems(outs[0] / "products", outs[0] / "debug")
         newest = max((abi.glibc_max(outs[0] / "products" / name) for name in abi.promise()["files"]), key=abi.version_key)
         for root in roots:
-            for name in abi.promise()["files"]:
-                if str(root).encode() in (root / "target" / "package" / "products" / name).read_bytes():
-                    problems.append(f"{name} has the path of its build in it")
+            problems += place_problems(root)
         same = "the same bytes" if not differences(*outs) else "different bytes"
         return from_problems(f"2 builds, {same}, at most GLIBC_{newest}; {sizes(outs[0])}", problems)
 
 
+def build_where_folder_counts(root: Path) -> list[str]:
+    """A clone without the word that hides its folder from zig, built."""
+    clone(root)
+    text = (root / COMMAND).read_text()
+    if text.count(HIDES_FOLDER) != 1:
+        return [f"{COMMAND} does not say {HIDES_FOLDER!r} once"]
+    (root / COMMAND).write_text(text.replace(HIDES_FOLDER, ""))
+    return build(root)
+
+
 def from_nothing_control() -> Measure:
-    """The same comparison where it must see something: the wall clock in a package, and the wrong C library."""
+    """The same comparisons where they must see something: the folder or the wall clock in packages, and the wrong C library."""
     blind, notes = [], []
-    shutil.rmtree(SCRATCH, ignore_errors=True)
     out = paths.ROOT / "target" / "package"
-    problems = build(paths.ROOT)
-    shutil.copytree(out, SCRATCH / "left")
-    problems += build(paths.ROOT, {"SOURCE_DATE_EPOCH": str(int(time.time()))})
-    if problems:
-        return Measure("no packages to compare", True, "", problems)
-    notes += differences(SCRATCH / "left", out)
-    for kind in KINDS[:2]:
-        if not any(f"{kind} differs" in note for note in notes):
-            blind.append(f"the time of the build in the {kind} was not noticed")
+    with tempfile.TemporaryDirectory(prefix="ossc-ship-") as scratch:
+        left, elsewhere = Path(scratch) / "left", Path(scratch) / "elsewhere"
+        problems = build(paths.ROOT) + build_where_folder_counts(elsewhere)
+        if problems:
+            return Measure("no packages to compare", True, "", problems)
+        shutil.copytree(out, left)
+        problems += build(paths.ROOT, {"SOURCE_DATE_EPOCH": str(int(time.time()))})
+        found = {"folder": differences(left, elsewhere / "target" / "package") + place_problems(elsewhere), "time": differences(left, out)}
+    for cause, seen in found.items():
+        notes += [f"the {cause} of the build: {note}" for note in seen]
+        blind += [f"the {cause} of the build in the {k} was not noticed" for k in KINDS[:2] if not any(f"{k} differs" in n for n in seen)]
+    if not any("has" in note for note in found["folder"]):
+        blind.append("the folder of the build in the debug files was not noticed")
+    blind += problems
     promised = abi.promise()
     refused = abi.link_problems(paths.PRELOAD, promised["files"][abi.LIBRARY], promised["glibc"])
     if not any("above GLIBC" in text for text in refused):
@@ -100,7 +122,7 @@ BARS = [
     Bar(
         1, "from an empty checkout one command makes both packages, twice",
         "the same bytes, nothing above GLIBC_2.17, all that dist/abi.json promises",
-        from_nothing, from_nothing_control, "the wall clock as SOURCE_DATE_EPOCH; and a library linked against this machine's glibc",
+        from_nothing, from_nothing_control, "zig sees the folder; the wall clock as SOURCE_DATE_EPOCH; a library linked against this machine's glibc",
     ),
     Bar(
         2, "both packages in fresh roots: installed, version shown, main job and vLLM's server run, upgraded, removed",

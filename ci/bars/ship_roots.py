@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -212,18 +213,23 @@ def installed(root: Root) -> Iterator[None]:
         paths.PRELOAD, paths.OSSC = built
 
 
-def server_problems(root: Root) -> tuple[str, list[str]]:
-    """vLLM's completions from the installed library against those from the plain folder."""
+def native_server() -> consumers.Answer:
+    """What vLLM completes from the plain folder."""
     if not consumers.VLLM_PYTHON.exists():
-        return "vLLM is not installed here (ci/setup vllm)", []
-    folder = consumers.model_folder()
-    expected = consumers.native(consumers.SERVER, folder)
+        sys.exit(f"{consumers.VLLM_PYTHON} is missing: run ci/setup vllm first")
+    expected = consumers.native(consumers.SERVER, consumers.model_folder())
     if expected.error:
-        return "vLLM fails natively", [expected.error]
+        sys.exit(f"vLLM does not serve the plain folder: {expected.error}")
+    print(f"  vLLM from the plain folder: {expected.secs:.0f} s: {json.dumps(expected.found)[:200]}", flush=True)
+    return expected
+
+
+def server_problems(root: Root, expected: consumers.Answer) -> list[str]:
+    """vLLM's completions from the installed library against those from the plain folder."""
     with installed(root), consumers.serving() as endpoint:
-        wrong, got = consumers.judge(endpoint, consumers.SERVER, expected, {"materializeBytes": 0}, folder)
-    print(f"    vLLM: native {expected.secs:.0f} s, installed library {got.secs:.0f} s: {json.dumps(got.found)[:200]}", flush=True)
-    return "vLLM's completions " + ("differ" if wrong else "equal"), wrong
+        wrong, got = consumers.judge(endpoint, consumers.SERVER, expected, {"materializeBytes": 0}, consumers.model_folder())
+    print(f"    {root.kind}: vLLM {got.secs:.0f} s: {json.dumps(got.found)[:200]}", flush=True)
+    return [f"vLLM: {w}" for w in wrong]
 
 
 def lint_problems(kind: str, package: Path) -> list[str]:
@@ -239,7 +245,7 @@ def lint_problems(kind: str, package: Path) -> list[str]:
     return [f"{argv[0]}: {line}" for line in found]
 
 
-def one_kind(kind: str, scratch: Path, endpoint: Endpoint, model: str) -> tuple[str, list[str]]:
+def one_kind(kind: str, scratch: Path, endpoint: Endpoint, model: str, expected: consumers.Answer) -> list[str]:
     made = make(kind, scratch)
     problems = lint_problems(kind, made.now)
     root, wrong = fresh(kind, SUITE, scratch / "root")
@@ -247,31 +253,26 @@ def one_kind(kind: str, scratch: Path, endpoint: Endpoint, model: str) -> tuple[
     refused = root.install(made.now)
     problems += wrong + refused
     if refused:
-        return "", problems
+        return problems
     problems += verification_problems(root)
     for product in abi.promise()["files"]:
         inside = LIBRARY if product == abi.LIBRARY else "usr/local/bin/ossc"
         if root.path(inside).read_bytes() != (OUT / "products" / product).read_bytes():
             problems.append(f"{inside} is not what was built")
     problems += job_problems(root, endpoint, model)
-    # Both packages hold the same bytes: one server is enough.
-    server = ""
-    if kind == "deb":
-        server, wrong = server_problems(root)
-        problems += wrong
-    return server, problems + keeping_problems(root, made, before)
+    problems += server_problems(root, expected)
+    return problems + keeping_problems(root, made, before)
 
 
 def at_home() -> Measure:
+    expected = native_server()
     # Packages of this very commit; costs little when they are there.
     subprocess.run([str(paths.ROOT / "dist" / "build")], check=True, env=plain_env(), stdout=subprocess.DEVNULL)
     problems: list[str] = []
-    notes = []
     model = models.ensure("gt-minilm")
     for kind in assemble.FORMATS:
         with scratch_folder(kind) as scratch, Endpoint(paths.BUCKETS, scratch) as endpoint:
-            note, wrong = one_kind(kind, scratch, endpoint, model)
-            notes += [note] if note else []
+            wrong = one_kind(kind, scratch, endpoint, model, expected)
             problems += [f"{kind}: {w}" for w in wrong]
             print(f"  {kind} in a fresh {SUITE}: {'as promised' if not wrong else wrong}", flush=True)
     with scratch_folder("old") as scratch, Endpoint(paths.BUCKETS, scratch) as endpoint:
@@ -279,7 +280,7 @@ def at_home() -> Measure:
         wrong += old.install(OUT / f"{assemble.NAME}-{crates.version()}.x86_64.deb") or read_problems(old, endpoint, model)
         problems += [f"{OLD_SUITE}: {w}" for w in wrong]
         print(f"  deb in a fresh {OLD_SUITE}: {'as promised' if not wrong else wrong}", flush=True)
-    return from_problems(f"deb and rpm in {SUITE}, deb in {OLD_SUITE}; {'; '.join(notes)}", problems)
+    return from_problems(f"deb and rpm in {SUITE} with vLLM, deb in {OLD_SUITE}", problems)
 
 
 @contextmanager

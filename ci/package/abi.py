@@ -1,7 +1,7 @@
 """Reads a built library and command, and says where they are not what dist/abi.json promises.
 
 Called by dist/build for what goes into the packages, and by the tests. Looks at the files
-alone, with readelf: whether they also run on an old system is for dist/validate.
+alone, with readelf: that they also run on an older system is for bar `ship 2`.
 """
 
 from __future__ import annotations

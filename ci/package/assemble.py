@@ -34,9 +34,6 @@ COPIED = [
     ("LICENSE", "doc/LICENSE"),
     ("README.md", "doc/README.md"),
     ("CHANGELOG.md", "doc/CHANGELOG.md"),
-    ("docs/CONFIG.md", "doc/docs/CONFIG.md"),
-    ("docs/SEMANTICS.md", "doc/docs/SEMANTICS.md"),
-    ("docs/ARCHITECTURE.md", "doc/docs/ARCHITECTURE.md"),
 ]
 
 
@@ -60,8 +57,6 @@ def check_abi(products: Path, debug: Path) -> None:
         sys.exit("dist/build: the products are not what dist/abi.json promises:\n  " + "\n  ".join(found))
 
 
-
-
 def changelog(epoch: int) -> str:
     """What nfpm turns into the packages' own change logs."""
     when = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -79,7 +74,8 @@ def lay_out(stage: Path, epoch: int) -> None:
     for source, target in COPIED:
         (stage / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(paths.ROOT / source, stage / target)
-    shutil.copytree(DIST / "kubernetes", stage / "doc" / "kubernetes", copy_function=shutil.copyfile)
+    for folder in (paths.ROOT / "docs", DIST / "kubernetes"):
+        shutil.copytree(folder, stage / "doc" / folder.name, copy_function=shutil.copyfile)
     shutil.copyfile(DIST / "lintian-overrides", stage / "lintian-overrides")
     (stage / "doc" / "THIRD-PARTY-LICENSES.txt").write_text(notices.text(linked))
     shutil.copyfile(notices.standard_library(), stage / "doc" / notices.standard_library().name)
