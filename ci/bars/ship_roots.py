@@ -235,13 +235,14 @@ def server_problems(root: Root, expected: consumers.Answer) -> list[str]:
 def lint_problems(kind: str, package: Path) -> list[str]:
     """What the distributions' own checkers find beyond what is explained beside dist/nfpm.yaml."""
     if kind == "deb":
-        argv = ["lintian", "--allow-root", "--fail-on", "error,warning", str(package)]
+        argv = ["lintian", "--allow-root", "--display-info", "--fail-on", "error,warning,info", str(package)]
     else:
         argv = ["rpmlint", "--config", str(paths.ROOT / "dist" / "rpmlint.toml"), str(package)]
     done = subprocess.run(argv, env=plain_env(), capture_output=True, text=True, check=False)
-    found = [line for line in (done.stdout + done.stderr).splitlines() if ": E: " in line or ": W: " in line or line.startswith(("E: ", "W: "))]
+    lines = (done.stdout + done.stderr).splitlines()
+    found = [line for line in lines if ": E: " in line or ": W: " in line or line.startswith(("E: ", "W: ", "I: "))]
     if done.returncode != 0 and not found:
-        found = (done.stdout + done.stderr).splitlines()[-5:]
+        found = lines[-5:]
     return [f"{argv[0]}: {line}" for line in found]
 
 

@@ -48,7 +48,7 @@ def split_debug(compiled: Path, products: Path, debug: Path) -> None:
     for name in abi.promise()["files"]:
         symbols = debug / f"{name}.debug"
         run("objcopy", "--only-keep-debug", compiled / name, symbols)
-        run("objcopy", "--strip-all", f"--add-gnu-debuglink={symbols}", compiled / name, products / name)
+        run("objcopy", "--strip-all", "--remove-section=.comment", f"--add-gnu-debuglink={symbols}", compiled / name, products / name)
 
 
 def check_abi(products: Path, debug: Path) -> None:
