@@ -1,5 +1,5 @@
-//! https over loopback sockets, each test on both drivers: sizes, resumption, refusals, streams
-//! that are cut, and a measurement.
+//! https over loopback sockets, each test on both drivers: sizes, resumption, refusals, and streams
+//! that are cut.
 
 use std::io::ErrorKind;
 
@@ -282,91 +282,5 @@ fn slow_pieces_below_the_receive_mark_are_seen() {
         let (done, bytes) = rig.range(0..200_000);
         assert!(done.result.is_ok(), "{:?}", done.result);
         assert!(bytes == content(0..200_000));
-    });
-}
-
-/// CPU time in seconds: of this thread, or of the process.
-fn cpu_secs(clock: libc::clockid_t) -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` outlives the call.
-    assert_eq!(unsafe { libc::clock_gettime(clock, &raw mut time) }, 0);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-/// Serves 8 MiB ranges of one buffer on any stream; its threads' CPU goes to `spent`.
-fn serve_measured(config: Option<ServerConfig>, spent: Arc<Mutex<f64>>) -> SocketAddr {
-    let config = config.map(Arc::new);
-    let body = Arc::new(content(0..8 << 20));
-    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
-    let address = listener.local_addr().expect("address");
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let (config, body, spent) = (config.clone(), Arc::clone(&body), Arc::clone(&spent));
-            std::thread::spawn(move || {
-                match config {
-                    None => converse(&mut { stream }, 0, &|seen, stream| send_body(seen, stream, &body)),
-                    Some(config) => {
-                        let tls = ServerConnection::new(config).expect("server");
-                        let answer = |seen: &Seen, stream: &mut Secure| send_body(seen, stream, &body);
-                        converse(&mut StreamOwned::new(tls, stream), 0, &answer);
-                    }
-                }
-                *spent.lock().expect("sum") += cpu_secs(libc::CLOCK_THREAD_CPUTIME_ID);
-            });
-        }
-    });
-    address
-}
-
-fn send_body(seen: &Seen, stream: &mut impl Write, body: &[u8]) -> bool {
-    let range = seen.range().expect("range");
-    write_part(stream, range.clone(), range.start..range.start);
-    stream.write_all(body).is_ok()
-}
-
-/// Client CPU per GB and GB/s of `gib` over 8 connections into reused memory, CRC included.
-fn measure(driver: DriverChoice, server: Option<ServerConfig>, tls: Option<Tls>, gib: usize) -> (f64, f64) {
-    let spent = Arc::new(Mutex::new(0.0));
-    let address = serve_measured(server, Arc::clone(&spent));
-    let rig = Rig::of(driver, Origin { tls, ..origin(vec![address]) }, (8, 1), PATIENT);
-    let mut memory: Vec<Guarded> = (0..8).map(|_| Guarded::new(8 << 20)).collect();
-    let (mut left, mut under_way) = (gib * 128, 0);
-    let (before, begun) = (cpu_secs(libc::CLOCK_PROCESS_CPUTIME_ID), Instant::now());
-    for (token, memory) in memory.iter_mut().enumerate() {
-        rig.push(get(token as u64, 0..8 << 20, memory));
-        (left, under_way) = (left - 1, under_way + 1);
-    }
-    while under_way > 0 {
-        let done = rig.next();
-        assert!(done.result.is_ok(), "{:?}", done.result);
-        under_way -= 1;
-        if left > 0 {
-            rig.push(get(done.token, 0..8 << 20, &mut memory[done.token as usize]));
-            (left, under_way) = (left - 1, under_way + 1);
-        }
-    }
-    let secs = begun.elapsed().as_secs_f64();
-    rig.vcpus.stop();
-    // The server's threads end with their connections and say what they took.
-    std::thread::sleep(Duration::from_millis(300));
-    let client = cpu_secs(libc::CLOCK_PROCESS_CPUTIME_ID) - before - *spent.lock().expect("sum");
-    let gb = gib as f64 * 1.073_741_824;
-    (client / gb, gb / secs)
-}
-
-#[test]
-#[ignore = "a measurement: cargo test --profile fast -p ossc-net -- --ignored --nocapture client_cpu"]
-fn client_cpu_per_gb() {
-    on_both(|driver| {
-        let ca = Ca::new("measure");
-        for round in 0..3 {
-            for (name, versions) in [("http", None), ("TLS 1.3", Some(BOTH)), ("TLS 1.2", Some(ONLY_TLS12))] {
-                let server = versions.map(|versions| ca.server(&["127.0.0.1"], 4000, versions));
-                let tls = versions.map(|_| ca.tls("127.0.0.1"));
-                let (cpu, speed) = measure(driver, server, tls, 2);
-                eprintln!("{driver:?} {name:8} round {round}: {cpu:.3} client CPU-s/GB at {speed:.2} GB/s");
-                assert!(cpu > 0.0 && speed > 0.0);
-            }
-        }
     });
 }

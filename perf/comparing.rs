@@ -1,9 +1,11 @@
-//! Runs `ossc-perf` from outside: `compare` with a small object over loopback, and `load` on the files it made.
+//! Runs `ossc-perf` from outside: `compare` with a small object over loopback, `load` on the files it made, and all
+//! that receives by https.
 //! Builds the endpoint beside the program first, since cargo does not build another crate's program for a test.
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// Two parts and an odd tail.
 const SIZE: u64 = (16 << 20) + 12_345;
@@ -83,6 +85,74 @@ fn compare_measures_every_variant_and_proves_the_bytes() {
     }
     let left: Vec<_> = folder.0.read_dir().expect("list").map(|entry| entry.expect("entry").file_name()).collect();
     assert_eq!(left, ["lines"], "the object's folder is removed");
+}
+
+/// An endpoint by https that ends with its owner.
+struct Secure(Child);
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Serves `root` with a certificate in `root/tls`; its URL.
+fn serve_secure(program: &Path, root: &Path) -> (Secure, String) {
+    let (tls, ready) = (root.join("tls"), root.join("ready"));
+    std::fs::create_dir(&tls).expect("folder");
+    assert!(Command::new(program).arg("--make-cert").arg(&tls).status().expect("runs").success());
+    let mut command = Command::new(program);
+    command.args(["--anonymous", "--hash-first", "--exit-with-parent", "--root"]).arg(root.join("www"));
+    command.arg("--tls-cert").arg(tls.join("cert.pem")).arg("--tls-key").arg(tls.join("key.pem"));
+    command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(Stdio::null());
+    let endpoint = Secure(command.spawn().expect("starts"));
+    let begun = Instant::now();
+    while !ready.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not serve");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let url = std::fs::read_to_string(&ready).expect("URL");
+    (endpoint, url.trim().trim_end_matches('/').to_owned())
+}
+
+#[test]
+fn https_brings_the_same_bytes_whatever_receives_them() {
+    let folder = Folder::make("https");
+    let bucket = folder.0.join("www/perf");
+    std::fs::create_dir_all(&bucket).expect("bucket");
+    let object: Vec<u8> = (0..SIZE).map(|at| (at * 7 + at / 251 + at / 65_537) as u8).collect();
+    std::fs::write(bucket.join("object"), object).expect("object");
+    let (_endpoint, base) = serve_secure(&endpoint(), &folder.0);
+    let (url, size, ca) = (format!("{base}/perf/object"), SIZE.to_string(), folder.0.join("tls/ca.pem"));
+    let from = ["--url", &url, "--size", &size, "--ca", ca.to_str().expect("UTF-8"), "--connections", "2"];
+    for (ways, name) in [
+        (&["floor-tls"][..], "floor-tls memfd"),
+        (&["floor-tls", "--wait", "threads", "--input", "65536"], "floor-tls memfd"),
+        (&["floor-tls", "--wait", "threads", "--api", "buffered"], "floor-tls buffered memfd"),
+        (&["engine", "--driver", "epoll"], "engine epoll no-crc memfd https"),
+    ] {
+        let output = perf(&[ways, &from, &["--json", "--verify", "--memory", "memfd"]].concat());
+        assert!(output.status.success(), "{ways:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let figures: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((figures["name"].as_str(), figures["bytes"].as_u64()), (Some(name), Some(SIZE)));
+        assert_eq!(figures["proof"], "crc64 of the memory ok", "{name}");
+    }
+    for ways in [&["floor"][..], &["tokio-uring"]] {
+        let output = perf(&[ways, &from].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("by http only"), "{said}");
+    }
+    // Another CA than the one that the certificate is from.
+    let other = folder.0.join("other");
+    std::fs::create_dir(&other).expect("folder");
+    assert!(Command::new(endpoint()).arg("--make-cert").arg(&other).status().expect("runs").success());
+    let ca = other.join("ca.pem");
+    for way in ["floor-tls", "engine"] {
+        let output = perf(&[way, "--url", &url, "--size", &size, "--ca", ca.to_str().expect("UTF-8")]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("TLS"), "{way}: {said}");
+    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use crate::floor::prove;
 use crate::meter::Meter;
 use crate::space::{Kind, Space};
 use crate::target::{Target, Wanted};
-use ossc_net::{DriverChoice, Fetch, Finished, Options, Origin, Pull, Query, Response, Sink, Source, Vcpus};
+use ossc_net::{
+    DriverChoice, Fetch, Finished, Options, Origin, Pull, Query, Response, Sink, Source, Tls, Trust, Vcpus,
+};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -65,17 +67,19 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let space = Space::make(wanted)?;
     let target = wanted.target()?;
+    let tls = target.secure.then(|| tls(wanted, &target)).transpose()?;
     let download = Arc::new(Download::new(args, &target, space));
     let source: Arc<dyn Source> = Arc::<Download>::clone(&download);
     let meter = Meter::start()?;
-    let vcpus = Vcpus::start(Arc::new(origin(&target)), source, options(args))?;
+    let vcpus = Vcpus::start(Arc::new(origin(&target, tls)), source, options(args))?;
     let ended = download.wait();
     let used = meter.stop()?;
     vcpus.stop();
     let received = ended?;
     let crc = if args.crc { Some(received.compare()?) } else { None };
     let proof = prove(wanted, &download.space, received.crc64_object)?.or(crc);
-    let name = name(args.driver, args.crc, wanted.memory);
+    let https = if target.secure { " https" } else { "" };
+    let name = format!("{}{https}", name(args.driver, args.crc, wanted.memory));
     Figures::new(name, wanted.size, used, proof)?.print(wanted.json)
 }
 
@@ -93,19 +97,25 @@ pub fn probe(driver: Driver) -> Result<()> {
         }
         fn finished(&self, _: Finished) {}
     }
-    let nowhere = Target { addresses: Vec::new(), authority: String::new(), bucket: String::new(), key: String::new() };
+    let [authority, host, bucket, key] = [const { String::new() }; 4];
+    let nowhere = Target { addresses: Vec::new(), authority, host, bucket, key, secure: false };
     let options = Options { vcpus: 1, workers: 1, driver: driver.choice(), ..Options::default() };
-    Vcpus::start(Arc::new(origin(&nowhere)), Arc::new(Idle), options)?.stop();
+    Vcpus::start(Arc::new(origin(&nowhere, None)), Arc::new(Idle), options)?.stop();
     Ok(())
 }
 
-fn origin(target: &Target) -> Origin {
+/// The product's TLS, trusting what `wanted` says.
+fn tls(wanted: &Wanted, target: &Target) -> Result<Tls> {
+    Ok(Tls::new(&target.host, &Trust { cert_file: wanted.ca.clone(), ..Trust::default() })?)
+}
+
+fn origin(target: &Target, tls: Option<Tls>) -> Origin {
     Origin {
         addresses: target.addresses.clone(),
         host_header: target.authority.clone(),
         bucket: target.bucket.clone(),
         path_style: true,
-        tls: None,
+        tls,
         signer: None,
         user_agent: concat!("ossc-perf/", env!("CARGO_PKG_VERSION")).into(),
     }

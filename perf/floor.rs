@@ -8,6 +8,8 @@ use crate::meter::Meter;
 use crate::space::Space;
 use crate::splice;
 use crate::target::{Target, Wanted};
+use crate::tls::RECORD_BYTES_MAX;
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::ops::Range;
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Longest wait for a byte; a floor that hangs is no floor.
-const STALL_MAX: Duration = Duration::from_secs(20);
+pub const STALL_MAX: Duration = Duration::from_secs(20);
 /// Bytes of one receive of a head; what it takes of the body is copied (at most 1 in 8192 bytes).
 const HEAD_BYTES: usize = 1 << 10;
 /// Longest head accepted.
@@ -34,18 +36,26 @@ pub struct Args {
     /// Move the bytes by splice (socket, pipe, memory file): no page is zeroed or faulted in. Not with scratch memory.
     #[arg(long)]
     splice: bool,
+    /// Seal what each receive call brought with AES-128-GCM, in place and in records of 16 KiB: the cipher's work of
+    /// https and nothing else of it.
+    #[arg(long, conflicts_with_all = ["splice", "verify"])]
+    aead: bool,
 }
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<()> {
     let wanted = &args.wanted;
     let space = Space::make(wanted)?;
-    let target = wanted.target()?;
+    let target = wanted.target_of(false)?;
     let meter = Meter::start()?;
     let crc64 = receive(args, &target, &space)?;
     let used = meter.stop()?;
     let proof = prove(wanted, &space, crc64)?;
-    let name = if args.splice { "splice floor" } else { "floor" };
+    let name = match (args.splice, args.aead) {
+        (true, _) => "splice floor",
+        (_, true) => "floor and AES-GCM",
+        _ => "floor",
+    };
     Figures::new(format!("{name} {}", wanted.memory.name()), wanted.size, used, proof)?.print(wanted.json)
 }
 
@@ -98,7 +108,7 @@ fn connection(args: &Args, target: &Target, space: &Space, slot: usize, next: &A
         let range = args.wanted.part(index);
         let open = match &mut conn {
             Some(open) => open,
-            none => none.insert(Conn::open(target)?),
+            none => none.insert(Conn::open(target, args.aead)?),
         };
         let failed = |error: Error| Error::Wrong(format!("GET {} bytes {range:?}: {error}", args.wanted.url));
         if args.splice {
@@ -118,6 +128,7 @@ fn connection(args: &Args, target: &Target, space: &Space, slot: usize, next: &A
 struct Conn {
     stream: TcpStream,
     crc64: Option<u64>,
+    aead: Option<LessSafeKey>,
 }
 
 /// What a head said that is needed.
@@ -127,12 +138,15 @@ pub struct Head {
 }
 
 impl Conn {
-    fn open(target: &Target) -> Result<Conn> {
+    fn open(target: &Target, aead: bool) -> Result<Conn> {
         let stream =
             TcpStream::connect(target.addresses.as_slice()).tried(|| format!("connect to {}", target.authority))?;
         stream.set_nodelay(true).tried(|| "TCP_NODELAY".into())?;
         stream.set_read_timeout(Some(STALL_MAX)).tried(|| "SO_RCVTIMEO".into())?;
-        Ok(Conn { stream, crc64: None })
+        // Any key: what it seals is thrown away.
+        let key = || UnboundKey::new(&AES_128_GCM, &[7; 16]).map_err(|_| Error::Wrong("no AES-GCM".into()));
+        let aead = aead.then(key).transpose()?.map(LessSafeKey::new);
+        Ok(Conn { stream, crc64: None, aead })
     }
 
     /// Requests `range` and fills `body`, which has exactly its length.
@@ -173,7 +187,19 @@ impl Conn {
         while !rest.is_empty() {
             let block = rest.len().min(args.block as usize);
             let came = self.recv(&mut rest[..block], libc::MSG_WAITALL)?;
+            self.seal(&mut rest[..came])?;
             rest = &mut rest[came..];
+        }
+        Ok(())
+    }
+
+    /// Sealing is the same work as opening, which would end with an error and wipe what is not sealed.
+    fn seal(&self, bytes: &mut [u8]) -> Result<()> {
+        let Some(key) = &self.aead else { return Ok(()) };
+        for record in bytes.chunks_mut(RECORD_BYTES_MAX) {
+            let nonce = Nonce::assume_unique_for_key([0; 12]);
+            let tag = key.seal_in_place_separate_tag(nonce, Aad::from([0; 5]), record);
+            let _tag = tag.map_err(|_| Error::Wrong("AES-GCM failed".into()))?;
         }
         Ok(())
     }

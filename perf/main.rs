@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod figures;
 mod floor;
+mod floor_tls;
 mod load;
 mod meter;
 mod report;
@@ -17,6 +18,7 @@ mod space;
 mod splice;
 mod spread;
 mod target;
+mod tls;
 mod tokio_uring_engine;
 mod variant;
 
@@ -37,7 +39,9 @@ enum Command {
     Load(load::Args),
     /// Receive an object with plain blocking sockets: the least this machine can do it for.
     Floor(floor::Args),
-    /// Receive an object with the engine's network side.
+    /// Receive an object by https with rustls and little else: the least https can be had for.
+    FloorTls(floor_tls::Args),
+    /// Receive an object with the engine's network side, by http or https.
     Engine(engine::Args),
     /// Receive an object with tokio-uring: what a ready-made engine would cost.
     TokioUring(tokio_uring_engine::Args),
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Load(args) => load::run(&args),
         Command::Floor(args) => floor::run(&args),
+        Command::FloorTls(args) => floor_tls::run(&args),
         Command::Engine(args) => engine::run(&args),
         Command::TokioUring(args) => tokio_uring_engine::run(&args),
         Command::Compare(args) => compare::run(&args),

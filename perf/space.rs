@@ -146,6 +146,7 @@ mod tests {
     fn wanted(memory: Kind, populate: bool) -> Wanted {
         Wanted {
             url: String::new(),
+            ca: None,
             size: PART_BYTES + 5,
             connections: 2,
             memory,

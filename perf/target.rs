@@ -1,9 +1,10 @@
-//! The object that is received: `http://HOST:PORT/BUCKET/KEY`, its size, and its cut into parts. Used by
-//! `floor` and `engine`. Plain HTTP and anonymous only.
+//! The object that is received: `http://HOST:PORT/BUCKET/KEY` or the same with https, its size, and its cut into
+//! parts. Used by `floor`, `floor-tls`, `engine` and `tokio-uring`. Anonymous only.
 
 use crate::error::{Error, Result};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Bytes of one range request: the engine's default part (design: part 8 MiB).
@@ -11,12 +12,15 @@ pub const PART_BYTES: u64 = 8 << 20;
 /// Longest wait for the resolver.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
 
-/// What to receive and how; the same words for `floor` and `engine`.
+/// What to receive and how; the same words for all that receive.
 #[derive(clap::Args, Debug)]
 pub struct Wanted {
     /// Object, in path style; anonymous access.
-    #[arg(long, value_name = "http://HOST:PORT/BUCKET/KEY")]
+    #[arg(long, value_name = "http[s]://HOST:PORT/BUCKET/KEY")]
     pub url: String,
+    /// With https: trust the CAs of this PEM file (absolute path) and no others [default: the system's].
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Size of the object in bytes.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub size: u64,
@@ -44,8 +48,12 @@ pub struct Target {
     pub addresses: Vec<SocketAddr>,
     /// `HOST:PORT`, as given.
     pub authority: String,
+    /// Without brackets: what a certificate must name.
+    pub host: String,
     pub bucket: String,
     pub key: String,
+    /// https.
+    pub secure: bool,
 }
 
 impl Wanted {
@@ -53,7 +61,19 @@ impl Wanted {
     pub fn target(&self) -> Result<Target> {
         let url = Url::parse(&self.url)?;
         let addresses = ossc_net::resolve::resolve(url.host, url.port, RESOLVE_MAX)?;
-        Ok(Target { addresses, authority: url.authority.into(), bucket: url.bucket.into(), key: url.key.into() })
+        let Url { authority, host, bucket, key, secure, .. } = url;
+        let [authority, host, bucket, key] = [authority, host, bucket, key].map(str::to_owned);
+        Ok(Target { addresses, authority, host, bucket, key, secure })
+    }
+
+    /// [`Wanted::target`] for what speaks one of the two only: https if `secure`.
+    pub fn target_of(&self, secure: bool) -> Result<Target> {
+        let target = self.target()?;
+        if target.secure == secure {
+            return Ok(target);
+        }
+        let (needed, others) = if secure { ("https", "`floor`") } else { ("http", "`floor-tls` and `engine`") };
+        Err(Error::Wrong(format!("{}: this receives by {needed} only; see {others}", self.url)))
     }
 
     /// Number of range requests.
@@ -76,24 +96,31 @@ struct Url<'a> {
     port: u16,
     bucket: &'a str,
     key: &'a str,
+    secure: bool,
 }
 
 impl Url<'_> {
     fn parse(text: &str) -> Result<Url<'_>> {
         Url::split(text).ok_or_else(|| {
-            Error::Wrong(format!("{text:?} is not http://HOST:PORT/BUCKET/KEY (unescaped letters, digits, - . _ /)"))
+            Error::Wrong(format!("{text:?} is not http[s]://HOST:PORT/BUCKET/KEY (unescaped letters, digits, - . _ /)"))
         })
     }
 
     fn split(text: &str) -> Option<Url<'_>> {
-        let (authority, path) = text.strip_prefix("http://")?.split_once('/')?;
+        let (scheme, rest) = text.split_once("://")?;
+        let secure = scheme == "https";
+        let (authority, path) = rest.split_once('/')?;
         let (bucket, key) = path.split_once('/')?;
         let (host, port) = authority.rsplit_once(':')?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         // The key goes out as it is, so nothing that needs escaping or would be a second header.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
-        let whole = !host.is_empty() && !bucket.is_empty() && !key.is_empty() && path.bytes().all(plain);
-        whole.then_some(Url { authority, host, port: port.parse().ok()?, bucket, key })
+        let whole = (secure || scheme == "http")
+            && !host.is_empty()
+            && !bucket.is_empty()
+            && !key.is_empty()
+            && path.bytes().all(plain);
+        whole.then_some(Url { authority, host, port: port.parse().ok()?, bucket, key, secure })
     }
 }
 
@@ -104,13 +131,23 @@ mod tests {
     #[test]
     fn urls() {
         let url = Url::parse("http://127.0.0.1:9000/perf/a/b.bin").unwrap();
-        let expected =
-            Url { authority: "127.0.0.1:9000", host: "127.0.0.1", port: 9000, bucket: "perf", key: "a/b.bin" };
+        let expected = Url {
+            authority: "127.0.0.1:9000",
+            host: "127.0.0.1",
+            port: 9000,
+            bucket: "perf",
+            key: "a/b.bin",
+            secure: false,
+        };
         assert_eq!(url, expected);
+        let secure = Url::parse("https://127.0.0.1:9000/perf/a/b.bin").unwrap();
+        assert_eq!(secure, Url { secure: true, ..expected });
         let six = Url::parse("http://[::1]:80/b/k").unwrap();
         assert_eq!((six.authority, six.host, six.port), ("[::1]:80", "::1", 80));
         for bad in [
-            "https://h:1/b/k",
+            "ftp://h:1/b/k",
+            "://h:1/b/k",
+            "h:1/b/k",
             "http://h/b/k",
             "http://h:1/b",
             "http://h:1/b/",
@@ -127,6 +164,7 @@ mod tests {
     fn parts_cover_the_object_once() {
         let wanted = |size| Wanted {
             url: String::new(),
+            ca: None,
             size,
             connections: 1,
             memory: crate::space::Kind::Scratch,

@@ -28,7 +28,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let wanted = &args.wanted;
     let space = Rc::new(Space::make(wanted)?);
-    let target = Rc::new(wanted.target()?);
+    let target = Rc::new(wanted.target_of(false)?);
     let meter = Meter::start()?;
     let crc64 = tokio_uring::start(receive(wanted, &target, &space))?;
     let used = meter.stop()?;

@@ -1,6 +1,6 @@
 """The bars of the engine: at the machine's limit, and nothing where there is nothing to do."""
 
-from bars import Bar, calls, ready, receive, resident, shaped, simulation, whole
+from bars import Bar, calls, ready, receive, resident, secure, shaped, simulation, whole
 
 BARS = [
     Bar(
@@ -18,6 +18,11 @@ BARS = [
         3, f"a new process to the last tensor of {whole.SIZE_MIB // 1024} GiB, from an endpoint of {whole.RATE / 1e9} GB/s",
         f"at most {whole.SECS_FACTOR_MAX} times the longer of download and load, CPU at most {whole.CPU_FACTOR_MAX} times their sum; unshaped at most {whole.UNSHAPED_FACTOR_MAX} times s5cmd, then load",
         whole.whole, whole.whole_control, "one connection asks for 256 KiB at a time",
+    ),
+    Bar(
+        4, "receiving one object by https with both drivers, beside a prototype on rustls' unbuffered interface",
+        f"CPU at most {secure.CPU_FACTOR_MAX} times the prototype's",
+        secure.received, secure.received_control, "rustls' buffered interface takes the engine's place",
     ),
     Bar(
         5, f"a model of {shaped.SIZE_MIB // 1024} GiB over {shaped.CONNECTIONS} connections of 8 MB/s, 20 ms to the first byte, one answer in a hundred ten times slower",

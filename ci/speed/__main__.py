@@ -25,18 +25,19 @@ def report(options: argparse.Namespace) -> int:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     at_server, at_client = cores()
-    wanted = [*rows.receive_rows(), *rows.peer_rows()]
-    if options.only:
-        wanted = [row for row in wanted if any(word in row.name for word in options.only)]
+    named = lambda all_rows: [row for row in all_rows if not options.only or any(word in row.name for word in options.only)]  # noqa: E731
+    http, https = named([*rows.receive_rows(), *rows.peer_rows()]), named(rows.https_rows())
     text = [f"# Speed report\n\n{options.size_mib} MiB, {options.rounds} rounds, server on core {at_server}, client on core {at_client}; median (smallest-largest), 1 GB = 10^9 bytes.\n"]
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="ossc-speed-") as scratch, open(out / "runs.jsonl", "a") as lines:
         for connections in options.connections:
             with server.Nginx(server.make_object(options.size_mib), Path(scratch) / str(connections), at_server) as nginx:
-                found, left_out = in_turns(wanted, nginx, connections, at_client, options.rounds)
-            lines.writelines(run.line() + "\n" for run in found)
+                found, left_out = in_turns(http, nginx, connections, at_client, options.rounds)
+                secure, secure_out = in_turns(https, nginx, connections, at_client, options.rounds)
+            lines.writelines(run.line() + "\n" for run in [*found, *secure])
             text.append(f"\n## Receiving one object, {connections} connections\n\n{table.markdown(found, left_out)}")
-            runs = found if not runs else runs
+            text.append(f"\n## The same by https, beside the floor of https\n\n{table.markdown(secure, secure_out, 'floor-tls')}")
+            runs = [*found, *secure] if not runs else runs
         if not options.only:
             for title, lines_of in loads.sections(options.rounds):
                 text.append(f"\n## {title}\n\n{lines_of}\n")

@@ -64,7 +64,7 @@ def once(row: Row, server: Nginx, connections: int, core: int, number: int) -> R
     warm(row.memory, size, core)
     out = Path(tempfile.mkdtemp(prefix="ossc-speed-", dir="/dev/shm"))
     try:
-        place = Place(server.object_url, server.port, size, connections, out, server.run)
+        place = Place(server.object_url, server.secure_object_url, server.ca, server.port, size, connections, out, server.run)
         argv, env = row.command(place)
         before = server.requests()
         run = _process(["taskset", "-c", str(core), *argv], {**bare_env(), **env})

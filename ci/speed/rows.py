@@ -29,6 +29,9 @@ class Place:
     """Where and how a row runs."""
 
     url: str
+    # The same object by https, and what to trust for it.
+    secure_url: str
+    ca: Path
     port: int
     size: int
     connections: int
@@ -54,9 +57,10 @@ class Row:
     writes: bool = False
 
 
-def own(*words: str, memory: str) -> Callable[[Place], tuple[list[str], dict[str, str]]]:
+def own(*words: str, memory: str, https: bool = False) -> Callable[[Place], tuple[list[str], dict[str, str]]]:
     def command(place: Place) -> tuple[list[str], dict[str, str]]:
-        argv = [str(PERF), *words, "--json", "--memory", memory, "--url", place.url]
+        argv = [str(PERF), *words, "--json", "--memory", memory]
+        argv += ["--url", place.secure_url, "--ca", str(place.ca)] if https else ["--url", place.url]
         return [*argv, "--size", str(place.size), "--connections", str(place.connections)], {}
 
     return command
@@ -74,6 +78,23 @@ def receive_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
                 words = ["engine", "--populate", "--driver", driver, *(["--crc"] if crc == "crc" else [])]
                 rows.append(Row(f"engine {driver} {crc} {memory}", "receive", own(*words, memory=memory), memory=memory))
         rows.append(Row(f"tokio-uring {memory}", "receive", own("tokio-uring", "--populate", memory=memory), memory=memory))
+    return rows
+
+
+def https_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
+    """The floors of https, the engine with both drivers, and rustls' buffered interface. The floor with AES-GCM receives
+    by http and runs the cipher over what came, so it has nothing of TLS but its work that cannot be saved.
+    """
+    rows = []
+    for memory in memories:
+        rows.append(Row(f"floor-tls {memory}", "https", own("floor-tls", memory=memory, https=True), memory=memory))
+        rows.append(Row(f"floor and AES-GCM {memory}", "https", own("floor", "--aead", memory=memory), memory=memory))
+        for driver in ("uring", "epoll"):
+            for crc in ("no-crc", "crc"):
+                words = ["engine", "--populate", "--driver", driver, *(["--crc"] if crc == "crc" else [])]
+                rows.append(Row(f"engine {driver} {crc} {memory} https", "https", own(*words, memory=memory, https=True), memory=memory))
+        buffered = own("floor-tls", "--api", "buffered", "--wait", "threads", memory=memory, https=True)
+        rows.append(Row(f"floor-tls buffered {memory}", "https", buffered, memory=memory))
     return rows
 
 

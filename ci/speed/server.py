@@ -1,6 +1,7 @@
 """nginx (Debian) on loopback, on a core of its own, serving one object: the server that every row is measured against.
 
-It knows no signatures and no listings, so that its own work is the same for every client. Ends what it started.
+It knows no signatures and no listings, so that its own work is the same for every client. The same object comes by
+http and by https (TLS 1.3, AES-128-GCM). Ends what it started.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 from harness import paths
+from harness.certificate import Certificate
 
 BUCKET = "perf"
 KEY = "object.safetensors"
@@ -37,6 +39,11 @@ http {{
   access_log {run}/access.log one;
   server {{ listen 127.0.0.1:{port}; root {root}; }}
   server {{ listen 127.0.0.1:{port}; server_name {bucket}.{domain}; root {root}/{bucket}; }}
+  server {{
+    listen 127.0.0.1:{tls_port} ssl; root {root};
+    ssl_certificate {certificate}/cert.pem; ssl_certificate_key {certificate}/key.pem;
+    ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
+  }}
 }}
 """
 MAKE_OBJECT = """
@@ -77,7 +84,9 @@ class Nginx:
 
     def __init__(self, served: Path, run: Path, core: int | None) -> None:
         self.object, self.run, self.core = served, run, core
-        self.port = 0
+        self.port = self.tls_port = 0
+        # What a client of https trusts.
+        self.ca = run / "certificate" / "ca.pem"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -88,14 +97,21 @@ class Nginx:
     def object_url(self) -> str:
         return f"{self.url}/{BUCKET}/{KEY}"
 
+    @property
+    def secure_object_url(self) -> str:
+        return f"https://127.0.0.1:{self.tls_port}/{BUCKET}/{KEY}"
+
     def __enter__(self) -> Nginx:
         self.run.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        Certificate(self.ca.parent)
+        with socket.socket() as one, socket.socket() as two:
+            for probe in (one, two):
+                probe.bind(("127.0.0.1", 0))
+            self.port, self.tls_port = (probe.getsockname()[1] for probe in (one, two))
         config = self.run / "nginx.conf"
         user = "user root;" if os.getuid() == 0 else ""
-        config.write_text(CONFIG.format(user=user, run=self.run, port=self.port, root=self.object.parents[1], bucket=BUCKET, domain=DOMAIN))
+        places = {"run": self.run, "root": self.object.parents[1], "certificate": self.ca.parent, "bucket": BUCKET, "domain": DOMAIN}
+        config.write_text(CONFIG.format(user=user, port=self.port, tls_port=self.tls_port, **places))
         pin = [] if self.core is None else ["taskset", "-c", str(self.core)]
         argv = [*pin, program(), "-c", str(config)]
         self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -30,13 +30,14 @@ def ratios(runs: list[Run], one: str, other: str, figure: Callable[[Run], float]
     return [figure(run) / figure(others[run.round]) for run in rows.get(one, []) if run.round in others]
 
 
-def markdown(runs: list[Run], left_out: dict[str, str]) -> str:
+def markdown(runs: list[Run], left_out: dict[str, str], base: str = "floor") -> str:
+    """`base` is the row that others are held against, on their kind of memory."""
     lines = [
         "| row | GB/s | client CPU-s/GB | CPU over floor | GB/s over floor | requests | peak RSS MiB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, found in by_row(runs).items():
-        floor = f"floor {found[0].memory or 'tmpfs-huge'}"
+        floor = f"{base} {found[0].memory or 'tmpfs-huge'}"
         cpu, speed = (ratios(runs, name, floor, f) for f in (lambda r: r.cpu_per_gb, lambda r: r.gb_per_sec))
         cells = [
             name, spread([r.gb_per_sec for r in found]), spread([r.cpu_per_gb for r in found], 3),

@@ -1,0 +1,64 @@
+"""Bar about https: what the engine's drivers cost beside the cheapest receiver that rustls' unbuffered interface allows.
+
+Every ratio is of runs of the same round, on the same server, in turns (ci/speed), into memory that is used again and
+again: what new pages cost is in the bar of the receive. nginx serves TLS 1.3 with AES-128-GCM on a core of its own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import bars
+from bars import Measure, from_problems
+from bars.receive import CONNECTIONS, ROUNDS, SIZE_MIB, cores
+from speed import rows, server, table
+from speed.measure import Run, in_turns
+
+CPU_FACTOR_MAX = 1.05
+MEMORY = "scratch"
+PROTOTYPE = f"floor-tls {MEMORY}"
+# Not judged: what https costs at least, whatever receives it.
+GOAL = f"floor and AES-GCM {MEMORY}"
+ENGINES = tuple(f"engine {driver} no-crc {MEMORY} https" for driver in ("uring", "epoll"))
+BUFFERED = (f"floor-tls buffered {MEMORY}",)
+
+
+def judge(runs: list[Run], names: tuple[str, ...], connections: int) -> tuple[list[str], list[str]]:
+    """What was found, and problems."""
+    said, problems = [], []
+    for name in names:
+        cpu = [run.cpu_per_gb for run in runs if run.row == name]
+        over = table.ratios(runs, name, PROTOTYPE, lambda run: run.cpu_per_gb)
+        if not over:
+            problems.append(f"{connections} connections, {name}: no round has both")
+            continue
+        beside = table.spread(table.ratios(runs, name, GOAL, lambda run: run.cpu_per_gb))
+        said.append(f"{connections} connections, {name}: CPU {table.spread(cpu, 3)} s/GB, {table.spread(over)} times the prototype's, {beside} times that of {GOAL}")
+        if statistics.median(over) > CPU_FACTOR_MAX:
+            problems.append(said[-1])
+    return said, problems
+
+
+def received(judged: tuple[str, ...] = ENGINES) -> Measure:
+    said: list[str] = []
+    problems: list[str] = []
+    at_server, at_client = cores()
+    wanted = [row for row in rows.https_rows((MEMORY,)) if row.name in (PROTOTYPE, GOAL, *judged)]
+    with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
+        for connections in CONNECTIONS:
+            served = server.make_object(bars.scale.size_mib or SIZE_MIB)
+            with server.Nginx(served, Path(scratch) / str(connections), at_server) as nginx:
+                runs, left_out = in_turns(wanted, nginx, connections, at_client, bars.scale.runs or ROUNDS)
+            found, more = judge(runs, judged, connections)
+            said += found
+            problems += more + [f"left out {name}: {why}" for name, why in left_out.items()]
+    measure = from_problems(f"{len(said)} ratios", problems)
+    measure.notes = [f"PROBLEM {problem}" for problem in problems] + said
+    return measure
+
+
+def received_control() -> Measure:
+    """A receiver that leaves the buffers to rustls."""
+    return received(BUFFERED)
