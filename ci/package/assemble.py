@@ -91,10 +91,12 @@ def settle(folder: Path, epoch: int) -> None:
 
 
 def debug_archive(debug: Path, target: Path, epoch: int) -> None:
+    """The debug files where debuggers look for them by build id, once this is unpacked in the root folder."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for file in sorted(debug.iterdir()):
-            member = tarfile.TarInfo(file.name)
+            build_id = abi.build_id(file)
+            member = tarfile.TarInfo(f"usr/lib/debug/.build-id/{build_id[:2]}/{build_id[2:]}.debug")
             member.size, member.mtime, member.mode = file.stat().st_size, epoch, 0o644
             with open(file, "rb") as content:
                 archive.addfile(member, content)
@@ -143,6 +145,7 @@ def main() -> None:
         print(f"{product.relative_to(paths.ROOT)}: {product.stat().st_size} bytes, GLIBC_{abi.glibc_max(product)}")
     for path in made:
         print(f"{path.relative_to(paths.ROOT)}: {path.stat().st_size} bytes")
+    print("".join(sums), end="")
 
 
 if __name__ == "__main__":
