@@ -127,6 +127,6 @@ BARS = [
     Bar(
         2, "both packages in fresh roots: installed, version shown, main job and vLLM's server run, upgraded, removed",
         "equal tensors and completions, an edited configuration is kept, only the user's files are left",
-        ship_roots.at_home, ship_roots.at_home_control, "a package whose configuration is no configuration, with a library of another version",
+        ship_roots.at_home, ship_roots.at_home_control, "a library of another version, a configuration that is overwritten, a script that makes /etc/ld.so.preload",
     ),
 ]

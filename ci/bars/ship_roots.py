@@ -292,14 +292,16 @@ def scratch_folder(name: str) -> Iterator[Path]:
 
 
 def at_home_control() -> Measure:
-    """The checks of version and configuration on packages that break both; fails when each was noticed in each kind."""
+    """The checks of version, configuration and removal on packages that break all; fails when each was noticed in each kind."""
     blind, notes = [], []
     for kind in assemble.FORMATS:
         with scratch_folder(kind) as scratch:
             description = (paths.ROOT / "dist" / "nfpm.yaml").read_text()
             broken = scratch / "broken.yaml"
-            broken.write_text(description.replace("type: config|noreplace, ", ""))
+            description = description.replace("type: config|noreplace, ", "")
+            broken.write_text(description.replace("scripts:\n", "scripts:\n  postinstall: stage/postinstall.sh\n"))
             made = make(kind, scratch)
+            (scratch / "later" / "stage" / "postinstall.sh").write_text("#!/bin/sh\n: > /etc/ld.so.preload\n")
             library = scratch / "later" / "products" / abi.LIBRARY
             bad = library.read_bytes().replace(b"ossc_version_" + crates.version().replace(".", "_").encode(), b"ossc_version_9_9_9")
             library.write_bytes(bad)
@@ -316,4 +318,6 @@ def at_home_control() -> Measure:
                 blind.append(f"{kind}: the other version was not noticed")
             if not any("has not kept" in w for w in keeping):
                 blind.append(f"{kind}: the overwritten configuration was not noticed")
+            if not any("ld.so.preload" in w for w in keeping) or not any("left behind" in w for w in keeping):
+                blind.append(f"{kind}: an /etc/ld.so.preload was not noticed")
     return Measure(f"noticed {len(notes)} faults", bool(blind), "", blind + notes)
