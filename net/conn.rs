@@ -194,7 +194,8 @@ impl Conn {
     /// Where the next received bytes go; `None` while there is no connection.
     pub fn space(&mut self) -> Option<Span> {
         if let (Some(stage), false) = (&mut self.stage, matches!(self.state, State::Connecting | State::Ended)) {
-            return Some(stage.space());
+            let body = matches!(self.state, State::Body(Body::Placed));
+            return Some(stage.space(self.place.as_mut().filter(|_| body)));
         }
         match &self.state {
             State::Connecting | State::Handshake | State::Ended => None,

@@ -69,6 +69,13 @@ impl Place {
         Span { at: self.at.wrapping_add(self.filled), len: self.missing().min(max) }
     }
 
+    /// What is not filled yet. No receive into it may be under way.
+    pub fn unfilled(&mut self) -> &mut [u8] {
+        // SAFETY: inside the sink, which by its contract is mapped and nobody else's; a receive into it ends before the
+        // connection is told, and the borrow ends before the next one begins.
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(self.filled), self.len - self.filled) }
+    }
+
     /// Copies bytes that came with the head.
     pub fn copy_in(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.missing(), "more bytes than the sink takes");

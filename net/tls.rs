@@ -13,6 +13,7 @@ use rustls::{CipherSuite, ClientConfig, HandshakeKind};
 use crate::error::{Error, Kind, Phase};
 
 mod fault;
+mod records;
 mod roots;
 mod stage;
 
@@ -53,11 +54,13 @@ impl Tls {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             Error::new(Kind::Config, Phase::Tls, format!("{host:?} is no name that a certificate can be made out to"))
         })?;
-        let config = ClientConfig::builder_with_provider(Arc::new(provider(has_aes())))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider(has_aes())))
             .with_safe_default_protocol_versions()
             .map_err(|e| Error::new(Kind::Local, Phase::Tls, format!("set up TLS: {e}")))?
             .with_root_certificates(roots::load(trust)?)
             .with_no_client_auth();
+        // The keys stay in this process: after the handshake the stage opens the records itself.
+        config.enable_secret_extraction = true;
         Ok(Tls { config: Arc::new(config), name, host: host.into(), counts: Arc::default() })
     }
 

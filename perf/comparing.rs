@@ -130,6 +130,8 @@ fn https_brings_the_same_bytes_whatever_receives_them() {
         (&["floor-tls"][..], "floor-tls memfd"),
         (&["floor-tls", "--wait", "threads", "--input", "65536"], "floor-tls memfd"),
         (&["floor-tls", "--wait", "threads", "--api", "buffered"], "floor-tls buffered memfd"),
+        (&["floor-tls", "--api", "own"], "floor-tls own records memfd"),
+        (&["floor-tls", "--api", "own", "--wait", "threads", "--input", "524288"], "floor-tls own records memfd"),
         (&["engine", "--driver", "epoll"], "engine epoll no-crc memfd https"),
     ] {
         let output = perf(&[ways, &from, &["--json", "--verify", "--memory", "memfd"]].concat());

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub mod buffered;
+pub mod records;
 pub mod unbuffered;
 
 /// Most plain bytes of one record (RFC 8446 section 5.1).
@@ -50,7 +51,9 @@ pub fn config(wanted: &Wanted) -> Result<Arc<ClientConfig>> {
     let provider = CryptoProvider { cipher_suites, ..ring::default_provider() };
     let builder = ClientConfig::builder_with_provider(Arc::new(provider));
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(failed)?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.enable_secret_extraction = true;
+    Ok(Arc::new(config))
 }
 
 /// Whom the certificate must name.

@@ -22,7 +22,7 @@ BARS = [
     Bar(
         4, "receiving one object by https with both drivers, beside a prototype on rustls' unbuffered interface",
         f"CPU at most {secure.CPU_FACTOR_MAX} times the prototype's",
-        secure.received, secure.received_control, "rustls' buffered interface takes the engine's place",
+        secure.received, secure.received_control, "the prototype with 32 KiB per connection takes the engine's place",
     ),
     Bar(
         5, f"a model of {shaped.SIZE_MIB // 1024} GiB over {shaped.CONNECTIONS} connections of 8 MB/s, 20 ms to the first byte, one answer in a hundred ten times slower",

@@ -82,7 +82,7 @@ def receive_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
 
 
 def https_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
-    """The floors of https, the engine with both drivers, and rustls' buffered interface. The floor with AES-GCM receives
+    """The floors of https in several shapes, and the engine with both drivers. The floor with AES-GCM receives
     by http and runs the cipher over what came, so it has nothing of TLS but its work that cannot be saved.
     """
     rows = []
@@ -93,8 +93,12 @@ def https_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
             for crc in ("no-crc", "crc"):
                 words = ["engine", "--populate", "--driver", driver, *(["--crc"] if crc == "crc" else [])]
                 rows.append(Row(f"engine {driver} {crc} {memory} https", "https", own(*words, memory=memory, https=True), memory=memory))
-        buffered = own("floor-tls", "--api", "buffered", "--wait", "threads", memory=memory, https=True)
-        rows.append(Row(f"floor-tls buffered {memory}", "https", buffered, memory=memory))
+        shapes = {
+            "own records": ["--api", "own", "--input", "524288"], "small": ["--input", "32768"],
+            "buffered": ["--api", "buffered", "--wait", "threads"],
+        }
+        for shape, words in shapes.items():
+            rows.append(Row(f"floor-tls {shape} {memory}", "https", own("floor-tls", *words, memory=memory, https=True), memory=memory))
     return rows
 
 

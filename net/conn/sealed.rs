@@ -17,7 +17,17 @@ impl Conn {
             self.body_deadline();
         }
         let mut step = Step::More;
-        let outcome = stage.turn(|plain| self.absorb(plain, &mut step, now));
+        let outcome = match (&self.state, &mut self.place) {
+            (State::Body(Body::Placed), Some(place)) if stage.in_place() => match stage.turn_in(place) {
+                Ok(0) => Ok(()),
+                Ok(n) => {
+                    step = self.placed(n, now);
+                    Ok(())
+                }
+                Err(cause) => Err(cause),
+            },
+            _ => stage.turn(|plain| self.absorb(plain, &mut step, now)),
+        };
         let (ready, closed) = (stage.ready(), stage.closed());
         self.stage = Some(stage);
         match (&mut step, outcome) {

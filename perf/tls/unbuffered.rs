@@ -44,6 +44,12 @@ impl Unbuffered {
         Ok(session)
     }
 
+    /// The session, and what was received and not opened yet.
+    pub fn into_parts(self) -> (UnbufferedClientConnection, Vec<u8>) {
+        let left = self.input[self.start..self.end].to_vec();
+        (self.tls, left)
+    }
+
     /// Opens all that is there; true if the handshake is over.
     fn turn(&mut self, stream: &mut TcpStream, mut deliver: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
         loop {
