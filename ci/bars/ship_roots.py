@@ -267,7 +267,7 @@ def one_kind(kind: str, scratch: Path, endpoint: Endpoint, model: str, expected:
 
 def at_home() -> Measure:
     expected = native_server()
-    # Packages of this very commit; costs little when they are there.
+    # Packages of this very commit.
     subprocess.run([str(paths.ROOT / "dist" / "build")], check=True, env=plain_env(), stdout=subprocess.DEVNULL)
     problems: list[str] = []
     model = models.ensure("gt-minilm")
