@@ -14,14 +14,15 @@ use super::{Tls, fault};
 use crate::error::{Error, Phase};
 use crate::sink::{Place, Span};
 
-/// Room for records that are not received into a place. It holds the longest handshake message rustls takes (64 KiB);
+/// Room for the handshake, and for all records of TLS 1.2. It holds the longest handshake message rustls takes (64 KiB);
 /// 128 to 512 KiB cost the same, 64 KiB a seventh more (`ossc-perf floor-tls --input`).
 const INPUT_BYTES: usize = 128 << 10;
 /// More than a record adds to what it carries: header, nonce, tag, content type (RFC 5246, 8446).
 const RECORD_EXTRA_BYTES: usize = 64;
 /// Most sealed bytes of one receive into a place: they are opened while they lie in L2.
 const STEP_BYTES: usize = 512 << 10;
-/// A place with less room than this gets its bytes by way of the buffer: it must hold the records that are received.
+/// A place with less room than this gets its bytes by way of the buffer, which has this size after the handshake: the
+/// beginning of a record, and another record.
 const PLACE_BYTES_MIN: usize = 2 * SEALED_BYTES_MAX;
 /// Most plain bytes of one record (RFC 8446 section 5.1).
 const RECORD_BYTES_MAX: usize = 16 << 10;
@@ -246,12 +247,26 @@ impl Stage {
         };
         let kind: Option<HandshakeKind> = tls.handshake_kind();
         self.session = match tls.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => Session::Own(Box::new(Records::after(*tls)?)),
+            Some(ProtocolVersion::TLSv1_3) => {
+                self.shrink();
+                Session::Own(Box::new(Records::after(*tls)?))
+            }
             _ => Session::Rustls(tls),
         };
         self.ready = true;
         self.of.count(kind);
         Ok(())
+    }
+
+    /// Keeps as much of the buffer as heads, documents and the ends of bodies need.
+    fn shrink(&mut self) {
+        let waiting = &self.input[self.start..self.end];
+        if waiting.len() <= PLACE_BYTES_MIN {
+            let mut input = vec![0; PLACE_BYTES_MIN].into_boxed_slice();
+            input[..waiting.len()].copy_from_slice(waiting);
+            (self.start, self.end) = (0, waiting.len());
+            self.input = input;
+        }
     }
 
     /// The whole records of the buffer.
