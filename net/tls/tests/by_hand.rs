@@ -110,6 +110,45 @@ fn tickets_come_whole_in_pieces_and_together() {
 }
 
 #[test]
+fn random_records_in_random_pieces_give_the_same_bytes() {
+    let ca = Ca::new("random");
+    let mut random = fastrand::Rng::with_seed(7);
+    let (bytes, body) = answer();
+    for _ in 0..150 {
+        let mut by_hand = ByHand::new(&ca, false);
+        let (mut at, mut step) = (0, Step::More);
+        while at < bytes.len() {
+            assert_eq!(step, Step::More);
+            by_hand.wire.piece_max = random.usize(1..40_000);
+            let longest = (16 << 10).min(bytes.len() - at);
+            let n = if random.bool() { longest } else { random.usize(0..=longest) };
+            step = match random.u8(0..8) {
+                0 => {
+                    let ticket = ticket(random.u16(1..3000));
+                    let cut = random.usize(1..ticket.len());
+                    assert_eq!(by_hand.say(HANDSHAKE, &ticket[..cut]), Step::More);
+                    by_hand.say(HANDSHAKE, &ticket[cut..])
+                }
+                1 => {
+                    let n = n.min(16_000);
+                    at += n;
+                    let padded = [&bytes[at - n..at], &[23][..], &vec![0; random.usize(0..200)]].concat();
+                    by_hand.say(PADDING, &padded)
+                }
+                _ => {
+                    at += n;
+                    by_hand.say(DATA, &bytes[at - n..at])
+                }
+            };
+        }
+        assert_eq!(step, Step::Done { reuse: true });
+        assert!(by_hand.wire.finish().result.is_ok());
+        assert!(by_hand.wire.memory[100..][..BODY] == body, "wrong bytes");
+        assert!(by_hand.wire.memory[100 + BODY..].iter().all(|byte| *byte == 0xA5), "behind the sink");
+    }
+}
+
+#[test]
 fn new_keys_that_nobody_asked_back_for_leave_ours() {
     let ca = Ca::new("half");
     let mut by_hand = ByHand::new(&ca, true);
