@@ -35,8 +35,10 @@ def report(options: argparse.Namespace) -> int:
                 found, left_out = in_turns(http, nginx, connections, at_client, options.rounds)
                 secure, secure_out = in_turns(https, nginx, connections, at_client, options.rounds)
             lines.writelines(run.line() + "\n" for run in [*found, *secure])
-            text.append(f"\n## Receiving one object, {connections} connections\n\n{table.markdown(found, left_out)}")
-            text.append(f"\n## The same by https, beside the floor of https\n\n{table.markdown(secure, secure_out, 'floor-tls')}")
+            if http:
+                text.append(f"\n## Receiving one object, {connections} connections\n\n{table.markdown(found, left_out)}")
+            if https:
+                text.append(f"\n## By https, {connections} connections, beside the floor of https\n\n{table.markdown(secure, secure_out, 'floor-tls')}")
             runs = [*found, *secure] if not runs else runs
         if not options.only:
             for title, lines_of in loads.sections(options.rounds):
