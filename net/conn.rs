@@ -4,6 +4,7 @@
 //! Never makes a system call, never reads a clock, never writes past a sink.
 
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::answer::{self, FAULT_BYTES_MAX, Framing, Verdict};
@@ -22,6 +23,8 @@ const HEAD_STEP_BYTES: usize = 1024;
 const BODY_STEP_BYTES: usize = 4 << 20;
 /// SO_RCVLOWAT of a body: fewer wake-ups, -13 to -25 % CPU (engine.md section 2).
 const LOWAT_BYTES: usize = 512 << 10;
+/// So much of a fresh place has pages before a receive: more than TLS opens at once, and enough for few receives.
+const PRESENT_AHEAD_BYTES: usize = 2 << 20;
 
 /// What the vcpu has to do after it told the connection something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub(crate) struct Conn {
     stage: Option<Box<Stage>>,
     /// Bytes of the head in `scratch`.
     filled: usize,
+    /// What of `scratch` is body and not in its place yet.
+    early: Range<usize>,
     deadline: Option<Instant>,
     /// The connection has answered before, and nothing came for this request yet.
     reused: bool,
@@ -100,6 +105,7 @@ impl Conn {
             scratch: vec![0; HEAD_BYTES_MAX].into_boxed_slice(),
             stage: None,
             filled: 0,
+            early: 0..0,
             deadline: None,
             reused: false,
             keep_alive: false,
@@ -122,9 +128,10 @@ impl Conn {
         let Fetch { token, query, sink, crc } = fetch;
         let written = job::check_sink(&query, &sink).and_then(|()| write(&query, &mut self.out));
         self.place = None;
+        self.early = 0..0;
         self.text.clear();
         match sink {
-            Sink::Memory { at, len } => self.place = Some(Place::new(at, len)),
+            Sink::Memory { at, len, fresh } => self.place = Some(Place::new(at, len, fresh)),
             Sink::Buffer { bytes_max } => self.text_bytes_max = bytes_max as u64,
         }
         self.job = Some(Job::new(token, query, crc, now));
@@ -206,6 +213,25 @@ impl Conn {
                 Some(Span::to_fill(&mut self.scratch[self.filled..end]))
             }
         }
+    }
+
+    /// The bytes of the place that must have pages before the next receive; then call [`Conn::made_present`].
+    pub fn wants_present(&self) -> Option<Range<usize>> {
+        // What is unsealed with the head goes to the place at once; plain bytes that come with it can wait.
+        let comes = match self.state {
+            State::Body(Body::Placed) => true,
+            State::Send | State::Head => self.stage.is_some(),
+            _ => false,
+        };
+        self.place.as_ref().filter(|_| comes)?.wanting(PRESENT_AHEAD_BYTES)
+    }
+
+    /// The bytes of the place below `end` have pages.
+    pub fn made_present(&mut self, end: usize, now: Instant) -> Step {
+        if let Some(place) = &mut self.place {
+            place.made_present(end);
+        }
+        self.take_early(now)
     }
 
     /// How many bytes must be there before a receive is worth a wake-up.
@@ -475,16 +501,25 @@ impl Conn {
     }
 
     fn placed_begins(&mut self, length: u64, start: usize, now: Instant) -> Step {
-        let early = &self.scratch[start..self.filled];
-        if early.len() as u64 > length {
+        if (self.filled - start) as u64 > length {
             return self.violation("more bytes follow the head than Content-Length says".into());
         }
+        self.state = State::Body(Body::Placed);
+        self.early = start..self.filled;
+        self.take_early(now)
+    }
+
+    /// Copies what came with the head to its place, once that has pages.
+    fn take_early(&mut self, now: Instant) -> Step {
         let Some(place) = &mut self.place else {
             return Step::Close;
         };
-        place.copy_in(early);
+        if self.early.is_empty() || place.wanting(self.early.len()).is_some() {
+            return Step::More;
+        }
+        let early = std::mem::take(&mut self.early);
         let n = early.len();
-        self.state = State::Body(Body::Placed);
+        place.copy_in(&self.scratch[early]);
         self.placed(n, now)
     }
 

@@ -116,6 +116,11 @@ pub trait Source: Send + Sync {
     fn pull(&self, now: Instant) -> Pull;
     /// The end of a request.
     fn finished(&self, done: Finished);
+    /// Makes the pages of these bytes of a fetch's fresh `Sink::Memory` present, or says why its request has to end.
+    /// Called after the request was sent, for a few MiB at a time: other connections wait meanwhile.
+    fn make_present(&self, _token: u64, _bytes: Range<usize>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// The answer to [`Source::pull`].

@@ -209,7 +209,7 @@ impl Guarded {
 
     fn sink(&mut self) -> Sink {
         let len = self.0.len() - 2 * GUARD;
-        Sink::Memory { at: self.0[GUARD..].as_mut_ptr(), len }
+        Sink::Memory { at: self.0[GUARD..].as_mut_ptr(), len, fresh: false }
     }
 
     fn take(self) -> Vec<u8> {

@@ -2,6 +2,11 @@
 //! Used by the connection and the drivers. Never writes outside what the caller named.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
+/// Huge pages of x86-64, in bytes.
+const HUGE_BYTES: usize = 2 << 20;
+
 /// Where the body of an answer goes.
 ///
 /// # Safety contract of `Memory`
@@ -17,6 +22,8 @@ pub enum Sink {
         at: *mut u8,
         /// Bytes.
         len: usize,
+        /// Its pages have to be made: [`crate::Source::make_present`] is called for a range before a byte goes there.
+        fresh: bool,
     },
     /// A buffer of ours, given back in [`crate::Finished::body`].
     Buffer {
@@ -32,7 +39,7 @@ impl Sink {
     /// # Panics
     /// If the lengths differ.
     pub fn fill(&self, body: &[u8]) {
-        let Sink::Memory { at, len } = self else { return };
+        let Sink::Memory { at, len, .. } = self else { return };
         assert_eq!(*len, body.len(), "a body of another length");
         // SAFETY: by the contract above these bytes are mapped and nobody else uses them; `body` is a buffer of ours.
         unsafe { std::ptr::copy_nonoverlapping(body.as_ptr(), *at, *len) };
@@ -49,11 +56,26 @@ pub(crate) struct Place {
     at: *mut u8,
     len: usize,
     filled: usize,
+    /// So many of its bytes have pages.
+    present: usize,
 }
 
 impl Place {
-    pub fn new(at: *mut u8, len: usize) -> Place {
-        Place { at, len, filled: 0 }
+    pub fn new(at: *mut u8, len: usize, fresh: bool) -> Place {
+        Place { at, len, filled: 0, present: if fresh { 0 } else { len } }
+    }
+
+    /// What has to be made present before `ahead` more bytes may come (less at the end of the place): whole huge
+    /// pages, since one is the least that the kernel makes at a time.
+    pub fn wanting(&self, ahead: usize) -> Option<Range<usize>> {
+        let wanted = self.len.min(self.filled + ahead);
+        let pages_end = |offset: usize| (self.at as usize + offset).next_multiple_of(HUGE_BYTES) - self.at as usize;
+        (wanted > self.present).then(|| self.present..pages_end(wanted).min(self.len))
+    }
+
+    /// Its bytes below `end` have pages now.
+    pub fn made_present(&mut self, end: usize) {
+        self.present = end.min(self.len);
     }
 
     pub fn filled(&self) -> usize {
@@ -64,9 +86,9 @@ impl Place {
         self.len - self.filled
     }
 
-    /// The next bytes to receive into, at most `max`.
+    /// The next bytes to receive into, at most `max`, and only where there are pages.
     pub fn rest(&self, max: usize) -> Span {
-        Span { at: self.at.wrapping_add(self.filled), len: self.missing().min(max) }
+        Span { at: self.at.wrapping_add(self.filled), len: (self.present - self.filled).min(max) }
     }
 
     /// What is not filled yet. No receive into it may be under way.
@@ -78,7 +100,7 @@ impl Place {
 
     /// Copies bytes that came with the head.
     pub fn copy_in(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.missing(), "more bytes than the sink takes");
+        assert!(bytes.len() <= self.present - self.filled, "more bytes than the sink takes, or than it has pages for");
         // SAFETY: the assertion keeps it inside the sink, which is ours by the contract of Sink;
         // `bytes` is a receive buffer of ours and cannot overlap it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at.add(self.filled), bytes.len()) };
@@ -135,7 +157,7 @@ mod tests {
     #[test]
     fn a_place_fills_in_order_and_never_beyond() {
         let mut memory = [0_u8; 8];
-        let mut place = Place::new(memory.as_mut_ptr(), 6);
+        let mut place = Place::new(memory.as_mut_ptr(), 6, false);
         place.copy_in(b"abc");
         assert_eq!((place.filled(), place.missing(), place.rest(100).len(), place.rest(2).len()), (3, 3, 3, 2));
         assert_eq!(place.last(2), b"bc");
@@ -145,9 +167,25 @@ mod tests {
     }
 
     #[test]
+    fn a_fresh_place_takes_bytes_only_where_pages_were_made() {
+        // Addresses alone: nothing is written.
+        let mut place = Place::new((3 * HUGE_BYTES - 4096) as *mut u8, 2 * HUGE_BYTES, true);
+        assert_eq!(place.rest(100).len(), 0);
+        assert_eq!(place.wanting(100), Some(0..4096));
+        place.made_present(4096);
+        assert_eq!((place.wanting(4096), place.rest(usize::MAX).len()), (None, 4096));
+        assert_eq!(place.wanting(4097), Some(4096..4096 + HUGE_BYTES));
+        place.made_present(4096 + HUGE_BYTES);
+        place.advance(4096 + HUGE_BYTES);
+        assert_eq!(place.wanting(usize::MAX >> 1), Some(4096 + HUGE_BYTES..2 * HUGE_BYTES));
+        place.made_present(2 * HUGE_BYTES);
+        assert_eq!((place.wanting(1), place.rest(usize::MAX).len()), (None, HUGE_BYTES - 4096));
+    }
+
+    #[test]
     #[should_panic(expected = "more bytes than the sink takes")]
     fn a_place_refuses_one_byte_too_many() {
         let mut memory = [0_u8; 2];
-        Place::new(memory.as_mut_ptr(), 1).copy_in(b"ab");
+        Place::new(memory.as_mut_ptr(), 1, false).copy_in(b"ab");
     }
 }

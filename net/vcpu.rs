@@ -425,7 +425,7 @@ impl<D: Driver> Vcpu<D> {
         }
         let again = result == -libc::EINTR || result == -libc::EAGAIN;
         if again && op != Op::Connect {
-            return self.post(key);
+            return self.post(key, now);
         }
         let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
         let step = match (op, bytes) {
@@ -466,12 +466,12 @@ impl<D: Driver> Vcpu<D> {
 
     fn act(&mut self, key: usize, step: Step, now: Instant) {
         match step {
-            Step::More => self.post(key),
+            Step::More => self.post(key, now),
             Step::Done { reuse: true } if self.fits(key) => {
                 self.deliver(key, now);
                 self.slots[key].conn.rest(now);
                 self.idle.push(key);
-                self.post(key);
+                self.post(key, now);
             }
             Step::Done { .. } => self.close(key, After::Remove, now),
             Step::Stale => self.close(key, After::Reconnect, now),
@@ -492,7 +492,7 @@ impl<D: Driver> Vcpu<D> {
     }
 
     /// Posts whatever the connection wants and is not under way.
-    fn post(&mut self, key: usize) {
+    fn post(&mut self, key: usize, now: Instant) {
         let slot = &mut self.slots[key];
         let (Some(socket), None) = (&slot.socket, slot.closing) else {
             return;
@@ -502,6 +502,15 @@ impl<D: Driver> Vcpu<D> {
         {
             slot.pending |= Op::Send.bit();
             self.driver.send(slot.tag, socket, span);
+        }
+        if let (Some(bytes), Some(token)) = (slot.conn.wants_present(), slot.conn.token()) {
+            let step = match self.source.make_present(token, bytes.clone()) {
+                Ok(()) => slot.conn.made_present(bytes.end, now),
+                Err(error) => slot.conn.fail(error),
+            };
+            if step != Step::More {
+                return self.act(key, step, now);
+            }
         }
         if slot.pending & Op::Recv.bit() == 0
             && let Some(span) = slot.conn.space()

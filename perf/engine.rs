@@ -7,9 +7,11 @@ use crate::floor::prove;
 use crate::meter::Meter;
 use crate::space::{Kind, Space};
 use crate::target::{Target, Wanted};
+use ossc_net::error::{Kind as Failure, Phase};
 use ossc_net::{
     DriverChoice, Fetch, Finished, Options, Origin, Pull, Query, Response, Sink, Source, Tls, Trust, Vcpus,
 };
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -247,20 +249,21 @@ impl Source for Download {
             Err(nothing) => return nothing,
         };
         let range = self.parts[index].clone();
-        match self.space.place(slot, &range) {
-            // The part's memory is written by this fetch alone and stays until the vcpus are stopped: the
-            // space is behind the same Arc as this source.
-            Ok(at) => Pull::Fetch(Fetch {
-                token: index as u64,
-                sink: Sink::Memory { at, len: (range.end - range.start) as usize },
-                query: Query::Get { key: self.key.clone(), range: Some(range), etag: None, size: self.size },
-                crc: self.crc,
-            }),
-            Err(error) => {
-                self.fail(error);
-                Pull::Until(None)
-            }
-        }
+        // The part's memory is written by this fetch alone and stays until the vcpus are stopped: the space is
+        // behind the same Arc as this source.
+        let at = self.space.address(slot, &range);
+        Pull::Fetch(Fetch {
+            token: index as u64,
+            sink: Sink::Memory { at, len: (range.end - range.start) as usize, fresh: self.space.is_fresh() },
+            query: Query::Get { key: self.key.clone(), range: Some(range), etag: None, size: self.size },
+            crc: self.crc,
+        })
+    }
+
+    fn make_present(&self, token: u64, bytes: Range<usize>) -> std::result::Result<(), ossc_net::Error> {
+        let start = self.parts[token as usize].start;
+        let made = self.space.make_present(&(start + bytes.start as u64..start + bytes.end as u64));
+        made.map_err(|error| ossc_net::Error::new(Failure::Memory, Phase::Body, error.to_string()))
     }
 
     fn finished(&self, done: Finished) {

@@ -21,6 +21,7 @@ mod target;
 mod tls;
 mod tokio_uring_engine;
 mod variant;
+mod warm;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -49,7 +50,7 @@ enum Command {
     Compare(compare::Args),
     /// Make and free memory, so that a run after it finds pages the host has already given.
     #[command(hide = true)]
-    Warm(space::WarmArgs),
+    Warm(warm::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
         Command::Engine(args) => engine::run(&args),
         Command::TokioUring(args) => tokio_uring_engine::run(&args),
         Command::Compare(args) => compare::run(&args),
-        Command::Warm(args) => space::warm(&args),
+        Command::Warm(args) => warm::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -59,14 +59,30 @@ impl Space {
     /// Where the bytes of `range` go when connection `slot` receives them. `range` is a part of the object,
     /// and one part at a time uses a slot.
     pub fn place(&self, slot: usize, range: &Range<u64>) -> Result<*mut u8> {
+        if self.is_fresh() {
+            self.make_present(range)?;
+        }
+        Ok(self.address(slot, range))
+    }
+
+    /// The same, before its pages are made.
+    pub fn address(&self, slot: usize, range: &Range<u64>) -> *mut u8 {
         match &self.bed {
-            Bed::Scratch(parts) => Ok(parts[slot].load(Ordering::Relaxed)),
-            Bed::File(memory) => {
-                if self.populate {
-                    present(memory, range)?;
-                }
-                Ok(memory.address(range.start))
-            }
+            Bed::Scratch(parts) => parts[slot].load(Ordering::Relaxed),
+            Bed::File(memory) => memory.address(range.start),
+        }
+    }
+
+    /// Whether pages have to be made before bytes are received.
+    pub fn is_fresh(&self) -> bool {
+        self.populate && matches!(self.bed, Bed::File(_))
+    }
+
+    /// Makes the pages of `range` of the object.
+    pub fn make_present(&self, range: &Range<u64>) -> Result<()> {
+        match &self.bed {
+            Bed::Scratch(_) => Ok(()),
+            Bed::File(memory) => present(memory, range),
         }
     }
 
@@ -96,7 +112,7 @@ impl Space {
     }
 }
 
-fn present(memory: &Memory, range: &Range<u64>) -> Result<()> {
+pub fn present(memory: &Memory, range: &Range<u64>) -> Result<()> {
     let populated = memory.populate(range.start, range.end);
     populated.map_err(|errno| io::Error::from_raw_os_error(errno.0)).tried(|| format!("make pages of {range:?}"))
 }
@@ -106,7 +122,7 @@ fn scratch() -> AtomicPtr<u8> {
     AtomicPtr::new(vec![1u8; PART_BYTES as usize].leak().as_mut_ptr())
 }
 
-fn file(kind: PageKind, size: u64) -> Result<Memory> {
+pub fn file(kind: PageKind, size: u64) -> Result<Memory> {
     let store = Store::create(Some(kind), size.next_multiple_of(HUGE_BYTES));
     if store.kind() != kind {
         return Err(Error::Wrong(format!("{kind:?} memory cannot be had here: {}", store.why())));
@@ -115,28 +131,6 @@ fn file(kind: PageKind, size: u64) -> Result<Memory> {
         .memory(0, size)
         .map_err(|errno| io::Error::from_raw_os_error(errno.0))
         .tried(|| format!("make a memory file of {size} bytes, {kind:?}"))
-}
-
-/// Arguments of `warm`.
-#[derive(clap::Args)]
-pub struct WarmArgs {
-    /// Bytes to touch.
-    #[arg(long, value_name = "BYTES")]
-    size: u64,
-    /// How to get them.
-    #[arg(long, value_enum)]
-    memory: Kind,
-}
-
-/// Touches `size` bytes of a kind of memory and ends, which frees them. In a VM the host hands pages out at the
-/// first touch, at many times the price of the second.
-pub fn warm(args: &WarmArgs) -> Result<()> {
-    let memory = match args.memory {
-        Kind::Scratch => return Ok(()),
-        Kind::TmpfsHuge => file(PageKind::HugeTmpfs, args.size)?,
-        Kind::Memfd => file(PageKind::Memfd, args.size)?,
-    };
-    present(&memory, &(0..args.size))
 }
 
 #[cfg(test)]

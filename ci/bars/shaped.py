@@ -7,7 +7,6 @@ time, and a seeded share of answers that are ten times slower in both. No real n
 from __future__ import annotations
 
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import bars
 import models
 from bars import Measure, from_problems
-from harness import folder, paths
+from harness import folder, paths, warm
 from harness.endpoint import Endpoint
 from harness.run import Run
 
@@ -34,7 +33,6 @@ DEMAND_FACTOR_MAX = 2.0
 DEMAND_PAIRS = 3
 LOAD_SECS_MAX = 300.0
 DRIVERS = ("uring", "epoll")
-PERF = paths.PRODUCTS / "ossc-perf"
 # Maps every weight file, which waits until all of it is there and verified; prints seconds since its beginning,
 # and before (`first`) or after that the seconds that a read of a file takes which nobody has fetched.
 CLIENT = """
@@ -79,15 +77,16 @@ def demand_bytes(model: str) -> int:
 
 def load(model: str, seed: int, twice: int, io: str | None, demand: str = "none") -> dict[str, float]:
     """One program that maps the model: seconds, share of bytes that crossed the socket twice, seconds of a demand."""
-    # In a virtual machine the first touch of memory is dear: the host gives it before the clock starts.
-    warm = [str(PERF), "warm", "--memory", "tmpfs-huge", "--size", str(weights(model))]
-    subprocess.run(warm, capture_output=True, check=False)
     config = {
         "materializeBytes": folder.MATERIALIZE_BYTES, "prefetch": {"vcpus": 16, "workers": CONNECTIONS // 16},
         "twicePercent": twice, "expireTimeSec": 300,
     }
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as name:
-        with Endpoint(paths.BUCKETS, Path(name), rules(seed)) as endpoint, Run(endpoint, model, config=config, io=io) as run:
+        with (
+            Endpoint(paths.BUCKETS, Path(name), rules(seed)) as endpoint,
+            Run(endpoint, model, config=config, io=io) as run,
+            warm.held(weights(model)),
+        ):
             begin = time.clock_gettime(time.CLOCK_MONOTONIC)
             count = demand_bytes(model) if demand != "none" else 0
             argv = [str(paths.VENV_PYTHON), "-c", CLIENT, str(run.model_dir), str(begin), demand, str(count)]

@@ -75,7 +75,7 @@ impl Rig {
         let sink = if buffer {
             Sink::Buffer { bytes_max: BUFFER_BYTES_MAX }
         } else {
-            Sink::Memory { at, len: self.sink_bytes }
+            Sink::Memory { at, len: self.sink_bytes, fresh: false }
         };
         let fetch = Fetch { token: 7, query, sink, crc: true };
         let step = self.conn.begin(fetch, self.now, |_, out| {

@@ -130,7 +130,7 @@ impl Wire {
         let at = self.memory[100..].as_mut_ptr();
         let (query, sink) = if body {
             let query = Query::Get { key: "k".into(), range: Some(0..BODY as u64), etag: None, size: BODY as u64 };
-            (query, Sink::Memory { at, len: BODY })
+            (query, Sink::Memory { at, len: BODY, fresh: false })
         } else {
             let query = Query::List { prefix: String::new(), delimiter: None, continuation: None };
             (query, Sink::Buffer { bytes_max: 1000 })

@@ -155,6 +155,12 @@ impl Flights {
         Some(piece.range.clone())
     }
 
+    /// Where piece `n` begins, while its part is under way.
+    pub fn start(&self, key: Key, n: u32) -> Option<u64> {
+        let state = lock(&self.state);
+        state.flights.get(&key)?.pieces.get(n as usize).map(|piece| piece.range.start)
+    }
+
     /// The slowest piece that should be asked for a second time now, with its range; else when the next may be.
     pub fn slow(&self, now: Instant, at_end: bool) -> Result<(Key, u32, Range<u64>), Option<Instant>> {
         let mut state = lock(&self.state);

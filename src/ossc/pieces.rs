@@ -8,8 +8,10 @@ use crate::flight::Ended;
 use crate::held::Held;
 use crate::item::Item;
 use crate::work::Work;
-use ossc_net::{Fetch, Finished, Query, Sink};
+use ossc_net::error::{Kind, Phase};
+use ossc_net::{Error, Fetch, Finished, Query, Sink};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Work {
@@ -24,7 +26,9 @@ impl Work {
     pub(crate) fn prepare_spare(&self, now: Instant, at_end: bool) -> Result<Fetch, Option<Instant>> {
         let ((slot, index), n, range) = self.flights.slow(now, at_end)?;
         let bytes = range.end - range.start;
-        let Some(held) = self.held(slot).filter(|_| self.budget.take(bytes)) else {
+        // With the pages of its place, since to copy there later must not fail.
+        let ready = |held: &Arc<Held>| populate(held, &range).is_ok() && self.budget.take(bytes);
+        let Some(held) = self.held(slot).filter(ready) else {
             self.flights.no_spare((slot, index), n);
             return Err(None);
         };
@@ -32,6 +36,19 @@ impl Work {
         let sink = Sink::Buffer { bytes_max: bytes as usize };
         let token = Item::Spare(slot, index, n).token();
         Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc })
+    }
+
+    /// Makes pages for these bytes of a request that receives in place. Its room was taken before it was sent.
+    pub(crate) fn populate(&self, item: Item, bytes: Range<usize>) -> Result<(), Error> {
+        let (slot, index, n) = match item {
+            Item::Part(slot, index) | Item::Again(slot, index) => (slot, index, 0),
+            Item::Piece(slot, index, n) => (slot, index, n),
+            _ => return Ok(()),
+        };
+        let (Some(held), Some(start)) = (self.held(slot), self.flights.start((slot, index), n)) else {
+            return Ok(());
+        };
+        populate(&held, &(start + bytes.start as u64..start + bytes.end as u64))
     }
 
     pub(crate) fn finished_piece(&self, slot: u32, index: u32, n: u32, done: Finished) {
@@ -77,10 +94,21 @@ impl Work {
     }
 }
 
+/// Pages for a range of an object.
+fn populate(held: &Held, range: &Range<u64>) -> Result<(), Error> {
+    let Some(memory) = &held.memory else { return Ok(()) };
+    memory.populate(range.start, range.end).map_err(|errno| {
+        let os = std::io::Error::from_raw_os_error(errno.0);
+        let mut error = Error::new(Kind::Memory, Phase::Body, format!("make pages: {os}"));
+        (error.object, error.range) = (held.key.as_str().into(), Some(range.clone()));
+        error
+    })
+}
+
 /// Where a range of an object belongs. Only who claimed its part may let anybody write there.
 fn place(held: &Held, range: &Range<u64>) -> Option<Sink> {
     let at = held.memory.as_ref()?.address(range.start);
-    Some(Sink::Memory { at, len: (range.end - range.start) as usize })
+    Some(Sink::Memory { at, len: (range.end - range.start) as usize, fresh: true })
 }
 
 fn query(held: &Held, range: Range<u64>) -> Query {

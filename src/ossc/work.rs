@@ -17,6 +17,7 @@ use ossc_net::retry::Backoff;
 use ossc_net::throttle::Throttle;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Response, Sink, Source, Vcpus, crc};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -393,7 +394,6 @@ impl Work {
             return None;
         }
         let held = self.held(slot)?;
-        let memory = held.memory.as_ref()?;
         let part = self.region.part(object, index);
         if part.state() != ossc_cache::part::EMPTY {
             return None;
@@ -419,19 +419,6 @@ impl Work {
         // It was given up while the verdict was being made; the verdict is due again when it is back.
         if object.state() == state::VERIFIED {
             object.set_state(state::LOADING);
-        }
-        if let Err(errno) = memory.populate(range.start, range.end) {
-            self.end_fill(object, &held, index);
-            tracing::error!(
-                object = held.key,
-                start = range.start,
-                end = range.end,
-                errno = errno.0,
-                "no memory for a part"
-            );
-            object.fail(Kind::Memory.errno());
-            self.revive_later(slot);
-            return None;
         }
         let now = (self.options.now)();
         let mut plan = lock(&self.plan);
@@ -594,8 +581,8 @@ impl Work {
             // that lists, the engine is ending.
             let _ = self.orders.send(Order::Refresh(held.folder.clone()));
         }
-        // What this machine lacked (descriptors, ports, buffers) it may have again.
-        if again || error.kind == Kind::Local {
+        // What this machine lacked (descriptors, ports, buffers, memory) it may have again.
+        if again || matches!(error.kind, Kind::Local | Kind::Memory) {
             self.revive_later(item.record());
         }
     }
@@ -662,5 +649,9 @@ impl Source for Work {
                 }
             }
         }
+    }
+
+    fn make_present(&self, token: u64, bytes: Range<usize>) -> Result<(), Error> {
+        self.populate(Item::from_token(token), bytes)
     }
 }

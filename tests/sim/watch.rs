@@ -10,6 +10,7 @@ use ossc_cache::region::state;
 use ossc_engine::item::Item;
 use ossc_engine::work::Work;
 use ossc_net::{Fetch, Finished, Pull, Sink, Source};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,7 +36,7 @@ impl Watch {
         };
         let range = truth.range(index);
         let at = truth.at + range.start as usize;
-        let fits = matches!(fetch.sink, Sink::Memory { at: sink, len } if sink as usize == at
+        let fits = matches!(fetch.sink, Sink::Memory { at: sink, len, .. } if sink as usize == at
             && len as u64 == range.end - range.start);
         let part = &mut truth.parts[index as usize];
         let wrong = match () {
@@ -143,6 +144,10 @@ impl Source for Watch {
             }
         }
         pull
+    }
+
+    fn make_present(&self, token: u64, bytes: Range<usize>) -> Result<(), ossc_net::Error> {
+        self.work.make_present(token, bytes)
     }
 
     fn finished(&self, done: Finished) {

@@ -1,0 +1,81 @@
+//! Memory that the host has already given: in a VM the host hands pages out at the first touch, at many times the
+//! price of the second, and takes those back that lie free for a second or two. Run by `compare`, the harness and
+//! the bars before what they measure; it measures nothing itself.
+
+use crate::error::{Result, Tried};
+use crate::space::{Kind, file, present};
+use ossc_cache::pages::{Memory, PageKind};
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Given back before anybody has taken anything, in bytes: what 64 connections claim at their start, and half again.
+const AHEAD_BYTES: u64 = 256 << 20;
+/// Given back at once, in bytes: whole pages of every kind.
+const STEP_BYTES: u64 = 32 << 20;
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Arguments of `warm`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Bytes to touch.
+    #[arg(long, value_name = "BYTES")]
+    size: u64,
+    /// How to get them.
+    #[arg(long, value_enum)]
+    memory: Kind,
+    /// Print "held", and give the memory back in step with the shared memory that others take, until stdin ends.
+    #[arg(long)]
+    hold: bool,
+}
+
+/// Touches `size` bytes of a kind of memory, and frees them.
+pub fn run(args: &Args) -> Result<()> {
+    let memory = match args.memory {
+        Kind::Scratch => return Ok(()),
+        Kind::TmpfsHuge => file(PageKind::HugeTmpfs, args.size)?,
+        Kind::Memfd => file(PageKind::Memfd, args.size)?,
+    };
+    present(&memory, &(0..args.size))?;
+    if args.hold { give_back(&memory, args.size) } else { Ok(()) }
+}
+
+/// Ours is shared memory too, so what others have taken is the node's growth and what was given back together.
+fn give_back(memory: &Memory, size: u64) -> Result<()> {
+    memory.unmap_pages(0, size);
+    let at_first = shared_bytes()?;
+    println!("held");
+    std::io::stdout().flush().tried(|| "say that the memory is held".into())?;
+    let ended = stdin_ends();
+    let mut given = 0;
+    while given < size && !ended.load(Ordering::Acquire) {
+        let taken = (shared_bytes()? + given).saturating_sub(at_first);
+        while given < size.min(taken + AHEAD_BYTES) {
+            let end = size.min(given + STEP_BYTES);
+            memory.punch(given, end);
+            given = end;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+fn stdin_ends() -> Arc<AtomicBool> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let seen = ended.clone();
+    std::thread::spawn(move || {
+        // An error is an end, too.
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        seen.store(true, Ordering::Release);
+    });
+    ended
+}
+
+/// Shmem of /proc/meminfo.
+fn shared_bytes() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").tried(|| "read /proc/meminfo".into())?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Shmem:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
+    kib.map(|kib| kib << 10).ok_or_else(|| crate::error::Error::Wrong("no Shmem in /proc/meminfo".into()))
+}
