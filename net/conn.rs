@@ -215,15 +215,17 @@ impl Conn {
         }
     }
 
-    /// The bytes of the place that must have pages before the next receive; then call [`Conn::made_present`].
-    pub fn wants_present(&self) -> Option<Range<usize>> {
+    /// How much of the place is filled, and what of it must have pages before the next receive; then call
+    /// [`Conn::made_present`].
+    pub fn wants_present(&self) -> Option<(usize, Range<usize>)> {
         // What is unsealed with the head goes to the place at once; plain bytes that come with it can wait.
         let comes = match self.state {
             State::Body(Body::Placed) => true,
             State::Send | State::Head => self.stage.is_some(),
             _ => false,
         };
-        self.place.as_ref().filter(|_| comes)?.wanting(PRESENT_AHEAD_BYTES)
+        let place = self.place.as_ref().filter(|_| comes)?;
+        Some((place.filled(), place.wanting(PRESENT_AHEAD_BYTES)?))
     }
 
     /// The bytes of the place below `end` have pages.

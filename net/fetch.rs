@@ -117,8 +117,9 @@ pub trait Source: Send + Sync {
     /// The end of a request.
     fn finished(&self, done: Finished);
     /// Makes the pages of these bytes of a fetch's fresh `Sink::Memory` present, or says why its request has to end.
-    /// Called after the request was sent, for a few MiB at a time: other connections wait meanwhile.
-    fn make_present(&self, _token: u64, _bytes: Range<usize>) -> Result<(), Error> {
+    /// Called after the request was sent, for a few MiB at a time: other connections wait meanwhile. `filled` bytes
+    /// of the sink have come.
+    fn make_present(&self, _token: u64, _filled: usize, _bytes: Range<usize>) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -503,8 +503,8 @@ impl<D: Driver> Vcpu<D> {
             slot.pending |= Op::Send.bit();
             self.driver.send(slot.tag, socket, span);
         }
-        if let (Some(bytes), Some(token)) = (slot.conn.wants_present(), slot.conn.token()) {
-            let step = match self.source.make_present(token, bytes.clone()) {
+        if let (Some((filled, bytes)), Some(token)) = (slot.conn.wants_present(), slot.conn.token()) {
+            let step = match self.source.make_present(token, filled, bytes.clone()) {
                 Ok(()) => slot.conn.made_present(bytes.end, now),
                 Err(error) => slot.conn.fail(error),
             };

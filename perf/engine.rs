@@ -260,7 +260,12 @@ impl Source for Download {
         })
     }
 
-    fn make_present(&self, token: u64, bytes: Range<usize>) -> std::result::Result<(), ossc_net::Error> {
+    fn make_present(
+        &self,
+        token: u64,
+        _filled: usize,
+        bytes: Range<usize>,
+    ) -> std::result::Result<(), ossc_net::Error> {
         let start = self.parts[token as usize].start;
         let made = self.space.make_present(&(start + bytes.start as u64..start + bytes.end as u64));
         made.map_err(|error| ossc_net::Error::new(Failure::Memory, Phase::Body, error.to_string()))

@@ -9,6 +9,7 @@
 //! writes there any more. The part is published when all pieces are there.
 
 use crate::held::lock;
+use crate::spare::{Body, Spare};
 use ossc_net::error::Kind;
 use ossc_net::{Error, Finished, Response, crc};
 use std::collections::{BTreeMap, VecDeque};
@@ -23,17 +24,20 @@ const CUT_FROM: Duration = Duration::from_millis(150);
 /// Answers whose speed the typical one is taken of.
 const SAMPLES: usize = 32;
 const SAMPLES_MIN: usize = 8;
-/// How much slower than the typical answer, and how long at least, before a piece is asked for again: at the end
-/// by a connection that has nothing else to do, before it instead of the next part.
-const SLOW_AT_END: (u32, Duration) = (3, Duration::from_millis(400));
-const SLOW_BEFORE: (u32, Duration) = (3, Duration::from_secs(2));
+/// How much slower than the typical answer, and how much longer at least, before a piece is asked for again: at the
+/// end by connections that have nothing else to do, before it instead of the next part.
+const SLOW_AT_END: (f64, Duration) = (1.5, Duration::from_millis(150));
+const SLOW_BEFORE: (f64, Duration) = (2.0, Duration::from_millis(500));
 /// An answer is not slow before it takes so many times what the slowest tenth of them takes: where all of them vary
 /// (a busy machine, a full line), to ask again would help nobody.
-const SLOW_TENTH_TIMES: f64 = 2.0;
+const SLOW_TENTH_TIMES: f64 = 1.5;
+/// An answer tells of its progress when it has brought about so many bytes more.
+const PROGRESS_BYTES: u64 = 2 << 20;
 /// Nothing is asked for twice before so many bytes have come: a small download is over soon.
 const TWICE_FROM_BYTES: u64 = 256 << 20;
-/// Second requests under way at once.
-const SPARES_MAX: usize = 16;
+/// Second requests under way at once, and for one piece.
+const SPARES_MAX: usize = 32;
+const CHUNKS_MAX: u64 = 8;
 /// How often it is looked for slow ones while there is other work.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -53,26 +57,18 @@ pub struct Tail {
 enum Main {
     /// Not asked for yet.
     Waiting,
-    /// Since then.
-    Asked(Instant),
+    /// Since then, and has brought at least so many bytes.
+    Asked(Instant, u64),
     /// Complete, with its CRC-64.
     Ready(u64),
     Failed,
 }
 
 #[derive(Debug)]
-enum Spare {
-    None,
-    Asked,
-    /// Complete before the request in place.
-    Ready(Vec<u8>, Response),
-}
-
-#[derive(Debug)]
 struct Piece {
     range: Range<u64>,
     main: Main,
-    spare: Spare,
+    spare: Option<Spare>,
 }
 
 /// One part under way.
@@ -89,10 +85,10 @@ pub(crate) struct Ended {
     pub give: u64,
     /// Nobody wants the request in place of this piece any more.
     pub cancel: bool,
-    /// The request for the second time is not wanted any more.
-    pub cancel_spare: bool,
-    /// To be copied to this range.
-    pub copy: Option<(Range<u64>, Vec<u8>)>,
+    /// Nor these second requests for it.
+    pub cancel_spare: Vec<u32>,
+    /// To be copied to these ranges.
+    pub copy: Vec<Body>,
     /// What the answer said that brought the piece, with the CRC-64 of its bytes.
     pub brought: Option<(Range<u64>, Response)>,
     /// The whole part has ended, with what its last answer said and its CRC-64.
@@ -107,8 +103,10 @@ struct State {
     pace: Option<(f64, f64)>,
     bytes: u64,
     bytes_twice: u64,
-    /// Second requests under way, with their bytes.
-    spares: Vec<(Key, u32, u64)>,
+    /// Second requests under way: piece, chunk, bytes.
+    spares: Vec<(Key, u32, u32, u64)>,
+    /// Chunks that nobody has asked for yet.
+    chunks: VecDeque<(Key, u32, u32)>,
     looked: Option<Instant>,
 }
 
@@ -130,10 +128,9 @@ impl Flights {
         let count = waiting.map_or(1, |waiting| self.pieces_of(&state, range.end - range.start, waiting));
         let len = (range.end - range.start).div_ceil(count).next_multiple_of(4096);
         let starts = (range.start..range.end).step_by(len as usize);
-        let piece =
-            |start: u64| Piece { range: start..(start + len).min(range.end), main: Main::Waiting, spare: Spare::None };
+        let piece = |start: u64| Piece { range: start..(start + len).min(range.end), main: Main::Waiting, spare: None };
         let mut pieces: Vec<Piece> = starts.map(piece).collect();
-        pieces[0].main = Main::Asked(now);
+        pieces[0].main = Main::Asked(now, 0);
         let (first, more) = (pieces[0].range.clone(), pieces.len() as u32 - 1);
         state.flights.insert(key, Flight { pieces, failed: None, response: Response::default() });
         (first, more)
@@ -151,18 +148,22 @@ impl Flights {
         let mut state = lock(&self.state);
         let flight = state.flights.get_mut(&key).filter(|flight| flight.failed.is_none())?;
         let piece = flight.pieces.get_mut(n as usize).filter(|piece| matches!(piece.main, Main::Waiting))?;
-        piece.main = Main::Asked(now);
+        piece.main = Main::Asked(now, 0);
         Some(piece.range.clone())
     }
 
-    /// Where piece `n` begins, while its part is under way.
-    pub fn start(&self, key: Key, n: u32) -> Option<u64> {
-        let state = lock(&self.state);
-        state.flights.get(&key)?.pieces.get(n as usize).map(|piece| piece.range.start)
+    /// Piece `n` has brought so many bytes. Where it begins, while its part is under way.
+    pub fn progress(&self, key: Key, n: u32, bytes: u64) -> Option<u64> {
+        let mut state = lock(&self.state);
+        let piece = state.flights.get_mut(&key)?.pieces.get_mut(n as usize)?;
+        if let Main::Asked(_, got) = &mut piece.main {
+            *got = bytes;
+        }
+        Some(piece.range.start)
     }
 
-    /// The slowest piece that should be asked for a second time now, with its range; else when the next may be.
-    pub fn slow(&self, now: Instant, at_end: bool) -> Result<(Key, u32, Range<u64>), Option<Instant>> {
+    /// What should be asked for a second time now (piece, chunk, range of the chunk); else when to look again.
+    pub fn slow(&self, now: Instant, at_end: bool) -> Result<(Key, u32, u32, Range<u64>), Option<Instant>> {
         let mut state = lock(&self.state);
         if self.tail.twice_percent_max == 0
             || state.bytes < TWICE_FROM_BYTES
@@ -170,6 +171,9 @@ impl Flights {
             || state.pace.is_none()
         {
             return Err(None);
+        }
+        if let Some(chunk) = next_chunk(&mut state) {
+            return Ok(chunk);
         }
         if !at_end && state.looked.is_some_and(|at| now < at + LOOK_EVERY) {
             return Err(None);
@@ -182,34 +186,36 @@ impl Flights {
             .iter()
             .flat_map(|(key, flight)| (0..).zip(&flight.pieces).map(move |(n, piece)| (*key, n, piece)));
         let due = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
-            (Main::Asked(since), Spare::None) => {
+            // Not while chunks of one before are under way: their ends would be taken for this one's.
+            (Main::Asked(since, got), None) if !state.spares.iter().any(|spare| (spare.0, spare.1) == (key, n)) => {
                 let bytes = piece.range.end - piece.range.start;
-                let at = *since + slow_after(&state, bytes, slow)?;
-                (bytes <= left).then(|| (at, key, n, piece.range.clone()))
+                let at = *since + slow_after(&state, bytes.min(got + PROGRESS_BYTES), slow)?;
+                (bytes <= left).then_some((at, key, n))
             }
             _ => None,
         });
         match due.min_by_key(|(at, ..)| *at) {
-            Some((at, key, n, range)) if at <= now => {
-                let piece = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize));
-                if let Some(piece) = piece {
-                    piece.spare = Spare::Asked;
-                }
-                state.spares.push((key, n, range.end - range.start));
-                state.bytes_twice += range.end - range.start;
-                Ok((key, n, range))
+            Some((at, key, n)) if at <= now => {
+                // At the end the connections that are free share it.
+                cut_spare(&mut state, key, n, if at_end { CHUNKS_MAX } else { 1 });
+                next_chunk(&mut state).ok_or(None)
             }
             next => Err(next.map(|(at, ..)| at)),
         }
     }
 
-    /// A spare that was promised by `slow` was not sent.
-    pub fn no_spare(&self, key: Key, n: u32) {
+    /// Whether other connections may ask for chunks, too.
+    pub fn has_chunks(&self) -> bool {
+        !lock(&self.state).chunks.is_empty()
+    }
+
+    /// A chunk that was promised by `slow` was not sent: its spare is given up. Those of its chunks that are
+    /// under way are not wanted any more.
+    pub fn no_spare(&self, key: Key, n: u32, chunk: u32) -> Vec<u32> {
         let mut state = lock(&self.state);
-        state.bytes_twice -= take_spare(&mut state, key, n);
-        if let Some(piece) = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize)) {
-            piece.spare = Spare::None;
-        }
+        state.bytes_twice -= take_spare(&mut state, key, n, chunk);
+        let piece = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize));
+        piece.and_then(|piece| piece.spare.take()).map_or(Vec::new(), |spare| spare.under_way_but(chunk))
     }
 
     /// The request in place of piece `n` ended: nothing writes there any more.
@@ -221,23 +227,23 @@ impl Flights {
         let Some(flight) = state.flights.get_mut(&key) else { return Ended::default() };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return Ended::default() };
         let mut ended = Ended::default();
-        let spare = std::mem::replace(&mut piece.spare, Spare::None);
-        match (done.result, spare) {
+        match (done.result, piece.spare.take()) {
             (Ok(response), spare) => {
-                ended.cancel_spare = matches!(spare, Spare::Asked);
+                ended.cancel_spare = spare.map_or(Vec::new(), |spare| spare.under_way());
                 bring(piece, flight_response(&mut flight.response, response), &mut ended);
             }
-            (Err(_), Spare::Ready(body, response)) => {
-                ended.copy = Some((piece.range.clone(), body));
+            (Err(_), Some(spare)) if spare.is_here() => {
+                let (bodies, response) = spare.bodies();
+                ended.copy = bodies;
                 bring(piece, flight_response(&mut flight.response, response), &mut ended);
             }
             // The spare may still bring it.
-            (Err(error), Spare::Asked) if error.retryable() => {
+            (Err(error), Some(spare)) if error.retryable() && spare.is_sent() => {
                 piece.main = Main::Failed;
-                piece.spare = Spare::Asked;
+                piece.spare = Some(spare);
             }
             (Err(error), spare) => {
-                ended.cancel_spare = matches!(spare, Spare::Asked);
+                ended.cancel_spare = spare.map_or(Vec::new(), |spare| spare.under_way());
                 piece.main = Main::Failed;
                 flight.failed.get_or_insert(error);
             }
@@ -245,29 +251,36 @@ impl Flights {
         self.land(&mut state, key, ended)
     }
 
-    /// The spare of piece `n` ended.
-    pub fn spare_ended(&self, key: Key, n: u32, done: Finished) -> Ended {
+    /// The second request for a chunk of piece `n` ended.
+    pub fn spare_ended(&self, key: Key, n: u32, chunk: u32, done: Finished) -> Ended {
         let mut state = lock(&self.state);
-        let mut ended = Ended { give: take_spare(&mut state, key, n), ..Ended::default() };
+        let mut ended = Ended { give: take_spare(&mut state, key, n, chunk), ..Ended::default() };
         let Some(flight) = state.flights.get_mut(&key) else { return ended };
-        let Some(piece) = flight.pieces.get_mut(n as usize).filter(|piece| matches!(piece.spare, Spare::Asked)) else {
-            return ended;
-        };
-        piece.spare = Spare::None;
-        match (done.result, &piece.main) {
-            (Ok(response), Main::Asked(_)) => {
-                piece.spare = Spare::Ready(done.body, response);
-                ended.cancel = true;
-                return ended;
+        let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
+        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.is_asked(chunk)) else { return ended };
+        match done.result {
+            Ok(response) => {
+                spare.here(chunk, done.body, response);
+                if !spare.is_here() {
+                    return ended;
+                }
+                if matches!(piece.main, Main::Asked(..)) {
+                    ended.cancel = true;
+                    return ended;
+                }
             }
-            (Ok(response), Main::Failed) => {
-                ended.copy = Some((piece.range.clone(), done.body));
-                bring(piece, flight_response(&mut flight.response, response), &mut ended);
+            Err(error) => {
+                ended.cancel_spare = spare.under_way_but(chunk);
+                piece.spare = None;
+                if matches!(piece.main, Main::Failed) {
+                    flight.failed.get_or_insert(error);
+                }
             }
-            (Err(error), Main::Failed) => {
-                flight.failed.get_or_insert(error);
-            }
-            _ => return ended,
+        }
+        if let Some(spare) = piece.spare.take() {
+            let (bodies, response) = spare.bodies();
+            ended.copy = bodies;
+            bring(piece, flight_response(&mut flight.response, response), &mut ended);
         }
         self.land(&mut state, key, ended)
     }
@@ -276,7 +289,7 @@ impl Flights {
     fn land(&self, state: &mut State, key: Key, mut ended: Ended) -> Ended {
         let Some(flight) = state.flights.get(&key) else { return ended };
         let over = match &flight.failed {
-            Some(_) => !flight.pieces.iter().any(|piece| matches!(piece.main, Main::Asked(_))),
+            Some(_) => !flight.pieces.iter().any(|piece| matches!(piece.main, Main::Asked(..))),
             None => flight.pieces.iter().all(|piece| matches!(piece.main, Main::Ready(_))),
         };
         if over && let Some(flight) = state.flights.remove(&key) {
@@ -290,10 +303,33 @@ impl Flights {
     }
 }
 
+/// Cuts the second try for a piece into chunks.
+fn cut_spare(state: &mut State, key: Key, n: u32, chunks_max: u64) {
+    let piece = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize));
+    let Some(piece) = piece else { return };
+    let count = ((piece.range.end - piece.range.start) / PIECE_BYTES_MIN).clamp(1, chunks_max);
+    let spare = Spare::cut(piece.range.clone(), count);
+    state.chunks.extend((0..spare.len()).map(|chunk| (key, n, chunk)));
+    piece.spare = Some(spare);
+}
+
+/// The next chunk that is still wanted; from now on it is under way.
+fn next_chunk(state: &mut State) -> Option<(Key, u32, u32, Range<u64>)> {
+    while let Some((key, n, chunk)) = state.chunks.pop_front() {
+        let piece = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize));
+        if let Some(range) = piece.and_then(|piece| piece.spare.as_mut()?.ask(chunk)) {
+            state.spares.push((key, n, chunk, range.end - range.start));
+            state.bytes_twice += range.end - range.start;
+            return Some((key, n, chunk, range));
+        }
+    }
+    None
+}
+
 /// A second request is not under way any more: its bytes.
-fn take_spare(state: &mut State, key: Key, n: u32) -> u64 {
-    let found = state.spares.iter().position(|spare| (spare.0, spare.1) == (key, n));
-    found.map_or(0, |at| state.spares.swap_remove(at).2)
+fn take_spare(state: &mut State, key: Key, n: u32, chunk: u32) -> u64 {
+    let found = state.spares.iter().position(|spare| (spare.0, spare.1, spare.2) == (key, n, chunk));
+    found.map_or(0, |at| state.spares.swap_remove(at).3)
 }
 
 /// The last answer stands for all: they are of one version.
@@ -326,9 +362,10 @@ fn expected(state: &State, bytes: u64) -> Option<Duration> {
 }
 
 /// How long so many bytes take before their answer is slow.
-fn slow_after(state: &State, bytes: u64, (times, least): (u32, Duration)) -> Option<Duration> {
-    let tenth = |(_, tenth): (f64, f64)| Duration::from_nanos((tenth * SLOW_TENTH_TIMES * bytes as f64) as u64);
-    Some((expected(state, bytes)? * times).max(state.pace.map(tenth)?).max(least))
+fn slow_after(state: &State, bytes: u64, (times, more): (f64, Duration)) -> Option<Duration> {
+    let (median, tenth) = state.pace?;
+    let pace = (median * times).max(tenth * SLOW_TENTH_TIMES);
+    Some(Duration::from_nanos((pace * bytes as f64) as u64) + more)
 }
 
 /// An answer that was cut short because another was faster, or because the engine ends.

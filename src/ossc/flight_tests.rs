@@ -10,8 +10,14 @@ const KEY: Key = (3, 5);
 
 fn done(token: u64, bytes: u64, crc64: u64, ms: u64) -> Finished {
     let response = Response { status: 206, bytes, crc64_body: Some(crc64), ..Response::default() };
-    let body = vec![7; bytes as usize];
-    Finished { token, result: Ok(response), body, retry_hint: Hint::No, elapsed: Duration::from_millis(ms), worker: 0 }
+    Finished {
+        token,
+        result: Ok(response),
+        body: Vec::new(),
+        retry_hint: Hint::No,
+        elapsed: Duration::from_millis(ms),
+        worker: 0,
+    }
 }
 
 fn failed(kind: Kind) -> Finished {
@@ -54,7 +60,8 @@ fn where_all_answers_vary_none_is_slow() {
         flights.main_ended((9, index), 0, done(0, PART, 1, if index % 5 == 0 { 4000 } else { 1000 }));
     }
     flights.begin(KEY, 0..PART, None, now);
-    assert_eq!(flights.slow(at(now, 7900), true), Err(Some(at(now, 8000))));
+    flights.progress(KEY, 0, PART - MIB);
+    assert_eq!(flights.slow(at(now, 6100), true), Err(Some(at(now, 6150))));
 }
 
 #[test]
@@ -88,51 +95,101 @@ fn a_failed_piece_ends_its_part_when_nothing_is_under_way_in_it() {
     assert_eq!(flights.begin(KEY, 0..PART, Some(1000), now), (0..PART, 0));
 }
 
+/// All chunks of the slowest piece.
+fn spares(flights: &Flights, now: Instant, at_end: bool) -> Vec<(Key, u32, u32, Range<u64>)> {
+    std::iter::from_fn(|| flights.slow(now, at_end).ok()).collect()
+}
+
+#[test]
+fn at_the_end_the_free_connections_share_the_slowest_piece() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..PART, Some(1000), now);
+    // 1.5 times the quarter of a second in which others bring 2 MiB, and 150 ms.
+    assert_eq!(flights.slow(at(now, 500), true), Err(Some(at(now, 525))));
+    // It has brought something meanwhile: more time for more bytes.
+    assert_eq!(flights.progress(KEY, 0, 2 * MIB), Some(0));
+    assert_eq!(flights.slow(at(now, 525), true), Err(Some(at(now, 900))));
+    let asked = spares(&flights, at(now, 900), true);
+    assert_eq!(asked, (0..8).map(|n| (KEY, 0, n as u32, n * MIB..(n + 1) * MIB)).collect::<Vec<_>>());
+    assert_eq!(flights.slow(at(now, 9000), true), Err(None), "it has its spare");
+}
+
 #[test]
 fn the_spare_counts_only_when_the_request_in_place_has_ended() {
     let now = Instant::now();
-    let flights = seasoned(2, now);
+    let flights = seasoned(9, now);
+    let bytes: Vec<u8> = (0..PART).map(|at| (at % 251) as u8).collect();
     flights.begin(KEY, 0..PART, Some(1000), now);
-    assert_eq!(flights.slow(at(now, 2900), true), Err(Some(at(now, 3000))));
-    assert_eq!(flights.slow(at(now, 3000), true), Ok((KEY, 0, 0..PART)));
-    assert_eq!(flights.slow(at(now, 9000), true), Err(None), "it has its spare");
-    let ended = flights.spare_ended(KEY, 0, done(0, PART, 9, 1000));
-    assert!(ended.cancel && ended.copy.is_none() && ended.part.is_none());
-    assert_eq!(ended.give, PART);
+    let asked = spares(&flights, at(now, 3000), true);
+    let last = asked.len() - 1;
+    for (index, (_, n, chunk, range)) in asked.into_iter().enumerate().rev() {
+        let crc64 = crc::of(&bytes[range.start as usize..range.end as usize]);
+        let ended = flights.spare_ended(KEY, n, chunk, done(0, MIB, crc64, 1000));
+        assert_eq!((ended.give, ended.cancel), (MIB, index == 0), "{index} of {last}");
+        assert!(ended.copy.is_empty() && ended.part.is_none());
+    }
     let ended = flights.main_ended(KEY, 0, failed(Kind::Cancelled));
-    assert_eq!(ended.copy.map(|(range, body)| (range, body.len())), Some((0..PART, PART as usize)));
-    assert_eq!(ended.part.unwrap().unwrap().1, crc::combine(0, 9, PART));
+    assert_eq!(ended.copy.iter().map(|(range, _)| range.end - range.start).sum::<u64>(), PART);
+    let (range, response) = ended.brought.unwrap();
+    assert_eq!((range, response.bytes), (0..PART, PART));
+    assert_eq!(ended.part.unwrap().unwrap().1, crc::of(&bytes));
 }
 
 #[test]
 fn the_request_in_place_may_win() {
     let now = Instant::now();
-    let flights = seasoned(2, now);
+    let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, Some(1000), now);
-    flights.slow(at(now, 3000), true).unwrap();
+    let asked = spares(&flights, at(now, 3000), true);
+    flights.spare_ended(KEY, 0, 3, done(0, MIB, 9, 1000));
     let ended = flights.main_ended(KEY, 0, done(0, PART, 9, 3100));
-    assert!(ended.cancel_spare && ended.copy.is_none() && ended.part.unwrap().is_ok());
-    // Its end comes when the part may be under way again.
+    assert_eq!(ended.cancel_spare, [0, 1, 2, 4, 5, 6, 7]);
+    assert!(ended.copy.is_empty() && ended.part.unwrap().is_ok());
+    // Their ends come when the part may be under way again.
     flights.begin(KEY, 0..PART, Some(1000), now);
-    let ended = flights.spare_ended(KEY, 0, failed(Kind::Cancelled));
-    assert!(ended.give == PART && ended.part.is_none() && !ended.cancel);
+    for (_, n, chunk, _) in asked.into_iter().filter(|asked| asked.2 != 3) {
+        let ended = flights.spare_ended(KEY, n, chunk, failed(Kind::Cancelled));
+        assert!(ended.give == MIB && ended.part.is_none() && !ended.cancel);
+    }
     assert!(flights.main_ended(KEY, 0, done(0, PART, 9, 1000)).part.unwrap().is_ok());
 }
 
 #[test]
 fn a_spare_saves_a_part_whose_request_in_place_fails() {
     let now = Instant::now();
-    let flights = seasoned(2, now);
+    let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, Some(1000), now);
-    flights.slow(at(now, 3000), true).unwrap();
+    spares(&flights, at(now, 3000), false);
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
-    let ended = flights.spare_ended(KEY, 0, done(0, PART, 9, 1000));
-    assert!(ended.copy.is_some() && !ended.cancel && ended.part.unwrap().is_ok());
+    let ended = flights.spare_ended(KEY, 0, 0, done(0, PART, 9, 1000));
+    assert!(ended.copy.len() == 1 && !ended.cancel && ended.part.unwrap().is_ok());
     // And if both fail, the part has.
     flights.begin(KEY, 0..PART, Some(1000), now);
-    flights.slow(at(now, 3000), true).unwrap();
+    spares(&flights, at(now, 3000), true);
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
-    assert!(flights.spare_ended(KEY, 0, failed(Kind::Timeout)).part.unwrap().is_err());
+    let ended = flights.spare_ended(KEY, 0, 2, failed(Kind::Timeout));
+    assert_eq!(ended.cancel_spare, [0, 1, 3, 4, 5, 6, 7]);
+    assert!(ended.part.unwrap().is_err());
+    for chunk in ended.cancel_spare {
+        flights.spare_ended(KEY, 0, chunk, failed(Kind::Cancelled));
+    }
+    // One that is not all asked for cannot: nobody may ever be free for the rest.
+    flights.begin(KEY, 0..PART, Some(1000), now);
+    flights.slow(at(now, 3000), true).unwrap();
+    let ended = flights.main_ended(KEY, 0, failed(Kind::Network));
+    assert_eq!((ended.part.unwrap().is_err(), ended.cancel_spare), (true, vec![0]));
+    assert_eq!(flights.slow(at(now, 3000), true), Err(None), "what is left of it is not asked for");
+}
+
+#[test]
+fn a_spare_that_fails_may_be_tried_again() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..PART, Some(1000), now);
+    flights.slow(at(now, 3000), false).unwrap();
+    assert!(flights.spare_ended(KEY, 0, 0, failed(Kind::Network)).part.is_none());
+    assert!(flights.slow(at(now, 3100), false).is_ok());
 }
 
 #[test]
@@ -147,19 +204,97 @@ fn no_more_is_asked_for_twice_than_allowed() {
         flights.begin((2, index), 0..PART, Some(1000), now);
     }
     let late = at(now, 60_000);
-    assert!(flights.slow(late, true).is_ok() && flights.slow(late, true).is_ok());
-    assert_eq!(flights.slow(late, true), Err(None));
-    // One that was not sent gives its share back.
-    flights.no_spare((2, 0), 0);
-    assert!(flights.slow(late, true).is_ok());
-    assert_eq!(flights.slow(late, true), Err(None));
+    assert_eq!(spares(&flights, late, true).len(), 16);
+    // One that was not sent gives its share back, and those with it are not wanted any more.
+    assert_eq!(flights.no_spare((2, 0), 0, 5), [0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(flights.slow(late, true), Err(None), "the others may have cost something");
+    for chunk in [0, 1, 2, 3, 4, 6, 7] {
+        assert_eq!(flights.spare_ended((2, 0), 0, chunk, failed(Kind::Cancelled)).give, MIB);
+    }
 }
 
 #[test]
-fn with_other_work_only_the_very_slow_are_asked_for_again() {
+fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_one_connection() {
     let now = Instant::now();
     let flights = seasoned(2, now);
-    flights.begin(KEY, 0..MIB, Some(1000), now);
-    assert_eq!(flights.slow(at(now, 500), false), Err(Some(at(now, 2000))));
-    assert!(flights.slow(at(now, 500), true).is_ok());
+    flights.begin(KEY, 0..PART, Some(1000), now);
+    assert_eq!(flights.slow(at(now, 600), false), Err(Some(at(now, 1000))));
+    assert_eq!(flights.slow(at(now, 1000), false), Ok((KEY, 0, 0, 0..PART)));
+}
+
+/// Whatever ends in whatever order: every part ends once, nothing is copied while something is received in its
+/// place, and all second requests are counted back.
+#[test]
+fn in_any_order_each_part_ends_once() {
+    for seed in 0..300 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let now = Instant::now();
+        let flights = seasoned(10, now);
+        let (mut under_way, mut spares, mut given, mut ended) = (Vec::new(), Vec::new(), 0i64, 0);
+        let mut pieces = Vec::new();
+        for index in 0..3 {
+            let (_, more) = flights.begin((4, index), 0..PART, Some(rng.usize(0..200)), now);
+            under_way.push(((4, index), 0u32));
+            pieces.extend((1..=more).map(|n| ((4, index), n)));
+        }
+        for turn in 0..400 {
+            let later = at(now, 100 * turn);
+            match rng.u8(0..6) {
+                0 if !pieces.is_empty() => {
+                    let (key, n) = pieces.swap_remove(rng.usize(..pieces.len()));
+                    if flights.ask(key, n, later).is_some() {
+                        under_way.push((key, n));
+                    }
+                }
+                1 => {
+                    if let Ok((key, n, chunk, range)) = flights.slow(later, rng.bool()) {
+                        given -= (range.end - range.start) as i64;
+                        if rng.u8(0..8) == 0 {
+                            flights.no_spare(key, n, chunk);
+                            given += (range.end - range.start) as i64;
+                        } else {
+                            spares.push((key, n, chunk, range));
+                        }
+                    }
+                }
+                2 | 3 if !spares.is_empty() => {
+                    let (key, n, chunk, range) = spares.swap_remove(rng.usize(..spares.len()));
+                    let answer = if rng.u8(0..5) == 0 {
+                        failed(Kind::Network)
+                    } else {
+                        done(0, range.end - range.start, 1, 100)
+                    };
+                    let landed = flights.spare_ended(key, n, chunk, answer);
+                    given += landed.give as i64;
+                    assert!(
+                        landed.copy.is_empty() || !under_way.contains(&(key, n)),
+                        "seed {seed}: copied under a receive"
+                    );
+                    ended += usize::from(landed.part.is_some());
+                }
+                4 if !under_way.is_empty() => {
+                    let (key, n) = under_way.swap_remove(rng.usize(..under_way.len()));
+                    let kinds = [Kind::Network, Kind::Cancelled, Kind::NotFound];
+                    let answer = if rng.bool() { done(0, MIB, 1, 100) } else { failed(kinds[rng.usize(..3)]) };
+                    ended += usize::from(flights.main_ended(key, n, answer).part.is_some());
+                }
+                _ => {}
+            }
+        }
+        while let Some((key, n)) = under_way.pop() {
+            ended += usize::from(flights.main_ended(key, n, done(0, MIB, 1, 100)).part.is_some());
+            pieces.retain(|(key, n)| {
+                flights.ask(*key, *n, now).is_some_and(|_| {
+                    under_way.push((*key, *n));
+                    false
+                })
+            });
+        }
+        while let Some((key, n, chunk, _)) = spares.pop() {
+            let landed = flights.spare_ended(key, n, chunk, done(0, MIB, 1, 100));
+            given += landed.give as i64;
+            ended += usize::from(landed.part.is_some());
+        }
+        assert_eq!((ended, given), (3, 0), "seed {seed}");
+    }
 }

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 
 /// Below these bits of a token lies the number of a part, which is less than `PARTS_MAX`.
 const PIECE_SHIFT: u32 = ossc_cache::region::PARTS_MAX.trailing_zeros();
+/// Of a piece's number these are the chunk's.
+const CHUNK_BITS: u32 = 4;
 const INDEX_MASK: u32 = (1 << PIECE_SHIFT) - 1;
 
 /// Something to fetch.
@@ -17,8 +19,8 @@ pub enum Item {
     Again(u32, u32),
     /// Piece `2`, from 1, of part `1` of record `0`; the first is the part's own request.
     Piece(u32, u32, u32),
-    /// Piece `2` of part `1` of record `0` for the second time.
-    Spare(u32, u32, u32),
+    /// Chunk `3`, of less than 16, of piece `2` of part `1` of record `0` for the second time.
+    Spare(u32, u32, u32, u32),
     /// Piece `1` of small object `0`.
     Small(u32, u32),
     /// A question of the mirror's.
@@ -35,7 +37,9 @@ impl Item {
             Item::Part(slot, index) | Item::Again(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
             Item::Small(slot, index) => 2 << 60 | u64::from(slot) << 32 | u64::from(index),
             Item::Piece(slot, index, n) => 5 << 60 | u64::from(slot) << 32 | u64::from(n << PIECE_SHIFT | index),
-            Item::Spare(slot, index, n) => 6 << 60 | u64::from(slot) << 32 | u64::from(n << PIECE_SHIFT | index),
+            Item::Spare(slot, index, n, chunk) => {
+                6 << 60 | u64::from(slot) << 32 | u64::from((n << CHUNK_BITS | chunk) << PIECE_SHIFT | index)
+            }
             Item::Call(id) | Item::Revive(id) => 3 << 60 | u64::from(id),
             Item::Verdict(slot) => 4 << 60 | u64::from(slot),
         }
@@ -61,7 +65,7 @@ impl Item {
         match token >> 60 {
             1 => Item::Part(slot, token as u32),
             5 => Item::Piece(slot, index, n),
-            6 => Item::Spare(slot, index, n),
+            6 => Item::Spare(slot, index, n >> CHUNK_BITS, n & ((1 << CHUNK_BITS) - 1)),
             2 => Item::Small((token >> 32) as u32 & 0x0fff_ffff, token as u32),
             4 => Item::Verdict(token as u32),
             _ => Item::Call(token as u32),
@@ -99,7 +103,7 @@ mod tests {
         for item in [
             Item::Part(65_535, 1_048_575),
             Item::Piece(65_535, 1_048_575, 7),
-            Item::Spare(1, 0, 4095),
+            Item::Spare(1, 0, 255, 15),
             Item::Small(7, 3),
             Item::Call(u32::MAX),
             Item::Verdict(65_535),

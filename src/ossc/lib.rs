@@ -39,6 +39,7 @@ mod room;
 mod run;
 mod serve;
 mod small;
+mod spare;
 mod status;
 mod top;
 mod tree;

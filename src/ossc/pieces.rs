@@ -24,28 +24,33 @@ impl Work {
     /// The request for the slowest piece under way, for the second time, into a buffer of its own. `Err` says when
     /// to look again.
     pub(crate) fn prepare_spare(&self, now: Instant, at_end: bool) -> Result<Fetch, Option<Instant>> {
-        let ((slot, index), n, range) = self.flights.slow(now, at_end)?;
+        let ((slot, index), n, chunk, range) = self.flights.slow(now, at_end)?;
         let bytes = range.end - range.start;
         // With the pages of its place, since to copy there later must not fail.
         let ready = |held: &Arc<Held>| populate(held, &range).is_ok() && self.budget.take(bytes);
         let Some(held) = self.held(slot).filter(ready) else {
-            self.flights.no_spare((slot, index), n);
+            let unwanted = self.flights.no_spare((slot, index), n, chunk);
+            unwanted.iter().for_each(|chunk| self.cancel(Item::Spare(slot, index, n, *chunk)));
             return Err(None);
         };
         tracing::info!(object = held.key, start = range.start, end = range.end, "slow: asking for it a second time");
         let sink = Sink::Buffer { bytes_max: bytes as usize };
-        let token = Item::Spare(slot, index, n).token();
+        let token = Item::Spare(slot, index, n, chunk).token();
+        if self.flights.has_chunks() {
+            self.wake();
+        }
         Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc })
     }
 
-    /// Makes pages for these bytes of a request that receives in place. Its room was taken before it was sent.
-    pub(crate) fn populate(&self, item: Item, bytes: Range<usize>) -> Result<(), Error> {
+    /// Makes pages for these bytes of a request that receives in place and has brought `filled` so far. Its room was taken before it was sent.
+    pub(crate) fn populate(&self, item: Item, filled: usize, bytes: Range<usize>) -> Result<(), Error> {
         let (slot, index, n) = match item {
             Item::Part(slot, index) | Item::Again(slot, index) => (slot, index, 0),
             Item::Piece(slot, index, n) => (slot, index, n),
             _ => return Ok(()),
         };
-        let (Some(held), Some(start)) = (self.held(slot), self.flights.start((slot, index), n)) else {
+        let (Some(held), Some(start)) = (self.held(slot), self.flights.progress((slot, index), n, filled as u64))
+        else {
             return Ok(());
         };
         populate(&held, &(start + bytes.start as u64..start + bytes.end as u64))
@@ -56,10 +61,17 @@ impl Work {
         self.landed(slot, index, n, ended);
     }
 
-    pub(crate) fn finished_spare(&self, slot: u32, index: u32, n: u32, done: Finished) {
-        let ended = self.flights.spare_ended((slot, index), n, done);
+    pub(crate) fn finished_spare(&self, (slot, index, n, chunk): (u32, u32, u32, u32), done: Finished) {
+        let ended = self.flights.spare_ended((slot, index), n, chunk, done);
         self.budget.give(ended.give);
         self.landed(slot, index, n, ended);
+    }
+
+    /// Nobody wants the answer to this request any more.
+    fn cancel(&self, item: Item) {
+        if let Some(vcpus) = self.vcpus.get() {
+            vcpus.cancel(item.token());
+        }
     }
 
     /// A request for a part has ended, and maybe the part with it.
@@ -68,13 +80,14 @@ impl Work {
             return;
         };
         let main = if n == 0 { Item::Part(slot, index) } else { Item::Piece(slot, index, n) };
-        for (unwanted, item) in [(ended.cancel, main), (ended.cancel_spare, Item::Spare(slot, index, n))] {
-            if let Some(vcpus) = self.vcpus.get().filter(|_| unwanted) {
-                vcpus.cancel(item.token());
-            }
+        if ended.cancel {
+            self.cancel(main);
         }
-        if let Some(sink) = ended.copy.as_ref().and_then(|(range, _)| place(&held, range)) {
-            sink.fill(ended.copy.as_ref().map_or(&[], |(_, body)| body));
+        ended.cancel_spare.iter().for_each(|chunk| self.cancel(Item::Spare(slot, index, n, *chunk)));
+        for (range, body) in &ended.copy {
+            if let Some(sink) = place(&held, range) {
+                sink.fill(body);
+            }
         }
         if let Some((range, response)) = &ended.brought {
             held.out_of_trouble();

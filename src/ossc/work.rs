@@ -639,7 +639,7 @@ impl Source for Work {
         match Item::from_token(done.token) {
             Item::Part(slot, index) | Item::Again(slot, index) => self.finished_piece(slot, index, 0, done),
             Item::Piece(slot, index, n) => self.finished_piece(slot, index, n, done),
-            Item::Spare(slot, index, n) => self.finished_spare(slot, index, n, done),
+            Item::Spare(slot, index, n, chunk) => self.finished_spare((slot, index, n, chunk), done),
             Item::Small(slot, index) => self.finished_small(slot, index, done),
             Item::Verdict(slot) => self.finished_verdict(slot, done),
             Item::Call(id) | Item::Revive(id) => {
@@ -651,7 +651,7 @@ impl Source for Work {
         }
     }
 
-    fn make_present(&self, token: u64, bytes: Range<usize>) -> Result<(), Error> {
-        self.populate(Item::from_token(token), bytes)
+    fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), Error> {
+        self.populate(Item::from_token(token), filled, bytes)
     }
 }

@@ -146,8 +146,8 @@ impl Source for Watch {
         pull
     }
 
-    fn make_present(&self, token: u64, bytes: Range<usize>) -> Result<(), ossc_net::Error> {
-        self.work.make_present(token, bytes)
+    fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), ossc_net::Error> {
+        self.work.make_present(token, filled, bytes)
     }
 
     fn finished(&self, done: Finished) {
