@@ -35,9 +35,11 @@ const SLOW_TENTH_TIMES: f64 = 1.5;
 const PROGRESS_BYTES: u64 = 2 << 20;
 /// Nothing is asked for twice before so many bytes have come: a small download is over soon.
 const TWICE_FROM_BYTES: u64 = 256 << 20;
-/// Second requests under way at once, and for one piece.
+/// Second requests under way at once.
 const SPARES_MAX: usize = 32;
-const CHUNKS_MAX: u64 = 8;
+/// Most second requests for one piece.
+const CHUNKS_AT_END: u64 = 8;
+const CHUNKS_BEFORE: u64 = 4;
 /// How often it is looked for slow ones while there is other work.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -196,8 +198,8 @@ impl Flights {
         });
         match due.min_by_key(|(at, ..)| *at) {
             Some((at, key, n)) if at <= now => {
-                // At the end the connections that are free share it.
-                cut_spare(&mut state, key, n, if at_end { CHUNKS_MAX } else { 1 });
+                // The connections that are free next share it.
+                cut_spare(&mut state, key, n, if at_end { CHUNKS_AT_END } else { CHUNKS_BEFORE });
                 next_chunk(&mut state).ok_or(None)
             }
             next => Err(next.map(|(at, ..)| at)),

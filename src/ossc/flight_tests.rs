@@ -162,8 +162,11 @@ fn a_spare_saves_a_part_whose_request_in_place_fails() {
     flights.begin(KEY, 0..PART, Some(1000), now);
     spares(&flights, at(now, 3000), false);
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
-    let ended = flights.spare_ended(KEY, 0, 0, done(0, PART, 9, 1000));
-    assert!(ended.copy.len() == 1 && !ended.cancel && ended.part.unwrap().is_ok());
+    for chunk in 0..3 {
+        assert!(flights.spare_ended(KEY, 0, chunk, done(0, 2 * MIB, 9, 1000)).part.is_none());
+    }
+    let ended = flights.spare_ended(KEY, 0, 3, done(0, 2 * MIB, 9, 1000));
+    assert!(ended.copy.len() == 4 && !ended.cancel && ended.part.unwrap().is_ok());
     // And if both fail, the part has.
     flights.begin(KEY, 0..PART, Some(1000), now);
     spares(&flights, at(now, 3000), true);
@@ -187,9 +190,14 @@ fn a_spare_that_fails_may_be_tried_again() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, Some(1000), now);
-    flights.slow(at(now, 3000), false).unwrap();
-    assert!(flights.spare_ended(KEY, 0, 0, failed(Kind::Network)).part.is_none());
-    assert!(flights.slow(at(now, 3100), false).is_ok());
+    assert_eq!(spares(&flights, at(now, 3000), false).len(), 4);
+    let ended = flights.spare_ended(KEY, 0, 0, failed(Kind::Network));
+    assert_eq!((ended.part.is_none(), ended.cancel_spare), (true, vec![1, 2, 3]));
+    assert_eq!(flights.slow(at(now, 3100), false), Err(None), "those before are still under way");
+    for chunk in 1..4 {
+        flights.spare_ended(KEY, 0, chunk, failed(Kind::Cancelled));
+    }
+    assert!(flights.slow(at(now, 3200), false).is_ok());
 }
 
 #[test]
@@ -214,12 +222,12 @@ fn no_more_is_asked_for_twice_than_allowed() {
 }
 
 #[test]
-fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_one_connection() {
+fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_fewer_connections() {
     let now = Instant::now();
     let flights = seasoned(2, now);
     flights.begin(KEY, 0..PART, Some(1000), now);
     assert_eq!(flights.slow(at(now, 600), false), Err(Some(at(now, 1000))));
-    assert_eq!(flights.slow(at(now, 1000), false), Ok((KEY, 0, 0, 0..PART)));
+    assert_eq!(spares(&flights, at(now, 1000), false).len(), 4);
 }
 
 /// Whatever ends in whatever order: every part ends once, nothing is copied while something is received in its
