@@ -2,6 +2,7 @@
 //! price of the second, and takes those back that lie free for a second or two. Run by `compare`, the harness and
 //! the bars before what they measure; it measures nothing itself.
 
+use crate::affinity;
 use crate::error::{Result, Tried};
 use crate::space::{Kind, file, present};
 use ossc_cache::pages::{Memory, PageKind};
@@ -13,7 +14,7 @@ use std::time::Duration;
 /// Given back before anybody has taken anything, in bytes: what 64 connections claim at their start, and half again.
 const AHEAD_BYTES: u64 = 256 << 20;
 /// Given back at once, in bytes: whole pages of every kind.
-const STEP_BYTES: u64 = 32 << 20;
+const STEP_BYTES: u64 = 16 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Arguments of `warm`.
@@ -48,10 +49,13 @@ fn give_back(memory: &Memory, size: u64) -> Result<()> {
     println!("held");
     std::io::stdout().flush().tried(|| "say that the memory is held".into())?;
     let ended = stdin_ends();
+    // What a core frees stays on lists of its own, which the other cores do not look at.
+    let mut cores = affinity::allowed()?.into_iter().cycle();
     let mut given = 0;
     while given < size && !ended.load(Ordering::Acquire) {
         let taken = (shared_bytes()? + given).saturating_sub(at_first);
         while given < size.min(taken + AHEAD_BYTES) {
+            cores.next().map_or(Ok(()), affinity::pin)?;
             let end = size.min(given + STEP_BYTES);
             memory.punch(given, end);
             given = end;

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 
 from . import paths
 
+MORE_BYTES = 512 << 20
 PERF = paths.PRODUCTS / "ossc-perf"
 
 
 @contextmanager
 def held(size: int, memory: str = "tmpfs-huge") -> Iterator[None]:
-    """Memory that was touched, and is given back in step with the shared memory that is taken inside."""
-    argv = [str(PERF), "warm", "--hold", "--memory", memory, "--size", str(size)]
+    """Memory that was touched, and is given back in step with the shared memory that is taken inside: `size` bytes,
+    and some more, since not every core finds what another has freed."""
+    argv = [str(PERF), "warm", "--hold", "--memory", memory, "--size", str(size + MORE_BYTES)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdin is not None and holder.stdout is not None
         if holder.stdout.readline() != "held\n":

@@ -26,7 +26,7 @@ const SAMPLES: usize = 32;
 const SAMPLES_MIN: usize = 8;
 /// How much slower than the typical answer, and how much longer at least, before a piece is asked for again: at the
 /// end by connections that have nothing else to do, before it instead of the next part.
-const SLOW_AT_END: (f64, Duration) = (1.5, Duration::from_millis(150));
+const SLOW_AT_END: (f64, Duration) = (1.5, Duration::from_millis(100));
 const SLOW_BEFORE: (f64, Duration) = (2.0, Duration::from_millis(500));
 /// An answer is not slow before it takes so many times what the slowest tenth of them takes: where all of them vary
 /// (a busy machine, a full line), to ask again would help nobody.
@@ -347,6 +347,10 @@ fn bring(piece: &mut Piece, response: Response, ended: &mut Ended) {
 
 fn learn(state: &mut State, bytes: u64, elapsed: Duration) {
     state.bytes += bytes;
+    // The last bytes of a file take as long as their first byte: that says nothing of a pace.
+    if bytes < PIECE_BYTES_MIN {
+        return;
+    }
     if state.paces.len() == SAMPLES {
         state.paces.pop_front();
     }

@@ -59,9 +59,13 @@ fn where_all_answers_vary_none_is_slow() {
         flights.begin((9, index), 0..PART, None, now);
         flights.main_ended((9, index), 0, done(0, PART, 1, if index % 5 == 0 { 4000 } else { 1000 }));
     }
+    for index in 32..64 {
+        flights.begin((9, index), 0..100, None, now);
+        flights.main_ended((9, index), 0, done(0, 100, 1, 20));
+    }
     flights.begin(KEY, 0..PART, None, now);
     flights.progress(KEY, 0, PART - MIB);
-    assert_eq!(flights.slow(at(now, 6100), true), Err(Some(at(now, 6150))));
+    assert_eq!(flights.slow(at(now, 6000), true), Err(Some(at(now, 6100))));
 }
 
 #[test]
@@ -105,12 +109,12 @@ fn at_the_end_the_free_connections_share_the_slowest_piece() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, Some(1000), now);
-    // 1.5 times the quarter of a second in which others bring 2 MiB, and 150 ms.
-    assert_eq!(flights.slow(at(now, 500), true), Err(Some(at(now, 525))));
+    // 1.5 times the quarter of a second in which others bring 2 MiB, and 100 ms.
+    assert_eq!(flights.slow(at(now, 450), true), Err(Some(at(now, 475))));
     // It has brought something meanwhile: more time for more bytes.
     assert_eq!(flights.progress(KEY, 0, 2 * MIB), Some(0));
-    assert_eq!(flights.slow(at(now, 525), true), Err(Some(at(now, 900))));
-    let asked = spares(&flights, at(now, 900), true);
+    assert_eq!(flights.slow(at(now, 475), true), Err(Some(at(now, 850))));
+    let asked = spares(&flights, at(now, 850), true);
     assert_eq!(asked, (0..8).map(|n| (KEY, 0, n as u32, n * MIB..(n + 1) * MIB)).collect::<Vec<_>>());
     assert_eq!(flights.slow(at(now, 9000), true), Err(None), "it has its spare");
 }
