@@ -3,7 +3,7 @@
 //! the bars before what they measure; it measures nothing itself.
 
 use crate::affinity;
-use crate::error::{Result, Tried};
+use crate::error::{Error, Result, Tried};
 use crate::space::{Kind, file, present};
 use ossc_cache::pages::{Memory, PageKind};
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ pub struct Args {
     /// How to get them.
     #[arg(long, value_enum)]
     memory: Kind,
-    /// Print "held", and give the memory back in step with the shared memory that others take, until stdin ends.
+    /// Print "held", and give the memory back in step with what others take, until stdin ends.
     #[arg(long)]
     hold: bool,
 }
@@ -42,10 +42,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.hold { give_back(&memory, args.size) } else { Ok(()) }
 }
 
-/// Ours is shared memory too, so what others have taken is the node's growth and what was given back together.
+/// Ours counts too, so what others have taken is the node's growth and what was given back together.
 fn give_back(memory: &Memory, size: u64) -> Result<()> {
     memory.unmap_pages(0, size);
-    let at_first = shared_bytes()?;
+    let at_first = taken_bytes()?;
     println!("held");
     std::io::stdout().flush().tried(|| "say that the memory is held".into())?;
     let ended = stdin_ends();
@@ -53,7 +53,7 @@ fn give_back(memory: &Memory, size: u64) -> Result<()> {
     let mut cores = affinity::allowed()?.into_iter().cycle();
     let mut given = 0;
     while given < size && !ended.load(Ordering::Acquire) {
-        let taken = (shared_bytes()? + given).saturating_sub(at_first);
+        let taken = (taken_bytes()? + given).saturating_sub(at_first);
         while given < size.min(taken + AHEAD_BYTES) {
             cores.next().map_or(Ok(()), affinity::pin)?;
             let end = size.min(given + STEP_BYTES);
@@ -76,10 +76,13 @@ fn stdin_ends() -> Arc<AtomicBool> {
     ended
 }
 
-/// Shmem of /proc/meminfo.
-fn shared_bytes() -> Result<u64> {
+/// The node's shared and anonymous memory: Shmem and AnonPages of /proc/meminfo.
+fn taken_bytes() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").tried(|| "read /proc/meminfo".into())?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Shmem:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
-    kib.map(|kib| kib << 10).ok_or_else(|| crate::error::Error::Wrong("no Shmem in /proc/meminfo".into()))
+    let of = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
+        kib.map(|kib| kib << 10).ok_or_else(|| Error::Wrong(format!("no {name} in /proc/meminfo")))
+    };
+    Ok(of("Shmem")? + of("AnonPages")?)
 }

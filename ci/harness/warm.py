@@ -14,7 +14,7 @@ PERF = paths.PRODUCTS / "ossc-perf"
 
 @contextmanager
 def held(size: int, memory: str = "tmpfs-huge") -> Iterator[None]:
-    """Memory that was touched, and is given back in step with the shared memory that is taken inside: `size` bytes,
+    """Memory that was touched, and is given back in step with what is taken inside: `size` bytes,
     and some more, since not every core finds what another has freed."""
     argv = [str(PERF), "warm", "--hold", "--memory", memory, "--size", str(size + MORE_BYTES)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:

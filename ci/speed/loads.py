@@ -19,7 +19,7 @@ from typing import Any
 
 import models
 from bars import shaped
-from harness import folder, paths
+from harness import folder, paths, warm
 from harness.certificate import Certificate
 from harness.endpoint import Endpoint
 from harness.run import Run, plain_env
@@ -61,7 +61,8 @@ def now() -> float:
 
 def connector(endpoint: Endpoint, model: str, config: dict[str, Any] | None = None, python: Path = paths.VENV_PYTHON, framework: str = "np") -> Load:
     """The unmodified program under the library: an engine of its own, nothing cached."""
-    with Run(endpoint, model, config={**SETTINGS, **(config or {})}) as run:
+    # The cache, and the program's copy of it.
+    with Run(endpoint, model, config={**SETTINGS, **(config or {})}) as run, warm.held(2 * shaped.weights(model)):
         found = _tensors(run.model_dir, now(), python, framework, run.env(), run)
         engine = sum(_cpu(pid) for pid in run.engines())
     return Load(found["secs"], found["cpu_secs"] + engine, found["bytes"])
@@ -72,13 +73,14 @@ def from_tmpfs(model: str, python: Path = paths.VENV_PYTHON, framework: str = "n
     with tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm:
         for path in models.folder(model).glob("*.safetensors"):
             shutil.copyfile(path, Path(shm) / path.name)
-        found = _tensors(Path(shm), now(), python, framework, plain_env())
+        with warm.held(shaped.weights(model)):
+            found = _tensors(Path(shm), now(), python, framework, plain_env())
     return Load(found["secs"], found["cpu_secs"], found["bytes"])
 
 
 def download_alone(endpoint: Endpoint, model: str) -> Load:
     """Only the engine: a program that maps each file whole, and touches nothing."""
-    with Run(endpoint, model, config=SETTINGS) as run:
+    with Run(endpoint, model, config=SETTINGS) as run, warm.held(shaped.weights(model)):
         begin = now()
         argv = [str(paths.VENV_PYTHON), "-c", shaped.CLIENT, str(run.model_dir), str(begin), "none", "0"]
         done = run.call(argv, timeout=600)
@@ -97,7 +99,7 @@ def nginx(model: str) -> Iterator[Nginx]:
 
 def s5cmd_then_load(server: Nginx, model: str) -> Load:
     """All weight files to tmpfs, then the same program."""
-    with tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm:
+    with tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm, warm.held(2 * shaped.weights(model)):
         begin = now()
         used = os.times()
         for name in sorted(p.name for p in models.folder(model).glob("*.safetensors")):
