@@ -66,8 +66,8 @@ impl<T: Copy + Ord> Plan<T> {
         }
     }
 
-    /// Takes the most urgent item that is due.
-    pub fn next(&mut self, now: Instant) -> Next<T> {
+    /// Takes the most urgent item that is due and of class `least` or above it.
+    pub fn next(&mut self, now: Instant, least: Class) -> Next<T> {
         while let Some(Reverse((at, class, item))) = self.delayed.peek().copied() {
             if at > now {
                 break;
@@ -78,7 +78,7 @@ impl<T: Copy + Ord> Plan<T> {
                 self.queues[class as usize].push_front(item);
             }
         }
-        for class in [Class::Demand, Class::Near, Class::Prefetch] {
+        for class in [Class::Demand, Class::Near, Class::Prefetch].into_iter().filter(|class| *class <= least) {
             while let Some(item) = self.queues[class as usize].pop_front() {
                 self.queued.remove(&(class, item));
                 // It comes at its time.
@@ -119,10 +119,10 @@ mod tests {
         let mut plan = Plan::default();
         plan.push_at(1, Class::Demand, later);
         plan.push(1, Class::Demand);
-        assert_eq!(plan.next(now), Next::Until(Some(later)));
-        assert_eq!(plan.next(later), Next::Item(1, Class::Demand));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Until(Some(later)));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Item(1, Class::Demand));
         plan.push(1, Class::Demand);
-        assert_eq!(plan.next(later), Next::Item(1, Class::Demand));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Item(1, Class::Demand));
     }
 
     #[test]
@@ -134,9 +134,9 @@ mod tests {
         plan.push_at(1, Class::Demand, later);
         plan.push(1, Class::Near);
         plan.push(2, Class::Prefetch);
-        assert_eq!(plan.next(now), Next::Item(2, Class::Prefetch));
-        assert_eq!(plan.next(now), Next::Until(Some(later)));
-        assert_eq!(plan.next(later), Next::Item(1, Class::Demand));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Item(2, Class::Prefetch));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Until(Some(later)));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Item(1, Class::Demand));
         assert!(plan.is_empty());
     }
 
@@ -149,15 +149,15 @@ mod tests {
         plan.push_at(2, Class::Demand, later);
         plan.push(3, Class::Near);
         plan.push(4, Class::Demand);
-        assert_eq!(plan.next(now), Next::Item(4, Class::Demand));
-        assert_eq!(plan.next(now), Next::Item(3, Class::Near));
-        assert_eq!(plan.next(later), Next::Item(2, Class::Demand));
-        assert_eq!(plan.next(now), Next::Item(1, Class::Prefetch));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Item(4, Class::Demand));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Item(3, Class::Near));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Item(2, Class::Demand));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Item(1, Class::Prefetch));
         plan.push_at(5, Class::Near, later);
-        assert_eq!(plan.next(now), Next::Until(Some(later)));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Until(Some(later)));
         assert_eq!(plan.len(), 1);
-        assert_eq!(plan.next(later), Next::Item(5, Class::Near));
-        assert_eq!(plan.next(later), Next::Until(None));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Item(5, Class::Near));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Until(None));
         assert!(plan.is_empty());
     }
 
@@ -174,15 +174,26 @@ mod tests {
         assert_eq!(plan.len(), 12);
         // Due while it waits in its queue as well: once is enough.
         for item in 0..10 {
-            assert_eq!(plan.next(later), Next::Item(item, Class::Demand));
+            assert_eq!(plan.next(later, Class::Prefetch), Next::Item(item, Class::Demand));
         }
         // What was taken may be asked for anew.
         plan.push(0, Class::Demand);
-        assert_eq!(plan.next(later), Next::Item(0, Class::Demand));
-        assert_eq!(plan.next(later), Next::Item(3, Class::Near));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Item(0, Class::Demand));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Item(3, Class::Near));
         plan.push_at(4, Class::Demand, later);
-        assert_eq!(plan.next(now), Next::Until(Some(later)));
-        assert_eq!(plan.next(later), Next::Item(4, Class::Demand));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Until(Some(later)));
+        assert_eq!(plan.next(later, Class::Prefetch), Next::Item(4, Class::Demand));
         assert!(plan.is_empty());
+    }
+
+    #[test]
+    fn prefetch_waits_where_only_readers_are_served() {
+        let now = Instant::now();
+        let mut plan = Plan::default();
+        plan.push(1, Class::Prefetch);
+        plan.push(2, Class::Near);
+        assert_eq!(plan.next(now, Class::Near), Next::Item(2, Class::Near));
+        assert_eq!(plan.next(now, Class::Near), Next::Until(None));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Item(1, Class::Prefetch));
     }
 }

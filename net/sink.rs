@@ -91,11 +91,11 @@ impl Place {
         Span { at: self.at.wrapping_add(self.filled), len: (self.present - self.filled).min(max) }
     }
 
-    /// What is not filled yet. No receive into it may be under way.
+    /// What is not filled yet and has pages. No receive into it may be under way.
     pub fn unfilled(&mut self) -> &mut [u8] {
         // SAFETY: inside the sink, which by its contract is mapped and nobody else's; a receive into it ends before the
         // connection is told, and the borrow ends before the next one begins.
-        unsafe { std::slice::from_raw_parts_mut(self.at.add(self.filled), self.len - self.filled) }
+        unsafe { std::slice::from_raw_parts_mut(self.at.add(self.filled), self.present - self.filled) }
     }
 
     /// Copies bytes that came with the head.

@@ -104,6 +104,11 @@ impl Throttle {
         }
     }
 
+    /// Requests under way.
+    pub fn under_way(&self) -> usize {
+        self.under_way
+    }
+
     /// Requests that may be under way now.
     pub fn limit(&self) -> usize {
         self.limit

@@ -20,6 +20,7 @@ mod failure;
 mod first_word;
 pub mod flight;
 pub mod gauges;
+mod growth;
 pub mod held;
 pub mod item;
 mod journal;

@@ -7,6 +7,7 @@ use crate::work::Work;
 use ossc_net::Finished;
 use ossc_net::retry::Hint;
 use ossc_net::throttle::{Change, End};
+use std::time::Instant;
 
 impl Work {
     /// Tells the throttle how a request ended, and the log what that changed.
@@ -18,6 +19,7 @@ impl Work {
         };
         let now = (self.options.now)();
         let begun = now.checked_sub(done.elapsed).unwrap_or(now);
+        self.grow(done, now);
         let mut throttle = lock(&self.throttle);
         let (change, most) = (throttle.ended(end, begun, now), throttle.most());
         // Who found no room sleeps, and whoever had it may have all workers busy.
@@ -39,6 +41,27 @@ impl Work {
                 tracing::debug!("{limit} of {most} requests at a time");
                 self.wake();
             }
+        }
+    }
+
+    /// Tells how fast the bytes come, while there are more to be asked for.
+    fn grow(&self, done: &Finished, now: Instant) {
+        let more = !self.plan().is_empty();
+        let mut growth = lock(&self.growth);
+        match &done.result {
+            _ if !more => growth.pause(),
+            Ok(response) if response.bytes > 0 => {
+                let (had, risen) = (growth.limit(), growth.came(response.bytes, now));
+                let limit = growth.limit();
+                drop(growth);
+                if limit != had {
+                    tracing::debug!("{limit} requests at a time for the prefetch, {had} before");
+                }
+                if risen {
+                    self.wake();
+                }
+            }
+            _ => {}
         }
     }
 

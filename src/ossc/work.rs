@@ -7,6 +7,7 @@
 use crate::audit::{Audit, Fetched};
 use crate::credentials::Renewal;
 use crate::flight::{Flights, Tail, is_cancelled};
+use crate::growth::Growth;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
 use ossc_cache::budget::Budget;
@@ -90,6 +91,7 @@ pub struct Work {
     orders: Sender<Order>,
     pub(crate) options: Options,
     pub(crate) throttle: Mutex<Throttle>,
+    pub(crate) growth: Mutex<Growth>,
     pub(crate) flights: Flights,
 }
 
@@ -121,6 +123,7 @@ impl Work {
             orders,
             options,
             throttle: Mutex::new(Throttle::new(options.requests_max, options.throttle_recover)),
+            growth: Mutex::new(Growth::new(options.requests_max)),
             flights: Flights::new(Tail { connections: 1, twice_percent_max: 0 }),
         }
     }
@@ -598,15 +601,20 @@ impl Source for Work {
         if let Some(at) = self.renewal.get().and_then(|renewal| renewal.hold(now)) {
             return Pull::Until(Some(at));
         }
-        if !lock(&self.throttle).begin() {
+        let mut throttle = lock(&self.throttle);
+        if !throttle.begin() {
             // Whoever ends a request asks again, and all do when the throttle gives way.
             return Pull::Until(None);
         }
+        // Whoever ends one asks again here, too.
+        let grown = throttle.under_way() > lock(&self.growth).limit();
+        drop(throttle);
         if let Ok(spare) = self.prepare_spare(now, false) {
             return Pull::Fetch(spare);
         }
         loop {
-            let next = lock(&self.plan).next(now);
+            let least = if grown { Class::Near } else { Class::Prefetch };
+            let next = lock(&self.plan).next(now, least);
             match next {
                 Next::Item(item, class) => {
                     if let Some(fetch) = self.prepare(item, class) {
@@ -614,7 +622,7 @@ impl Source for Work {
                     }
                 }
                 Next::Until(at) => {
-                    return match self.prepare_spare(now, true) {
+                    return match self.prepare_spare(now, !grown) {
                         Ok(spare) => Pull::Fetch(spare),
                         Err(look_again) => {
                             self.not_sent();
