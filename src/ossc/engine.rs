@@ -6,7 +6,6 @@
 
 use crate::audit::Audit;
 use crate::first_word::Starter;
-use crate::flight::Tail;
 use crate::item::{Arrived, Order};
 use crate::journal::Journal;
 use crate::mirror::{self, Mirror};
@@ -230,6 +229,7 @@ fn build(
         page_bytes: pages::HUGE_BYTES as u64,
         now: Instant::now,
         requests_max: config.prefetch_vcpus * config.prefetch_workers,
+        twice_percent_max: config.twice_percent_max,
         throttle_recover: config.throttle_recover,
         backoff: Backoff { base: config.retry_base, cap: config.retry_cap },
         list_again: config.list_again,
@@ -238,8 +238,7 @@ fn build(
     let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
     let senders = (sender, orders.clone());
     let net = connect::options(settings, config);
-    let tail = Tail { connections: net.vcpus * net.workers, twice_percent_max: config.twice_percent_max };
-    let work = Arc::new(Work::new(region, budget, audit, senders, options).with_tail(tail));
+    let work = Arc::new(Work::new(region, budget, audit, senders, options));
     let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net)
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
     let names = vcpus.names();

@@ -46,15 +46,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Record and number of a part.
 pub(crate) type Key = (u32, u32);
 
-/// How the end of a download is kept short.
-#[derive(Clone, Copy, Debug)]
-pub struct Tail {
-    /// Connections that work at once.
-    pub connections: usize,
-    /// Most bytes that are asked for twice, in percent of all; 0 asks for nothing twice.
-    pub twice_percent_max: u64,
-}
-
 #[derive(Debug)]
 enum Main {
     /// Not asked for yet.
@@ -115,19 +106,21 @@ struct State {
 /// See the module.
 pub(crate) struct Flights {
     state: Mutex<State>,
-    tail: Tail,
+    /// Most bytes that are asked for twice, in percent of all; 0 asks for nothing twice.
+    twice_percent_max: u64,
 }
 
 impl Flights {
-    pub fn new(tail: Tail) -> Flights {
-        Flights { state: Mutex::default(), tail }
+    pub fn new(twice_percent_max: u64) -> Flights {
+        Flights { state: Mutex::default(), twice_percent_max }
     }
 
-    /// A part was claimed; `waiting` others are left to be asked for, `None` if it is not to be cut. The range of its
+    /// A part was claimed. `tail` is how many others are left to be asked for, and by how many connections; `None` if
+    /// it is not to be cut. The range of its
     /// first piece, which is asked for now, and how many more there are (numbered from 1).
-    pub fn begin(&self, key: Key, range: Range<u64>, waiting: Option<usize>, now: Instant) -> (Range<u64>, u32) {
+    pub fn begin(&self, key: Key, range: Range<u64>, tail: Option<(usize, usize)>, now: Instant) -> (Range<u64>, u32) {
         let mut state = lock(&self.state);
-        let count = waiting.map_or(1, |waiting| self.pieces_of(&state, range.end - range.start, waiting));
+        let count = tail.map_or(1, |tail| pieces_of(&state, range.end - range.start, tail));
         let len = (range.end - range.start).div_ceil(count).next_multiple_of(4096);
         let starts = (range.start..range.end).step_by(len as usize);
         let piece = |start: u64| Piece { range: start..(start + len).min(range.end), main: Main::Waiting, spare: None };
@@ -136,13 +129,6 @@ impl Flights {
         let (first, more) = (pieces[0].range.clone(), pieces.len() as u32 - 1);
         state.flights.insert(key, Flight { pieces, failed: None, response: Response::default() });
         (first, more)
-    }
-
-    /// Two rounds of work for every connection are enough to keep all of them busy to the end.
-    fn pieces_of(&self, state: &State, bytes: u64, waiting: usize) -> u64 {
-        let slow = expected(state, bytes).is_some_and(|time| time >= CUT_FROM);
-        let wanted = (2 * self.tail.connections).div_ceil(waiting + 1) as u64;
-        if slow { wanted.clamp(1, (bytes / PIECE_BYTES_MIN).max(1)) } else { 1 }
     }
 
     /// Piece `n` is asked for now: its range. `None` if it is not wanted any more.
@@ -167,7 +153,7 @@ impl Flights {
     /// What should be asked for a second time now (piece, chunk, range of the chunk); else when to look again.
     pub fn slow(&self, now: Instant, at_end: bool) -> Result<(Key, u32, u32, Range<u64>), Option<Instant>> {
         let mut state = lock(&self.state);
-        if self.tail.twice_percent_max == 0
+        if self.twice_percent_max == 0
             || state.bytes < TWICE_FROM_BYTES
             || state.spares.len() >= SPARES_MAX
             || state.pace.is_none()
@@ -182,7 +168,7 @@ impl Flights {
         }
         state.looked = Some(now);
         let slow = if at_end { SLOW_AT_END } else { SLOW_BEFORE };
-        let left = (state.bytes * self.tail.twice_percent_max / 100).saturating_sub(state.bytes_twice);
+        let left = (state.bytes * self.twice_percent_max / 100).saturating_sub(state.bytes_twice);
         let pieces = state
             .flights
             .iter()
@@ -303,6 +289,13 @@ impl Flights {
         }
         ended
     }
+}
+
+/// Two rounds of work for every connection are enough to keep all of them busy to the end.
+fn pieces_of(state: &State, bytes: u64, (waiting, connections): (usize, usize)) -> u64 {
+    let slow = expected(state, bytes).is_some_and(|time| time >= CUT_FROM);
+    let wanted = (2 * connections).div_ceil(waiting + 1) as u64;
+    if slow { wanted.clamp(1, (bytes / PIECE_BYTES_MIN).max(1)) } else { 1 }
 }
 
 /// Cuts the second try for a piece into chunks.

@@ -6,7 +6,7 @@
 
 use crate::audit::{Audit, Fetched};
 use crate::credentials::Renewal;
-use crate::flight::{Flights, Tail, is_cancelled};
+use crate::flight::{Flights, is_cancelled};
 use crate::growth::Growth;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
@@ -56,6 +56,8 @@ pub struct Options {
     pub now: fn() -> Instant,
     /// Requests that may be under way when OSS does not throttle.
     pub requests_max: usize,
+    /// Most bytes that are asked for twice, in percent of all; 0 asks for nothing twice.
+    pub twice_percent_max: u64,
     /// From a throttled answer to one step of recovery.
     pub throttle_recover: Duration,
     /// Pauses before retries.
@@ -124,15 +126,8 @@ impl Work {
             options,
             throttle: Mutex::new(Throttle::new(options.requests_max, options.throttle_recover)),
             growth: Mutex::new(Growth::new(options.requests_max)),
-            flights: Flights::new(Tail { connections: 1, twice_percent_max: 0 }),
+            flights: Flights::new(options.twice_percent_max),
         }
-    }
-
-    /// Cuts the last parts among so many connections and asks for slow ones twice; without it every part is one
-    /// request.
-    pub fn with_tail(mut self, tail: Tail) -> Work {
-        self.flights = Flights::new(tail);
-        self
     }
 
     /// The threads that pull from this; given once, after they were started.
@@ -426,8 +421,8 @@ impl Work {
         let now = (self.options.now)();
         let mut plan = lock(&self.plan);
         // A cache that is full has few parts waiting all the time: that is not the end of a download.
-        let waiting = roomy.then(|| plan.len());
-        let (first, more) = self.flights.begin((slot, index), range, waiting, now);
+        let tail = roomy.then(|| (plan.len(), lock(&self.growth).limit()));
+        let (first, more) = self.flights.begin((slot, index), range, tail, now);
         // To the front: the part is on its way when all of it is.
         (1..=more).for_each(|n| plan.push_at(Item::Piece(slot, index, n), class, now));
         drop(plan);

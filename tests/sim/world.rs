@@ -137,6 +137,7 @@ impl<'a> World<'a> {
             page_bytes: PAGE_BYTES,
             now: engine::clock(),
             requests_max: net.vcpus * net.workers,
+            twice_percent_max: 0,
             throttle_recover: Duration::from_millis(rng.choice([10, 1000]).unwrap_or(1000)),
             backoff: Backoff::default(),
             list_again: Duration::from_millis(rng.choice([10, 5000]).unwrap_or(5000)),
