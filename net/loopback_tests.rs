@@ -121,6 +121,10 @@ impl Source for Queue {
     fn finished(&self, done: Finished) {
         self.done.lock().expect("sender").send(done).expect("the test waits");
     }
+
+    fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), Error> {
+        fresh::make_present(token, filled, bytes)
+    }
 }
 
 /// For servers that answer: a busy machine must not look like a silent one.
@@ -235,6 +239,8 @@ fn on_both(test: impl Fn(DriverChoice)) {
     test(DriverChoice::Epoll);
 }
 
+#[path = "fresh_loopback_tests.rs"]
+mod fresh;
 #[path = "tls_loopback_tests.rs"]
 mod tls;
 

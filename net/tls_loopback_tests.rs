@@ -12,7 +12,7 @@ use crate::tls::tests::{BOTH, Ca, ONLY_TLS12};
 type Secure = StreamOwned<ServerConnection, TcpStream>;
 
 /// Like `serve`, through TLS; `at` is an address with port 0.
-fn serve_tls(
+pub(super) fn serve_tls(
     at: &str,
     config: ServerConfig,
     answer: impl Fn(&Seen, &mut Secure) -> bool + Send + Sync + 'static,
@@ -38,7 +38,7 @@ fn secure(tls: &Tls, addresses: Vec<SocketAddr>) -> Origin {
     Origin { tls: Some(tls.clone()), ..origin(addresses) }
 }
 
-fn rig(driver: DriverChoice, tls: &Tls, server: &Server, workers: usize) -> Rig {
+pub(super) fn rig(driver: DriverChoice, tls: &Tls, server: &Server, workers: usize) -> Rig {
     Rig::of(driver, secure(tls, vec![server.address]), (workers, 1), PATIENT)
 }
 

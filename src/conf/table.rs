@@ -211,7 +211,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         path: "twicePercent",
         kind: Kind::Whole {
-            default: 0,
+            default: 2,
             unit: "percent",
             range: within(0, 10),
             set: |config, number| config.twice_percent_max = number.unsigned_abs(),
