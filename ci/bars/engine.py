@@ -11,7 +11,7 @@ BARS = [
     ),
     Bar(
         2, "reads in 1 MiB steps and a map of a model that is ready, beside a file in tmpfs",
-        f"pread at most {ready.READ_FACTOR_MAX} times the kernel's CPU, map at most {ready.MAP_FACTOR_MAX} times the CPU and the same faults",
+        f"pread at most {ready.READ_FACTOR_MAX} times the kernel's CPU (where a memcpy alone is near that, {ready.COPY_FACTOR_MAX} times the memcpy's), map at most {ready.MAP_FACTOR_MAX} times the CPU and the same faults",
         ready.ready, ready.ready_control, "the reads are of 512 bytes",
     ),
     Bar(

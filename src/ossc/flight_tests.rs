@@ -238,7 +238,7 @@ fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_fewer_connectio
 /// place, and all second requests are counted back.
 #[test]
 fn in_any_order_each_part_ends_once() {
-    for seed in 0..300 {
+    for seed in 0..60 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let now = Instant::now();
         let flights = seasoned(10, now);
