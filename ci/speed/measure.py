@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness import warm
 from harness.run import plain_env
-from speed.rows import PERF, Place, Row
+from speed.rows import Place, Row
 from speed.server import Nginx
 
 RUN_SECS_MAX = 300.0
@@ -51,23 +53,18 @@ class Run:
         return json.dumps({"record": "run", **asdict(self)})
 
 
-def warm(memory: str, size: int, core: int) -> None:
-    """In a virtual machine the first touch of memory is dear: the host has it given before the run needs it."""
-    kind = memory or "memfd"
-    argv = ["taskset", "-c", str(core), str(PERF), "warm", "--memory", kind, "--size", str(size)]
-    subprocess.run(argv, check=True, capture_output=True)
-
-
 def once(row: Row, server: Nginx, connections: int, core: int, number: int) -> Run:
     """Measures one run. Raises Failed with what the program said."""
     size = server.object.stat().st_size
-    warm(row.memory, size, core)
     out = Path(tempfile.mkdtemp(prefix="ossc-speed-", dir="/dev/shm"))
     try:
         place = Place(server.object_url, server.secure_object_url, server.ca, server.port, size, connections, out, server.run)
         argv, env = row.command(place)
         before = server.requests()
-        run = _process(["taskset", "-c", str(core), *argv], {**bare_env(), **env})
+        # What keeps no bytes needs no memory.
+        held = nullcontext() if row.memory == "scratch" else warm.held(size, row.memory or "memfd", core)
+        with held:
+            run = _process(["taskset", "-c", str(core), *argv], {**bare_env(), **env})
         if row.prints:
             figures = _figures(run[0])
             cpu = figures["cpu_secs"] if "cpu_secs" in figures else figures["user_secs"] + figures["sys_secs"]
