@@ -101,6 +101,12 @@ impl<T: Copy + Ord> Plan<T> {
         self.queues.iter().map(VecDeque::len).sum::<usize>() + self.delayed.len()
     }
 
+    /// How many items of class `least` or above it wait, the delayed ones included.
+    pub fn len_above(&self, least: Class) -> usize {
+        let delayed = self.delayed.iter().filter(|Reverse((_, class, _))| *class <= least).count();
+        self.queues[..=least as usize].iter().map(VecDeque::len).sum::<usize>() + delayed
+    }
+
     /// True if nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -192,8 +198,10 @@ mod tests {
         let mut plan = Plan::default();
         plan.push(1, Class::Prefetch);
         plan.push(2, Class::Near);
+        plan.push_at(3, Class::Demand, now + Duration::from_secs(1));
+        assert_eq!([Class::Demand, Class::Near, Class::Prefetch].map(|class| plan.len_above(class)), [1, 2, 3]);
         assert_eq!(plan.next(now, Class::Near), Next::Item(2, Class::Near));
-        assert_eq!(plan.next(now, Class::Near), Next::Until(None));
+        assert_eq!(plan.next(now, Class::Near), Next::Until(Some(now + Duration::from_secs(1))));
         assert_eq!(plan.next(now, Class::Prefetch), Next::Item(1, Class::Prefetch));
     }
 }

@@ -421,7 +421,8 @@ impl Work {
         let now = (self.options.now)();
         let mut plan = lock(&self.plan);
         // A cache that is full has few parts waiting all the time: that is not the end of a download.
-        let tail = roomy.then(|| (plan.len(), lock(&self.growth).limit()));
+        // What a reader waits for is shared by the next free connections, whatever waits behind it.
+        let tail = roomy.then(|| (plan.len_above(class), lock(&self.growth).limit()));
         let (first, more) = self.flights.begin((slot, index), range, tail, now);
         // To the front: the part is on its way when all of it is.
         (1..=more).for_each(|n| plan.push_at(Item::Piece(slot, index, n), class, now));
