@@ -262,7 +262,7 @@ class Credentials(EndToEnd):
     def test_a_role_is_renewed_before_its_end(self) -> None:
         self.issuer.life_secs = 3
         with Metadata(self.issuer) as service:
-            run = self.run_on(self.start(["--rate-bytes-per-sec", "3000000"]), prefetch={"vcpus": 1, "workers": 1}, partBytes=1 << 20)
+            run = self.run_on(self.start(["--rate-bytes-per-sec", "2000000"]), prefetch={"vcpus": 1, "workers": 1}, partBytes=1 << 20)
             env = self.env(run, ALIBABA_CLOUD_ECS_METADATA=ROLE, OSSC_METADATA_URL=service.url)
             self.assert_equal(run, env, ["b.bin"])
             self.assertGreaterEqual(self.renewals(run), 2, run.log_tail())
