@@ -98,7 +98,7 @@ impl<T: Copy + Ord> Plan<T> {
 
     /// How many items wait, the delayed ones included.
     pub fn len(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum::<usize>() + self.delayed.len()
+        self.len_above(Class::Prefetch)
     }
 
     /// How many items of class `least` or above it wait, the delayed ones included.
@@ -109,7 +109,7 @@ impl<T: Copy + Ord> Plan<T> {
 
     /// True if nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.queues.iter().all(VecDeque::is_empty) && self.delayed.is_empty()
     }
 }
 

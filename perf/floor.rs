@@ -139,10 +139,7 @@ pub struct Head {
 
 impl Conn {
     fn open(target: &Target, aead: bool) -> Result<Conn> {
-        let stream =
-            TcpStream::connect(target.addresses.as_slice()).tried(|| format!("connect to {}", target.authority))?;
-        stream.set_nodelay(true).tried(|| "TCP_NODELAY".into())?;
-        stream.set_read_timeout(Some(STALL_MAX)).tried(|| "SO_RCVTIMEO".into())?;
+        let stream = target.connect(STALL_MAX)?;
         // Any key: what it seals is thrown away.
         let key = || UnboundKey::new(&AES_128_GCM, &[7; 16]).map_err(|_| Error::Wrong("no AES-GCM".into()));
         let aead = aead.then(key).transpose()?.map(LessSafeKey::new);

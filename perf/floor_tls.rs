@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result, Tried};
 use crate::figures::Figures;
-use crate::floor::{prove, request};
+use crate::floor::{STALL_MAX, prove, request};
 use crate::meter::Meter;
 use crate::space::Space;
 use crate::target::{Target, Wanted};
@@ -106,7 +106,7 @@ struct Open<'a> {
 
 impl Floor<'_> {
     fn connect(&self) -> Result<(TcpStream, Box<dyn Session>)> {
-        let mut stream = tls::connect(&self.target)?;
+        let mut stream = self.target.connect(STALL_MAX)?;
         let (config, name) = (Arc::clone(&self.config), self.name.clone());
         let session: Box<dyn Session> = match self.args.api {
             Api::Unbuffered => Box::new(Unbuffered::open(config, name, &mut stream, self.args.input as usize)?),
@@ -172,7 +172,7 @@ impl Floor<'_> {
         let (mut left, mut crc64) = (open.len(), None);
         let mut reports = Vec::with_capacity(REPORTS);
         while left > 0 {
-            let stall = rustix::event::Timespec::try_from(crate::floor::STALL_MAX).ok();
+            let stall = rustix::event::Timespec::try_from(STALL_MAX).ok();
             reports.clear();
             epoll::wait(&epoll, spare_capacity(&mut reports), stall.as_ref()).map_err(os).tried(|| "wait".into())?;
             if reports.is_empty() {

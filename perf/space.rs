@@ -4,13 +4,10 @@
 
 use crate::error::{Error, Result, Tried};
 use crate::target::{PART_BYTES, Wanted};
-use ossc_cache::pages::{Memory, PageKind, Store};
+use ossc_cache::pages::{HUGE_BYTES, Memory, PageKind, Store};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, Ordering};
-
-/// Size of the pages that `tmpfs-huge` rounds up to, in bytes (x86-64).
-const HUGE_BYTES: u64 = 2 << 20;
 
 /// Which memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -32,6 +29,16 @@ impl Kind {
             Kind::Memfd => "memfd",
         }
     }
+
+    /// A memory file of `size` bytes of this kind; none for scratch memory.
+    pub fn file(self, size: u64) -> Result<Option<Memory>> {
+        let pages = match self {
+            Kind::Scratch => return Ok(None),
+            Kind::TmpfsHuge => PageKind::HugeTmpfs,
+            Kind::Memfd => PageKind::Memfd,
+        };
+        file(pages, size).map(Some)
+    }
 }
 
 /// See the module.
@@ -48,10 +55,9 @@ enum Bed {
 impl Space {
     /// Makes the memory for `wanted`. Called while the process has one thread.
     pub fn make(wanted: &Wanted) -> Result<Space> {
-        let bed = match wanted.memory {
-            Kind::Scratch => Bed::Scratch((0..wanted.connections).map(|_| scratch()).collect()),
-            Kind::TmpfsHuge => Bed::File(file(PageKind::HugeTmpfs, wanted.size)?),
-            Kind::Memfd => Bed::File(file(PageKind::Memfd, wanted.size)?),
+        let bed = match wanted.memory.file(wanted.size)? {
+            None => Bed::Scratch((0..wanted.connections).map(|_| scratch()).collect()),
+            Some(memory) => Bed::File(memory),
         };
         Ok(Space { bed, populate: wanted.populate })
     }
@@ -122,8 +128,8 @@ fn scratch() -> AtomicPtr<u8> {
     AtomicPtr::new(vec![1u8; PART_BYTES as usize].leak().as_mut_ptr())
 }
 
-pub fn file(kind: PageKind, size: u64) -> Result<Memory> {
-    let store = Store::create(Some(kind), size.next_multiple_of(HUGE_BYTES));
+fn file(kind: PageKind, size: u64) -> Result<Memory> {
+    let store = Store::create(Some(kind), size.next_multiple_of(HUGE_BYTES as u64));
     if store.kind() != kind {
         return Err(Error::Wrong(format!("{kind:?} memory cannot be had here: {}", store.why())));
     }

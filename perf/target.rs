@@ -1,8 +1,8 @@
 //! The object that is received: `http://HOST:PORT/BUCKET/KEY` or the same with https, its size, and its cut into
 //! parts. Used by `floor`, `floor-tls`, `engine` and `tokio-uring`. Anonymous only.
 
-use crate::error::{Error, Result};
-use std::net::SocketAddr;
+use crate::error::{Error, Result, Tried};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,6 +54,17 @@ pub struct Target {
     pub key: String,
     /// https.
     pub secure: bool,
+}
+
+impl Target {
+    /// A connection that sends at once, and whose receives wait for a byte for `stall_max` at most.
+    pub fn connect(&self, stall_max: Duration) -> Result<TcpStream> {
+        let stream =
+            TcpStream::connect(self.addresses.as_slice()).tried(|| format!("connect to {}", self.authority))?;
+        stream.set_nodelay(true).tried(|| "TCP_NODELAY".into())?;
+        stream.set_read_timeout(Some(stall_max)).tried(|| "SO_RCVTIMEO".into())?;
+        Ok(stream)
+    }
 }
 
 impl Wanted {

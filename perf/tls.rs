@@ -1,7 +1,7 @@
 //! What the receivers of `floor-tls` share: the trusted CAs and suites, the part that is being received, and what a
 //! TLS session does for it. Never looks at an event; see `floor_tls` for who waits for what.
 
-use crate::error::{Error, Result, Tried};
+use crate::error::{Error, Result};
 use crate::floor::{HEAD_BYTES_MAX, parse};
 use crate::target::{Target, Wanted};
 use rustls::crypto::{CryptoProvider, ring};
@@ -18,7 +18,7 @@ pub mod unbuffered;
 /// Most plain bytes of one record (RFC 8446 section 5.1).
 pub const RECORD_BYTES_MAX: usize = 16 << 10;
 /// The receive mark is not set higher: more saves no wake-ups that cost anything.
-const LOWAT_BYTES_MAX: usize = 512 << 10;
+pub const LOWAT_BYTES_MAX: usize = 512 << 10;
 
 /// One connection's TLS. Made with the handshake behind it.
 pub trait Session {
@@ -64,15 +64,6 @@ pub fn name(target: &Target) -> Result<ServerName<'static>> {
 /// A session's failure.
 pub fn failed(cause: rustls::Error) -> Error {
     Error::Wrong(format!("TLS: {cause}"))
-}
-
-/// A connection to be wrapped.
-pub fn connect(target: &Target) -> Result<TcpStream> {
-    let stream =
-        TcpStream::connect(target.addresses.as_slice()).tried(|| format!("connect to {}", target.authority))?;
-    stream.set_nodelay(true).tried(|| "TCP_NODELAY".into())?;
-    stream.set_read_timeout(Some(crate::floor::STALL_MAX)).tried(|| "SO_RCVTIMEO".into())?;
-    Ok(stream)
 }
 
 /// One range of the object on its way.

@@ -4,14 +4,14 @@
 
 use crate::affinity;
 use crate::error::{Error, Result, Tried};
-use crate::space::{Kind, file, present};
-use ossc_cache::pages::{Memory, PageKind};
+use crate::space::{Kind, present};
+use ossc_cache::pages::Memory;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Given back before anybody has taken anything, in bytes: what 64 connections claim at their start, and half again.
+/// Given back ahead of what others take, in bytes. More of it would lie free for long enough that the host takes it.
 const AHEAD_BYTES: u64 = 256 << 20;
 /// Given back at once, in bytes: whole pages of every kind.
 const STEP_BYTES: u64 = 16 << 20;
@@ -33,10 +33,8 @@ pub struct Args {
 
 /// Touches `size` bytes of a kind of memory, and frees them.
 pub fn run(args: &Args) -> Result<()> {
-    let memory = match args.memory {
-        Kind::Scratch => return Ok(()),
-        Kind::TmpfsHuge => file(PageKind::HugeTmpfs, args.size)?,
-        Kind::Memfd => file(PageKind::Memfd, args.size)?,
+    let Some(memory) = args.memory.file(args.size)? else {
+        return Ok(());
     };
     present(&memory, &(0..args.size))?;
     if args.hold { give_back(&memory, args.size) } else { Ok(()) }

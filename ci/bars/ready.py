@@ -31,7 +31,6 @@ COPY_FACTOR_MAX = 1.15
 MAP_FACTOR_MAX = 1.05
 # Faults of a program that maps and touches; the library's own few are no share of them.
 FAULT_FACTOR_MAX = 1.02
-PERF = paths.PRODUCTS / "ossc-perf"
 # Maps are compared on the same pages, the engine's own memory files, which are files in tmpfs: with huge pages they
 # would win, and where other pages of 4 KiB lie makes a fifth of difference.
 MAP_KIND = "memfd"
@@ -46,7 +45,7 @@ def copy_by_pages(source: Path, target: Path) -> None:
 
 def mapped(files: list[str], env: dict[str, str]) -> tuple[float, float]:
     """Faults, and CPU seconds per GB, of a program that maps each file and looks at every byte."""
-    argv = [str(PERF), "load", "--json", "--pattern", "mmap", *files]
+    argv = [str(paths.PERF), "load", "--json", "--pattern", "mmap", *files]
     figures = json.loads(subprocess.run(argv, env=env, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout)
     return figures["faults"], figures["cpu_secs_per_gb"]
 

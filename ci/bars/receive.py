@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import bars
@@ -59,24 +60,32 @@ def judge(runs: list[Run], crc: bool, connections: int) -> tuple[list[str], list
     return said, problems
 
 
-def received(crc: bool = False, peers: bool = True) -> Measure:
-    said: list[str] = []
-    problems: list[str] = []
+def measured(wanted: list[rows.Row]) -> Iterator[tuple[int, list[Run], dict[str, str]]]:
+    """The runs of all rows for each number of connections, and why rows are missing."""
     at_server, at_client = cores()
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
         for connections in CONNECTIONS:
-            wanted = wanted_rows(crc) + (rows.peer_rows() if peers else [])
             served = server.make_object(bars.scale.size_mib or SIZE_MIB)
             with server.Nginx(served, Path(scratch) / str(connections), at_server) as nginx:
-                runs, left_out = in_turns(wanted, nginx, connections, at_client, bars.scale.runs or ROUNDS)
-            found, more = judge(runs, crc, connections)
-            said += found
-            problems += more + [f"left out {name}: {why}" for name, why in left_out.items() if name in PEERS or name.startswith(("engine", "floor"))]
-    # There is no splice path in the engine, so that half of the promise is open.
-    problems.append("the engine has no splice path")
+                yield connections, *in_turns(wanted, nginx, connections, at_client, bars.scale.runs or ROUNDS)
+
+
+def judged(said: list[str], problems: list[str]) -> Measure:
     measure = from_problems(f"{len(said)} ratios", problems)
     measure.notes = [f"PROBLEM {problem}" for problem in problems] + said
     return measure
+
+
+def received(crc: bool = False, peers: bool = True) -> Measure:
+    said: list[str] = []
+    problems: list[str] = []
+    for connections, runs, left_out in measured(wanted_rows(crc) + (rows.peer_rows() if peers else [])):
+        found, more = judge(runs, crc, connections)
+        said += found
+        problems += more + [f"left out {name}: {why}" for name, why in left_out.items() if name in PEERS or name.startswith(("engine", "floor"))]
+    # There is no splice path in the engine, so that half of the promise is open.
+    problems.append("the engine has no splice path")
+    return judged(said, problems)
 
 
 def received_control() -> Measure:

@@ -8,14 +8,10 @@ now and then, the same rows are in ci/perf. nginx serves TLS 1.3 with AES-128-GC
 from __future__ import annotations
 
 import statistics
-import tempfile
-from pathlib import Path
 
-import bars
-from bars import Measure, from_problems
-from bars.receive import CONNECTIONS, ROUNDS, SIZE_MIB, cores
-from speed import rows, server, table
-from speed.measure import Run, in_turns
+from bars import Measure, receive
+from speed import rows, table
+from speed.measure import Run
 
 CPU_FACTOR_MAX = 1.05
 MEMORIES = ("scratch", "memfd")
@@ -44,23 +40,16 @@ def judge(runs: list[Run], judged: tuple[str, ...], connections: int) -> tuple[l
     return said, problems
 
 
-def received(judged: tuple[str, ...] = ENGINES) -> Measure:
+def received(engines: tuple[str, ...] = ENGINES) -> Measure:
     said: list[str] = []
     problems: list[str] = []
-    at_server, at_client = cores()
-    names = {row.format(memory) for memory in MEMORIES for row in (PROTOTYPE + " {}", *judged)} | set(GOALS)
+    names = {row.format(memory) for memory in MEMORIES for row in (PROTOTYPE + " {}", *engines)} | set(GOALS)
     wanted = [row for row in rows.https_rows(MEMORIES) if row.name in names]
-    with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
-        for connections in CONNECTIONS:
-            served = server.make_object(bars.scale.size_mib or SIZE_MIB)
-            with server.Nginx(served, Path(scratch) / str(connections), at_server) as nginx:
-                runs, left_out = in_turns(wanted, nginx, connections, at_client, bars.scale.runs or ROUNDS)
-            found, more = judge(runs, judged, connections)
-            said += found
-            problems += more + [f"left out {name}: {why}" for name, why in left_out.items()]
-    measure = from_problems(f"{len(said)} ratios", problems)
-    measure.notes = [f"PROBLEM {problem}" for problem in problems] + said
-    return measure
+    for connections, runs, left_out in receive.measured(wanted):
+        found, more = judge(runs, engines, connections)
+        said += found
+        problems += more + [f"left out {name}: {why}" for name, why in left_out.items()]
+    return receive.judged(said, problems)
 
 
 def received_control() -> Measure:

@@ -17,6 +17,7 @@ PRODUCTS = TARGET / "fast"
 OSSC = PRODUCTS / "ossc"
 PRELOAD = PRODUCTS / "libossc_preload.so"
 ENDPOINT = PRODUCTS / "oss-endpoint"
+PERF = PRODUCTS / "ossc-perf"
 
 # The root that the endpoint serves: one folder per bucket.
 BUCKETS = CACHE / "buckets"

@@ -24,7 +24,7 @@ from harness.certificate import Certificate
 from harness.endpoint import Endpoint
 from harness.run import Run, plain_env
 from speed.measure import bare_env
-from speed.rows import APPS, PEERS, PERF
+from speed.rows import APPS, PEERS
 from speed.server import Nginx
 from speed.table import spread
 
@@ -157,12 +157,12 @@ def copy_out(rounds: int) -> str:
         with Run(endpoint, model, config={**SETTINGS, "lingerSec": 20}) as run:
             for path in models.folder(model).glob("*.safetensors"):
                 shutil.copyfile(path, Path(shm) / path.name)
-            run.call([str(PERF), "load", str(run.model_dir)], timeout=600)
+            run.call([str(paths.PERF), "load", str(run.model_dir)], timeout=600)
             for _ in range(rounds):
                 for pattern in ("pread", "mmap"):
                     for name, base, env in (("tmpfs", Path(shm), plain_env()), ("connector", run.model_dir, run.env())):
                         files = sorted(str(p) for p in base.glob("*.safetensors"))
-                        argv = [str(PERF), "load", "--json", "--pattern", pattern, *files]
+                        argv = [str(paths.PERF), "load", "--json", "--pattern", pattern, *files]
                         done = subprocess.run(argv, env=env, capture_output=True, check=True)
                         found.setdefault(f"{pattern}, {name}", []).append(json.loads(done.stdout)["cpu_secs_per_gb"])
     lines = ["| reads of a ready model, first touch included | CPU-s/GB |", "|---|---|"]

@@ -18,7 +18,6 @@ from speed import server
 
 MIB = 1024 * 1024
 PART = 8 * MIB
-PERF = paths.PRODUCTS / "ossc-perf"
 PEERS = paths.CACHE / "venv-peers" / "bin"
 APPS = Path(__file__).parent / "apps"
 MEMORIES = ("scratch", "tmpfs-huge", "memfd")
@@ -59,7 +58,7 @@ class Row:
 
 def own(*words: str, memory: str, https: bool = False) -> Callable[[Place], tuple[list[str], dict[str, str]]]:
     def command(place: Place) -> tuple[list[str], dict[str, str]]:
-        argv = [str(PERF), *words, "--json", "--memory", memory]
+        argv = [str(paths.PERF), *words, "--json", "--memory", memory]
         argv += ["--url", place.secure_url, "--ca", str(place.ca)] if https else ["--url", place.url]
         return [*argv, "--size", str(place.size), "--connections", str(place.connections)], {}
 

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result, Tried};
 use crate::tls::unbuffered::Unbuffered;
-use crate::tls::{Part, Session, failed};
+use crate::tls::{LOWAT_BYTES_MAX, Part, Session, failed};
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustix::net::{RecvFlags, recv};
 use rustls::ConnectionTrafficSecrets;
@@ -201,6 +201,6 @@ impl Session for Records {
     }
 
     fn lowat(&self, missing: usize) -> usize {
-        missing.saturating_sub(self.behind + self.waiting).clamp(1, self.most.min(512 << 10))
+        missing.saturating_sub(self.behind + self.waiting).clamp(1, self.most.min(LOWAT_BYTES_MAX))
     }
 }

@@ -116,8 +116,8 @@ impl Flights {
     }
 
     /// A part was claimed. `tail` is how many others are left to be asked for, and by how many connections; `None` if
-    /// it is not to be cut. The range of its
-    /// first piece, which is asked for now, and how many more there are (numbered from 1).
+    /// it is not to be cut. The range of its first piece, which is asked for now, and how many more there are (numbered
+    /// from 1).
     pub fn begin(&self, key: Key, range: Range<u64>, tail: Option<(usize, usize)>, now: Instant) -> (Range<u64>, u32) {
         let mut state = lock(&self.state);
         let count = tail.map_or(1, |tail| pieces_of(&state, range.end - range.start, tail));
@@ -143,7 +143,7 @@ impl Flights {
     /// Piece `n` has brought so many bytes. Where it begins, while its part is under way.
     pub fn progress(&self, key: Key, n: u32, bytes: u64) -> Option<u64> {
         let mut state = lock(&self.state);
-        let piece = state.flights.get_mut(&key)?.pieces.get_mut(n as usize)?;
+        let piece = piece_mut(&mut state, key, n)?;
         if let Main::Asked(_, got) = &mut piece.main {
             *got = bytes;
         }
@@ -202,8 +202,8 @@ impl Flights {
     pub fn no_spare(&self, key: Key, n: u32, chunk: u32) -> Vec<u32> {
         let mut state = lock(&self.state);
         state.bytes_twice -= take_spare(&mut state, key, n, chunk);
-        let piece = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize));
-        piece.and_then(|piece| piece.spare.take()).map_or(Vec::new(), |spare| spare.under_way_but(chunk))
+        let spare = piece_mut(&mut state, key, n).and_then(|piece| piece.spare.take());
+        spare.map_or(Vec::new(), |spare| spare.under_way_but(chunk))
     }
 
     /// The request in place of piece `n` ended: nothing writes there any more.
@@ -218,13 +218,9 @@ impl Flights {
         match (done.result, piece.spare.take()) {
             (Ok(response), spare) => {
                 ended.cancel_spare = spare.map_or(Vec::new(), |spare| spare.under_way());
-                bring(piece, flight_response(&mut flight.response, response), &mut ended);
+                bring(piece, &mut flight.response, response, &mut ended);
             }
-            (Err(_), Some(spare)) if spare.is_here() => {
-                let (bodies, response) = spare.bodies();
-                ended.copy = bodies;
-                bring(piece, flight_response(&mut flight.response, response), &mut ended);
-            }
+            (Err(_), Some(spare)) if spare.is_here() => bring_spare(piece, &mut flight.response, spare, &mut ended),
             // The spare may still bring it.
             (Err(error), Some(spare)) if error.retryable() && spare.is_sent() => {
                 piece.main = Main::Failed;
@@ -266,9 +262,7 @@ impl Flights {
             }
         }
         if let Some(spare) = piece.spare.take() {
-            let (bodies, response) = spare.bodies();
-            ended.copy = bodies;
-            bring(piece, flight_response(&mut flight.response, response), &mut ended);
+            bring_spare(piece, &mut flight.response, spare, &mut ended);
         }
         self.land(&mut state, key, ended)
     }
@@ -300,19 +294,16 @@ fn pieces_of(state: &State, bytes: u64, (waiting, connections): (usize, usize)) 
 
 /// Cuts the second try for a piece into chunks.
 fn cut_spare(state: &mut State, key: Key, n: u32, chunks_max: u64) {
-    let piece = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize));
-    let Some(piece) = piece else { return };
+    let Some(piece) = piece_mut(state, key, n) else { return };
     let count = ((piece.range.end - piece.range.start) / PIECE_BYTES_MIN).clamp(1, chunks_max);
-    let spare = Spare::cut(piece.range.clone(), count);
-    state.chunks.extend((0..spare.len()).map(|chunk| (key, n, chunk)));
-    piece.spare = Some(spare);
+    let chunks = piece.spare.insert(Spare::cut(piece.range.clone(), count)).len();
+    state.chunks.extend((0..chunks).map(|chunk| (key, n, chunk)));
 }
 
 /// The next chunk that is still wanted; from now on it is under way.
 fn next_chunk(state: &mut State) -> Option<(Key, u32, u32, Range<u64>)> {
     while let Some((key, n, chunk)) = state.chunks.pop_front() {
-        let piece = state.flights.get_mut(&key).and_then(|flight| flight.pieces.get_mut(n as usize));
-        if let Some(range) = piece.and_then(|piece| piece.spare.as_mut()?.ask(chunk)) {
+        if let Some(range) = piece_mut(state, key, n).and_then(|piece| piece.spare.as_mut()?.ask(chunk)) {
             state.spares.push((key, n, chunk, range.end - range.start));
             state.bytes_twice += range.end - range.start;
             return Some((key, n, chunk, range));
@@ -327,15 +318,22 @@ fn take_spare(state: &mut State, key: Key, n: u32, chunk: u32) -> u64 {
     found.map_or(0, |at| state.spares.swap_remove(at).3)
 }
 
-/// The last answer stands for all: they are of one version.
-fn flight_response(kept: &mut Response, response: Response) -> Response {
-    kept.clone_from(&response);
-    response
+fn piece_mut(state: &mut State, key: Key, n: u32) -> Option<&mut Piece> {
+    state.flights.get_mut(&key)?.pieces.get_mut(n as usize)
 }
 
-fn bring(piece: &mut Piece, response: Response, ended: &mut Ended) {
+/// The piece is there. The last answer stands for all of its part (`kept`): they are of one version.
+fn bring(piece: &mut Piece, kept: &mut Response, response: Response, ended: &mut Ended) {
+    kept.clone_from(&response);
     piece.main = Main::Ready(response.crc64_body.unwrap_or(0));
     ended.brought = Some((piece.range.clone(), response));
+}
+
+/// The same by its spare, which is to be copied.
+fn bring_spare(piece: &mut Piece, kept: &mut Response, spare: Spare, ended: &mut Ended) {
+    let (bodies, response) = spare.bodies();
+    ended.copy = bodies;
+    bring(piece, kept, response, ended);
 }
 
 fn learn(state: &mut State, bytes: u64, elapsed: Duration) {

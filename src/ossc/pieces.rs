@@ -42,7 +42,8 @@ impl Work {
         Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc })
     }
 
-    /// Makes pages for these bytes of a request that receives in place and has brought `filled` so far. Its room was taken before it was sent.
+    /// Makes pages for these bytes of a request that receives in place and has brought `filled` so far. Its room was
+    /// taken before it was sent.
     pub(crate) fn populate(&self, item: Item, filled: usize, bytes: Range<usize>) -> Result<(), Error> {
         let (slot, index, n) = match item {
             Item::Part(slot, index) | Item::Again(slot, index) => (slot, index, 0),

@@ -604,12 +604,12 @@ impl Source for Work {
         }
         // Whoever ends one asks again here, too.
         let grown = throttle.under_way() > lock(&self.growth).limit();
+        let least = if grown { Class::Near } else { Class::Prefetch };
         drop(throttle);
         if let Ok(spare) = self.prepare_spare(now, false) {
             return Pull::Fetch(spare);
         }
         loop {
-            let least = if grown { Class::Near } else { Class::Prefetch };
             let next = lock(&self.plan).next(now, least);
             match next {
                 Next::Item(item, class) => {
