@@ -214,7 +214,7 @@ def too_large_to_map(run: Run, group: MemoryCgroup, model: Model) -> tuple[list[
         problems.append(f"map of what cannot fit: {lines}")
     elif float(fields[4]) > 1000:
         problems.append(f"map of what cannot fit: ENOMEM after {fields[4]} ms")
-    if not any("larger than the memory budget" in line and name in line for line in run.log_lines()[before:]):
+    if not run.logged("larger than the memory budget", name, after=before):
         problems.append("map of what cannot fit: no line in the log")
     return problems, f"map refused after {fields[4] if len(fields) > 4 else '?'} ms"
 

@@ -23,6 +23,7 @@ from harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, Endpoint
 
 LINGER_SECS = 1
 PROGRAM_SECS_MAX = 120.0
+LOGGED_SECS_MAX = 5.0
 _OWN_PREFIXES = ("OSS_", "OSSC_", "CONNECTOR_", "ALIBABA_CLOUD_")
 _OWN_NAMES = ("ENABLE_CONNECTOR", "MODEL_DIR", "LD_PRELOAD", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 
@@ -161,6 +162,16 @@ class Run:
 
     def log_lines(self) -> list[str]:
         return self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
+
+    def logged(self, *words: str, after: int = 0) -> list[str]:
+        """Lines of the log beyond the first `after` that hold all of these words, waiting for the first of them:
+        the engine's thread that writes them may be a little behind what programs see. Empty if there is none."""
+        deadline = time.monotonic() + LOGGED_SECS_MAX
+        while True:
+            lines = [line for line in self.log_lines()[after:] if all(word in line for word in words)]
+            if lines or time.monotonic() > deadline:
+                return lines
+            time.sleep(0.02)
 
     def log_tail(self, count: int = 20) -> str:
         return "\n".join(["connector log:"] + self.log_lines()[-count:])

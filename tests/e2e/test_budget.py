@@ -108,7 +108,7 @@ class MemoryBudget(unittest.TestCase):
         run = self.managed()
         name = self.model.names[0]
         self.assertLess(self.refused(run, name), 1000)
-        lines = [line for line in run.log_lines() if "larger than the memory budget" in line]
+        lines = run.logged("larger than the memory budget")
         self.assertEqual([line.rsplit("object=", 1)[1] for line in lines], [name])
 
     def test_a_map_that_others_leave_no_room_for(self) -> None:
@@ -116,7 +116,7 @@ class MemoryBudget(unittest.TestCase):
         first, second, small = self.model.names[1:]
         holder = self.hold(run, [first])
         self.assertLess(self.refused(run, second), 5000)
-        self.assertTrue(any("no memory for a reader" in line for line in run.log_lines()), run.log_tail())
+        self.assertTrue(run.logged("no memory for a reader"), run.log_tail())
         # What is read needs no room of its own for long, and there is some.
         self.read(run, "seq", [small])
         holder.communicate(b"\n")

@@ -283,7 +283,7 @@ class Credentials(EndToEnd):
             self.assertIn("Permission denied", err.decode())
             self.assertGreater(time.monotonic() - begin, 25, "it gave up too early")
             for words in ("InvalidAccessKeyId", "credentials were not renewed: OSS_AUTHORIZATION_FILE_PATH not accessible"):
-                self.assertTrue(any(words in line for line in run.log_lines()), run.log_tail())
+                self.assertTrue(run.logged(words), run.log_tail())
             refusals = [request for request in endpoint.requests() if request.code == "InvalidAccessKeyId"]
             self.assertLess(len(refusals), 100, "a key that is refused is used in a loop")
 
@@ -292,7 +292,7 @@ class Credentials(EndToEnd):
     def test_a_clock_that_is_an_hour_off(self) -> None:
         run = self.run_on(self.start(["--clock-ahead-sec", "3600"]))
         self.assert_equal(run, run.env())
-        self.assertTrue(any("clock is off" in line and "seconds=3600" in line for line in run.log_lines()), run.log_tail())
+        self.assertTrue(run.logged("clock is off", "seconds=3600"), run.log_tail())
 
     def test_a_clock_that_is_absurd(self) -> None:
         run = self.run_on(self.start(["--clock-ahead-sec", "100000"]))

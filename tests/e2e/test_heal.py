@@ -216,7 +216,7 @@ class Heal(EndToEnd):
         run = self.managed()
         self.killed(run, {})
         whole = sum((self.plain / name).stat().st_size for name in FILES)
-        self.assertTrue(any("took over from an engine that is gone" in line for line in run.log_lines()), run.log_tail())
+        self.assertTrue(run.logged("took over from an engine that is gone"), run.log_tail())
         self.assertLess(self.served(), 2 * whole - 8_000_000, "nothing was kept")
 
     def test_the_engine_is_killed_and_its_memory_with_it(self) -> None:
@@ -316,7 +316,7 @@ class Heal(EndToEnd):
         first = out.read_text().splitlines()[1].split()
         self.assertEqual((first[0], first[5]), ("err", "EIO"), out.read_text())
         self.assertLess(float(first[6]), 5000)
-        self.assertTrue(any("client pid=" in line for line in run.log_lines()), run.log_tail())
+        self.assertTrue(run.logged("client pid="), run.log_tail())
 
     # Peculiar hosts.
 

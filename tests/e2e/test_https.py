@@ -135,7 +135,7 @@ class Https(EndToEnd):
         go.touch()
         rest, _ = program.communicate(timeout=60)
         self.assertEqual(rest.decode().splitlines(), [self.originals()[FILES.index("b.bin")]], run.log_tail())
-        self.assertTrue(any("has other addresses now" in line for line in run.log_lines()), run.log_tail())
+        self.assertTrue(run.logged("has other addresses now"), run.log_tail())
 
     def serve_elsewhere(self, endpoint: Endpoint, scratch: Path) -> None:
         """The same bucket at the same port of 127.0.0.2."""
@@ -187,4 +187,4 @@ class Https(EndToEnd):
         rules = [faults.cut(100_000, KEY, 1), faults.cut(1_000_000, KEY, 1), faults.flipped_byte(KEY, 5000, 1)]
         run = self.run_on(self.start(rules=rules))
         self.assert_equal(run)
-        self.assertTrue(any("close_notify" in line for line in run.log_lines()), run.log_tail())
+        self.assertTrue(run.logged("close_notify"), run.log_tail())

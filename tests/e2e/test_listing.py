@@ -63,11 +63,8 @@ class Listing(EndToEnd):
         return f"{len(content)} {hashlib.sha256(content).hexdigest()}"
 
     def assert_logged(self, run: Run, *words: str) -> None:
-        """One log line names all of these; the engine's thread that writes them may be a little behind."""
-        deadline = time.monotonic() + 5
-        while not any(all(w in line for w in words) for line in run.log_lines()):
-            self.assertLess(time.monotonic(), deadline, f"{words} not in\n{run.log_tail(40)}")
-            time.sleep(0.05)
+        """One log line names all of these."""
+        self.assertTrue(run.logged(*words), f"{words} not in\n{run.log_tail(40)}")
 
     def names(self, run: Run) -> set[str]:
         return {str(p.relative_to(run.model_dir)) for p in run.model_dir.rglob("*")}
