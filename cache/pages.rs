@@ -81,6 +81,24 @@ impl Store {
         &self.why
     }
 
+    /// Whether a write to a file makes pages as large as a touch of its mapping does. Not where huge pages of
+    /// anonymous memory files are to be had by advice, which is a mapping's.
+    pub fn takes_writes(&self) -> bool {
+        // Where the kernel has no huge pages for shared memory there is no such file.
+        let huge = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled").unwrap_or_default();
+        let never = huge.is_empty() || huge.contains("[never]") || huge.contains("[deny]");
+        self.kind == PageKind::HugeTmpfs || never
+    }
+
+    /// Calls `look` with an empty file of the store that holds nothing of anybody's, and empties it again.
+    pub fn with_probe<T>(&self, look: impl FnOnce(i32) -> T) -> Result<T> {
+        let fd = self.file(c"probe")?;
+        let seen = look(fd);
+        let emptied = sys::ftruncate(fd, 0);
+        let _ = sys::close(fd);
+        emptied.map(|()| seen)
+    }
+
     /// Descriptor of the folder with the memory files, -1 when there is none: for clients, who open
     /// `file_name(slot)` in it read-only.
     pub fn folder(&self) -> i32 {
@@ -121,10 +139,7 @@ impl Store {
 
     /// Device of the memory files.
     pub fn dev(&self) -> Result<u64> {
-        let fd = self.file(c"probe")?;
-        let id = sys::file_id(fd);
-        let _ = sys::close(fd);
-        id.map(|id| id.dev)
+        self.with_probe(sys::file_id)?.map(|id| id.dev)
     }
 
     fn file(&self, name: &CStr) -> Result<i32> {

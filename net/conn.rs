@@ -131,7 +131,7 @@ impl Conn {
         self.early = 0..0;
         self.text.clear();
         match sink {
-            Sink::Memory { at, len, fresh } => self.place = Some(Place::new(at, len, fresh)),
+            Sink::Memory { at, len, pages } => self.place = Some(Place::new(at, len, pages)),
             Sink::Buffer { bytes_max } => self.text_bytes_max = bytes_max as u64,
         }
         self.job = Some(Job::new(token, query, crc, now));
@@ -177,6 +177,9 @@ impl Conn {
         self.filled = 0;
         self.nudged = false;
         self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+        if let (Some(place), true) = (&mut self.place, self.stage.is_some()) {
+            place.receive_only();
+        }
         match self.stage.as_mut().map(|stage| stage.write(&self.out)) {
             Some(Err(cause)) => self.unsealed(&cause),
             _ => Step::More,
@@ -215,8 +218,8 @@ impl Conn {
         }
     }
 
-    /// How much of the place is filled, and what of it must have pages before the next receive; then call
-    /// [`Conn::made_present`].
+    /// How much of the place is filled, and what of it must have pages before the next receive (nothing, now and then,
+    /// where they come with the bytes); then call [`Conn::made_present`].
     pub fn wants_present(&self) -> Option<(usize, Range<usize>)> {
         // What is unsealed with the head goes to the place at once; plain bytes that come with it can wait.
         let comes = match self.state {
@@ -225,7 +228,11 @@ impl Conn {
             _ => false,
         };
         let place = self.place.as_ref().filter(|_| comes)?;
-        Some((place.filled(), place.wanting(PRESENT_AHEAD_BYTES)?))
+        let wanting = match place.is_spliced() {
+            true => place.wanting_spliced(self.early.len()),
+            false => place.wanting(PRESENT_AHEAD_BYTES),
+        };
+        Some((place.filled(), wanting?))
     }
 
     /// The bytes of the place below `end` have pages.
@@ -326,7 +333,12 @@ impl Conn {
 
     /// A send or receive failed.
     pub fn broken(&mut self, sending: bool, os: &io::Error) -> Step {
+        let spliced = self.place.as_ref().is_some_and(Place::is_spliced);
         let (phase, tried) = match (&self.state, sending) {
+            (State::Body(Body::Placed), false) if spliced && is_full(os) => {
+                let error = Error::new(Kind::Memory, Phase::Body, format!("splice the body into memory: {os}"));
+                return self.end(Err(error), false);
+            }
             (State::Idle, _) => return Step::Close,
             (State::Body(Body::Text { fault: true, .. }), _) => return self.refuse(false),
             (State::Body(_), _) => (Phase::Body, "receive the body"),
@@ -516,7 +528,7 @@ impl Conn {
         let Some(place) = &mut self.place else {
             return Step::Close;
         };
-        if self.early.is_empty() || place.wanting(self.early.len()).is_some() {
+        if self.early.is_empty() || !place.has_pages(self.early.len()) {
             return Step::More;
         }
         let early = std::mem::take(&mut self.early);
@@ -612,6 +624,11 @@ impl Conn {
         self.deadline = None;
         Step::Done { reuse }
     }
+}
+
+/// What a file says that has no memory for more bytes.
+fn is_full(os: &io::Error) -> bool {
+    matches!(os.raw_os_error(), Some(libc::ENOSPC | libc::ENOMEM | libc::EFBIG | libc::EDQUOT))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::error::Kind;
+use crate::sink::Pages;
 
 const BODY: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
 const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400, ..Timeouts::DEFAULT };
@@ -48,7 +49,7 @@ impl Rig {
             _ => 100,
         };
         let at = self.memory[50..].as_mut_ptr();
-        let sink = if buffer { Sink::Buffer { bytes_max: 64 } } else { Sink::Memory { at, len, fresh: false } };
+        let sink = if buffer { Sink::Buffer { bytes_max: 64 } } else { Sink::Memory { at, len, pages: Pages::Made } };
         let fetch = Fetch { token: 5, query, sink, crc: true };
         self.conn.begin(fetch, self.now, |_, out| {
             out.extend_from_slice(b"REQUEST");
@@ -288,10 +289,10 @@ fn sinks_that_do_not_fit_are_refused_before_sending() {
     let now = Instant::now();
     let mut byte = 0_u8;
     for (query, sink) in [
-        (get(Some(0..2)), Sink::Memory { at: &raw mut byte, len: 1, fresh: false }),
-        (get(None), Sink::Memory { at: &raw mut byte, len: 1, fresh: false }),
+        (get(Some(0..2)), Sink::Memory { at: &raw mut byte, len: 1, pages: Pages::Made }),
+        (get(None), Sink::Memory { at: &raw mut byte, len: 1, pages: Pages::Made }),
         (get(None), Sink::Buffer { bytes_max: 99 }),
-        (Query::Head { key: "k".into() }, Sink::Memory { at: &raw mut byte, len: 1, fresh: false }),
+        (Query::Head { key: "k".into() }, Sink::Memory { at: &raw mut byte, len: 1, pages: Pages::Made }),
     ] {
         let mut conn = Conn::new(TIMEOUTS, now);
         let fetch = Fetch { token: 0, query, sink, crc: false };
@@ -369,7 +370,7 @@ fn each_deadline_names_its_phase() {
     let start = Instant::now();
     let mut conn = Conn::new(TIMEOUTS, start);
     let mut memory = [0_u8; 32];
-    let sink = Sink::Memory { at: memory.as_mut_ptr(), len: 32, fresh: false };
+    let sink = Sink::Memory { at: memory.as_mut_ptr(), len: 32, pages: Pages::Made };
     let fetch = Fetch { token: 0, query: get(Some(8..40)), sink, crc: false };
     assert_eq!(conn.begin(fetch, start, |_, _| Ok(())), Step::More);
     conn.connecting(start);

@@ -26,6 +26,7 @@ mod rotation;
 pub mod sim;
 mod sink;
 mod sock;
+pub mod splice;
 pub mod throttle;
 pub mod tls;
 mod vcpu;
@@ -38,7 +39,7 @@ pub use driver::DriverChoice;
 pub use error::Error;
 pub use fetch::{Fetch, Finished, Pull, Query, Response, Source, Timeouts};
 pub use origin::Origin;
-pub use sink::Sink;
+pub use sink::{InFile, Pages, Sink};
 pub use tls::{Tls, Trust};
 pub use vcpus::{Names, Options, Vcpus};
 

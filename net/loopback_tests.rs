@@ -2,10 +2,13 @@
 //! misbehave on purpose; nothing here leaves the machine.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime};
@@ -201,25 +204,60 @@ impl Rig {
     }
 }
 
-/// Memory for a sink between two guard zones.
-struct Guarded(Vec<u8>);
+thread_local! {
+    /// Bodies are spliced into memory files in this test now.
+    static SPLICED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Memory for a sink between two guard zones: a memory file's mapping.
+struct Guarded {
+    file: File,
+    at: *mut u8,
+    /// With the guards.
+    len: usize,
+}
 
 const GUARD: usize = 4096;
 
 impl Guarded {
     fn new(len: usize) -> Guarded {
-        Guarded(vec![0xA5; len + 2 * GUARD])
+        let len = len + 2 * GUARD;
+        let file = splice::memory_file();
+        file.set_len(len as u64).expect("a size");
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at = unsafe {
+            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        assert_ne!(at, libc::MAP_FAILED);
+        let mut memory = Guarded { file, at: at.cast(), len };
+        memory.bytes().fill(0xA5);
+        memory
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: its own mapping; nothing is under way into it when a test asks for it.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
     }
 
     fn sink(&mut self) -> Sink {
-        let len = self.0.len() - 2 * GUARD;
-        Sink::Memory { at: self.0[GUARD..].as_mut_ptr(), len, fresh: false }
+        let file = InFile { fd: self.file.as_raw_fd(), offset: GUARD as u64 };
+        let pages = if SPLICED.get() { Pages::File(file) } else { Pages::Made };
+        Sink::Memory { at: self.at.wrapping_add(GUARD), len: self.len - 2 * GUARD, pages }
     }
 
-    fn take(self) -> Vec<u8> {
-        let end = self.0.len() - GUARD;
-        assert!(self.0[..GUARD].iter().chain(&self.0[end..]).all(|byte| *byte == 0xA5), "written past the sink");
-        self.0[GUARD..end].to_vec()
+    fn take(mut self) -> Vec<u8> {
+        let end = self.len - GUARD;
+        let bytes = self.bytes();
+        assert!(bytes[..GUARD].iter().chain(&bytes[end..]).all(|byte| *byte == 0xA5), "written past the sink");
+        bytes[GUARD..end].to_vec()
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: its own mapping; the request into it has ended.
+        unsafe { libc::munmap(self.at.cast(), self.len) };
     }
 }
 
@@ -231,12 +269,19 @@ fn get(token: u64, range: Range<u64>, memory: &mut Guarded) -> Fetch {
     Fetch { token, query: query(range), sink: memory.sink(), crc: true }
 }
 
+/// With both drivers, and bodies received and spliced.
 fn on_both(test: impl Fn(DriverChoice)) {
-    match crate::driver::choose(DriverChoice::Uring, 4) {
-        Ok(_) => test(DriverChoice::Uring),
-        Err(error) => eprintln!("not run on io_uring: {error}"),
+    let uring = crate::driver::choose(DriverChoice::Uring, 4);
+    if let Err(error) = &uring {
+        eprintln!("not run on io_uring: {error}");
     }
-    test(DriverChoice::Epoll);
+    for spliced in [false, true] {
+        SPLICED.set(spliced);
+        if uring.is_ok() {
+            test(DriverChoice::Uring);
+        }
+        test(DriverChoice::Epoll);
+    }
 }
 
 #[path = "fresh_loopback_tests.rs"]
@@ -640,7 +685,7 @@ fn nothing_is_written_after_the_end() {
         let mut memory = Guarded::new(1 << 20);
         rig.push(get(1, 0..1 << 20, &mut memory));
         assert_eq!(rig.next().result.expect_err("stall").kind, Kind::Timeout);
-        memory.0.fill(0xA5);
+        memory.bytes().fill(0xA5);
         release.send(()).expect("the server waits");
         seen_written.recv().expect("the server went on");
         std::thread::sleep(Duration::from_millis(100));

@@ -3,9 +3,12 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
+use std::os::fd::RawFd;
 
 /// Huge pages of x86-64, in bytes.
 const HUGE_BYTES: usize = 2 << 20;
+/// Other pages, in bytes.
+const SMALL_BYTES: usize = 4096;
 
 /// Where the body of an answer goes.
 ///
@@ -22,14 +25,35 @@ pub enum Sink {
         at: *mut u8,
         /// Bytes.
         len: usize,
-        /// Its pages have to be made: [`crate::Source::make_present`] is called for a range before a byte goes there.
-        fresh: bool,
+        /// Whether it has them.
+        pages: Pages,
     },
     /// A buffer of ours, given back in [`crate::Finished::body`].
     Buffer {
         /// A longer body is an error.
         bytes_max: usize,
     },
+}
+
+/// The pages of memory that bytes are received into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// They are there.
+    Made,
+    /// They have to be made: [`crate::Source::make_present`] is called for a range before a byte goes there.
+    Fresh,
+    /// The same; and the memory is a shared mapping of a file, where plain bytes may be spliced to: then the kernel
+    /// makes the pages, and `make_present` is called for what comes with the head alone.
+    File(InFile),
+}
+
+/// A place in a file on tmpfs. The descriptor stays open as long as the memory is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFile {
+    /// Open for writing.
+    pub fd: RawFd,
+    /// Bytes from its begin.
+    pub offset: u64,
 }
 
 impl Sink {
@@ -56,13 +80,39 @@ pub(crate) struct Place {
     at: *mut u8,
     len: usize,
     filled: usize,
-    /// So many of its bytes have pages.
+    /// So many of its bytes have pages; of a place that is spliced into, so many were told of.
     present: usize,
+    /// Bytes are spliced to here.
+    file: Option<InFile>,
 }
 
 impl Place {
-    pub fn new(at: *mut u8, len: usize, fresh: bool) -> Place {
-        Place { at, len, filled: 0, present: if fresh { 0 } else { len } }
+    pub fn new(at: *mut u8, len: usize, pages: Pages) -> Place {
+        let file = if let Pages::File(file) = pages { Some(file) } else { None };
+        Place { at, len, filled: 0, present: if pages == Pages::Made { len } else { 0 }, file }
+    }
+
+    /// Its bytes are not as they come from the socket: they are received and never spliced.
+    pub fn receive_only(&mut self) {
+        self.file = None;
+    }
+
+    pub fn is_spliced(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// The same as `wanting` for a place that is spliced into. Pages are wanted for the first `early` bytes, which
+    /// are copied; later none, but who knows how far it is is told after each huge page.
+    pub fn wanting_spliced(&self, early: usize) -> Option<Range<usize>> {
+        if early > self.present {
+            return Some(0..early.next_multiple_of(SMALL_BYTES).min(self.len));
+        }
+        (self.filled >= self.present + HUGE_BYTES).then_some(self.filled..self.filled)
+    }
+
+    /// The next `n` bytes have pages.
+    pub fn has_pages(&self, n: usize) -> bool {
+        self.filled + n <= self.present
     }
 
     /// What has to be made present before `ahead` more bytes may come (less at the end of the place): whole huge
@@ -86,9 +136,11 @@ impl Place {
         self.len - self.filled
     }
 
-    /// The next bytes to receive into, at most `max`, and only where there are pages.
+    /// The next bytes to receive into, at most `max`, and only where there are pages or a file that gets them.
     pub fn rest(&self, max: usize) -> Span {
-        Span { at: self.at.wrapping_add(self.filled), len: (self.present - self.filled).min(max) }
+        let file = self.file.map(|file| InFile { offset: file.offset + self.filled as u64, ..file });
+        let room = if file.is_some() { self.missing() } else { self.present - self.filled };
+        Span { at: self.at.wrapping_add(self.filled), len: room.min(max), file }
     }
 
     /// What is not filled yet and has pages. No receive into it may be under way.
@@ -128,17 +180,18 @@ impl Place {
 pub(crate) struct Span {
     at: *mut u8,
     len: usize,
+    file: Option<InFile>,
 }
 
 impl Span {
     /// To receive into.
     pub fn to_fill(bytes: &mut [u8]) -> Span {
-        Span { at: bytes.as_mut_ptr(), len: bytes.len() }
+        Span { at: bytes.as_mut_ptr(), len: bytes.len(), file: None }
     }
 
     /// To send from; drivers never write through it.
     pub fn to_send(bytes: &[u8]) -> Span {
-        Span { at: bytes.as_ptr().cast_mut(), len: bytes.len() }
+        Span { at: bytes.as_ptr().cast_mut(), len: bytes.len(), file: None }
     }
 
     pub fn at(&self) -> *mut u8 {
@@ -147,6 +200,11 @@ impl Span {
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// What comes is spliced to here instead, which is the same memory.
+    pub fn file(&self) -> Option<InFile> {
+        self.file
     }
 }
 
@@ -157,7 +215,7 @@ mod tests {
     #[test]
     fn a_place_fills_in_order_and_never_beyond() {
         let mut memory = [0_u8; 8];
-        let mut place = Place::new(memory.as_mut_ptr(), 6, false);
+        let mut place = Place::new(memory.as_mut_ptr(), 6, Pages::Made);
         place.copy_in(b"abc");
         assert_eq!((place.filled(), place.missing(), place.rest(100).len(), place.rest(2).len()), (3, 3, 3, 2));
         assert_eq!(place.last(2), b"bc");
@@ -169,7 +227,7 @@ mod tests {
     #[test]
     fn a_fresh_place_takes_bytes_only_where_pages_were_made() {
         // Addresses alone: nothing is written.
-        let mut place = Place::new((3 * HUGE_BYTES - 4096) as *mut u8, 2 * HUGE_BYTES, true);
+        let mut place = Place::new((3 * HUGE_BYTES - 4096) as *mut u8, 2 * HUGE_BYTES, Pages::Fresh);
         assert_eq!(place.rest(100).len(), 0);
         assert_eq!(place.wanting(100), Some(0..4096));
         place.made_present(4096);
@@ -183,9 +241,29 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_spliced_into_wants_pages_for_what_is_copied_alone() {
+        let mut memory = vec![0_u8; 3 * HUGE_BYTES];
+        let file = InFile { fd: 7, offset: 1 << 23 };
+        let mut place = Place::new(memory.as_mut_ptr(), 3 * HUGE_BYTES, Pages::File(file));
+        assert_eq!((place.wanting_spliced(0), place.wanting_spliced(700)), (None, Some(0..4096)));
+        place.made_present(4096);
+        assert!(place.has_pages(700));
+        place.copy_in(&[1; 700]);
+        assert_eq!(place.rest(4 << 20).file(), Some(InFile { fd: 7, offset: (1 << 23) + 700 }));
+        assert_eq!((place.rest(4 << 20).len(), place.wanting_spliced(0)), (4 << 20, None));
+        place.advance(4 << 20);
+        let told = 700 + (4 << 20);
+        assert_eq!(place.wanting_spliced(0), Some(told..told));
+        place.made_present(told);
+        assert_eq!(place.wanting_spliced(0), None);
+        place.receive_only();
+        assert_eq!((place.is_spliced(), place.rest(4096).file(), place.rest(4096).len()), (false, None, 0));
+    }
+
+    #[test]
     #[should_panic(expected = "more bytes than the sink takes")]
     fn a_place_refuses_one_byte_too_many() {
         let mut memory = [0_u8; 2];
-        Place::new(memory.as_mut_ptr(), 1, false).copy_in(b"ab");
+        Place::new(memory.as_mut_ptr(), 1, Pages::Made).copy_in(b"ab");
     }
 }

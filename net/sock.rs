@@ -28,6 +28,13 @@ pub(crate) fn set_lowat(fd: RawFd, bytes: usize) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
 }
 
+/// Whether its calls wait.
+pub(crate) fn set_nonblocking(fd: RawFd, nonblocking: bool) {
+    let flags = if nonblocking { libc::O_RDWR | libc::O_NONBLOCK } else { libc::O_RDWR };
+    // SAFETY: no pointers. Of a socket's status flags we set no others; this one can always be set.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
+}
+
 /// Sends what fits without waiting; the socket is closed next, so nobody asks how it went.
 pub(crate) fn send_if_room(fd: RawFd, span: Span) {
     // SAFETY: the caller owns the bytes of the span and does not move them during the call.

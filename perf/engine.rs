@@ -53,6 +53,9 @@ pub struct Args {
     /// Threads; the connections are divided among them.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     vcpus: u16,
+    /// Splice the bodies into the memory file, as the product does with plain HTTP.
+    #[arg(long)]
+    splice: bool,
     /// Compute the CRC-64 of every part as it arrives and compare their fold with the origin's.
     #[arg(long)]
     crc: bool,
@@ -81,7 +84,8 @@ pub fn run(args: &Args) -> Result<()> {
     let crc = if args.crc { Some(received.compare()?) } else { None };
     let proof = prove(wanted, &download.space, received.crc64_object)?.or(crc);
     let https = if target.secure { " https" } else { "" };
-    let name = format!("{}{https}", name(args.driver, args.crc, wanted.memory));
+    let splice = if args.splice { " splice" } else { "" };
+    let name = format!("{}{splice}{https}", name(args.driver, args.crc, wanted.memory));
     Figures::new(name, wanted.size, used, proof)?.print(wanted.json)
 }
 
@@ -136,6 +140,7 @@ struct Download {
     size: u64,
     parts: Vec<std::ops::Range<u64>>,
     crc: bool,
+    splice: bool,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -186,7 +191,7 @@ impl Download {
             failure: None,
         };
         let (key, size, crc) = (target.key.clone(), wanted.size, args.crc);
-        Download { space, key, size, parts, crc, state: Mutex::new(state), ended: Condvar::new() }
+        Download { space, key, size, parts, crc, splice: args.splice, state: Mutex::new(state), ended: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -214,13 +219,13 @@ impl Download {
     }
 
     /// The next part and its place.
-    fn take(&self, now: Instant) -> std::result::Result<(usize, usize), Pull> {
+    fn take(&self, now: Instant) -> std::result::Result<(usize, usize), Option<Instant>> {
         let mut state = self.state();
         if state.next == self.parts.len() {
-            return Err(Pull::Until(None));
+            return Err(None);
         }
         let Some(place) = state.places.pop() else {
-            return Err(Pull::Until(Some(now + PLACE_WAIT)));
+            return Err(Some(now + PLACE_WAIT));
         };
         let index = state.next;
         state.next += 1;
@@ -246,7 +251,7 @@ impl Source for Download {
     fn pull(&self, now: Instant) -> Pull {
         let (index, slot) = match self.take(now) {
             Ok(taken) => taken,
-            Err(nothing) => return nothing,
+            Err(later) => return Pull::Until(later),
         };
         let range = self.parts[index].clone();
         // The part's memory is written by this fetch alone and stays until the vcpus are stopped: the space is
@@ -254,7 +259,11 @@ impl Source for Download {
         let at = self.space.address(slot, &range);
         Pull::Fetch(Fetch {
             token: index as u64,
-            sink: Sink::Memory { at, len: (range.end - range.start) as usize, fresh: self.space.is_fresh() },
+            sink: Sink::Memory {
+                at,
+                len: (range.end - range.start) as usize,
+                pages: self.space.pages(&range, self.splice),
+            },
             query: Query::Get { key: self.key.clone(), range: Some(range), etag: None, size: self.size },
             crc: self.crc,
         })

@@ -5,6 +5,7 @@
 use crate::error::{Error, Result, Tried};
 use crate::target::{PART_BYTES, Wanted};
 use ossc_cache::pages::{HUGE_BYTES, Memory, PageKind, Store};
+use ossc_net::{InFile, Pages};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -82,6 +83,15 @@ impl Space {
     /// Whether pages have to be made before bytes are received.
     pub fn is_fresh(&self) -> bool {
         self.populate && matches!(self.bed, Bed::File(_))
+    }
+
+    /// The pages of `range` of the object, for the engine's receive.
+    pub fn pages(&self, range: &Range<u64>, splice: bool) -> Pages {
+        match self.fd().filter(|_| splice) {
+            Some(fd) => Pages::File(InFile { fd, offset: range.start }),
+            None if self.is_fresh() => Pages::Fresh,
+            None => Pages::Made,
+        }
     }
 
     /// Makes the pages of `range` of the object.

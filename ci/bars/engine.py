@@ -7,7 +7,7 @@ BARS = [
         1, "receiving one object with both drivers, beside the floor of the same memory and beside other clients",
         f"CPU at most {receive.CPU_FACTOR_MAX} and speed at least {receive.SPEED_FACTOR_MIN} times the floor's; on huge pages at most "
         + ", ".join(f"{limit} times {peer}'s CPU" for peer, limit in receive.PEERS.items()) + "; cheaper than every peer on 4 KiB pages",
-        receive.received, receive.received_control, "the engine computes the CRC-64 of every byte, too",
+        receive.received, receive.received_control, "the engine receives through a mapping what it has to splice",
     ),
     Bar(
         2, "reads in 1 MiB steps and a map of a model that is ready, beside a file in tmpfs",

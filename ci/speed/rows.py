@@ -76,6 +76,9 @@ def receive_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
             for crc in ("no-crc", "crc"):
                 words = ["engine", "--populate", "--driver", driver, *(["--crc"] if crc == "crc" else [])]
                 rows.append(Row(f"engine {driver} {crc} {memory}", "receive", own(*words, memory=memory), memory=memory))
+                if memory != "scratch":
+                    spliced = own(*words, "--splice", memory=memory)
+                    rows.append(Row(f"engine {driver} {crc} {memory} splice", "receive", spliced, memory=memory))
         rows.append(Row(f"tokio-uring {memory}", "receive", own("tokio-uring", "--populate", memory=memory), memory=memory))
     return rows
 

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use io_uring::{IoUring, Probe, opcode, squeue};
 use super::{Driver, Event, Op, Tag};
 use crate::sink::Span;
 use crate::sock::{self, Bell, RawAddress};
+use crate::splice::Pipe;
 
 /// Smallest useful ring.
 const ENTRIES_MIN: u32 = 16;
@@ -36,12 +37,33 @@ pub(crate) struct Uring {
     bell_count: &'static mut u64,
     /// Addresses of connects under way, by key; boxed for the same reason.
     addresses: Vec<Option<Box<RawAddress>>>,
+    pipe: Pipe,
+    /// By key.
+    splices: Vec<Splice>,
+}
+
+/// A connection whose bytes are spliced. The ring itself would do that with a thread of the kernel's: it only says
+/// when bytes are there.
+#[derive(Clone, Copy, Default)]
+struct Splice {
+    fd: RawFd,
+    /// What is under way.
+    span: Option<Span>,
+    /// The socket does not block now. For receives by the ring it has to.
+    nonblocking: bool,
 }
 
 impl Uring {
     pub fn new(bell: Arc<Bell>, workers: usize) -> io::Result<Uring> {
         let (ring, _) = build(workers)?;
-        let mut driver = Uring { ring, bell, bell_count: Box::leak(Box::new(0)), addresses: Vec::new() };
+        let mut driver = Uring {
+            ring,
+            bell,
+            bell_count: Box::leak(Box::new(0)),
+            addresses: Vec::new(),
+            pipe: Pipe::default(),
+            splices: Vec::new(),
+        };
         driver.arm_bell();
         Ok(driver)
     }
@@ -82,9 +104,52 @@ impl Uring {
                 }
             }
         }
+        events.retain_mut(|event| self.spliced(event));
         if rung {
             events.push(Event::Bell);
             self.arm_bell();
+        }
+    }
+}
+
+impl Uring {
+    /// Splices if an event says that it is time to; false if there was nothing yet, and the event is none.
+    fn spliced(&mut self, event: &mut Event) -> bool {
+        let Event::Done { tag, op: Op::Recv, result } = event else { return true };
+        let Some(splice) = self.splices.get_mut(tag.key as usize) else { return true };
+        let Some((span, file)) = splice.span.take().and_then(|span| Some((span, span.file()?))) else { return true };
+        if *result < 0 {
+            return true;
+        }
+        *result = self.pipe.pass(splice.fd, file, span.len());
+        let nothing = *result == -libc::EAGAIN;
+        if nothing {
+            splice.span = Some(span);
+            let fd = splice.fd;
+            self.push_poll(*tag, fd);
+        }
+        !nothing
+    }
+
+    fn push_poll(&mut self, tag: Tag, fd: RawFd) {
+        let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build().user_data(mark(tag, Op::Recv));
+        self.push(&entry);
+    }
+
+    fn splice(&mut self, tag: Tag) -> &mut Splice {
+        let at = tag.key as usize;
+        if at >= self.splices.len() {
+            self.splices.resize(at + 1, Splice::default());
+        }
+        &mut self.splices[at]
+    }
+
+    /// Sets whether the socket blocks.
+    fn set_nonblocking(&mut self, tag: Tag, fd: RawFd, nonblocking: bool) {
+        let splice = self.splice(tag);
+        if splice.nonblocking != nonblocking {
+            splice.nonblocking = nonblocking;
+            sock::set_nonblocking(fd, nonblocking);
         }
     }
 }
@@ -119,6 +184,13 @@ impl Driver for Uring {
     }
 
     fn recv(&mut self, tag: Tag, socket: &OwnedFd, span: Span) {
+        let fd = socket.as_raw_fd();
+        self.set_nonblocking(tag, fd, span.file().is_some());
+        if span.file().is_some() {
+            let splice = self.splice(tag);
+            (splice.fd, splice.span) = (fd, Some(span));
+            return self.push_poll(tag, fd);
+        }
         let len = u32::try_from(span.len()).unwrap_or(u32::MAX);
         // No MSG_WAITALL: with SO_RCVLOWAT it hangs (engine.md section 2).
         let entry = opcode::Recv::new(Fd(socket.as_raw_fd()), span.at(), len).build().user_data(mark(tag, Op::Recv));
@@ -140,6 +212,9 @@ impl Driver for Uring {
         }
         if let Some(address) = self.addresses.get_mut(tag.key as usize) {
             *address = None;
+        }
+        if let Some(splice) = self.splices.get_mut(tag.key as usize) {
+            *splice = Splice::default();
         }
     }
 
@@ -237,8 +312,14 @@ pub(crate) fn probe(workers: usize) -> Result<String, String> {
     ring.submitter()
         .register_probe(&mut supported)
         .map_err(|os| format!("its operations cannot be asked for ({os})"))?;
-    let needed =
-        [opcode::Connect::CODE, opcode::Send::CODE, opcode::Recv::CODE, opcode::Read::CODE, opcode::AsyncCancel::CODE];
+    let needed = [
+        opcode::Connect::CODE,
+        opcode::Send::CODE,
+        opcode::Recv::CODE,
+        opcode::Read::CODE,
+        opcode::PollAdd::CODE,
+        opcode::AsyncCancel::CODE,
+    ];
     if let Some(code) = needed.into_iter().find(|code| !supported.is_supported(*code)) {
         return Err(format!("the kernel's io_uring lacks operation {code}"));
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::conn::{Conn, Step};
 use crate::error::Kind;
 use crate::fetch::{Fetch, Finished, Query, Timeouts};
-use crate::sink::Sink;
+use crate::sink::{Pages, Sink};
 
 const OBJECT_BYTES: u64 = 100;
 const MEMORY_BYTES: usize = 200;
@@ -75,7 +75,7 @@ impl Rig {
         let sink = if buffer {
             Sink::Buffer { bytes_max: BUFFER_BYTES_MAX }
         } else {
-            Sink::Memory { at, len: self.sink_bytes, fresh: false }
+            Sink::Memory { at, len: self.sink_bytes, pages: Pages::Made }
         };
         let fetch = Fetch { token: 7, query, sink, crc: true };
         let step = self.conn.begin(fetch, self.now, |_, out| {

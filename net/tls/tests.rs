@@ -13,7 +13,7 @@ use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion};
 use super::*;
 use crate::conn::{Conn, Step};
 use crate::fetch::{Fetch, Finished, Query, Timeouts};
-use crate::sink::Sink;
+use crate::sink::{Pages, Sink};
 
 mod by_hand;
 
@@ -130,7 +130,7 @@ impl Wire {
         let at = self.memory[100..].as_mut_ptr();
         let (query, sink) = if body {
             let query = Query::Get { key: "k".into(), range: Some(0..BODY as u64), etag: None, size: BODY as u64 };
-            (query, Sink::Memory { at, len: BODY, fresh: false })
+            (query, Sink::Memory { at, len: BODY, pages: Pages::Made })
         } else {
             let query = Query::List { prefix: String::new(), delimiter: None, continuation: None };
             (query, Sink::Buffer { bytes_max: 1000 })

@@ -19,7 +19,8 @@ use ossc_cache::pages::{self, PageKind, Store};
 use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{sys, wire};
-use ossc_conf::{Config, Settings};
+
+use ossc_conf::{Config, Scheme, Settings};
 use ossc_net::retry::Backoff;
 use ossc_net::{Names, Vcpus};
 use ossc_sign::Issued;
@@ -221,12 +222,15 @@ fn build(
     let origin = connect::origin(settings, config, addresses, key).map_err(failed)?;
     let (sender, arrived) = channel();
     let (orders, wanted) = channel();
+    let splice = splices(&store, settings.endpoint.scheme());
+    tracing::info!(splice, "network to memory");
     let options = work::Options {
         verify_crc: config.verify_crc,
         part_bytes_max: config.part_bytes,
         outage_budget: config.outage_budget,
         // Where there are no huge pages, the rounding is what is lost.
         page_bytes: pages::HUGE_BYTES as u64,
+        splice,
         now: Instant::now,
         requests_max: config.prefetch_vcpus * config.prefetch_workers,
         twice_percent_max: config.twice_percent_max,
@@ -288,6 +292,20 @@ fn memory(
     publish(&region, store.dev().map_err(no_memory)?, id);
     tracing::info!(pages = ?store.kind(), why = store.why(), budget_bytes = budget.limit(), "memory");
     Ok((store, region, fd, false))
+}
+
+/// Whether bodies are spliced into the memory files, which costs less than to receive them into mapped pages. What
+/// comes by TLS cannot be.
+fn splices(store: &Store, scheme: Scheme) -> bool {
+    if !store.takes_writes() || scheme != Scheme::Http {
+        return false;
+    }
+    let errno = |e: sys::Errno| std::io::Error::from_raw_os_error(e.0);
+    let probed = store.with_probe(ossc_net::splice::probe).map_err(errno).flatten();
+    if let Err(os) = &probed {
+        tracing::warn!(error = %os, "bodies are received into mapped pages: splice does not work here");
+    }
+    probed.is_ok()
 }
 
 fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {

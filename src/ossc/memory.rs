@@ -15,6 +15,8 @@ impl Guard for Lease {}
 pub trait Memory: Send + Sync {
     /// Address of byte `offset`.
     fn address(&self, offset: u64) -> *mut u8;
+    /// The file that it is a mapping of, open for writing.
+    fn file(&self) -> Option<i32>;
     /// Makes the pages of `start..end` present.
     fn populate(&self, start: u64, end: u64) -> Result<()>;
     /// Gives the memory of `start..end` back to the system.
@@ -30,6 +32,10 @@ pub trait Memory: Send + Sync {
 impl Memory for pages::Memory {
     fn address(&self, offset: u64) -> *mut u8 {
         self.address(offset)
+    }
+
+    fn file(&self) -> Option<i32> {
+        Some(self.fd())
     }
 
     fn populate(&self, start: u64, end: u64) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::held::Held;
 use crate::item::Item;
 use crate::work::Work;
 use ossc_net::error::{Kind, Phase};
-use ossc_net::{Error, Fetch, Finished, Query, Sink};
+use ossc_net::{Error, Fetch, Finished, InFile, Pages, Query, Sink};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use std::time::Instant;
 impl Work {
     /// The request whose body is received where it belongs; who sends it has claimed the part.
     pub(crate) fn fetch_in_place(&self, held: &Held, range: Range<u64>, item: Item) -> Option<Fetch> {
-        let sink = place(held, &range)?;
+        let sink = place(held, &range, self.options.splice)?;
         Some(Fetch { token: item.token(), query: query(held, range), sink, crc: self.options.verify_crc })
     }
 
@@ -42,8 +42,8 @@ impl Work {
         Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc })
     }
 
-    /// Makes pages for these bytes of a request that receives in place and has brought `filled` so far. Its room was
-    /// taken before it was sent.
+    /// Makes pages for these bytes (none where splicing does) of a request that receives in place and has brought
+    /// `filled` so far. Its room was taken before it was sent.
     pub(crate) fn populate(&self, item: Item, filled: usize, bytes: Range<usize>) -> Result<(), Error> {
         let (slot, index, n) = match item {
             Item::Part(slot, index) | Item::Again(slot, index) => (slot, index, 0),
@@ -86,7 +86,7 @@ impl Work {
         }
         ended.cancel_spare.iter().for_each(|chunk| self.cancel(Item::Spare(slot, index, n, *chunk)));
         for (range, body) in &ended.copy {
-            if let Some(sink) = place(&held, range) {
+            if let Some(sink) = place(&held, range, false) {
                 sink.fill(body);
             }
         }
@@ -120,9 +120,11 @@ fn populate(held: &Held, range: &Range<u64>) -> Result<(), Error> {
 }
 
 /// Where a range of an object belongs. Only who claimed its part may let anybody write there.
-fn place(held: &Held, range: &Range<u64>) -> Option<Sink> {
-    let at = held.memory.as_ref()?.address(range.start);
-    Some(Sink::Memory { at, len: (range.end - range.start) as usize, fresh: true })
+fn place(held: &Held, range: &Range<u64>, splice: bool) -> Option<Sink> {
+    let memory = held.memory.as_ref()?;
+    let file = memory.file().filter(|_| splice).map(|fd| Pages::File(InFile { fd, offset: range.start }));
+    let (at, len) = (memory.address(range.start), (range.end - range.start) as usize);
+    Some(Sink::Memory { at, len, pages: file.unwrap_or(Pages::Fresh) })
 }
 
 fn query(held: &Held, range: Range<u64>) -> Query {

@@ -52,6 +52,8 @@ pub struct Options {
     pub outage_budget: Duration,
     /// Longest page of the memory files, in bytes: an object's last part takes a whole one.
     pub page_bytes: u64,
+    /// Splice plain bodies into the memory files.
+    pub splice: bool,
     /// The clock: `Instant::now`, but for simulations.
     pub now: fn() -> Instant,
     /// Requests that may be under way when OSS does not throttle.

@@ -105,6 +105,10 @@ impl Memory for Place {
         (self.at + offset as usize) as *mut u8
     }
 
+    fn file(&self) -> Option<i32> {
+        None
+    }
+
     fn populate(&self, start: u64, _end: u64) -> Result<()> {
         let mut stage = stage::lock(&self.stage);
         if stage.strike(Fault::NoMemory) {

@@ -135,6 +135,7 @@ impl<'a> World<'a> {
             part_bytes_max: 4096,
             outage_budget: Duration::from_millis(rng.choice([300, 3000, 30_000]).unwrap_or(3000)),
             page_bytes: PAGE_BYTES,
+            splice: false,
             now: engine::clock(),
             requests_max: net.vcpus * net.workers,
             twice_percent_max: 0,
