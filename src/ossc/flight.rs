@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Smallest piece in bytes: what a request costs is little beside it.
 const PIECE_BYTES_MIN: u64 = 1 << 20;
+/// Smallest part of a second request: connections share it that have little else to do.
+const CHUNK_BYTES_MIN: u64 = 128 << 10;
 /// Parts that take less than this are not cut: the gain would be less than what the requests cost.
 const CUT_FROM: Duration = Duration::from_millis(150);
 /// Answers whose speed the typical one is taken of.
@@ -26,8 +28,8 @@ const SAMPLES: usize = 32;
 const SAMPLES_MIN: usize = 8;
 /// How much slower than the typical answer, and how much longer at least, before a piece is asked for again: at the
 /// end by connections that have nothing else to do, before it instead of the next part.
-const SLOW_AT_END: (f64, Duration) = (1.5, Duration::from_millis(100));
-const SLOW_BEFORE: (f64, Duration) = (2.0, Duration::from_millis(500));
+const SLOW_AT_END: (f64, Duration) = (1.5, Duration::from_millis(50));
+const SLOW_BEFORE: (f64, Duration) = (2.0, Duration::from_millis(200));
 /// An answer is not slow before it takes so many times what the slowest tenth of them takes: where all of them vary
 /// (a busy machine, a full line), to ask again would help nobody.
 const SLOW_TENTH_TIMES: f64 = 1.5;
@@ -160,7 +162,7 @@ impl Flights {
         {
             return Err(None);
         }
-        if let Some(chunk) = next_chunk(&mut state) {
+        if let Some(chunk) = next_chunk(&mut state, now) {
             return Ok(chunk);
         }
         if !at_end && state.looked.is_some_and(|at| now < at + LOOK_EVERY) {
@@ -178,15 +180,24 @@ impl Flights {
             (Main::Asked(since, got), None) if !state.spares.iter().any(|spare| (spare.0, spare.1) == (key, n)) => {
                 let bytes = piece.range.end - piece.range.start;
                 let at = *since + slow_after(&state, bytes.min(got + PROGRESS_BYTES), slow)?;
-                (bytes <= left).then_some((at, key, n))
+                (bytes <= left).then_some((at, key, n, None))
             }
             _ => None,
         });
-        match due.min_by_key(|(at, ..)| *at) {
-            Some((at, key, n)) if at <= now => {
-                // The connections that are free next share it.
-                cut_spare(&mut state, key, n, if at_end { CHUNKS_AT_END } else { CHUNKS_BEFORE });
-                next_chunk(&mut state).ok_or(None)
+        // What is asked for twice may be slow again.
+        let due_again = state.spares.iter().filter_map(|(key, n, chunk, bytes)| {
+            let spare = state.flights.get(key)?.pieces.get(*n as usize)?.spare.as_ref()?;
+            let at = spare.asked_since(*chunk)? + slow_after(&state, *bytes, slow)?;
+            (*bytes <= left && !spare.has_twin(*chunk)).then_some((at, *key, *n, Some(*chunk)))
+        });
+        match due.chain(due_again).min_by_key(|(at, ..)| *at) {
+            Some((at, key, n, chunk)) if at <= now => {
+                match chunk {
+                    Some(chunk) => double_chunk(&mut state, key, n, chunk),
+                    // The connections that are free next share it.
+                    None => cut_spare(&mut state, key, n, if at_end { CHUNKS_AT_END } else { CHUNKS_BEFORE }),
+                }
+                next_chunk(&mut state, now).ok_or(None)
             }
             next => Err(next.map(|(at, ..)| at)),
         }
@@ -241,10 +252,10 @@ impl Flights {
         let mut ended = Ended { give: take_spare(&mut state, key, n, chunk), ..Ended::default() };
         let Some(flight) = state.flights.get_mut(&key) else { return ended };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
-        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.is_asked(chunk)) else { return ended };
+        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
         match done.result {
             Ok(response) => {
-                spare.here(chunk, done.body, response);
+                ended.cancel_spare.extend(spare.here(chunk, done.body, response));
                 if !spare.is_here() {
                     return ended;
                 }
@@ -253,6 +264,7 @@ impl Flights {
                     return ended;
                 }
             }
+            Err(_) if spare.lose(chunk) => return ended,
             Err(error) => {
                 ended.cancel_spare = spare.under_way_but(chunk);
                 piece.spare = None;
@@ -295,15 +307,21 @@ fn pieces_of(state: &State, bytes: u64, (waiting, connections): (usize, usize)) 
 /// Cuts the second try for a piece into chunks.
 fn cut_spare(state: &mut State, key: Key, n: u32, chunks_max: u64) {
     let Some(piece) = piece_mut(state, key, n) else { return };
-    let count = ((piece.range.end - piece.range.start) / PIECE_BYTES_MIN).clamp(1, chunks_max);
+    let count = ((piece.range.end - piece.range.start) / CHUNK_BYTES_MIN).clamp(1, chunks_max);
     let chunks = piece.spare.insert(Spare::cut(piece.range.clone(), count)).len();
     state.chunks.extend((0..chunks).map(|chunk| (key, n, chunk)));
 }
 
+/// A chunk is asked for once more.
+fn double_chunk(state: &mut State, key: Key, n: u32, chunk: u32) {
+    let twin = piece_mut(state, key, n).and_then(|piece| piece.spare.as_mut()?.double(chunk));
+    state.chunks.extend(twin.map(|twin| (key, n, twin)));
+}
+
 /// The next chunk that is still wanted; from now on it is under way.
-fn next_chunk(state: &mut State) -> Option<(Key, u32, u32, Range<u64>)> {
+fn next_chunk(state: &mut State, now: Instant) -> Option<(Key, u32, u32, Range<u64>)> {
     while let Some((key, n, chunk)) = state.chunks.pop_front() {
-        if let Some(range) = piece_mut(state, key, n).and_then(|piece| piece.spare.as_mut()?.ask(chunk)) {
+        if let Some(range) = piece_mut(state, key, n).and_then(|piece| piece.spare.as_mut()?.ask(chunk, now)) {
             state.spares.push((key, n, chunk, range.end - range.start));
             state.bytes_twice += range.end - range.start;
             return Some((key, n, chunk, range));
