@@ -11,7 +11,9 @@ pub fn of(bytes: &[u8]) -> u64 {
 
 /// Checksum of `a || b` from those of `a` and `b` and the length of `b` in bytes.
 pub fn combine(crc_a: u64, crc_b: u64, len_b: u64) -> u64 {
-    crc_fast::checksum_combine(CrcAlgorithm::Crc64Xz, crc_a, crc_b, len_b)
+    // Nothing before it, which is what every fold begins with: zeros stay zeros however far they are shifted. The
+    // library would take 40 us to find that out.
+    if crc_a == 0 { crc_b } else { crc_fast::checksum_combine(CrcAlgorithm::Crc64Xz, crc_a, crc_b, len_b) }
 }
 
 /// A running checksum.

@@ -297,10 +297,11 @@ impl Flights {
     }
 }
 
-/// Two rounds of work for every connection are enough to keep all of them busy to the end.
+/// One and a half rounds of work for every connection keep all of them busy to the end. More pieces cost more first bytes
+/// than that saves: 0.930 of what 64 connections of 8 MB/s carry, with two rounds 0.912, with one 0.917 (bar engine 5).
 fn pieces_of(state: &State, bytes: u64, (waiting, connections): (usize, usize)) -> u64 {
     let slow = expected(state, bytes).is_some_and(|time| time >= CUT_FROM);
-    let wanted = (2 * connections).div_ceil(waiting + 1) as u64;
+    let wanted = (3 * connections / 2).div_ceil(waiting + 1) as u64;
     if slow { wanted.clamp(1, (bytes / PIECE_BYTES_MIN).max(1)) } else { 1 }
 }
 
