@@ -16,7 +16,7 @@ BARS = [
     ),
     Bar(
         3, f"a new process to the last tensor of {whole.SIZE_MIB // 1024} GiB, from an endpoint of {whole.RATE / 1e9} GB/s",
-        f"at most {whole.SECS_FACTOR_MAX} times the longer of download and load, CPU at most {whole.CPU_FACTOR_MAX} times their sum; unshaped at most {whole.UNSHAPED_FACTOR_MAX} times s5cmd, then load",
+        f"at most {whole.SECS_FACTOR_MAX} times the longer of download and load, CPU at most {whole.CPU_FACTOR_MAX} times their sum; unshaped at most {whole.UNSHAPED_FACTOR_MAX} times " + " and ".join(whole.OTHERS),
         whole.whole, whole.whole_control, "one connection asks for 256 KiB at a time",
     ),
     Bar(

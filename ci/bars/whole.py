@@ -16,11 +16,14 @@ ROUNDS = 5
 SECS_FACTOR_MAX = 1.10
 CPU_FACTOR_MAX = 1.10
 UNSHAPED_FACTOR_MAX = 0.5
+# What people do without it.
+OTHERS = {"s5cmd, then load": loads.s5cmd_then_load, "Run:ai Model Streamer": loads.runai}
 
 
 def whole(config: dict[str, object] | None = None) -> Measure:
     model = models.ensure("shards", bars.scale.size_mib or SIZE_MIB)
-    secs, cpu, against = [], [], []
+    secs, cpu = [], []
+    against: dict[str, list[float]] = {}
     with loads.served(rate=RATE) as (endpoint, _):
         for _ in range(bars.scale.runs or ROUNDS):
             alone, tmpfs, both = loads.download_alone(endpoint, model), loads.from_tmpfs(model), loads.connector(endpoint, model, config)
@@ -28,16 +31,19 @@ def whole(config: dict[str, object] | None = None) -> Measure:
             cpu.append(both.cpu_secs / (alone.cpu_secs + tmpfs.cpu_secs))
     with loads.served() as (endpoint, _), loads.nginx(model) as server:
         for _ in range(bars.scale.runs or ROUNDS):
-            other = loads.s5cmd_then_load(server, model)
-            against.append(loads.connector(endpoint, model, config).secs / other.secs)
+            own = loads.connector(endpoint, model, config).secs
+            for name, other in OTHERS.items():
+                against.setdefault(name, []).append(own / other(server, model).secs)
     problems = []
-    value = f"{spread(secs)} times the longer of download and load, CPU {spread(cpu)} times the sum; unshaped {spread(against)} times s5cmd, then load"
+    value = f"{spread(secs)} times the longer of download and load, CPU {spread(cpu)} times the sum; unshaped "
+    value += ", ".join(f"{spread(ratios)} times {name}" for name, ratios in against.items())
     if statistics.median(secs) > SECS_FACTOR_MAX:
         problems.append(f"seconds {statistics.median(secs):.3f}")
     if statistics.median(cpu) > CPU_FACTOR_MAX:
         problems.append(f"CPU {statistics.median(cpu):.3f}")
-    if statistics.median(against) > UNSHAPED_FACTOR_MAX:
-        problems.append(f"against s5cmd {statistics.median(against):.3f}")
+    for name, ratios in against.items():
+        if statistics.median(ratios) > UNSHAPED_FACTOR_MAX:
+            problems.append(f"unshaped {statistics.median(ratios):.3f} times {name}")
     return from_problems(value, problems)
 
 

@@ -24,12 +24,14 @@ from harness.certificate import Certificate
 from harness.endpoint import Endpoint
 from harness.run import Run, plain_env
 from speed.measure import bare_env
-from speed.rows import APPS, PEERS
+from speed.rows import APPS, PEERS, runai_env
 from speed.server import Nginx
 from speed.table import spread
 
 SIZE_MIB = 1024
 MIB = 1024 * 1024
+# Its own default.
+RUNAI_CONNECTIONS = 16
 SETTINGS = {"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 1, "expireTimeSec": 300}
 
 
@@ -111,6 +113,16 @@ def s5cmd_then_load(server: Nginx, model: str) -> Load:
     return Load(found["secs"], cpu + found["cpu_secs"], found["bytes"])
 
 
+def runai(server: Nginx, model: str) -> Load:
+    """Every tensor by Run:ai Model Streamer; without its start and imports."""
+    keys = sorted(path.name for path in models.folder(model).glob("*.safetensors"))
+    argv = [str(PEERS / "python3"), str(APPS / "runai_load.py"), model, *keys]
+    with warm.held(2 * shaped.weights(model)):
+        done = subprocess.run(argv, env={**bare_env(), **runai_env(server.url, RUNAI_CONNECTIONS)}, check=True, capture_output=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return Load(found["wall_secs"], found["cpu_secs"], found["bytes"])
+
+
 @contextmanager
 def served(rate: int | None = None, https: bool = False) -> Iterator[tuple[Endpoint, dict[str, Any]]]:
     """The project's endpoint, and the configuration that trusts it."""
@@ -146,6 +158,7 @@ def whole_loads(rounds: int) -> str:
             torch = PEERS / "python3"
             if torch.exists():
                 cases.setdefault("connector, http, torch", []).append(connector(plain, model, None, torch, "pt"))
+                cases.setdefault("Run:ai Model Streamer, without its start", []).append(runai(other, model))
     return _rows(cases)
 
 

@@ -149,13 +149,17 @@ def osstorch(place: Place) -> tuple[list[str], dict[str, str]]:
     return ["unshare", "--mount", "sh", "-c", script, "sh", *app], {"PYTHONPATH": str(APPS)}
 
 
-def runai(place: Place) -> tuple[list[str], dict[str, str]]:
-    env = {
-        "AWS_ENDPOINT_URL": base(place), "RUNAI_STREAMER_S3_ENDPOINT": base(place), "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
-        "RUNAI_STREAMER_CONCURRENCY": str(place.connections), "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y",
+def runai_env(url: str, connections: int) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": url, "RUNAI_STREAMER_S3_ENDPOINT": url, "RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING": "0",
+        "RUNAI_STREAMER_CONCURRENCY": str(connections), "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y",
         "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "PYTHONPATH": str(APPS),
     }
-    return [str(PEERS / "python3"), str(APPS / "runai_get.py"), server.BUCKET, server.KEY, str(place.size)], env
+
+
+def runai(place: Place) -> tuple[list[str], dict[str, str]]:
+    argv = [str(PEERS / "python3"), str(APPS / "runai_get.py"), server.BUCKET, server.KEY, str(place.size)]
+    return argv, runai_env(base(place), place.connections)
 
 
 def peer_rows() -> list[Row]:
