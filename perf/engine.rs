@@ -84,14 +84,14 @@ pub fn run(args: &Args) -> Result<()> {
     let crc = if args.crc { Some(received.compare()?) } else { None };
     let proof = prove(wanted, &download.space, received.crc64_object)?.or(crc);
     let https = if target.secure { " https" } else { "" };
-    let splice = if args.splice { " splice" } else { "" };
-    let name = format!("{}{splice}{https}", name(args.driver, args.crc, wanted.memory));
+    let name = format!("{}{https}", name(args.driver, args.crc, wanted.memory, args.splice));
     Figures::new(name, wanted.size, used, proof)?.print(wanted.json)
 }
 
 /// How a variant is called in tables and JSON.
-pub fn name(driver: Driver, crc: bool, memory: Kind) -> String {
-    format!("engine {} {} {}", driver.name(), if crc { "crc" } else { "no-crc" }, memory.name())
+pub fn name(driver: Driver, crc: bool, memory: Kind, splice: bool) -> String {
+    let (crc, splice) = (if crc { "crc" } else { "no-crc" }, if splice { " splice" } else { "" });
+    format!("engine {} {crc} {}{splice}", driver.name(), memory.name())
 }
 
 /// Whether the driver can be had here: starts and stops a vcpu without work.

@@ -41,7 +41,7 @@ pub fn summaries(rows: &[Row]) -> Result<Vec<Summary>> {
 
 fn summary(row: &Row, rows: &[Row]) -> Result<Summary> {
     let nothing = || Error::Wrong(format!("{}: no runs to summarize", row.variant.name()));
-    let floor = Variant { memory: row.variant.memory, engine: None };
+    let floor = Variant { engine: None, ..row.variant };
     let floor = rows.iter().find(|row| row.variant == floor).ok_or_else(nothing)?;
     let of = |figure: fn(&Figures) -> f64| Spread::of(row.runs.iter().map(figure)).ok_or_else(nothing);
     let ratio = |figure: fn(&Figures) -> f64| {
@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn ratios_pair_the_rounds() {
         // A machine that halves its speed in the second round changes no ratio.
-        let floor = Variant { memory: Kind::Memfd, engine: None };
-        let engine = Variant { memory: Kind::Memfd, engine: Some((Driver::Epoll, Crc::Off)) };
+        let floor = Variant { memory: Kind::Memfd, splice: false, engine: None };
+        let engine = Variant { memory: Kind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::Off)) };
         let rows = [
             Row { variant: floor, runs: vec![run(2.0, 0.5), run(1.0, 1.0), run(2.0, 0.5)] },
             Row { variant: engine, runs: vec![run(1.0, 0.75), run(0.5, 1.5), run(1.0, 0.75)] },
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_row_without_a_floor_is_an_error() {
-        let engine = Variant { memory: Kind::Memfd, engine: Some((Driver::Epoll, Crc::Off)) };
+        let engine = Variant { memory: Kind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::Off)) };
         assert!(summaries(&[Row { variant: engine, runs: vec![run(1.0, 1.0)] }]).is_err());
     }
 }

@@ -7,6 +7,8 @@ use crate::space::Kind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
     pub memory: Kind,
+    /// The bodies are spliced into the memory file.
+    pub splice: bool,
     /// `None` for the floor.
     pub engine: Option<(Driver, Crc)>,
 }
@@ -19,13 +21,17 @@ pub enum Crc {
 }
 
 impl Variant {
-    /// Every combination, the floor of a kind of memory before its engines.
+    /// Every combination, the floor of a kind of memory before its engines. Scratch memory is no file to splice into.
     pub fn all(memories: &[Kind], drivers: &[Driver]) -> Vec<Variant> {
         let mut all = Vec::new();
-        for &memory in memories {
-            all.push(Variant { memory, engine: None });
+        let ways = |memory: &Kind| [false, true].map(|splice| (*memory, splice));
+        for (memory, splice) in memories.iter().flat_map(ways) {
+            if splice && memory == Kind::Scratch {
+                continue;
+            }
+            all.push(Variant { memory, splice, engine: None });
             for &driver in drivers {
-                all.extend([Crc::Off, Crc::On].map(|crc| Variant { memory, engine: Some((driver, crc)) }));
+                all.extend([Crc::Off, Crc::On].map(|crc| Variant { memory, splice, engine: Some((driver, crc)) }));
             }
         }
         all
@@ -33,9 +39,11 @@ impl Variant {
 
     /// As the measuring program calls itself in its figures.
     pub fn name(self) -> String {
-        match self.engine {
-            None => format!("floor {}", self.memory.name()),
-            Some((driver, crc)) => engine::name(driver, crc == Crc::On, self.memory),
+        let memory = self.memory.name();
+        match (self.engine, self.splice) {
+            (None, false) => format!("floor {memory}"),
+            (None, true) => format!("splice floor {memory}"),
+            (Some((driver, crc)), splice) => engine::name(driver, crc == Crc::On, self.memory, splice),
         }
     }
 
@@ -43,12 +51,15 @@ impl Variant {
     pub fn arguments(self, verify: bool) -> Vec<&'static str> {
         let mut arguments = match self.engine {
             None => vec!["floor"],
-            // As the product: pages are made before the request goes out.
+            // As the product: pages are made before bytes come.
             Some((driver, _)) => vec!["engine", "--populate", "--driver", driver.name()],
         };
         arguments.extend(["--json", "--memory", self.memory.name()]);
         if matches!(self.engine, Some((_, Crc::On))) {
             arguments.push("--crc");
+        }
+        if self.splice {
+            arguments.push("--splice");
         }
         if verify && self.memory != Kind::Scratch {
             arguments.push("--verify");
@@ -67,20 +78,22 @@ mod tests {
         let mut names: Vec<_> = all.iter().map(|variant| variant.name()).collect();
         assert_eq!(
             (names.len(), names[0].as_str(), names[4].as_str()),
-            (15, "floor scratch", "engine epoll crc scratch")
+            (25, "floor scratch", "engine epoll crc scratch")
         );
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 15);
+        assert_eq!(names.len(), 25);
     }
 
     #[test]
     fn arguments_say_what_the_name_says() {
-        let engine = Variant { memory: Kind::Memfd, engine: Some((Driver::Epoll, Crc::On)) };
+        let engine = Variant { memory: Kind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::On)) };
         let expected =
             ["engine", "--populate", "--driver", "epoll", "--json", "--memory", "memfd", "--crc", "--verify"];
         assert_eq!(engine.arguments(true), expected);
-        let floor = Variant { memory: Kind::Scratch, engine: None };
+        let floor = Variant { memory: Kind::TmpfsHuge, splice: true, engine: None };
+        assert_eq!(floor.arguments(false), ["floor", "--json", "--memory", "tmpfs-huge", "--splice"]);
+        let floor = Variant { memory: Kind::Scratch, splice: false, engine: None };
         assert_eq!(floor.arguments(true), ["floor", "--json", "--memory", "scratch"]);
     }
 }
