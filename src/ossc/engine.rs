@@ -19,7 +19,6 @@ use ossc_cache::pages::{self, PageKind, Store};
 use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{sys, wire};
-
 use ossc_conf::{Config, Scheme, Settings};
 use ossc_net::retry::Backoff;
 use ossc_net::{Names, Vcpus};
