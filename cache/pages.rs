@@ -82,12 +82,15 @@ impl Store {
     }
 
     /// Whether a write to a file makes pages as large as a touch of its mapping does. Not where huge pages of
-    /// anonymous memory files are to be had by advice, which is a mapping's.
+    /// anonymous memory files are to be had by advice, which is a mapping's; nor on a tmpfs of Linux 6.14 to 6.16,
+    /// where a write makes pages of its own size.
     pub fn takes_writes(&self) -> bool {
+        if self.kind == PageKind::HugeTmpfs {
+            return self.with_probe(written_like_touched).flatten().unwrap_or(false);
+        }
         // Where the kernel has no huge pages for shared memory there is no such file.
         let huge = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled").unwrap_or_default();
-        let never = huge.is_empty() || huge.contains("[never]") || huge.contains("[deny]");
-        self.kind == PageKind::HugeTmpfs || never
+        huge.is_empty() || huge.contains("[never]") || huge.contains("[deny]")
     }
 
     /// Calls `look` with an empty file of the store that holds nothing of anybody's, and empties it again.
@@ -271,6 +274,19 @@ impl Drop for Memory {
     }
 }
 
+/// Whether a byte that is written to a file takes as much memory as one that is touched in its mapping.
+fn written_like_touched(fd: i32) -> Result<bool> {
+    let len = 2 * HUGE_BYTES;
+    sys::ftruncate(fd, len as u64)?;
+    sys::write(fd, b"w")?;
+    let written = sys::fstat(fd)?.st_blocks;
+    let at = map_aligned(fd, len)?;
+    let touched = sys::populate_write(at + HUGE_BYTES, 1).and_then(|()| sys::fstat(fd));
+    // SAFETY: the mapping was made above, and nobody else knows it.
+    let _ = unsafe { sys::munmap(at, len) };
+    touched.map(|both| written >= both.st_blocks - written)
+}
+
 /// Maps a file shared and writable at an address that huge pages can use.
 fn map_aligned(fd: i32, len: usize) -> Result<usize> {
     let len = len.max(1);
@@ -302,8 +318,13 @@ const FSCONFIG_CMD_CREATE: usize = 6;
 /// nosuid, nodev.
 const MOUNT_ATTRS: usize = 0x2 | 0x4;
 
-/// A tmpfs that is mounted nowhere: `fsopen`, `fsconfig`, `fsmount` (Linux 5.2).
+/// A tmpfs that is mounted nowhere, with huge pages.
 fn detached_tmpfs(bytes: u64) -> core::result::Result<i32, String> {
+    tmpfs(bytes, c"always")
+}
+
+/// `fsopen`, `fsconfig`, `fsmount` (Linux 5.2).
+fn tmpfs(bytes: u64, huge: &CStr) -> core::result::Result<i32, String> {
     let step = |what: &str, errno: Errno| format!("{what}: {}", std::io::Error::from_raw_os_error(errno.0));
     let call = |number: i64, a: [usize; 6]| -> Result<usize> {
         // SAFETY: the callers below pass NUL-terminated strings that outlive the call, or numbers.
@@ -312,7 +333,7 @@ fn detached_tmpfs(bytes: u64) -> core::result::Result<i32, String> {
     };
     let fs = call(libc::SYS_fsopen, [c"tmpfs".as_ptr() as usize, 1, 0, 0, 0, 0]).map_err(|e| step("fsopen", e))?;
     let size = CPath::default().with_number(bytes);
-    let options = [(c"huge", c"always"), (c"mode", c"0700"), (c"size", size.as_cstr().unwrap_or(c"0"))];
+    let options = [(c"huge", huge), (c"mode", c"0700"), (c"size", size.as_cstr().unwrap_or(c"0"))];
     let configured = options.iter().try_for_each(|(key, value)| {
         let args = [fs, FSCONFIG_SET_STRING, key.as_ptr() as usize, value.as_ptr() as usize, 0, 0];
         call(libc::SYS_fsconfig, args).map(drop).map_err(|e| step("fsconfig", e))
@@ -400,6 +421,20 @@ fn tried(folder: i32) -> core::result::Result<i32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_seen_whether_a_write_makes_the_pages_of_a_touch() {
+        let store = Store::create(None, 1 << 30);
+        if store.kind() == PageKind::HugeTmpfs {
+            assert_eq!(store.with_probe(|fd| sys::fstat(fd).unwrap().st_size), Ok(0), "a probe is left empty");
+            // Here huge pages are to be had by the mapping's advice alone.
+            let folder = tmpfs(16 << 20, c"advise").unwrap();
+            let advised = Store { kind: PageKind::HugeTmpfs, why: String::new(), folder };
+            assert!(!advised.takes_writes());
+            assert_eq!(advised.with_probe(written_like_touched), Ok(Ok(false)));
+            assert_eq!(advised.with_probe(|fd| sys::fstat(fd).unwrap().st_blocks), Ok(0), "a probe is left empty");
+        }
+    }
 
     fn round_trip(store: &Store) {
         let memory = store.memory(3, 5_000_000).unwrap();

@@ -13,7 +13,6 @@ use crate::sink::InFile;
 const PIPE_BYTES: libc::c_int = 1 << 20;
 
 /// The pipe of one vcpu. Empty between two calls, so that all connections can share it.
-#[derive(Default)]
 pub(crate) struct Pipe {
     ends: Option<Ends>,
 }
@@ -24,6 +23,11 @@ struct Ends {
 }
 
 impl Pipe {
+    /// Made before its vcpu has connections, which may take the last descriptors; what fails is tried again in use.
+    pub fn new() -> Pipe {
+        Pipe { ends: Ends::make().ok() }
+    }
+
     /// Moves what has come, at most `len` bytes. Bytes moved (0: the peer closed), or a negative errno: EAGAIN if
     /// there was nothing. `from` is a socket that does not block, `file` a file on tmpfs that the caller owns a range
     /// of `len` bytes of.
@@ -34,6 +38,7 @@ impl Pipe {
                 Ok(0) => break,
                 Ok(n) => moved += n,
                 Err(libc::EAGAIN) if moved > 0 => break,
+                Err(libc::EAGAIN) => return -libc::EAGAIN,
                 Err(errno) => {
                     // What is left in it belongs to nobody.
                     self.ends = None;
@@ -54,9 +59,11 @@ impl Pipe {
         let (mut at, end) = (file.offset as i64, file.offset as i64 + came as i64);
         while at < end {
             let left = (end - at) as usize;
-            if splice(ends.out.as_raw_fd(), file.fd, Some(&mut at), left, 0)? == 0 {
-                return Err(libc::EIO);
-            }
+            match splice(ends.out.as_raw_fd(), file.fd, Some(&mut at), left, libc::SPLICE_F_NONBLOCK) {
+                // What has left the socket is lost: not the EAGAIN of a socket that has nothing.
+                Ok(0) | Err(libc::EAGAIN) => return Err(libc::EIO),
+                outcome => outcome?,
+            };
         }
         Ok(came)
     }
@@ -106,7 +113,7 @@ pub fn probe(file: RawFd) -> io::Result<()> {
     let (mut near, far) = std::os::unix::net::UnixStream::pair()?;
     far.set_nonblocking(true)?;
     near.write_all(b"pipe")?;
-    let moved = Pipe::default().pass(far.as_raw_fd(), InFile { fd: file, offset: 0 }, 8);
+    let moved = Pipe::new().pass(far.as_raw_fd(), InFile { fd: file, offset: 0 }, 8);
     if moved < 0 {
         return Err(io::Error::from_raw_os_error(-moved));
     }
@@ -148,7 +155,7 @@ mod tests {
         let (mut near, far) = pair();
         let mut file = memory_file();
         file.write_all(&[9; 20]).unwrap();
-        let mut pipe = Pipe::default();
+        let mut pipe = Pipe::new();
         let at = |offset| InFile { fd: file.as_raw_fd(), offset };
         assert_eq!(pipe.pass(far.as_raw_fd(), at(0), 8), -libc::EAGAIN);
         near.write_all(b"abcdefgh").unwrap();
@@ -166,7 +173,7 @@ mod tests {
     fn what_a_file_does_not_take_is_not_the_next_ones() {
         let (mut near, far) = pair();
         let file = memory_file();
-        let mut pipe = Pipe::default();
+        let mut pipe = Pipe::new();
         near.write_all(b"lost").unwrap();
         let reading = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
         assert_eq!(pipe.pass(far.as_raw_fd(), InFile { fd: reading.as_raw_fd(), offset: 0 }, 4), -libc::EBADF);

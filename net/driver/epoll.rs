@@ -54,7 +54,7 @@ impl Epoll {
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         let nothing = libc::epoll_event { events: 0, u64: 0 };
         let reports = vec![nothing; REPORTS];
-        let driver = Epoll { epoll, bell, entries: Vec::new(), ready: Vec::new(), pipe: Pipe::default(), reports };
+        let driver = Epoll { epoll, bell, entries: Vec::new(), ready: Vec::new(), pipe: Pipe::new(), reports };
         driver.control(libc::EPOLL_CTL_ADD, driver.bell.fd(), libc::EPOLLIN as u32, BELL)?;
         Ok(driver)
     }

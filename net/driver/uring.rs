@@ -61,7 +61,7 @@ impl Uring {
             bell,
             bell_count: Box::leak(Box::new(0)),
             addresses: Vec::new(),
-            pipe: Pipe::default(),
+            pipe: Pipe::new(),
             splices: Vec::new(),
         };
         driver.arm_bell();
@@ -202,6 +202,10 @@ impl Driver for Uring {
     }
 
     fn cancel(&mut self, tag: Tag, op: Op) {
+        if let (Op::Recv, Some(splice)) = (op, self.splices.get_mut(tag.key as usize)) {
+            // A poll that has just ended is not followed by another, which nobody would cancel.
+            splice.span = None;
+        }
         let entry = opcode::AsyncCancel::new(mark(tag, op)).build().user_data(CANCEL);
         self.push(&entry);
     }

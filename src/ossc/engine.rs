@@ -19,11 +19,11 @@ use ossc_cache::pages::{self, PageKind, Store};
 use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{sys, wire};
-
 use ossc_conf::{Config, Scheme, Settings};
 use ossc_net::retry::Backoff;
 use ossc_net::{Names, Vcpus};
 use ossc_sign::Issued;
+use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -295,9 +295,10 @@ fn memory(
 }
 
 /// Whether bodies are spliced into the memory files, which costs less than to receive them into mapped pages. What
-/// comes by TLS cannot be.
+/// comes by TLS cannot be, and RLIMIT_FSIZE, where it could not be lifted, ends a write but not a mapping: memory that
+/// was taken over may be larger.
 fn splices(store: &Store, scheme: Scheme) -> bool {
-    if !store.takes_writes() || scheme != Scheme::Http {
+    if !store.takes_writes() || scheme != Scheme::Http || getrlimit(Resource::Fsize).current.is_some() {
         return false;
     }
     let errno = |e: sys::Errno| std::io::Error::from_raw_os_error(e.0);

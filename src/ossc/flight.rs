@@ -10,7 +10,7 @@
 
 use crate::held::lock;
 use crate::spare::{Body, Spare};
-use ossc_net::error::Kind;
+use ossc_net::error::{Kind, Phase};
 use ossc_net::{Error, Finished, Response, crc};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -208,13 +208,13 @@ impl Flights {
         !lock(&self.state).chunks.is_empty()
     }
 
-    /// A chunk that was promised by `slow` was not sent: its spare is given up. Those of its chunks that are
-    /// under way are not wanted any more.
-    pub fn no_spare(&self, key: Key, n: u32, chunk: u32) -> Vec<u32> {
+    /// A chunk that was promised by `slow` was not sent.
+    pub fn no_spare(&self, key: Key, n: u32, chunk: u32) -> Ended {
         let mut state = lock(&self.state);
         state.bytes_twice -= take_spare(&mut state, key, n, chunk);
-        let spare = piece_mut(&mut state, key, n).and_then(|piece| piece.spare.take());
-        spare.map_or(Vec::new(), |spare| spare.under_way_but(chunk))
+        // A part that has nothing left but this is begun again.
+        let error = Error::new(Kind::Cancelled, Phase::Start, "no room to ask for it a second time");
+        self.spare_failed(&mut state, (key, n, chunk), error, Ended::default())
     }
 
     /// The request in place of piece `n` ended: nothing writes there any more.
@@ -250,33 +250,43 @@ impl Flights {
     pub fn spare_ended(&self, key: Key, n: u32, chunk: u32, done: Finished) -> Ended {
         let mut state = lock(&self.state);
         let mut ended = Ended { give: take_spare(&mut state, key, n, chunk), ..Ended::default() };
+        let response = match done.result {
+            Ok(response) => response,
+            Err(error) => return self.spare_failed(&mut state, (key, n, chunk), error, ended),
+        };
         let Some(flight) = state.flights.get_mut(&key) else { return ended };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
         let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
-        match done.result {
-            Ok(response) => {
-                ended.cancel_spare.extend(spare.here(chunk, done.body, response));
-                if !spare.is_here() {
-                    return ended;
-                }
-                if matches!(piece.main, Main::Asked(..)) {
-                    ended.cancel = true;
-                    return ended;
-                }
-            }
-            Err(_) if spare.lose(chunk) => return ended,
-            Err(error) => {
-                ended.cancel_spare = spare.under_way_but(chunk);
-                piece.spare = None;
-                if matches!(piece.main, Main::Failed) {
-                    flight.failed.get_or_insert(error);
-                }
-            }
+        ended.cancel_spare.extend(spare.here(chunk, done.body, response));
+        if !spare.is_here() {
+            return ended;
+        }
+        if matches!(piece.main, Main::Asked(..)) {
+            ended.cancel = true;
+            return ended;
         }
         if let Some(spare) = piece.spare.take() {
             bring_spare(piece, &mut flight.response, spare, &mut ended);
         }
         self.land(&mut state, key, ended)
+    }
+
+    /// A chunk will not come. Unless its twin may, the spare is given up: those of its chunks that are under way are
+    /// not wanted any more, and the part has failed if the request in place has.
+    fn spare_failed(&self, state: &mut State, at: (Key, u32, u32), error: Error, mut ended: Ended) -> Ended {
+        let (key, n, chunk) = at;
+        let Some(flight) = state.flights.get_mut(&key) else { return ended };
+        let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
+        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
+        if spare.lose(chunk) {
+            return ended;
+        }
+        ended.cancel_spare = spare.under_way_but(chunk);
+        piece.spare = None;
+        if matches!(piece.main, Main::Failed) {
+            flight.failed.get_or_insert(error);
+        }
+        self.land(state, key, ended)
     }
 
     /// Ends the part if all of its pieces have, or if it failed and nothing is under way in its place.

@@ -147,6 +147,32 @@ fn a_second_request_that_is_slow_too_gets_a_twin() {
 }
 
 #[test]
+fn a_twin_without_room_takes_nothing_with_it_and_the_last_hope_of_a_part_ends_it() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    assert_eq!(spares(&flights, at(now, 3000), false).len(), 4);
+    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
+    for chunk in 1..4 {
+        assert!(flights.spare_ended(KEY, 0, chunk, done(0, 2 * MIB, 9, 150)).part.is_none());
+    }
+    let twin = flights.slow(at(now, 4000), true).unwrap();
+    assert_eq!((twin.2, twin.3), (4, 0..2 * MIB));
+    let ended = flights.no_spare(KEY, 0, 4);
+    assert!(ended.cancel_spare.is_empty() && ended.part.is_none(), "the first may still come");
+    assert!(flights.spare_ended(KEY, 0, 0, done(0, 2 * MIB, 9, 2000)).part.unwrap().is_ok());
+    // The same with the first gone: nothing is left that could bring the part.
+    flights.begin(KEY, 0..PART, Some((1000, 64)), at(now, 4000));
+    assert_eq!(spares(&flights, at(now, 7000), false).len(), 4);
+    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
+    assert_eq!(flights.slow(at(now, 8000), true).unwrap().2, 4);
+    assert!(flights.spare_ended(KEY, 0, 0, failed(Kind::Network)).part.is_none(), "its twin may still come");
+    let ended = flights.no_spare(KEY, 0, 4);
+    assert_eq!(ended.cancel_spare, [1, 2, 3]);
+    assert!(is_cancelled(&ended.part.unwrap().unwrap_err()));
+}
+
+#[test]
 fn the_spare_counts_only_when_the_request_in_place_has_ended() {
     let now = Instant::now();
     let flights = seasoned(9, now);
@@ -245,7 +271,7 @@ fn no_more_is_asked_for_twice_than_allowed() {
     let late = at(now, 60_000);
     assert_eq!(spares(&flights, late, true).len(), 16);
     // One that was not sent gives its share back, and those with it are not wanted any more.
-    assert_eq!(flights.no_spare((2, 0), 0, 5), [0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(flights.no_spare((2, 0), 0, 5).cancel_spare, [0, 1, 2, 3, 4, 6, 7]);
     assert!(flights.slow(late, true).is_err(), "the others may have cost something");
     for chunk in [0, 1, 2, 3, 4, 6, 7] {
         assert_eq!(flights.spare_ended((2, 0), 0, chunk, failed(Kind::Cancelled)).give, MIB);
@@ -289,7 +315,7 @@ fn in_any_order_each_part_ends_once() {
                     if let Ok((key, n, chunk, range)) = flights.slow(later, rng.bool()) {
                         given -= (range.end - range.start) as i64;
                         if rng.u8(0..8) == 0 {
-                            flights.no_spare(key, n, chunk);
+                            ended += usize::from(flights.no_spare(key, n, chunk).part.is_some());
                             given += (range.end - range.start) as i64;
                         } else {
                             spares.push((key, n, chunk, range));

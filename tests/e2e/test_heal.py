@@ -98,6 +98,17 @@ while at < size:
     at += done
 """
 
+# Reads the begin of a file, and when it is told to all of it.
+LATE = """
+import hashlib, sys
+file = open("b.bin", "rb")
+file.read(10)
+print("attached", flush=True)
+sys.stdin.readline()
+file.seek(0)
+print(hashlib.sha256(file.read()).hexdigest())
+"""
+
 
 class Heal(EndToEnd):
     """All readers are heal_reader, whose sums are compared with those of a native run."""
@@ -223,6 +234,26 @@ class Heal(EndToEnd):
         run = self.managed()
         self.killed(run, {"OSSC_PAGES": "memfd"})
         self.assertEqual(run.engine_starts(), 2, run.log_tail())
+
+    def test_a_successor_that_may_write_small_files_only_takes_over(self) -> None:
+        run = self.managed()
+        first = self.begin(run, ["sleep", "60"], run.dir / "nothing")
+        self.until(lambda: run.engine_starts() == 1, "the engine is there")
+        limit = 1 << 20
+        drop = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"] if os.geteuid() == 0 else []
+        argv = ["prlimit", f"--fsize={limit}:{limit}", *drop, "env", f"LD_PRELOAD={paths.PRELOAD}", PYTHON, "-c", LATE]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = run.start(argv, run.env(LD_PRELOAD=None), cwd=run.model_dir, **pipes)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), b"attached\n")
+        (engine,) = run.engines()
+        os.kill(engine, signal.SIGKILL)
+        first.kill()
+        out, _ = process.communicate(b"\n", timeout=30)
+        whole = hashlib.sha256((self.plain / "b.bin").read_bytes()).hexdigest()
+        self.assertEqual(out.decode().strip(), whole, run.log_tail())
+        self.assertTrue(run.logged("took over from an engine that is gone"), run.log_tail())
 
     def test_the_engine_is_killed_while_the_kernel_copies(self) -> None:
         """What the old memory never got is taken from the new one, not from the holes of the old."""
