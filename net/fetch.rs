@@ -118,7 +118,7 @@ pub trait Source: Send + Sync {
     fn finished(&self, done: Finished);
     /// Makes the pages of these bytes of a fetch's fresh `Sink::Memory` present, or says why its request has to end.
     /// Called after the request was sent, for a few MiB at a time: other connections wait meanwhile. `filled` bytes
-    /// of the sink have come.
+    /// of the sink have come. No bytes at all, where they are spliced: that only tells how far it is.
     fn make_present(&self, _token: u64, _filled: usize, _bytes: Range<usize>) -> Result<(), Error> {
         Ok(())
     }

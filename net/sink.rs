@@ -43,7 +43,7 @@ pub enum Pages {
     /// They have to be made: [`crate::Source::make_present`] is called for a range before a byte goes there.
     Fresh,
     /// The same; and the memory is a shared mapping of a file, where plain bytes may be spliced to: then the kernel
-    /// makes the pages, and `make_present` is called for what comes with the head alone.
+    /// makes the pages, and `make_present` is called for what comes with the head, and later only to tell of progress.
     File(InFile),
 }
 

@@ -362,6 +362,32 @@ fn self_test(ring: &mut IoUring) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::{InFile, Pages, Place};
+    use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn a_cancelled_splice_ends_although_its_poll_had_ended_before() {
+        let Ok(mut driver) = Uring::new(Arc::new(Bell::new(false).unwrap()), 1) else { return };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        let mut thief = far.try_clone().unwrap();
+        let socket = OwnedFd::from(far);
+        let (file, mut memory) = (crate::splice::memory_file(), [0_u8; 8]);
+        let pages = Pages::File(InFile { fd: file.as_raw_fd(), offset: 0 });
+        let tag = Tag { key: 0, generation: 1 };
+        driver.recv(tag, &socket, Place::new(memory.as_mut_ptr(), 8, pages).rest(8));
+        near.write_all(b"8 bytes.").unwrap();
+        driver.ring.submit_and_wait(1).unwrap();
+        // Readable it was, and is no more.
+        thief.read_exact(&mut [0; 8]).unwrap();
+        driver.cancel(tag, Op::Recv);
+        let mut events = Vec::new();
+        for _ in 0..3 {
+            driver.wait(Some(Duration::from_millis(100)), &mut events).unwrap();
+        }
+        assert!(matches!(events[..], [Event::Done { op: Op::Recv, .. }]), "{events:?}");
+    }
 
     #[test]
     fn marks_come_back() {
