@@ -26,7 +26,7 @@ fn failed(kind: Kind) -> Finished {
 
 /// After so many parts that took one second each.
 fn seasoned(percent: u64, now: Instant) -> Flights {
-    let flights = Flights::new(percent);
+    let flights = Flights::new(percent, Scale::PRODUCT);
     for index in 0..100 {
         assert_eq!(flights.begin((1, index), 0..PART, Some((1000, 64)), now), (0..PART, 0));
         assert!(flights.main_ended((1, index), 0, done(0, PART, 1, 1000)).part.is_some());
@@ -47,7 +47,7 @@ fn parts_are_cut_at_the_end_of_slow_downloads_only() {
     assert_eq!(flights.begin((1, 202), PART..2 * PART, Some((0, 64)), now), (PART..PART + MIB, 7));
     // A last part that is no multiple of anything.
     assert_eq!(flights.begin((1, 203), 0..MIB + 5, Some((0, 64)), now), (0..MIB + 5, 0));
-    let fast = Flights::new(2);
+    let fast = Flights::new(2, Scale::PRODUCT);
     assert_eq!(fast.begin(KEY, 0..PART, Some((0, 64)), now), (0..PART, 0));
 }
 

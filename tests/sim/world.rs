@@ -14,6 +14,7 @@ use crate::reader::{Reader, Scene};
 use crate::stage::{self, Part, Shared, Stage, Truth};
 use ossc_cache::region::{Region, state};
 use ossc_engine::item::{Arrived, Order};
+use ossc_engine::scale::Scale;
 use ossc_engine::work;
 use ossc_net::retry::Backoff;
 use ossc_net::sim::{self, Posted, Sleep};
@@ -139,6 +140,7 @@ impl<'a> World<'a> {
             now: engine::clock(),
             requests_max: net.vcpus * net.workers,
             twice_percent_max: 0,
+            scale: Scale::PRODUCT,
             throttle_recover: Duration::from_millis(rng.choice([10, 1000]).unwrap_or(1000)),
             backoff: Backoff::default(),
             list_again: Duration::from_millis(rng.choice([10, 5000]).unwrap_or(5000)),
