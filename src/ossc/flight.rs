@@ -47,7 +47,8 @@ enum Main {
     Asked(Instant, u64),
     /// Complete, with its CRC-64.
     Ready(u64),
-    Failed,
+    /// With the error, as long as its spare may still bring it.
+    Failed(Option<Error>),
 }
 
 #[derive(Debug)]
@@ -203,13 +204,23 @@ impl Flights {
         !lock(&self.state).chunks.is_empty()
     }
 
-    /// A chunk that was promised by `slow` was not sent: its spare is given up. Those of its chunks that are
-    /// under way are not wanted any more.
-    pub fn no_spare(&self, key: Key, n: u32, chunk: u32) -> Vec<u32> {
+    /// A chunk that was promised by `slow` was not sent. If it is no twin, its spare is given up, and the piece is
+    /// judged anew from now on: who finds no room would ask again at once for what is cancelled here.
+    pub fn no_spare(&self, key: Key, n: u32, chunk: u32, now: Instant) -> Ended {
         let mut state = lock(&self.state);
         state.bytes_twice -= take_spare(&mut state, key, n, chunk);
-        let spare = piece_mut(&mut state, key, n).and_then(|piece| piece.spare.take());
-        spare.map_or(Vec::new(), |spare| spare.under_way_but(chunk))
+        let mut ended = Ended::default();
+        let Some(flight) = state.flights.get_mut(&key) else { return ended };
+        let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
+        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
+        if spare.lose(chunk) {
+            return ended;
+        }
+        if let Main::Asked(since, _) = &mut piece.main {
+            *since = now;
+        }
+        give_up_spare(piece, &mut flight.failed, chunk, None, &mut ended);
+        self.land(&mut state, key, ended)
     }
 
     /// The request in place of piece `n` ended: nothing writes there any more.
@@ -229,12 +240,12 @@ impl Flights {
             (Err(_), Some(spare)) if spare.is_here() => bring_spare(piece, &mut flight.response, spare, &mut ended),
             // The spare may still bring it.
             (Err(error), Some(spare)) if error.retryable() && spare.is_sent() => {
-                piece.main = Main::Failed;
+                piece.main = Main::Failed(Some(error));
                 piece.spare = Some(spare);
             }
             (Err(error), spare) => {
                 ended.cancel_spare = spare.map_or(Vec::new(), |spare| spare.under_way());
-                piece.main = Main::Failed;
+                piece.main = Main::Failed(None);
                 flight.failed.get_or_insert(error);
             }
         }
@@ -260,13 +271,7 @@ impl Flights {
                 }
             }
             Err(_) if spare.lose(chunk) => return ended,
-            Err(error) => {
-                ended.cancel_spare = spare.under_way_but(chunk);
-                piece.spare = None;
-                if matches!(piece.main, Main::Failed) {
-                    flight.failed.get_or_insert(error);
-                }
-            }
+            Err(error) => give_up_spare(piece, &mut flight.failed, chunk, Some(error), &mut ended),
         }
         if let Some(spare) = piece.spare.take() {
             bring_spare(piece, &mut flight.response, spare, &mut ended);
@@ -348,6 +353,17 @@ fn next_chunk(state: &mut State, now: Instant) -> Option<(Key, u32, u32, Range<u
 fn take_spare(state: &mut State, key: Key, n: u32, chunk: u32) -> u64 {
     let found = state.spares.iter().position(|spare| (spare.0, spare.1, spare.2) == (key, n, chunk));
     found.map_or(0, |at| state.spares.swap_remove(at).3)
+}
+
+/// The spare is given up since there will be no `chunk`. Those of its chunks that are under way are not wanted any more;
+/// and nobody is left to bring a piece whose request in place has failed.
+fn give_up_spare(piece: &mut Piece, failed: &mut Option<Error>, chunk: u32, error: Option<Error>, ended: &mut Ended) {
+    ended.cancel_spare = piece.spare.take().map_or(Vec::new(), |spare| spare.under_way_but(chunk));
+    if let Main::Failed(before) = &mut piece.main
+        && let Some(error) = error.or(before.take())
+    {
+        failed.get_or_insert(error);
+    }
 }
 
 fn piece_mut(state: &mut State, key: Key, n: u32) -> Option<&mut Piece> {

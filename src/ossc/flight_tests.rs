@@ -217,6 +217,50 @@ fn a_spare_saves_a_part_whose_request_in_place_fails() {
 }
 
 #[test]
+fn a_twin_without_room_leaves_the_first_try_which_may_be_all_there_is() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..MIB, None, now);
+    let asked = spares(&flights, at(now, 3000), true);
+    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none(), "the spare may still bring it");
+    for (_, n, chunk, range) in &asked[1..] {
+        flights.spare_ended(KEY, *n, *chunk, done(0, range.end - range.start, 1, 10));
+    }
+    let (_, n, twin, _) = flights.slow(at(now, 6000), true).unwrap();
+    let ended = flights.no_spare(KEY, n, twin, at(now, 6000));
+    assert!(ended.cancel_spare.is_empty() && ended.part.is_none());
+    assert_eq!(flights.slow(at(now, 9000), true), Err(None));
+    let ended = flights.spare_ended(KEY, 0, 0, done(0, MIB / 8, 1, 10));
+    assert!(ended.copy.len() == 8 && ended.part.unwrap().is_ok());
+}
+
+#[test]
+fn a_part_whose_second_try_is_given_up_after_the_first_has_failed_fails() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..2 * MIB, None, now);
+    let asked = spares(&flights, at(now, 3000), true);
+    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
+    // The last chunk was promised before that, and there is no room for it.
+    let ended = flights.no_spare(KEY, 0, asked.last().unwrap().2, at(now, 3000));
+    assert_eq!(ended.cancel_spare, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(ended.part.unwrap().unwrap_err().kind, Kind::Network);
+}
+
+#[test]
+fn a_piece_that_found_no_room_for_a_second_try_waits_before_the_next() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    let late = at(now, 3000);
+    let (_, n, first, _) = flights.slow(late, true).unwrap();
+    let (_, _, second, _) = flights.slow(late, true).unwrap();
+    assert_eq!(flights.no_spare(KEY, n, second, late).cancel_spare, [first]);
+    flights.spare_ended(KEY, n, first, failed(Kind::Cancelled));
+    assert_eq!(flights.slow(late, true), Err(Some(at(late, 425))), "as long as a new request");
+}
+
+#[test]
 fn a_spare_that_fails_may_be_tried_again() {
     let now = Instant::now();
     let flights = seasoned(9, now);
@@ -245,7 +289,7 @@ fn no_more_is_asked_for_twice_than_allowed() {
     let late = at(now, 60_000);
     assert_eq!(spares(&flights, late, true).len(), 16);
     // One that was not sent gives its share back, and those with it are not wanted any more.
-    assert_eq!(flights.no_spare((2, 0), 0, 5), [0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(flights.no_spare((2, 0), 0, 5, late).cancel_spare, [0, 1, 2, 3, 4, 6, 7]);
     assert!(flights.slow(late, true).is_err(), "the others may have cost something");
     for chunk in [0, 1, 2, 3, 4, 6, 7] {
         assert_eq!(flights.spare_ended((2, 0), 0, chunk, failed(Kind::Cancelled)).give, MIB);
@@ -289,7 +333,7 @@ fn in_any_order_each_part_ends_once() {
                     if let Ok((key, n, chunk, range)) = flights.slow(later, rng.bool()) {
                         given -= (range.end - range.start) as i64;
                         if rng.u8(0..8) == 0 {
-                            flights.no_spare(key, n, chunk);
+                            ended += usize::from(flights.no_spare(key, n, chunk, later).part.is_some());
                             given += (range.end - range.start) as i64;
                         } else {
                             spares.push((key, n, chunk, range));

@@ -29,8 +29,8 @@ impl Work {
         // With the pages of its place, since to copy there later must not fail.
         let ready = |held: &Arc<Held>| populate(held, &range).is_ok() && self.budget.take(bytes);
         let Some(held) = self.held(slot).filter(ready) else {
-            let unwanted = self.flights.no_spare((slot, index), n, chunk);
-            unwanted.iter().for_each(|chunk| self.cancel(Item::Spare(slot, index, n, *chunk)));
+            let ended = self.flights.no_spare((slot, index), n, chunk, now);
+            self.landed(slot, index, n, ended);
             return Err(None);
         };
         tracing::info!(object = held.key, start = range.start, end = range.end, "slow: asking for it a second time");
