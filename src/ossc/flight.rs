@@ -199,6 +199,21 @@ impl Flights {
         }
     }
 
+    /// Parts and second requests under way.
+    pub fn under_way(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.flights.len(), state.spares.len())
+    }
+
+    /// Whether the request in place of a piece is under way although its second request is complete: it was cancelled.
+    pub fn is_unwanted(&self, key: Key, n: u32) -> bool {
+        let mut state = lock(&self.state);
+        let unwanted = |piece: &mut Piece| {
+            matches!(piece.main, Main::Asked(..)) && piece.spare.as_ref().is_some_and(Spare::is_here)
+        };
+        piece_mut(&mut state, key, n).is_some_and(unwanted)
+    }
+
     /// Whether other connections may ask for chunks, too.
     pub fn has_chunks(&self) -> bool {
         !lock(&self.state).chunks.is_empty()
