@@ -68,7 +68,7 @@ struct Flight {
 /// What has to be done after a request ended.
 #[derive(Default)]
 pub(crate) struct Ended {
-    /// Bytes of the budget that the second request had.
+    /// Bytes of the budget that second requests and their bodies had.
     pub give: u64,
     /// Nobody wants the request in place of this piece any more.
     pub cancel: bool,
@@ -199,10 +199,13 @@ impl Flights {
         }
     }
 
-    /// Parts and second requests under way.
-    pub fn under_way(&self) -> (usize, usize) {
+    /// Parts under way, second requests under way, and the bytes of those and of the bodies that they have brought.
+    pub fn under_way(&self) -> (usize, usize, u64) {
         let state = lock(&self.state);
-        (state.flights.len(), state.spares.len())
+        let pieces = state.flights.values().flat_map(|flight| &flight.pieces);
+        let bodies: u64 = pieces.filter_map(|piece| Some(piece.spare.as_ref()?.bytes_here())).sum();
+        let asked: u64 = state.spares.iter().map(|spare| spare.3).sum();
+        (state.flights.len(), state.spares.len(), asked + bodies)
     }
 
     /// Whether the request in place of a piece is under way although its second request is complete: it was cancelled.
@@ -249,7 +252,7 @@ impl Flights {
         let mut ended = Ended::default();
         match (done.result, piece.spare.take()) {
             (Ok(response), spare) => {
-                ended.cancel_spare = spare.map_or(Vec::new(), |spare| spare.under_way());
+                drop_spare(spare, &mut ended);
                 bring(piece, &mut flight.response, response, &mut ended);
             }
             (Err(_), Some(spare)) if spare.is_here() => bring_spare(piece, &mut flight.response, spare, &mut ended),
@@ -259,7 +262,7 @@ impl Flights {
                 piece.spare = Some(spare);
             }
             (Err(error), spare) => {
-                ended.cancel_spare = spare.map_or(Vec::new(), |spare| spare.under_way());
+                drop_spare(spare, &mut ended);
                 piece.main = Main::Failed(None);
                 flight.failed.get_or_insert(error);
             }
@@ -276,6 +279,8 @@ impl Flights {
         let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
         match done.result {
             Ok(response) => {
+                // The body stays, and what it takes of the budget.
+                ended.give = 0;
                 ended.cancel_spare.extend(spare.here(chunk, done.body, response));
                 if !spare.is_here() {
                     return ended;
@@ -306,6 +311,8 @@ impl Flights {
                 Main::Ready(crc64) => crc::combine(sum, crc64, piece.range.end - piece.range.start),
                 _ => sum,
             });
+            ended.give +=
+                flight.pieces.iter().filter_map(|piece| Some(piece.spare.as_ref()?.bytes_here())).sum::<u64>();
             ended.part = Some(flight.failed.map_or(Ok((flight.response, fold)), Err));
         }
         ended
@@ -370,10 +377,19 @@ fn take_spare(state: &mut State, key: Key, n: u32, chunk: u32) -> u64 {
     found.map_or(0, |at| state.spares.swap_remove(at).3)
 }
 
+/// Nobody wants it any more.
+fn drop_spare(spare: Option<Spare>, ended: &mut Ended) {
+    if let Some(spare) = spare {
+        ended.give += spare.bytes_here();
+        ended.cancel_spare = spare.under_way();
+    }
+}
+
 /// The spare is given up since there will be no `chunk`. Those of its chunks that are under way are not wanted any more;
 /// and nobody is left to bring a piece whose request in place has failed.
 fn give_up_spare(piece: &mut Piece, failed: &mut Option<Error>, chunk: u32, error: Option<Error>, ended: &mut Ended) {
-    ended.cancel_spare = piece.spare.take().map_or(Vec::new(), |spare| spare.under_way_but(chunk));
+    drop_spare(piece.spare.take(), ended);
+    ended.cancel_spare.retain(|other| *other != chunk);
     if let Main::Failed(before) = &mut piece.main
         && let Some(error) = error.or(before.take())
     {
@@ -394,6 +410,7 @@ fn bring(piece: &mut Piece, kept: &mut Response, response: Response, ended: &mut
 
 /// The same by its spare, which is to be copied.
 fn bring_spare(piece: &mut Piece, kept: &mut Response, spare: Spare, ended: &mut Ended) {
+    ended.give += spare.bytes_here();
     let (bodies, response) = spare.bodies();
     ended.copy = bodies;
     bring(piece, kept, response, ended);

@@ -157,11 +157,11 @@ fn the_spare_counts_only_when_the_request_in_place_has_ended() {
     for (index, (_, n, chunk, range)) in asked.into_iter().enumerate().rev() {
         let crc64 = crc::of(&bytes[range.start as usize..range.end as usize]);
         let ended = flights.spare_ended(KEY, n, chunk, done(0, MIB, crc64, 1000));
-        assert_eq!((ended.give, ended.cancel), (MIB, index == 0), "{index} of {last}");
+        assert_eq!((ended.give, ended.cancel), (0, index == 0), "{index} of {last}: its body is kept");
         assert!(ended.copy.is_empty() && ended.part.is_none());
     }
     let ended = flights.main_ended(KEY, 0, failed(Kind::Cancelled));
-    assert_eq!(ended.copy.iter().map(|(range, _)| range.end - range.start).sum::<u64>(), PART);
+    assert_eq!((ended.copy.iter().map(|(range, _)| range.end - range.start).sum::<u64>(), ended.give), (PART, PART));
     let (range, response) = ended.brought.unwrap();
     assert_eq!((range, response.bytes), (0..PART, PART));
     assert_eq!(ended.part.unwrap().unwrap().1, crc::of(&bytes));
@@ -175,7 +175,7 @@ fn the_request_in_place_may_win() {
     let asked = spares(&flights, at(now, 3000), true);
     flights.spare_ended(KEY, 0, 3, done(0, MIB, 9, 1000));
     let ended = flights.main_ended(KEY, 0, done(0, PART, 9, 3100));
-    assert_eq!(ended.cancel_spare, [0, 1, 2, 4, 5, 6, 7]);
+    assert_eq!((ended.cancel_spare, ended.give), (vec![0, 1, 2, 4, 5, 6, 7], MIB));
     assert!(ended.copy.is_empty() && ended.part.unwrap().is_ok());
     // Their ends come when the part may be under way again.
     flights.begin(KEY, 0..PART, Some((1000, 64)), now);
@@ -333,7 +333,9 @@ fn in_any_order_each_part_ends_once() {
                     if let Ok((key, n, chunk, range)) = flights.slow(later, rng.bool()) {
                         given -= (range.end - range.start) as i64;
                         if rng.u8(0..8) == 0 {
-                            ended += usize::from(flights.no_spare(key, n, chunk, later).part.is_some());
+                            let landed = flights.no_spare(key, n, chunk, later);
+                            given += landed.give as i64;
+                            ended += usize::from(landed.part.is_some());
                             given += (range.end - range.start) as i64;
                         } else {
                             spares.push((key, n, chunk, range));
@@ -359,13 +361,17 @@ fn in_any_order_each_part_ends_once() {
                     let (key, n) = under_way.swap_remove(rng.usize(..under_way.len()));
                     let kinds = [Kind::Network, Kind::Cancelled, Kind::NotFound];
                     let answer = if rng.bool() { done(0, MIB, 1, 100) } else { failed(kinds[rng.usize(..3)]) };
-                    ended += usize::from(flights.main_ended(key, n, answer).part.is_some());
+                    let landed = flights.main_ended(key, n, answer);
+                    given += landed.give as i64;
+                    ended += usize::from(landed.part.is_some());
                 }
                 _ => {}
             }
         }
         while let Some((key, n)) = under_way.pop() {
-            ended += usize::from(flights.main_ended(key, n, done(0, MIB, 1, 100)).part.is_some());
+            let landed = flights.main_ended(key, n, done(0, MIB, 1, 100));
+            given += landed.give as i64;
+            ended += usize::from(landed.part.is_some());
             pieces.retain(|(key, n)| {
                 flights.ask(*key, *n, now).is_some_and(|_| {
                     under_way.push((*key, *n));

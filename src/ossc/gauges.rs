@@ -23,12 +23,14 @@ pub struct Gauges {
     pub flights: usize,
     /// Second requests under way.
     pub spares: usize,
+    /// Bytes of their buffers, and of those that are kept until they count.
+    pub spare_bytes: u64,
 }
 
 impl Work {
     /// All of them.
     pub fn gauges(&self) -> Gauges {
-        let (flights, spares) = self.flights.under_way();
+        let (flights, spares, spare_bytes) = self.flights.under_way();
         Gauges {
             planned: self.plan().len(),
             roomless: lock(&self.roomless).len(),
@@ -36,6 +38,7 @@ impl Work {
             budget_used: self.budget.used(),
             flights,
             spares,
+            spare_bytes,
         }
     }
 

@@ -45,15 +45,14 @@ pub fn always(world: &World<'_>) {
         }
     }
     (0..revived).for_each(|_| stage.faults.saw(Fault::Revived));
-    let limit = stage.limit;
-    if resident > limit {
-        wrong = Some(format!("{resident} bytes are resident, and {limit} are allowed"));
+    let (limit, gauges) = (stage.limit, world.engine.work.gauges());
+    if resident + gauges.spare_bytes > limit {
+        wrong = Some(format!("{resident} bytes are resident, {gauges:?}, and {limit} are allowed"));
     }
     let setup = world.setup.net;
     if stage.in_flight > setup.vcpus * setup.workers || world.engine.net.sockets() > setup.vcpus * setup.workers {
         wrong = Some(format!("{} requests and {} sockets", stage.in_flight, world.engine.net.sockets()));
     }
-    let gauges = world.engine.work.gauges();
     let pieces = PART_BYTES_MAX.div_ceil(world.setup.work.scale.piece_bytes_min) as usize;
     if gauges.planned > parts * pieces * ITEMS_PER_PART + stage.truths.len() * ITEMS_PER_RECORD {
         wrong = Some(format!("{} items wait for {parts} parts", gauges.planned));
