@@ -120,8 +120,11 @@ impl Memory for Place {
         None
     }
 
-    fn populate(&self, start: u64, _end: u64) -> Result<()> {
+    fn populate(&self, start: u64, end: u64) -> Result<()> {
         let mut stage = stage::lock(&self.stage);
+        if !stage.presents {
+            stage.tried.push((self.slot, start..end));
+        }
         if stage.strike(Fault::NoMemory) {
             return Err(Errno(libc::ENOMEM));
         }

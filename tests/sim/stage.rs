@@ -114,6 +114,10 @@ pub struct Stage {
     pub seconds: Vec<Second>,
     /// How much is asked for twice.
     pub twice: Twice,
+    /// A request under way gets its pages.
+    pub presents: bool,
+    /// What else got pages, or none, since the last pull: bytes that are to be asked for a second time.
+    pub tried: Vec<(u32, Range<u64>)>,
     /// Fills so far.
     pub fills: u64,
     /// Bodies of second requests that were copied so far.
@@ -152,6 +156,8 @@ impl Stage {
             in_flight: 0,
             seconds: Vec::new(),
             twice: Twice::default(),
+            presents: false,
+            tried: Vec::new(),
             fills: 0,
             copies: 0,
             limit: 0,

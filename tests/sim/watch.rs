@@ -133,6 +133,25 @@ impl Watch {
         empty.into_iter().for_each(|(slot, index)| stage.gave_up(slot, index));
     }
 
+    /// Second requests that this pull did not begin, since there was no room for them.
+    fn roomless(&self, pull: &Pull) {
+        let begun = match pull {
+            Pull::Fetch(Fetch { token, query: Query::Get { range, .. }, .. }) => {
+                range.clone().filter(|_| matches!(Item::from_token(*token), Item::Spare(..)))
+            }
+            _ => None,
+        };
+        let mut stage = stage::lock(&self.stage);
+        for (slot, range) in
+            std::mem::take(&mut stage.tried).into_iter().filter(|tried| Some(&tried.1) != begun.as_ref())
+        {
+            let Some(truth) = stage.truth(slot) else { continue };
+            if let Some(fill) = &mut truth.parts[(range.start / truth.part_bytes) as usize].fill {
+                fill.lost(&range);
+            }
+        }
+    }
+
     /// Wrong bytes a second time: the object has failed, with all its parts there. The first time its parts are empty
     /// again, also those whose memory stays for readers.
     fn check_failed(&self, slot: u32) {
@@ -250,6 +269,7 @@ impl Source for Watch {
     fn pull(&self, now: Instant) -> Pull {
         let pull = self.work.pull(now);
         self.given_up();
+        self.roomless(&pull);
         match &pull {
             Pull::Fetch(fetch) => self.begins(fetch),
             Pull::Until(at) => {
@@ -269,7 +289,10 @@ impl Source for Watch {
     }
 
     fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), ossc_net::Error> {
-        self.work.make_present(token, filled, bytes)
+        stage::lock(&self.stage).presents = true;
+        let made = self.work.make_present(token, filled, bytes);
+        stage::lock(&self.stage).presents = false;
+        made
     }
 
     fn finished(&self, done: Finished) {
