@@ -91,9 +91,9 @@ impl<T: Copy + Ord> Plan<T> {
     }
 
     /// True if `next` would find an item at this time.
-    pub fn is_due(&self, now: Instant) -> bool {
-        let delayed = self.delayed.peek().is_some_and(|Reverse((at, ..))| *at <= now);
-        delayed || self.queues.iter().any(|queue| !queue.is_empty())
+    pub fn is_due(&self, now: Instant, least: Class) -> bool {
+        let due = |Reverse((at, class, _)): &Reverse<(Instant, Class, T)>| *at <= now && *class <= least;
+        self.delayed.iter().any(due) || self.queues[..=least as usize].iter().any(|queue| !queue.is_empty())
     }
 
     /// How many items wait, the delayed ones included.

@@ -153,14 +153,14 @@ impl Net {
         self.seats[number].vcpu.connections()
     }
 
+    /// Whether a vcpu has a connection that waits for its close.
+    pub fn closes(&self, number: usize) -> bool {
+        self.seats[number].vcpu.closes()
+    }
+
     /// Sockets that are not closed.
     pub fn sockets(&self) -> usize {
         self.seats.iter().map(|seat| seat.vcpu.driver.sockets()).sum()
-    }
-
-    /// True if any receive is under way into these bytes.
-    pub fn receives_into(&self, at: usize, len: usize) -> bool {
-        self.seats.iter().any(|seat| seat.vcpu.driver.receives_into(at, len))
     }
 
     /// What a vcpu has done since the last call.
@@ -201,6 +201,11 @@ impl Net {
     /// Room of the receive under way, in bytes.
     pub fn space(&self, link: Link) -> usize {
         self.driver(link).space(link)
+    }
+
+    /// Address that the receive under way goes to.
+    pub fn place(&self, link: Link) -> Option<usize> {
+        self.driver(link).place(link)
     }
 
     /// Ends an operation with `result`: 0, or a negative errno.

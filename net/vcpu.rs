@@ -110,10 +110,11 @@ impl Shared {
         }
     }
 
-    /// Whether a vcpu that lay down to be woken was.
+    /// Whether a vcpu was woken that lay down to be, or has something to cancel.
     #[cfg(feature = "sim")]
     pub fn was_rung(&self, number: usize, lay_free: bool) -> bool {
-        lay_free && !self.beds[number].sleeping.load(Ordering::SeqCst)
+        let bed = &self.beds[number];
+        bed.has_unwanted.load(Ordering::SeqCst) || lay_free && !bed.sleeping.load(Ordering::SeqCst)
     }
 
     /// The service refused a time, and its own is so far ahead of this machine's.
@@ -278,6 +279,12 @@ impl<D: Driver> Vcpu<D> {
     #[cfg(feature = "sim")]
     pub fn connections(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether a connection waits for its operations to end, to be closed.
+    #[cfg(feature = "sim")]
+    pub fn closes(&self) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.closing.is_some())
     }
 
     fn free(&self) -> bool {

@@ -53,6 +53,9 @@ PLANTS = [
     Plant("an eviction under a receive", (
         ("cache/part.rs", "let taken = self.leave_ready(FILLING);", "let taken = self.state() != EMPTY;"),
     )),
+    Plant("a copy under a receive", (
+        ("src/ossc/flight.rs", "if matches!(piece.main, Main::Asked(..)) {", "if matches!(piece.main, Main::Waiting) {"),
+    )),
     Plant("a stale ETag", (
         ("net/answer.rs", "if asked.trim_matches('\"').eq_ignore_ascii_case(got.trim_matches('\"')) {",
          "if !asked.is_empty() || got.is_empty() {"),

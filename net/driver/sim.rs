@@ -76,10 +76,9 @@ impl Sim {
         self.line(link).and_then(|line| line.recv).map_or(0, |span| span.len())
     }
 
-    /// True if a receive is under way into any of these bytes.
-    pub fn receives_into(&self, at: usize, len: usize) -> bool {
-        let inside = |span: Span| (span.at() as usize) < at + len && at < span.at() as usize + span.len();
-        self.lines.iter().filter_map(|line| line.recv).any(inside)
+    /// Where the receive under way goes to.
+    pub fn place(&self, link: Link) -> Option<usize> {
+        self.line(link).and_then(|line| line.recv).map(|span| span.at() as usize)
     }
 
     /// Ends an operation with `result`: bytes, or a negative errno.

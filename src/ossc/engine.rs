@@ -10,6 +10,7 @@ use crate::item::{Arrived, Order};
 use crate::journal::Journal;
 use crate::mirror::{self, Mirror};
 use crate::place::Root;
+use crate::scale::Scale;
 use crate::serve::Server;
 use crate::work::{self, Work};
 use crate::{connect, credentials, demand, reset, room};
@@ -234,6 +235,7 @@ fn build(
         now: Instant::now,
         requests_max: config.prefetch_vcpus * config.prefetch_workers,
         twice_percent_max: config.twice_percent_max,
+        scale: Scale::PRODUCT,
         throttle_recover: config.throttle_recover,
         backoff: Backoff { base: config.retry_base, cap: config.retry_cap },
         list_again: config.list_again,

@@ -9,34 +9,25 @@
 //! writes there any more. The part is published when all pieces are there.
 
 use crate::held::lock;
+use crate::scale::Scale;
 use crate::spare::{Body, Spare};
-use ossc_net::error::{Kind, Phase};
+use ossc_net::error::Kind;
 use ossc_net::{Error, Finished, Response, crc};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Smallest piece in bytes: what a request costs is little beside it.
-const PIECE_BYTES_MIN: u64 = 1 << 20;
-/// Smallest part of a second request: connections share it that have little else to do.
-const CHUNK_BYTES_MIN: u64 = 128 << 10;
-/// Parts that take less than this are not cut: the gain would be less than what the requests cost.
-const CUT_FROM: Duration = Duration::from_millis(150);
 /// Answers whose speed the typical one is taken of.
 const SAMPLES: usize = 32;
 const SAMPLES_MIN: usize = 8;
-/// How much slower than the typical answer, and how much longer at least, before a piece is asked for again: at the
-/// end by connections that have nothing else to do, before it instead of the next part.
-const SLOW_AT_END: (f64, Duration) = (1.5, Duration::from_millis(50));
-const SLOW_BEFORE: (f64, Duration) = (2.0, Duration::from_millis(200));
+/// How much slower than the typical answer before a piece is asked for again: at the end by connections that have
+/// nothing else to do, before it instead of the next part.
+const SLOW_AT_END_TIMES: f64 = 1.5;
+const SLOW_BEFORE_TIMES: f64 = 2.0;
 /// An answer is not slow before it takes so many times what the slowest tenth of them takes: where all of them vary
 /// (a busy machine, a full line), to ask again would help nobody.
 const SLOW_TENTH_TIMES: f64 = 1.5;
-/// An answer tells of its progress when it has brought about so many bytes more.
-const PROGRESS_BYTES: u64 = 2 << 20;
-/// Nothing is asked for twice before so many bytes have come: a small download is over soon.
-const TWICE_FROM_BYTES: u64 = 256 << 20;
 /// Second requests under way at once.
 const SPARES_MAX: usize = 32;
 /// Most second requests for one piece.
@@ -56,7 +47,8 @@ enum Main {
     Asked(Instant, u64),
     /// Complete, with its CRC-64.
     Ready(u64),
-    Failed,
+    /// With the error, as long as its spare may still bring it.
+    Failed(Option<Error>),
 }
 
 #[derive(Debug)]
@@ -76,7 +68,7 @@ struct Flight {
 /// What has to be done after a request ended.
 #[derive(Default)]
 pub(crate) struct Ended {
-    /// Bytes of the budget that the second request had.
+    /// Bytes of the budget that second requests and their bodies had.
     pub give: u64,
     /// Nobody wants the request in place of this piece any more.
     pub cancel: bool,
@@ -110,11 +102,12 @@ pub(crate) struct Flights {
     state: Mutex<State>,
     /// Most bytes that are asked for twice, in percent of all; 0 asks for nothing twice.
     twice_percent_max: u64,
+    scale: Scale,
 }
 
 impl Flights {
-    pub fn new(twice_percent_max: u64) -> Flights {
-        Flights { state: Mutex::default(), twice_percent_max }
+    pub fn new(twice_percent_max: u64, scale: Scale) -> Flights {
+        Flights { state: Mutex::default(), twice_percent_max, scale }
     }
 
     /// A part was claimed. `tail` is how many others are left to be asked for, and by how many connections; `None` if
@@ -122,8 +115,8 @@ impl Flights {
     /// from 1).
     pub fn begin(&self, key: Key, range: Range<u64>, tail: Option<(usize, usize)>, now: Instant) -> (Range<u64>, u32) {
         let mut state = lock(&self.state);
-        let count = tail.map_or(1, |tail| pieces_of(&state, range.end - range.start, tail));
-        let len = (range.end - range.start).div_ceil(count).next_multiple_of(4096);
+        let count = tail.map_or(1, |tail| self.pieces_of(&state, range.end - range.start, tail));
+        let len = (range.end - range.start).div_ceil(count).next_multiple_of(self.scale.piece_step);
         let starts = (range.start..range.end).step_by(len as usize);
         let piece = |start: u64| Piece { range: start..(start + len).min(range.end), main: Main::Waiting, spare: None };
         let mut pieces: Vec<Piece> = starts.map(piece).collect();
@@ -156,7 +149,7 @@ impl Flights {
     pub fn slow(&self, now: Instant, at_end: bool) -> Result<(Key, u32, u32, Range<u64>), Option<Instant>> {
         let mut state = lock(&self.state);
         if self.twice_percent_max == 0
-            || state.bytes < TWICE_FROM_BYTES
+            || state.bytes < self.scale.twice_from_bytes
             || state.spares.len() >= SPARES_MAX
             || state.pace.is_none()
         {
@@ -169,7 +162,10 @@ impl Flights {
             return Err(None);
         }
         state.looked = Some(now);
-        let slow = if at_end { SLOW_AT_END } else { SLOW_BEFORE };
+        let slow = match at_end {
+            true => (SLOW_AT_END_TIMES, self.scale.slow_at_end),
+            false => (SLOW_BEFORE_TIMES, self.scale.slow_before),
+        };
         let left = (state.bytes * self.twice_percent_max / 100).saturating_sub(state.bytes_twice);
         let pieces = state
             .flights
@@ -179,7 +175,7 @@ impl Flights {
             // Not while chunks of one before are under way: their ends would be taken for this one's.
             (Main::Asked(since, got), None) if !state.spares.iter().any(|spare| (spare.0, spare.1) == (key, n)) => {
                 let bytes = piece.range.end - piece.range.start;
-                let at = *since + slow_after(&state, bytes.min(got + PROGRESS_BYTES), slow)?;
+                let at = *since + slow_after(&state, bytes.min(got + self.scale.progress_bytes), slow)?;
                 (bytes <= left).then_some((at, key, n, None))
             }
             _ => None,
@@ -195,7 +191,7 @@ impl Flights {
                 match chunk {
                     Some(chunk) => double_chunk(&mut state, key, n, chunk),
                     // The connections that are free next share it.
-                    None => cut_spare(&mut state, key, n, if at_end { CHUNKS_AT_END } else { CHUNKS_BEFORE }),
+                    None => self.cut_spare(&mut state, key, n, if at_end { CHUNKS_AT_END } else { CHUNKS_BEFORE }),
                 }
                 next_chunk(&mut state, now).ok_or(None)
             }
@@ -203,43 +199,71 @@ impl Flights {
         }
     }
 
+    /// Parts under way, second requests under way, and the bytes of those and of the bodies that they have brought.
+    pub fn under_way(&self) -> (usize, usize, u64) {
+        let state = lock(&self.state);
+        let pieces = state.flights.values().flat_map(|flight| &flight.pieces);
+        let bodies: u64 = pieces.filter_map(|piece| Some(piece.spare.as_ref()?.bytes_here())).sum();
+        let asked: u64 = state.spares.iter().map(|spare| spare.3).sum();
+        (state.flights.len(), state.spares.len(), asked + bodies)
+    }
+
+    /// Whether the request in place of a piece is under way although its second request is complete: it was cancelled.
+    pub fn is_unwanted(&self, key: Key, n: u32) -> bool {
+        let mut state = lock(&self.state);
+        let unwanted = |piece: &mut Piece| {
+            matches!(piece.main, Main::Asked(..)) && piece.spare.as_ref().is_some_and(Spare::is_here)
+        };
+        piece_mut(&mut state, key, n).is_some_and(unwanted)
+    }
+
     /// Whether other connections may ask for chunks, too.
     pub fn has_chunks(&self) -> bool {
         !lock(&self.state).chunks.is_empty()
     }
 
-    /// A chunk that was promised by `slow` was not sent.
-    pub fn no_spare(&self, key: Key, n: u32, chunk: u32) -> Ended {
+    /// A chunk that was promised by `slow` was not sent. If it is no twin, its spare is given up, and the piece is
+    /// judged anew from now on: who finds no room would ask again at once for what is cancelled here.
+    pub fn no_spare(&self, key: Key, n: u32, chunk: u32, now: Instant) -> Ended {
         let mut state = lock(&self.state);
         state.bytes_twice -= take_spare(&mut state, key, n, chunk);
-        // A part that has nothing left but this is begun again.
-        let error = Error::new(Kind::Cancelled, Phase::Start, "no room to ask for it a second time");
-        self.spare_failed(&mut state, (key, n, chunk), error, Ended::default())
+        let mut ended = Ended::default();
+        let Some(flight) = state.flights.get_mut(&key) else { return ended };
+        let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
+        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
+        if spare.lose(chunk) {
+            return ended;
+        }
+        if let Main::Asked(since, _) = &mut piece.main {
+            *since = now;
+        }
+        give_up_spare(piece, &mut flight.failed, chunk, None, &mut ended);
+        self.land(&mut state, key, ended)
     }
 
     /// The request in place of piece `n` ended: nothing writes there any more.
     pub fn main_ended(&self, key: Key, n: u32, done: Finished) -> Ended {
         let mut state = lock(&self.state);
         if let Ok(response) = &done.result {
-            learn(&mut state, response.bytes, done.elapsed);
+            self.learn(&mut state, response.bytes, done.elapsed);
         }
         let Some(flight) = state.flights.get_mut(&key) else { return Ended::default() };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return Ended::default() };
         let mut ended = Ended::default();
         match (done.result, piece.spare.take()) {
             (Ok(response), spare) => {
-                ended.cancel_spare = spare.map_or(Vec::new(), |spare| spare.under_way());
+                drop_spare(spare, &mut ended);
                 bring(piece, &mut flight.response, response, &mut ended);
             }
             (Err(_), Some(spare)) if spare.is_here() => bring_spare(piece, &mut flight.response, spare, &mut ended),
             // The spare may still bring it.
             (Err(error), Some(spare)) if error.retryable() && spare.is_sent() => {
-                piece.main = Main::Failed;
+                piece.main = Main::Failed(Some(error));
                 piece.spare = Some(spare);
             }
             (Err(error), spare) => {
-                ended.cancel_spare = spare.map_or(Vec::new(), |spare| spare.under_way());
-                piece.main = Main::Failed;
+                drop_spare(spare, &mut ended);
+                piece.main = Main::Failed(None);
                 flight.failed.get_or_insert(error);
             }
         }
@@ -250,43 +274,29 @@ impl Flights {
     pub fn spare_ended(&self, key: Key, n: u32, chunk: u32, done: Finished) -> Ended {
         let mut state = lock(&self.state);
         let mut ended = Ended { give: take_spare(&mut state, key, n, chunk), ..Ended::default() };
-        let response = match done.result {
-            Ok(response) => response,
-            Err(error) => return self.spare_failed(&mut state, (key, n, chunk), error, ended),
-        };
         let Some(flight) = state.flights.get_mut(&key) else { return ended };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
         let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
-        ended.cancel_spare.extend(spare.here(chunk, done.body, response));
-        if !spare.is_here() {
-            return ended;
-        }
-        if matches!(piece.main, Main::Asked(..)) {
-            ended.cancel = true;
-            return ended;
+        match done.result {
+            Ok(response) => {
+                // The body stays, and what it takes of the budget.
+                ended.give = 0;
+                ended.cancel_spare.extend(spare.here(chunk, done.body, response));
+                if !spare.is_here() {
+                    return ended;
+                }
+                if matches!(piece.main, Main::Asked(..)) {
+                    ended.cancel = true;
+                    return ended;
+                }
+            }
+            Err(_) if spare.lose(chunk) => return ended,
+            Err(error) => give_up_spare(piece, &mut flight.failed, chunk, Some(error), &mut ended),
         }
         if let Some(spare) = piece.spare.take() {
             bring_spare(piece, &mut flight.response, spare, &mut ended);
         }
         self.land(&mut state, key, ended)
-    }
-
-    /// A chunk will not come. Unless its twin may, the spare is given up: those of its chunks that are under way are
-    /// not wanted any more, and the part has failed if the request in place has.
-    fn spare_failed(&self, state: &mut State, at: (Key, u32, u32), error: Error, mut ended: Ended) -> Ended {
-        let (key, n, chunk) = at;
-        let Some(flight) = state.flights.get_mut(&key) else { return ended };
-        let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
-        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
-        if spare.lose(chunk) {
-            return ended;
-        }
-        ended.cancel_spare = spare.under_way_but(chunk);
-        piece.spare = None;
-        if matches!(piece.main, Main::Failed) {
-            flight.failed.get_or_insert(error);
-        }
-        self.land(state, key, ended)
     }
 
     /// Ends the part if all of its pieces have, or if it failed and nothing is under way in its place.
@@ -301,26 +311,46 @@ impl Flights {
                 Main::Ready(crc64) => crc::combine(sum, crc64, piece.range.end - piece.range.start),
                 _ => sum,
             });
+            ended.give +=
+                flight.pieces.iter().filter_map(|piece| Some(piece.spare.as_ref()?.bytes_here())).sum::<u64>();
             ended.part = Some(flight.failed.map_or(Ok((flight.response, fold)), Err));
         }
         ended
     }
-}
 
-/// One and a half rounds of work for every connection keep all of them busy to the end. More pieces cost more first bytes
-/// than that saves: 0.930 of what 64 connections of 8 MB/s carry, with two rounds 0.912, with one 0.917 (bar engine 5).
-fn pieces_of(state: &State, bytes: u64, (waiting, connections): (usize, usize)) -> u64 {
-    let slow = expected(state, bytes).is_some_and(|time| time >= CUT_FROM);
-    let wanted = (3 * connections / 2).div_ceil(waiting + 1) as u64;
-    if slow { wanted.clamp(1, (bytes / PIECE_BYTES_MIN).max(1)) } else { 1 }
-}
+    /// One and a half rounds of work for every connection keep all of them busy to the end. More pieces cost more
+    /// first bytes than that saves: 0.930 of what 64 connections of 8 MB/s carry, with two rounds 0.912, with one
+    /// 0.917 (bar engine 5).
+    fn pieces_of(&self, state: &State, bytes: u64, (waiting, connections): (usize, usize)) -> u64 {
+        let slow = expected(state, bytes).is_some_and(|time| time >= self.scale.cut_from);
+        let wanted = (3 * connections / 2).div_ceil(waiting + 1) as u64;
+        if slow { wanted.clamp(1, (bytes / self.scale.piece_bytes_min).max(1)) } else { 1 }
+    }
 
-/// Cuts the second try for a piece into chunks.
-fn cut_spare(state: &mut State, key: Key, n: u32, chunks_max: u64) {
-    let Some(piece) = piece_mut(state, key, n) else { return };
-    let count = ((piece.range.end - piece.range.start) / CHUNK_BYTES_MIN).clamp(1, chunks_max);
-    let chunks = piece.spare.insert(Spare::cut(piece.range.clone(), count)).len();
-    state.chunks.extend((0..chunks).map(|chunk| (key, n, chunk)));
+    /// Cuts the second try for a piece into chunks.
+    fn cut_spare(&self, state: &mut State, key: Key, n: u32, chunks_max: u64) {
+        let Some(piece) = piece_mut(state, key, n) else { return };
+        let count = ((piece.range.end - piece.range.start) / self.scale.chunk_bytes_min).clamp(1, chunks_max);
+        let chunks = piece.spare.insert(Spare::cut(piece.range.clone(), count)).len();
+        state.chunks.extend((0..chunks).map(|chunk| (key, n, chunk)));
+    }
+
+    fn learn(&self, state: &mut State, bytes: u64, elapsed: Duration) {
+        state.bytes += bytes;
+        // The last bytes of a file take as long as their first byte: that says nothing of a pace.
+        if bytes < self.scale.piece_bytes_min {
+            return;
+        }
+        if state.paces.len() == SAMPLES {
+            state.paces.pop_front();
+        }
+        state.paces.push_back(elapsed.as_nanos() as f64 / bytes.max(1) as f64);
+        if state.paces.len() >= SAMPLES_MIN {
+            let mut sorted: Vec<f64> = state.paces.iter().copied().collect();
+            sorted.sort_by(f64::total_cmp);
+            state.pace = Some((sorted[sorted.len() / 2], sorted[sorted.len() * 9 / 10]));
+        }
+    }
 }
 
 /// A chunk is asked for once more.
@@ -347,6 +377,26 @@ fn take_spare(state: &mut State, key: Key, n: u32, chunk: u32) -> u64 {
     found.map_or(0, |at| state.spares.swap_remove(at).3)
 }
 
+/// Nobody wants it any more.
+fn drop_spare(spare: Option<Spare>, ended: &mut Ended) {
+    if let Some(spare) = spare {
+        ended.give += spare.bytes_here();
+        ended.cancel_spare = spare.under_way();
+    }
+}
+
+/// The spare is given up since there will be no `chunk`. Those of its chunks that are under way are not wanted any more;
+/// and nobody is left to bring a piece whose request in place has failed.
+fn give_up_spare(piece: &mut Piece, failed: &mut Option<Error>, chunk: u32, error: Option<Error>, ended: &mut Ended) {
+    drop_spare(piece.spare.take(), ended);
+    ended.cancel_spare.retain(|other| *other != chunk);
+    if let Main::Failed(before) = &mut piece.main
+        && let Some(error) = error.or(before.take())
+    {
+        failed.get_or_insert(error);
+    }
+}
+
 fn piece_mut(state: &mut State, key: Key, n: u32) -> Option<&mut Piece> {
     state.flights.get_mut(&key)?.pieces.get_mut(n as usize)
 }
@@ -360,26 +410,10 @@ fn bring(piece: &mut Piece, kept: &mut Response, response: Response, ended: &mut
 
 /// The same by its spare, which is to be copied.
 fn bring_spare(piece: &mut Piece, kept: &mut Response, spare: Spare, ended: &mut Ended) {
+    ended.give += spare.bytes_here();
     let (bodies, response) = spare.bodies();
     ended.copy = bodies;
     bring(piece, kept, response, ended);
-}
-
-fn learn(state: &mut State, bytes: u64, elapsed: Duration) {
-    state.bytes += bytes;
-    // The last bytes of a file take as long as their first byte: that says nothing of a pace.
-    if bytes < PIECE_BYTES_MIN {
-        return;
-    }
-    if state.paces.len() == SAMPLES {
-        state.paces.pop_front();
-    }
-    state.paces.push_back(elapsed.as_nanos() as f64 / bytes.max(1) as f64);
-    if state.paces.len() >= SAMPLES_MIN {
-        let mut sorted: Vec<f64> = state.paces.iter().copied().collect();
-        sorted.sort_by(f64::total_cmp);
-        state.pace = Some((sorted[sorted.len() / 2], sorted[sorted.len() * 9 / 10]));
-    }
 }
 
 /// How long so many bytes take typically; `None` before enough answers came.

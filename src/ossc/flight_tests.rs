@@ -26,7 +26,7 @@ fn failed(kind: Kind) -> Finished {
 
 /// After so many parts that took one second each.
 fn seasoned(percent: u64, now: Instant) -> Flights {
-    let flights = Flights::new(percent);
+    let flights = Flights::new(percent, Scale::PRODUCT);
     for index in 0..100 {
         assert_eq!(flights.begin((1, index), 0..PART, Some((1000, 64)), now), (0..PART, 0));
         assert!(flights.main_ended((1, index), 0, done(0, PART, 1, 1000)).part.is_some());
@@ -47,7 +47,7 @@ fn parts_are_cut_at_the_end_of_slow_downloads_only() {
     assert_eq!(flights.begin((1, 202), PART..2 * PART, Some((0, 64)), now), (PART..PART + MIB, 7));
     // A last part that is no multiple of anything.
     assert_eq!(flights.begin((1, 203), 0..MIB + 5, Some((0, 64)), now), (0..MIB + 5, 0));
-    let fast = Flights::new(2);
+    let fast = Flights::new(2, Scale::PRODUCT);
     assert_eq!(fast.begin(KEY, 0..PART, Some((0, 64)), now), (0..PART, 0));
 }
 
@@ -158,7 +158,7 @@ fn a_twin_without_room_takes_nothing_with_it_and_the_last_hope_of_a_part_ends_it
     }
     let twin = flights.slow(at(now, 4000), true).unwrap();
     assert_eq!((twin.2, twin.3), (4, 0..2 * MIB));
-    let ended = flights.no_spare(KEY, 0, 4);
+    let ended = flights.no_spare(KEY, 0, 4, at(now, 8000));
     assert!(ended.cancel_spare.is_empty() && ended.part.is_none(), "the first may still come");
     assert!(flights.spare_ended(KEY, 0, 0, done(0, 2 * MIB, 9, 2000)).part.unwrap().is_ok());
     // The same with the first gone: nothing is left that could bring the part.
@@ -167,9 +167,9 @@ fn a_twin_without_room_takes_nothing_with_it_and_the_last_hope_of_a_part_ends_it
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
     assert_eq!(flights.slow(at(now, 8000), true).unwrap().2, 4);
     assert!(flights.spare_ended(KEY, 0, 0, failed(Kind::Network)).part.is_none(), "its twin may still come");
-    let ended = flights.no_spare(KEY, 0, 4);
+    let ended = flights.no_spare(KEY, 0, 4, at(now, 8000));
     assert_eq!(ended.cancel_spare, [1, 2, 3]);
-    assert!(is_cancelled(&ended.part.unwrap().unwrap_err()));
+    assert_eq!(ended.part.unwrap().unwrap_err().kind, Kind::Network, "as the request in place said");
 }
 
 #[test]
@@ -183,11 +183,11 @@ fn the_spare_counts_only_when_the_request_in_place_has_ended() {
     for (index, (_, n, chunk, range)) in asked.into_iter().enumerate().rev() {
         let crc64 = crc::of(&bytes[range.start as usize..range.end as usize]);
         let ended = flights.spare_ended(KEY, n, chunk, done(0, MIB, crc64, 1000));
-        assert_eq!((ended.give, ended.cancel), (MIB, index == 0), "{index} of {last}");
+        assert_eq!((ended.give, ended.cancel), (0, index == 0), "{index} of {last}: its body is kept");
         assert!(ended.copy.is_empty() && ended.part.is_none());
     }
     let ended = flights.main_ended(KEY, 0, failed(Kind::Cancelled));
-    assert_eq!(ended.copy.iter().map(|(range, _)| range.end - range.start).sum::<u64>(), PART);
+    assert_eq!((ended.copy.iter().map(|(range, _)| range.end - range.start).sum::<u64>(), ended.give), (PART, PART));
     let (range, response) = ended.brought.unwrap();
     assert_eq!((range, response.bytes), (0..PART, PART));
     assert_eq!(ended.part.unwrap().unwrap().1, crc::of(&bytes));
@@ -201,7 +201,7 @@ fn the_request_in_place_may_win() {
     let asked = spares(&flights, at(now, 3000), true);
     flights.spare_ended(KEY, 0, 3, done(0, MIB, 9, 1000));
     let ended = flights.main_ended(KEY, 0, done(0, PART, 9, 3100));
-    assert_eq!(ended.cancel_spare, [0, 1, 2, 4, 5, 6, 7]);
+    assert_eq!((ended.cancel_spare, ended.give), (vec![0, 1, 2, 4, 5, 6, 7], MIB));
     assert!(ended.copy.is_empty() && ended.part.unwrap().is_ok());
     // Their ends come when the part may be under way again.
     flights.begin(KEY, 0..PART, Some((1000, 64)), now);
@@ -243,6 +243,50 @@ fn a_spare_saves_a_part_whose_request_in_place_fails() {
 }
 
 #[test]
+fn a_twin_without_room_leaves_the_first_try_which_may_be_all_there_is() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..MIB, None, now);
+    let asked = spares(&flights, at(now, 3000), true);
+    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none(), "the spare may still bring it");
+    for (_, n, chunk, range) in &asked[1..] {
+        flights.spare_ended(KEY, *n, *chunk, done(0, range.end - range.start, 1, 10));
+    }
+    let (_, n, twin, _) = flights.slow(at(now, 6000), true).unwrap();
+    let ended = flights.no_spare(KEY, n, twin, at(now, 6000));
+    assert!(ended.cancel_spare.is_empty() && ended.part.is_none());
+    assert_eq!(flights.slow(at(now, 9000), true), Err(None));
+    let ended = flights.spare_ended(KEY, 0, 0, done(0, MIB / 8, 1, 10));
+    assert!(ended.copy.len() == 8 && ended.part.unwrap().is_ok());
+}
+
+#[test]
+fn a_part_whose_second_try_is_given_up_after_the_first_has_failed_fails() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..2 * MIB, None, now);
+    let asked = spares(&flights, at(now, 3000), true);
+    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
+    // The last chunk was promised before that, and there is no room for it.
+    let ended = flights.no_spare(KEY, 0, asked.last().unwrap().2, at(now, 3000));
+    assert_eq!(ended.cancel_spare, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(ended.part.unwrap().unwrap_err().kind, Kind::Network);
+}
+
+#[test]
+fn a_piece_that_found_no_room_for_a_second_try_waits_before_the_next() {
+    let now = Instant::now();
+    let flights = seasoned(9, now);
+    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    let late = at(now, 3000);
+    let (_, n, first, _) = flights.slow(late, true).unwrap();
+    let (_, _, second, _) = flights.slow(late, true).unwrap();
+    assert_eq!(flights.no_spare(KEY, n, second, late).cancel_spare, [first]);
+    flights.spare_ended(KEY, n, first, failed(Kind::Cancelled));
+    assert_eq!(flights.slow(late, true), Err(Some(at(late, 425))), "as long as a new request");
+}
+
+#[test]
 fn a_spare_that_fails_may_be_tried_again() {
     let now = Instant::now();
     let flights = seasoned(9, now);
@@ -271,7 +315,7 @@ fn no_more_is_asked_for_twice_than_allowed() {
     let late = at(now, 60_000);
     assert_eq!(spares(&flights, late, true).len(), 16);
     // One that was not sent gives its share back, and those with it are not wanted any more.
-    assert_eq!(flights.no_spare((2, 0), 0, 5).cancel_spare, [0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(flights.no_spare((2, 0), 0, 5, late).cancel_spare, [0, 1, 2, 3, 4, 6, 7]);
     assert!(flights.slow(late, true).is_err(), "the others may have cost something");
     for chunk in [0, 1, 2, 3, 4, 6, 7] {
         assert_eq!(flights.spare_ended((2, 0), 0, chunk, failed(Kind::Cancelled)).give, MIB);
@@ -315,7 +359,9 @@ fn in_any_order_each_part_ends_once() {
                     if let Ok((key, n, chunk, range)) = flights.slow(later, rng.bool()) {
                         given -= (range.end - range.start) as i64;
                         if rng.u8(0..8) == 0 {
-                            ended += usize::from(flights.no_spare(key, n, chunk).part.is_some());
+                            let landed = flights.no_spare(key, n, chunk, later);
+                            given += landed.give as i64;
+                            ended += usize::from(landed.part.is_some());
                             given += (range.end - range.start) as i64;
                         } else {
                             spares.push((key, n, chunk, range));
@@ -341,13 +387,17 @@ fn in_any_order_each_part_ends_once() {
                     let (key, n) = under_way.swap_remove(rng.usize(..under_way.len()));
                     let kinds = [Kind::Network, Kind::Cancelled, Kind::NotFound];
                     let answer = if rng.bool() { done(0, MIB, 1, 100) } else { failed(kinds[rng.usize(..3)]) };
-                    ended += usize::from(flights.main_ended(key, n, answer).part.is_some());
+                    let landed = flights.main_ended(key, n, answer);
+                    given += landed.give as i64;
+                    ended += usize::from(landed.part.is_some());
                 }
                 _ => {}
             }
         }
         while let Some((key, n)) = under_way.pop() {
-            ended += usize::from(flights.main_ended(key, n, done(0, MIB, 1, 100)).part.is_some());
+            let landed = flights.main_ended(key, n, done(0, MIB, 1, 100));
+            given += landed.give as i64;
+            ended += usize::from(landed.part.is_some());
             pieces.retain(|(key, n)| {
                 flights.ask(*key, *n, now).is_some_and(|_| {
                     under_way.push((*key, *n));

@@ -4,6 +4,7 @@
 
 use crate::held::lock;
 use crate::work::Work;
+use ossc_cache::plan::Class;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -18,21 +19,45 @@ pub struct Gauges {
     pub small_bytes: u64,
     /// Bytes of the budget that are put aside; not 0 while parts are in memory.
     pub budget_used: u64,
+    /// Parts under way.
+    pub flights: usize,
+    /// Second requests under way.
+    pub spares: usize,
+    /// Bytes of their buffers, and of those that are kept until they count.
+    pub spare_bytes: u64,
 }
 
 impl Work {
     /// All of them.
     pub fn gauges(&self) -> Gauges {
+        let (flights, spares, spare_bytes) = self.flights.under_way();
         Gauges {
             planned: self.plan().len(),
             roomless: lock(&self.roomless).len(),
             small_bytes: self.small_under_way.load(Ordering::Acquire),
             budget_used: self.budget.used(),
+            flights,
+            spares,
+            spare_bytes,
         }
     }
 
-    /// True if a pull would find something at this time, and may.
-    pub fn is_due(&self, now: Instant) -> bool {
-        lock(&self.throttle).has_room() && self.plan().is_due(now)
+    /// Requests that the prefetch may have under way now.
+    pub fn growth_limit(&self) -> usize {
+        lock(&self.growth).limit()
+    }
+
+    /// Whether the request in place of a piece was cancelled and has not ended yet.
+    pub fn is_unwanted(&self, slot: u32, index: u32, n: u32) -> bool {
+        self.flights.is_unwanted((slot, index), n)
+    }
+
+    /// What a pull would find at this time, and may: `Prefetch` where nothing is more urgent.
+    pub fn due(&self, now: Instant) -> Option<Class> {
+        let throttle = lock(&self.throttle);
+        let grown = throttle.under_way() >= self.growth_limit();
+        let plan = self.plan();
+        let is_due = |class: &Class| plan.is_due(now, *class) && !(grown && *class == Class::Prefetch);
+        [Class::Near, Class::Prefetch].into_iter().find(is_due).filter(|_| throttle.has_room())
     }
 }

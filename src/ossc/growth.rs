@@ -3,20 +3,17 @@
 //!
 //! Called by `work` and `pace`. Pure: time is an argument, and it neither locks, waits nor sends.
 
-use std::time::{Duration, Instant};
+use crate::scale::Scale;
+use std::time::Instant;
 
-/// Requests at first: what a line of 4 GB/s needs at the 60 MB/s that OSS gives a connection.
-const FIRST: usize = 64;
 /// One step has half as many more, and pays if it brings at least half of what it could.
 const STEP: f64 = 1.5;
 const STEP_PAYS: f64 = 1.25;
-/// Shortest look at a rate, and how long what was found holds.
-const LOOK_MIN: Duration = Duration::from_millis(200);
-const HOLDS: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Growth {
+    scale: Scale,
     most: usize,
     limit: usize,
     /// The limit before the last step, and the bytes a second that it brought.
@@ -30,9 +27,9 @@ pub(crate) struct Growth {
 
 impl Growth {
     /// At most `most` requests.
-    pub fn new(most: usize) -> Growth {
-        let limit = FIRST.min(most);
-        Growth { most, limit, before: None, rests_until: None, looks_since: None, ends: 0, bytes: 0 }
+    pub fn new(most: usize, scale: Scale) -> Growth {
+        let limit = scale.requests_first.min(most);
+        Growth { scale, most, limit, before: None, rests_until: None, looks_since: None, ends: 0, bytes: 0 }
     }
 
     /// Requests that may be under way for the prefetch to begin another.
@@ -56,7 +53,7 @@ impl Growth {
         };
         (self.ends, self.bytes) = (self.ends + 1, self.bytes + bytes);
         let took = now.saturating_duration_since(since);
-        if self.ends < self.limit || took < LOOK_MIN {
+        if self.ends < self.limit || took < self.scale.look_min {
             return false;
         }
         self.looks_since = None;
@@ -69,7 +66,7 @@ impl Growth {
             && rate < had * (self.limit as f64 / limit as f64 / STEP * STEP_PAYS)
         {
             self.limit = limit;
-            self.rests_until = Some(now + HOLDS);
+            self.rests_until = Some(now + self.scale.holds);
             return false;
         }
         if self.limit == self.most || self.rests_until.is_some_and(|until| now < until) {
@@ -84,12 +81,14 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
+    const FIRST: usize = Scale::PRODUCT.requests_first;
     const PART: u64 = 8 << 20;
 
     /// A line of `line` bytes a second over connections of `each`: the limit after so many seconds, and the most.
     fn grown(most: usize, line: f64, each: f64, secs: f64) -> (usize, usize) {
-        let (mut growth, start) = (Growth::new(most), Instant::now());
+        let (mut growth, start) = (Growth::new(most, Scale::PRODUCT), Instant::now());
         let (mut at, mut highest) = (0.0, 0);
         while at < secs {
             at += PART as f64 / line.min(growth.limit() as f64 * each);
@@ -116,12 +115,12 @@ mod tests {
     #[test]
     fn few_connections_are_used_at_once() {
         assert_eq!(grown(16, 1e9, 60e6, 3.0), (16, 16));
-        assert_eq!(Growth::new(1).limit(), 1);
+        assert_eq!(Growth::new(1, Scale::PRODUCT).limit(), 1);
     }
 
     #[test]
     fn a_pause_is_no_slow_line() {
-        let (mut growth, start) = (Growth::new(256), Instant::now());
+        let (mut growth, start) = (Growth::new(256, Scale::PRODUCT), Instant::now());
         growth.came(PART, start);
         growth.pause();
         let later = start + Duration::from_secs(100);

@@ -38,6 +38,7 @@ mod readers;
 mod reset;
 mod room;
 mod run;
+pub mod scale;
 mod serve;
 mod small;
 mod spare;

@@ -29,7 +29,7 @@ impl Work {
         // With the pages of its place, since to copy there later must not fail.
         let ready = |held: &Arc<Held>| populate(held, &range).is_ok() && self.budget.take(bytes);
         let Some(held) = self.held(slot).filter(ready) else {
-            let ended = self.flights.no_spare((slot, index), n, chunk);
+            let ended = self.flights.no_spare((slot, index), n, chunk, now);
             self.landed(slot, index, n, ended);
             return Err(None);
         };
@@ -64,7 +64,6 @@ impl Work {
 
     pub(crate) fn finished_spare(&self, (slot, index, n, chunk): (u32, u32, u32, u32), done: Finished) {
         let ended = self.flights.spare_ended((slot, index), n, chunk, done);
-        self.budget.give(ended.give);
         self.landed(slot, index, n, ended);
     }
 
@@ -78,7 +77,7 @@ impl Work {
     /// A request for a part has ended, and maybe the part with it.
     fn landed(&self, slot: u32, index: u32, n: u32, ended: Ended) {
         let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
-            return;
+            return self.budget.give(ended.give);
         };
         let main = if n == 0 { Item::Part(slot, index) } else { Item::Piece(slot, index, n) };
         if ended.cancel {
@@ -90,6 +89,7 @@ impl Work {
                 sink.fill(body);
             }
         }
+        self.budget.give(ended.give);
         if let Some((range, response)) = &ended.brought {
             held.out_of_trouble();
             self.audit.origin(&Fetched {

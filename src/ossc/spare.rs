@@ -100,6 +100,12 @@ impl Spare {
         self.chunks.iter().all(|(_, state)| matches!(state, Chunk::Here(..) | Chunk::Dropped))
     }
 
+    /// Bytes of the chunks that have arrived.
+    pub fn bytes_here(&self) -> u64 {
+        let here = |(_, state): &&(Range<u64>, Chunk)| matches!(state, Chunk::Here(..));
+        self.chunks.iter().filter(here).map(|(range, _)| range.end - range.start).sum()
+    }
+
     /// Whether nothing of it waits for a connection.
     pub fn is_sent(&self) -> bool {
         !self.chunks.iter().any(|(_, state)| matches!(state, Chunk::Waiting))
@@ -108,11 +114,6 @@ impl Spare {
     /// Chunks under way.
     pub fn under_way(&self) -> Vec<u32> {
         (0..self.len()).filter(|chunk| self.asked_since(*chunk).is_some()).collect()
-    }
-
-    /// The same without one that has just ended.
-    pub fn under_way_but(&self, chunk: u32) -> Vec<u32> {
-        self.under_way().into_iter().filter(|other| *other != chunk).collect()
     }
 
     /// Bodies with their ranges, and what the last answer said, with the bytes and the CRC-64 of all of them.

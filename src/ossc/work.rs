@@ -10,6 +10,7 @@ use crate::flight::{Flights, is_cancelled};
 use crate::growth::Growth;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
+use crate::scale::Scale;
 use ossc_cache::budget::Budget;
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
@@ -60,6 +61,8 @@ pub struct Options {
     pub requests_max: usize,
     /// Most bytes that are asked for twice, in percent of all; 0 asks for nothing twice.
     pub twice_percent_max: u64,
+    /// `Scale::PRODUCT`, but for simulations.
+    pub scale: Scale,
     /// From a throttled answer to one step of recovery.
     pub throttle_recover: Duration,
     /// Pauses before retries.
@@ -127,8 +130,8 @@ impl Work {
             orders,
             options,
             throttle: Mutex::new(Throttle::new(options.requests_max, options.throttle_recover)),
-            growth: Mutex::new(Growth::new(options.requests_max)),
-            flights: Flights::new(options.twice_percent_max),
+            growth: Mutex::new(Growth::new(options.requests_max, options.scale)),
+            flights: Flights::new(options.twice_percent_max, options.scale),
         }
     }
 

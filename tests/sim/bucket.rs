@@ -305,12 +305,27 @@ impl Answer<'_> {
             self.at += self.stage.rng.u64(self.pace.stall / 2..self.pace.stall);
             return self.piece(body(second));
         }
+        if self.stage.strike(Fault::SlowAnswer) {
+            return self.slow_body(range, body);
+        }
         if self.stage.rng.bool() {
             return self.piece(body(range));
         }
         self.piece(body(first));
         self.at += self.stage.jitter(300);
         self.piece(body(second));
+    }
+
+    /// Bit by bit, with pauses that are long beside the latency.
+    fn slow_body(&mut self, range: Range<u64>, body: impl Fn(Range<u64>) -> Piece) {
+        let mean = self.stage.rng.choice([4 * self.pace.latency, self.pace.stall / 20]).unwrap_or(1000);
+        let mut at = range.start;
+        while at < range.end {
+            let end = self.stage.rng.u64(at..range.end) + 1;
+            self.at += self.stage.jitter(mean).min(self.pace.stall / 2);
+            self.piece(body(at..end));
+            at = end;
+        }
     }
 
     fn end(&mut self) {

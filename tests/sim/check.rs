@@ -5,13 +5,16 @@
 
 use crate::engine::PAGE_BYTES;
 use crate::fault::Fault;
+use crate::fill::Fill;
 use crate::memory;
 use crate::stage::{self, Stage, Truth};
-use crate::world::World;
+use crate::world::{PART_BYTES_MAX, World};
 use ossc_cache::part;
+use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, Region, state};
 use ossc_engine::held::lock;
 use ossc_net::sim;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// Items that may wait for one part or piece: in each of three classes, now and later.
@@ -34,24 +37,24 @@ pub fn always(world: &World<'_>) {
             let state = world.region.part(object, index as u32).state();
             let text = match state {
                 part::READY if !part.good => "is Ready without its bytes",
-                part::FILLING if !part.filling => "is Filling, and nobody fills it",
-                part::EMPTY | part::READY if part.filling => "is being filled, and its state says nothing of it",
+                part::FILLING if part.fill.is_none() => "is Filling, and nobody fills it",
+                part::EMPTY | part::READY if part.fill.is_some() => "is being filled, and its state says nothing of it",
                 _ => continue,
             };
             wrong = Some(format!("part {index} of record {} {text}", truth.slot));
         }
     }
     (0..revived).for_each(|_| stage.faults.saw(Fault::Revived));
-    let limit = stage.limit;
-    if resident > limit {
-        wrong = Some(format!("{resident} bytes are resident, and {limit} are allowed"));
+    let (limit, gauges) = (stage.limit, world.engine.work.gauges());
+    if resident + gauges.spare_bytes > limit {
+        wrong = Some(format!("{resident} bytes are resident, {gauges:?}, and {limit} are allowed"));
     }
     let setup = world.setup.net;
     if stage.in_flight > setup.vcpus * setup.workers || world.engine.net.sockets() > setup.vcpus * setup.workers {
         wrong = Some(format!("{} requests and {} sockets", stage.in_flight, world.engine.net.sockets()));
     }
-    let gauges = world.engine.work.gauges();
-    if gauges.planned > parts * ITEMS_PER_PART + stage.truths.len() * ITEMS_PER_RECORD {
+    let pieces = PART_BYTES_MAX.div_ceil(world.setup.work.scale.piece_bytes_min) as usize;
+    if gauges.planned > parts * pieces * ITEMS_PER_PART + stage.truths.len() * ITEMS_PER_RECORD {
         wrong = Some(format!("{} items wait for {parts} parts", gauges.planned));
     }
     if gauges.budget_used > limit {
@@ -71,7 +74,11 @@ fn overslept(world: &World<'_>) -> Option<String> {
         late.then(|| format!("vcpu {vcpu} sleeps, has a free worker, and there is work: a wake-up is lost"))
     };
     let sleeper = (0..world.sleeps.len()).find_map(sleeps)?;
-    world.engine.work.is_due(now).then_some(sleeper)
+    // Where the growth limits the prefetch, who ends a request begins the next: when it has closed what it has to.
+    let few = world.engine.work.growth_limit() < world.setup.work.requests_max;
+    let closes = || (0..world.sleeps.len()).any(|vcpu| world.engine.net.closes(vcpu));
+    let due = world.engine.work.due(now)?;
+    (due < Class::Prefetch || !few || !closes()).then_some(sleeper)
 }
 
 /// When all readers are gone and no fault strikes any more.
@@ -79,30 +86,38 @@ pub fn at_rest(world: &World<'_>) {
     let gauges = world.engine.work.gauges();
     let mut stage = stage::lock(&world.stage);
     let mut wrong = Vec::new();
-    if gauges.roomless > 0 || gauges.small_bytes > 0 {
+    if gauges.roomless + gauges.flights + gauges.spares > 0 || gauges.small_bytes > 0 {
         wrong.push(format!("not back to zero: {gauges:?}"));
     }
-    let (mut used, mut ready_bytes) = (0, 0);
+    let mut ready_bytes = 0;
     for truth in &stage.truths {
         let Some(object) = world.region.object(truth.slot) else { continue };
         wrong.extend(record_at_rest(world.region, object, truth));
-        let kept =
-            world.engine.work.held(truth.slot).map_or(0, |held| lock(&held.kept).iter().map(|i| room(truth, *i)).sum());
-        used += kept;
         for index in (0..object.parts).filter(|index| world.region.part(object, *index).is_ready()) {
             let range = truth.range(index);
-            used += room(truth, index);
             ready_bytes += range.end - range.start;
         }
     }
-    if gauges.budget_used != used {
-        wrong.push(format!("{} bytes are put aside, and {used} are in use", gauges.budget_used));
-    }
+    wrong.extend(budget(world, &stage));
     let counted = world.region.header().ready_bytes.load(Ordering::Relaxed) - world.ready_before;
     if counted != ready_bytes {
         wrong.push(format!("{counted} bytes are counted as ready, and {ready_bytes} are"));
     }
     violated(&mut stage, wrong);
+}
+
+/// While nothing is under way: as much is put aside as there is memory in use.
+fn budget(world: &World<'_>, stage: &Stage) -> Option<String> {
+    let mut used = 0;
+    for truth in &stage.truths {
+        let Some(object) = world.region.object(truth.slot) else { continue };
+        let kept =
+            |index: u32| world.engine.work.held(truth.slot).is_some_and(|held| lock(&held.kept).contains(&index));
+        let in_use = |index: &u32| world.region.part(object, *index).state() != part::EMPTY || kept(*index);
+        used += (0..object.parts).filter(in_use).map(|index| room(truth, index)).sum::<u64>();
+    }
+    let put_aside = world.engine.work.gauges().budget_used;
+    (put_aside != used).then(|| format!("{put_aside} bytes are put aside, and {used} are in use"))
 }
 
 fn record_at_rest(region: Region, object: &Object, truth: &Truth) -> Vec<String> {
@@ -123,8 +138,9 @@ fn record_at_rest(region: Region, object: &Object, truth: &Truth) -> Vec<String>
     for index in (0..object.parts).filter(|index| region.part(object, *index).is_ready()) {
         let range = truth.range(index);
         let bytes = memory::look(truth.at + range.start as usize, (range.end - range.start) as usize);
-        let spoiled =
-            truth.parts[index as usize].flip.is_some() && state == state::VERIFIED && object.verified() == Some(true);
+        let spoiled = !truth.parts[index as usize].flips.is_empty()
+            && state == state::VERIFIED
+            && object.verified() == Some(true);
         if spoiled || !truth.is_right(index, bytes) {
             wrong.push(format!("part {index} of record {} has wrong bytes", truth.slot));
         }
@@ -140,9 +156,18 @@ pub fn stopped(world: &World<'_>) {
     if stage.in_flight + connections + world.engine.net.sockets() > 0 {
         wrong.push(format!("stopped with {} requests under way, {connections} connections", stage.in_flight));
     }
-    if stage.truths.iter().flat_map(|truth| &truth.parts).any(|part| part.filling) {
-        wrong.push("stopped with a part being filled".into());
+    let gauges = world.engine.work.gauges();
+    if gauges.spares + stage.seconds.len() > 0 {
+        wrong.push(format!("stopped with second requests under way: {gauges:?}"));
     }
+    for truth in &stage.truths {
+        let filled =
+            (0..).zip(&truth.parts).filter_map(|(index, part)| Some((truth.range(index), part.fill.as_ref()?)));
+        // What waits for pieces that were not asked for yet is another engine's to begin again.
+        let lost = |(range, fill): &(Range<u64>, &Fill)| fill.asked() == range.end - range.start || fill.is_under_way();
+        wrong.extend(filled.filter(lost).map(|_| "stopped with a part being filled".into()));
+    }
+    wrong.extend(budget(world, &stage));
     violated(&mut stage, wrong);
 }
 

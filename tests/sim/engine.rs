@@ -95,7 +95,7 @@ impl Engine {
         let appended = region.append(&new).expect("room in the region");
         assert_eq!(appended, slot, "records are numbered in order");
         truth.slot = slot;
-        let held = held(stage, key, &truth);
+        let held = held(stage, region, key, &truth);
         stage::lock(stage).truths.push(truth);
         self.work.hold(slot, held);
         if !is_large {
@@ -108,7 +108,9 @@ impl Engine {
     pub fn adopt(&self, stage: &Shared, keys: &[String]) {
         let records: Vec<(u32, Held, bool)> = {
             let guard = stage::lock(stage);
-            let of = |truth: &Truth| (truth.slot, held(stage, &keys[truth.thing], truth), !truth.parts.is_empty());
+            let of = |truth: &Truth| {
+                (truth.slot, held(stage, self.work.region(), &keys[truth.thing], truth), !truth.parts.is_empty())
+            };
             guard.truths.iter().map(of).collect()
         };
         let mut wanted = Vec::new();
@@ -128,10 +130,10 @@ impl Engine {
     }
 }
 
-fn held(stage: &Shared, key: &str, truth: &Truth) -> Held {
+fn held(stage: &Shared, region: &Region, key: &str, truth: &Truth) -> Held {
     let mut held = Held::new(key.into(), truth.etag.clone(), truth.size, 0, (String::new(), key.into()));
     if !truth.parts.is_empty() {
-        held.memory = Some(Box::new(Place::new(stage.clone(), truth.slot, truth.at, truth.size as usize)));
+        held.memory = Some(Box::new(Place::new(stage.clone(), *region, truth.slot, truth.at, truth.size as usize)));
     }
     held
 }

@@ -75,6 +75,9 @@ impl Line {
         if let Some(op) = self.cancelled.pop() {
             if op == Op::Recv && self.arrived(stage.micros) > 0 && stage.rng.bool() {
                 stage.faults.saw(Fault::CancelLost);
+                if net.place(self.link).is_some_and(|at| stage.is_in_place(at)) {
+                    stage.faults.saw(Fault::CancelledInPlace);
+                }
                 self.receive(net, stage);
             } else if net.pends(self.link, op) {
                 net.end(self.link, op, -libc::ECANCELED);

@@ -10,6 +10,7 @@ mod bytes;
 mod check;
 mod engine;
 mod fault;
+mod fill;
 mod link;
 mod memory;
 mod reader;

@@ -4,6 +4,7 @@
 
 use crate::fault::Fault;
 use crate::stage::{self, Shared};
+use ossc_cache::part::FILLING;
 use ossc_cache::region::{OBJECTS_MAX, PARTS_MAX, REGION_BYTES, Region};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_engine::memory::{Guard, Memory};
@@ -76,15 +77,23 @@ pub fn look(at: usize, len: usize) -> &'static [u8] {
 /// One object's memory.
 pub struct Place {
     stage: Shared,
+    region: Region,
     slot: u32,
     at: usize,
     len: usize,
 }
 
 impl Place {
-    /// `len` bytes at `at` for this record.
-    pub fn new(stage: Shared, slot: u32, at: usize, len: usize) -> Place {
-        Place { stage, slot, at, len }
+    /// `len` bytes at `at` for this record of the region.
+    pub fn new(stage: Shared, region: Region, slot: u32, at: usize, len: usize) -> Place {
+        Place { stage, region, slot, at, len }
+    }
+
+    /// The part that a byte belongs to, and whether it is claimed.
+    fn part_at(&self, offset: u64) -> Option<(u32, bool)> {
+        let object = self.region.object(self.slot)?;
+        let index = (offset / u64::from(object.part_bytes)) as u32;
+        Some((index, self.region.part(object, index).state() == FILLING))
     }
 
     fn poison(&self, start: u64, end: u64) {
@@ -102,6 +111,8 @@ impl Guard for Alone {}
 
 impl Memory for Place {
     fn address(&self, offset: u64) -> *mut u8 {
+        let is_claimed = self.part_at(offset).is_some_and(|(_, is_claimed)| is_claimed);
+        stage::lock(&self.stage).reached(self.slot, offset, is_claimed);
         (self.at + offset as usize) as *mut u8
     }
 
@@ -109,14 +120,22 @@ impl Memory for Place {
         None
     }
 
-    fn populate(&self, start: u64, _end: u64) -> Result<()> {
+    fn populate(&self, start: u64, end: u64) -> Result<()> {
         let mut stage = stage::lock(&self.stage);
+        if !stage.presents {
+            stage.tried.push((self.slot, start..end));
+        }
         if stage.strike(Fault::NoMemory) {
             return Err(Errno(libc::ENOMEM));
         }
+        let Some((index, is_claimed)) = self.part_at(start) else { return Err(Errno(libc::EIO)) };
+        if !is_claimed {
+            stage.violated(format!("part {index} of record {} gets pages, and nobody has claimed it", self.slot));
+        }
         let Some(truth) = stage.truth(self.slot) else { return Err(Errno(libc::EIO)) };
-        let part = &mut truth.parts[(start / truth.part_bytes) as usize];
-        (part.resident, part.good, part.flip) = (true, false, None);
+        let part = &mut truth.parts[index as usize];
+        (part.resident, part.good) = (true, false);
+        part.flips.clear();
         Ok(())
     }
 
@@ -125,7 +144,12 @@ impl Memory for Place {
         self.poison(start, end);
     }
 
-    fn unmap_pages(&self, _start: u64, _end: u64) {}
+    /// Its part is there: the last that is done before it is published.
+    fn unmap_pages(&self, start: u64, end: u64) {
+        let Some((index, _)) = self.part_at(start) else { return };
+        let found = look(self.at + start as usize, (end - start) as usize);
+        stage::lock(&self.stage).whole(self.slot, index, found);
+    }
 
     fn lease(&self) -> Result<Box<dyn Guard>> {
         match stage::lock(&self.stage).truth(self.slot) {

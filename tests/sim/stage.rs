@@ -5,17 +5,19 @@
 
 use crate::bytes;
 use crate::fault::{Fault, Faults};
+use crate::fill::Fill;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is true of one part.
 #[derive(Clone, Debug, Default)]
 pub struct Part {
-    /// A request for it is under way.
-    pub filling: bool,
+    /// From its first request on, until it is there or given up.
+    pub fill: Option<Fill>,
     /// All its bytes have arrived, and are still there.
     pub good: bool,
-    /// The origin has sent one wrong byte, at this offset of the object.
-    pub flip: Option<u64>,
+    /// The wrong bytes among them that the origin has sent: offsets of the object, rising.
+    pub flips: Vec<u64>,
     /// It has memory.
     pub resident: bool,
     /// How often it may be fetched from now on: once, and once more for each reason.
@@ -56,26 +58,46 @@ pub struct Truth {
 
 impl Truth {
     /// Bytes of a part.
-    pub fn range(&self, index: u32) -> std::ops::Range<u64> {
+    pub fn range(&self, index: u32) -> Range<u64> {
         let start = u64::from(index) * self.part_bytes;
         start..(start + self.part_bytes).min(self.size)
     }
 
     /// True if `found` is what the origin has sent for this part.
     pub fn is_right(&self, index: u32, found: &[u8]) -> bool {
-        let (range, flip) = (self.range(index), self.parts[index as usize].flip);
+        let (range, flips) = (self.range(index), &self.parts[index as usize].flips);
+        if flips.is_empty() { found == bytes::of(self.salt, range) } else { self.wrong(range, found) == *flips }
+    }
+
+    /// Offsets where `found` differs from the bytes of this range.
+    pub fn wrong(&self, range: Range<u64>, found: &[u8]) -> Vec<u64> {
         let right = bytes::of(self.salt, range.clone());
-        match flip {
-            None => found == right,
-            Some(at) => differs_at(found, right) == Some((at - range.start) as usize),
+        if found == right {
+            return Vec::new();
         }
+        range.zip(found.iter().zip(right)).filter(|(_, (found, right))| found != right).map(|(at, _)| at).collect()
     }
 }
 
-/// The only place where the two differ; `None` if they are equal or differ in several.
-pub fn differs_at(a: &[u8], b: &[u8]) -> Option<usize> {
-    let at = a.iter().zip(b).position(|(a, b)| a != b)?;
-    (a.len() == b.len() && a[at + 1..] == b[at + 1..]).then_some(at)
+/// A second request under way.
+pub struct Second {
+    /// Its token.
+    pub token: u64,
+    /// Number of the fill that it was for.
+    pub fill: u64,
+    /// Of the object.
+    pub range: Range<u64>,
+}
+
+/// What the engine may ask for twice.
+#[derive(Default)]
+pub struct Twice {
+    /// Most bytes, in percent of all.
+    pub percent: u64,
+    /// Bytes that requests in place have brought to this engine.
+    pub came: u64,
+    /// Bytes that it has asked for a second time.
+    pub asked: u64,
 }
 
 /// See the module.
@@ -88,6 +110,18 @@ pub struct Stage {
     pub truths: Vec<Truth>,
     /// Requests under way.
     pub in_flight: usize,
+    /// Second requests under way.
+    pub seconds: Vec<Second>,
+    /// How much is asked for twice.
+    pub twice: Twice,
+    /// A request under way gets its pages.
+    pub presents: bool,
+    /// What else got pages, or none, since the last pull: bytes that are to be asked for a second time.
+    pub tried: Vec<(u32, Range<u64>)>,
+    /// Fills so far.
+    pub fills: u64,
+    /// Bodies of second requests that were copied so far.
+    pub copies: u64,
     /// Most bytes that may be resident.
     pub limit: u64,
     /// A request for this record is just ending: good parts are only given back by the check of the whole.
@@ -120,6 +154,12 @@ impl Stage {
             faults,
             truths: Vec::new(),
             in_flight: 0,
+            seconds: Vec::new(),
+            twice: Twice::default(),
+            presents: false,
+            tried: Vec::new(),
+            fills: 0,
+            copies: 0,
             limit: 0,
             ending: None,
             flips: Vec::new(),
@@ -168,11 +208,11 @@ impl Stage {
         let (mut wrong, mut seen) = (None, None);
         let judged = self.ending == Some(slot);
         let Some(truth) = self.truth(slot) else { return };
-        let spoiled = truth.parts.iter().any(|part| part.flip.is_some());
+        let spoiled = truth.parts.iter().any(|part| !part.flips.is_empty());
         for index in (start / truth.part_bytes) as u32..end.div_ceil(truth.part_bytes) as u32 {
             let part = &mut truth.parts[index as usize];
-            if part.filling {
-                wrong = Some(format!("memory of part {index} of record {slot} is given back under a receive"));
+            if let Some(text) = part.fill.take().and_then(|fill| given_up(&fill)) {
+                wrong = Some(format!("part {index} of record {slot} {text}"));
             } else if part.mapped > 0 || part.good && !judged && part.held + part.pinned > 0 {
                 wrong = Some(format!("memory of part {index} of record {slot} is given back under a reader"));
             } else if part.good && judged && !spoiled && !truth.rechecked {
@@ -185,7 +225,8 @@ impl Stage {
                 });
                 truth.rechecked = judged;
             }
-            (part.good, part.resident, part.flip) = (false, false, None);
+            (part.good, part.resident) = (false, false);
+            part.flips.clear();
             part.allowance = 1;
         }
         self.say(|| format!("given back: record {slot}, bytes {start}..{end}"));
@@ -197,11 +238,73 @@ impl Stage {
         }
     }
 
+    /// Somebody is about to write at this byte: a request in place that begins, or the copy of a body.
+    pub fn reached(&mut self, slot: u32, offset: u64, is_claimed: bool) {
+        self.copies += u64::from(self.ending == Some(slot));
+        let Some(truth) = self.truth(slot) else { return };
+        let index = offset / truth.part_bytes;
+        let wrong = match &truth.parts[index as usize].fill {
+            _ if !is_claimed => "and nobody has claimed it",
+            Some(fill) if fill.receives_at(offset) => "under a receive",
+            _ => return,
+        };
+        self.violated(format!("part {index} of record {slot} is written to {wrong}"));
+    }
+
+    /// A part is about to be published: are its bytes all there, and does nobody write to it any more?
+    pub fn whole(&mut self, slot: u32, index: u32, found: &[u8]) {
+        let Some(truth) = self.truth(slot) else { return };
+        let range = truth.range(index);
+        let (salt, flips) = (truth.salt, truth.wrong(range.clone(), found));
+        truth.rechecked = false;
+        let part = &mut truth.parts[index as usize];
+        let fill = part.fill.take();
+        (part.good, part.flips) = (true, flips.clone());
+        let wrong = match fill {
+            None => "ends twice",
+            Some(fill) if fill.is_under_way() => "is published under a receive",
+            Some(fill) if fill.asked() != range.end - range.start => "is published without all of its pieces",
+            Some(_) if !self.was_sent(salt, &flips) => "is said to be there, but its bytes are wrong",
+            Some(_) => return,
+        };
+        self.violated(format!("part {index} of record {slot} {wrong}"));
+    }
+
+    /// A part is empty again.
+    pub fn gave_up(&mut self, slot: u32, index: u32) {
+        let Some(part) = self.truth(slot).map(|truth| &mut truth.parts[index as usize]) else { return };
+        part.allowance = 1;
+        if let Some(text) = part.fill.take().and_then(|fill| given_up(&fill)) {
+            self.violated(format!("part {index} of record {slot} {text}"));
+        }
+    }
+
+    /// Whether an address lies in an object's memory.
+    pub fn is_in_place(&self, at: usize) -> bool {
+        self.truths
+            .iter()
+            .any(|truth| !truth.parts.is_empty() && (truth.at..truth.at + truth.size as usize).contains(&at))
+    }
+
+    /// Whether the origin has sent all these wrong bytes.
+    pub fn was_sent(&self, salt: usize, flips: &[u64]) -> bool {
+        flips.iter().all(|at| self.flips.contains(&(salt, *at)))
+    }
+
     /// A small number of microseconds around `mean`, seldom many.
     pub fn jitter(&mut self, mean: u64) -> u64 {
         match self.rng.u32(0..32) {
             0 => self.rng.u64(0..=mean * 20),
             _ => self.rng.u64(0..=mean * 2),
         }
+    }
+}
+
+/// What is wrong with giving it up.
+fn given_up(fill: &Fill) -> Option<&'static str> {
+    match () {
+        () if fill.is_under_way() => Some("is given up under a receive"),
+        () if !fill.has_failed() => Some("is given up without a reason"),
+        () => None,
     }
 }

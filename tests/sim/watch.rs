@@ -1,15 +1,17 @@
 //! Stands between the vcpus and the engine's work: sees every request begin and end, and holds it against what is
 //! true. The work behind it is the engine's own.
 
-use crate::bytes;
 use crate::fault::Fault;
+use crate::fill::Fill;
 use crate::memory;
-use crate::stage::{self, Part, Shared, Stage};
-use ossc_cache::part::EMPTY;
+use crate::stage::{self, Part, Second, Shared, Stage};
+use ossc_cache::part::{EMPTY, FILLING};
 use ossc_cache::region::state;
 use ossc_engine::item::Item;
 use ossc_engine::work::Work;
-use ossc_net::{Fetch, Finished, Pull, Sink, Source};
+use ossc_net::error::Kind;
+use ossc_net::{Fetch, Finished, Pull, Query, Sink, Source};
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,25 +31,31 @@ impl Watch {
     fn begins(&self, fetch: &Fetch) {
         let mut stage = stage::lock(&self.stage);
         stage.in_flight += 1;
-        let Item::Part(slot, index) = Item::from_token(fetch.token) else { return };
-        stage.say(|| format!("fetch: part {index} of record {slot}"));
-        let Some(truth) = stage.truth(slot) else {
-            return stage.violated(format!("a request for record {slot}, which is none"));
+        let item = Item::from_token(fetch.token);
+        stage.say(|| match &fetch.query {
+            Query::Get { range: Some(range), .. } => format!("fetch: {item:?}, bytes {range:?}"),
+            _ => format!("fetch: {item:?}"),
+        });
+        let (Item::Part(slot, index) | Item::Piece(slot, index, _) | Item::Spare(slot, index, ..)) = item else {
+            return;
         };
-        let range = truth.range(index);
-        let at = truth.at + range.start as usize;
-        let fits = matches!(fetch.sink, Sink::Memory { at: sink, len, .. } if sink as usize == at
-            && len as u64 == range.end - range.start);
-        let part = &mut truth.parts[index as usize];
-        let wrong = match () {
-            () if !fits => Some("has another place than its own"),
-            () if part.filling => Some("has two owners"),
-            () if part.good => Some("is fetched although it is there"),
-            () if part.allowance == 0 => Some("is fetched again without a reason"),
-            () => None,
+        let Query::Get { range: Some(range), .. } = &fetch.query else {
+            return stage.violated(format!("{item:?} asks for no range"));
         };
-        part.filling = true;
-        part.allowance = part.allowance.saturating_sub(1);
+        let wrong = match (item, &fetch.sink) {
+            (Item::Spare(..), Sink::Buffer { bytes_max }) => {
+                let fits = *bytes_max as u64 == range.end - range.start;
+                second_begins(&mut stage, (slot, index), fetch.token, range)
+                    .or((!fits).then_some("has a buffer of another length"))
+            }
+            (Item::Part(..), Sink::Memory { at, len, .. }) => {
+                begins_in_place(&mut stage, (slot, index), 0, range, (*at as usize, *len))
+            }
+            (Item::Piece(.., n), Sink::Memory { at, len, .. }) => {
+                begins_in_place(&mut stage, (slot, index), n, range, (*at as usize, *len))
+            }
+            _ => Some("goes to another kind of place"),
+        };
         if let Some(wrong) = wrong {
             stage.violated(format!("part {index} of record {slot} {wrong}"));
         }
@@ -56,19 +64,90 @@ impl Watch {
     fn ends(&self, done: &Finished) {
         let mut stage = stage::lock(&self.stage);
         stage.in_flight -= 1;
-        stage.say(|| match &done.result {
-            Ok(_) => format!("done: {:?}", Item::from_token(done.token)),
-            Err(error) => format!("failed: {:?}: {error}", Item::from_token(done.token)),
-        });
         let item = Item::from_token(done.token);
-        let Item::Part(slot, index) = item else { return };
-        match done.result.is_ok() {
-            true => arrived(&mut stage, slot, index),
-            false => {
-                if let Some(truth) = stage.truth(slot) {
-                    let part = &mut truth.parts[index as usize];
-                    (part.filling, part.allowance) = (false, 1);
-                }
+        stage.say(|| match &done.result {
+            Ok(_) => format!("done: {item:?}"),
+            Err(error) => format!("failed: {item:?}: {error}"),
+        });
+        match item {
+            Item::Part(slot, index) => self.ends_in_place(&mut stage, (slot, index), 0, done),
+            Item::Piece(slot, index, n) => self.ends_in_place(&mut stage, (slot, index), n, done),
+            Item::Spare(slot, index, ..) => second_ends(&mut stage, (slot, index), done),
+            _ => {}
+        }
+    }
+
+    fn ends_in_place(&self, stage: &mut Stage, (slot, index): (u32, u32), n: u32, done: &Finished) {
+        let good = done.result.is_ok();
+        let Some(truth) = stage.truth(slot) else { return };
+        let fill = truth.parts[index as usize].fill.as_mut();
+        let number = fill.as_ref().map(|fill| fill.number);
+        let Some(range) = fill.and_then(|fill| fill.ended(n, good)) else {
+            return stage.violated(format!("piece {n} of part {index} of record {slot} ends twice"));
+        };
+        if !good {
+            return;
+        }
+        let found = memory::look(truth.at + range.start as usize, (range.end - range.start) as usize);
+        let (salt, flips) = (truth.salt, truth.wrong(range.clone(), found));
+        stage.twice.came += range.end - range.start;
+        if !stage.was_sent(salt, &flips) {
+            stage.violated(format!("bytes {range:?} of record {slot} are said to be there, but are wrong"));
+        }
+        let cancelled = self.work.is_unwanted(slot, index, n);
+        if cancelled {
+            stage.faults.saw(Fault::CancelledGood);
+        }
+        if cancelled || stage.seconds.iter().any(|second| Some(second.fill) == number && overlap(&second.range, &range))
+        {
+            stage.faults.saw(Fault::FirstWins);
+        }
+    }
+
+    /// What the end of a request has made of its part.
+    fn landed(&self, was_cancelled: bool, copies_before: u64, limit_before: usize) {
+        let mut stage = stage::lock(&self.stage);
+        match self.work.growth_limit().cmp(&limit_before) {
+            Ordering::Greater => stage.faults.saw(Fault::GrowthRises),
+            Ordering::Less => stage.faults.saw(Fault::GrowthBack),
+            Ordering::Equal => {}
+        }
+        if stage.copies > copies_before {
+            stage.faults.saw(if was_cancelled { Fault::SecondWins } else { Fault::SecondSaves });
+        }
+        drop(stage);
+        self.given_up();
+    }
+
+    /// Parts that nobody fills any more. The end of any request, also of one that is not sent, may give one up.
+    fn given_up(&self) {
+        let mut stage = stage::lock(&self.stage);
+        let region = self.work.region();
+        let mut empty = Vec::new();
+        for truth in &stage.truths {
+            let Some(object) = region.object(truth.slot) else { continue };
+            let given_up =
+                |(index, part): &(u32, &Part)| part.fill.is_some() && region.part(object, *index).state() != FILLING;
+            empty.extend((0..).zip(&truth.parts).filter(given_up).map(|(index, _)| (truth.slot, index)));
+        }
+        empty.into_iter().for_each(|(slot, index)| stage.gave_up(slot, index));
+    }
+
+    /// Second requests that this pull did not begin, since there was no room for them.
+    fn roomless(&self, pull: &Pull) {
+        let begun = match pull {
+            Pull::Fetch(Fetch { token, query: Query::Get { range, .. }, .. }) => {
+                range.clone().filter(|_| matches!(Item::from_token(*token), Item::Spare(..)))
+            }
+            _ => None,
+        };
+        let mut stage = stage::lock(&self.stage);
+        for (slot, range) in
+            std::mem::take(&mut stage.tried).into_iter().filter(|tried| Some(&tried.1) != begun.as_ref())
+        {
+            let Some(truth) = stage.truth(slot) else { continue };
+            if let Some(fill) = &mut truth.parts[(range.start / truth.part_bytes) as usize].fill {
+                fill.lost(&range);
             }
         }
     }
@@ -79,16 +158,17 @@ impl Watch {
         let (Some(object), mut stage) = (self.work.region().object(slot), stage::lock(&self.stage)) else { return };
         let failed = object.state() == state::FAILED;
         let spoiled =
-            |parts: &[Part]| parts.iter().all(|part| part.good) && parts.iter().any(|part| part.flip.is_some());
+            |parts: &[Part]| parts.iter().all(|part| part.good) && parts.iter().any(|part| !part.flips.is_empty());
         if failed && stage.truth(slot).is_some_and(|truth| spoiled(&truth.parts)) {
             stage.faults.saw(Fault::WrongByteTwice);
         }
         let Some(truth) = stage.truth(slot) else { return };
-        let mut reasons = truth.parts.iter().any(|part| part.flip.is_some()) || truth.rechecked;
+        let mut reasons = truth.parts.iter().any(|part| !part.flips.is_empty()) || truth.rechecked;
         let mut kept = 0;
         for (index, part) in truth.parts.iter_mut().enumerate().filter(|(_, part)| part.good) {
             if self.work.region().part(object, index as u32).state() == EMPTY {
-                (part.good, part.flip, part.allowance) = (false, None, 1);
+                (part.good, part.allowance) = (false, 1);
+                part.flips.clear();
                 kept += 1;
             }
         }
@@ -101,33 +181,95 @@ impl Watch {
     }
 }
 
-/// The bytes of a part are all there, it is said: are they?
-fn arrived(stage: &mut Stage, slot: u32, index: u32) {
-    let Some(truth) = stage.truth(slot) else { return };
-    let range = truth.range(index);
-    let found = memory::look(truth.at + range.start as usize, (range.end - range.start) as usize);
-    let right = bytes::of(truth.salt, range.clone());
-    let salt = truth.salt;
-    truth.rechecked = false;
+/// A request that receives in place; what is wrong with it.
+fn begins_in_place(
+    stage: &mut Stage,
+    (slot, index): (u32, u32),
+    n: u32,
+    range: &Range<u64>,
+    sink: (usize, usize),
+) -> Option<&'static str> {
+    stage.fills += u64::from(n == 0);
+    let number = stage.fills;
+    let Some(truth) = stage.truth(slot) else { return Some("is none") };
+    let whole = truth.range(index);
+    let inside = whole.start <= range.start && range.end <= whole.end && (n > 0 || range.start == whole.start);
+    let fits = inside && sink == (truth.at + range.start as usize, (range.end - range.start) as usize);
     let part = &mut truth.parts[index as usize];
-    let was_filling = std::mem::replace(&mut part.filling, false);
-    part.good = true;
-    if found != right {
-        let flip = stage::differs_at(found, right).map(|at| range.start + at as u64);
-        part.flip = flip;
-        let sent = flip.is_some_and(|at| stage.flips.contains(&(salt, at)));
-        if !sent {
-            stage.violated(format!("part {index} of record {slot} is said to be there, but its bytes are wrong"));
+    let mut wrong = match &part.fill {
+        _ if !fits => Some("has another place than its own"),
+        None if n > 0 => Some("gets a piece, and nobody fills it"),
+        Some(_) if n == 0 => Some("has two owners"),
+        _ if part.good => Some("is fetched although it is there"),
+        _ if n == 0 && part.allowance == 0 => Some("is fetched again without a reason"),
+        _ => None,
+    };
+    part.allowance -= u32::from(n == 0 && part.allowance > 0);
+    wrong = part.fill.get_or_insert_with(|| Fill::new(number)).ask(n, range.clone()).or(wrong);
+    if n > 0 {
+        stage.faults.saw(Fault::Piece);
+    }
+    wrong
+}
+
+/// The same for one that receives into a buffer.
+fn second_begins(stage: &mut Stage, (slot, index): (u32, u32), token: u64, range: &Range<u64>) -> Option<&'static str> {
+    let Some(fill) = stage.truth(slot).and_then(|truth| truth.parts[index as usize].fill.as_mut()) else {
+        return Some("is asked for a second time, and nobody fills it");
+    };
+    let (number, mut wrong) = (fill.number, fill.ask_again(range));
+    let others: Vec<&Second> =
+        stage.seconds.iter().filter(|other| other.fill == number && overlap(&other.range, range)).collect();
+    let is_twin = others.len() == 1 && others[0].range == *range;
+    if !(others.is_empty() || is_twin) {
+        wrong = Some("has more second requests for the same bytes than a chunk and its twin");
+    } else if stage.seconds.iter().any(|other| other.token == token) {
+        wrong = Some("has two requests with one token");
+    }
+    stage.faults.saw(if is_twin { Fault::Twin } else { Fault::Second });
+    stage.seconds.push(Second { token, fill: number, range: range.clone() });
+    stage.twice.asked += range.end - range.start;
+    if stage.twice.asked > stage.twice.came * stage.twice.percent / 100 {
+        wrong = Some("is asked for a second time, which is more than may be");
+    }
+    wrong
+}
+
+/// Are they the right bytes?
+fn second_ends(stage: &mut Stage, (slot, index): (u32, u32), done: &Finished) {
+    let Some(at) = stage.seconds.iter().position(|second| second.token == done.token) else {
+        return stage.violated(format!("a second request for part {index} of record {slot} ends twice"));
+    };
+    let second = stage.seconds.swap_remove(at);
+    let Some(truth) = stage.truth(slot) else { return };
+    match &done.result {
+        Ok(_) => {
+            let is_whole = done.body.len() as u64 == second.range.end - second.range.start;
+            let (salt, flips) = (truth.salt, truth.wrong(second.range.clone(), &done.body));
+            if !is_whole || !stage.was_sent(salt, &flips) {
+                stage.violated(format!("a second request for bytes {:?} of record {slot} is wrong", second.range));
+            }
+        }
+        Err(error) => {
+            if let Some(fill) = truth.parts[index as usize].fill.as_mut().filter(|fill| fill.number == second.fill) {
+                fill.lost(&second.range);
+            }
+            if error.kind != Kind::Cancelled {
+                stage.faults.saw(Fault::SecondFailed);
+            }
         }
     }
-    if !was_filling {
-        stage.violated(format!("part {index} of record {slot} ends twice"));
-    }
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
 }
 
 impl Source for Watch {
     fn pull(&self, now: Instant) -> Pull {
         let pull = self.work.pull(now);
+        self.given_up();
+        self.roomless(&pull);
         match &pull {
             Pull::Fetch(fetch) => self.begins(fetch),
             Pull::Until(at) => {
@@ -147,17 +289,24 @@ impl Source for Watch {
     }
 
     fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), ossc_net::Error> {
-        self.work.make_present(token, filled, bytes)
+        stage::lock(&self.stage).presents = true;
+        let made = self.work.make_present(token, filled, bytes);
+        stage::lock(&self.stage).presents = false;
+        made
     }
 
     fn finished(&self, done: Finished) {
         self.ends(&done);
         let item = Item::from_token(done.token);
         let retryable = done.result.as_ref().is_err_and(ossc_net::Error::retryable);
-        if let Item::Part(slot, _) | Item::Verdict(slot) = item {
+        let cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
+        let limit = self.work.growth_limit();
+        let copies = stage::lock(&self.stage).copies;
+        if let Item::Part(slot, _) | Item::Piece(slot, ..) | Item::Spare(slot, ..) | Item::Verdict(slot) = item {
             stage::lock(&self.stage).ending = Some(slot);
             self.work.finished(done);
             stage::lock(&self.stage).ending = None;
+            self.landed(cancelled, copies, limit);
             self.check_failed(slot);
         } else {
             self.work.finished(done);

@@ -11,9 +11,10 @@ use crate::fault::Fault;
 use crate::link::Line;
 use crate::memory::Ground;
 use crate::reader::{Reader, Scene};
-use crate::stage::{self, Part, Shared, Stage, Truth};
+use crate::stage::{self, Part, Shared, Stage, Truth, Twice};
 use ossc_cache::region::{Region, state};
 use ossc_engine::item::{Arrived, Order};
+use ossc_engine::scale::Scale;
 use ossc_engine::work;
 use ossc_net::retry::Backoff;
 use ossc_net::sim::{self, Posted, Sleep};
@@ -35,6 +36,8 @@ const TURNS_MAX: u32 = 1000;
 const TAKEOVERS_MAX: u32 = 3;
 /// Most versions of an object in one run.
 const VERSIONS_MAX: usize = 4;
+/// Largest parts.
+pub const PART_BYTES_MAX: u64 = 8192;
 
 /// Something that happens at its time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -69,6 +72,8 @@ pub struct World<'a> {
     pub setup: Setup,
     pace: Pace,
     think: u64,
+    /// Mean time from what wakes a vcpu to its turn, in microseconds.
+    wake: u64,
     expire: Duration,
     lines: Vec<Line>,
     heap: BinaryHeap<Reverse<(u64, u64, Job)>>,
@@ -130,6 +135,12 @@ impl<'a> World<'a> {
             response: timeouts.response_ms * 1000,
             stall: timeouts.stall_ms * 1000,
         };
+        let (large, small, readers) = (rng.usize(1..=4), rng.usize(0..=2), rng.u32(1..=6));
+        let part_bytes: Vec<u64> = (0..large + small)
+            .map(
+                |number| if number < large { rng.choice([512, 1024, 4096, PART_BYTES_MAX]).unwrap_or(4096) } else { 0 },
+            )
+            .collect();
         let work = work::Options {
             verify_crc: true,
             part_bytes_max: 4096,
@@ -138,7 +149,8 @@ impl<'a> World<'a> {
             splice: false,
             now: engine::clock(),
             requests_max: net.vcpus * net.workers,
-            twice_percent_max: 0,
+            twice_percent_max: rng.choice([0, 0, 2, 10, 100, 1000]).unwrap_or(0),
+            scale: scale(rng, part_bytes.iter().copied().max().unwrap_or(0)),
             throttle_recover: Duration::from_millis(rng.choice([10, 1000]).unwrap_or(1000)),
             backoff: Backoff::default(),
             list_again: Duration::from_millis(rng.choice([10, 5000]).unwrap_or(5000)),
@@ -146,10 +158,7 @@ impl<'a> World<'a> {
         };
         let think = rng.choice([100, 1000, 20_000]).unwrap_or(1000);
         let expire = Duration::from_secs(rng.u64(1..20));
-        let (large, small, readers) = (rng.usize(1..=4), rng.usize(0..=2), rng.u32(1..=6));
-        let part_bytes: Vec<u64> = (0..large + small)
-            .map(|number| if number < large { guard.rng.choice([512, 1024, 4096, 8192]).unwrap_or(4096) } else { 0 })
-            .collect();
+        let wake = rng.choice([10, 10, 2000]).unwrap_or(10);
         let things: Vec<Thing> = (0..large + small)
             .map(|number| {
                 let size = new_size(&mut guard, part_bytes[number]);
@@ -159,13 +168,14 @@ impl<'a> World<'a> {
         let needs =
             things.iter().zip(&part_bytes).map(|(thing, part)| if *part > 0 { room(thing.current().size) } else { 0 });
         let (total, largest) = needs.fold((0, 0), |(sum, max), need| (sum + need, max.max(need)));
-        let least = 2 * (8192 + PAGE_BYTES);
+        let least = 2 * (PART_BYTES_MAX + PAGE_BYTES);
         let limit = match guard.rng.u32(0..4) {
             0 => guard.rng.u64(least..=least.max(total)),
             1 => largest.max(least),
             _ => guard.rng.u64(largest.max(least)..=largest.max(least) + total),
         };
         guard.limit = limit;
+        guard.twice.percent = work.twice_percent_max;
         drop(guard);
         let setup = Setup { net, work, limit };
         let engine = Engine::new(region, &setup, &stage);
@@ -184,6 +194,7 @@ impl<'a> World<'a> {
             setup,
             pace,
             think,
+            wake,
             expire,
             lines: Vec::new(),
             heap: BinaryHeap::new(),
@@ -467,8 +478,10 @@ impl<'a> World<'a> {
     fn react(&mut self) {
         self.take_mail();
         for vcpu in 0..self.turn_due.len() {
-            if self.engine.net.is_called(vcpu) && self.turn_due[vcpu] > self.now() + 1000 {
-                let when = self.soon(10);
+            // A turn that comes by itself is no sooner than one after a busy time.
+            let soon = self.now() + (20 * self.wake).max(1000);
+            if self.engine.net.is_called(vcpu) && self.turn_due[vcpu] > soon {
+                let when = self.soon(self.wake);
                 self.turn_at(vcpu, when);
             }
         }
@@ -604,14 +617,34 @@ impl<'a> World<'a> {
         stage.say(|| "another engine takes over".into());
         stage.in_flight = 0;
         stage.truths.iter_mut().for_each(|truth| truth.failed = false);
-        for part in stage.truths.iter_mut().flat_map(|truth| &mut truth.parts).filter(|part| part.filling) {
-            (part.filling, part.allowance) = (false, 1);
+        stage.seconds.clear();
+        stage.twice = Twice { percent: stage.twice.percent, ..Twice::default() };
+        for part in stage.truths.iter_mut().flat_map(|truth| &mut truth.parts).filter(|part| part.fill.is_some()) {
+            (part.fill, part.allowance) = (None, 1);
         }
         drop(stage);
         self.lines.clear();
         self.engine = Engine::new(self.region, &self.setup, &self.stage);
         self.start_clocks();
         self.engine.adopt(&self.stage, &self.keys);
+    }
+}
+
+/// The product's sizes and times, as many times smaller as the largest part and the latencies are.
+fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
+    let micros = |choice: Option<u64>| Duration::from_micros(choice.unwrap_or(0));
+    Scale {
+        piece_bytes_min: largest >> rng.u32(1..=4),
+        piece_step: rng.choice([32, 256]).unwrap_or(32),
+        chunk_bytes_min: rng.choice([16, 128, 1024]).unwrap_or(128),
+        cut_from: micros(rng.choice([0, 500, 5000])),
+        progress_bytes: largest >> rng.u32(0..=3),
+        twice_from_bytes: rng.choice([0, 16 << 10]).unwrap_or(0),
+        slow_at_end: micros(rng.choice([100, 2000, 20_000])),
+        slow_before: micros(rng.choice([300, 6000, 60_000])),
+        requests_first: rng.usize(2..=8),
+        look_min: micros(rng.choice([1000, 10_000])),
+        holds: micros(rng.choice([20_000, 1_000_000])),
     }
 }
 

@@ -1,0 +1,103 @@
+//! What is true of one fill of a part: which of its bytes were asked for in place, which of those a second time, and
+//! how that ended.
+//!
+//! Kept by the stage. It says what is wrong; who asks reports it.
+
+use std::ops::Range;
+
+/// How a request in place stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    UnderWay,
+    There,
+    Failed,
+}
+
+/// A request that receives in place.
+#[derive(Clone, Debug)]
+struct InPlace {
+    /// Number of the piece.
+    n: u32,
+    range: Range<u64>,
+    state: State,
+    /// Bytes that were asked for a second time.
+    twice: u64,
+    /// Second requests for them that brought nothing.
+    lost: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Fill {
+    /// No other fill of the run has it.
+    pub number: u64,
+    requests: Vec<InPlace>,
+}
+
+impl Fill {
+    /// One that nothing was asked for yet.
+    pub fn new(number: u64) -> Fill {
+        Fill { number, requests: Vec::new() }
+    }
+
+    /// Piece `n` is asked for in place; what is wrong with that.
+    pub fn ask(&mut self, n: u32, range: Range<u64>) -> Option<&'static str> {
+        let overlaps = |other: &&InPlace| other.range.start < range.end && range.start < other.range.end;
+        let other = self.requests.iter().find(overlaps).map(|other| other.state);
+        self.requests.push(InPlace { n, range, state: State::UnderWay, twice: 0, lost: 0 });
+        match other? {
+            State::UnderWay => Some("has two requests that receive into the same bytes"),
+            State::There | State::Failed => Some("is asked for in place twice in one fill"),
+        }
+    }
+
+    /// Bytes are asked for a second time, each of them once and the slow ones once more, and all that again when a
+    /// try has failed.
+    pub fn ask_again(&mut self, range: &Range<u64>) -> Option<&'static str> {
+        let around = |one: &&mut InPlace| one.range.start <= range.start && range.end <= one.range.end;
+        let Some(one) = self.requests.iter_mut().find(around) else {
+            return Some("is asked for a second time, and was not a first");
+        };
+        one.twice += range.end - range.start;
+        match () {
+            () if one.state == State::There => Some("is asked for a second time although it is there"),
+            () if one.twice > 2 * (one.range.end - one.range.start) * (1 + one.lost) => {
+                Some("is asked for again and again")
+            }
+            () => None,
+        }
+    }
+
+    /// A second request for these bytes brought nothing.
+    pub fn lost(&mut self, range: &Range<u64>) {
+        let around = |one: &&mut InPlace| one.range.start <= range.start && range.end <= one.range.end;
+        self.requests.iter_mut().filter(around).for_each(|one| one.lost += 1);
+    }
+
+    /// The request in place of piece `n` has ended: its bytes, if it was under way.
+    pub fn ended(&mut self, n: u32, good: bool) -> Option<Range<u64>> {
+        let one = self.requests.iter_mut().find(|one| one.n == n && one.state == State::UnderWay)?;
+        one.state = if good { State::There } else { State::Failed };
+        Some(one.range.clone())
+    }
+
+    /// Whether anything is received in place.
+    pub fn is_under_way(&self) -> bool {
+        self.requests.iter().any(|one| one.state == State::UnderWay)
+    }
+
+    /// Whether something is received at this byte.
+    pub fn receives_at(&self, offset: u64) -> bool {
+        self.requests.iter().any(|one| one.state == State::UnderWay && one.range.contains(&offset))
+    }
+
+    /// Whether a request in place has failed.
+    pub fn has_failed(&self) -> bool {
+        self.requests.iter().any(|one| one.state == State::Failed)
+    }
+
+    /// Bytes that were asked for in place.
+    pub fn asked(&self) -> u64 {
+        self.requests.iter().map(|one| one.range.end - one.range.start).sum()
+    }
+}
