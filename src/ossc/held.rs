@@ -41,6 +41,8 @@ pub struct Held {
     pub opened: AtomicBool,
     /// Since when nobody has it open or mapped, as far as it was looked at.
     pub idle_since: Mutex<Option<Instant>>,
+    /// Readers were told that there is no room: when the lease thread saw that first.
+    pub starved_since: Mutex<Option<Instant>>,
     /// Empty parts whose memory and room stay, since programs have pinned them.
     pub kept: Mutex<BTreeSet<u32>>,
     /// Parts that have arrived since a check of the whole object has passed.
@@ -69,6 +71,7 @@ impl Held {
             planned: AtomicBool::new(false),
             opened: AtomicBool::new(false),
             idle_since: Mutex::new(None),
+            starved_since: Mutex::new(None),
             kept: Mutex::default(),
             unproven: Mutex::default(),
             rechecked: AtomicBool::new(false),

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(1300);
 /// A reader that finds no room looks again after this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// So long readers are told that there is no room: they look once a slice.
+const STARVED_TOLD: Duration = Duration::from_millis(5 * ossc_cache::wait::SLICE_MS);
 /// Objects that were fetched ahead and never opened stay at least this long.
 const UNOPENED_MIN: Duration = Duration::from_secs(10);
 
@@ -263,6 +265,20 @@ impl Work {
         end - range.start
     }
 
+    /// The answer that there is no room ends when all who waited for it have seen it: what is asked for later is tried.
+    fn end_starved(&self, object: &Object, held: &Held) {
+        let mut since = lock(&held.starved_since);
+        if object.starved.load(Ordering::Acquire) == 0 {
+            *since = None;
+            return;
+        }
+        let now = (self.options.now)();
+        if now.saturating_duration_since(*since.get_or_insert(now)) >= STARVED_TOLD {
+            *since = None;
+            object.starved.store(0, Ordering::Release);
+        }
+    }
+
     /// Looks at every large object once: who is unused for `expire` is given back.
     /// The time until the first of those that are unused now has been so long enough, if there is one.
     pub fn look_at_leases(&self, expire: Option<Duration>) -> Option<Duration> {
@@ -270,7 +286,7 @@ impl Work {
         let region = self.region();
         for (slot, held) in self.large() {
             let Some(object) = region.object(slot) else { continue };
-            object.starved.store(0, Ordering::Release);
+            self.end_starved(object, &held);
             let states = || (0..object.parts).map(|index| region.part(object, index).state());
             let busy = states().any(|part| part == ossc_cache::part::FILLING);
             let empty = Self::is_empty(object, &held);
