@@ -24,11 +24,16 @@ fn failed(kind: Kind) -> Finished {
     Finished { result: Err(Error::new(kind, Phase::Body, "cut")), ..done(0, 0, 0, 0) }
 }
 
+/// A part that a reader waits for, with so many others behind it.
+fn waited_for(waiting: usize) -> Option<Queue> {
+    Some(Queue { waiting, connections: 64, is_ahead: false })
+}
+
 /// After so many parts that took one second each.
 fn seasoned(percent: u64, now: Instant) -> Flights {
     let flights = Flights::new(percent, Scale::PRODUCT);
     for index in 0..100 {
-        assert_eq!(flights.begin((1, index), 0..PART, Some((1000, 64)), now), (0..PART, 0));
+        assert_eq!(flights.begin((1, index), 0..PART, None, now), (0..PART, 0));
         assert!(flights.main_ended((1, index), 0, done(0, PART, 1, 1000)).part.is_some());
     }
     flights
@@ -42,13 +47,27 @@ fn at(now: Instant, ms: u64) -> Instant {
 fn parts_are_cut_at_the_end_of_slow_downloads_only() {
     let now = Instant::now();
     let flights = seasoned(2, now);
-    assert_eq!(flights.begin((1, 200), 0..PART, Some((1000, 64)), now), (0..PART, 0));
-    assert_eq!(flights.begin((1, 201), 0..PART, Some((63, 64)), now), (0..PART / 2, 1));
-    assert_eq!(flights.begin((1, 202), PART..2 * PART, Some((0, 64)), now), (PART..PART + MIB, 7));
+    assert_eq!(flights.begin((1, 200), 0..PART, waited_for(1000), now), (0..PART, 0));
+    assert_eq!(flights.begin((1, 201), 0..PART, waited_for(63), now), (0..PART / 2, 1));
+    assert_eq!(flights.begin((1, 202), PART..2 * PART, waited_for(0), now), (PART..PART + MIB, 7));
     // A last part that is no multiple of anything.
-    assert_eq!(flights.begin((1, 203), 0..MIB + 5, Some((0, 64)), now), (0..MIB + 5, 0));
+    assert_eq!(flights.begin((1, 203), 0..MIB + 5, waited_for(0), now), (0..MIB + 5, 0));
     let fast = Flights::new(2, Scale::PRODUCT);
-    assert_eq!(fast.begin(KEY, 0..PART, Some((0, 64)), now), (0..PART, 0));
+    assert_eq!(fast.begin(KEY, 0..PART, waited_for(0), now), (0..PART, 0));
+}
+
+#[test]
+fn no_answer_to_what_is_fetched_ahead_keeps_its_connection_for_long() {
+    let now = Instant::now();
+    let flights = seasoned(0, now);
+    let ahead = Some(Queue { is_ahead: true, ..waited_for(1000).unwrap() });
+    let third = (PART / 3).next_multiple_of(4096);
+    assert_eq!(flights.begin((1, 201), 0..PART, ahead, now), (0..third, 2));
+    assert_eq!(flights.begin((1, 202), 0..PART, ahead, now), (0..PART, 0), "every other part");
+    assert_eq!(flights.begin((1, 205), 0..third, ahead, now), (0..third, 0));
+    assert_eq!(flights.begin((1, 207), 0..PART, waited_for(1000), now), (0..PART, 0));
+    // Where memory is short a part comes in one answer.
+    assert_eq!(flights.begin((1, 203), 0..PART, None, now), (0..PART, 0));
 }
 
 #[test]
@@ -74,7 +93,7 @@ fn a_part_is_whole_when_its_last_piece_is() {
     let flights = seasoned(2, now);
     let bytes: Vec<u8> = (0..PART).map(|at| (at % 251) as u8).collect();
     let crc64 = |range: Range<u64>| crc::of(&bytes[range.start as usize..range.end as usize]);
-    let (first, more) = flights.begin(KEY, 0..PART, Some((0, 64)), now);
+    let (first, more) = flights.begin(KEY, 0..PART, waited_for(0), now);
     let rest: Vec<_> = (1..=more).map(|n| flights.ask(KEY, n, now).unwrap()).collect();
     assert_eq!(flights.ask(KEY, 1, now), None, "asked for twice in place");
     for (n, range) in (1..).zip(&rest) {
@@ -90,13 +109,13 @@ fn a_part_is_whole_when_its_last_piece_is() {
 fn a_failed_piece_ends_its_part_when_nothing_is_under_way_in_it() {
     let now = Instant::now();
     let flights = seasoned(2, now);
-    flights.begin(KEY, 0..PART, Some((0, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(0), now);
     flights.ask(KEY, 1, now).unwrap();
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
     assert_eq!(flights.ask(KEY, 2, now), None, "nothing is begun in a part that has failed");
     let ended = flights.main_ended(KEY, 1, done(0, MIB, 0, 100));
     assert_eq!(ended.part.unwrap().unwrap_err().kind, Kind::Network);
-    assert_eq!(flights.begin(KEY, 0..PART, Some((1000, 64)), now), (0..PART, 0));
+    assert_eq!(flights.begin(KEY, 0..PART, waited_for(1000), now), (0..PART, 0));
 }
 
 /// All chunks of the slowest piece.
@@ -108,7 +127,7 @@ fn spares(flights: &Flights, now: Instant, at_end: bool) -> Vec<(Key, u32, u32, 
 fn at_the_end_the_free_connections_share_the_slowest_piece() {
     let now = Instant::now();
     let flights = seasoned(9, now);
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     // 1.5 times the quarter of a second in which others bring 2 MiB, and 50 ms.
     assert_eq!(flights.slow(at(now, 400), true), Err(Some(at(now, 425))));
     // It has brought something meanwhile: more time for more bytes.
@@ -124,7 +143,7 @@ fn a_second_request_that_is_slow_too_gets_a_twin() {
     let flights = seasoned(9, now);
     let bytes: Vec<u8> = (0..PART).map(|at| (at % 251) as u8).collect();
     let sum = |range: &Range<u64>| crc::of(&bytes[range.start as usize..range.end as usize]);
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     let asked = spares(&flights, at(now, 3000), true);
     for (_, n, chunk, range) in asked.iter().filter(|asked| asked.2 > 1) {
         flights.spare_ended(KEY, *n, *chunk, done(0, MIB, sum(range), 150));
@@ -150,7 +169,7 @@ fn a_second_request_that_is_slow_too_gets_a_twin() {
 fn a_twin_without_room_takes_nothing_with_it_and_the_last_hope_of_a_part_ends_it() {
     let now = Instant::now();
     let flights = seasoned(9, now);
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     assert_eq!(spares(&flights, at(now, 3000), false).len(), 4);
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
     for chunk in 1..4 {
@@ -162,7 +181,7 @@ fn a_twin_without_room_takes_nothing_with_it_and_the_last_hope_of_a_part_ends_it
     assert!(ended.cancel_spare.is_empty() && ended.part.is_none(), "the first may still come");
     assert!(flights.spare_ended(KEY, 0, 0, done(0, 2 * MIB, 9, 2000)).part.unwrap().is_ok());
     // The same with the first gone: nothing is left that could bring the part.
-    flights.begin(KEY, 0..PART, Some((1000, 64)), at(now, 4000));
+    flights.begin(KEY, 0..PART, waited_for(1000), at(now, 4000));
     assert_eq!(spares(&flights, at(now, 7000), false).len(), 4);
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
     assert_eq!(flights.slow(at(now, 8000), true).unwrap().2, 4);
@@ -177,7 +196,7 @@ fn the_spare_counts_only_when_the_request_in_place_has_ended() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     let bytes: Vec<u8> = (0..PART).map(|at| (at % 251) as u8).collect();
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     let asked = spares(&flights, at(now, 3000), true);
     let last = asked.len() - 1;
     for (index, (_, n, chunk, range)) in asked.into_iter().enumerate().rev() {
@@ -197,14 +216,14 @@ fn the_spare_counts_only_when_the_request_in_place_has_ended() {
 fn the_request_in_place_may_win() {
     let now = Instant::now();
     let flights = seasoned(9, now);
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     let asked = spares(&flights, at(now, 3000), true);
     flights.spare_ended(KEY, 0, 3, done(0, MIB, 9, 1000));
     let ended = flights.main_ended(KEY, 0, done(0, PART, 9, 3100));
     assert_eq!((ended.cancel_spare, ended.give), (vec![0, 1, 2, 4, 5, 6, 7], MIB));
     assert!(ended.copy.is_empty() && ended.part.unwrap().is_ok());
     // Their ends come when the part may be under way again.
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     for (_, n, chunk, _) in asked.into_iter().filter(|asked| asked.2 != 3) {
         let ended = flights.spare_ended(KEY, n, chunk, failed(Kind::Cancelled));
         assert!(ended.give == MIB && ended.part.is_none() && !ended.cancel);
@@ -216,7 +235,7 @@ fn the_request_in_place_may_win() {
 fn a_spare_saves_a_part_whose_request_in_place_fails() {
     let now = Instant::now();
     let flights = seasoned(9, now);
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     spares(&flights, at(now, 3000), false);
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
     for chunk in 0..3 {
@@ -225,7 +244,7 @@ fn a_spare_saves_a_part_whose_request_in_place_fails() {
     let ended = flights.spare_ended(KEY, 0, 3, done(0, 2 * MIB, 9, 1000));
     assert!(ended.copy.len() == 4 && !ended.cancel && ended.part.unwrap().is_ok());
     // And if both fail, the part has.
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     spares(&flights, at(now, 3000), true);
     assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
     let ended = flights.spare_ended(KEY, 0, 2, failed(Kind::Timeout));
@@ -235,7 +254,7 @@ fn a_spare_saves_a_part_whose_request_in_place_fails() {
         flights.spare_ended(KEY, 0, chunk, failed(Kind::Cancelled));
     }
     // One that is not all asked for cannot: nobody may ever be free for the rest.
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     flights.slow(at(now, 3000), true).unwrap();
     let ended = flights.main_ended(KEY, 0, failed(Kind::Network));
     assert_eq!((ended.part.unwrap().is_err(), ended.cancel_spare), (true, vec![0]));
@@ -277,7 +296,7 @@ fn a_part_whose_second_try_is_given_up_after_the_first_has_failed_fails() {
 fn a_piece_that_found_no_room_for_a_second_try_waits_before_the_next() {
     let now = Instant::now();
     let flights = seasoned(9, now);
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     let late = at(now, 3000);
     let (_, n, first, _) = flights.slow(late, true).unwrap();
     let (_, _, second, _) = flights.slow(late, true).unwrap();
@@ -290,7 +309,7 @@ fn a_piece_that_found_no_room_for_a_second_try_waits_before_the_next() {
 fn a_spare_that_fails_may_be_tried_again() {
     let now = Instant::now();
     let flights = seasoned(9, now);
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     assert_eq!(spares(&flights, at(now, 3000), false).len(), 4);
     let ended = flights.spare_ended(KEY, 0, 0, failed(Kind::Network));
     assert_eq!((ended.part.is_none(), ended.cancel_spare), (true, vec![1, 2, 3]));
@@ -305,12 +324,12 @@ fn a_spare_that_fails_may_be_tried_again() {
 fn no_more_is_asked_for_twice_than_allowed() {
     let now = Instant::now();
     let none = seasoned(0, now);
-    none.begin(KEY, 0..PART, Some((1000, 64)), now);
+    none.begin(KEY, 0..PART, waited_for(1000), now);
     assert_eq!(none.slow(at(now, 60_000), true), Err(None));
     // Two percent of 100 parts are two parts.
     let flights = seasoned(2, now);
     for index in 0..5 {
-        flights.begin((2, index), 0..PART, Some((1000, 64)), now);
+        flights.begin((2, index), 0..PART, waited_for(1000), now);
     }
     let late = at(now, 60_000);
     assert_eq!(spares(&flights, late, true).len(), 16);
@@ -326,7 +345,7 @@ fn no_more_is_asked_for_twice_than_allowed() {
 fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_fewer_connections() {
     let now = Instant::now();
     let flights = seasoned(2, now);
-    flights.begin(KEY, 0..PART, Some((1000, 64)), now);
+    flights.begin(KEY, 0..PART, waited_for(1000), now);
     assert_eq!(flights.slow(at(now, 600), false), Err(Some(at(now, 700))));
     assert_eq!(spares(&flights, at(now, 700), false).len(), 4);
 }
@@ -342,7 +361,7 @@ fn in_any_order_each_part_ends_once() {
         let (mut under_way, mut spares, mut given, mut ended) = (Vec::new(), Vec::new(), 0i64, 0);
         let mut pieces = Vec::new();
         for index in 0..3 {
-            let (_, more) = flights.begin((4, index), 0..PART, Some((rng.usize(0..200), 64)), now);
+            let (_, more) = flights.begin((4, index), 0..PART, waited_for(rng.usize(0..200)), now);
             under_way.push(((4, index), 0u32));
             pieces.extend((1..=more).map(|n| ((4, index), n)));
         }

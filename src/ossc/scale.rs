@@ -16,6 +16,9 @@ pub struct Scale {
     pub chunk_bytes_min: u64,
     /// Parts that take less than this are not cut: the gain would be less than what the requests cost.
     pub cut_from: Duration,
+    /// What is fetched ahead and takes longer is asked for in pieces, if it is every other part: meanwhile its connection
+    /// is not there for a reader who waits for something else.
+    pub lasts_max: Duration,
     /// An answer tells of its progress when it has brought about so many bytes more.
     pub progress_bytes: u64,
     /// Nothing is asked for twice before so many bytes have come: a small download is over soon.
@@ -38,6 +41,7 @@ impl Scale {
         piece_step: 4096,
         chunk_bytes_min: 128 << 10,
         cut_from: Duration::from_millis(150),
+        lasts_max: Duration::from_millis(400),
         progress_bytes: 2 << 20,
         twice_from_bytes: 256 << 20,
         slow_at_end: Duration::from_millis(50),

@@ -6,7 +6,7 @@
 
 use crate::audit::{Audit, Fetched};
 use crate::credentials::Renewal;
-use crate::flight::{Flights, is_cancelled};
+use crate::flight::{Flights, Queue, is_cancelled};
 use crate::growth::Growth;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
@@ -427,8 +427,12 @@ impl Work {
         let mut plan = lock(&self.plan);
         // A cache that is full has few parts waiting all the time: that is not the end of a download.
         // What a reader waits for is shared by the next free connections, whatever waits behind it.
-        let tail = roomy.then(|| (plan.len_above(class), lock(&self.growth).limit()));
-        let (first, more) = self.flights.begin((slot, index), range, tail, now);
+        let queue = roomy.then(|| Queue {
+            waiting: plan.len_above(class),
+            connections: lock(&self.growth).limit(),
+            is_ahead: class == Class::Prefetch,
+        });
+        let (first, more) = self.flights.begin((slot, index), range, queue, now);
         // To the front: the part is on its way when all of it is.
         (1..=more).for_each(|n| plan.push_at(Item::Piece(slot, index, n), class, now));
         drop(plan);
