@@ -120,8 +120,8 @@ impl Flights {
         Flights { state: Mutex::default(), twice_percent_max, scale }
     }
 
-    /// A part was claimed. `queue` is what it came from; `None` if it is not to be cut. The range of its first piece, which is asked for now, and how many more there are (numbered
-    /// from 1).
+    /// A part was claimed. `queue` is what it came from; `None` if it is not to be cut. The range of its first piece,
+    /// which is asked for now, and how many more there are (numbered from 1).
     pub fn begin(&self, key: Key, range: Range<u64>, queue: Option<Queue>, now: Instant) -> (Range<u64>, u32) {
         let mut state = lock(&self.state);
         let count = queue.map_or(1, |queue| self.pieces_of(&state, key.1, range.end - range.start, queue));
