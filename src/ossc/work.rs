@@ -383,6 +383,9 @@ impl Work {
                     object.set_state(if object.parts > 0 { state::LOADING } else { state::COMING });
                     if object.parts == 0 {
                         self.fetch_small(slot);
+                    } else if object.ready_parts.load(Ordering::Acquire) == object.parts {
+                        // It was the question for its check value that failed: no part that comes would ask again.
+                        self.ask_verdict(slot);
                     }
                 }
                 None
