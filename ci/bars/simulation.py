@@ -96,7 +96,8 @@ def seeds() -> Measure:
     if bad := [lines for status, lines in outcomes if status != 0]:
         for line in (line for lines in bad for line in lines):
             print(f"  {line}", flush=True)
-        return Measure(f"{len(bad)} of {cores} failed", False, "", [line for lines in bad for line in lines if "violation" in line or "to see it" in line])
+        said = [line for lines in bad for line in lines if line.startswith(("violation", "to see it"))]
+        return Measure(f"{len(bad)} of {cores} failed", False, "", said)
     found = [match for _, lines in outcomes for line in lines if (match := SUMMARY.fullmatch(line))]
     reached: Counter[str] = Counter()
     for line in (line for _, lines in outcomes for line in lines):

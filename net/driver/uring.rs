@@ -110,9 +110,7 @@ impl Uring {
             self.arm_bell();
         }
     }
-}
 
-impl Uring {
     /// Splices if an event says that it is time to; false if there was nothing yet, and the event is none.
     fn spliced(&mut self, event: &mut Event) -> bool {
         let Event::Done { tag, op: Op::Recv, result } = event else { return true };
@@ -193,7 +191,7 @@ impl Driver for Uring {
         }
         let len = u32::try_from(span.len()).unwrap_or(u32::MAX);
         // No MSG_WAITALL: with SO_RCVLOWAT it hangs (engine.md section 2).
-        let entry = opcode::Recv::new(Fd(socket.as_raw_fd()), span.at(), len).build().user_data(mark(tag, Op::Recv));
+        let entry = opcode::Recv::new(Fd(fd), span.at(), len).build().user_data(mark(tag, Op::Recv));
         self.push(&entry);
     }
 

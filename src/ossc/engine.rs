@@ -296,24 +296,23 @@ fn memory(
     Ok((store, region, fd, false))
 }
 
-/// Most vcpus that splice, into huge pages and into small ones. A write takes its file's lock, and mostly all of them
-/// fill the same file: one file takes 10 and 3.5 GB/s that way however many write, while a vcpu receives 1.6 and 1.2 GB/s
-/// into mapped pages (two cores of a Xeon; ARCHITECTURE.md).
-const SPLICING_VCPUS_MAX: (usize, usize) = (4, 2);
+/// Most vcpus that splice. A write takes its file's lock, and mostly all of them fill the same file: one file takes 10
+/// GB/s (huge pages) and 3.5 GB/s (small ones) that way however many write, while a vcpu receives 1.6 and 1.2 GB/s into
+/// mapped pages (docs/ENVELOPE.md).
+const SPLICING_VCPUS_MAX_HUGE: usize = 4;
+const SPLICING_VCPUS_MAX_SMALL: usize = 2;
 
 /// Whether bodies are spliced into the memory files, which costs less than to receive them into mapped pages. What
 /// comes by TLS cannot be, and RLIMIT_FSIZE, where it could not be lifted, ends a write but not a mapping: memory that
 /// was taken over may be larger.
 fn splices(store: &Store, scheme: Scheme, vcpus: usize) -> bool {
     let vcpus_max = match store.kind() {
-        PageKind::HugeTmpfs => SPLICING_VCPUS_MAX.0,
-        PageKind::Memfd => SPLICING_VCPUS_MAX.1,
+        PageKind::HugeTmpfs => SPLICING_VCPUS_MAX_HUGE,
+        PageKind::Memfd => SPLICING_VCPUS_MAX_SMALL,
     };
-    if vcpus > vcpus_max
-        || !store.takes_writes()
-        || scheme != Scheme::Http
-        || getrlimit(Resource::Fsize).current.is_some()
-    {
+    let may = scheme == Scheme::Http && vcpus <= vcpus_max && getrlimit(Resource::Fsize).current.is_none();
+    // Last, since it makes pages.
+    if !may || !store.takes_writes() {
         return false;
     }
     let errno = |e: sys::Errno| std::io::Error::from_raw_os_error(e.0);

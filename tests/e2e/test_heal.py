@@ -223,6 +223,19 @@ class Heal(EndToEnd):
         self.assertEqual(process.wait(20), 0)
         self.assert_read(run, out.read_text(), 2)
 
+    def after_the_kill(self, run: Run, primary: subprocess.Popen[bytes], argv: list[str], env: dict[str, str], word: str) -> str:
+        """What a program prints that says a word, and goes on when engine and primary are killed."""
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = run.start(argv, env, cwd=run.model_dir, **pipes)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline().decode().strip(), word)
+        (engine,) = run.engines()
+        os.kill(engine, signal.SIGKILL)
+        primary.kill()
+        out, _ = process.communicate(b"\n", timeout=30)
+        return out.decode().strip()
+
     def test_the_engine_is_killed_and_what_has_arrived_is_kept(self) -> None:
         run = self.managed()
         self.killed(run, {})
@@ -242,17 +255,9 @@ class Heal(EndToEnd):
         limit = 1 << 20
         drop = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"] if os.geteuid() == 0 else []
         argv = ["prlimit", f"--fsize={limit}:{limit}", *drop, "env", f"LD_PRELOAD={paths.PRELOAD}", PYTHON, "-c", LATE]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        process = run.start(argv, run.env(LD_PRELOAD=None), cwd=run.model_dir, **pipes)
-        self.addCleanup(process.kill)
-        assert process.stdout is not None
-        self.assertEqual(process.stdout.readline(), b"attached\n")
-        (engine,) = run.engines()
-        os.kill(engine, signal.SIGKILL)
-        first.kill()
-        out, _ = process.communicate(b"\n", timeout=30)
+        out = self.after_the_kill(run, first, argv, run.env(LD_PRELOAD=None), "attached")
         whole = hashlib.sha256((self.plain / "b.bin").read_bytes()).hexdigest()
-        self.assertEqual(out.decode().strip(), whole, run.log_tail())
+        self.assertEqual(out, whole, run.log_tail())
         self.assertTrue(run.logged("took over from an engine that is gone"), run.log_tail())
 
     def test_the_engine_is_killed_while_the_kernel_copies(self) -> None:
@@ -288,16 +293,8 @@ class Heal(EndToEnd):
         run = self.managed()
         primary = self.begin(run, ["sleep", "60"], run.dir / "nothing", run.env(OSSC_PAGES="memfd"))
         self.until(lambda: run.engine_starts() == 1, "the engine is there")
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        process = run.start([PYTHON, "-c", GROWER], run.env(OSSC_PAGES="memfd"), cwd=run.model_dir, **pipes)
-        self.addCleanup(process.kill)
-        assert process.stdout is not None
-        self.assertEqual(process.stdout.readline(), b"mapped\n")
-        (engine,) = run.engines()
-        os.kill(engine, signal.SIGKILL)
-        primary.kill()
-        out, _ = process.communicate(b"\n", timeout=30)
-        self.assertEqual(out.decode().strip(), "12", "neither ENOMEM nor the object's bytes\n" + run.log_tail())
+        out = self.after_the_kill(run, primary, [PYTHON, "-c", GROWER], run.env(OSSC_PAGES="memfd"), "mapped")
+        self.assertEqual(out, "12", "neither ENOMEM nor the object's bytes\n" + run.log_tail())
 
     def test_a_map_that_was_moved_does_not_grow_over_bytes_that_have_not_come(self) -> None:
         run = self.managed()
