@@ -173,7 +173,8 @@ pub fn populate_write(at: usize, len: usize) -> Result<()> {
 }
 
 /// The same for a buffer that is about to be overwritten, whose bytes it may change. For up to two pages the kernel
-/// is made to write into each of them by the cheapest call there is: 0.14 us a page, where the advice takes 0.4.
+/// is made to write a word into each of them by the cheapest call there is, once for both: 0.11 us, where the
+/// advice takes 0.26.
 pub fn vouch(at: usize, len: usize) -> Result<()> {
     const WORD: usize = size_of::<u32>();
     let first_page_end = (at & !4095).saturating_add(4096);
@@ -183,8 +184,7 @@ pub fn vouch(at: usize, len: usize) -> Result<()> {
     if in_first < WORD || in_second > 4096 || (1..WORD).contains(&in_second) {
         return populate_write(at, len);
     }
-    call!(libc::SYS_getcpu, at, 0, 0)?;
-    if in_second > 0 { call!(libc::SYS_getcpu, first_page_end, 0, 0).map(drop) } else { Ok(()) }
+    call!(libc::SYS_getcpu, at, if in_second > 0 { first_page_end } else { 0 }, 0).map(drop)
 }
 
 /// Relative time for futexes and polls.
