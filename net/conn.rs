@@ -23,6 +23,9 @@ const HEAD_STEP_BYTES: usize = 1024;
 const BODY_STEP_BYTES: usize = 4 << 20;
 /// SO_RCVLOWAT of a body: fewer wake-ups, -13 to -25 % CPU (engine.md section 2).
 const LOWAT_BYTES: usize = 512 << 10;
+/// The same of a body that is spliced. Who sends it to this machine waits less: 1.01 to 1.03 of the floor's GB/s with 16
+/// connections, 0.92 with 512 KiB, for 2 % more CPU (medians of 13 to 21, both drivers, huge pages).
+const LOWAT_SPLICED_BYTES: usize = 96 << 10;
 /// So much of a fresh place has pages before a receive: more than TLS opens at once, and enough for few receives.
 const PRESENT_AHEAD_BYTES: usize = 2 << 20;
 
@@ -249,7 +252,8 @@ impl Conn {
             return 1;
         };
         let missing = self.stage.as_ref().map_or(place.missing(), |stage| stage.lowat(place.missing()));
-        missing.min(self.lowat_max).max(1)
+        let most = if place.is_spliced() { LOWAT_SPLICED_BYTES } else { LOWAT_BYTES };
+        missing.min(self.lowat_max).clamp(1, most)
     }
 
     /// When [`Conn::tick`] must be called at the latest.

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::error::Kind;
-use crate::sink::Pages;
+use crate::sink::{InFile, Pages};
 
 const BODY: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
 const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400, ..Timeouts::DEFAULT };
@@ -50,6 +50,10 @@ impl Rig {
         };
         let at = self.memory[50..].as_mut_ptr();
         let sink = if buffer { Sink::Buffer { bytes_max: 64 } } else { Sink::Memory { at, len, pages: Pages::Made } };
+        self.begin_into(sink, query)
+    }
+
+    fn begin_into(&mut self, sink: Sink, query: Query) -> Step {
         let fetch = Fetch { token: 5, query, sink, crc: true };
         self.conn.begin(fetch, self.now, |_, out| {
             out.extend_from_slice(b"REQUEST");
@@ -424,6 +428,25 @@ fn a_body_is_nudged_at_half_time_and_ends_at_the_stall() {
     assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Body));
     assert_eq!(error.request_id.as_deref(), Some("R1"));
     assert!(error.message.contains("after 19 bytes"), "{error}");
+}
+
+#[test]
+fn a_body_that_is_spliced_wakes_for_less() {
+    const LEN: usize = 1 << 20;
+    let spliced = Pages::File(InFile { fd: -1, offset: 0 });
+    for (pages, lowat) in [(Pages::Made, LOWAT_BYTES), (spliced, LOWAT_SPLICED_BYTES)] {
+        let now = Instant::now();
+        let mut rig = Rig { conn: Conn::new(TIMEOUTS, now), memory: vec![0; LEN], now };
+        let at = rig.memory.as_mut_ptr();
+        let query = Query::Get { key: "k".into(), range: Some(0..LEN as u64), etag: None, size: LEN as u64 };
+        assert_eq!(rig.begin_into(Sink::Memory { at, len: LEN, pages }, query), Step::More);
+        rig.conn.connecting(now);
+        assert_eq!(rig.conn.connected(None, now), Step::More);
+        rig.send();
+        let range = format!("Content-Length: {LEN}\r\nContent-Range: bytes 0-{}/{LEN}", LEN - 1);
+        let head = format!("HTTP/1.1 206 Partial Content\r\n{range}\r\nETag: \"E\"\r\nx-oss-request-id: R1\r\n\r\n");
+        assert_eq!((rig.feed(head.as_bytes()), rig.conn.lowat()), (Step::More, lowat));
+    }
 }
 
 #[test]
