@@ -71,6 +71,24 @@ fn no_answer_to_what_is_fetched_ahead_keeps_its_connection_for_long() {
 }
 
 #[test]
+fn the_first_part_of_a_file_comes_in_pieces_unless_answers_are_known_to_be_fast() {
+    let now = Instant::now();
+    let ahead = |connections| Some(Queue { waiting: 1000, connections, is_ahead: true });
+    let flights = Flights::new(0, Scale::PRODUCT);
+    assert_eq!(flights.begin((1, 0), 0..PART, ahead(64), now), (0..MIB, 7));
+    assert_eq!(flights.begin((1, 1), 0..PART, ahead(64), now), (0..PART, 0));
+    assert_eq!(flights.begin((2, 0), 0..PART, ahead(16), now), (0..PART / 2, 1));
+    assert_eq!(flights.begin((3, 0), 0..PART, ahead(1), now), (0..PART, 0));
+    assert_eq!(flights.begin((4, 0), 0..PART, None, now), (0..PART, 0));
+    assert_eq!(seasoned(0, now).begin((5, 0), 0..PART, ahead(64), now), (0..MIB, 7));
+    for index in 0..32 {
+        flights.begin((9, index), 0..PART, None, now);
+        flights.main_ended((9, index), 0, done(0, PART, 1, 100));
+    }
+    assert_eq!(flights.begin((6, 0), 0..PART, ahead(64), now), (0..PART, 0));
+}
+
+#[test]
 fn where_all_answers_vary_none_is_slow() {
     let now = Instant::now();
     let flights = seasoned(2, now);
