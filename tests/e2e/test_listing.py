@@ -108,14 +108,15 @@ class Listing(EndToEnd):
         self.assertFalse({f"{PREFIX}/a.bin", f"{PREFIX}/small.bin"} & set(asked), "an archived object was asked for")
 
     def test_class_archive_is_known_by_the_first_read_and_not_asked_for_again(self) -> None:
-        run = self.start([{"key": f"{PREFIX}/b.bin", "class": "Archive"}])
+        # Only an engine that outlives `asked` knows at the second look what it was told at the first.
+        run = self.start([{"key": f"{PREFIX}/b.bin", "class": "Archive"}], lingerSec=5)
         size = (self.plain / "b.bin").stat().st_size
         self.assertEqual(self.look(run, "b.bin")[0].split()[0::2], [str(size), "EACCES"], run.log_tail())
         asked = self.asked(run, "b.bin")
         self.assertEqual(self.look(run, "b.bin", "b.bin"), [f"{size} o EACCES"] * 2)
         self.assertEqual(self.asked(run, "b.bin"), asked)
-        parts = -(-size // (2 * folder.MIB))
-        self.assertLessEqual(asked, parts, "a part of an archived object was asked for again")
+        ranges = [(r.start, r.end) for r in run.endpoint.requests() if r.key == f"{PREFIX}/b.bin" and r.method == "GET"]
+        self.assertEqual(len(ranges), len(set(ranges)), f"a range of an archived object was asked for again: {ranges}")
         self.assert_logged(run, "b.bin", "InvalidObjectState", "restore the object")
 
     def test_what_was_denied_is_had_after_the_grant(self) -> None:

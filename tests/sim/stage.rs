@@ -18,6 +18,8 @@ pub struct Part {
     pub good: bool,
     /// The wrong bytes among them that the origin has sent: offsets of the object, rising.
     pub flips: Vec<u64>,
+    /// The check value that the engine has of it is of wrong bytes; they themselves may be gone.
+    pub misjudged: bool,
     /// It has memory.
     pub resident: bool,
     /// How often it may be fetched from now on: once, and once more for each reason.
@@ -50,8 +52,6 @@ pub struct Truth {
     pub users: u32,
     /// It was seen in the state FAILED of this engine.
     pub failed: bool,
-    /// Its bytes were given back since the check of the whole has failed, and did not all come again yet.
-    pub rechecked: bool,
     /// None for a small object.
     pub parts: Vec<Part>,
 }
@@ -67,6 +67,11 @@ impl Truth {
     pub fn is_right(&self, index: u32, found: &[u8]) -> bool {
         let (range, flips) = (self.range(index), &self.parts[index as usize].flips);
         if flips.is_empty() { found == bytes::of(self.salt, range) } else { self.wrong(range, found) == *flips }
+    }
+
+    /// Whether the check of the whole has to fail.
+    pub fn is_misjudged(&self) -> bool {
+        self.parts.iter().any(|part| part.misjudged)
     }
 
     /// Offsets where `found` differs from the bytes of this range.
@@ -208,14 +213,14 @@ impl Stage {
         let (mut wrong, mut seen) = (None, None);
         let judged = self.ending == Some(slot);
         let Some(truth) = self.truth(slot) else { return };
-        let spoiled = truth.parts.iter().any(|part| !part.flips.is_empty());
+        let spoiled = truth.is_misjudged();
         for index in (start / truth.part_bytes) as u32..end.div_ceil(truth.part_bytes) as u32 {
             let part = &mut truth.parts[index as usize];
             if let Some(text) = part.fill.take().and_then(|fill| given_up(&fill)) {
                 wrong = Some(format!("part {index} of record {slot} {text}"));
             } else if part.mapped > 0 || part.good && !judged && part.held + part.pinned > 0 {
                 wrong = Some(format!("memory of part {index} of record {slot} is given back under a reader"));
-            } else if part.good && judged && !spoiled && !truth.rechecked {
+            } else if part.good && judged && !spoiled {
                 wrong = Some(format!("part {index} of record {slot} is given back although its bytes were right"));
             } else if part.good {
                 seen = Some(match truth.users {
@@ -223,7 +228,6 @@ impl Stage {
                     0 => Fault::EvictedObject,
                     _ => Fault::EvictedPart,
                 });
-                truth.rechecked = judged;
             }
             (part.good, part.resident) = (false, false);
             part.flips.clear();
@@ -256,10 +260,9 @@ impl Stage {
         let Some(truth) = self.truth(slot) else { return };
         let range = truth.range(index);
         let (salt, flips) = (truth.salt, truth.wrong(range.clone(), found));
-        truth.rechecked = false;
         let part = &mut truth.parts[index as usize];
         let fill = part.fill.take();
-        (part.good, part.flips) = (true, flips.clone());
+        (part.good, part.misjudged, part.flips) = (true, !flips.is_empty(), flips.clone());
         let wrong = match fill {
             None => "ends twice",
             Some(fill) if fill.is_under_way() => "is published under a receive",

@@ -163,7 +163,7 @@ impl Watch {
             stage.faults.saw(Fault::WrongByteTwice);
         }
         let Some(truth) = stage.truth(slot) else { return };
-        let mut reasons = truth.parts.iter().any(|part| !part.flips.is_empty()) || truth.rechecked;
+        let mut reasons = truth.is_misjudged();
         let mut kept = 0;
         for (index, part) in truth.parts.iter_mut().enumerate().filter(|(_, part)| part.good) {
             if self.work.region().part(object, index as u32).state() == EMPTY {

@@ -262,7 +262,6 @@ impl<'a> World<'a> {
             at: self.ground.place(version.size as usize),
             users: 0,
             failed: false,
-            rechecked: false,
             parts: vec![Part { allowance: 1, ..Part::default() }; parts as usize],
         };
         self.engine.take_in(&self.stage, &self.keys[number], truth);
