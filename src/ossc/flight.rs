@@ -331,23 +331,15 @@ impl Flights {
     /// first bytes than that saves: 0.930 of what 64 connections of 8 MB/s carry, with two rounds 0.912, with one
     /// 0.917 (bar engine 5).
     fn pieces_of(&self, state: &State, index: u32, bytes: u64, queue: Queue) -> u64 {
-        let time = expected(state, bytes);
-        if time.is_some_and(|time| time < self.scale.cut_from) {
-            return 1;
-        }
-        // A file's header is read before anything else of it. At first nobody knows how long that takes.
-        let of_head = if index == 0 { (queue.connections / self.scale.heads_at_once) as u64 } else { 1 };
-        let at_end = if time.is_some() { (3 * queue.connections / 2).div_ceil(queue.waiting + 1) as u64 } else { 1 };
+        let Some(time) = expected(state, bytes).filter(|time| *time >= self.scale.cut_from) else { return 1 };
+        let at_end = (3 * queue.connections / 2).div_ceil(queue.waiting + 1) as u64;
         // Of every other part: connections that are free soon take several pieces of what a reader waits for. A demand
         // beside a full prefetch takes 1.8 times as long as alone, 3.8 times with none of them cut; of all of them it
         // would cost 3 % more of the rate.
-        let for_others = match time {
-            Some(time) if queue.is_ahead && index % 2 == 1 => {
-                time.as_nanos().div_ceil(self.scale.lasts_max.as_nanos().max(1)) as u64
-            }
-            _ => 1,
-        };
-        at_end.max(of_head).max(for_others).clamp(1, (bytes / self.scale.piece_bytes_min).max(1))
+        let for_others = time.as_nanos().div_ceil(self.scale.lasts_max.as_nanos().max(1)) as u64;
+        at_end
+            .max(if queue.is_ahead && index % 2 == 1 { for_others } else { 1 })
+            .clamp(1, (bytes / self.scale.piece_bytes_min).max(1))
     }
 
     /// Cuts the second try for a piece into chunks.

@@ -71,24 +71,6 @@ fn no_answer_to_what_is_fetched_ahead_keeps_its_connection_for_long() {
 }
 
 #[test]
-fn the_first_part_of_a_file_comes_in_pieces_unless_answers_are_known_to_be_fast() {
-    let now = Instant::now();
-    let ahead = |connections| Some(Queue { waiting: 1000, connections, is_ahead: true });
-    let flights = Flights::new(0, Scale::PRODUCT);
-    assert_eq!(flights.begin((1, 0), 0..PART, ahead(64), now), (0..MIB, 7));
-    assert_eq!(flights.begin((1, 1), 0..PART, ahead(64), now), (0..PART, 0));
-    assert_eq!(flights.begin((2, 0), 0..PART, ahead(16), now), (0..PART / 2, 1));
-    assert_eq!(flights.begin((3, 0), 0..PART, ahead(1), now), (0..PART, 0));
-    assert_eq!(flights.begin((4, 0), 0..PART, None, now), (0..PART, 0));
-    assert_eq!(seasoned(0, now).begin((5, 0), 0..PART, ahead(64), now), (0..MIB, 7));
-    for index in 0..32 {
-        flights.begin((9, index), 0..PART, None, now);
-        flights.main_ended((9, index), 0, done(0, PART, 1, 100));
-    }
-    assert_eq!(flights.begin((6, 0), 0..PART, ahead(64), now), (0..PART, 0));
-}
-
-#[test]
 fn where_all_answers_vary_none_is_slow() {
     let now = Instant::now();
     let flights = seasoned(2, now);
@@ -346,16 +328,16 @@ fn no_more_is_asked_for_twice_than_allowed() {
     assert_eq!(none.slow(at(now, 60_000), true), Err(None));
     // Two percent of 100 parts are two parts.
     let flights = seasoned(2, now);
-    for index in 1..6 {
+    for index in 0..5 {
         flights.begin((2, index), 0..PART, waited_for(1000), now);
     }
     let late = at(now, 60_000);
     assert_eq!(spares(&flights, late, true).len(), 16);
     // One that was not sent gives its share back, and those with it are not wanted any more.
-    assert_eq!(flights.no_spare((2, 1), 0, 5, late).cancel_spare, [0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(flights.no_spare((2, 0), 0, 5, late).cancel_spare, [0, 1, 2, 3, 4, 6, 7]);
     assert!(flights.slow(late, true).is_err(), "the others may have cost something");
     for chunk in [0, 1, 2, 3, 4, 6, 7] {
-        assert_eq!(flights.spare_ended((2, 1), 0, chunk, failed(Kind::Cancelled)).give, MIB);
+        assert_eq!(flights.spare_ended((2, 0), 0, chunk, failed(Kind::Cancelled)).give, MIB);
     }
 }
 

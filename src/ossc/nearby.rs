@@ -75,7 +75,12 @@ mod tests {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let found = processes(id);
+        // The kernel reports the start of a program a moment before it shows its environment.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let mut found = processes(id);
+        while !found.contains(&(child.id() as i32)) && std::time::Instant::now() < end {
+            found = processes(id);
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         std::fs::remove_dir(&folder).unwrap();

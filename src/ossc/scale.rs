@@ -14,8 +14,6 @@ pub struct Scale {
     pub piece_step: u64,
     /// Smallest part of a second request, in bytes: connections share it that have little else to do.
     pub chunk_bytes_min: u64,
-    /// The first parts of so many files share the connections, in pieces.
-    pub heads_at_once: usize,
     /// Parts that take less than this are not cut: the gain would be less than what the requests cost.
     pub cut_from: Duration,
     /// What is fetched ahead and takes longer is asked for in pieces, if it is every other part: meanwhile its connection
@@ -42,7 +40,6 @@ impl Scale {
         piece_bytes_min: 1 << 20,
         piece_step: 4096,
         chunk_bytes_min: 128 << 10,
-        heads_at_once: 8,
         cut_from: Duration::from_millis(150),
         lasts_max: Duration::from_millis(400),
         progress_bytes: 2 << 20,

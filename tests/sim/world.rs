@@ -637,7 +637,6 @@ fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
         piece_bytes_min: largest >> rng.u32(1..=4),
         piece_step: rng.choice([32, 256]).unwrap_or(32),
         chunk_bytes_min: rng.choice([16, 128, 1024]).unwrap_or(128),
-        heads_at_once: rng.usize(1..=8),
         cut_from: micros(rng.choice([0, 500, 5000])),
         lasts_max: micros(rng.choice([2000, 100_000])),
         progress_bytes: largest >> rng.u32(0..=3),
