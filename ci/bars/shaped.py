@@ -30,11 +30,13 @@ RATE_SHARE_MIN = 0.90
 TWICE_SHARE_MAX = 0.03
 DEMAND_BYTES = 64 * MIB
 DEMAND_FACTOR_MAX = 2.0
-DEMAND_PAIRS = 3
+# Seconds from the first request: the answers under way end together at first, and one after the other later.
+DEMAND_MOMENTS = (1.0, 1.3, 1.6, 1.9, 2.2)
 LOAD_SECS_MAX = 300.0
 DRIVERS = ("uring", "epoll")
 # Maps every weight file, which waits until all of it is there and verified; prints seconds since its beginning,
-# and before (`first`) or after that the seconds that a read of a file takes which nobody has fetched.
+# and so many seconds later, meanwhile, or afterwards (`last`) the seconds that a read of a file takes which nobody has
+# fetched.
 CLIENT = """
 import mmap, os, pathlib, sys, time
 base, begin, what, count = pathlib.Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -44,8 +46,8 @@ def demand():
     got = len(os.pread(fd, count, 0))
     assert got == count, got
     print("demand", time.clock_gettime(time.CLOCK_MONOTONIC) - at, flush=True)
-if what == "first":
-    time.sleep(1.0)
+if what not in ("none", "last"):
+    time.sleep(float(what))
     demand()
 for file in sorted(base.glob("*.safetensors")):
     with open(file, "rb") as opened:
@@ -122,7 +124,10 @@ def shaped(twice: int = 2) -> Measure:
     if max(doubled) > TWICE_SHARE_MAX:
         problems.append(f"{max(doubled):.2%} of the bytes were sent twice")
     value = f"rate {spread(shares)} of the connections' over {len(seeds)} seeds; sent twice at most {max(doubled):.2%}"
-    pairs = [(load(model, seed, twice, None, "first"), load(model, seed, twice, None, "last")) for seed in range(DEMAND_PAIRS)]
+    pairs = [
+        (load(model, seed, twice, None, str(moment)), load(model, seed, twice, None, "last"))
+        for seed, moment in enumerate(DEMAND_MOMENTS)
+    ]
     factors = [busy["demand"] / idle["demand"] for busy, idle in pairs]
     value += f"; a demand of 64 MiB takes {spread(factors)} times that of an idle engine"
     if statistics.median(factors) > DEMAND_FACTOR_MAX:
