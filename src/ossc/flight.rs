@@ -56,6 +56,8 @@ struct Piece {
     range: Range<u64>,
     main: Main,
     spare: Option<Spare>,
+    /// The request in place is cancelled for a reader who waits for something else: it is asked for once more.
+    gives_way: bool,
 }
 
 /// Where a part waited to be asked for.
@@ -70,6 +72,7 @@ pub(crate) struct Queue {
 
 /// One part under way.
 struct Flight {
+    is_ahead: bool,
     pieces: Vec<Piece>,
     failed: Option<Error>,
     response: Response,
@@ -82,6 +85,8 @@ pub(crate) struct Ended {
     pub give: u64,
     /// Nobody wants the request in place of this piece any more.
     pub cancel: bool,
+    /// It has given way, and is to be asked for again.
+    pub again: bool,
     /// Nor these second requests for it.
     pub cancel_spare: Vec<u32>,
     /// To be copied to these ranges.
@@ -127,11 +132,17 @@ impl Flights {
         let count = queue.map_or(1, |queue| self.pieces_of(&state, key.1, range.end - range.start, queue));
         let len = (range.end - range.start).div_ceil(count).next_multiple_of(self.scale.piece_step);
         let starts = (range.start..range.end).step_by(len as usize);
-        let piece = |start: u64| Piece { range: start..(start + len).min(range.end), main: Main::Waiting, spare: None };
+        let piece = |start: u64| Piece {
+            range: start..(start + len).min(range.end),
+            main: Main::Waiting,
+            spare: None,
+            gives_way: false,
+        };
         let mut pieces: Vec<Piece> = starts.map(piece).collect();
         pieces[0].main = Main::Asked(now, 0);
         let (first, more) = (pieces[0].range.clone(), pieces.len() as u32 - 1);
-        state.flights.insert(key, Flight { pieces, failed: None, response: Response::default() });
+        let is_ahead = queue.is_some_and(|queue| queue.is_ahead);
+        state.flights.insert(key, Flight { is_ahead, pieces, failed: None, response: Response::default() });
         (first, more)
     }
 
@@ -175,14 +186,16 @@ impl Flights {
             true => (SLOW_AT_END_TIMES, self.scale.slow_at_end),
             false => (SLOW_BEFORE_TIMES, self.scale.slow_before),
         };
-        let left = (state.bytes * self.twice_percent_max / 100).saturating_sub(state.bytes_twice);
+        let left = self.left(&state);
         let pieces = state
             .flights
             .iter()
             .flat_map(|(key, flight)| (0..).zip(&flight.pieces).map(move |(n, piece)| (*key, n, piece)));
         let due = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
             // Not while chunks of one before are under way: their ends would be taken for this one's.
-            (Main::Asked(since, got), None) if !state.spares.iter().any(|spare| (spare.0, spare.1) == (key, n)) => {
+            (Main::Asked(since, got), None)
+                if !piece.gives_way && !state.spares.iter().any(|spare| (spare.0, spare.1) == (key, n)) =>
+            {
                 let bytes = piece.range.end - piece.range.start;
                 let at = *since + slow_after(&state, bytes.min(got + self.scale.progress_bytes), slow)?;
                 (bytes <= left).then_some((at, key, n, None))
@@ -208,6 +221,42 @@ impl Flights {
         }
     }
 
+    /// A reader waits for other parts, and all connections are busy: at most `most` pieces (part, number) that are fetched
+    /// ahead and have just begun. Their requests are to be cancelled; what they have brought comes twice.
+    pub fn give_way(&self, most: usize, now: Instant) -> Vec<(Key, u32)> {
+        let mut state = lock(&self.state);
+        let Some((median, _)) = state.pace else { return Vec::new() };
+        let ahead = state.flights.iter().filter(|(_, flight)| flight.is_ahead && flight.failed.is_none());
+        let pieces = ahead.flat_map(|(key, flight)| (0..).zip(&flight.pieces).map(move |(n, piece)| (*key, n, piece)));
+        let young = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
+            (Main::Asked(since, got), None) if !piece.gives_way => {
+                let bytes = piece.range.end - piece.range.start;
+                let age = now.saturating_duration_since(*since);
+                let came = ((age.as_nanos() as f64 / median) as u64).max(*got).min(bytes);
+                let lasts = expected(&state, bytes - came)?;
+                (came < self.scale.young_bytes_max && lasts >= self.scale.cut_from).then_some((came, key, n))
+            }
+            _ => None,
+        });
+        let mut young: Vec<(u64, Key, u32)> = young.collect();
+        young.sort_unstable();
+        young.truncate(most);
+        let mut left = self.left(&state);
+        young.retain(|(came, ..)| left.checked_sub(*came).map(|rest| left = rest).is_some());
+        for (came, key, n) in &young {
+            state.bytes_twice += came;
+            if let Some(piece) = piece_mut(&mut state, *key, *n) {
+                piece.gives_way = true;
+            }
+        }
+        young.into_iter().map(|(_, key, n)| (key, n)).collect()
+    }
+
+    /// Bytes that may be asked for twice.
+    fn left(&self, state: &State) -> u64 {
+        (state.bytes * self.twice_percent_max / 100).saturating_sub(state.bytes_twice)
+    }
+
     /// Parts under way, second requests under way, and the bytes of those and of the bodies that they have brought.
     pub fn under_way(&self) -> (usize, usize, u64) {
         let state = lock(&self.state);
@@ -224,6 +273,12 @@ impl Flights {
             matches!(piece.main, Main::Asked(..)) && piece.spare.as_ref().is_some_and(Spare::is_here)
         };
         piece_mut(&mut state, key, n).is_some_and(unwanted)
+    }
+
+    /// Whether the request in place of a piece was cancelled for a reader, and has not ended yet.
+    pub fn gives_way(&self, key: Key, n: u32) -> bool {
+        let mut state = lock(&self.state);
+        piece_mut(&mut state, key, n).is_some_and(|piece| piece.gives_way)
     }
 
     /// Whether other connections may ask for chunks, too.
@@ -259,7 +314,12 @@ impl Flights {
         let Some(flight) = state.flights.get_mut(&key) else { return Ended::default() };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return Ended::default() };
         let mut ended = Ended::default();
+        let gave_way = std::mem::take(&mut piece.gives_way) && flight.failed.is_none();
         match (done.result, piece.spare.take()) {
+            (Err(error), None) if gave_way && is_cancelled(&error) => {
+                piece.main = Main::Waiting;
+                ended.again = true;
+            }
             (Ok(response), spare) => {
                 drop_spare(spare, &mut ended);
                 bring(piece, &mut flight.response, response, &mut ended);

@@ -350,6 +350,46 @@ fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_fewer_connectio
     assert_eq!(spares(&flights, at(now, 700), false).len(), 4);
 }
 
+#[test]
+fn what_has_just_begun_gives_way_to_a_reader_and_is_asked_for_again() {
+    let now = Instant::now();
+    let flights = seasoned(2, now);
+    let ahead = Some(Queue { is_ahead: true, ..waited_for(1000).unwrap() });
+    flights.begin((4, 0), 0..PART, ahead, now);
+    flights.begin((4, 2), 0..PART, ahead, at(now, 900));
+    flights.begin((4, 4), 0..PART, waited_for(1000), at(now, 900));
+    // The first has brought too much, and a reader waits for the last.
+    assert_eq!(flights.give_way(8, at(now, 1000)), [((4, 2), 0)]);
+    assert!(flights.gives_way((4, 2), 0) && !flights.gives_way((4, 0), 0));
+    assert_eq!(flights.give_way(8, at(now, 1000)), []);
+    let ended = flights.main_ended((4, 2), 0, failed(Kind::Cancelled));
+    assert!(ended.again && ended.part.is_none() && !flights.gives_way((4, 2), 0));
+    assert_eq!(flights.ask((4, 2), 0, at(now, 1100)), Some(0..PART));
+    // Cancelled for any other reason its part ends.
+    let ended = flights.main_ended((4, 2), 0, failed(Kind::Cancelled));
+    assert!(!ended.again && ended.part.unwrap().is_err());
+    // What was complete before it could be cancelled counts.
+    flights.begin((4, 6), 0..PART, ahead, at(now, 1100));
+    assert_eq!(flights.give_way(8, at(now, 1150)), [((4, 6), 0)]);
+    let ended = flights.main_ended((4, 6), 0, done(0, PART, 7, 1000));
+    assert!(!ended.again && ended.part.unwrap().is_ok());
+}
+
+#[test]
+fn no_more_gives_way_than_is_asked_for_and_may_come_twice() {
+    let now = Instant::now();
+    let ahead = Some(Queue { is_ahead: true, ..waited_for(1000).unwrap() });
+    for (percent, most, giving) in [(2, 100, 20), (2, 8, 8), (0, 100, 0)] {
+        let flights = seasoned(percent, now);
+        for index in 0..64 {
+            flights.begin((5, 2 * index), 0..PART, ahead, now);
+        }
+        // Each has brought 0.8 MiB, and 16 MiB may come twice.
+        assert_eq!(flights.give_way(most, at(now, 100)).len(), giving);
+    }
+    assert_eq!(Flights::new(2, Scale::PRODUCT).give_way(8, now), [], "nobody knows the pace");
+}
+
 /// Whatever ends in whatever order: every part ends once, nothing is copied while something is received in its
 /// place, and all second requests are counted back.
 #[test]

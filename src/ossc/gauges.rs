@@ -52,6 +52,11 @@ impl Work {
         self.flights.is_unwanted((slot, index), n)
     }
 
+    /// The same for one that gives way to a reader.
+    pub fn gives_way(&self, slot: u32, index: u32, n: u32) -> bool {
+        self.flights.gives_way((slot, index), n)
+    }
+
     /// What a pull would find at this time, and may: `Prefetch` where nothing is more urgent.
     pub fn due(&self, now: Instant) -> Option<Class> {
         let throttle = lock(&self.throttle);

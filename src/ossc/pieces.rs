@@ -5,14 +5,15 @@
 
 use crate::audit::Fetched;
 use crate::flight::Ended;
-use crate::held::Held;
+use crate::held::{Held, lock};
 use crate::item::Item;
 use crate::work::Work;
+use ossc_cache::plan::Class;
 use ossc_net::error::{Kind, Phase};
 use ossc_net::{Error, Fetch, Finished, InFile, Pages, Query, Sink};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Work {
     /// The request whose body is received where it belongs; who sends it has claimed the part.
@@ -74,14 +75,40 @@ impl Work {
         }
     }
 
+    /// The same for the request in place of a piece. The first one is asked for with its part, and again by itself.
+    fn cancel_in_place(&self, slot: u32, index: u32, n: u32) {
+        if n == 0 {
+            self.cancel(Item::Part(slot, index));
+        }
+        self.cancel(Item::Piece(slot, index, n));
+    }
+
+    /// A reader waits for an object that nobody fetches. If no connection is free, some that fetch ahead and have just
+    /// begun are freed for it. Once for each object: for its later parts its earlier ones have connections.
+    pub(crate) fn make_way(&self) {
+        let throttle = lock(&self.throttle);
+        if throttle.has_room() {
+            return;
+        }
+        let most = throttle.under_way() / 2;
+        drop(throttle);
+        let giving = self.flights.give_way(most, (self.options.now)());
+        if !giving.is_empty() {
+            tracing::debug!(requests = giving.len(), "give way to a reader");
+        }
+        giving.into_iter().for_each(|((slot, index), n)| self.cancel_in_place(slot, index, n));
+    }
+
     /// A request for a part has ended, and maybe the part with it.
     fn landed(&self, slot: u32, index: u32, n: u32, ended: Ended) {
         let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
             return self.budget.give(ended.give);
         };
-        let main = if n == 0 { Item::Part(slot, index) } else { Item::Piece(slot, index, n) };
         if ended.cancel {
-            self.cancel(main);
+            self.cancel_in_place(slot, index, n);
+        }
+        if ended.again {
+            self.push_later(Item::Piece(slot, index, n), Class::Prefetch, Duration::ZERO);
         }
         ended.cancel_spare.iter().for_each(|chunk| self.cancel(Item::Spare(slot, index, n, *chunk)));
         for (range, body) in &ended.copy {

@@ -19,6 +19,8 @@ pub struct Scale {
     /// What is fetched ahead and takes longer is asked for in pieces, if it is every other part: meanwhile its connection
     /// is not there for a reader who waits for something else.
     pub lasts_max: Duration,
+    /// What has brought less than this gives way to a reader, in bytes.
+    pub young_bytes_max: u64,
     /// An answer tells of its progress when it has brought about so many bytes more.
     pub progress_bytes: u64,
     /// Nothing is asked for twice before so many bytes have come: a small download is over soon.
@@ -42,6 +44,7 @@ impl Scale {
         chunk_bytes_min: 128 << 10,
         cut_from: Duration::from_millis(150),
         lasts_max: Duration::from_millis(400),
+        young_bytes_max: 2 << 20,
         progress_bytes: 2 << 20,
         twice_from_bytes: 256 << 20,
         slow_at_end: Duration::from_millis(50),

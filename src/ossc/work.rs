@@ -263,6 +263,7 @@ impl Work {
             .collect();
         self.push(&near, Class::Near);
         if !held.planned.swap(true, Ordering::AcqRel) {
+            self.make_way();
             // What is read at all is mostly read whole: from here on, then around.
             let order: Vec<Item> =
                 (index + 1..object.parts).chain(0..index).map(|index| Item::Part(slot, index)).collect();

@@ -64,6 +64,7 @@ faults! {
     SecondSaves "the second request brings what failed in place",
     FirstWins "the request in place wins",
     SecondFailed "a second request fails",
+    GaveWay "a request gives way to a reader",
     CancelledInPlace "a cancelled receive ends with bytes in place",
     CancelledGood "a cancelled request ends with success",
     GrowthRises "more requests at a time",

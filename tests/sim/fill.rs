@@ -81,6 +81,12 @@ impl Fill {
         Some(one.range.clone())
     }
 
+    /// The same for one that gave way to a reader: its bytes may be asked for in place once more.
+    pub fn gave_way(&mut self, n: u32) -> Option<Range<u64>> {
+        let at = self.requests.iter().position(|one| one.n == n && one.state == State::UnderWay)?;
+        Some(self.requests.remove(at).range)
+    }
+
     /// Whether anything is received in place.
     pub fn is_under_way(&self) -> bool {
         self.requests.iter().any(|one| one.state == State::UnderWay)

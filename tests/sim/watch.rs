@@ -49,10 +49,10 @@ impl Watch {
                     .or((!fits).then_some("has a buffer of another length"))
             }
             (Item::Part(..), Sink::Memory { at, len, .. }) => {
-                begins_in_place(&mut stage, (slot, index), 0, range, (*at as usize, *len))
+                begins_in_place(&mut stage, (slot, index), None, range, (*at as usize, *len))
             }
             (Item::Piece(.., n), Sink::Memory { at, len, .. }) => {
-                begins_in_place(&mut stage, (slot, index), n, range, (*at as usize, *len))
+                begins_in_place(&mut stage, (slot, index), Some(n), range, (*at as usize, *len))
             }
             _ => Some("goes to another kind of place"),
         };
@@ -79,10 +79,15 @@ impl Watch {
 
     fn ends_in_place(&self, stage: &mut Stage, (slot, index): (u32, u32), n: u32, done: &Finished) {
         let good = done.result.is_ok();
+        let is_cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
+        let gave_way = is_cancelled && self.work.gives_way(slot, index, n);
+        if gave_way {
+            stage.faults.saw(Fault::GaveWay);
+        }
         let Some(truth) = stage.truth(slot) else { return };
         let fill = truth.parts[index as usize].fill.as_mut();
         let number = fill.as_ref().map(|fill| fill.number);
-        let Some(range) = fill.and_then(|fill| fill.ended(n, good)) else {
+        let Some(range) = fill.and_then(|fill| if gave_way { fill.gave_way(n) } else { fill.ended(n, good) }) else {
             return stage.violated(format!("piece {n} of part {index} of record {slot} ends twice"));
         };
         if !good {
@@ -185,11 +190,12 @@ impl Watch {
 fn begins_in_place(
     stage: &mut Stage,
     (slot, index): (u32, u32),
-    n: u32,
+    piece: Option<u32>,
     range: &Range<u64>,
     sink: (usize, usize),
 ) -> Option<&'static str> {
-    stage.fills += u64::from(n == 0);
+    let (begins, n) = (piece.is_none(), piece.unwrap_or(0));
+    stage.fills += u64::from(begins);
     let number = stage.fills;
     let Some(truth) = stage.truth(slot) else { return Some("is none") };
     let whole = truth.range(index);
@@ -198,13 +204,13 @@ fn begins_in_place(
     let part = &mut truth.parts[index as usize];
     let mut wrong = match &part.fill {
         _ if !fits => Some("has another place than its own"),
-        None if n > 0 => Some("gets a piece, and nobody fills it"),
-        Some(_) if n == 0 => Some("has two owners"),
+        None if !begins => Some("gets a piece, and nobody fills it"),
+        Some(_) if begins => Some("has two owners"),
         _ if part.good => Some("is fetched although it is there"),
-        _ if n == 0 && part.allowance == 0 => Some("is fetched again without a reason"),
+        _ if begins && part.allowance == 0 => Some("is fetched again without a reason"),
         _ => None,
     };
-    part.allowance -= u32::from(n == 0 && part.allowance > 0);
+    part.allowance -= u32::from(begins && part.allowance > 0);
     wrong = part.fill.get_or_insert_with(|| Fill::new(number)).ask(n, range.clone()).or(wrong);
     if n > 0 {
         stage.faults.saw(Fault::Piece);

@@ -639,6 +639,7 @@ fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
         chunk_bytes_min: rng.choice([16, 128, 1024]).unwrap_or(128),
         cut_from: micros(rng.choice([0, 500, 5000])),
         lasts_max: micros(rng.choice([2000, 100_000])),
+        young_bytes_max: largest >> rng.u32(0..=3),
         progress_bytes: largest >> rng.u32(0..=3),
         twice_from_bytes: rng.choice([0, 16 << 10]).unwrap_or(0),
         slow_at_end: micros(rng.choice([100, 2000, 20_000])),
