@@ -10,6 +10,7 @@ import re
 import statistics
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import bars
@@ -54,7 +55,12 @@ def memory_files(run: Run, model: str) -> list[str]:
     """The weights' memory files, as the engine's descriptors."""
     sizes = {size for key, size in models.sizes(model).items() if key.endswith(".safetensors")}
     links = [link for pid in run.engines() for link in Path(f"/proc/{pid}/fd").iterdir()]
-    files = [str(link) for link in links if re.search(r"/(memfd:)?o\d+( \(deleted\))?$", os.readlink(link)) and link.stat().st_size in sizes]
+    files = []
+    for link in links:
+        # The engine closes descriptors meanwhile, of connections for example.
+        with suppress(FileNotFoundError):
+            if re.search(r"/(memfd:)?o\d+( \(deleted\))?$", os.readlink(link)) and link.stat().st_size in sizes:
+                files.append(str(link))
     if len(files) != len([key for key in models.sizes(model) if key.endswith(".safetensors")]):
         raise AssertionError(f"{len(files)} memory files of weights in the engine")
     return files
