@@ -557,9 +557,12 @@ impl Object {
 
     /// Number of the fills that hold bytes `start..end` now, `None` if some are not ready.
     pub fn fills(&self, region: &Region, start: u64, end: u64) -> Option<u64> {
-        self.parts_of(start, end)
-            .map(|index| region.part(self, index).fill())
-            .try_fold(0u64, |sum, fill| Some(sum + u64::from(fill?)))
+        self.fills_of(region, self.parts_of(start, end))
+    }
+
+    /// The same for all bytes of these parts.
+    pub fn fills_of(&self, region: &Region, mut parts: core::ops::Range<u32>) -> Option<u64> {
+        parts.try_fold(0u64, |sum, index| Some(sum + u64::from(region.part(self, index).fill()?)))
     }
 
     /// The bytes of part `index`.

@@ -25,8 +25,10 @@ INERT_SHARE_MAX = 0.01
 UNMANAGED_INSTRUCTIONS_MAX = 20
 PREAD_FACTOR_MAX = 1.2
 BLOCK = 4096
-# Between the two counts of one program lies so many reads.
+# Between the two counts of one program lie so many reads. Its start takes some instructions more or less each time
+# (the digits of a pid, say): a thousandth of one for each read.
 FEW, MANY = 1_000, 101_000
+DECIMALS = 2
 PREADS = 200_000
 PAIRS = 15
 SIZE_MIB = 512
@@ -69,7 +71,7 @@ def unmanaged_instructions(scratch: Path, env: dict[str, str], how: str) -> floa
         )
         return (many - few) / (MANY - FEW)
 
-    return each(env) - each(plain_env())
+    return round(each(env) - each(plain_env()), DECIMALS)
 
 
 def cost_ns(argv: list[str], env: dict[str, str]) -> float:
@@ -105,7 +107,7 @@ def cost(active: bool = False, how: str = "next", pread: str = "at") -> Measure:
             if share > INERT_SHARE_MAX:
                 problems.append(parts[-1])
             added = unmanaged_instructions(scratch, env, how)
-            parts.append(f"unmanaged read {added:+.1f} instructions")
+            parts.append(f"unmanaged read {added:+.2f} instructions")
             if added > UNMANAGED_INSTRUCTIONS_MAX:
                 problems.append(parts[-1])
         for kind in KINDS:

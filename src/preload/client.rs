@@ -13,6 +13,7 @@ use crate::kept;
 use crate::start::{self, FirstWord};
 use core::cell::Cell;
 use core::ffi::CStr;
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, Object, Region, Seen, state};
@@ -399,21 +400,39 @@ pub(crate) fn part_end(slot: u32, at: u64, end: u64) -> u64 {
     at.checked_div(part_bytes).map_or(end, |index| ((index + 1) * part_bytes).min(end))
 }
 
-/// Number of the fills that hold bytes `start..end`, `None` if some are missing: the same before and after a
-/// copy means that the copy is good. The generation belongs to it: another engine counts its own fills.
-pub(crate) fn fills(slot: u32, start: u64, end: u64) -> Option<(u32, u64)> {
-    core::sync::atomic::fence(Ordering::SeqCst);
-    let now = attach::generation();
-    let (region, object, _) = resolve(slot)?;
-    let fills = object.fills(&region, start, end)?;
-    (attach::generation() == now).then_some((now, fills))
+/// The fills that held a range at one moment.
+pub(crate) struct Fills {
+    /// Belongs to them: another engine counts its own fills.
+    generation: u32,
+    region: Region,
+    object: &'static Object,
+    parts: Range<u32>,
+    number: u64,
 }
 
-/// Bytes `start..end` were copied: their parts are in use.
-pub(crate) fn touch(slot: u32, start: u64, end: u64) {
-    if let Some((region, object, _)) = resolve(slot) {
-        let clock = region.header().clock.load(Ordering::Relaxed);
-        object.parts_of(start, end).for_each(|index| region.part(object, index).touch(clock));
+/// Those that hold bytes `start..end` now, `None` if some are missing.
+pub(crate) fn fills(slot: u32, start: u64, end: u64) -> Option<Fills> {
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let generation = attach::generation();
+    let (region, object, _) = resolve(slot)?;
+    let parts = object.parts_of(start, end);
+    let number = object.fills_of(&region, parts.clone())?;
+    (attach::generation() == generation).then_some(Fills { generation, region, object, parts, number })
+}
+
+impl Fills {
+    /// True if they are there still: a copy made meanwhile is good.
+    pub fn are_there(&self) -> bool {
+        core::sync::atomic::fence(Ordering::SeqCst);
+        attach::generation() == self.generation
+            && self.object.fills_of(&self.region, self.parts.clone()) == Some(self.number)
+            && attach::generation() == self.generation
+    }
+
+    /// Bytes of all their parts were copied: they are in use.
+    pub fn touch(&self) {
+        let clock = self.region.header().clock.load(Ordering::Relaxed);
+        self.parts.clone().for_each(|index| self.region.part(self.object, index).touch(clock));
     }
 }
 
@@ -561,16 +580,33 @@ pub(crate) fn log(what: &[u8], slot: u32) {
     let _ = sys::close(fd);
 }
 
+/// Plain number of a slot in its own generation.
+pub(crate) fn number_of(slot: u32) -> u32 {
+    slot & ((1 << GENERATION_SHIFT) - 1)
+}
+
 /// Region, record and plain number behind a slot; an old generation's slot is looked up again by inode, after
 /// its folder was listed where the new engine has not done so yet.
+#[inline]
 pub(crate) fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
-    let (generation, number) = (slot >> GENERATION_SHIFT, slot & ((1 << GENERATION_SHIFT) - 1));
+    let (generation, number) = (slot >> GENERATION_SHIFT, number_of(slot));
     let region = attach::region_of(generation)?;
     let object = record(region, number)?;
+    if attach::generation() == generation {
+        Some((region, object, number))
+    } else {
+        resolve_again(slot, region, object)
+    }
+}
+
+/// The record in the region of now of an object in the region of an engine before.
+#[cold]
+#[inline(never)]
+fn resolve_again(slot: u32, region: Region, object: &'static Object) -> Option<(Region, &'static Object, u32)> {
     loop {
         let current = attach::generation();
-        if current == generation {
-            return Some((region, object, number));
+        if current == slot >> GENERATION_SHIFT {
+            return Some((region, object, number_of(slot)));
         }
         let region_now = attach::region_of(current)?;
         if let Some((number_now, _)) = region_now.find(object.dev, object.ino) {

@@ -9,6 +9,7 @@ use crate::file::Seen;
 use crate::kept::{self, Hold};
 use crate::real;
 use core::ffi::c_int;
+use core::ops::Range;
 use libc::{iovec, off_t};
 use ossc_cache::sys::{self, Errno, Result};
 
@@ -18,6 +19,17 @@ pub(crate) const CALL_BYTES_MAX: u64 = 0x7fff_f000;
 const MEMCPY_BYTES_MIN: usize = 1 << 10;
 /// Reads of at most so many bytes are tried before anything is made ready for a wait.
 const SMALL_BYTES_MAX: usize = 64 << 10;
+/// Cache lines of a small read, asked for before each of its steps (the check whose descriptor it is, the look at the
+/// parts, the check of the buffer) and on their way meanwhile. A core has 16 lines under way (Golden Cove): with all
+/// 64 at once it waits, and a 4 KiB read takes 690 ns instead of 585; with none 870.
+const LINES: [Range<usize>; 3] = [0..16, 16..32, 32..64];
+
+/// The bytes at `at` are about to be read: `step` counts the steps of a small read. Never checked, never waits.
+#[inline(always)]
+pub(crate) fn prefetch(slot: u32, at: u64, step: usize) {
+    kept::prefetch(slot, at, LINES[step].clone());
+}
+
 /// Long calls wait and copy part by part; so much behind the part is asked for with it.
 const AHEAD_BYTES: u64 = 64 << 20;
 /// Entries of a vector that are handed to the kernel at once.
@@ -32,6 +44,7 @@ pub(crate) fn end_of(seen: &Seen, at: u64, count: u64) -> u64 {
 pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Result<usize> {
     let end = end_of(seen, at, count as u64);
     let len = (end - at) as usize;
+    prefetch(seen.slot, at, 1);
     // Most small reads are of bytes that are there: nothing to wait for, and nothing to hold for the wait.
     if (1..=SMALL_BYTES_MAX).contains(&len)
         && let Some(done) = attempt(seen.slot, at, end, |hold| copy_once(seen.slot, at, (buffer, len), hold))?
@@ -92,15 +105,12 @@ fn settled(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>
 /// Runs `act` once; what it did counts if the bytes were there, and were the same fills before and after it.
 fn attempt(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
     let hold = kept::hold(slot)?;
-    let before = client::fills(slot, start, end);
-    if before.is_none() {
-        return Ok(None);
-    }
+    let Some(fills) = client::fills(slot, start, end) else { return Ok(None) };
     let done = act(&hold)?;
-    if client::fills(slot, start, end) != before {
+    if !fills.are_there() {
         return Ok(None);
     }
-    client::touch(slot, start, start + done as u64);
+    fills.touch();
     Ok(Some(done))
 }
 
@@ -114,11 +124,10 @@ pub(crate) fn source<T>(
     get: impl Fn() -> Result<T>,
 ) -> Result<(Option<HeldParts>, T)> {
     loop {
-        let before = client::fills(slot, start, end);
-        if before.is_some() {
+        if let Some(fills) = client::fills(slot, start, end) {
             let held = client::hold(slot, start, end);
             let source = get()?;
-            if client::fills(slot, start, end) == before {
+            if fills.are_there() {
                 return Ok((held, source));
             }
         }
@@ -127,6 +136,7 @@ pub(crate) fn source<T>(
 }
 
 fn copy_once(slot: u32, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
+    prefetch(slot, at, 2);
     if len >= MEMCPY_BYTES_MIN && sys::vouch(buffer, len).is_ok() {
         match by_map(slot, at, (buffer, len), hold) {
             // No room to map the whole object (ulimit -v), which is no reason for a read to fail.

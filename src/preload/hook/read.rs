@@ -57,6 +57,7 @@ extern "C-unwind" fn read_known(fd: c_int, buffer: *mut c_void, count: size_t) -
 #[inline(never)]
 extern "C-unwind" fn pread_known(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
     real::pthread_testcancel();
+    copy::prefetch(file::marked(fd), at as u64, 0);
     let read = |seen: &Seen| copy::read_at(seen, at as u64, buffer as usize, count);
     let known = if at >= 0 && may_skip(buffer, count) { serve_known(fd, read) } else { None };
     known.unwrap_or_else(|| pread_on(real::pread64(fd, buffer, count, at), fd, buffer, count, at))
