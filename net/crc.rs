@@ -9,11 +9,48 @@ pub fn of(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Xz, bytes)
 }
 
-/// Checksum of `a || b` from those of `a` and `b` and the length of `b` in bytes.
+/// Checksum of `a || b` from those of `a` and `b` and the length of `b` in bytes: that of `a`, moved on by as many
+/// zeros, plus that of `b` (as in zlib's crc32_combine). 0.2 us, where the library squares matrices for 400; an object
+/// of 60 GB has 7,500 parts to fold on a vcpu.
 pub fn combine(crc_a: u64, crc_b: u64, len_b: u64) -> u64 {
-    // Nothing before it, which is what every fold begins with: zeros stay zeros however far they are shifted. The
-    // library would take 40 us to find that out.
-    if crc_a == 0 { crc_b } else { crc_fast::checksum_combine(CrcAlgorithm::Crc64Xz, crc_a, crc_b, len_b) }
+    let mut moved = crc_a;
+    let mut left = len_b;
+    while left != 0 && moved != 0 {
+        moved = multiply(BYTES_ON[left.trailing_zeros() as usize], moved);
+        left &= left - 1;
+    }
+    moved ^ crc_b
+}
+
+/// ECMA-182, reflected: the coefficient of x^63 is bit 0.
+const POLYNOMIAL: u64 = 0xc96c_5795_d787_0f42;
+
+/// x^(8 * 2^n) modulo the polynomial: what 2^n bytes move a checksum on by.
+const BYTES_ON: [u64; 64] = {
+    // x^8.
+    let mut power = 1 << (63 - 8);
+    let mut all = [0; 64];
+    let mut n = 0;
+    while n < 64 {
+        all[n] = power;
+        power = multiply(power, power);
+        n += 1;
+    }
+    all
+};
+
+/// Product of two polynomials modulo the polynomial.
+const fn multiply(a: u64, mut b: u64) -> u64 {
+    let mut product = 0;
+    let mut bit = 1 << 63;
+    while bit != 0 {
+        if a & bit != 0 {
+            product ^= b;
+        }
+        b = (b >> 1) ^ (POLYNOMIAL & (b & 1).wrapping_neg());
+        bit >>= 1;
+    }
+    product
 }
 
 /// A running checksum.
@@ -47,6 +84,27 @@ impl Default for Crc {
 mod tests {
     use super::*;
     use serde_json::Value;
+
+    #[test]
+    fn combining_is_what_the_library_does() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        for _ in 0..300 {
+            let (a, b, len) = (rng.u64(..), rng.u64(..), rng.u64(..) >> rng.u32(1..64));
+            let expected = crc_fast::checksum_combine(CrcAlgorithm::Crc64Xz, a, b, len);
+            assert_eq!(combine(a, b, len), expected, "{a:x}, {b:x}, {len}");
+        }
+        assert_eq!(combine(0, 5, 1 << 40), 5);
+        assert_eq!(combine(5, 7, 0), 2);
+    }
+
+    #[test]
+    fn parts_of_any_length_fold_to_the_whole() {
+        let whole = lcg(3, 70_001);
+        for len in [1, 7, 4096, 8191, 65_537] {
+            let folded = whole.chunks(len).fold(0, |sum, part| combine(sum, of(part), part.len() as u64));
+            assert_eq!(folded, of(&whole), "in parts of {len}");
+        }
+    }
 
     fn vectors() -> Value {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../sign/vectors/crc64-open.json");

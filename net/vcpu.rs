@@ -324,13 +324,18 @@ impl<D: Driver> Vcpu<D> {
             return;
         }
         let tokens = std::mem::take(&mut *bed.unwanted.lock().unwrap_or_else(PoisonError::into_inner));
+        // Whoever only changes sockets has not ended.
         let unwanted = |slot: &Slot<D::Socket>| {
-            slot.closing.is_none() && slot.conn.token().is_some_and(|token| tokens.contains(&token))
+            slot.closing != Some(After::Remove) && slot.conn.token().is_some_and(|token| tokens.contains(&token))
         };
         let keys: Vec<usize> = self.slots.iter().filter(|(_, slot)| unwanted(slot)).map(|(key, _)| key).collect();
         for key in keys {
-            let step = self.slots[key].conn.cancel("it is not wanted any more");
-            self.act(key, step, now);
+            let slot = &mut self.slots[key];
+            let step = slot.conn.cancel("it is not wanted any more");
+            match &mut slot.closing {
+                Some(after) => *after = After::Remove,
+                None => self.act(key, step, now),
+            }
         }
     }
 

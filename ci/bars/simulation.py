@@ -59,6 +59,9 @@ PLANTS = [
     Plant("a copy under a receive", (
         ("src/ossc/flight.rs", "if matches!(piece.main, Main::Asked(..)) {", "if matches!(piece.main, Main::Waiting) {"),
     )),
+    Plant("what a reader waits for gives way to another", (
+        ("src/ossc/pieces.rs", "!self.region.part(object, index).is_pinned()", "self.region.part(object, index).crc64() == 0"),
+    )),
     Plant("a stale ETag", (
         ("net/answer.rs", "if asked.trim_matches('\"').eq_ignore_ascii_case(got.trim_matches('\"')) {",
          "if !asked.is_empty() || got.is_empty() {"),

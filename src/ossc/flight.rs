@@ -11,6 +11,7 @@
 use crate::held::lock;
 use crate::scale::Scale;
 use crate::spare::{Body, Spare};
+use ossc_cache::plan::Class;
 use ossc_net::error::Kind;
 use ossc_net::{Error, Finished, Response, crc};
 use std::collections::{BTreeMap, VecDeque};
@@ -56,8 +57,9 @@ struct Piece {
     range: Range<u64>,
     main: Main,
     spare: Option<Spare>,
-    /// The request in place is cancelled for a reader who waits for something else: it is asked for once more.
-    gives_way: bool,
+    /// The request in place is cancelled for a reader who waits for something else, and will be asked for once more: so
+    /// many bytes were counted as asked for twice.
+    gives_way: Option<u64>,
 }
 
 /// Where a part waited to be asked for.
@@ -66,13 +68,13 @@ pub(crate) struct Queue {
     /// Others that are left, of its class and above.
     pub waiting: usize,
     pub connections: usize,
-    /// No reader waits for it: it is fetched ahead.
-    pub is_ahead: bool,
+    /// `Prefetch`: no reader waits for it, it is fetched ahead.
+    pub class: Class,
 }
 
 /// One part under way.
 struct Flight {
-    is_ahead: bool,
+    class: Class,
     pieces: Vec<Piece>,
     failed: Option<Error>,
     response: Response,
@@ -85,8 +87,8 @@ pub(crate) struct Ended {
     pub give: u64,
     /// Nobody wants the request in place of this piece any more.
     pub cancel: bool,
-    /// It has given way, and is to be asked for again.
-    pub again: bool,
+    /// It has given way, and is to be asked for again in this class.
+    pub again: Option<Class>,
     /// Nor these second requests for it.
     pub cancel_spare: Vec<u32>,
     /// To be copied to these ranges.
@@ -136,14 +138,26 @@ impl Flights {
             range: start..(start + len).min(range.end),
             main: Main::Waiting,
             spare: None,
-            gives_way: false,
+            gives_way: None,
         };
         let mut pieces: Vec<Piece> = starts.map(piece).collect();
         pieces[0].main = Main::Asked(now, 0);
         let (first, more) = (pieces[0].range.clone(), pieces.len() as u32 - 1);
-        let is_ahead = queue.is_some_and(|queue| queue.is_ahead);
-        state.flights.insert(key, Flight { is_ahead, pieces, failed: None, response: Response::default() });
+        let class = queue.map_or(Class::Demand, |queue| queue.class);
+        state.flights.insert(key, Flight { class, pieces, failed: None, response: Response::default() });
         (first, more)
+    }
+
+    /// A reader waits for this part, which is under way: its pieces that nobody has asked for yet, the first time that
+    /// one does. They are urgent from now on.
+    pub fn hurry(&self, key: Key) -> Vec<u32> {
+        let mut state = lock(&self.state);
+        let Some(flight) = state.flights.get_mut(&key).filter(|flight| flight.class != Class::Demand) else {
+            return Vec::new();
+        };
+        flight.class = Class::Demand;
+        let waiting = (0..).zip(&flight.pieces).filter(|(_, piece)| matches!(piece.main, Main::Waiting));
+        waiting.map(|(n, _)| n).collect()
     }
 
     /// Piece `n` is asked for now: its range. `None` if it is not wanted any more.
@@ -194,7 +208,7 @@ impl Flights {
         let due = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
             // Not while chunks of one before are under way: their ends would be taken for this one's.
             (Main::Asked(since, got), None)
-                if !piece.gives_way && !state.spares.iter().any(|spare| (spare.0, spare.1) == (key, n)) =>
+                if piece.gives_way.is_none() && !state.spares.iter().any(|spare| (spare.0, spare.1) == (key, n)) =>
             {
                 let bytes = piece.range.end - piece.range.start;
                 let at = *since + slow_after(&state, bytes.min(got + self.scale.progress_bytes), slow)?;
@@ -221,15 +235,19 @@ impl Flights {
         }
     }
 
-    /// A reader waits for other parts, and all connections are busy: at most `most` pieces (part, number) that are fetched
-    /// ahead and have just begun. Their requests are to be cancelled; what they have brought comes twice.
-    pub fn give_way(&self, most: usize, now: Instant) -> Vec<(Key, u32)> {
+    /// A reader waits for other parts, and all connections are busy: pieces (part, number) that are fetched ahead and
+    /// have just begun, those that have brought least first, and at most `most` together with those that give way
+    /// already. Their requests are to be cancelled; what they have brought comes twice. `may` says which parts may.
+    pub fn give_way(&self, most: usize, now: Instant, may: impl Fn(Key) -> bool) -> Vec<(Key, u32)> {
         let mut state = lock(&self.state);
         let Some((median, _)) = state.pace else { return Vec::new() };
-        let ahead = state.flights.iter().filter(|(_, flight)| flight.is_ahead && flight.failed.is_none());
+        let ahead = state
+            .flights
+            .iter()
+            .filter(|(key, flight)| flight.class == Class::Prefetch && flight.failed.is_none() && may(**key));
         let pieces = ahead.flat_map(|(key, flight)| (0..).zip(&flight.pieces).map(move |(n, piece)| (*key, n, piece)));
         let young = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
-            (Main::Asked(since, got), None) if !piece.gives_way => {
+            (Main::Asked(since, got), None) if piece.gives_way.is_none() => {
                 let bytes = piece.range.end - piece.range.start;
                 let age = now.saturating_duration_since(*since);
                 let came = ((age.as_nanos() as f64 / median) as u64).max(*got).min(bytes);
@@ -240,13 +258,15 @@ impl Flights {
         });
         let mut young: Vec<(u64, Key, u32)> = young.collect();
         young.sort_unstable();
-        young.truncate(most);
-        let mut left = self.left(&state);
+        let all = state.flights.values().flat_map(|flight| &flight.pieces);
+        young.truncate(most.saturating_sub(all.filter(|piece| piece.gives_way.is_some()).count()));
+        // The rest is for answers that are slow.
+        let mut left = self.left(&state) / 2;
         young.retain(|(came, ..)| left.checked_sub(*came).map(|rest| left = rest).is_some());
         for (came, key, n) in &young {
             state.bytes_twice += came;
             if let Some(piece) = piece_mut(&mut state, *key, *n) {
-                piece.gives_way = true;
+                piece.gives_way = Some(*came);
             }
         }
         young.into_iter().map(|(_, key, n)| (key, n)).collect()
@@ -278,7 +298,7 @@ impl Flights {
     /// Whether the request in place of a piece was cancelled for a reader, and has not ended yet.
     pub fn gives_way(&self, key: Key, n: u32) -> bool {
         let mut state = lock(&self.state);
-        piece_mut(&mut state, key, n).is_some_and(|piece| piece.gives_way)
+        piece_mut(&mut state, key, n).is_some_and(|piece| piece.gives_way.is_some())
     }
 
     /// Whether other connections may ask for chunks, too.
@@ -314,11 +334,11 @@ impl Flights {
         let Some(flight) = state.flights.get_mut(&key) else { return Ended::default() };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return Ended::default() };
         let mut ended = Ended::default();
-        let gave_way = std::mem::take(&mut piece.gives_way) && flight.failed.is_none();
+        let gave_way = piece.gives_way.take();
         match (done.result, piece.spare.take()) {
-            (Err(error), None) if gave_way && is_cancelled(&error) => {
+            (Err(error), None) if gave_way.is_some() && flight.failed.is_none() && is_cancelled(&error) => {
                 piece.main = Main::Waiting;
-                ended.again = true;
+                ended.again = Some(flight.class);
             }
             (Ok(response), spare) => {
                 drop_spare(spare, &mut ended);
@@ -335,6 +355,9 @@ impl Flights {
                 piece.main = Main::Failed(None);
                 flight.failed.get_or_insert(error);
             }
+        }
+        if ended.again.is_none() {
+            state.bytes_twice -= gave_way.unwrap_or(0);
         }
         self.land(&mut state, key, ended)
     }
@@ -398,7 +421,7 @@ impl Flights {
         // would cost 3 % more of the rate.
         let for_others = time.as_nanos().div_ceil(self.scale.lasts_max.as_nanos().max(1)) as u64;
         at_end
-            .max(if queue.is_ahead && index % 2 == 1 { for_others } else { 1 })
+            .max(if queue.class == Class::Prefetch && index % 2 == 1 { for_others } else { 1 })
             .clamp(1, (bytes / self.scale.piece_bytes_min).max(1))
     }
 

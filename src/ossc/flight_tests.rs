@@ -26,7 +26,7 @@ fn failed(kind: Kind) -> Finished {
 
 /// A part that a reader waits for, with so many others behind it.
 fn waited_for(waiting: usize) -> Option<Queue> {
-    Some(Queue { waiting, connections: 64, is_ahead: false })
+    Some(Queue { waiting, connections: 64, class: Class::Demand })
 }
 
 /// After so many parts that took one second each.
@@ -60,7 +60,7 @@ fn parts_are_cut_at_the_end_of_slow_downloads_only() {
 fn no_answer_to_what_is_fetched_ahead_keeps_its_connection_for_long() {
     let now = Instant::now();
     let flights = seasoned(0, now);
-    let ahead = Some(Queue { is_ahead: true, ..waited_for(1000).unwrap() });
+    let ahead = Some(Queue { class: Class::Prefetch, ..waited_for(1000).unwrap() });
     let third = (PART / 3).next_multiple_of(4096);
     assert_eq!(flights.begin((1, 201), 0..PART, ahead, now), (0..third, 2));
     assert_eq!(flights.begin((1, 202), 0..PART, ahead, now), (0..PART, 0), "every other part");
@@ -354,40 +354,71 @@ fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_fewer_connectio
 fn what_has_just_begun_gives_way_to_a_reader_and_is_asked_for_again() {
     let now = Instant::now();
     let flights = seasoned(2, now);
-    let ahead = Some(Queue { is_ahead: true, ..waited_for(1000).unwrap() });
+    let ahead = Some(Queue { class: Class::Prefetch, ..waited_for(1000).unwrap() });
     flights.begin((4, 0), 0..PART, ahead, now);
     flights.begin((4, 2), 0..PART, ahead, at(now, 900));
     flights.begin((4, 4), 0..PART, waited_for(1000), at(now, 900));
     // The first has brought too much, and a reader waits for the last.
-    assert_eq!(flights.give_way(8, at(now, 1000)), [((4, 2), 0)]);
+    assert_eq!(flights.give_way(8, at(now, 1000), |_| true), [((4, 2), 0)]);
     assert!(flights.gives_way((4, 2), 0) && !flights.gives_way((4, 0), 0));
-    assert_eq!(flights.give_way(8, at(now, 1000)), []);
+    assert_eq!(flights.give_way(8, at(now, 1000), |_| true), []);
     let ended = flights.main_ended((4, 2), 0, failed(Kind::Cancelled));
-    assert!(ended.again && ended.part.is_none() && !flights.gives_way((4, 2), 0));
+    assert!(ended.again == Some(Class::Prefetch) && ended.part.is_none() && !flights.gives_way((4, 2), 0));
     assert_eq!(flights.ask((4, 2), 0, at(now, 1100)), Some(0..PART));
     // Cancelled for any other reason its part ends.
     let ended = flights.main_ended((4, 2), 0, failed(Kind::Cancelled));
-    assert!(!ended.again && ended.part.unwrap().is_err());
+    assert!(ended.again.is_none() && ended.part.unwrap().is_err());
     // What was complete before it could be cancelled counts.
     flights.begin((4, 6), 0..PART, ahead, at(now, 1100));
-    assert_eq!(flights.give_way(8, at(now, 1150)), [((4, 6), 0)]);
+    assert_eq!(flights.give_way(8, at(now, 1150), |_| true), [((4, 6), 0)]);
     let ended = flights.main_ended((4, 6), 0, done(0, PART, 7, 1000));
-    assert!(!ended.again && ended.part.unwrap().is_ok());
+    assert!(ended.again.is_none() && ended.part.unwrap().is_ok());
 }
 
 #[test]
 fn no_more_gives_way_than_is_asked_for_and_may_come_twice() {
     let now = Instant::now();
-    let ahead = Some(Queue { is_ahead: true, ..waited_for(1000).unwrap() });
-    for (percent, most, giving) in [(2, 100, 20), (2, 8, 8), (0, 100, 0)] {
+    let ahead = Some(Queue { class: Class::Prefetch, ..waited_for(1000).unwrap() });
+    for (percent, most, giving) in [(2, 100, 10), (2, 8, 8), (0, 100, 0)] {
         let flights = seasoned(percent, now);
         for index in 0..64 {
             flights.begin((5, 2 * index), 0..PART, ahead, now);
         }
-        // Each has brought 0.8 MiB, and 16 MiB may come twice.
-        assert_eq!(flights.give_way(most, at(now, 100)).len(), giving);
+        // Each has brought 0.8 MiB, and 16 MiB may come twice, of which half is for slow answers.
+        assert_eq!(flights.give_way(most, at(now, 100), |_| true).len(), giving);
+        // Those that give way already count.
+        assert!(flights.give_way(most.min(giving), at(now, 100), |_| true).is_empty());
     }
-    assert_eq!(Flights::new(2, Scale::PRODUCT).give_way(8, now), [], "nobody knows the pace");
+    assert_eq!(Flights::new(2, Scale::PRODUCT).give_way(8, now, |_| true), [], "nobody knows the pace");
+}
+
+#[test]
+fn what_comes_although_it_gave_way_does_not_come_twice() {
+    let now = Instant::now();
+    let ahead = Some(Queue { class: Class::Prefetch, ..waited_for(1000).unwrap() });
+    let flights = seasoned(2, now);
+    for round in 0..100 {
+        flights.begin((5, 2 * round), 0..PART, ahead, now);
+        assert_eq!(flights.give_way(8, at(now, 200), |_| true).len(), 1, "in round {round}");
+        assert!(flights.main_ended((5, 2 * round), 0, done(0, PART, 7, 1000)).part.unwrap().is_ok());
+    }
+}
+
+#[test]
+fn a_part_that_a_reader_waits_for_does_not_give_way_and_its_pieces_are_urgent() {
+    let now = Instant::now();
+    let ahead = Some(Queue { class: Class::Prefetch, ..waited_for(1000).unwrap() });
+    let flights = seasoned(2, now);
+    assert_eq!(flights.begin((6, 1), 0..PART, ahead, now).1, 2);
+    assert_eq!(flights.give_way(8, now, |_| false), []);
+    assert_eq!(flights.give_way(8, now, |_| true), [((6, 1), 0)]);
+    assert!(flights.ask((6, 1), 1, now).is_some());
+    assert_eq!(flights.hurry((6, 1)), [2]);
+    assert!(flights.hurry((6, 1)).is_empty(), "they wait in the plan already");
+    assert_eq!(flights.give_way(8, now, |_| true), []);
+    // What gave way before somebody waited for it is urgent, too.
+    assert_eq!(flights.main_ended((6, 1), 0, failed(Kind::Cancelled)).again, Some(Class::Demand));
+    assert!(flights.hurry((6, 2)).is_empty(), "not under way");
 }
 
 /// Whatever ends in whatever order: every part ends once, nothing is copied while something is received in its

@@ -37,6 +37,8 @@ pub struct Held {
     pub pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
     /// All its parts were put into the plan.
     pub planned: AtomicBool,
+    /// Connections were freed for its readers.
+    pub made_way: AtomicBool,
     /// A client opened it.
     pub opened: AtomicBool,
     /// Since when nobody has it open or mapped, as far as it was looked at.
@@ -69,6 +71,7 @@ impl Held {
             under_way: AtomicBool::new(false),
             pieces: Mutex::default(),
             planned: AtomicBool::new(false),
+            made_way: AtomicBool::new(false),
             opened: AtomicBool::new(false),
             idle_since: Mutex::new(None),
             starved_since: Mutex::new(None),

@@ -17,7 +17,7 @@ pub enum Item {
     Part(u32, u32),
     /// The same, for a reader: there was no room for it before.
     Again(u32, u32),
-    /// Piece `2`, from 1, of part `1` of record `0`; the first is the part's own request.
+    /// Piece `2` of part `1` of record `0`; the first (0) is asked for with its part, and so only if it has given way.
     Piece(u32, u32, u32),
     /// Chunk `3`, of less than 16, of piece `2` of part `1` of record `0` for the second time.
     Spare(u32, u32, u32, u32),

@@ -9,6 +9,7 @@ use crate::held::{Held, lock};
 use crate::item::Item;
 use crate::work::Work;
 use ossc_cache::plan::Class;
+use ossc_cache::region::Object;
 use ossc_net::error::{Kind, Phase};
 use ossc_net::{Error, Fetch, Finished, InFile, Pages, Query, Sink};
 use std::ops::Range;
@@ -75,24 +76,42 @@ impl Work {
         }
     }
 
-    /// The same for the request in place of a piece. The first one is asked for with its part, and again by itself.
+    /// The same for the request in place of a piece. The first one is asked for with its part, and again by itself: that
+    /// name first, else the request that follows the one that ends could be taken for it.
     fn cancel_in_place(&self, slot: u32, index: u32, n: u32) {
+        self.cancel(Item::Piece(slot, index, n));
         if n == 0 {
             self.cancel(Item::Part(slot, index));
         }
-        self.cancel(Item::Piece(slot, index, n));
     }
 
-    /// A reader waits for an object that nobody fetches. If no connection is free, some that fetch ahead and have just
-    /// begun are freed for it. Once for each object: for its later parts its earlier ones have connections.
-    pub(crate) fn make_way(&self) {
+    /// A reader waits for a part that is under way: what nobody has asked for of it goes before what is fetched ahead.
+    pub(crate) fn hurry(&self, slot: u32, index: u32) {
+        let waiting = self.flights.hurry((slot, index));
+        if !waiting.is_empty() {
+            let pieces: Vec<Item> = waiting.into_iter().map(|n| Item::Piece(slot, index, n)).collect();
+            self.push(&pieces, Class::Demand);
+        }
+    }
+
+    /// A reader waits for so many parts of an object that nobody fetches. If no connection is free, some are freed that
+    /// fetch ahead what nobody waits for, and have just begun: not more than those parts can use, nor half of all. For
+    /// its later parts its earlier ones have connections.
+    pub(crate) fn make_way(&self, object: &Object, parts: usize) {
         let throttle = lock(&self.throttle);
-        if throttle.has_room() {
+        let (under_way, limit) = (throttle.under_way(), throttle.limit());
+        drop(throttle);
+        // After a throttled answer more may be under way than may begin.
+        let Some(over) = under_way.checked_sub(limit) else { return };
+        let pieces = (u64::from(object.part_bytes) / self.options.scale.piece_bytes_min).max(1) as usize;
+        let most = (over + parts * pieces).min(under_way / 2);
+        if most <= over {
             return;
         }
-        let most = throttle.under_way() / 2;
-        drop(throttle);
-        let giving = self.flights.give_way(most, (self.options.now)());
+        let is_unwanted = |(slot, index): (u32, u32)| {
+            self.region.object(slot).is_some_and(|object| !self.region.part(object, index).is_pinned())
+        };
+        let giving = self.flights.give_way(most, (self.options.now)(), is_unwanted);
         if !giving.is_empty() {
             tracing::debug!(requests = giving.len(), "give way to a reader");
         }
@@ -107,8 +126,8 @@ impl Work {
         if ended.cancel {
             self.cancel_in_place(slot, index, n);
         }
-        if ended.again {
-            self.push_later(Item::Piece(slot, index, n), Class::Prefetch, Duration::ZERO);
+        if let Some(class) = ended.again {
+            self.push_later(Item::Piece(slot, index, n), class, Duration::ZERO);
         }
         ended.cancel_spare.iter().for_each(|chunk| self.cancel(Item::Spare(slot, index, n, *chunk)));
         for (range, body) in &ended.copy {

@@ -185,6 +185,7 @@ impl Work {
         let all: Vec<u32> = (0..object.parts).collect();
         if self.release_parts(slot, &all) {
             held.planned.store(false, Ordering::Release);
+            held.made_way.store(false, Ordering::Release);
             held.rechecked.store(false, Ordering::Release);
         }
     }

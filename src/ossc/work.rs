@@ -252,6 +252,10 @@ impl Work {
             return;
         };
         let Some(held) = self.held(slot) else { return };
+        let is_under_way = self.region.part(object, index).state() != ossc_cache::part::EMPTY;
+        if is_under_way {
+            self.hurry(slot, index);
+        }
         self.push(&[Item::Part(slot, index)], Class::Demand);
         // A reader that comes from the part before will want the next ones soon, also where prefetch found
         // no room.
@@ -263,7 +267,9 @@ impl Work {
             .collect();
         self.push(&near, Class::Near);
         if !held.planned.swap(true, Ordering::AcqRel) {
-            self.make_way();
+            if !is_under_way && !held.made_way.swap(true, Ordering::AcqRel) {
+                self.make_way(object, near.len() + 1);
+            }
             // What is read at all is mostly read whole: from here on, then around.
             let order: Vec<Item> =
                 (index + 1..object.parts).chain(0..index).map(|index| Item::Part(slot, index)).collect();
@@ -403,6 +409,9 @@ impl Work {
         let held = self.held(slot)?;
         let part = self.region.part(object, index);
         if part.state() != ossc_cache::part::EMPTY {
+            if class == Class::Demand {
+                self.hurry(slot, index);
+            }
             return None;
         }
         let (range, bytes) = (object.part_range(index), self.room_bytes(object, index));
@@ -431,11 +440,8 @@ impl Work {
         let mut plan = lock(&self.plan);
         // A cache that is full has few parts waiting all the time: that is not the end of a download.
         // What a reader waits for is shared by the next free connections, whatever waits behind it.
-        let queue = roomy.then(|| Queue {
-            waiting: plan.len_above(class),
-            connections: lock(&self.growth).limit(),
-            is_ahead: class == Class::Prefetch,
-        });
+        let queue =
+            roomy.then(|| Queue { waiting: plan.len_above(class), connections: lock(&self.growth).limit(), class });
         let (first, more) = self.flights.begin((slot, index), range, queue, now);
         // To the front: the part is on its way when all of it is.
         (1..=more).for_each(|n| plan.push_at(Item::Piece(slot, index, n), class, now));

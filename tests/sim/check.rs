@@ -13,6 +13,7 @@ use ossc_cache::part;
 use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, Region, state};
 use ossc_engine::held::lock;
+use ossc_engine::work::Work;
 use ossc_net::sim;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -62,6 +63,34 @@ pub fn always(world: &World<'_>) {
     }
     if let Some(text) = wrong.or_else(|| overslept(world)) {
         stage.violated(text);
+    }
+}
+
+/// After the engine heard of readers: what gives way to them, it may.
+pub fn ways(work: &Work, stage: &mut Stage) {
+    let (mut fresh, mut before, mut wrong) = (0, 0, None);
+    for truth in &mut stage.truths {
+        for (index, part) in (0..).zip(&mut truth.parts) {
+            let Some(fill) = &mut part.fill else { continue };
+            let marked = fill.mark(|n| work.gives_way(truth.slot, index, n));
+            (fresh, before) = (fresh + marked.0, before + marked.1);
+            if marked.0 > 0 && part.held + part.pinned + part.mapped > 0 {
+                wrong = Some(format!("part {index} of record {} gives way although readers wait for it", truth.slot));
+            }
+        }
+    }
+    if fresh == 0 {
+        return;
+    }
+    if 2 * (fresh + before) > stage.in_flight {
+        wrong = Some(format!("{fresh} requests of {} give way, and {before} do already", stage.in_flight));
+    }
+    match stage.ways.checked_sub(1) {
+        Some(ways) => stage.ways = ways,
+        None => wrong = Some("connections are freed again and again".into()),
+    }
+    if let Some(wrong) = wrong {
+        stage.violated(wrong);
     }
 }
 

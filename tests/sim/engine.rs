@@ -96,7 +96,10 @@ impl Engine {
         assert_eq!(appended, slot, "records are numbered in order");
         truth.slot = slot;
         let held = held(stage, region, key, &truth);
-        stage::lock(stage).truths.push(truth);
+        let mut guard = stage::lock(stage);
+        guard.truths.push(truth);
+        guard.ways += 1;
+        drop(guard);
         self.work.hold(slot, held);
         if !is_large {
             self.work.fetch_small(slot);
@@ -113,6 +116,7 @@ impl Engine {
             };
             guard.truths.iter().map(of).collect()
         };
+        stage::lock(stage).ways += records.len();
         let mut wanted = Vec::new();
         for (slot, held, is_large) in records {
             let Some(object) = self.work.region().object(slot) else { continue };

@@ -24,6 +24,8 @@ struct InPlace {
     twice: u64,
     /// Second requests for them that brought nothing.
     lost: u64,
+    /// It was cancelled for a reader, and has not ended yet.
+    gives_way: bool,
 }
 
 /// See the module.
@@ -44,7 +46,7 @@ impl Fill {
     pub fn ask(&mut self, n: u32, range: Range<u64>) -> Option<&'static str> {
         let overlaps = |other: &&InPlace| other.range.start < range.end && range.start < other.range.end;
         let other = self.requests.iter().find(overlaps).map(|other| other.state);
-        self.requests.push(InPlace { n, range, state: State::UnderWay, twice: 0, lost: 0 });
+        self.requests.push(InPlace { n, range, state: State::UnderWay, twice: 0, lost: 0, gives_way: false });
         match other? {
             State::UnderWay => Some("has two requests that receive into the same bytes"),
             State::There | State::Failed => Some("is asked for in place twice in one fill"),
@@ -79,6 +81,17 @@ impl Fill {
         let one = self.requests.iter_mut().find(|one| one.n == n && one.state == State::UnderWay)?;
         one.state = if good { State::There } else { State::Failed };
         Some(one.range.clone())
+    }
+
+    /// Marks those that give way to a reader since the last look; how many these are, and how many gave way before.
+    pub fn mark(&mut self, gives_way: impl Fn(u32) -> bool) -> (usize, usize) {
+        let (mut fresh, mut before) = (0, 0);
+        for one in self.requests.iter_mut().filter(|one| one.state == State::UnderWay) {
+            before += usize::from(one.gives_way);
+            fresh += usize::from(!one.gives_way && gives_way(one.n));
+            one.gives_way = gives_way(one.n);
+        }
+        (fresh, before)
     }
 
     /// The same for one that gave way to a reader: its bytes may be asked for in place once more.

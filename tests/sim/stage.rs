@@ -129,6 +129,9 @@ pub struct Stage {
     pub copies: u64,
     /// Most bytes that may be resident.
     pub limit: u64,
+    /// How often connections may be freed for a reader from now on: once for each object of an engine, and once more
+    /// for each whose memory was given back.
+    pub ways: usize,
     /// A request for this record is just ending: good parts are only given back by the check of the whole.
     pub ending: Option<u32>,
     /// Flips that the origin has sent: salt and offset.
@@ -166,6 +169,7 @@ impl Stage {
             fills: 0,
             copies: 0,
             limit: 0,
+            ways: 0,
             ending: None,
             flips: Vec::new(),
             armed: None,
@@ -233,6 +237,7 @@ impl Stage {
             part.flips.clear();
             part.allowance = 1;
         }
+        self.ways += 1;
         self.say(|| format!("given back: record {slot}, bytes {start}..{end}"));
         if let Some(fault) = seen {
             self.faults.saw(fault);

@@ -1,6 +1,7 @@
 //! Stands between the vcpus and the engine's work: sees every request begin and end, and holds it against what is
 //! true. The work behind it is the engine's own.
 
+use crate::check;
 use crate::fault::Fault;
 use crate::fill::Fill;
 use crate::memory;
@@ -288,6 +289,7 @@ impl Source for Watch {
                     stage.faults.saw(Fault::RacedDemand);
                     drop(stage);
                     self.work.demanded(part);
+                    check::ways(&self.work, &mut stage::lock(&self.stage));
                 }
             }
         }

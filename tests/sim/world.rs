@@ -150,7 +150,7 @@ impl<'a> World<'a> {
             splice: false,
             now: engine::clock(),
             requests_max: net.vcpus * net.workers,
-            twice_percent_max: rng.choice([0, 0, 2, 10, 100, 1000]).unwrap_or(0),
+            twice_percent_max: rng.choice([0, 0, 2, 10, 100, 1000, 1000]).unwrap_or(0),
             scale: scale(rng, part_bytes.iter().copied().max().unwrap_or(0)),
             throttle_recover: Duration::from_millis(rng.choice([10, 1000]).unwrap_or(1000)),
             backoff: Backoff::default(),
@@ -221,10 +221,12 @@ impl<'a> World<'a> {
         for number in 0..self.things.len() {
             self.take_in(number);
         }
-        let slots: Vec<u32> = self.latest.iter().map(|record| self.slot(*record)).collect();
-        if stage::lock(&self.stage).rng.bool() {
-            self.engine.work.prefetch(&slots);
-        }
+        let mut slots: Vec<u32> = self.latest.iter().map(|record| self.slot(*record)).collect();
+        // All of them, none, or some: then readers also want what nobody fetches.
+        let some = |stage: &mut Stage| [0, stage.rng.usize(0..=slots.len()), slots.len()][stage.rng.usize(0..3)];
+        let count = some(&mut stage::lock(&self.stage));
+        slots.truncate(count);
+        self.engine.work.prefetch(&slots);
         self.start_clocks();
         self.at(LEASE_TICK, Job::Lease);
         self.at(1000, Job::Shake);
@@ -352,6 +354,7 @@ impl<'a> World<'a> {
             Job::Demand if self.demand_due => {
                 self.demand_due = false;
                 self.heard = Some(self.engine.looked.again(&self.engine.work));
+                check::ways(&self.engine.work, &mut stage::lock(&self.stage));
             }
             Job::Reader(number) if self.readers[number].due == now => self.read(number),
             Job::Lease => {
@@ -578,9 +581,14 @@ impl<'a> World<'a> {
             let first = stage.rng.u16(1..4);
             self.engine.net.set_addresses(&engine::addresses(first..=first + 1));
         }
+        // A program opens another model: what is released or new is fetched ahead while readers wait for the rest.
+        let ahead = if stage.rng.bool() { stage.rng.choice(&self.latest).copied() } else { None };
         let stops = self.takeovers < TAKEOVERS_MAX && stage.strike(Fault::Stopped);
         let taken = self.takeovers < TAKEOVERS_MAX && stage.strike(Fault::Takeover);
         drop(stage);
+        if let Some(record) = ahead {
+            self.engine.work.prefetch(&[self.slot(record)]);
+        }
         if stops {
             self.stop();
         }
@@ -639,7 +647,7 @@ fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
         chunk_bytes_min: rng.choice([16, 128, 1024]).unwrap_or(128),
         cut_from: micros(rng.choice([0, 500, 5000])),
         lasts_max: micros(rng.choice([2000, 100_000])),
-        young_bytes_max: largest >> rng.u32(0..=3),
+        young_bytes_max: rng.choice([2 * largest, largest >> 1, largest >> 3]).unwrap_or(largest),
         progress_bytes: largest >> rng.u32(0..=3),
         twice_from_bytes: rng.choice([0, 16 << 10]).unwrap_or(0),
         slow_at_end: micros(rng.choice([100, 2000, 20_000])),
