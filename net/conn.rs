@@ -128,7 +128,7 @@ impl Conn {
         write: impl FnOnce(&Query, &mut Vec<u8>) -> Result<(), Error>,
     ) -> Step {
         self.out.clear();
-        let Fetch { token, query, sink, crc } = fetch;
+        let Fetch { token, query, sink, crc, .. } = fetch;
         let written = job::check_sink(&query, &sink).and_then(|()| write(&query, &mut self.out));
         self.place = None;
         self.early = 0..0;

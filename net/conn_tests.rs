@@ -54,7 +54,7 @@ impl Rig {
     }
 
     fn begin_into(&mut self, sink: Sink, query: Query) -> Step {
-        let fetch = Fetch { token: 5, query, sink, crc: true };
+        let fetch = Fetch { token: 5, query, sink, crc: true, urgent: true };
         self.conn.begin(fetch, self.now, |_, out| {
             out.extend_from_slice(b"REQUEST");
             Ok(())
@@ -299,7 +299,7 @@ fn sinks_that_do_not_fit_are_refused_before_sending() {
         (Query::Head { key: "k".into() }, Sink::Memory { at: &raw mut byte, len: 1, pages: Pages::Made }),
     ] {
         let mut conn = Conn::new(TIMEOUTS, now);
-        let fetch = Fetch { token: 0, query, sink, crc: false };
+        let fetch = Fetch { token: 0, query, sink, crc: false, urgent: true };
         let step = conn.begin(fetch, now, |_, _| panic!("nothing may be written"));
         assert_eq!(step, Step::Done { reuse: false });
         let error = conn.finish(now, 0).expect("ended").result.expect_err("refused");
@@ -375,7 +375,7 @@ fn each_deadline_names_its_phase() {
     let mut conn = Conn::new(TIMEOUTS, start);
     let mut memory = [0_u8; 32];
     let sink = Sink::Memory { at: memory.as_mut_ptr(), len: 32, pages: Pages::Made };
-    let fetch = Fetch { token: 0, query: get(Some(8..40)), sink, crc: false };
+    let fetch = Fetch { token: 0, query: get(Some(8..40)), sink, crc: false, urgent: true };
     assert_eq!(conn.begin(fetch, start, |_, _| Ok(())), Step::More);
     conn.connecting(start);
     assert_eq!(conn.tick(start + ms(999)), Step::More);

@@ -14,6 +14,12 @@ pub(crate) mod epoll;
 pub(crate) mod sim;
 pub(crate) mod uring;
 
+/// Most bytes moved by the vcpu itself before it looks at events again, so that what is urgent does not wait for long:
+/// about 2 ms. 4 MiB took a third less CPU per GB than 1 MiB (0.24 and 0.36 CPU-s/GB, 8 connections, loopback).
+pub(crate) const TURN_BYTES: usize = 4 << 20;
+/// Most bytes per turn of the connection that comes last: none of them stands still for so long that it looks stalled.
+pub(crate) const LAST_BYTES: usize = 256 << 10;
+
 /// Which driver to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DriverChoice {
@@ -75,7 +81,8 @@ pub(crate) trait Driver {
     fn socket(&mut self, address: &SocketAddr, rcvbuf_bytes: Option<usize>) -> io::Result<Self::Socket>;
     fn connect(&mut self, tag: Tag, socket: &Self::Socket, address: &SocketAddr);
     fn send(&mut self, tag: Tag, socket: &Self::Socket, span: Span);
-    fn recv(&mut self, tag: Tag, socket: &Self::Socket, span: Span);
+    /// Where more bytes have come than can be moved at once, the lowest ranks are served first.
+    fn recv(&mut self, tag: Tag, socket: &Self::Socket, span: Span, rank: u64);
     /// SO_RCVLOWAT: a receive waits for `bytes`, or the end of the stream.
     ///
     /// # Errors

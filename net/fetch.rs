@@ -67,6 +67,8 @@ pub struct Fetch {
     pub sink: Sink,
     /// Compute the CRC-64/XZ of the body as it arrives.
     pub crc: bool,
+    /// Somebody waits for it: where bytes of many answers have come, its own go first.
+    pub urgent: bool,
 }
 
 /// The end of one request. Delivered exactly once per [`Fetch`]; nothing writes to its sink after.

@@ -37,7 +37,7 @@ impl Fresh {
 
     fn get(&self, mark: u64) -> Fetch {
         let sink = Sink::Memory { at: self.at, len: self.len, pages: Pages::Fresh };
-        Fetch { token: self.at as u64 | mark, query: query(0..self.len as u64), sink, crc: true }
+        Fetch { token: self.at as u64 | mark, query: query(0..self.len as u64), sink, crc: true, urgent: true }
     }
 
     fn bytes(&self) -> &[u8] {

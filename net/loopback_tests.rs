@@ -266,7 +266,7 @@ fn query(range: Range<u64>) -> Query {
 }
 
 fn get(token: u64, range: Range<u64>, memory: &mut Guarded) -> Fetch {
-    Fetch { token, query: query(range), sink: memory.sink(), crc: true }
+    Fetch { token, query: query(range), sink: memory.sink(), crc: true, urgent: true }
 }
 
 /// With both drivers, and bodies received and spliced.
@@ -553,7 +553,7 @@ fn documents_come_by_length_by_chunks_and_by_close() {
         let rig = Rig::to(driver, &server);
         for _ in 0..3 {
             let query = Query::List { prefix: "k".into(), delimiter: None, continuation: None };
-            rig.push(Fetch { token: 0, query, sink: Sink::Buffer { bytes_max: 1 << 20 }, crc: true });
+            rig.push(Fetch { token: 0, query, sink: Sink::Buffer { bytes_max: 1 << 20 }, crc: true, urgent: true });
             let done = rig.next();
             assert_eq!(done.result.expect("response").crc64_body, Some(crc::of(document.as_bytes())));
             assert!(done.body == document.as_bytes());

@@ -175,6 +175,8 @@ struct Slot<S> {
     /// Connects that failed for this request.
     failed: usize,
     closing: Option<After>,
+    /// Of its request among those of the vcpu: the urgent ones first, then in the order of their begin.
+    rank: u64,
 }
 
 /// See the module.
@@ -189,6 +191,8 @@ pub(crate) struct Vcpu<D: Driver> {
     target_epoch: u64,
     work_epoch: u64,
     generation: u16,
+    /// Requests begun.
+    begun: u64,
     /// There may be work: ask the source.
     hungry: bool,
     pull_at: Option<Instant>,
@@ -221,6 +225,7 @@ impl<D: Driver> Vcpu<D> {
             target_epoch,
             work_epoch: 0,
             generation: 0,
+            begun: 0,
             hungry: true,
             pull_at: None,
         }
@@ -365,6 +370,8 @@ impl<D: Driver> Vcpu<D> {
         let origin = Arc::clone(&self.target.origin);
         let slot = &mut self.slots[key];
         slot.failed = 0;
+        slot.rank = u64::from(!fetch.urgent) << 63 | self.begun;
+        self.begun += 1;
         let step = slot.conn.begin(fetch, now, |query, out| origin.write_request(query, unix_secs, out));
         match step {
             Step::More if fresh => self.open(key, now),
@@ -383,6 +390,7 @@ impl<D: Driver> Vcpu<D> {
             lowat: 1,
             failed: 0,
             closing: None,
+            rank: 0,
         }
     }
 
@@ -531,7 +539,7 @@ impl<D: Driver> Vcpu<D> {
             self.set_lowat(key);
             let slot = &self.slots[key];
             if let Some(socket) = &slot.socket {
-                self.driver.recv(slot.tag, socket, span);
+                self.driver.recv(slot.tag, socket, span, slot.rank);
             }
         }
     }

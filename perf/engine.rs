@@ -266,6 +266,7 @@ impl Source for Download {
             },
             query: Query::Get { key: self.key.clone(), range: Some(range), etag: None, size: self.size },
             crc: self.crc,
+            urgent: false,
         })
     }
 

@@ -151,7 +151,7 @@ impl Driver for Sim {
         self.posted.push(Posted::Send(*link));
     }
 
-    fn recv(&mut self, tag: Tag, link: &Link, span: Span) {
+    fn recv(&mut self, tag: Tag, link: &Link, span: Span, _rank: u64) {
         assert!(span.len() > 0, "a receive into nothing");
         let before = self.line_mut(*link, tag).recv.replace(span);
         assert!(before.is_none(), "two receives at once on one socket");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode, squeue};
 
-use super::{Driver, Event, Op, Tag};
+use super::{Driver, Event, LAST_BYTES, Op, TURN_BYTES, Tag};
 use crate::sink::Span;
 use crate::sock::{self, Bell, RawAddress};
 use crate::splice::Pipe;
@@ -40,6 +40,10 @@ pub(crate) struct Uring {
     pipe: Pipe,
     /// By key.
     splices: Vec<Splice>,
+    /// Those that have bytes, which nobody has moved yet.
+    ready: Vec<Tag>,
+    /// Ends that the ring does not tell.
+    ended: Vec<Event>,
 }
 
 /// A connection whose bytes are spliced. The ring itself would do that with a thread of the kernel's: it only says
@@ -49,6 +53,8 @@ struct Splice {
     fd: RawFd,
     /// What is under way.
     span: Option<Span>,
+    /// As in [`Driver::recv`].
+    rank: u64,
     /// The socket does not block now. For receives by the ring it has to.
     nonblocking: bool,
 }
@@ -63,6 +69,8 @@ impl Uring {
             addresses: Vec::new(),
             pipe: Pipe::new(),
             splices: Vec::new(),
+            ready: Vec::with_capacity(workers),
+            ended: Vec::new(),
         };
         driver.arm_bell();
         Ok(driver)
@@ -98,35 +106,58 @@ impl Uring {
                 BELL => rung = true,
                 CANCEL => {}
                 data => {
-                    if let Some((tag, op)) = unmark(data) {
-                        events.push(Event::Done { tag, op, result: completion.result() });
+                    let Some((tag, op)) = unmark(data) else { continue };
+                    let result = completion.result();
+                    let splices = |splice: &Splice| op == Op::Recv && splice.span.is_some() && result >= 0;
+                    match self.splices.get(tag.key as usize) {
+                        Some(splice) if splices(splice) => self.ready.push(tag),
+                        _ => events.push(Event::Done { tag, op, result }),
                     }
                 }
             }
         }
-        events.retain_mut(|event| self.spliced(event));
+        self.serve(events);
+        events.append(&mut self.ended);
         if rung {
             events.push(Event::Bell);
             self.arm_bell();
         }
     }
 
-    /// Splices if an event says that it is time to; false if there was nothing yet, and the event is none.
-    fn spliced(&mut self, event: &mut Event) -> bool {
-        let Event::Done { tag, op: Op::Recv, result } = event else { return true };
-        let Some(splice) = self.splices.get_mut(tag.key as usize) else { return true };
-        let Some((span, file)) = splice.span.take().and_then(|span| Some((span, span.file()?))) else { return true };
-        if *result < 0 {
-            return true;
+    /// Moves bytes of those that have some: of the lowest ranks, and a few of the highest.
+    fn serve(&mut self, events: &mut Vec<Event>) {
+        let mut left = TURN_BYTES;
+        while left > 0
+            && let Some(at) = self.extreme(|other, best| other < best)
+        {
+            left -= self.splice_some(at, left.max(LAST_BYTES), events).min(left);
         }
-        *result = self.pipe.pass(splice.fd, file, span.len());
-        let nothing = *result == -libc::EAGAIN;
-        if nothing {
+        if let Some(at) = self.extreme(|other, worst| other > worst) {
+            self.splice_some(at, LAST_BYTES, events);
+        }
+    }
+
+    /// Which of the ready ones has the rank that `beats` all others.
+    fn extreme(&self, beats: impl Fn(u64, u64) -> bool) -> Option<usize> {
+        let rank = |at: usize| self.splices[self.ready[at].key as usize].rank;
+        (0..self.ready.len()).reduce(|best, other| if beats(rank(other), rank(best)) { other } else { best })
+    }
+
+    /// Moves at most so many bytes of a ready one, which is none any more; how many. If there were none in spite of the
+    /// poll it is polled again.
+    fn splice_some(&mut self, at: usize, bytes_max: usize, events: &mut Vec<Event>) -> usize {
+        let tag = self.ready.swap_remove(at);
+        let splice = &mut self.splices[tag.key as usize];
+        let Some((span, file)) = splice.span.take().and_then(|span| Some((span, span.file()?))) else { return 0 };
+        let result = self.pipe.pass(splice.fd, file, span.len().min(bytes_max));
+        if result == -libc::EAGAIN {
             splice.span = Some(span);
             let fd = splice.fd;
-            self.push_poll(*tag, fd);
+            self.push_poll(tag, fd);
+            return 0;
         }
-        !nothing
+        events.push(Event::Done { tag, op: Op::Recv, result });
+        usize::try_from(result).unwrap_or(0)
     }
 
     fn push_poll(&mut self, tag: Tag, fd: RawFd) {
@@ -181,12 +212,12 @@ impl Driver for Uring {
         self.push(&entry);
     }
 
-    fn recv(&mut self, tag: Tag, socket: &OwnedFd, span: Span) {
+    fn recv(&mut self, tag: Tag, socket: &OwnedFd, span: Span, rank: u64) {
         let fd = socket.as_raw_fd();
         self.set_nonblocking(tag, fd, span.file().is_some());
         if span.file().is_some() {
             let splice = self.splice(tag);
-            (splice.fd, splice.span) = (fd, Some(span));
+            (splice.fd, splice.span, splice.rank) = (fd, Some(span), rank);
             return self.push_poll(tag, fd);
         }
         let len = u32::try_from(span.len()).unwrap_or(u32::MAX);
@@ -203,6 +234,10 @@ impl Driver for Uring {
         if let (Op::Recv, Some(splice)) = (op, self.splices.get_mut(tag.key as usize)) {
             // A poll that has just ended is not followed by another, which nobody would cancel.
             splice.span = None;
+            if let Some(at) = self.ready.iter().position(|ready| *ready == tag) {
+                self.ready.swap_remove(at);
+                return self.ended.push(Event::Done { tag, op, result: -libc::ECANCELED });
+            }
         }
         let entry = opcode::AsyncCancel::new(mark(tag, op)).build().user_data(CANCEL);
         self.push(&entry);
@@ -221,7 +256,9 @@ impl Driver for Uring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
-        let outcome = match timeout {
+        // With something left to do, only what is there already is taken.
+        let busy = !self.ready.is_empty() || !self.ended.is_empty();
+        let outcome = match if busy { Some(Duration::ZERO) } else { timeout } {
             None => self.ring.submit_and_wait(1),
             Some(timeout) => {
                 let time = Timespec::from(timeout);
@@ -374,7 +411,7 @@ mod tests {
         let (file, mut memory) = (crate::splice::memory_file(), [0_u8; 8]);
         let pages = Pages::File(InFile { fd: file.as_raw_fd(), offset: 0 });
         let tag = Tag { key: 0, generation: 1 };
-        driver.recv(tag, &socket, Place::new(memory.as_mut_ptr(), 8, pages).rest(8));
+        driver.recv(tag, &socket, Place::new(memory.as_mut_ptr(), 8, pages).rest(8), 0);
         near.write_all(b"8 bytes.").unwrap();
         driver.ring.submit_and_wait(1).unwrap();
         // Readable it was, and is no more.

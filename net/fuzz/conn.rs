@@ -77,7 +77,7 @@ impl Rig {
         } else {
             Sink::Memory { at, len: self.sink_bytes, pages: Pages::Made }
         };
-        let fetch = Fetch { token: 7, query, sink, crc: true };
+        let fetch = Fetch { token: 7, query, sink, crc: true, urgent: true };
         let step = self.conn.begin(fetch, self.now, |_, out| {
             out.extend_from_slice(b"REQUEST");
             Ok(())

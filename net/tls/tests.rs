@@ -135,7 +135,7 @@ impl Wire {
             let query = Query::List { prefix: String::new(), delimiter: None, continuation: None };
             (query, Sink::Buffer { bytes_max: 1000 })
         };
-        let fetch = Fetch { token: 1, query, sink, crc: true };
+        let fetch = Fetch { token: 1, query, sink, crc: true, urgent: true };
         let step = self.conn.begin(fetch, self.now, |_, out| {
             out.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
             Ok(())

@@ -52,7 +52,8 @@ impl Caller {
     pub fn ask(&mut self, query: Query, bytes_max: usize) -> Result<(Response, Vec<u8>), Error> {
         let (answer, answered) = sync_channel(1);
         *lock(&self.desk.answer) = Some(answer);
-        *lock(&self.desk.question) = Some(Fetch { token: 0, query, sink: Sink::Buffer { bytes_max }, crc: true });
+        *lock(&self.desk.question) =
+            Some(Fetch { token: 0, query, sink: Sink::Buffer { bytes_max }, crc: true, urgent: true });
         self.vcpus.wake();
         let done =
             answered.recv().map_err(|_| Error::new(Kind::Local, Phase::Start, "the network thread has ended"))?;

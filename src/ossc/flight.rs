@@ -260,8 +260,9 @@ impl Flights {
         young.sort_unstable();
         let all = state.flights.values().flat_map(|flight| &flight.pieces);
         young.truncate(most.saturating_sub(all.filter(|piece| piece.gives_way.is_some()).count()));
-        // The rest is for answers that are slow.
-        let mut left = self.left(&state) / 2;
+        // The rest is for answers that are slow: to keep half of it would make a demand beside a prefetch take 1.4 instead
+        // of 1.1 times as long as alone (bar engine 5).
+        let mut left = self.left(&state) / 4 * 3;
         young.retain(|(came, ..)| left.checked_sub(*came).map(|rest| left = rest).is_some());
         for (came, key, n) in &young {
             state.bytes_twice += came;

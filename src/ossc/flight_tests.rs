@@ -379,12 +379,12 @@ fn what_has_just_begun_gives_way_to_a_reader_and_is_asked_for_again() {
 fn no_more_gives_way_than_is_asked_for_and_may_come_twice() {
     let now = Instant::now();
     let ahead = Some(Queue { class: Class::Prefetch, ..waited_for(1000).unwrap() });
-    for (percent, most, giving) in [(2, 100, 10), (2, 8, 8), (0, 100, 0)] {
+    for (percent, most, giving) in [(2, 100, 15), (2, 8, 8), (0, 100, 0)] {
         let flights = seasoned(percent, now);
         for index in 0..64 {
             flights.begin((5, 2 * index), 0..PART, ahead, now);
         }
-        // Each has brought 0.8 MiB, and 16 MiB may come twice, of which half is for slow answers.
+        // Each has brought 0.8 MiB, and 16 MiB may come twice, of which a quarter is for slow answers.
         assert_eq!(flights.give_way(most, at(now, 100), |_| true).len(), giving);
         // Those that give way already count.
         assert!(flights.give_way(most.min(giving), at(now, 100), |_| true).is_empty());

@@ -20,7 +20,13 @@ impl Work {
     /// The request whose body is received where it belongs; who sends it has claimed the part.
     pub(crate) fn fetch_in_place(&self, held: &Held, range: Range<u64>, item: Item) -> Option<Fetch> {
         let sink = place(held, &range, self.options.splice)?;
-        Some(Fetch { token: item.token(), query: query(held, range), sink, crc: self.options.verify_crc })
+        Some(Fetch {
+            token: item.token(),
+            query: query(held, range),
+            sink,
+            crc: self.options.verify_crc,
+            urgent: false,
+        })
     }
 
     /// The request for the slowest piece under way, for the second time, into a buffer of its own. `Err` says when
@@ -41,7 +47,7 @@ impl Work {
         if self.flights.has_chunks() {
             self.wake();
         }
-        Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc })
+        Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc, urgent: false })
     }
 
     /// Makes pages for these bytes (none where splicing does) of a request that receives in place and has brought

@@ -48,7 +48,7 @@ impl Work {
         let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
         let (key, etag) = (held.key.clone(), Some(held.etag.clone()));
         let query = Query::Get { key, range: Some(range), etag, size: held.size };
-        Some(Fetch { token: Item::Small(slot, index).token(), query, sink, crc: true })
+        Some(Fetch { token: Item::Small(slot, index).token(), query, sink, crc: true, urgent: true })
     }
 
     /// Small objects are held on the heap until they are files: only so many bytes of them at a time, so that a

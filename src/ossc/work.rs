@@ -371,6 +371,7 @@ impl Work {
                     query,
                     sink: Sink::Buffer { bytes_max: DOCUMENT_BYTES_MAX },
                     crc: false,
+                    urgent: true,
                 })
             }
             Item::Verdict(slot) => {
@@ -380,6 +381,7 @@ impl Work {
                     query,
                     sink: Sink::Buffer { bytes_max: DOCUMENT_BYTES_MAX },
                     crc: false,
+                    urgent: true,
                 })
             }
             Item::Revive(slot) => {
@@ -633,7 +635,7 @@ impl Source for Work {
             match next {
                 Next::Item(item, class) => {
                     if let Some(fetch) = self.prepare(item, class) {
-                        return Pull::Fetch(fetch);
+                        return Pull::Fetch(Fetch { urgent: class < Class::Prefetch, ..fetch });
                     }
                 }
                 Next::Until(at) => {
