@@ -108,10 +108,13 @@ impl Uring {
                 data => {
                     let Some((tag, op)) = unmark(data) else { continue };
                     let result = completion.result();
-                    let splices = |splice: &Splice| op == Op::Recv && splice.span.is_some() && result >= 0;
-                    match self.splices.get(tag.key as usize) {
-                        Some(splice) if splices(splice) => self.ready.push(tag),
-                        _ => events.push(Event::Done { tag, op, result }),
+                    let splice = self.splices.get_mut(tag.key as usize).filter(|_| op == Op::Recv);
+                    match splice.map(|splice| &mut splice.span) {
+                        Some(Some(_)) if result >= 0 => self.ready.push(tag),
+                        span => {
+                            span.and_then(Option::take);
+                            events.push(Event::Done { tag, op, result });
+                        }
                     }
                 }
             }

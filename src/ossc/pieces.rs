@@ -47,7 +47,7 @@ impl Work {
         if self.flights.has_chunks() {
             self.wake();
         }
-        Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc, urgent: false })
+        Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc, urgent: true })
     }
 
     /// Makes pages for these bytes (none where splicing does) of a request that receives in place and has brought
