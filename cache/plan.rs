@@ -59,7 +59,15 @@ impl<T: Copy + Ord> Plan<T> {
         }
     }
 
-    /// Adds for a later time, unless it waits for one already.
+    /// Adds before all others of its class, unless it waits there already or was put off.
+    pub fn push_first(&mut self, item: T, class: Class) {
+        if !self.put_off.contains(&item) && self.queued.insert((class, item)) {
+            self.queues[class as usize].push_front(item);
+        }
+    }
+
+    /// Adds for a later time, unless it waits for one already. Then it waits behind what waits in its class already: if
+    /// what comes back went first, those that come back together could keep another one waiting for ever.
     pub fn push_at(&mut self, item: T, class: Class, at: Instant) {
         if self.put_off.insert(item) {
             self.delayed.push(Reverse((at, class, item)));
@@ -75,7 +83,7 @@ impl<T: Copy + Ord> Plan<T> {
             self.delayed.pop();
             self.put_off.remove(&item);
             if self.queued.insert((class, item)) {
-                self.queues[class as usize].push_front(item);
+                self.queues[class as usize].push_back(item);
             }
         }
         for class in [Class::Demand, Class::Near, Class::Prefetch].into_iter().filter(|class| *class <= least) {
@@ -190,6 +198,37 @@ mod tests {
         assert_eq!(plan.next(now, Class::Prefetch), Next::Until(Some(later)));
         assert_eq!(plan.next(later, Class::Prefetch), Next::Item(4, Class::Demand));
         assert!(plan.is_empty());
+    }
+
+    #[test]
+    fn those_that_come_back_together_keep_no_other_waiting() {
+        let start = Instant::now();
+        let mut plan = Plan::default();
+        let mut served = [0; 6];
+        (0..6).for_each(|item| plan.push_at(item, Class::Demand, start));
+        // At each step one is served, and comes back at the next.
+        for step in 0..60 {
+            let now = start + Duration::from_millis(step);
+            let Next::Item(item, _) = plan.next(now, Class::Prefetch) else { panic!("nothing is due") };
+            served[item] += 1;
+            plan.push_at(item, Class::Demand, now + Duration::from_millis(1));
+        }
+        assert_eq!(served, [10; 6]);
+    }
+
+    #[test]
+    fn what_goes_first_overtakes_its_class_only() {
+        let now = Instant::now();
+        let mut plan = Plan::default();
+        plan.push(1, Class::Prefetch);
+        plan.push(2, Class::Demand);
+        [4, 3].into_iter().for_each(|item| plan.push_first(item, Class::Prefetch));
+        for item in [(2, Class::Demand), (3, Class::Prefetch), (4, Class::Prefetch), (1, Class::Prefetch)] {
+            assert_eq!(plan.next(now, Class::Prefetch), Next::Item(item.0, item.1));
+        }
+        plan.push_at(5, Class::Demand, now + Duration::from_secs(1));
+        plan.push_first(5, Class::Demand);
+        assert!(matches!(plan.next(now, Class::Prefetch), Next::Until(_)), "a pause holds");
     }
 
     #[test]

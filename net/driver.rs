@@ -131,3 +131,76 @@ pub(crate) fn choose(choice: DriverChoice, workers: usize) -> Result<(Chosen, St
         (Err(why), _) => Ok((Chosen::Epoll, format!("no io_uring: {why}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{InFile, Pages, Place};
+    use crate::sock::Bell;
+    use crate::splice::memory_file;
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::sync::Arc;
+
+    const BYTES: usize = 8 << 20;
+    /// Bytes that have come before anything is moved: all sockets are ready then.
+    const THERE: usize = 32 << 10;
+
+    /// Three connections that bring more than can be moved in a turn, begun in another order than their ranks': keys in
+    /// the order of the first turn, with bytes.
+    fn first_turn<D: Driver<Socket = OwnedFd>>(mut driver: D) -> Vec<(u32, usize)> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (file, mut memory) = (memory_file(), vec![0_u8; BYTES]);
+        let at = memory.as_mut_ptr();
+        let lines: Vec<(TcpStream, TcpStream)> = (0..3)
+            .map(|_| {
+                let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (far, _) = listener.accept().unwrap();
+                far.set_nonblocking(true).unwrap();
+                (near, far)
+            })
+            .collect();
+        for (near, far) in &lines {
+            let (mut near, body) = (near.try_clone().unwrap(), vec![7; BYTES]);
+            // Ends when the other side is closed.
+            std::thread::spawn(move || near.write_all(&body));
+            let mut seen = vec![0; THERE];
+            while far.peek(&mut seen).map_or(true, |bytes| bytes < THERE) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let tag = |key| Tag { key, generation: 1 };
+        let sockets: Vec<OwnedFd> = lines.into_iter().map(|(_, far)| far.into()).collect();
+        for (key, far) in (0..).zip(&sockets) {
+            let place = InFile { fd: file.as_raw_fd(), offset: u64::from(key) * BYTES as u64 };
+            let span = Place::new(at, BYTES, Pages::File(place)).rest(BYTES);
+            driver.recv(tag(key), far, span, [5, 9, 2][key as usize]);
+        }
+        let (mut events, mut turns) = (Vec::new(), 0);
+        while events.is_empty() && turns < 100 {
+            driver.wait(Some(Duration::from_millis(100)), &mut events).unwrap();
+            turns += 1;
+        }
+        let moved = |event: Event| match event {
+            Event::Done { tag, op: Op::Recv, result } => Some((tag.key, usize::try_from(result).unwrap())),
+            _ => None,
+        };
+        events.into_iter().filter_map(moved).collect()
+    }
+
+    /// The lowest rank first, the highest last and little of it, as long as others fill the turn.
+    fn judge(turn: &[(u32, usize)]) {
+        let order: Vec<u32> = turn.iter().map(|(key, _)| *key).collect();
+        assert!(matches!(order[..], [2, 1] | [2, 0, 1]), "{turn:?}");
+        let before: usize = turn[..turn.len() - 1].iter().map(|(_, bytes)| bytes).sum();
+        assert!(before < TURN_BYTES || turn[turn.len() - 1].1 <= LAST_BYTES, "{turn:?}");
+    }
+
+    #[test]
+    fn where_more_has_come_than_a_turn_moves_the_lowest_rank_is_first() {
+        judge(&first_turn(epoll::Epoll::new(Arc::new(Bell::new(true).unwrap())).unwrap()));
+        let Ok(uring) = uring::Uring::new(Arc::new(Bell::new(false).unwrap()), 3) else { return };
+        judge(&first_turn(uring));
+    }
+}

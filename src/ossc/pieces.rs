@@ -14,7 +14,7 @@ use ossc_net::error::{Kind, Phase};
 use ossc_net::{Error, Fetch, Finished, InFile, Pages, Query, Sink};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 impl Work {
     /// The request whose body is received where it belongs; who sends it has claimed the part.
@@ -133,7 +133,8 @@ impl Work {
             self.cancel_in_place(slot, index, n);
         }
         if let Some(class) = ended.again {
-            self.push_later(Item::Piece(slot, index, n), class, Duration::ZERO);
+            self.plan().push_first(Item::Piece(slot, index, n), class);
+            self.wake();
         }
         ended.cancel_spare.iter().for_each(|chunk| self.cancel(Item::Spare(slot, index, n, *chunk)));
         for (range, body) in &ended.copy {

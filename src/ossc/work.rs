@@ -446,7 +446,7 @@ impl Work {
             roomy.then(|| Queue { waiting: plan.len_above(class), connections: lock(&self.growth).limit(), class });
         let (first, more) = self.flights.begin((slot, index), range, queue, now);
         // To the front: the part is on its way when all of it is.
-        (1..=more).for_each(|n| plan.push_at(Item::Piece(slot, index, n), class, now));
+        (1..=more).rev().for_each(|n| plan.push_first(Item::Piece(slot, index, n), class));
         drop(plan);
         if more > 0 {
             self.wake();

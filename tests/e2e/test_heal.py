@@ -264,8 +264,15 @@ class Heal(EndToEnd):
         """What the old memory never got is taken from the new one, not from the holes of the old."""
         for way in ("sendfile", "copy_file_range"):
             with self.subTest(way):
-                self.endpoint.forget()
-                run = self.managed()
+                # One part after the other, and the second so late that the engine is killed before, however busy
+                # the machine is.
+                late = {"match": {"key": f"{PREFIX}/b.bin", "kind": "get", "nth": 2}, "do": {"delay_ms": 3000}}
+                endpoint = Endpoint(self.scratch / "root", self.scratch / way, [late])
+                endpoint.start()
+                self.addCleanup(endpoint.stop)
+                settings = {"materializeBytes": folder.MATERIALIZE_BYTES, "prefetch": {"vcpus": 1, "workers": 1}}
+                run = Run(endpoint, PREFIX, config=settings)
+                self.addCleanup(self.finish, run)
                 copy = run.dir / "copy"
                 process = self.begin(run, [PYTHON, "-c", COPIER, way, str(copy)], run.dir / "out", run.env(OSSC_PAGES="memfd"))
                 self.until(lambda: copy.exists() and copy.stat().st_size > 0, "the copy has begun")
