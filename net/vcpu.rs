@@ -539,7 +539,9 @@ impl<D: Driver> Vcpu<D> {
             self.set_lowat(key);
             let slot = &self.slots[key];
             if let Some(socket) = &slot.socket {
-                self.driver.recv(slot.tag, socket, span, slot.rank);
+                // An idle one brings the head of the next answer, which may be urgent.
+                let rank = if slot.conn.token().is_some() { slot.rank } else { 0 };
+                self.driver.recv(slot.tag, socket, span, rank);
             }
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct Epoll {
     ready: Vec<Event>,
     pipe: Pipe,
     reports: Vec<libc::epoll_event>,
+    /// Keys from here on wait longest.
+    cursor: usize,
 }
 
 impl Epoll {
@@ -53,7 +55,8 @@ impl Epoll {
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         let nothing = libc::epoll_event { events: 0, u64: 0 };
         let reports = vec![nothing; REPORTS];
-        let driver = Epoll { epoll, bell, entries: Vec::new(), ready: Vec::new(), pipe: Pipe::new(), reports };
+        let driver =
+            Epoll { epoll, bell, entries: Vec::new(), ready: Vec::new(), pipe: Pipe::new(), reports, cursor: 0 };
         driver.control(libc::EPOLL_CTL_ADD, driver.bell.fd(), libc::EPOLLIN as u32, BELL)?;
         Ok(driver)
     }
@@ -155,6 +158,10 @@ impl Epoll {
         usize::try_from(result).unwrap_or(0)
     }
 
+    fn receives(&self, key: usize) -> bool {
+        self.entries.get(key).and_then(Option::as_ref).is_some_and(|entry| entry.recv.is_some())
+    }
+
     fn unwatch(&mut self, tag: Tag) {
         let Some(Some(entry)) = self.entries.get_mut(tag.key as usize) else {
             return;
@@ -243,15 +250,25 @@ impl Driver for Epoll {
         let rank = |key: u64| entries.get(key as usize).and_then(Option::as_ref).map_or(0, |entry| entry.rank);
         self.reports[..reported].sort_unstable_by_key(|report| rank(report.u64));
         let mut left = TURN_BYTES;
+        let mut waits: Option<libc::epoll_event> = None;
         for at in 0..reported {
             let report = self.reports[at];
             if report.u64 == BELL {
                 drain(self.bell.fd());
                 self.ready.push(Event::Bell);
             } else {
-                let bytes_max = if left > 0 || at + 1 == reported { left.max(LAST_BYTES) } else { 0 };
-                left -= self.turn(report.u64 as usize, report.events, bytes_max).min(left);
+                let key = report.u64 as usize;
+                let bytes_max = if left > 0 { left.max(LAST_BYTES) } else { 0 };
+                left -= self.turn(key, report.events, bytes_max).min(left);
+                let since = |report: libc::epoll_event| (report.u64 as usize).wrapping_sub(self.cursor);
+                if bytes_max == 0 && self.receives(key) && waits.is_none_or(|other| since(report) < since(other)) {
+                    waits = Some(report);
+                }
             }
+        }
+        if let Some(report) = waits {
+            self.cursor = report.u64 as usize + 1;
+            self.turn(report.u64 as usize, report.events, LAST_BYTES);
         }
         events.append(&mut self.ready);
         Ok(())

@@ -40,7 +40,7 @@ pub(crate) struct Uring {
     pipe: Pipe,
     /// By key.
     splices: Vec<Splice>,
-    /// Those that have bytes, which nobody has moved yet.
+    /// Those that have bytes, which nobody has moved yet, in the order in which they came.
     ready: Vec<Tag>,
     /// Ends that the ring does not tell.
     ended: Vec<Event>,
@@ -127,29 +127,23 @@ impl Uring {
         }
     }
 
-    /// Moves bytes of those that have some: of the lowest ranks, and a few of the highest.
+    /// Moves bytes of those that have some: of the lowest ranks, and a few of the one that waits longest.
     fn serve(&mut self, events: &mut Vec<Event>) {
         let mut left = TURN_BYTES;
         while left > 0
-            && let Some(at) = self.extreme(|other, best| other < best)
+            && let Some(at) = (0..self.ready.len()).min_by_key(|at| self.splices[self.ready[*at].key as usize].rank)
         {
             left -= self.splice_some(at, left.max(LAST_BYTES), events).min(left);
         }
-        if let Some(at) = self.extreme(|other, worst| other > worst) {
-            self.splice_some(at, LAST_BYTES, events);
+        if !self.ready.is_empty() {
+            self.splice_some(0, LAST_BYTES, events);
         }
-    }
-
-    /// Which of the ready ones has the rank that `beats` all others.
-    fn extreme(&self, beats: impl Fn(u64, u64) -> bool) -> Option<usize> {
-        let rank = |at: usize| self.splices[self.ready[at].key as usize].rank;
-        (0..self.ready.len()).reduce(|best, other| if beats(rank(other), rank(best)) { other } else { best })
     }
 
     /// Moves at most so many bytes of a ready one, which is none any more; how many. If there were none in spite of the
     /// poll it is polled again.
     fn splice_some(&mut self, at: usize, bytes_max: usize, events: &mut Vec<Event>) -> usize {
-        let tag = self.ready.swap_remove(at);
+        let tag = self.ready.remove(at);
         let splice = &mut self.splices[tag.key as usize];
         let Some((span, file)) = splice.span.take().and_then(|span| Some((span, span.file()?))) else { return 0 };
         let result = self.pipe.pass(splice.fd, file, span.len().min(bytes_max));
@@ -238,7 +232,7 @@ impl Driver for Uring {
             // A poll that has just ended is not followed by another, which nobody would cancel.
             splice.span = None;
             if let Some(at) = self.ready.iter().position(|ready| *ready == tag) {
-                self.ready.swap_remove(at);
+                self.ready.remove(at);
                 return self.ended.push(Event::Done { tag, op, result: -libc::ECANCELED });
             }
         }
