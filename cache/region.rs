@@ -21,7 +21,7 @@ use crate::word::Word;
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 /// Version of this layout and of the attach messages; both sides must have the same.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Most objects and folders of one MODEL_DIR.
 pub const OBJECTS_MAX: u32 = 1 << 16;
@@ -97,6 +97,12 @@ pub struct Header {
     pub birth: AtomicU64,
     /// `place_key` of OSS_PATH: a program that names another one is not this engine's client.
     pub oss_path_key: AtomicU64,
+    /// `place_key` of the endpoint, see `oss_path_key`.
+    pub endpoint_key: AtomicU64,
+    /// A listing that is older than this many milliseconds is renewed before a program's first use of its folder.
+    pub list_again_ms: AtomicU64,
+    /// 1: every read waits for the verdict on the whole object (`readsWait: verdict`).
+    pub reads_wait: AtomicU32,
     /// Wall-clock seconds when the engine was started.
     pub started_secs: AtomicU64,
     model_dir_len: AtomicU32,
@@ -160,6 +166,12 @@ pub struct Object {
     pub memory_ino: AtomicU64,
     /// Last-Modified: seconds since 1970.
     pub mtime_secs: i64,
+    /// Folder: when its newest listing was asked for, in milliseconds of the monotonic clock; 0 before the first.
+    pub listed_ms: AtomicU64,
+    /// Small object: device of the real file that was put in place; 0 before that.
+    pub file_dev: AtomicU64,
+    /// Small object: inode of that file; 0 before it is in place.
+    pub file_ino: AtomicU64,
     /// Index of its first part in the region.
     pub first_part: u32,
     /// How many parts.
@@ -174,7 +186,21 @@ pub struct Object {
     pub starved: AtomicU32,
     /// Of the whole object: 0 not judged yet, 1 its bytes have the check value that OSS reports, 2 there was none.
     verified: AtomicU32,
-    spare: [u32; 23],
+    /// Number of the folder's record; of the root folder its own.
+    pub folder: u32,
+    /// 1 when the newest listing of its folder names another version of the object, or none.
+    pub superseded: AtomicU32,
+    /// Folder: how many listings have superseded an object in it.
+    pub changes: AtomicU32,
+    /// Opens, maps and streams of programs, counted by the clients: it changes with every use, however short.
+    pub uses: AtomicU32,
+    /// How often the bytes of the whole object did not match its check value.
+    pub tries: AtomicU32,
+    /// Parts whose bytes a reader was given before the verdict.
+    pub handed: AtomicU32,
+    /// Which use of this record it is: records of dropped versions are used again.
+    pub incarnation: AtomicU32,
+    spare: [u32; 10],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
@@ -201,6 +227,8 @@ pub struct NewObject<'a> {
     pub dev: u64,
     /// See `dev`.
     pub ino: u64,
+    /// Number of the folder's record.
+    pub folder: u32,
 }
 
 /// Why the catalog could not take a record.
@@ -432,8 +460,18 @@ impl Region {
             etag_len: new.etag.len() as u32,
             etag,
             starved: AtomicU32::new(0),
+            listed_ms: AtomicU64::new(0),
+            file_dev: AtomicU64::new(0),
+            file_ino: AtomicU64::new(0),
             verified: AtomicU32::new(0),
-            spare: [0; 23],
+            folder: new.folder,
+            superseded: AtomicU32::new(0),
+            changes: AtomicU32::new(0),
+            uses: AtomicU32::new(0),
+            tries: AtomicU32::new(0),
+            handed: AtomicU32::new(0),
+            incarnation: AtomicU32::new(0),
+            spare: [0; 10],
         };
         // SAFETY: the checks above keep both writes inside their arrays, and the record is not published yet.
         unsafe {
@@ -603,6 +641,7 @@ mod tests {
             mtime_secs: 5,
             dev: 9,
             ino,
+            folder: 0,
         }
     }
 

@@ -125,6 +125,7 @@ fn large(name: &str, ino: u64) -> NewObject<'_> {
         mtime_secs: 1,
         dev: 9,
         ino,
+        folder: 0,
     }
 }
 

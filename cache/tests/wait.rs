@@ -16,6 +16,7 @@ fn one(size: u64) -> (Region, u32) {
         mtime_secs: 0,
         dev: 1,
         ino: 2,
+        folder: 0,
     };
     let slot = region.append(&new).unwrap();
     (region, slot)

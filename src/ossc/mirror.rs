@@ -118,7 +118,7 @@ impl Mirror {
     /// Lists the root folder and makes it real; any conflict is an error, found before anything is changed.
     pub fn start(&self) -> Result<(), Failure> {
         let (dev, ino) = self.root.id().map_err(|e| Failure::Local(format!("MODEL_DIR: {e}")))?;
-        let slot = self.append(Kind::Folder, "", state::UNLISTED, None, (dev, ino))?;
+        let slot = self.append(Kind::Folder, "", state::UNLISTED, None, (dev, ino), 0)?;
         self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
         let mut known = lock(&self.known);
         known.add_folder(String::new(), slot, false);
@@ -343,7 +343,8 @@ impl Mirror {
         let is_filled = place::is_filled(folder, name);
         match place::make_folder(folder, name) {
             Ok(made) => {
-                let slot = self.append(Kind::Folder, &path, state::UNLISTED, None, (made.dev, made.ino))?;
+                let above = known.folder(path.rsplit_once('/').map_or("", |(above, _)| above)).unwrap_or(0);
+                let slot = self.append(Kind::Folder, &path, state::UNLISTED, None, (made.dev, made.ino), above)?;
                 self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
                 if is_filled {
                     known.filled.push((path.clone(), slot));
@@ -447,7 +448,8 @@ impl Mirror {
             if object.size == 0 {
                 continue;
             }
-            let (slot, large) = self.take_in(path, name, object, pinned)?;
+            let above = known.folder(path).unwrap_or(0);
+            let (slot, large) = self.take_in((path, above), name, object, pinned)?;
             known.add_object(&below(path, name), slot);
             // What is archived is not fetched ahead.
             if large && !object.needs_restore() {
@@ -458,14 +460,20 @@ impl Mirror {
     }
 
     /// Gives an object its record; its number, and whether it is a large one.
-    fn take_in(&self, path: &str, name: &str, object: &ObjectEntry, pinned: Pinned) -> Result<(u32, bool), Failure> {
+    fn take_in(
+        &self,
+        (path, folder): (&str, u32),
+        name: &str,
+        object: &ObjectEntry,
+        pinned: Pinned,
+    ) -> Result<(u32, bool), Failure> {
         let place = (path.to_string(), name.to_string());
         let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
         let id = (pinned.dev, pinned.ino);
         *lock(&held.pinned) = Some(pinned);
         let path = below(path, name);
         if !object.needs_restore() && self.is_small(object.size) {
-            let slot = self.append(Kind::Small, &path, state::COMING, Some(object), id)?;
+            let slot = self.append(Kind::Small, &path, state::COMING, Some(object), id, folder)?;
             self.work.hold(slot, held);
             self.work.fetch_small(slot);
             return Ok((slot, false));
@@ -481,7 +489,7 @@ impl Mirror {
         })?;
         let ino = memory.ino();
         held.memory = Some(Box::new(memory));
-        let slot = self.append(Kind::Large, &path, state::LOADING, Some(object), id)?;
+        let slot = self.append(Kind::Large, &path, state::LOADING, Some(object), id, folder)?;
         region.set_memory(slot, ino);
         region.header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
         self.work.hold(slot, held);
@@ -504,6 +512,7 @@ impl Mirror {
         state: u32,
         object: Option<&ObjectEntry>,
         id: (u64, u64),
+        folder: u32,
     ) -> Result<u32, Failure> {
         let size = object.map_or(0, |object| object.size);
         let part_bytes = if kind == Kind::Large { self.part_bytes(size) } else { 0 };
@@ -517,6 +526,7 @@ impl Mirror {
             mtime_secs: object.map_or(0, |object| object.last_modified.0),
             dev: id.0,
             ino: id.1,
+            folder,
         };
         self.work
             .region()

@@ -91,6 +91,7 @@ impl Engine {
             mtime_secs: 0,
             dev: DEV,
             ino: u64::from(slot) + 1,
+            folder: 0,
         };
         let appended = region.append(&new).expect("room in the region");
         assert_eq!(appended, slot, "records are numbered in order");
