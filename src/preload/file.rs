@@ -37,7 +37,7 @@ impl Seen {
 
 /// The part of a `stat` that identity is about.
 pub(crate) fn id_of(st: &libc::stat) -> FileId {
-    FileId { dev: st.st_dev, ino: st.st_ino, size: st.st_size as u64, mode: st.st_mode }
+    FileId::from(st)
 }
 
 /// What a descriptor is, if it is ours.

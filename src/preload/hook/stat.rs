@@ -28,8 +28,8 @@ hooks! {
     fn __fxstatat(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::__fxstatat(version, dir, path, out, flags)) }
     fn __fxstatat64(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::__fxstatat64(version, dir, path, out, flags)) }
     fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int {
-        // Type, inode and size are asked for in any case, to know the file; more than was asked for is allowed.
-        let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE;
+        // What tells the file is asked for in any case; more than was asked for is allowed.
+        let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_MTIME;
         let got = file::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
         if got == 0 { patch_x(dir, path, flags, out).answer(-1, || got) } else { got }
     }
@@ -126,6 +126,8 @@ fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) -> Ou
         ino: st.stx_ino,
         size: st.stx_size,
         mode: u32::from(st.stx_mode),
+        mtime_secs: st.stx_mtime.tv_sec,
+        mtime_nanos: st.stx_mtime.tv_nsec,
     };
     if !client::could_be_ours(&id) {
         return Outcome::Pass;
