@@ -468,6 +468,11 @@ pub(crate) fn is_folder_of_ours(id: &FileId) -> bool {
     attached().and_then(|(_, region)| region.find(id.dev, id.ino)).is_some_and(|(_, what)| what == Identity::Folder)
 }
 
+/// True for what lies on the device of MODEL_DIR.
+pub(crate) fn is_on_model_dir(id: &FileId) -> bool {
+    id.dev == MODEL_DEV.load(Ordering::Relaxed)
+}
+
 fn is_model_dir(id: &FileId) -> bool {
     (id.dev, id.ino) == (MODEL_DEV.load(Ordering::Relaxed), MODEL_INO.load(Ordering::Relaxed))
 }
@@ -481,7 +486,7 @@ fn may_be_managed(id: &FileId, fd: i32) -> bool {
     let link = CPath::from(b"/proc/self/fd/").with_number(fd.max(0) as u64);
     match link.as_cstr().map(mark::Text::of_path) {
         Some(Ok(text)) => text.mark().is_some_and(|mark| mark.kind == mark::Kind::Folder),
-        Some(Err(Errno(libc::EOPNOTSUPP))) => id.dev == MODEL_DEV.load(Ordering::Relaxed),
+        Some(Err(Errno(libc::EOPNOTSUPP))) => is_on_model_dir(id),
         _ => false,
     }
 }

@@ -82,8 +82,20 @@ pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     }
     match marked(id, met) {
         Some(asked) if asked.kind.stands_in() => served(id, met, &asked).map(Some),
+        None if attached().is_none() => Ok(by_place(id, met)),
         _ => Ok(None),
     }
+}
+
+/// A file that has lost its mark (it was restored from a backup, say), met by a process that has no catalog yet:
+/// where it lies is a hint that it is worth asking an engine.
+fn by_place(id: &FileId, met: Met<'_>) -> Option<Found> {
+    let is_inside = || met.path().is_some_and(|path| client::is_inside(path.as_bytes()));
+    if !client::is_on_model_dir(id) || !is_inside() {
+        return None;
+    }
+    let (generation, region) = attach().or_else(attach::last_known)?;
+    found_in(generation, region, id)
 }
 
 fn found_in(generation: u32, region: Region, id: &FileId) -> Option<Found> {
@@ -109,8 +121,12 @@ struct Asked {
 /// Asks a file for its mark.
 fn marked(id: &FileId, met: Met<'_>) -> Option<Asked> {
     if let Ok(text) = met.text() {
-        let kind = text.mark().filter(|mark| mark.ino == id.ino || mark.is_unchanged(id)).map(|mark| mark.kind);
-        // A copy that carries the mark of another file and was changed since is the program's own.
+        let kind = match text.mark() {
+            // A copy that carries the mark of another file and was changed since is the program's own.
+            Some(mark) => (mark.ino == id.ino || mark.is_unchanged(id)).then_some(mark.kind),
+            // Of an engine of another version.
+            None => Some(Kind::Placeholder),
+        };
         if let Some(kind) = kind {
             return Some(Asked { kind, text: Some(text) });
         }
@@ -164,16 +180,18 @@ fn folder_of(asked: &Asked, met: Met<'_>, region: Region) -> Option<CPath> {
 fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
     if !is_told(id) {
         let mark = asked.text.as_ref().and_then(Text::mark);
-        let name = met.path().unwrap_or_else(|| CPath::from(mark.map_or(b"a file", |mark| mark.path.as_bytes())));
+        let marked = CPath::from(mark.map_or(b"a file", |mark| mark.path.as_bytes()));
+        // A file without a name any more is named as it was made.
+        let name = met.path().filter(|path| !path.as_bytes().ends_with(b" (deleted)")).unwrap_or(marked);
         let why: &[u8] = match errno.0 {
             libc::EIO => {
-                b": it stands for an object on OSS and no engine serves it: reading it is an error (is ENABLE_CONNECTOR=1 set, with the OSS_ variables?)"
+                b"this file stands for an object on OSS and no engine serves it, so reading it is an error (are ENABLE_CONNECTOR=1 and the OSS_ variables set?)"
             }
             _ => {
-                b": it stands for an object that the engine of this MODEL_DIR does not serve (an older version, another MODEL_DIR's or a copy without its bytes): reading it is an error"
+                b"this file stands for an object that the engine of this MODEL_DIR does not serve (an older version, another MODEL_DIR's, or a copy without its bytes), so reading it is an error"
             }
         };
-        say(&[b"oss connector: ", name.as_bytes(), why, b"\n"]);
+        say(&[b"oss connector: ", name.as_bytes(), b": ", why, b"\n"]);
         client::log_named(why, name.as_bytes());
     }
     errno
