@@ -8,6 +8,7 @@ mod environ;
 mod file;
 mod hook;
 mod kept;
+mod missing;
 mod outcome;
 mod real;
 mod start;
@@ -15,6 +16,7 @@ mod start;
 /// Runs before `main`, alone.
 extern "C" fn start_up() {
     real::resolve();
+    hook::resolve_jumps();
     client::init();
     if client::is_active() {
         // A panic says nothing on the host's stderr; the hook that met it answers EIO.

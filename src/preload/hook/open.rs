@@ -17,6 +17,8 @@ hooks! {
     fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::open64(path, flags, mode)) }
     fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat(dir, path, flags, mode)) }
     fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat64(dir, path, flags, mode)) }
+    fn __open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::__open(path, flags, mode)) }
+    fn __open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64(path, flags, mode)) }
     fn __open_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open_2(path, flags)) }
     fn __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64_2(path, flags)) }
     fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, || real::__openat_2(dir, path, flags)) }
@@ -40,6 +42,9 @@ const EXCLUSIVE: c_int = libc::O_CREAT | libc::O_EXCL;
 
 fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_int) -> c_int {
     let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
+    if changes || flags & libc::O_CREAT != 0 {
+        file::list_for_new(dir, path);
+    }
     // What must not exist yet changes nothing that does: the kernel's EEXIST is right.
     let is_new = flags & EXCLUSIVE == EXCLUSIVE;
     if changes && !is_new && flags & libc::O_PATH == 0 {
