@@ -119,6 +119,14 @@ pub fn file_id_at(dir: i32, path: &CStr, flags: i32) -> Result<FileId> {
     Ok(FileId { dev: st.st_dev, ino: st.st_ino, size: st.st_size as u64, mode: st.st_mode })
 }
 
+/// True for a file on a tmpfs, anonymous memory files among them.
+pub fn is_on_tmpfs(fd: i32) -> bool {
+    let mut fs = core::mem::MaybeUninit::<libc::statfs>::zeroed();
+    let asked = call!(libc::SYS_fstatfs, fd as isize, fs.as_mut_ptr());
+    // SAFETY: zeroed is a valid `statfs`, and the kernel has filled it.
+    asked.is_ok() && unsafe { fs.assume_init() }.f_type == libc::TMPFS_MAGIC
+}
+
 /// Moves or asks the file offset.
 pub fn lseek(fd: i32, offset: i64, whence: i32) -> Result<i64> {
     call!(libc::SYS_lseek, fd as isize, offset, whence as isize).map(|at| at as i64)

@@ -130,6 +130,29 @@ pub(crate) fn could_be_ours(id: &FileId) -> bool {
     id.is_empty_file() && id.dev == MODEL_DEV.load(Ordering::Relaxed) || id.dev == attach::memory_dev() && id.is_file()
 }
 
+/// A descriptor that was opened by a name below /proc may be of a memory file, of this process or of another one:
+/// what it is can be told by a client only.
+pub(crate) fn meet(fd: i32, path: *const libc::c_char) {
+    if is_attached() || path.is_null() {
+        return;
+    }
+    // SAFETY: the kernel has just opened a file by this name, so it is a string.
+    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+    if (path.starts_with(b"/proc/") || path.starts_with(b"/dev/fd/")) && sys::is_on_tmpfs(fd) {
+        let _ = attach();
+    }
+}
+
+/// True for the memory file of an engine that is gone, in a process that knows the next one.
+pub(crate) fn is_of_an_engine_before(id: &FileId) -> bool {
+    attach::generation() > 1
+        && id.is_file()
+        && attach::regions_before().any(|region| {
+            id.dev == region.header().memory_dev.load(Ordering::Acquire)
+                && matches!(region.find(id.dev, id.ino), Some((_, Identity::Memory)))
+        })
+}
+
 /// Looks a file up by its descriptor; attaches if this process has not yet.
 /// `fd` (or -1) tells which folder to list when the file is not known yet.
 pub(crate) fn find(id: &FileId, fd: i32) -> Option<Found> {

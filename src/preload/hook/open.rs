@@ -56,6 +56,7 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
     }
     let before = errno();
     let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+    met(fd, path);
     match arrived(fd, flags) {
         Arrived::AsItIs => fd,
         Arrived::Failed(Errno(number)) => {
@@ -81,6 +82,13 @@ pub(super) enum Arrived {
     Failed(Errno),
 }
 
+/// A name below /proc was opened: see `client::meet`.
+pub(super) fn met(fd: c_int, path: *const c_char) {
+    if fd >= 0 && !client::is_attached() {
+        let _ = ask(|| Outcome::Served(client::meet(fd, path)));
+    }
+}
+
 /// Looks at what was opened: lists a folder, waits for a small object.
 pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
     if fd < 0 {
@@ -94,8 +102,12 @@ pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
             _ => Arrived::AsItIs,
         };
     }
-    if !client::could_be_ours(&id) || flags & libc::O_PATH != 0 {
+    if flags & libc::O_PATH != 0 {
         return Arrived::AsItIs;
+    }
+    if !client::could_be_ours(&id) {
+        let is_old = client::is_of_an_engine_before(&id);
+        return if is_old { Arrived::Failed(Errno(libc::ESTALE)) } else { Arrived::AsItIs };
     }
     ask(|| match file::of_id(&id, fd) {
         // A file of the program's own making is its own; of what was there before nobody knows.
@@ -119,10 +131,16 @@ fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {
             Err(errno) => Arrived::Failed(errno),
         };
     }
-    // Reached through /proc/self/fd: the memory file itself must never be open for writing.
-    if seen.identity == Identity::Memory && flags & libc::O_ACCMODE != libc::O_RDONLY {
-        client::log(b"open for writing refused (the folder is read-only)", seen.slot);
-        return Arrived::Failed(Errno(libc::EROFS));
+    // Reached through /proc/self/fd or map_files: the memory file itself must never be open for writing, and its
+    // reader, whom no hook sees, must find all of it there.
+    if seen.identity == Identity::Memory {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            client::log(b"open for writing refused (the folder is read-only)", seen.slot);
+            return Arrived::Failed(Errno(libc::EROFS));
+        }
+        if let Err(errno) = client::wait_whole(seen.slot) {
+            return Arrived::Failed(errno);
+        }
     }
     client::tell(seen.slot, 1);
     client::denied(seen.slot).map_or(Arrived::AsItIs, Arrived::Failed)

@@ -61,6 +61,7 @@ fn opened(path: *const c_char, mode: *const c_char, call: impl Fn() -> *mut FILE
         return stream;
     }
     let fd = number_of(stream);
+    open::met(fd, path);
     match open::arrived(fd, libc::O_RDONLY) {
         open::Arrived::AsItIs => filled(stream, fd, mode),
         open::Arrived::Failed(errno) => failed(stream, errno),
