@@ -291,7 +291,11 @@ pub(crate) fn written(fd: c_int) -> Outcome<Seen> {
     }
     let Ok(id) = sys::file_id(fd) else { return Outcome::Pass };
     if identity::could_be_ours(&id) {
-        return of_id(&id, fd).filter(Seen::is_placeholder);
+        return match of_id(&id, fd).filter(Seen::is_placeholder) {
+            // No engine can be asked: what has no mark is the program's to write.
+            Outcome::Failed(_) if !identity::stands_in(&id, Met::Descriptor(fd)) => Outcome::Pass,
+            seen => seen,
+        };
     }
     if let Some(state) = state
         && OWNER.load(Relaxed) == sys::getpid()
