@@ -8,12 +8,13 @@ use crate::audit::Audit;
 use crate::first_word::Starter;
 use crate::item::{Arrived, Order};
 use crate::journal::Journal;
+use crate::listings::{Listings, SETTLE_WITHIN};
 use crate::mirror::{self, Mirror};
 use crate::place::Root;
 use crate::scale::Scale;
 use crate::serve::Server;
 use crate::work::{self, Work};
-use crate::{connect, credentials, demand, reset, room};
+use crate::{connect, credentials, demand, quiet, reset, room};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{self, PageKind, Store};
@@ -26,7 +27,7 @@ use ossc_net::{Names, Vcpus};
 use ossc_sign::Issued;
 use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,10 +40,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const PIN_FOR: Duration = Duration::from_secs(30);
 /// Between two look-ups of the endpoint's name; resolvers keep answers for longer.
 const RESOLVE_PAUSE: Duration = Duration::from_secs(2);
-/// How long a listing that somebody waits for waits for the small objects of the folder in turn.
-const SETTLE_WITHIN: Duration = Duration::from_secs(2);
-/// Folders that are listed in the background although nobody touched them.
-const BACKGROUND_FOLDERS_MAX: usize = 2000;
 
 enum NotStarted {
     /// Another engine holds the lock.
@@ -145,6 +142,10 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         part_bytes_max: config.part_bytes,
         start_attempts: config.start_attempts,
         list_attempts: config.list_attempts,
+        list_again: config.list_again,
+        // The rest is for the network.
+        start_quiet_max: Duration::from_secs(quiet::patience_secs(config.list_again.as_secs()))
+            .min(config.start_timeout / 2),
     };
     let location = settings.location.to_string();
     let limit = config.start_timeout;
@@ -160,11 +161,11 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     if adopted { mirror.adopt() } else { mirror.start() }.map_err(|failure| failure.to_string())?;
     if adopted {
         // The thread that takes it is started below.
-        let _ = orders.send(Order::Refresh(String::new()));
+        let _ = orders.send(Order::Refresh { folder: String::new(), asked_ms: sys::now_ms() });
     }
     spawn("ossc-mirror", {
-        let (mirror, model_dir) = (mirror.clone(), settings.model_dir.clone());
-        move || list_folders(&mirror, &model_dir, &wanted)
+        let listings = Listings::new(mirror.clone(), settings.model_dir.clone(), config.list_again);
+        move || listings.keep(&wanted)
     })?;
     if !adopted {
         mirror.wait_for_small("", SETTLE_WITHIN);
@@ -213,6 +214,7 @@ fn build(
     let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
     region.header().oss_path_key.store(place, Ordering::Release);
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
+    region.header().list_again_ms.store(config.list_again.as_millis() as u64, Ordering::Release);
     let renewed = renewed_source(settings, config)?;
     let key = match &renewed {
         Some((_, first)) => Some(first.credentials.clone()),
@@ -239,7 +241,6 @@ fn build(
         scale: Scale::PRODUCT,
         throttle_recover: config.throttle_recover,
         backoff: Backoff { base: config.retry_base, cap: config.retry_cap },
-        list_again: config.list_again,
         revive: config.revive,
     };
     let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
@@ -403,51 +404,6 @@ fn settle_files(mirror: &Mirror, arrived: &Receiver<Arrived>) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
-}
-
-/// Lists what programs touch, and in between the folders that nobody has touched yet.
-fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Order>) {
-    let mut background = 0..BACKGROUND_FOLDERS_MAX;
-    loop {
-        let wait = if background.is_empty() { Duration::from_secs(3600) } else { Duration::ZERO };
-        match wanted.recv_timeout(wait) {
-            Ok(Order::List { path, conn }) => {
-                answer_listing(mirror, model_dir, &path, &conn);
-                background.start = 0;
-            }
-            Ok(Order::Refresh(path)) => {
-                if let Err(failure) = mirror.refresh(&path) {
-                    tracing::error!(folder = path, "not listed again: {failure}");
-                }
-                background.start = 0;
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                let more = mirror.list_ahead().unwrap_or_else(|failure| {
-                    tracing::warn!("a folder was not listed ahead: {failure}");
-                    false
-                });
-                background.start = if more { background.start + 1 } else { background.end };
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
-fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd) {
-    let inside = Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str);
-    let errno = match inside.map(|path| mirror.list(path)) {
-        Some(Ok(())) => {
-            mirror.wait_for_small(inside.unwrap_or(""), SETTLE_WITHIN);
-            0
-        }
-        Some(Err(failure)) => {
-            tracing::error!(folder = path, "not listed: {failure}");
-            ossc_net::kind::UNLISTED_ERRNO
-        }
-        None => libc::ENOENT,
-    };
-    // A client that no longer waits needs no answer.
-    let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", [-1, -1]);
 }
 
 fn take_lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::File), NotStarted> {

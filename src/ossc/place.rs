@@ -149,6 +149,28 @@ pub fn pinned(folder: impl AsFd, name: &str) -> Result<Pinned, Errno> {
     pin(rustix::fs::openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// Removes a file.
+pub fn remove(folder: impl AsFd, name: &str) -> Result<(), Errno> {
+    rustix::fs::unlinkat(folder, name, AtFlags::empty())
+}
+
+/// What identifies a file that lies at a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// st_dev.
+    pub dev: u64,
+    /// st_ino.
+    pub ino: u64,
+    /// st_mtime: seconds since 1970.
+    pub mtime_secs: i64,
+}
+
+/// The facts of what lies at `name`; links are not followed.
+pub fn facts(folder: impl AsFd, name: &str) -> Result<Facts, Errno> {
+    let st = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(Facts { dev: st.st_dev, ino: st.st_ino, mtime_secs: st.st_mtime })
+}
+
 /// Puts a whole file at `name`, replacing the empty one there: written without a name where the file system
 /// can do that (else under a temporary one), then renamed.
 pub fn put_file(folder: impl AsFd, name: &str, bytes: &[u8], mtime_secs: i64) -> Result<(), std::io::Error> {
