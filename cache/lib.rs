@@ -12,6 +12,7 @@ pub mod cpath;
 pub mod demand;
 pub mod event;
 pub mod had;
+pub mod mark;
 #[allow(unsafe_code)]
 pub mod pages;
 pub mod part;

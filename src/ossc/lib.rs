@@ -27,6 +27,7 @@ mod journal;
 mod known;
 mod listing;
 mod listings;
+mod made;
 pub mod memory;
 mod metrics;
 mod mirror;

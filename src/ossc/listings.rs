@@ -122,9 +122,12 @@ impl Listings {
     }
 }
 
-/// A folder's path relative to MODEL_DIR.
+/// A folder's path relative to MODEL_DIR. Clients name it by its record's name, or as the kernel names it.
 fn inside<'a>(path: &'a str, model_dir: &Path) -> Option<&'a str> {
-    Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str)
+    match path.starts_with('/') {
+        true => Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str),
+        false => Some(path),
+    }
 }
 
 fn answer(conn: &OwnedFd, errno: i32) {

@@ -11,12 +11,14 @@ use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::known::Known;
 use crate::listing;
+use crate::made::{self, Purpose};
 use crate::place::{self, Lies, Pinned, Root};
 use crate::quiet::{self, Before};
-use crate::renew::{Asked, Changing, is_untouched};
+use crate::renew::{Asked, Changing};
 use crate::tree::Level;
 use crate::turn;
 use crate::work::{Patience, Work};
+use ossc_cache::mark;
 use ossc_cache::pages::Store;
 use ossc_cache::region::{Kind, NewObject, Object, state};
 use ossc_net::error::shown;
@@ -91,15 +93,34 @@ pub(crate) enum Step {
     /// It is there already.
     Keep,
     /// A file with its bytes is there, which no record knows.
+    Take,
+    /// Nothing is there.
+    Make,
+    /// An engine before has left the file that stands in for this very version, or for one that is gone.
+    Leftover(made::Found),
+    /// An empty file lies there that nothing is known of.
     Adopt,
-    /// An empty file stands in for it.
-    Stand,
     /// A file of ours holds another version: the new one takes its name.
-    Replace,
+    Replace(made::Found),
     /// A folder that only engines made lies at its place, with nothing of a user's in it: it gives way.
     Turn,
     /// Something else lies at its place.
     Conflict,
+}
+
+/// Removes what an engine before has left in a folder and OSS does not have.
+fn sweep(folder: &OwnedFd, path: &str, level: &Level) {
+    let is_wanted = |name: &str| level.objects.contains_key(name) || level.folders.iter().any(|folder| folder == name);
+    let swept = made::sweep(folder, path, is_wanted).unwrap_or_default();
+    for path in swept.removed {
+        tracing::info!(path, "removed: an engine before has made it, and OSS has it no longer");
+    }
+    for path in swept.changed {
+        tracing::warn!(
+            path,
+            "an engine before has made this empty file, OSS has it no longer, and it was moved or changed since: it stays, and reading it is an error"
+        );
+    }
 }
 
 impl Mirror {
@@ -241,8 +262,13 @@ impl Mirror {
     /// The placeholder of a record of an engine before, if it still lies at its place.
     fn repin(&self, object: &Object, name: &str) -> Option<Pinned> {
         let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
-        let pinned = self.root.folder(folder).and_then(|folder| place::pinned(&folder, name)).ok()?;
-        ((pinned.dev, pinned.ino) == (object.dev, object.ino)).then_some(pinned)
+        let folder = self.root.folder(folder).ok()?;
+        let (found, pinned) = (made::look(&folder, name).ok()?, place::pinned(&folder, name).ok()?);
+        let ids = [(found.id.dev, found.id.ino), (pinned.dev, pinned.ino)];
+        // The number may have gone to a file of a user's in between, which has no mark.
+        let stands_in = found.id.size == 0 && found.made.as_ref().is_some_and(|made| made.kind.stands_in());
+        let is_version = found.etag().is_none_or(|etag| etag == object.etag());
+        (stands_in && is_version && ids == [(object.dev, object.ino); 2]).then_some(pinned)
     }
 
     fn held_again(&self, object: &Object, name: &str, pinned: Pinned) -> Held {
@@ -342,13 +368,10 @@ impl Mirror {
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
         let steps = self.inspect(known, &folder, path, level, reason == Reason::Start)?;
         let changing = self.begin_changes(known, path, slot, level);
-        let _ = place::clean(&folder);
+        let _ = made::clean(&folder);
         self.clear_away(known, &folder, path, level);
         if self.is_unlisted(slot) {
-            let is_wanted = |name: &str| level.objects.contains_key(name);
-            for name in place::sweep(&folder, is_wanted).unwrap_or_default() {
-                tracing::info!(folder = path, name, "removed: an engine before has made it, and OSS has it no longer");
-            }
+            sweep(&folder, path, level);
         }
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
@@ -393,11 +416,10 @@ impl Mirror {
             return Ok(());
         }
         let is_filled = place::is_filled(folder, name);
-        let is_new = matches!(place::look(folder, name), Ok(Lies::Nothing));
         match place::make_folder(folder, name) {
-            Ok(made) => {
+            Ok((made, is_new)) => {
                 if is_new {
-                    turn::mark(folder, name);
+                    made::mark_folder(folder, name, &self.purpose(mark::Kind::Folder, &path, None));
                 }
                 let above = known.folder(path.rsplit_once('/').map_or("", |(above, _)| above)).unwrap_or(0);
                 let slot = self.append(Kind::Folder, &path, state::UNLISTED, None, (made.dev, made.ino), above)?;
@@ -437,14 +459,10 @@ impl Mirror {
             };
             let ours = known.object(path, name).and_then(|slot| self.work.region().object(slot));
             let step = match (lies, ours) {
+                (Lies::Nothing, _) => Step::Make,
                 (Lies::Folder, _) if turn::gives_way(folder, name) => Step::Turn,
                 (_, Some(ours)) if ours.etag() == object.etag && ours.size == object.size => Step::Keep,
-                (Lies::File(0), Some(_)) => Step::Replace,
-                (Lies::File(_), Some(ours)) if is_untouched(ours, folder, name) => Step::Replace,
-                (Lies::Nothing | Lies::File(0), _) => Step::Stand,
-                (Lies::File(size), None) if size == object.size && self.is_same(folder, name, object)? => Step::Adopt,
-                // An engine before has made it, of a version that is no longer there.
-                (Lies::File(_), None) if place::is_own(folder, name) => Step::Replace,
+                (Lies::File(_), ours) => self.step(folder, name, object, ours)?,
                 _ => Step::Conflict,
             };
             if matches!(step, Step::Conflict) {
@@ -461,6 +479,57 @@ impl Mirror {
             steps.insert(name.clone(), step);
         }
         Ok(steps)
+    }
+
+    /// What becomes of a file that lies at an object's place and is not known to hold this version. `ours` is the
+    /// record of the version before.
+    fn step(&self, folder: &OwnedFd, name: &str, object: &ObjectEntry, ours: Option<&Object>) -> Result<Step, Failure> {
+        let Ok(found) = made::look(folder, name) else { return Ok(Step::Conflict) };
+        let is_empty = found.id.size == 0;
+        let made = found.made.as_ref();
+        let stands_in = made.is_some_and(|made| made.kind.stands_in());
+        // The file of the version before, or one that an engine before has left: with a changed time it still
+        // has no byte that could be a user's.
+        let is_placeholder =
+            is_empty && (stands_in || ours.is_some_and(|ours| (ours.dev, ours.ino) == (found.id.dev, found.id.ino)));
+        Ok(match () {
+            _ if is_placeholder && object.size > 0 => Step::Leftover(found),
+            _ if is_placeholder || found.is_own() && ours.is_some() => Step::Replace(found),
+            _ if is_empty && made.is_none() && (object.size > 0 || found.is_copy) => Step::Adopt,
+            _ if is_empty && object.size == 0 => Step::Keep,
+            _ if found.id.size == object.size && self.is_same(folder, name, object)? => Step::Take,
+            // An engine before has made it, of a version that is no longer there.
+            _ if found.is_own() => Step::Replace(found),
+            _ => Step::Conflict,
+        })
+    }
+
+    /// What a file is made for; without an object it is a folder.
+    fn purpose<'a>(&self, kind: mark::Kind, path: &'a str, object: Option<&'a ObjectEntry>) -> Purpose<'a> {
+        Purpose {
+            kind,
+            engine: self.work.region().engine_key(),
+            etag: object.map_or("", |object| &object.etag),
+            object_size: object.map_or(0, |object| object.size),
+            path,
+            mtime_secs: object.map_or(0, |object| object.last_modified.0),
+        }
+    }
+
+    /// Gives an object the file that stands in for it.
+    fn stand_in(
+        &self,
+        folder: &OwnedFd,
+        name: &str,
+        purpose: &Purpose<'_>,
+        step: &Step,
+    ) -> Result<Pinned, rustix::io::Errno> {
+        match step {
+            Step::Leftover(found) if found.stands_for(purpose) => place::pinned(folder, name),
+            Step::Leftover(found) | Step::Replace(found) => made::replace(folder, name, purpose, |now| now == found),
+            Step::Adopt => made::adopt(folder, name, purpose),
+            _ => made::make(folder, name, purpose),
+        }
     }
 
     /// True if the file at an object's place holds its bytes: by MD5 where the ETag is one, else by CRC-64.
@@ -494,19 +563,24 @@ impl Mirror {
     ) -> Result<HashMap<String, u32>, Failure> {
         let mut slots = HashMap::new();
         for (name, object) in &level.objects {
-            let made = match steps.get(name) {
-                Some(Step::Stand) => place::placeholder(folder, name, object.last_modified.0),
-                Some(Step::Replace) => place::new_placeholder(folder, name, object.last_modified.0),
-                Some(Step::Turn) => {
-                    self.turn(known, folder, path, name);
-                    place::placeholder(folder, name, object.last_modified.0)
-                }
-                Some(Step::Adopt) => {
-                    self.take_file(known, folder, path, (name, object))?;
-                    continue;
-                }
-                _ => continue,
+            let Some(step) = steps.get(name).filter(|step| !matches!(step, Step::Keep | Step::Conflict)) else {
+                continue;
             };
+            if matches!(step, Step::Take) {
+                self.take_file(known, folder, path, (name, object))?;
+                continue;
+            }
+            if matches!(step, Step::Turn) {
+                self.turn(known, folder, path, name);
+            }
+            let small = !object.needs_restore() && self.is_small(object.size);
+            let kind = match object.size {
+                0 => mark::Kind::Finished,
+                _ if small => mark::Kind::Coming,
+                _ => mark::Kind::Placeholder,
+            };
+            let whole_path = below(path, name);
+            let made = self.stand_in(folder, name, &self.purpose(kind, &whole_path, Some(object)), step);
             let pinned = made.map_err(|e| {
                 Failure::Local(format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name)))
             })?;
@@ -514,35 +588,38 @@ impl Mirror {
             if object.size == 0 {
                 continue;
             }
+            // The same version once more, where a user has removed its file.
+            known.object(path, name).into_iter().for_each(|before| self.supersede(before));
             let above = known.folder(path).unwrap_or(0);
-            let (slot, large) = self.take_in((path, above), name, object, pinned)?;
-            known.add_object(&below(path, name), slot);
+            let slot = self.take_in((path, above), name, object, pinned, small)?;
+            known.add_object(&whole_path, slot);
             // What is archived is not fetched ahead.
-            if large && !object.needs_restore() {
+            if !small && !object.needs_restore() {
                 slots.insert(name.clone(), slot);
             }
         }
         Ok(slots)
     }
 
-    /// Gives an object its record; its number, and whether it is a large one.
+    /// Gives an object its record; gives its number.
     fn take_in(
         &self,
         (path, folder): (&str, u32),
         name: &str,
         object: &ObjectEntry,
         pinned: Pinned,
-    ) -> Result<(u32, bool), Failure> {
+        small: bool,
+    ) -> Result<u32, Failure> {
         let place = (path.to_string(), name.to_string());
         let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
         let id = (pinned.dev, pinned.ino);
         *lock(&held.pinned) = Some(pinned);
         let path = below(path, name);
-        if !object.needs_restore() && self.is_small(object.size) {
+        if small {
             let slot = self.append(Kind::Small, &path, state::COMING, Some(object), id, folder)?;
             self.work.hold(slot, held);
             self.work.fetch_small(slot);
-            return Ok((slot, false));
+            return Ok(slot);
         }
         let region = self.work.region();
         let memory = self.store.memory(region.objects_len(), object.size).map_err(|e| {
@@ -562,7 +639,7 @@ impl Mirror {
         if object.needs_restore() {
             self.work.refuse_archived(slot, object);
         }
-        Ok((slot, true))
+        Ok(slot)
     }
 
     /// Gives a record to a file that has an object's bytes already, so that its uses are seen.
@@ -574,7 +651,7 @@ impl Mirror {
         (name, object): (&str, &ObjectEntry),
     ) -> Result<(), Failure> {
         // Gone again, or what cannot be looked at: then it is a file like any other.
-        let Ok(file) = place::facts(folder, name) else { return Ok(()) };
+        let Ok(made::Found { id: file, .. }) = made::look(folder, name) else { return Ok(()) };
         // The time that the file has: by it and its size the record knows the file.
         let entry = ObjectEntry { last_modified: (file.mtime_secs, 0), ..object.clone() };
         let above = known.folder(path).unwrap_or(0);
@@ -653,13 +730,23 @@ impl Mirror {
             return lock(&held.pinned).take();
         }
         let put = self.root.folder(&held.folder).map_err(std::io::Error::from).and_then(|folder| {
-            place::put_file(folder.as_fd(), &held.name, &arrived.body, held.mtime_secs)?;
-            Ok(place::facts(&folder, &held.name)?)
+            let path = below(&held.folder, &held.name);
+            let purpose = Purpose {
+                kind: mark::Kind::Finished,
+                engine: self.work.region().engine_key(),
+                etag: &held.etag,
+                object_size: held.size,
+                path: &path,
+                mtime_secs: held.mtime_secs,
+            };
+            let is_stand_in =
+                |found: &made::Found| found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev, object.ino);
+            made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in)
         });
         self.work.small_is_over(&held);
         match put {
-            Ok(file) => {
-                self.work.region().set_file(arrived.slot, (file.dev, file.ino));
+            Ok((dev, ino)) => {
+                self.work.region().set_file(arrived.slot, (dev, ino));
                 tracing::debug!(object = held.key, bytes = held.size, "in place");
                 object.set_state(state::PLACED);
                 lock(&held.pinned).take()
@@ -688,9 +775,11 @@ impl Mirror {
     }
 }
 
-/// True if what lies at an object's place tells of another version: a file that an engine before has made, of
-/// another size.
+/// True if what lies at an object's place tells of another version: a file that an engine before has made for it.
 fn leaves_other(folder: &OwnedFd, name: &str, object: &ObjectEntry) -> bool {
-    let is_other = |size: u64| size > 0 && size != object.size;
-    matches!(place::look(folder, name), Ok(Lies::File(size)) if is_other(size)) && place::is_own(folder, name)
+    let Ok(found) = made::look(folder, name) else { return false };
+    match found.etag() {
+        Some(etag) => etag != object.etag,
+        None => found.is_own() && found.id.size > 0 && found.id.size != object.size,
+    }
 }

@@ -7,13 +7,14 @@
 use crate::failure::Failure;
 use crate::held::lock;
 use crate::known::Known;
+use crate::made;
 use crate::mirror::{Mirror, Reason, below};
-use crate::place::{self, Lies};
 use crate::quiet::{self, Unquiet};
 use crate::tree::Level;
 use ossc_cache::region::{Kind, Object, state};
-use ossc_cache::sys;
-use std::os::fd::{AsFd, OwnedFd};
+use ossc_cache::sys::{self, FileId};
+use rustix::fs::AtFlags;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -248,7 +249,7 @@ impl Mirror {
             }
             known.remove_object(path, &name);
             let is_ours = self.work.region().object(slot).is_some_and(|object| is_untouched(object, folder, &name));
-            if is_ours && place::remove(folder, &name).is_ok() {
+            if is_ours && rustix::fs::unlinkat(folder, name.as_str(), AtFlags::empty()).is_ok() {
                 tracing::info!(folder = path, name, "removed: OSS has it no longer");
             }
         }
@@ -270,18 +271,8 @@ impl Mirror {
     }
 }
 
-/// True if what lies at a record's place is what the engine has put there, and no one has changed it since.
-pub(crate) fn is_untouched(object: &Object, folder: &OwnedFd, name: &str) -> bool {
-    let (Ok(lies), Ok(facts)) = (place::look(folder.as_fd(), name), place::facts(folder, name)) else { return false };
-    let (id, made) = ((facts.dev, facts.ino), (object.dev, object.ino));
-    let file = (object.file_dev.load(Ordering::Acquire), object.file_ino.load(Ordering::Acquire));
-    match lies {
-        Lies::File(0) => id == made,
-        Lies::File(size) => {
-            let is_its = id == file && (size, facts.mtime_secs) == (object.size, object.mtime_secs);
-            // One that was found here, and not put here, may be a user's.
-            is_its && (file != made || place::is_own(folder, name))
-        }
-        _ => false,
-    }
+/// True if what lies at a record's place is what the engine has put there, and it was not changed since.
+fn is_untouched(object: &Object, folder: &OwnedFd, name: &str) -> bool {
+    let is_placeholder = |id: &FileId| id.size == 0 && (id.dev, id.ino) == (object.dev, object.ino);
+    made::look(folder, name).is_ok_and(|found| found.is_own() || is_placeholder(&found.id))
 }

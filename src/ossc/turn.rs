@@ -3,22 +3,13 @@
 //!
 //! Called by the mirror. It follows no links, and it removes nothing but files and folders that an engine has made.
 
+use crate::made;
 use crate::place::{self, Lies};
-use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Extended attribute of a folder that an engine has made: its device and inode, so that a copy is not taken for it.
-const MARK: &str = "user.ossc.folder";
 /// Levels below each other that are looked at.
 const DEPTH_MAX: u32 = 64;
-
-/// Marks a folder that an engine has just made. Where the file system has no such attributes, a folder is known by
-/// files in it that are an engine's.
-pub fn mark(folder: impl AsFd, name: &str) {
-    if let Ok(inside) = open(folder, name) {
-        let _ = rustix::fs::fsetxattr(&inside, MARK, text(&inside).as_bytes(), XattrFlags::empty());
-    }
-}
 
 /// True for a folder that only engines have made, with all that is in it.
 pub fn gives_way(folder: impl AsFd, name: &str) -> bool {
@@ -37,46 +28,24 @@ fn open(folder: impl AsFd, name: &str) -> Result<OwnedFd, rustix::io::Errno> {
     rustix::fs::openat(folder, name, flags, Mode::empty())
 }
 
-fn text(folder: &OwnedFd) -> String {
-    rustix::fs::fstat(folder).map_or_else(|_| String::new(), |st| format!("{} {}", st.st_dev, st.st_ino))
-}
-
-fn is_marked(folder: &OwnedFd) -> bool {
-    let mut found = [0u8; 64];
-    let len = rustix::fs::fgetxattr(folder, MARK, &mut found[..]).unwrap_or(0);
-    len > 0 && found.get(..len) == Some(text(folder).as_bytes())
-}
-
-/// The names in a folder; `None` if they cannot be read.
-fn names(folder: &OwnedFd) -> Option<Vec<String>> {
-    let entries = rustix::fs::Dir::read_from(folder).ok()?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.ok()?;
-        let name = entry.file_name().to_str().ok()?;
-        if !matches!(name, "." | "..") {
-            names.push(name.to_string());
-        }
-    }
-    Some(names)
-}
-
 fn look(folder: impl AsFd, name: &str, depth: u32) -> bool {
     let Ok(inside) = open(folder, name) else { return false };
-    let Some(names) = names(&inside).filter(|_| depth > 0) else { return false };
+    let Some(names) = made::names(&inside).ok().filter(|_| depth > 0) else { return false };
     let is_ours = |name: &String| match place::look(&inside, name) {
-        Ok(Lies::File(_)) => place::is_own(&inside, name),
+        Ok(Lies::File(_)) => made::look(&inside, name).is_ok_and(|found| found.is_own()),
         Ok(Lies::Folder) => look(&inside, name, depth - 1),
         _ => false,
     };
-    names.iter().all(is_ours) && (is_marked(&inside) || !names.is_empty())
+    names.iter().all(is_ours) && (made::is_own_folder(&inside) || !names.is_empty())
 }
 
 fn clear(folder: impl AsFd, name: &str, depth: u32) {
     let Ok(inside) = open(&folder, name) else { return };
-    for name in names(&inside).filter(|_| depth > 0).unwrap_or_default() {
+    for name in made::names(&inside).ok().filter(|_| depth > 0).unwrap_or_default() {
         match place::look(&inside, &name) {
-            Ok(Lies::File(_)) if place::is_own(&inside, &name) => drop(place::remove(&inside, &name)),
+            Ok(Lies::File(_)) if made::look(&inside, &name).is_ok_and(|found| found.is_own()) => {
+                let _ = rustix::fs::unlinkat(&inside, name.as_str(), AtFlags::empty());
+            }
             Ok(Lies::Folder) => clear(&inside, &name, depth - 1),
             _ => {}
         }
@@ -89,6 +58,7 @@ fn clear(folder: impl AsFd, name: &str, depth: u32) {
 mod tests {
     use super::*;
     use crate::place::Root;
+    use ossc_cache::mark::Kind;
     use std::path::PathBuf;
 
     struct Folder(PathBuf);
@@ -112,11 +82,15 @@ mod tests {
             let (above, name) = path.rsplit_once('/').map_or(("", path), |(above, name)| (above, name));
             let above = Root::open(&dir.0).unwrap().folder(above).unwrap();
             place::make_folder(&above, name).unwrap();
-            mark(&above, name);
+            made::mark_folder(&above, name, &purpose(Kind::Folder));
         }
         let below = Root::open(&dir.0).unwrap().folder("d/e").unwrap();
-        place::put_file(&below, "f", b"bytes", 7).unwrap();
-        place::is_own(&below, "f").then_some(top)
+        made::put(&below, "f", b"bytes", &purpose(Kind::Finished), |_| true).unwrap();
+        made::is_own_folder(&below).then_some(top)
+    }
+
+    fn purpose(kind: Kind) -> made::Purpose<'static> {
+        made::Purpose { kind, engine: 1, etag: "\"E\"", object_size: 5, path: "", mtime_secs: 7 }
     }
 
     #[test]
@@ -150,11 +124,12 @@ mod tests {
         let dir = Folder::new("empty");
         let Some(top) = made(&dir) else { return };
         std::fs::create_dir(dir.0.join("theirs")).unwrap();
-        let (dev, ino) = (1, 2);
-        let copy = open(&top, "theirs").unwrap();
         assert!(!gives_way(&top, "theirs"));
-        let other = format!("{dev} {ino}");
-        rustix::fs::fsetxattr(&copy, MARK, other.as_bytes(), XattrFlags::empty()).unwrap();
+        let mut mark = [0u8; 2048];
+        let of = open(&top, "d").unwrap();
+        let len = rustix::fs::fgetxattr(&of, "user.ossc.made", &mut mark[..]).unwrap();
+        let copy = open(&top, "theirs").unwrap();
+        rustix::fs::fsetxattr(&copy, "user.ossc.made", &mark[..len], rustix::fs::XattrFlags::empty()).unwrap();
         assert!(!gives_way(&top, "theirs"), "the attribute came with a copy");
     }
 }

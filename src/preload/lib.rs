@@ -7,6 +7,7 @@ mod copy;
 mod environ;
 mod file;
 mod hook;
+mod identity;
 mod kept;
 mod outcome;
 mod real;

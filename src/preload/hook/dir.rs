@@ -46,7 +46,7 @@ fn list(fd: c_int) -> bool {
         return false;
     }
     let _ = client::folder(&id, fd);
-    client::find(&id, fd).is_some()
+    client::is_folder_of_ours(&id)
 }
 
 /// Folders below folders that one walk lists; deeper ones are listed when they are opened.

@@ -54,7 +54,7 @@ fn followed(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, cal
 /// True for a link of procfs itself (`/proc/self/fd/N`), not for one that leads to such a link.
 fn is_magic(dir: c_int, path: *const c_char) -> bool {
     let followed = real::stat_at(dir, path, 0).map(|st| file::id_of(&st));
-    if !followed.is_ok_and(|id| crate::client::could_be_ours(&id)) {
+    if !followed.is_ok_and(|id| crate::identity::could_be_ours(&id)) {
         return false;
     }
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -72,6 +72,7 @@ fn is_magic(dir: c_int, path: *const c_char) -> bool {
 fn origin(dir: c_int, path: *const c_char) -> Option<CPath> {
     let look = || {
         file::of_path(dir, path, 0)
+            .served()
             .filter(|seen| seen.identity == Identity::Memory)
             .and_then(|seen| names::find(seen.slot))
     };

@@ -5,6 +5,7 @@
 
 use crate::client;
 use crate::file::{self, Seen};
+use crate::identity;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use core::ffi::{c_char, c_int};
@@ -50,21 +51,28 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
         }
     }
     let before = errno();
-    let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
-    match arrived(fd, flags) {
-        Arrived::AsItIs => fd,
-        Arrived::Failed(Errno(number)) => {
-            let _ = sys::close(fd);
-            set_errno(number);
-            -1
+    for tries in 1.. {
+        let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+        match arrived(fd, flags) {
+            Arrived::AsItIs => return fd,
+            Arrived::Again if tries < TRIES_MAX => {}
+            // The name may have been given to another file by the listing that this one has caused.
+            Arrived::Failed(client::GONE) if tries == 1 => {}
+            Arrived::Again => return fd,
+            Arrived::Failed(Errno(number)) => {
+                let _ = sys::close(fd);
+                set_errno(number);
+                return -1;
+            }
         }
-        Arrived::Again => {
-            let _ = sys::close(fd);
-            set_errno(before);
-            call()
-        }
+        let _ = sys::close(fd);
+        set_errno(before);
     }
+    -1
 }
+
+/// How often a name is opened again that leads to another file meanwhile.
+const TRIES_MAX: u32 = 8;
 
 /// What to do with a descriptor that the real call gave.
 pub(super) enum Arrived {
@@ -89,25 +97,18 @@ pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
             _ => Arrived::AsItIs,
         };
     }
-    if !client::could_be_ours(&id) || flags & libc::O_PATH != 0 {
+    if !identity::could_be_ours(&id) || flags & libc::O_PATH != 0 {
         return Arrived::AsItIs;
     }
     ask(|| match file::of_id(&id, fd) {
-        // A file of the program's own making is its own; of what was there before nobody knows.
-        None if !makes(flags) && client::is_lost(&id, fd) => Outcome::Failed(Errno(libc::EIO)),
-        seen => Outcome::Served(judge(seen, flags)),
+        Outcome::Served(seen) => Outcome::Served(judge(&seen, flags)),
+        Outcome::Pass => Outcome::Pass,
+        Outcome::Failed(errno) => Outcome::Served(Arrived::Failed(errno)),
     })
     .answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
 }
 
-/// True for what can only give an empty file, or never gives bytes.
-fn makes(flags: c_int) -> bool {
-    let is_new = libc::O_CREAT | libc::O_EXCL;
-    flags & is_new == is_new || flags & libc::O_TRUNC != 0 || flags & libc::O_ACCMODE == libc::O_WRONLY
-}
-
-fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {
-    let Some(seen) = seen else { return Arrived::AsItIs };
+fn judge(seen: &Seen, flags: c_int) -> Arrived {
     if seen.is_coming() {
         return match client::wait_placed(seen.slot) {
             Ok(()) => Arrived::Again,
@@ -126,9 +127,8 @@ fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {
 /// Failed if the path names an object; a small one that is still coming is waited for, and then is the
 /// program's to change. `flags` are those of `fstatat`.
 pub(super) fn may_change(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<()> {
-    match file::of_path(dir, path, flags) {
-        Some(seen) if seen.is_coming() => client::wait_placed(seen.slot).into(),
-        Some(seen) => file::refuse(b"change refused (the folder is read-only)", seen.slot),
-        None => Outcome::Pass,
-    }
+    file::of_path(dir, path, flags).then(|seen| match seen.is_coming() {
+        true => client::wait_placed(seen.slot).into(),
+        false => file::refuse(b"change refused (the folder is read-only)", seen.slot),
+    })
 }

@@ -27,10 +27,7 @@ fn sought(fd: c_int, offset: off_t, whence: c_int, call: impl Fn() -> off_t) -> 
     if got < 0 && !matches!(errno(), libc::EINVAL | libc::ENXIO) || got >= 0 && got != offset {
         return got;
     }
-    let served = ask(|| match file::of_descriptor(fd) {
-        Some(seen) if seen.is_placeholder() => seek(fd, &seen, offset, whence).into(),
-        _ => Outcome::Pass,
-    });
+    let served = ask(|| file::placeholder(fd).then(|seen| seek(fd, &seen, offset, whence).into()));
     if matches!(served, Outcome::Served(_)) {
         set_errno(before);
     }
@@ -53,7 +50,7 @@ fn hint(fd: c_int, at: off_t, len: off_t, advice: c_int) {
         return;
     }
     let _ = ask(|| {
-        if let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder) {
+        if let Outcome::Served(seen) = file::placeholder(fd) {
             let end = if len <= 0 { seen.facts.size } else { (at as u64).saturating_add(len as u64) };
             client::will_need(seen.slot, at as u64, end.min(seen.facts.size));
         }

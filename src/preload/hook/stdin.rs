@@ -3,8 +3,8 @@
 //! it (`{ head -n 1; cat; } < file`), so it is brought up to date whenever this process lets go of it.
 
 use super::stdio;
-use crate::client;
-use crate::file::{self, Seen};
+use crate::file;
+use crate::identity;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Strings};
 use core::ffi::{c_char, c_int};
@@ -31,7 +31,7 @@ const KEPT_FROM: c_int = 600;
 
 /// Constructor: gives `stdin` the object's bytes when descriptor 0 is a placeholder.
 pub(crate) fn take() {
-    if !sys::file_id(0).is_ok_and(|id| client::could_be_ours(&id)) {
+    if !sys::file_id(0).is_ok_and(|id| identity::could_be_ours(&id)) {
         return;
     }
     if let Outcome::Served(memory) = ask(|| stdio::memory_of(0, c"r".as_ptr())) {
@@ -125,8 +125,8 @@ fn tell(kept: c_int, from: c_int) {
 /// other files at these numbers.
 fn is_stdin(kept: c_int, memory: c_int) -> bool {
     let same = || {
-        let was = file::of_descriptor(kept).filter(Seen::is_placeholder)?;
-        let is = file::of_descriptor(memory)?;
+        let was = file::placeholder(kept).served()?;
+        let is = file::of_descriptor(memory).served()?;
         Some(was.slot == is.slot && !is.is_placeholder())
     };
     ask(|| Outcome::Served(same() == Some(true))).answer(false, || false)

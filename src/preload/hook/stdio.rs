@@ -112,7 +112,10 @@ fn changes(mode: *const c_char) -> bool {
 
 /// The complete object's memory file at the descriptor's offset, if the descriptor is a placeholder's.
 pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
-    let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder) else { return Outcome::Pass };
+    file::placeholder(fd).then(|seen| memory_behind(fd, mode, &seen))
+}
+
+fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> {
     if changes(mode) {
         if !write::is_writable(fd) {
             return Outcome::Pass;
@@ -121,7 +124,7 @@ pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
     }
     let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR) else { return Outcome::Pass };
     link::remember(fd, seen.slot);
-    whole(&seen, at).into()
+    whole(seen, at).into()
 }
 
 fn whole(seen: &Seen, at: i64) -> Result<c_int> {

@@ -33,7 +33,8 @@ pub(super) fn refused<T>(fd: c_int) -> Outcome<T> {
         return Outcome::Pass;
     }
     ask(|| match file::written(fd) {
-        Some(seen) if is_writable(fd) => file::refuse(b"write refused (the folder is read-only)", seen.slot),
+        Outcome::Served(seen) if is_writable(fd) => file::refuse(b"write refused (the folder is read-only)", seen.slot),
+        Outcome::Failed(errno) if is_writable(fd) => Outcome::Failed(errno),
         _ => Outcome::Pass,
     })
 }
