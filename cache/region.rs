@@ -412,6 +412,15 @@ impl Region {
     /// modification time (seconds since 1970). The number may have been used again, so the newest version counts
     /// before those that it supersedes.
     pub fn find_file(&self, (dev, ino): (u64, u64), size: u64, mtime_secs: i64) -> Option<u32> {
+        self.find_file_if((dev, ino), |object| (object.size, object.mtime_secs) == (size, mtime_secs))
+    }
+
+    /// The same whatever its size and time.
+    pub fn find_any_file(&self, dev: u64, ino: u64) -> Option<u32> {
+        self.find_file_if((dev, ino), |_| true)
+    }
+
+    fn find_file_if(&self, (dev, ino): (u64, u64), is: impl Fn(&Object) -> bool) -> Option<u32> {
         let mut found = None;
         for step in 0..INDEX_LEN {
             let entry = self.index(hash(dev, ino).wrapping_add(step)).load(Ordering::Acquire);
@@ -424,7 +433,7 @@ impl Region {
             };
             let is_its =
                 object.file_ino.load(Ordering::Acquire) == ino && object.file_dev.load(Ordering::Acquire) == dev;
-            if is_its && (object.size, object.mtime_secs) == (size, mtime_secs) {
+            if is_its && is(object) {
                 if !object.is_superseded() {
                     return Some(slot);
                 }

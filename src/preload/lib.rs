@@ -11,6 +11,7 @@ mod identity;
 mod kept;
 mod outcome;
 mod real;
+mod session;
 mod start;
 
 /// Runs before `main`, alone.
