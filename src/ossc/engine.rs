@@ -130,12 +130,13 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     if let Some(keeps) = keeps {
         tracing::info!(attributes = keeps.attributes, file_dev = keeps.file_dev, folder_dev = id.0, "MODEL_DIR");
     }
-    let Built { work, store, region_fd, adopted, arrived, orders, wanted } =
-        build(&settings, &config, &journal, id, starter.store)?;
+    let Built { work, store, region_fd, adopted, arrived, orders, wanted, keys } =
+        build(variables, (&settings, &config), &journal, id, starter.store)?;
     // By these numbers clients tell this engine's region from that of one before, and primaries whether it
     // serves what they name. Where they cannot be written clients go by the engine's process id.
     let header = work.region().header();
-    let words = [&header.birth, &header.oss_path_key].map(|word| word.load(Ordering::Acquire).to_le_bytes());
+    let words = [&header.birth, &header.oss_path_key, &header.endpoint_key]
+        .map(|word| word.load(Ordering::Acquire).to_le_bytes());
     let _ = lock.write_at(&words.concat(), 0);
     let listener = wire::listen(&paths.socket).map_err(|e| {
         let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
@@ -183,7 +184,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         let (work, expire) = (work.clone(), config.expire);
         move || room::keep(&work, expire)
     })?;
-    let mut server = Server::new(listener, work, mirror, region_fd, orders, config.linger);
+    let mut server = Server::new(listener, (work, mirror, keys), region_fd, orders, config.linger);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
@@ -211,11 +212,12 @@ struct Built {
     arrived: Receiver<Arrived>,
     orders: Sender<Order>,
     wanted: Receiver<Order>,
+    keys: credentials::Keys,
 }
 
 fn build(
-    settings: &Settings,
-    config: &Config,
+    variables: &HashMap<String, String>,
+    (settings, config): (&Settings, &Config),
     journal: &Journal,
     id: (u64, u64),
     old_store: i32,
@@ -231,6 +233,7 @@ fn build(
     };
     let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
     region.header().oss_path_key.store(place, Ordering::Release);
+    region.header().endpoint_key.store(endpoint_key(settings), Ordering::Release);
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
     region.header().list_again_ms.store(config.list_again.as_millis() as u64, Ordering::Release);
     let renewed = renewed_source(settings, config)?;
@@ -268,16 +271,18 @@ fn build(
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
     let names = vcpus.names();
     work.set_vcpus(vcpus);
-    if let Some((source, first)) = renewed {
-        keep_credentials(settings, &work, source, first)?;
-    }
+    let keys = keys(variables, settings, config, &work, renewed)?;
     // An address needs no looking up.
     if settings.endpoint.ip().is_none() {
         let (host, port) = (settings.endpoint.connect_host(settings.location.bucket()), settings.endpoint.port());
         let deadline = config.resolve_timeout;
         spawn("ossc-names", move || keep_addresses(names, &host, port, deadline))?;
     }
-    Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted })
+    Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted, keys })
+}
+
+fn endpoint_key(settings: &Settings) -> u64 {
+    ossc_cache::region::endpoint_key(settings.endpoint_text.as_bytes())
 }
 
 /// The region and the memory files: those of an engine that is gone where the starter has them, else new.
@@ -291,7 +296,10 @@ fn memory(
     let old = (old_store >= 0).then(|| Store::adopt(old_store));
     if let Some(Ok((store, region, fd))) = old {
         let header = region.header();
-        let same = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire)) == id;
+        let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
+        let same = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire)) == id
+            && header.oss_path_key.load(Ordering::Acquire) == place
+            && header.endpoint_key.load(Ordering::Acquire) == endpoint_key(settings);
         if same {
             header.engine_pid.store(std::process::id(), Ordering::Release);
             return Ok((store, region, fd, true));
@@ -364,20 +372,29 @@ fn renewed_source(settings: &Settings, config: &Config) -> Result<Option<(creden
         .map_err(|why| NotStarted::Reason(if is_file { why } else { format!("failed to initialize connector: {why}") }))
 }
 
-/// The thread that keeps the credentials fresh.
-fn keep_credentials(
+/// What renews the credentials: the thread is started now where the source can give others.
+fn keys(
+    variables: &HashMap<String, String>,
     settings: &Settings,
+    config: &Config,
     work: &Arc<Work>,
-    source: credentials::Source,
-    first: Issued,
-) -> Result<(), NotStarted> {
-    tracing::info!(source = source.name(), ends_unix_secs = first.ends_secs, "credentials");
-    let renewal = Arc::new(credentials::Renewal::default());
-    work.set_renewal(renewal.clone());
-    let (settings, work) = (settings.clone(), work.clone());
-    spawn("ossc-keys", move || {
-        credentials::keep(&source, &renewal, first, |new| work.set_signer(credentials::signer(&settings, new)));
-    })
+    renewed: Option<(credentials::Source, Issued)>,
+) -> Result<credentials::Keys, NotStarted> {
+    let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
+    let later = credentials::Later::new(variables, limits, connect::trust(settings, config));
+    let (source, first) = match renewed {
+        Some((source, first)) => (Some(source), Some(first)),
+        None => (None, credentials::lasting(settings).map(|credentials| Issued { credentials, ends_secs: None })),
+    };
+    let ends_unix_secs = first.as_ref().and_then(|first| first.ends_secs);
+    let name = source.as_ref().map(credentials::Source::name);
+    let keeper = credentials::Keeper { source, later: Arc::new(later), settings: settings.clone() };
+    let keys = credentials::Keys::new(work.clone(), keeper, first);
+    if let Some(source) = name {
+        tracing::info!(source, ends_unix_secs, "credentials");
+        keys.renew().map_err(|e| format!("failed to initialize connector: thread ossc-keys: {e}"))?;
+    }
+    Ok(keys)
 }
 
 /// Looks the endpoint's name up again whenever no known address can be connected to: it may have moved.

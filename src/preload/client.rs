@@ -100,9 +100,10 @@ pub(crate) fn init() {
     MODEL_INO.store(model_dir.ino, Ordering::Relaxed);
     attach::own();
     if primary && attach::engine_runs() {
-        if attach::is_of_another_path() {
-            refuse(b"the engine of this MODEL_DIR serves another OSS_PATH: use another MODEL_DIR, or wait until lingerSec after its last program");
+        if let Some(why) = attach::is_another() {
+            refuse(why);
         }
+        attach::tell_credentials();
     } else if primary {
         let start = attach::start_engine(-1);
         match start.word {
