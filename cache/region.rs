@@ -128,7 +128,7 @@ pub enum Kind {
 pub mod state {
     /// A small object on its way into a real file.
     pub const COMING: u32 = 1;
-    /// The real file is in place; the record's inode is no longer in use.
+    /// The real file is in place; see `settled` for the inode of the stand-in.
     pub const PLACED: u32 = 2;
     /// A large object with parts missing or its verdict open.
     pub const LOADING: u32 = 3;
@@ -190,7 +190,8 @@ pub struct Object {
     pub folder: u32,
     /// 1 when the newest listing of its folder names another version of the object, or none.
     pub superseded: AtomicU32,
-    /// Folder: how many listings have superseded an object in it.
+    /// Folder: grows by two with every listing that shows another content than the one before; odd while such a
+    /// listing is being made real, see `Object::is_changing`.
     pub changes: AtomicU32,
     /// Opens, maps and streams of programs, counted by the clients: it changes with every use, however short.
     pub uses: AtomicU32,
@@ -200,7 +201,9 @@ pub struct Object {
     pub handed: AtomicU32,
     /// Which use of this record it is: records of dropped versions are used again.
     pub incarnation: AtomicU32,
-    spare: [u32; 10],
+    /// Small object: 1 when its stand-in is gone, whose inode number may be another file's by now.
+    pub settled: AtomicU32,
+    spare: [u32; 9],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
@@ -394,12 +397,50 @@ impl Region {
             if object.memory_ino.load(Ordering::Acquire) == ino && dev == memory_dev && ino != 0 {
                 return Some((slot, Identity::Memory));
             }
-            if object.ino == ino && object.dev == dev && object.state() != state::GONE {
+            if object.state() == state::GONE {
+                continue;
+            }
+            if object.ino == ino && object.dev == dev && object.settled.load(Ordering::Acquire) == 0 {
                 let folder = object.kind() == Kind::Folder;
                 return Some((slot, if folder { Identity::Folder } else { Identity::Placeholder }));
             }
         }
         None
+    }
+
+    /// Finds the small object whose real file this is as it was put in place, by device, inode, size (bytes) and
+    /// modification time (seconds since 1970). The number may have been used again, so the newest version counts
+    /// before those that it supersedes.
+    pub fn find_file(&self, (dev, ino): (u64, u64), size: u64, mtime_secs: i64) -> Option<u32> {
+        self.find_file_if((dev, ino), |object| (object.size, object.mtime_secs) == (size, mtime_secs))
+    }
+
+    /// The same whatever its size and time.
+    pub fn find_any_file(&self, dev: u64, ino: u64) -> Option<u32> {
+        self.find_file_if((dev, ino), |_| true)
+    }
+
+    fn find_file_if(&self, (dev, ino): (u64, u64), is: impl Fn(&Object) -> bool) -> Option<u32> {
+        let mut found = None;
+        for step in 0..INDEX_LEN {
+            let entry = self.index(hash(dev, ino).wrapping_add(step)).load(Ordering::Acquire);
+            if entry == 0 {
+                break;
+            }
+            let slot = entry - 1;
+            let Some(object) = self.object(slot).filter(|object| object.state() != state::GONE) else {
+                continue;
+            };
+            let is_its =
+                object.file_ino.load(Ordering::Acquire) == ino && object.file_dev.load(Ordering::Acquire) == dev;
+            if is_its && is(object) {
+                if !object.is_superseded() {
+                    return Some(slot);
+                }
+                found = Some(slot);
+            }
+        }
+        found
     }
 
     /// Asks for parts `first..end` of an object to be fetched before all others, and rings the bell.
@@ -477,7 +518,8 @@ impl Region {
             tries: AtomicU32::new(0),
             handed: AtomicU32::new(0),
             incarnation: AtomicU32::new(0),
-            spare: [0; 10],
+            settled: AtomicU32::new(0),
+            spare: [0; 9],
         };
         // SAFETY: the checks above keep both writes inside their arrays, and the record is not published yet.
         unsafe {
@@ -503,10 +545,27 @@ impl Region {
         }
     }
 
+    /// Engine only: makes a small object's real file findable by its device and inode.
+    pub fn set_file(&self, slot: u32, (dev, ino): (u64, u64)) {
+        if let Some(object) = self.object(slot) {
+            if (object.dev, object.ino) != (dev, ino) {
+                self.index_insert(dev, ino, slot);
+            }
+            // The inode last: without it nothing is found.
+            object.file_dev.store(dev, Ordering::Release);
+            object.file_ino.store(ino, Ordering::Release);
+        }
+    }
+
+    /// Record of the folder that an object or folder lies in.
+    pub fn folder_of(&self, object: &Object) -> Option<&Object> {
+        self.object(object.folder).filter(|folder| folder.kind() == Kind::Folder)
+    }
+
     fn index_insert(&self, dev: u64, ino: u64, slot: u32) {
         for step in 0..INDEX_LEN {
             let entry = self.index(hash(dev, ino).wrapping_add(step));
-            // Two entries for each record at most, so the index (four times the records) never fills up.
+            // Two entries for each record at most (an object has a memory file or a real one), so the index (four times the records) never fills up.
             if entry.compare_exchange(0, slot + 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return;
             }
@@ -556,6 +615,16 @@ impl Object {
     /// ETag as listed, with quotes.
     pub fn etag(&self) -> &str {
         core::str::from_utf8(&self.etag[..(self.etag_len as usize).min(ETAG_MAX)]).unwrap_or("")
+    }
+
+    /// Folder: a listing with changes is being made real: names lead to old or new versions.
+    pub fn is_changing(&self) -> bool {
+        !self.changes.load(Ordering::SeqCst).is_multiple_of(2)
+    }
+
+    /// The newest listing of its folder names another version, or none.
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::SeqCst) != 0
     }
 
     /// Engine only: moves to another state and wakes who waits for it.
@@ -619,8 +688,25 @@ impl Object {
 /// A number that tells one OSS_PATH from another (FNV-1a, 64 bit); slashes at its end do not count. Never 0.
 pub fn place_key(path: &[u8]) -> u64 {
     let len = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
-    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    path[..len].iter().fold(0xcbf2_9ce4_8422_2325, step).max(1)
+    fnv(path[..len].iter().copied())
+}
+
+/// A number that tells one OSS_ENDPOINT from another: of host and port, in lower case, without the scheme and the
+/// port that the scheme has anyway (https without one). Never 0.
+pub fn endpoint_key(endpoint: &[u8]) -> u64 {
+    let text = endpoint.trim_ascii();
+    let begins = |scheme: &[u8]| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let (rest, port) = match () {
+        _ if begins(b"http://") => (&text[7..], b":80".as_slice()),
+        _ if begins(b"https://") => (&text[8..], b":443".as_slice()),
+        _ => (text, b":443".as_slice()),
+    };
+    let rest = rest.strip_suffix(b"/").unwrap_or(rest);
+    fnv(rest.strip_suffix(port).unwrap_or(rest).iter().map(u8::to_ascii_lowercase))
+}
+
+fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)).max(1)
 }
 
 /// Spreads device and inode over the index (the multiplier is 2^64 / golden ratio).
@@ -727,6 +813,39 @@ mod tests {
         assert_eq!(place_key(b"oss://b/m/"), place_key(b"oss://b/m"));
         assert_ne!(place_key(b"oss://b/m"), place_key(b"oss://b/n"));
         assert_ne!(place_key(b"oss://b"), place_key(b"oss://b/b"));
+    }
+
+    #[test]
+    fn endpoints_are_told_apart_by_host_and_port() {
+        let same =
+            ["oss.example.com", "https://OSS.example.com", "http://oss.example.com:80/", " oss.example.com:443 "];
+        assert!(same.iter().all(|text| endpoint_key(text.as_bytes()) == endpoint_key(b"http://oss.example.com")));
+        for other in ["oss.example.org", "http://oss.example.com:443", "oss.example.com:80", "127.0.0.1:8080"] {
+            assert_ne!(endpoint_key(other.as_bytes()), endpoint_key(b"oss.example.com"), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_real_file_of_a_small_object_is_found_and_its_stand_in_is_given_up() {
+        let region = region();
+        let small = NewObject { kind: Kind::Small, state: state::COMING, part_bytes: 0, ..large("a", 100, 10) };
+        let slot = region.append(&small).unwrap();
+        let object = region.object(slot).unwrap();
+        region.set_file(slot, (9, 200));
+        object.set_state(state::PLACED);
+        assert_eq!(region.find(9, 200), None, "a real file is no placeholder");
+        assert_eq!(region.find(9, 100), Some((slot, Identity::Placeholder)), "a program may have it open");
+        object.settled.store(1, Ordering::Release);
+        assert_eq!((region.find(9, 100), region.find_file((9, 200), 10, 5)), (None, Some(slot)));
+        for (id, size, mtime) in [((9, 200), 11, 5), ((9, 200), 10, 6), ((8, 200), 10, 5)] {
+            assert_eq!(region.find_file(id, size, mtime), None, "somebody else's file");
+        }
+        let again = region.append(&NewObject { name: "b", ino: 300, ..small }).unwrap();
+        region.set_file(again, (9, 200));
+        object.superseded.store(1, Ordering::Release);
+        assert_eq!(region.find_file((9, 200), 10, 5), Some(again), "its number was used again");
+        region.object(again).unwrap().set_state(state::GONE);
+        assert_eq!(region.find_file((9, 200), 10, 5), Some(slot));
     }
 
     #[test]

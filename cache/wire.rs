@@ -26,7 +26,21 @@ pub enum Ask {
     List,
     /// The region, to look at: who asks does not become a client, for whom the engine would stay.
     Look,
+    /// To note where the asker's credentials come from: the text is `NAME=value` entries, each ended by NUL.
+    Credentials,
 }
+
+/// How the names of the variables begin that say where credentials come from.
+pub const CREDENTIALS: [&str; 8] = [
+    "OSS_ACCESS_KEY_ID=",
+    "OSS_ACCESS_KEY_SECRET=",
+    "OSS_SESSION_TOKEN=",
+    "OSS_AUTHORIZATION_FILE_PATH=",
+    "OSSC_CREDENTIALS=",
+    "OSSC_METADATA_URL=",
+    "OSSC_STS_URL=",
+    "ALIBABA_CLOUD_",
+];
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -75,6 +89,7 @@ impl Packet {
             2 => Ok(Ask::Memory(self.head.value)),
             3 => Ok(Ask::List),
             4 => Ok(Ask::Look),
+            5 => Ok(Ask::Credentials),
             _ => Err(Errno(libc::EPROTO)),
         }
     }
@@ -103,6 +118,7 @@ pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
         Ask::Memory(slot) => (2, slot),
         Ask::List => (3, 0),
         Ask::Look => (4, 0),
+        Ask::Credentials => (5, 0),
     };
     let answered = send(fd, &Packet::new(code, value, text))
         .and_then(|()| if sys::wait_readable(fd, ms) { receive(fd) } else { Err(Errno(libc::ETIMEDOUT)) });

@@ -51,6 +51,8 @@ pub struct Settings {
     pub signature: Signature,
     /// OSS_ENDPOINT
     pub endpoint: Endpoint,
+    /// The same as it was given: what tells engines apart.
+    pub endpoint_text: String,
     /// OSS_REGION without `oss-`, or else the endpoint's; always there where requests are signed with V4.
     pub region: Option<String>,
     /// OSS_PATH
@@ -96,7 +98,8 @@ impl Settings {
             let advice = "set it, for example to http://oss-cn-beijing-internal.aliyuncs.com";
             return unset(reason::ENDPOINT_NOT_SET, advice);
         };
-        let endpoint = Endpoint::parse(&endpoint)?;
+        let endpoint_text = endpoint;
+        let endpoint = Endpoint::parse(&endpoint_text)?;
         refuse_bucket_in_host(&endpoint, location.bucket())?;
         let credentials = credentials::source(&text)?;
         let signature = choice(&text, "OSSC_SIGNATURE", &[("v4", Signature::V4), ("v1", Signature::V1)])?;
@@ -107,6 +110,7 @@ impl Settings {
             credentials,
             signature,
             endpoint,
+            endpoint_text,
             region,
             location,
             model_dir: PathBuf::from(model_dir),

@@ -339,7 +339,7 @@ pub(crate) const KEYS: &[Key] = &[
             set: |config, number| config.list_again = secs(number),
         },
         in_default_file: false,
-        text: "How old the listing of a folder may be when a program begins to use an object of it; an older one is renewed behind the program.",
+        text: "How old the listing of a folder may be when a program uses something of it; an older one is renewed first, and the program waits for that. A folder whose objects have changed is shown when it has been quiet for as long, by the server's clock.",
     },
     Key {
         path: "reviveSec",

@@ -1,7 +1,8 @@
 //! Where the keys come from that requests are signed with, and the thread that renews them before they end.
 //!
 //! Called by the engine at its start, and by `work` when OSS refuses a key. Keys of the environment stay as they
-//! are and need no thread. Keys are never logged, only where they came from and when they end.
+//! are and need no thread, as long as no later program brings others. Keys are never logged, only where they came from
+//! and when they end.
 
 use ossc_conf::{Credentials as Configured, Scheme, Settings, Signature};
 use ossc_net::ask::Service;
@@ -11,11 +12,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod file;
+mod keys;
+mod later;
 mod oidc;
 mod renewal;
 mod role;
 
-pub use renewal::{Renewal, keep};
+pub use keys::Keys;
+pub use later::Later;
+pub use renewal::{Keeper, Renewal};
 
 /// Attempts of the first fetch, and the pause between two of them (official SDKs: 3, 500 ms).
 const FIRST_ATTEMPTS: u32 = 3;

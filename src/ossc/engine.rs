@@ -8,13 +8,14 @@ use crate::audit::Audit;
 use crate::first_word::Starter;
 use crate::item::{Arrived, Order};
 use crate::journal::Journal;
+use crate::listings::{Listings, SETTLE_WITHIN};
 use crate::made;
 use crate::mirror::{self, Mirror};
 use crate::place::Root;
 use crate::scale::Scale;
 use crate::serve::Server;
 use crate::work::{self, Work};
-use crate::{connect, credentials, demand, reset, room};
+use crate::{connect, credentials, demand, quiet, reset, room};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{self, PageKind, Store};
@@ -27,7 +28,7 @@ use ossc_net::{Names, Vcpus};
 use ossc_sign::Issued;
 use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,10 +41,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const PIN_FOR: Duration = Duration::from_secs(30);
 /// Between two look-ups of the endpoint's name; resolvers keep answers for longer.
 const RESOLVE_PAUSE: Duration = Duration::from_secs(2);
-/// How long a listing that somebody waits for waits for the small objects of the folder in turn.
-const SETTLE_WITHIN: Duration = Duration::from_secs(2);
-/// Folders that are listed in the background although nobody touched them.
-const BACKGROUND_FOLDERS_MAX: usize = 2000;
 
 enum NotStarted {
     /// Another engine holds the lock.
@@ -133,12 +130,13 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     if let Some(keeps) = keeps {
         tracing::info!(attributes = keeps.attributes, file_dev = keeps.file_dev, folder_dev = id.0, "MODEL_DIR");
     }
-    let Built { work, store, region_fd, adopted, arrived, orders, wanted } =
-        build(&settings, &config, &journal, id, starter.store)?;
+    let Built { work, store, region_fd, adopted, arrived, orders, wanted, keys } =
+        build(variables, (&settings, &config), &journal, id, starter.store)?;
     // By these numbers clients tell this engine's region from that of one before, and primaries whether it
     // serves what they name. Where they cannot be written clients go by the engine's process id.
     let header = work.region().header();
-    let words = [&header.birth, &header.oss_path_key].map(|word| word.load(Ordering::Acquire).to_le_bytes());
+    let words = [&header.birth, &header.oss_path_key, &header.endpoint_key]
+        .map(|word| word.load(Ordering::Acquire).to_le_bytes());
     let _ = lock.write_at(&words.concat(), 0);
     let listener = wire::listen(&paths.socket).map_err(|e| {
         let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
@@ -150,6 +148,10 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         part_bytes_max: config.part_bytes,
         start_attempts: config.start_attempts,
         list_attempts: config.list_attempts,
+        list_again: config.list_again,
+        // The rest is for the network.
+        start_quiet_max: Duration::from_secs(quiet::patience_secs(config.list_again.as_secs()))
+            .min(config.start_timeout / 2),
     };
     let location = settings.location.to_string();
     let limit = config.start_timeout;
@@ -165,11 +167,11 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     if adopted { mirror.adopt() } else { mirror.start() }.map_err(|failure| failure.to_string())?;
     if adopted {
         // The thread that takes it is started below.
-        let _ = orders.send(Order::Refresh(String::new()));
+        let _ = orders.send(Order::Refresh { folder: String::new(), asked_ms: sys::now_ms() });
     }
     spawn("ossc-mirror", {
-        let (mirror, model_dir) = (mirror.clone(), settings.model_dir.clone());
-        move || list_folders(&mirror, &model_dir, &wanted)
+        let listings = Listings::new(mirror.clone(), settings.model_dir.clone(), config.list_again);
+        move || listings.keep(&wanted)
     })?;
     if !adopted {
         mirror.wait_for_small("", SETTLE_WITHIN);
@@ -182,7 +184,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         let (work, expire) = (work.clone(), config.expire);
         move || room::keep(&work, expire)
     })?;
-    let mut server = Server::new(listener, work, mirror, region_fd, orders, config.linger);
+    let mut server = Server::new(listener, (work, mirror, keys), region_fd, orders, config.linger);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
@@ -210,11 +212,12 @@ struct Built {
     arrived: Receiver<Arrived>,
     orders: Sender<Order>,
     wanted: Receiver<Order>,
+    keys: credentials::Keys,
 }
 
 fn build(
-    settings: &Settings,
-    config: &Config,
+    variables: &HashMap<String, String>,
+    (settings, config): (&Settings, &Config),
     journal: &Journal,
     id: (u64, u64),
     old_store: i32,
@@ -230,7 +233,9 @@ fn build(
     };
     let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
     region.header().oss_path_key.store(place, Ordering::Release);
+    region.header().endpoint_key.store(endpoint_key(settings), Ordering::Release);
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
+    region.header().list_again_ms.store(config.list_again.as_millis() as u64, Ordering::Release);
     let renewed = renewed_source(settings, config)?;
     let key = match &renewed {
         Some((_, first)) => Some(first.credentials.clone()),
@@ -257,7 +262,6 @@ fn build(
         scale: Scale::PRODUCT,
         throttle_recover: config.throttle_recover,
         backoff: Backoff { base: config.retry_base, cap: config.retry_cap },
-        list_again: config.list_again,
         revive: config.revive,
     };
     let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
@@ -267,16 +271,18 @@ fn build(
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
     let names = vcpus.names();
     work.set_vcpus(vcpus);
-    if let Some((source, first)) = renewed {
-        keep_credentials(settings, &work, source, first)?;
-    }
+    let keys = keys(variables, settings, config, &work, renewed)?;
     // An address needs no looking up.
     if settings.endpoint.ip().is_none() {
         let (host, port) = (settings.endpoint.connect_host(settings.location.bucket()), settings.endpoint.port());
         let deadline = config.resolve_timeout;
         spawn("ossc-names", move || keep_addresses(names, &host, port, deadline))?;
     }
-    Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted })
+    Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted, keys })
+}
+
+fn endpoint_key(settings: &Settings) -> u64 {
+    ossc_cache::region::endpoint_key(settings.endpoint_text.as_bytes())
 }
 
 /// The region and the memory files: those of an engine that is gone where the starter has them, else new.
@@ -290,7 +296,10 @@ fn memory(
     let old = (old_store >= 0).then(|| Store::adopt(old_store));
     if let Some(Ok((store, region, fd))) = old {
         let header = region.header();
-        let same = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire)) == id;
+        let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
+        let same = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire)) == id
+            && header.oss_path_key.load(Ordering::Acquire) == place
+            && header.endpoint_key.load(Ordering::Acquire) == endpoint_key(settings);
         if same {
             header.engine_pid.store(std::process::id(), Ordering::Release);
             return Ok((store, region, fd, true));
@@ -363,20 +372,29 @@ fn renewed_source(settings: &Settings, config: &Config) -> Result<Option<(creden
         .map_err(|why| NotStarted::Reason(if is_file { why } else { format!("failed to initialize connector: {why}") }))
 }
 
-/// The thread that keeps the credentials fresh.
-fn keep_credentials(
+/// What renews the credentials: the thread is started now where the source can give others.
+fn keys(
+    variables: &HashMap<String, String>,
     settings: &Settings,
+    config: &Config,
     work: &Arc<Work>,
-    source: credentials::Source,
-    first: Issued,
-) -> Result<(), NotStarted> {
-    tracing::info!(source = source.name(), ends_unix_secs = first.ends_secs, "credentials");
-    let renewal = Arc::new(credentials::Renewal::default());
-    work.set_renewal(renewal.clone());
-    let (settings, work) = (settings.clone(), work.clone());
-    spawn("ossc-keys", move || {
-        credentials::keep(&source, &renewal, first, |new| work.set_signer(credentials::signer(&settings, new)));
-    })
+    renewed: Option<(credentials::Source, Issued)>,
+) -> Result<credentials::Keys, NotStarted> {
+    let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
+    let later = credentials::Later::new(variables, limits, connect::trust(settings, config));
+    let (source, first) = match renewed {
+        Some((source, first)) => (Some(source), Some(first)),
+        None => (None, credentials::lasting(settings).map(|credentials| Issued { credentials, ends_secs: None })),
+    };
+    let ends_unix_secs = first.as_ref().and_then(|first| first.ends_secs);
+    let name = source.as_ref().map(credentials::Source::name);
+    let keeper = credentials::Keeper { source, later: Arc::new(later), settings: settings.clone() };
+    let keys = credentials::Keys::new(work.clone(), keeper, first);
+    if let Some(source) = name {
+        tracing::info!(source, ends_unix_secs, "credentials");
+        keys.renew().map_err(|e| format!("failed to initialize connector: thread ossc-keys: {e}"))?;
+    }
+    Ok(keys)
 }
 
 /// Looks the endpoint's name up again whenever no known address can be connected to: it may have moved.
@@ -421,55 +439,6 @@ fn settle_files(mirror: &Mirror, arrived: &Receiver<Arrived>) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
-}
-
-/// Lists what programs touch, and in between the folders that nobody has touched yet.
-fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Order>) {
-    let mut background = 0..BACKGROUND_FOLDERS_MAX;
-    loop {
-        let wait = if background.is_empty() { Duration::from_secs(3600) } else { Duration::ZERO };
-        match wanted.recv_timeout(wait) {
-            Ok(Order::List { path, conn }) => {
-                answer_listing(mirror, model_dir, &path, &conn);
-                background.start = 0;
-            }
-            Ok(Order::Refresh(path)) => {
-                if let Err(failure) = mirror.refresh(&path) {
-                    tracing::error!(folder = path, "not listed again: {failure}");
-                }
-                background.start = 0;
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                let more = mirror.list_ahead().unwrap_or_else(|failure| {
-                    tracing::warn!("a folder was not listed ahead: {failure}");
-                    false
-                });
-                background.start = if more { background.start + 1 } else { background.end };
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
-fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd) {
-    // Clients name a folder by its record's name, or as the kernel names it.
-    let inside = match path.starts_with('/') {
-        true => Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str),
-        false => Some(path),
-    };
-    let errno = match inside.map(|path| mirror.list(path)) {
-        Some(Ok(())) => {
-            mirror.wait_for_small(inside.unwrap_or(""), SETTLE_WITHIN);
-            0
-        }
-        Some(Err(failure)) => {
-            tracing::error!(folder = path, "not listed: {failure}");
-            ossc_net::kind::UNLISTED_ERRNO
-        }
-        None => libc::ENOENT,
-    };
-    // A client that no longer waits needs no answer.
-    let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", [-1, -1]);
 }
 
 fn take_lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::File), NotStarted> {

@@ -57,6 +57,10 @@ const REASONS: &[(&str, &str)] = &[
         "the engine of this MODEL_DIR serves another OSS_PATH",
         "use another MODEL_DIR, or wait until `lingerSec` after its last program",
     ),
+    (
+        "the engine of this MODEL_DIR serves another OSS_ENDPOINT",
+        "use another MODEL_DIR, or wait until `lingerSec` after its last program",
+    ),
     ("ENABLE_CONNECTOR is neither", "set it to 1 (primary) or 2 (secondary), or unset it"),
 ];
 
@@ -66,7 +70,7 @@ const OWN: &[(&str, &str)] = &[
     ("ENOMEM", "a map or stream of an object that is larger than the memory budget; a map that cannot grow any more"),
     (
         "EIO",
-        "no engine runs and none can be started; an engine serves another OSS_PATH; a file of an engine that is gone",
+        "no engine runs and none can be started; an engine serves another OSS_PATH or OSS_ENDPOINT; a file of an engine that is gone",
     ),
 ];
 
@@ -172,6 +176,7 @@ mod tests {
             include_str!("engine.rs"),
             include_str!("failure.rs"),
             include_str!("../conf/reason.rs"),
+            include_str!("../preload/attach.rs"),
             include_str!("../preload/client.rs"),
             include_str!("../preload/start.rs"),
         ];

@@ -90,8 +90,13 @@ pub enum Order {
         /// Where to answer.
         conn: OwnedFd,
     },
-    /// An object in this folder (relative path) is no longer the one that was listed.
-    Refresh(String),
+    /// An object in this folder is no longer the one that was listed.
+    Refresh {
+        /// Relative path.
+        folder: String,
+        /// When that was found, in milliseconds of the monotonic clock: a listing of later knows it.
+        asked_ms: u64,
+    },
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! objects for one folder, so that a listing costs what its own folder holds.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
 
 /// Record numbers by path relative to MODEL_DIR.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub struct Known {
     unlisted: BTreeMap<u32, String>,
     /// Folders that held something before they were listed: files of an engine before may be old versions.
     pub filled: Vec<(String, u32)>,
+    /// When the listing that a folder shows was asked for.
+    listed: HashMap<String, SystemTime>,
 }
 
 impl Known {
@@ -55,6 +58,48 @@ impl Known {
         };
     }
 
+    /// An object is in the folder no longer.
+    pub fn remove_object(&mut self, folder: &str, name: &str) {
+        if let Some(names) = self.objects.get_mut(folder) {
+            names.remove(name);
+        }
+    }
+
+    /// A folder and all below it are there no longer; the records of both kinds.
+    pub fn remove_folder(&mut self, path: &str) -> (Vec<u32>, Vec<u32>) {
+        let is_below =
+            |other: &str| other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let paths: Vec<String> = self.folders.keys().filter(|other| is_below(other)).cloned().collect();
+        let mut folders = Vec::new();
+        let mut objects = Vec::new();
+        for path in paths {
+            objects.extend(self.objects.remove(&path).into_iter().flat_map(HashMap::into_values));
+            if let Some(slot) = self.folders.remove(&path) {
+                self.unlisted.remove(&slot);
+                folders.push(slot);
+            }
+            self.listed.remove(&path);
+        }
+        self.filled.retain(|(path, _)| !is_below(path));
+        (folders, objects)
+    }
+
+    /// The folder shows a listing that was asked for at this time.
+    pub fn listed(&mut self, path: &str, at: SystemTime) {
+        self.listed.insert(path.to_string(), at);
+    }
+
+    /// When the listing that a folder shows was asked for; `None` if an engine before has made it.
+    pub fn listed_at(&self, path: &str) -> Option<SystemTime> {
+        self.listed.get(path).copied()
+    }
+
+    /// Names and records of the objects of one folder.
+    pub fn named_objects_of(&self, folder: &str) -> Vec<(String, u32)> {
+        let names = self.objects.get(folder).into_iter().flatten();
+        names.map(|(name, slot)| (name.clone(), *slot)).collect()
+    }
+
     /// The records of the objects of one folder.
     pub fn objects_of(&self, folder: &str) -> Vec<u32> {
         self.objects.get(folder).map_or_else(Vec::new, |names| names.values().copied().collect())
@@ -79,6 +124,26 @@ mod tests {
         known.add_object("d/e/a", 4);
         assert_eq!((known.object("", "a"), known.object("d", "a"), known.object("d", "e")), (Some(1), Some(3), None));
         assert_eq!((known.objects_of("d"), known.objects_of("x").len(), known.objects_len()), (vec![3], 0, 3));
+    }
+
+    #[test]
+    fn what_is_there_no_longer_is_forgotten() {
+        let mut known = Known::default();
+        for (path, slot) in [("", 0), ("d", 1), ("d/e", 2), ("dd", 3)] {
+            known.add_folder(path.into(), slot, slot == 2);
+        }
+        for (path, slot) in [("d/a", 4), ("d/e/b", 5), ("dd/c", 6), ("a", 7)] {
+            known.add_object(path, slot);
+        }
+        known.listed("d", SystemTime::UNIX_EPOCH);
+        known.remove_object("", "a");
+        assert_eq!(known.object("", "a"), None);
+        let (mut folders, mut objects) = known.remove_folder("d");
+        folders.sort_unstable();
+        objects.sort_unstable();
+        assert_eq!((folders, objects), (vec![1, 2], vec![4, 5]));
+        assert_eq!((known.folder("dd"), known.named_objects_of("dd")), (Some(3), vec![("c".to_string(), 6)]));
+        assert_eq!((known.next_unlisted(), known.listed_at("d")), (None, None));
     }
 
     #[test]

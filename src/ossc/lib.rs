@@ -26,6 +26,7 @@ pub mod item;
 mod journal;
 mod known;
 mod listing;
+mod listings;
 mod made;
 pub mod memory;
 mod metrics;
@@ -34,7 +35,9 @@ mod nearby;
 mod pace;
 mod pieces;
 mod place;
+mod quiet;
 mod readers;
+mod renew;
 #[allow(unsafe_code)]
 mod reset;
 mod room;
@@ -46,6 +49,7 @@ mod spare;
 mod status;
 mod top;
 mod tree;
+mod turn;
 mod view;
 pub mod work;
 

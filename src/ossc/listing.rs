@@ -4,7 +4,7 @@
 //! Called by the mirror, whose thread waits for the answers. It touches no file and no record.
 
 use crate::tree::Level;
-use crate::work::Work;
+use crate::work::{Patience, Work};
 use ossc_net::list::{self, ObjectEntry, Type};
 use ossc_net::{Error, Finished, Query};
 
@@ -16,12 +16,15 @@ const LINKS_AT_ONCE: usize = 256;
 /// # Errors
 /// Of the listing itself, or of what a link leads to if that may be had later; a link that leads nowhere is
 /// skipped with its reason.
-pub fn fetch(work: &Work, prefix: &str, attempts: u32) -> Result<Level, Error> {
+pub fn fetch(work: &Work, prefix: &str, patience: Patience) -> Result<Level, Error> {
     let (mut objects, mut prefixes, mut skipped, mut continuation) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let mut date = None;
     loop {
         let query = Query::List { prefix: prefix.to_string(), delimiter: Some("/".into()), continuation };
-        let done = work.call(&query, attempts)?;
+        let done = work.call(&query, patience)?;
         let page = list::parse(&done.body)?;
+        // Of the first page: what changes while later ones come is not older than it seems.
+        date = date.or(done.result?.date);
         skipped.extend(page.undecodable.into_iter().map(|key| (key, "the key is not UTF-8".to_string())));
         objects.extend(page.objects);
         prefixes.extend(page.prefixes);
@@ -33,7 +36,7 @@ pub fn fetch(work: &Work, prefix: &str, attempts: u32) -> Result<Level, Error> {
     let (links, mut objects): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.kind == Type::Symlink);
     for some in links.chunks(LINKS_AT_ONCE) {
         let queries: Vec<Query> = some.iter().map(|link| Query::Head { key: link.key.clone() }).collect();
-        for (link, answer) in some.iter().zip(work.call_all(&queries, attempts)) {
+        for (link, answer) in some.iter().zip(work.call_all(&queries, patience)) {
             match followed(link, answer)? {
                 Ok(object) => objects.push(object),
                 Err(why) => skipped.push((link.key.clone(), why)),
@@ -42,6 +45,7 @@ pub fn fetch(work: &Work, prefix: &str, attempts: u32) -> Result<Level, Error> {
     }
     let mut level = Level::new(prefix, objects, &prefixes);
     level.skipped.extend(skipped);
+    level.date = date;
     Ok(level)
 }
 

@@ -318,7 +318,7 @@ pub fn mark_folder(folder: impl AsFd, name: &str, purpose: &Purpose<'_>) {
 }
 
 /// True for a folder that an engine has made.
-fn is_own_folder(folder: &OwnedFd) -> bool {
+pub fn is_own_folder(folder: &OwnedFd) -> bool {
     let is_of = |text: &Text| {
         let (mark, fd) = (text.mark()?, folder.as_raw_fd());
         let id = ossc_cache::sys::file_id(fd).ok()?;
@@ -389,7 +389,7 @@ fn has_attributes(file: &OwnedFd) -> bool {
 }
 
 /// The names in a folder that are text.
-fn names(folder: impl AsFd) -> Result<Vec<String>, Errno> {
+pub fn names(folder: impl AsFd) -> Result<Vec<String>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let readable = rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
     let entries = rustix::fs::Dir::read_from(readable)?.flatten();

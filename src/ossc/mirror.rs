@@ -13,8 +13,11 @@ use crate::known::Known;
 use crate::listing;
 use crate::made::{self, Purpose};
 use crate::place::{self, Lies, Pinned, Root};
+use crate::quiet::{self, Before};
+use crate::renew::{Asked, Changing};
 use crate::tree::Level;
-use crate::work::Work;
+use crate::turn;
+use crate::work::{Patience, Work};
 use ossc_cache::mark;
 use ossc_cache::pages::Store;
 use ossc_cache::region::{Kind, NewObject, Object, state};
@@ -45,24 +48,31 @@ pub struct Options {
     pub start_attempts: u32,
     /// Requests for any other page, or for an object's facts.
     pub list_attempts: u32,
+    /// A listing that is older is renewed before a program uses its folder; a folder that has not changed for as
+    /// long is quiet.
+    pub list_again: Duration,
+    /// How long the start waits for a folder to become quiet at most.
+    pub start_quiet_max: Duration,
 }
 
 /// See the module.
 pub struct Mirror {
-    root: Root,
-    work: Arc<Work>,
+    pub(crate) root: Root,
+    pub(crate) work: Arc<Work>,
     store: Store,
     location: String,
-    prefix: String,
-    options: Options,
+    pub(crate) prefix: String,
+    pub(crate) options: Options,
     materialized: AtomicU64,
-    /// Held over a whole listing: one folder is listed at a time.
-    known: Mutex<Known>,
+    /// Held while a listing is made real, and never while OSS is asked.
+    pub(crate) known: Mutex<Known>,
+    /// When OSS was last asked in vain for a listing, without a success since.
+    pub(crate) away_since: Mutex<Option<Instant>>,
 }
 
 /// Why a folder is listed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reason {
+pub(crate) enum Reason {
     /// The engine starts: a conflict is an error.
     Start,
     /// A program touched it: its weights are fetched ahead.
@@ -74,14 +84,16 @@ enum Reason {
 }
 
 /// Path of `name` in the folder `path`.
-fn below(path: &str, name: &str) -> String {
+pub(crate) fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}/{name}") }
 }
 
 /// What is to be done with one object of a listing.
-enum Step {
+pub(crate) enum Step {
     /// It is there already.
     Keep,
+    /// A file with its bytes is there, which no record knows.
+    Take,
     /// Nothing is there.
     Make,
     /// An engine before has left the file that stands in for this very version, or for one that is gone.
@@ -90,6 +102,8 @@ enum Step {
     Adopt,
     /// A file of ours holds another version: the new one takes its name.
     Replace(made::Found),
+    /// A folder that only engines made lies at its place, with nothing of a user's in it: it gives way.
+    Turn,
     /// Something else lies at its place.
     Conflict,
 }
@@ -128,6 +142,7 @@ impl Mirror {
             options,
             materialized: AtomicU64::new(0),
             known: Mutex::default(),
+            away_since: Mutex::default(),
         }
     }
 
@@ -141,14 +156,13 @@ impl Mirror {
         let (dev, ino) = self.root.id().map_err(|e| Failure::Local(format!("MODEL_DIR: {e}")))?;
         let slot = self.append(Kind::Folder, "", state::UNLISTED, None, (dev, ino), 0)?;
         self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
-        let mut known = lock(&self.known);
-        known.add_folder(String::new(), slot, false);
-        self.list_one(&mut known, "", slot, Reason::Start)?;
+        lock(&self.known).add_folder(String::new(), slot, false);
+        self.list_quiet("", slot, Reason::Start)?;
         // A real file is opened without a question, so an old version must be gone before a program runs.
-        while let Some((path, slot)) = known.filled.pop() {
-            self.list_one(&mut known, &path, slot, Reason::Background)?;
+        loop {
+            let Some((path, slot)) = lock(&self.known).filled.pop() else { return Ok(()) };
+            self.list_quiet(&path, slot, Reason::Background)?;
         }
-        Ok(())
     }
 
     /// Takes over the records of an engine that is gone: what has arrived stays, what was being written is
@@ -165,8 +179,11 @@ impl Mirror {
                 Kind::Folder => {
                     let is_unlisted = object.state() == state::UNLISTED;
                     unlisted += u32::from(is_unlisted);
+                    self.finish_changes(object);
                     known.add_folder(name, slot, is_unlisted);
                 }
+                // Of a version that is no longer the folder's.
+                Kind::Small if object.is_superseded() => object.settled.store(1, Ordering::Release),
                 Kind::Small => {
                     if self.adopt_small(slot, object, &name) {
                         known.add_object(&name, slot);
@@ -176,7 +193,9 @@ impl Mirror {
                     if self.adopt_large(slot, object, &name) {
                         wanted.push(slot);
                     }
-                    known.add_object(&name, slot);
+                    if !object.is_superseded() {
+                        known.add_object(&name, slot);
+                    }
                 }
             }
         }
@@ -204,11 +223,23 @@ impl Mirror {
                 self.work.fetch_small(slot);
                 true
             }
+            (state::PLACED, _) if self.is_in_place(object, name) => {
+                object.settled.store(1, Ordering::Release);
+                true
+            }
             _ => {
                 object.set_state(state::GONE);
                 false
             }
         }
+    }
+
+    /// True if the real file of a small object lies where it was put.
+    fn is_in_place(&self, object: &Object, name: &str) -> bool {
+        let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
+        let id = (object.file_dev.load(Ordering::Acquire), object.file_ino.load(Ordering::Acquire));
+        let lies = self.root.folder(folder).and_then(|folder| place::pinned(&folder, name));
+        lies.is_ok_and(|lies| (lies.dev, lies.ino) == id)
     }
 
     /// True if it is worth fetching on.
@@ -249,21 +280,6 @@ impl Mirror {
         held
     }
 
-    /// Lists a folder (path relative to MODEL_DIR) that a program touched, and the unlisted ones above it.
-    /// What is not in the bucket is no error: there is nothing to wait for.
-    pub fn list(&self, path: &str) -> Result<(), Failure> {
-        let mut known = lock(&self.known);
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            let Some(slot) = known.folder(&path[..end]) else { return Ok(()) };
-            if self.is_unlisted(slot) {
-                let reason = if end == path.len() { Reason::Touched } else { Reason::Background };
-                self.list_one(&mut known, &path[..end], slot, reason)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Waits until the small objects of a listed folder are real files, at most `within`: a program that reads
     /// the folder then does not see it change under its hands (tar complains of that). A slower origin only
     /// means that it may.
@@ -282,70 +298,89 @@ impl Mirror {
         }
     }
 
-    /// Lists the folder of an object that has changed again: the new version gets the name.
-    pub fn refresh(&self, path: &str) -> Result<(), Failure> {
-        let mut known = lock(&self.known);
-        match known.folder(path) {
-            Some(slot) => self.list_one(&mut known, path, slot, Reason::Refresh),
-            None => Ok(()),
-        }
+    /// Asks OSS what is in a folder.
+    pub(crate) fn ask(&self, path: &str, attempts: u32, until: Option<Instant>) -> Result<(Level, Asked), Failure> {
+        let prefix = if path.is_empty() { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
+        let asked = Asked::now();
+        let level = listing::fetch(&self.work, &prefix, Patience { attempts, until });
+        level.map(|level| (level, asked)).map_err(|e| Failure::List(Box::new(e)))
     }
 
-    /// Lists one folder that nobody has touched yet; false if there is none left. A folder that may not be listed
-    /// is left to the program that touches it, and keeps no other from being listed.
-    pub fn list_ahead(&self) -> Result<bool, Failure> {
-        let mut known = lock(&self.known);
-        let Some((path, slot)) = known.next_unlisted() else { return Ok(false) };
-        match self.list_one(&mut known, &path, slot, Reason::Background) {
-            Err(Failure::List(error)) if !error.retryable() => {
-                known.not_ahead(slot);
-                tracing::warn!(folder = path, "not listed ahead: {error}");
-                Ok(true)
+    /// Lists a folder, again and again until it is quiet, but not for longer than a start may take.
+    fn list_quiet(&self, path: &str, slot: u32, reason: Reason) -> Result<(), Failure> {
+        let until = Instant::now() + self.options.start_quiet_max;
+        let attempts = if reason == Reason::Start { self.options.start_attempts } else { self.options.list_attempts };
+        loop {
+            let (level, asked) = self.ask(path, attempts, None)?;
+            if reason == Reason::Start && level.objects.is_empty() && level.folders.is_empty() {
+                return Err(Failure::Empty(self.location.clone()));
             }
-            done => done.map(|()| true),
+            let unquiet = quiet::look(&level, self.before(path, slot, &level), self.options.list_again.as_secs());
+            match unquiet.map(|unquiet| (Duration::from_secs(unquiet.wait_secs), unquiet)) {
+                Some((wait, unquiet)) if Instant::now() + wait <= until => {
+                    self.say_unquiet(path, &unquiet);
+                    std::thread::sleep(wait);
+                }
+                Some((_, unquiet)) => {
+                    self.warn_unquiet(path, &unquiet);
+                    return self.make_real(path, slot, reason, &level, asked);
+                }
+                None => return self.make_real(path, slot, reason, &level, asked),
+            }
         }
     }
 
-    fn is_unlisted(&self, slot: u32) -> bool {
+    pub(crate) fn is_unlisted(&self, slot: u32) -> bool {
         self.work.region().object(slot).is_some_and(|folder| folder.state() == state::UNLISTED)
     }
 
-    fn list_one(&self, known: &mut Known, path: &str, slot: u32, reason: Reason) -> Result<(), Failure> {
-        let root = path.is_empty();
-        let prefix = if root { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
-        let start = reason == Reason::Start;
-        let attempts = if start { self.options.start_attempts } else { self.options.list_attempts };
-        let level = listing::fetch(&self.work, &prefix, attempts).map_err(|e| Failure::List(Box::new(e)))?;
-        if reason == Reason::Start && level.objects.is_empty() && level.folders.is_empty() {
-            return Err(Failure::Empty(self.location.clone()));
+    /// What was known of a folder before this listing of it.
+    pub(crate) fn before(&self, path: &str, slot: u32, level: &Level) -> Before {
+        if self.is_unlisted(slot) {
+            let left = |folder: OwnedFd| level.objects.iter().any(|(name, object)| leaves_other(&folder, name, object));
+            return if self.root.folder(path).is_ok_and(left) { Before::Other } else { Before::Nothing };
         }
+        let known = lock(&self.known).named_objects_of(path);
+        let is_same = |(name, slot): &(String, u32)| {
+            let record = self.work.region().object(*slot);
+            record.is_some_and(|record| level.objects.get(name).is_some_and(|object| object.etag == record.etag()))
+        };
+        // Empty objects have no record.
+        let filled = level.objects.values().filter(|object| object.size > 0).count();
+        if known.len() == filled && known.iter().all(is_same) { Before::Same } else { Before::Other }
+    }
+
+    /// Makes a folder what its listing says.
+    pub(crate) fn make_real(
+        &self,
+        path: &str,
+        slot: u32,
+        reason: Reason,
+        level: &Level,
+        asked: Asked,
+    ) -> Result<(), Failure> {
+        let mut known = lock(&self.known);
+        let known = &mut *known;
         for (key, why) in &level.skipped {
             tracing::warn!(key, "not mirrored: {why}");
         }
         let folder =
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
-        let steps = self.inspect(known, &folder, path, &level, reason == Reason::Start)?;
+        let steps = self.inspect(known, &folder, path, level, reason == Reason::Start)?;
+        let changing = self.begin_changes(known, path, slot, level);
         let _ = made::clean(&folder);
+        self.clear_away(known, &folder, path, level);
         if self.is_unlisted(slot) {
-            sweep(&folder, path, &level);
+            sweep(&folder, path, level);
         }
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
-        let slots = self.make(known, &folder, path, &level, &steps)?;
+        let slots = self.make(known, &folder, path, level, &steps)?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
             known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
         }
-        if self.is_unlisted(slot) {
-            let region = self.work.region();
-            region.header().folders_unlisted.fetch_sub(1, Ordering::AcqRel);
-            if let Some(folder) = region.object(slot) {
-                folder.set_state(state::LISTED);
-            }
-            known.not_ahead(slot);
-        }
-        self.work.looked_at(path);
-        self.work.region().header().listings.fetch_add(1, Ordering::AcqRel);
+        self.listed(known, path, slot, asked, changing);
         tracing::info!(
             folder = path,
             objects = level.objects.len(),
@@ -353,10 +388,27 @@ impl Mirror {
             skipped = level.skipped.len(),
             "listed"
         );
-        if matches!(reason, Reason::Start | Reason::Touched) {
-            self.plan(&level, &slots);
+        // Of a folder that a program uses what is new is fetched ahead, too.
+        if reason != Reason::Background {
+            self.plan(level, &slots);
         }
         Ok(())
+    }
+
+    /// The folder's content is what the listing says.
+    fn listed(&self, known: &mut Known, path: &str, slot: u32, asked: Asked, changing: Option<Changing<'_>>) {
+        let header = self.work.region().header();
+        if let Some(folder) = self.work.region().object(slot) {
+            folder.listed_ms.store(asked.ms, Ordering::Release);
+            if self.is_unlisted(slot) {
+                header.folders_unlisted.fetch_sub(1, Ordering::AcqRel);
+                folder.set_state(state::LISTED);
+                known.not_ahead(slot);
+            }
+        }
+        known.listed(path, asked.at);
+        drop(changing);
+        header.listings.fetch_add(1, Ordering::AcqRel);
     }
 
     fn make_folder(&self, known: &mut Known, folder: &OwnedFd, path: String, name: &str) -> Result<(), Failure> {
@@ -408,6 +460,7 @@ impl Mirror {
             let ours = known.object(path, name).and_then(|slot| self.work.region().object(slot));
             let step = match (lies, ours) {
                 (Lies::Nothing, _) => Step::Make,
+                (Lies::Folder, _) if turn::gives_way(folder, name) => Step::Turn,
                 (_, Some(ours)) if ours.etag() == object.etag && ours.size == object.size => Step::Keep,
                 (Lies::File(_), ours) => self.step(folder, name, object, ours)?,
                 _ => Step::Conflict,
@@ -443,7 +496,8 @@ impl Mirror {
             _ if is_placeholder && object.size > 0 => Step::Leftover(found),
             _ if is_placeholder || found.is_own() && ours.is_some() => Step::Replace(found),
             _ if is_empty && made.is_none() && (object.size > 0 || found.is_copy) => Step::Adopt,
-            _ if found.id.size == object.size && self.is_same(folder, name, object)? => Step::Keep,
+            _ if is_empty && object.size == 0 => Step::Keep,
+            _ if found.id.size == object.size && self.is_same(folder, name, object)? => Step::Take,
             // An engine before has made it, of a version that is no longer there.
             _ if found.is_own() => Step::Replace(found),
             _ => Step::Conflict,
@@ -488,7 +542,8 @@ impl Mirror {
             return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
         }
         let head = Query::Head { key: object.key.clone() };
-        let done = self.work.call(&head, self.options.list_attempts).map_err(|e| Failure::List(Box::new(e)))?;
+        let patience = Patience { attempts: self.options.list_attempts, until: None };
+        let done = self.work.call(&head, patience).map_err(|e| Failure::List(Box::new(e)))?;
         let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
             return Ok(false);
         };
@@ -511,6 +566,13 @@ impl Mirror {
             let Some(step) = steps.get(name).filter(|step| !matches!(step, Step::Keep | Step::Conflict)) else {
                 continue;
             };
+            if matches!(step, Step::Take) {
+                self.take_file(known, folder, path, (name, object))?;
+                continue;
+            }
+            if matches!(step, Step::Turn) {
+                self.turn(known, folder, path, name);
+            }
             let small = !object.needs_restore() && self.is_small(object.size);
             let kind = match object.size {
                 0 => mark::Kind::Finished,
@@ -529,6 +591,8 @@ impl Mirror {
             if object.size == 0 {
                 continue;
             }
+            // The same version once more, where a user has removed its file.
+            known.object(path, name).into_iter().for_each(|before| self.supersede(before));
             let above = known.folder(path).unwrap_or(0);
             let slot = self.take_in((path, above), name, object, pinned, small)?;
             known.add_object(&whole_path, slot);
@@ -579,6 +643,29 @@ impl Mirror {
             self.work.refuse_archived(slot, object);
         }
         Ok(slot)
+    }
+
+    /// Gives a record to a file that has an object's bytes already, so that its uses are seen.
+    fn take_file(
+        &self,
+        known: &mut Known,
+        folder: &OwnedFd,
+        path: &str,
+        (name, object): (&str, &ObjectEntry),
+    ) -> Result<(), Failure> {
+        // Gone again, or what cannot be looked at: then it is a file like any other.
+        let Ok(made::Found { id: file, .. }) = made::look(folder, name) else { return Ok(()) };
+        // The time that the file has: by it and its size the record knows the file.
+        let entry = ObjectEntry { last_modified: (file.mtime_secs, 0), ..object.clone() };
+        let above = known.folder(path).unwrap_or(0);
+        let path = below(path, name);
+        let slot = self.append(Kind::Small, &path, state::PLACED, Some(&entry), (file.dev, file.ino), above)?;
+        if let Some(object) = self.work.region().object(slot) {
+            object.settled.store(1, Ordering::Release);
+        }
+        self.work.region().set_file(slot, (file.dev, file.ino));
+        known.add_object(&path, slot);
+        Ok(())
     }
 
     fn is_small(&self, size: u64) -> bool {
@@ -638,6 +725,13 @@ impl Mirror {
     pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
         let held = self.work.held(arrived.slot)?;
         let object: &Object = self.work.region().object(arrived.slot)?;
+        // No listing is made real meanwhile, which may put a new version at this name.
+        let _known = lock(&self.known);
+        if object.is_superseded() {
+            self.work.small_is_over(&held);
+            object.set_state(state::PLACED);
+            return lock(&held.pinned).take();
+        }
         let put = self.root.folder(&held.folder).map_err(std::io::Error::from).and_then(|folder| {
             let path = below(&held.folder, &held.name);
             let purpose = Purpose {
@@ -655,9 +749,8 @@ impl Mirror {
         self.work.small_is_over(&held);
         match put {
             Ok((dev, ino)) => {
+                self.work.region().set_file(arrived.slot, (dev, ino));
                 tracing::debug!(object = held.key, bytes = held.size, "in place");
-                object.file_dev.store(dev, Ordering::Release);
-                object.file_ino.store(ino, Ordering::Release);
                 object.set_state(state::PLACED);
                 lock(&held.pinned).take()
             }
@@ -680,7 +773,16 @@ impl Mirror {
     /// The inode number of a settled object's stand-in may be used again from now on.
     pub fn forget(&self, slot: u32) {
         if let Some(object) = self.work.region().object(slot) {
-            object.set_state(state::GONE);
+            object.settled.store(1, Ordering::Release);
         }
+    }
+}
+
+/// True if what lies at an object's place tells of another version: a file that an engine before has made for it.
+fn leaves_other(folder: &OwnedFd, name: &str, object: &ObjectEntry) -> bool {
+    let Ok(found) = made::look(folder, name) else { return false };
+    match found.etag() {
+        Some(etag) => etag != object.etag,
+        None => found.is_own() && found.id.size > 0 && found.id.size != object.size,
     }
 }

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use crate::credentials::Keys;
 use crate::item::Order;
 use crate::mirror::Mirror;
 use crate::nearby;
@@ -29,6 +30,7 @@ pub struct Server {
     listener: OwnedFd,
     work: Arc<Work>,
     mirror: Arc<Mirror>,
+    keys: Keys,
     region_fd: i32,
     orders: Sender<Order>,
     linger: Duration,
@@ -39,13 +41,12 @@ impl Server {
     /// A server with the engine's starter as its first client.
     pub fn new(
         listener: OwnedFd,
-        work: Arc<Work>,
-        mirror: Arc<Mirror>,
+        (work, mirror, keys): (Arc<Work>, Arc<Mirror>, Keys),
         region_fd: i32,
         orders: Sender<Order>,
         linger: Duration,
     ) -> Server {
-        Server { listener, work, mirror, region_fd, orders, linger, clients: HashMap::new() }
+        Server { listener, work, mirror, keys, region_fd, orders, linger, clients: HashMap::new() }
     }
 
     /// Counts a process as a client until it ends.
@@ -145,6 +146,10 @@ impl Server {
                 wire::answer(fd, 0, 0, b"", [self.region_fd, folder]).map_err(|e| e.0)
             }
             Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1]).map_err(|e| e.0),
+            Ask::Credentials => {
+                self.keys.note(peer.pid, packet.text());
+                wire::answer(fd, 0, 0, b"", [-1, -1]).map_err(|e| e.0)
+            }
             Ask::Memory(slot) => self.hand_memory(fd, slot),
             Ask::List => {
                 let path = String::from_utf8_lossy(packet.text()).into_owned();

@@ -18,6 +18,8 @@ pub struct Level {
     pub objects: BTreeMap<String, ObjectEntry>,
     /// Keys that cannot be mirrored, with the reason.
     pub skipped: Vec<(String, String)>,
+    /// When OSS answered, by its own clock: seconds since 1970.
+    pub date: Option<i64>,
 }
 
 impl Level {

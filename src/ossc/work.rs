@@ -21,7 +21,7 @@ use ossc_net::{Error, Fetch, Finished, Pull, Query, Response, Sink, Source, Vcpu
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,15 @@ pub(crate) const WRONG_TWICE: &str =
 struct Call {
     query: Query,
     answer: SyncSender<Finished>,
+}
+
+/// How often a question is asked that fails for a cause which may pass, and until when its answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Times that it is asked at most.
+    pub attempts: u32,
+    /// No longer than until then, if there is such a time.
+    pub until: Option<Instant>,
 }
 
 /// What the work needs to know.
@@ -67,8 +76,6 @@ pub struct Options {
     pub throttle_recover: Duration,
     /// Pauses before retries.
     pub backoff: Backoff,
-    /// Age of a listing that is renewed behind a program that uses the folder.
-    pub list_again: Duration,
     /// After an object was given up it is tried again, so that a later open may succeed.
     pub revive: Duration,
 }
@@ -76,9 +83,6 @@ pub struct Options {
 /// See the module.
 pub struct Work {
     pub(crate) region: Region,
-    /// When folders were last listed again for somebody; `started` stands for the first time.
-    looked: Mutex<HashMap<String, Instant>>,
-    started: Instant,
     plan: Mutex<Plan<Item>>,
     held: RwLock<BTreeMap<u32, Arc<Held>>>,
     calls: Mutex<HashMap<u32, Call>>,
@@ -113,8 +117,6 @@ impl Work {
     ) -> Work {
         Work {
             region,
-            looked: Mutex::default(),
-            started: (options.now)(),
             plan: Mutex::default(),
             held: RwLock::default(),
             calls: Mutex::default(),
@@ -181,15 +183,15 @@ impl Work {
         self.held.write().unwrap_or_else(|e| e.into_inner()).insert(slot, Arc::new(held));
     }
 
-    /// Asks one question and waits for its answer; retries what may succeed later, `attempts` times at most.
-    pub fn call(&self, query: &Query, attempts: u32) -> Result<Finished, Error> {
-        self.answered(query, self.ask(query), attempts)
+    /// Asks one question and waits for its answer; retries what may succeed later, as long as `patience` says.
+    pub fn call(&self, query: &Query, patience: Patience) -> Result<Finished, Error> {
+        self.answered(query, self.ask(query), patience)
     }
 
     /// Asks all of them at once; the answers come in their order.
-    pub fn call_all(&self, queries: &[Query], attempts: u32) -> Vec<Result<Finished, Error>> {
+    pub fn call_all(&self, queries: &[Query], patience: Patience) -> Vec<Result<Finished, Error>> {
         let asked: Vec<_> = queries.iter().map(|query| self.ask(query)).collect();
-        asked.into_iter().zip(queries).map(|(wait, query)| self.answered(query, wait, attempts)).collect()
+        asked.into_iter().zip(queries).map(|(wait, query)| self.answered(query, wait, patience)).collect()
     }
 
     fn ask(&self, query: &Query) -> Receiver<Finished> {
@@ -200,11 +202,21 @@ impl Work {
         wait
     }
 
-    fn answered(&self, query: &Query, mut wait: Receiver<Finished>, attempts: u32) -> Result<Finished, Error> {
+    fn answered(&self, query: &Query, mut wait: Receiver<Finished>, patience: Patience) -> Result<Finished, Error> {
+        let Patience { attempts, until } = patience;
         let mut tried = 0;
+        let gone = || Error::new(Kind::Cancelled, ossc_net::error::Phase::Start, "the engine stops");
+        let late = || Error::new(Kind::Timeout, ossc_net::error::Phase::Head, "no answer in the time that there was");
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
         loop {
-            let gone = || Error::new(Kind::Cancelled, ossc_net::error::Phase::Start, "the engine stops");
-            let mut done = wait.recv().map_err(|_| gone())?;
+            let mut done = match until {
+                None => wait.recv().map_err(|_| gone())?,
+                // An answer that comes later finds nobody, and is dropped.
+                Some(until) => wait.recv_timeout(left(until)).map_err(|why| match why {
+                    RecvTimeoutError::Timeout => late(),
+                    RecvTimeoutError::Disconnected => gone(),
+                })?,
+            };
             let error = match std::mem::replace(&mut done.result, Err(gone())) {
                 Ok(response) => {
                     done.result = Ok(response);
@@ -216,8 +228,12 @@ impl Work {
             if tried >= attempts || !(error.retryable() || self.renews(&error).is_some()) {
                 return Err(error);
             }
+            let pause = self.options.backoff.wait(tried - 1);
+            if until.is_some_and(|until| left(until) <= pause) {
+                return Err(error);
+            }
             tracing::warn!("{error}; trying again ({tried} of {attempts})");
-            std::thread::sleep(self.options.backoff.wait(tried - 1));
+            std::thread::sleep(pause);
             wait = self.ask(query);
         }
     }
@@ -277,24 +293,6 @@ impl Work {
         }
     }
 
-    /// A program has begun to use an object of this folder: if the folder was not looked at for a while, it is
-    /// listed again behind it, so that what has changed on OSS is new for those who open it from then on.
-    fn look_again(&self, folder: &str) {
-        let mut looked = lock(&self.looked);
-        let now = (self.options.now)();
-        let last = looked.entry(folder.to_string()).or_insert(self.started);
-        if now.saturating_duration_since(*last) >= self.options.list_again {
-            *last = now;
-            // Without the thread that lists, the engine is ending.
-            let _ = self.orders.send(Order::Refresh(folder.to_string()));
-        }
-    }
-
-    /// A folder was listed just now: it need not be listed again behind a program for a while.
-    pub fn looked_at(&self, folder: &str) {
-        lock(&self.looked).insert(folder.to_string(), (self.options.now)());
-    }
-
     /// A client met an object: a line for the audit file.
     pub fn seen(&self, seen: Seen) {
         if let Some(held) = self.held(seen.slot) {
@@ -304,7 +302,6 @@ impl Work {
                 2 => "map",
                 _ => "file",
             };
-            self.look_again(&held.folder);
             self.audit.cache(seen.pid, act, &held.key, &held.etag, held.size);
         }
     }
@@ -596,10 +593,11 @@ impl Work {
         held.planned.store(false, Ordering::Release);
         self.small_is_over(held);
         object.fail(errno);
-        if matches!(error.kind, Kind::Changed | Kind::NotFound | Kind::Range) {
+        if matches!(error.kind, Kind::Changed | Kind::NotFound | Kind::Range) && !object.is_superseded() {
             // The folder is listed again, so that a later open finds the new version. Without the thread
             // that lists, the engine is ending.
-            let _ = self.orders.send(Order::Refresh(held.folder.clone()));
+            let asked_ms = ossc_cache::sys::now_ms();
+            let _ = self.orders.send(Order::Refresh { folder: held.folder.clone(), asked_ms });
         }
         // What this machine lacked (descriptors, ports, buffers, memory) it may have again.
         if again || matches!(error.kind, Kind::Local | Kind::Memory) {

@@ -14,6 +14,8 @@ use ossc_cache::wire::{self, Ask};
 
 /// How long one question to the engine may take, in milliseconds.
 pub(crate) const ASK_MS: u64 = 5_000;
+/// How long the engine may take to note credentials, in milliseconds.
+const CREDENTIALS_MS: u64 = 1_000;
 /// How long a client waits for an engine that is starting, or for its first one to be started by somebody else.
 const ATTACH_MS: u64 = 60_000;
 /// How long a client that has lost its engine and may not start one waits for somebody who may: readers get
@@ -172,18 +174,41 @@ pub(crate) fn attach() -> Option<(u32, Region)> {
     done
 }
 
-/// True if the running engine serves another OSS_PATH than this process names.
-pub(crate) fn is_of_another_path() -> bool {
-    let own = environ::oss_path_key();
-    let differs = || {
-        let its = environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, 1)).unwrap_or(0);
-        own != 0 && its != 0 && own != its
-    };
-    // An engine that has just taken the lock empties the file of what the one before has left.
-    differs() && {
-        sys::sleep_ms(50);
-        differs()
+/// What an engine serves that this process names otherwise: the reason, if there is one. `its`: the engine's keys of
+/// OSS_PATH and OSS_ENDPOINT, 0 where they are not known.
+fn differs(its: [u64; 2]) -> Option<&'static [u8]> {
+    let is_other = |own: u64, its: u64| own != 0 && its != 0 && own != its;
+    match its {
+        [path, _] if is_other(environ::oss_path_key(), path) => Some(ANOTHER_PATH),
+        [_, endpoint] if is_other(environ::endpoint_key(), endpoint) => Some(ANOTHER_ENDPOINT),
+        _ => None,
     }
+}
+
+const ANOTHER_PATH: &[u8] = b"the engine of this MODEL_DIR serves another OSS_PATH: use another MODEL_DIR, or wait until lingerSec after its last program";
+const ANOTHER_ENDPOINT: &[u8] = b"the engine of this MODEL_DIR serves another OSS_ENDPOINT: use another MODEL_DIR, or wait until lingerSec after its last program";
+
+/// Why the running engine is not the one that this process names: it serves another OSS_PATH, or from another
+/// OSS_ENDPOINT.
+pub(crate) fn is_another() -> Option<&'static [u8]> {
+    let word = |index| environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, index)).unwrap_or(0);
+    let look = || differs([word(1), word(2)]);
+    // An engine that has just taken the lock empties the file of what the one before has left.
+    look()?;
+    sys::sleep_ms(50);
+    look()
+}
+
+/// Tells the running engine where this process's credentials come from: they may be newer than its own. An engine that
+/// does not answer has just been started, mostly by a program with the same ones.
+pub(crate) fn tell_credentials() {
+    let mut text = [0u8; wire::TEXT_MAX];
+    let len = environ::credentials(&mut text);
+    if len > 0 {
+        let _ = wire::ask(environ::socket_path(), Ask::Credentials, &text[..len], CREDENTIALS_MS);
+    }
+    text.fill(0);
+    core::hint::black_box(&text);
 }
 
 fn attach_alone(until: u64) -> Option<(u32, Region)> {
@@ -242,9 +267,9 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
         let _ = sys::close(store);
         return None;
     };
-    let (own, its) = (environ::oss_path_key(), region.header().oss_path_key.load(Ordering::Acquire));
-    if own != 0 && its != 0 && own != its {
-        say(&[b"oss connector: the engine of this MODEL_DIR serves another OSS_PATH: use another MODEL_DIR, or wait until lingerSec after its last program\n"]);
+    let header = region.header();
+    if let Some(why) = differs([&header.oss_path_key, &header.endpoint_key].map(|key| key.load(Ordering::Acquire))) {
+        say(&[b"oss connector: ", why, b"\n"]);
         REFUSED.store(true, Ordering::Relaxed);
         let _ = sys::close(store);
         return None;

@@ -10,6 +10,7 @@
 use crate::attach::{self, ASK_MS, MOVED, attach, attached, say};
 use crate::environ;
 use crate::kept;
+use crate::session;
 use crate::start::{self, FirstWord};
 use core::cell::Cell;
 use core::ffi::CStr;
@@ -99,9 +100,10 @@ pub(crate) fn init() {
     MODEL_INO.store(model_dir.ino, Ordering::Relaxed);
     attach::own();
     if primary && attach::engine_runs() {
-        if attach::is_of_another_path() {
-            refuse(b"the engine of this MODEL_DIR serves another OSS_PATH: use another MODEL_DIR, or wait until lingerSec after its last program");
+        if let Some(why) = attach::is_another() {
+            refuse(why);
         }
+        attach::tell_credentials();
     } else if primary {
         let start = attach::start_engine(-1);
         match start.word {
@@ -435,6 +437,11 @@ pub(crate) fn folder(id: &FileId, fd: i32) -> bool {
     !matches!(list_if_ours(id, fd), Listing::Failed)
 }
 
+/// Has an old listing of a folder renewed; what cannot be renewed stays as it is.
+pub(crate) fn list_again(region: &Region, folder: &Object) {
+    let _ = list(region.name(folder).as_bytes());
+}
+
 /// `id` is the folder's identity, `fd` a descriptor of it.
 pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
     if attached().is_none() && !may_be_managed(id, fd) {
@@ -447,7 +454,9 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
     };
     let folder = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot));
     let path = match folder.filter(|folder| folder.kind() == Kind::Folder) {
-        Some(folder) if folder.state() == state::LISTED => return Listing::Needless,
+        Some(folder) if folder.state() == state::LISTED => {
+            return if session::renew(&region, folder) { Listing::Done } else { Listing::Needless };
+        }
         Some(folder) => CPath::from(region.name(folder).as_bytes()),
         None if region.header().folders_unlisted.load(Ordering::Acquire) == 0 => return Listing::Needless,
         // Something else may have been mounted over it since.
@@ -603,6 +612,41 @@ fn resolve_again(slot: u32, region: Region, object: &'static Object) -> Option<(
             return None;
         }
     }
+}
+
+/// The record behind a slot in its own region, and the generation of that.
+pub(crate) fn record_of(slot: u32) -> Option<(u32, &'static Object)> {
+    let generation = slot >> GENERATION_SHIFT;
+    Some((generation, record(attach::region_of(generation)?, number_of(slot))?))
+}
+
+/// True if the newest listing of `region` shows the very version that a record of another region (of this generation)
+/// stands for: by its file, or by its name.
+pub(crate) fn is_shown(region: &Region, generation: u32, object: &Object) -> bool {
+    let Some(own) = attach::region_of(generation) else { return false };
+    let is_same = |now: &Object| {
+        !now.is_superseded() && (now.etag(), now.size) == (object.etag(), object.size) && now.state() != state::GONE
+    };
+    let by_file = region.find(object.dev, object.ino).and_then(|(number, _)| region.object(number));
+    by_file.is_some_and(is_same)
+        || (0..region.objects_len())
+            .filter_map(|number| region.object(number))
+            .any(|now| is_same(now) && now.kind() != Kind::Folder && region.name(now) == own.name(object))
+}
+
+/// True if a file that this process has open or mapped is of a version that the newest listing does not show.
+pub(crate) fn is_old_file(dev: u64, ino: u64) -> bool {
+    let is_old = |generation: u32, object: &Object, region: &Region| match attach::last_known() {
+        Some((now, _)) if now == generation => object.is_superseded() && !is_shown(region, generation, object),
+        Some((_, region)) => !is_shown(&region, generation, object),
+        None => true,
+    };
+    (1..=attach::generation()).rev().any(|generation| {
+        let Some(region) = attach::region_of(generation) else { return false };
+        let found = region.find(dev, ino).map(|(number, _)| number).or_else(|| region.find_any_file(dev, ino));
+        let object = found.and_then(|number| region.object(number)).filter(|object| object.kind() != Kind::Folder);
+        object.is_some_and(|object| is_old(generation, object, &region))
+    })
 }
 
 fn record(region: Region, number: u32) -> Option<&'static Object> {

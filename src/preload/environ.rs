@@ -42,6 +42,7 @@ struct Kept {
     socket: CPath,
     can_start: bool,
     oss_path_key: u64,
+    endpoint_key: u64,
 }
 
 struct Once(UnsafeCell<core::mem::MaybeUninit<Kept>>);
@@ -101,6 +102,7 @@ pub(crate) fn take() -> Result<sys::FileId, Unusable> {
         }
     });
     kept.oss_path_key = variable(c"OSS_PATH").map_or(0, |path| ossc_cache::region::place_key(path.trim_ascii()));
+    kept.endpoint_key = variable(c"OSS_ENDPOINT").map_or(0, ossc_cache::region::endpoint_key);
     kept.can_start = role() == Role::Primary || variable(c"OSS_ENDPOINT").is_some() && variable(c"OSS_PATH").is_some();
     match find_program() {
         Some(program) => (kept.program, kept.program_found) = (program, true),
@@ -134,6 +136,26 @@ pub(crate) fn can_start() -> bool {
 /// `place_key` of OSS_PATH; 0 when it is not set.
 pub(crate) fn oss_path_key() -> u64 {
     kept().oss_path_key
+}
+
+/// `endpoint_key` of OSS_ENDPOINT; 0 when it is not set.
+pub(crate) fn endpoint_key() -> u64 {
+    kept().endpoint_key
+}
+
+/// Copies the settings that say where credentials come from into `room`, as `settings` has them; how many bytes they are.
+/// Nothing where they do not fit.
+pub(crate) fn credentials(room: &mut [u8]) -> usize {
+    let mut len = 0;
+    for entry in settings().split_inclusive(|byte| *byte == 0) {
+        if !ossc_cache::wire::CREDENTIALS.iter().any(|prefix| entry.starts_with(prefix.as_bytes())) {
+            continue;
+        }
+        let Some(to) = room.get_mut(len..len + entry.len()) else { return 0 };
+        to.copy_from_slice(entry);
+        len += entry.len();
+    }
+    len
 }
 
 /// The engine's program file.

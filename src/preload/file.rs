@@ -10,6 +10,7 @@ use crate::kept;
 use crate::missing;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::session;
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::region::Identity;
@@ -120,6 +121,28 @@ fn look_up(id: &FileId, met: Met<'_>) -> Outcome<Seen> {
     }
 }
 
+/// The small object whose real file a descriptor is of: its slot.
+pub(crate) fn real(id: &FileId, fd: c_int) -> Option<u32> {
+    identity::find_real(id, Met::Descriptor(fd))
+}
+
+/// The same for a file that was met by path. A process that has no engine yet asks only files that lie in MODEL_DIR by their
+/// name, or by the device of MODEL_DIR.
+pub(crate) fn real_at(id: &FileId, dir: c_int, path: *const c_char) -> Option<u32> {
+    if path.is_null() {
+        return real(id, dir);
+    }
+    // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
+    let name = unsafe { CStr::from_ptr(path) };
+    let bytes = name.to_bytes();
+    let is_near = if bytes.starts_with(b"/") { client::is_inside(bytes) } else { client::is_on_model_dir(id) };
+    match (bytes.is_empty(), is_near) {
+        (true, _) => real(id, dir),
+        (_, true) => identity::find_real(id, Met::Path(dir, name)),
+        _ => identity::find_real(id, Met::Status),
+    }
+}
+
 /// Most folders of one path that are listed one after the other.
 const FOLDERS_DEEP: usize = 64;
 
@@ -214,6 +237,11 @@ pub(crate) extern "C" fn own() {
     OWNER.store(sys::getpid(), Relaxed);
 }
 
+/// False in the child of a `vfork`, which shares its parent's memory and must not change what is remembered in it.
+pub(crate) fn is_owner() -> bool {
+    OWNER.load(Relaxed) == sys::getpid()
+}
+
 /// Slot of the object that was read through a number; 0 for none (a slot is never 0: generations count from 1).
 static MARKS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
 
@@ -239,6 +267,7 @@ pub(crate) fn mark(fd: c_int, slot: u32) {
     }
     HIGHEST.fetch_max(at, Relaxed);
     kept::used_by_one_more(slot);
+    session::taken(slot);
     let before = mark.swap(slot, Relaxed);
     if before != 0 {
         kept::used_by_one_less(before);
@@ -249,6 +278,7 @@ fn unmark(at: usize) {
     if MARKS[at].load(Relaxed) != 0 && OWNER.load(Relaxed) == sys::getpid() {
         let before = MARKS[at].swap(0, Relaxed);
         if before != 0 {
+            session::let_go(before);
             kept::used_by_one_less(before);
         }
     }

@@ -103,6 +103,35 @@ fn found_in(generation: u32, region: Region, id: &FileId) -> Option<Found> {
     Some(Found { slot: slot | generation << GENERATION_SHIFT, identity })
 }
 
+/// Finds the small object whose real file this is: its slot. `None` for the program's own, and for a file that a user
+/// has changed.
+pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Option<u32> {
+    let known = |(generation, region): (u32, Region)| {
+        let number = region.find_file((id.dev, id.ino), id.size, id.mtime_secs)?;
+        Some(number | generation << GENERATION_SHIFT)
+    };
+    if let Some(now) = attached()
+        && let found @ Some(_) = known(now)
+    {
+        return found;
+    }
+    let all_listed = |(_, region): (u32, Region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0;
+    if matches!(met, Met::Status) || attached().is_some_and(all_listed) {
+        return None;
+    }
+    let asked = marked(id, met).filter(|asked| asked.kind == Kind::Finished && asked.is_of(id))?;
+    let (_, region) = attach()?;
+    if let found @ Some(_) = known(attach()?) {
+        return found;
+    }
+    // A leftover in a folder that this engine has not listed yet.
+    let folder = folder_of(&asked, met, region)?;
+    if !client::list(folder.as_bytes()) {
+        return None;
+    }
+    known(attached()?)
+}
+
 /// A memory file that this process's parent had open: the child registers, as for everything of ours.
 fn known_before(id: &FileId) -> Option<Found> {
     let (generation, region) = attach::last_known()?;
@@ -121,6 +150,13 @@ struct Asked {
     kind: Kind,
     /// Without an attribute the time alone has spoken.
     text: Option<Text>,
+}
+
+impl Asked {
+    /// False for a copy of the file that was marked.
+    fn is_of(&self, id: &FileId) -> bool {
+        self.text.as_ref().and_then(Text::mark).is_none_or(|mark| mark.ino == id.ino)
+    }
 }
 
 /// Asks a file for its mark.

@@ -13,6 +13,7 @@ mod missing;
 mod outcome;
 mod real;
 mod say;
+mod session;
 mod start;
 
 /// Runs before `main`, alone.

@@ -17,12 +17,15 @@ const FOLDER: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
 /// Lists the folder that the path's missing name would lie in, if that is an unlisted one of ours. Each listing may
 /// make the next folder of the path appear: the caller repeats its call, and asks again.
 pub(crate) fn list_for(dir: i32, path: *const c_char) -> Listing {
-    if path.is_null() || client::knows_all_folders() {
+    if path.is_null() {
         return Listing::Needless;
     }
     // SAFETY: the kernel has just read this path and answered ENOENT (or has found a link), so it is a string.
     let path = unsafe { CStr::from_ptr(path) };
-    if path.is_empty() {
+    // Where every folder is listed, what is absent may be new in one whose listing is old; names from elsewhere that
+    // lead into such a folder find it when something in it is used.
+    let is_elsewhere = || path.to_bytes().starts_with(b"/") && !client::is_inside(path.to_bytes());
+    if path.is_empty() || client::knows_all_folders() && is_elsewhere() {
         return Listing::Needless;
     }
     // Mostly the folder is there and the name is not.

@@ -154,7 +154,6 @@ impl<'a> World<'a> {
             scale: scale(rng, part_bytes.iter().copied().max().unwrap_or(0)),
             throttle_recover: Duration::from_millis(rng.choice([10, 1000]).unwrap_or(1000)),
             backoff: Backoff::default(),
-            list_again: Duration::from_millis(rng.choice([10, 5000]).unwrap_or(5000)),
             revive: Duration::from_millis(rng.choice([50, 30_000]).unwrap_or(30_000)),
         };
         let think = rng.choice([100, 1000, 20_000]).unwrap_or(1000);
@@ -510,7 +509,7 @@ impl<'a> World<'a> {
             let when = self.soon(100);
             self.at(when, Job::Settle);
         }
-        if self.engine.orders.try_iter().filter(|order| matches!(order, Order::Refresh(_))).count() > 0
+        if self.engine.orders.try_iter().filter(|order| matches!(order, Order::Refresh { .. })).count() > 0
             && !self.list_due
         {
             self.list_due = true;

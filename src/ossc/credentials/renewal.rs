@@ -4,10 +4,11 @@
 //! A source that has nothing newer is asked less and less often, so that neither a file nor a service is asked in
 //! a loop; what OSS has refused meanwhile is tried again by `work` within its own patience.
 
-use crate::credentials::Source;
+use crate::credentials::{Later, Source};
 use crate::held::lock;
+use ossc_conf::Settings;
 use ossc_sign::{Credentials, Issued};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Credentials are renewed when two thirds of their life are over, but not earlier than this before their end.
@@ -65,11 +66,16 @@ impl Renewal {
         }
     }
 
-    /// Sleeps until it is rung, `limit` at most.
-    fn wait(&self, limit: Duration) {
+    /// Sleeps until it is rung, `limit` at most. True if it was.
+    fn wait(&self, limit: Duration) -> bool {
         let refusal = lock(&self.refusal);
         let sleep = self.rung.wait_timeout_while(refusal, limit, |refusal| !refusal.wanted);
-        sleep.unwrap_or_else(|poisoned| poisoned.into_inner()).0.wanted = false;
+        std::mem::take(&mut sleep.unwrap_or_else(|poisoned| poisoned.into_inner()).0.wanted)
+    }
+
+    /// Refusals until now were of credentials that are in use no longer.
+    fn forget(&self) {
+        *lock(&self.refusal) = Refusal::default();
     }
 }
 
@@ -92,6 +98,11 @@ impl Schedule {
     fn pauses(&self, now: Instant) -> (Duration, Duration) {
         let least = PAUSE_MIN.saturating_mul(1 << self.in_vain.min(16)).min(PAUSE_MAX);
         (least, self.due.saturating_duration_since(now).max(least))
+    }
+
+    /// They are over by this machine's clock.
+    fn has_ended(&self, unix_secs: i64) -> bool {
+        self.held.ends_secs.is_some_and(|ends| ends <= unix_secs)
     }
 
     /// A fetch came back: whether it brought other credentials.
@@ -127,21 +138,73 @@ fn time_left(issued: &Issued, unix_secs: i64) -> Option<Duration> {
     Some(life - (life / 3).min(MARGIN_MAX))
 }
 
-/// Keeps the credentials that `source` gave `first` fresh: others are given to `publish`. Never returns.
-pub fn keep(source: &Source, renewal: &Renewal, first: Issued, publish: impl Fn(Credentials)) {
-    let mut schedule = Schedule::new(first, Instant::now(), unix_secs());
-    loop {
-        let (least, most) = schedule.pauses(Instant::now());
-        std::thread::sleep(least);
-        renewal.wait(most - least);
-        let fetched = source.fetch();
-        if schedule.take(fetched, Instant::now(), unix_secs()) {
-            tracing::info!(ends_unix_secs = schedule.held.ends_secs, "credentials were renewed");
-            publish(schedule.held.credentials.clone());
-            renewal.accepted();
+/// What the thread renews from, and with what.
+pub struct Keeper {
+    /// The engine's own source; `None` for keys that stay as they are.
+    pub source: Option<Source>,
+    /// What programs have brought that started later.
+    pub later: Arc<Later>,
+    /// The engine's own settings.
+    pub settings: Settings,
+}
+
+impl Keeper {
+    /// Keeps the credentials fresh that the engine began with: others are given to `publish`, with the settings that say how
+    /// to sign with them. Never returns.
+    pub fn keep(&self, renewal: &Renewal, first: Issued, publish: impl Fn(&Settings, Credentials)) {
+        let mut schedule = Schedule::new(first, Instant::now(), unix_secs());
+        let mut refused: Vec<Credentials> = Vec::new();
+        loop {
+            let (least, most) = schedule.pauses(Instant::now());
+            std::thread::sleep(least);
+            let rung = renewal.wait(most - least);
+            let own = self.source.as_ref().map(Source::fetch);
+            let fetched = match own {
+                Some(Ok(issued)) if refused.contains(&issued.credentials) => Err(STILL_REFUSED.to_string()),
+                Some(fetched) => fetched,
+                None => Ok(schedule.held.clone()),
+            };
+            if schedule.take(fetched, Instant::now(), unix_secs()) {
+                tracing::info!(ends_unix_secs = schedule.held.ends_secs, "credentials were renewed");
+                publish(&self.settings, schedule.held.credentials.clone());
+                renewal.accepted();
+            } else if (rung || schedule.has_ended(unix_secs())) && self.change(&mut schedule, &mut refused, &publish) {
+                // What was under way with the old ones is refused now.
+                std::thread::sleep(SETTLES);
+                renewal.forget();
+            }
         }
     }
+
+    /// Takes what a later program has brought instead of what is refused; false if there is nothing else.
+    fn change(
+        &self,
+        schedule: &mut Schedule,
+        refused: &mut Vec<Credentials>,
+        publish: impl Fn(&Settings, Credentials),
+    ) -> bool {
+        let held = schedule.held.credentials.clone();
+        if !refused.contains(&held) {
+            refused.push(held.clone());
+        }
+        let Some(noted) = self.later.newest(refused) else {
+            // From the beginning: what was refused may be accepted again.
+            *refused = vec![held];
+            return false;
+        };
+        tracing::info!(
+            source = noted.from,
+            "OSS refuses the credentials in use: those of a later program are used now"
+        );
+        publish(&noted.settings, noted.issued.credentials.clone());
+        *schedule = Schedule::new(noted.issued, Instant::now(), unix_secs());
+        true
+    }
 }
+
+const STILL_REFUSED: &str = "the source still gives what OSS refuses";
+/// Requests that were signed with other credentials have ended after this time, or at the next refusal.
+const SETTLES: Duration = Duration::from_secs(1);
 
 fn unix_secs() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64
@@ -216,9 +279,9 @@ mod tests {
         let renewal = Renewal::default();
         let begin = Instant::now();
         renewal.ring(begin);
-        renewal.wait(Duration::from_secs(60));
+        assert!(renewal.wait(Duration::from_secs(60)));
         assert!(begin.elapsed() < Duration::from_secs(30));
-        renewal.wait(Duration::from_millis(1));
+        assert!(!renewal.wait(Duration::from_millis(1)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask};
 use crate::real;
+use crate::session;
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use libc::{MAP_FAILED, off_t, size_t};
@@ -118,6 +119,7 @@ fn memory_of(seen: &Seen, wish: &Wish) -> Outcome<Memory> {
 }
 
 fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
+    session::taken(seen.slot);
     let size = seen.facts.size;
     let start = (wish.offset as u64).min(size);
     let end = start.saturating_add((wish.len as u64).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)).min(size);

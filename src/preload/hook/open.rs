@@ -8,6 +8,7 @@ use crate::file::{self, Seen};
 use crate::identity;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::session::{self, Turn};
 use core::ffi::{c_char, c_int};
 use libc::{AT_FDCWD, mode_t};
 use ossc_cache::region::Identity;
@@ -59,7 +60,7 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
     for tries in 1.. {
         let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
         met(fd, path);
-        match arrived(fd, flags) {
+        match arrived(fd, flags, tries - 1) {
             Arrived::AsItIs => return fd,
             Arrived::Again if tries < TRIES_MAX => {}
             // The name may have been given to another file by the listing that this one has caused.
@@ -78,7 +79,7 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
 }
 
 /// How often a name is opened again that leads to another file meanwhile.
-const TRIES_MAX: u32 = 8;
+pub(super) const TRIES_MAX: u32 = 8;
 
 /// What to do with a descriptor that the real call gave.
 pub(super) enum Arrived {
@@ -100,8 +101,9 @@ pub(super) fn met(fd: c_int, path: *const c_char) {
     }
 }
 
-/// Looks at what was opened: lists a folder, waits for a small object.
-pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
+/// Looks at what was opened: lists a folder, waits for a small object, and for a listing that is new enough.
+/// `repeats`: how often the name was opened before.
+pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     if fd < 0 {
         return Arrived::AsItIs;
     }
@@ -113,15 +115,22 @@ pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
             _ => Arrived::AsItIs,
         };
     }
-    if flags & libc::O_PATH != 0 {
+    if !id.is_file() || flags & libc::O_PATH != 0 {
         return Arrived::AsItIs;
     }
     if !identity::could_be_ours(&id) {
-        let is_old = client::is_of_an_engine_before(&id);
-        return if is_old { Arrived::Failed(Errno(libc::ESTALE)) } else { Arrived::AsItIs };
+        if client::is_of_an_engine_before(&id) {
+            return Arrived::Failed(client::GONE);
+        }
+        // Who writes to a real file makes it a file of the program's own.
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            return Arrived::AsItIs;
+        }
+        let real = || file::real(&id, fd).map_or(Outcome::Pass, |slot| Outcome::Served(in_session(slot, repeats)));
+        return ask(real).answer(Arrived::AsItIs, || Arrived::AsItIs);
     }
     ask(|| match file::of_id(&id, fd) {
-        Outcome::Served(seen) => Outcome::Served(judge(&seen, flags)),
+        Outcome::Served(seen) => Outcome::Served(judge(&seen, flags, repeats)),
         Outcome::Pass => Outcome::Pass,
         // A file of the program's own making is its own, also while no engine can be asked.
         Outcome::Failed(_) if makes(flags) => Outcome::Pass,
@@ -135,7 +144,16 @@ fn makes(flags: c_int) -> bool {
     flags & EXCLUSIVE == EXCLUSIVE
 }
 
-fn judge(seen: &Seen, flags: c_int) -> Arrived {
+/// Whether this process may have the version that was opened.
+fn in_session(slot: u32, repeats: u32) -> Arrived {
+    match session::opened(slot, repeats) {
+        Turn::Go => Arrived::AsItIs,
+        Turn::Again => Arrived::Again,
+        Turn::Stale => Arrived::Failed(client::GONE),
+    }
+}
+
+fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     if seen.is_coming() {
         return match client::wait_placed(seen.slot) {
             Ok(()) => Arrived::Again,
@@ -152,6 +170,10 @@ fn judge(seen: &Seen, flags: c_int) -> Arrived {
         if let Err(errno) = client::wait_whole(seen.slot) {
             return Arrived::Failed(errno);
         }
+    }
+    match in_session(seen.slot, repeats) {
+        Arrived::AsItIs => {}
+        other => return other,
     }
     client::tell(seen.slot, 1);
     client::denied(seen.slot).map_or(Arrived::AsItIs, Arrived::Failed)

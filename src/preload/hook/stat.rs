@@ -6,6 +6,7 @@ use crate::file::{self, Seen};
 use crate::identity;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::session::{self, Turn};
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
 use ossc_cache::region::Identity;
@@ -31,9 +32,9 @@ hooks! {
     fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int {
         // What tells the file is asked for in any case; more than was asked for is allowed.
         let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_MTIME;
-        again_if_gone(|| {
+        again_if_gone(|repeats| {
             let got = file::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
-            if got == 0 { patch_x(dir, path, out).map(|()| got) } else { Ok(got) }
+            if got == 0 { patch_x(dir, path, out, repeats).map(|()| got) } else { Ok(got) }
         })
     }
     fn access(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::access(path, mode)) }
@@ -43,20 +44,40 @@ hooks! {
 }
 
 fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: impl Fn() -> c_int) -> c_int {
-    again_if_gone(|| {
+    again_if_gone(|repeats| {
         let got = file::until_listed(dir, path, &call, |got| *got != 0);
-        if got != 0 { Ok(got) } else { patch(out, |id| file::of_id_at(id, dir, path)).map(|()| got) }
+        if got != 0 { Ok(got) } else { patch(out, |id| look(id, dir, path, repeats)).map(|()| got) }
     })
 }
 
-/// Asks a second time where the first answer was a file that its engine does not know: the listing that this has
-/// caused may have given the name to another file.
-fn again_if_gone(ask: impl Fn() -> Result<c_int>) -> c_int {
-    let answer = match ask() {
-        Err(client::GONE) => ask(),
-        answer => answer,
-    };
+/// Asks again where the first answer was a file that its engine does not know, or one that a newer listing may have
+/// replaced: the listing that this has caused may have given the name to another file.
+fn again_if_gone(ask: impl Fn(u32) -> Result<c_int>) -> c_int {
+    let mut answer = ask(0);
+    for repeats in 1..open::TRIES_MAX {
+        if !matches!(answer, Err(client::GONE)) {
+            break;
+        }
+        answer = ask(repeats);
+    }
     Outcome::from(answer).answer(-1, || -1)
+}
+
+/// The file of ours that a path names, once the listing of its folder is new enough; GONE for one that may have been
+/// replaced meanwhile.
+fn look(id: &FileId, dir: c_int, path: *const c_char, repeats: u32) -> Outcome<Seen> {
+    let is_last = repeats + 1 == open::TRIES_MAX;
+    let current = |slot: u32| is_last || session::looked(slot, repeats) != Turn::Again;
+    if !identity::could_be_ours(id) {
+        return match file::real_at(id, dir, path) {
+            Some(slot) if !current(slot) => Outcome::Failed(client::GONE),
+            _ => Outcome::Pass,
+        };
+    }
+    file::of_id_at(id, dir, path).then(|seen| {
+        let is_current = seen.identity != Identity::Placeholder || current(seen.slot);
+        if is_current { Outcome::Served(seen) } else { Outcome::Failed(client::GONE) }
+    })
 }
 
 fn by_descriptor(got: c_int, fd: c_int, out: *mut Stat) -> c_int {
@@ -90,7 +111,7 @@ fn patch(out: *mut Stat, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<
 
 /// The file of ours whose facts count.
 fn known(id: &FileId, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<Option<Seen>> {
-    if !identity::could_be_ours(id) {
+    if !id.is_file() {
         return Ok(None);
     }
     match ask(|| look(id)) {
@@ -107,7 +128,7 @@ fn blocks(size: u64) -> u64 {
     size.div_ceil(BLOCK_BYTES) * (BLOCK_BYTES / 512)
 }
 
-fn patch_x(dir: c_int, path: *const c_char, out: *mut Statx) -> Result<()> {
+fn patch_x(dir: c_int, path: *const c_char, out: *mut Statx, repeats: u32) -> Result<()> {
     // SAFETY: the real call has just filled this struct of the program's.
     let st = unsafe { &mut *out };
     let id = FileId {
@@ -118,7 +139,7 @@ fn patch_x(dir: c_int, path: *const c_char, out: *mut Statx) -> Result<()> {
         mtime_secs: st.stx_mtime.tv_sec,
         mtime_nanos: st.stx_mtime.tv_nsec,
     };
-    let Some(seen) = known(&id, |id| file::of_id_at(id, dir, path))? else { return Ok(()) };
+    let Some(seen) = known(&id, |id| look(id, dir, path, repeats))? else { return Ok(()) };
     st.stx_size = seen.facts.size;
     st.stx_blocks = blocks(seen.facts.size);
     (st.stx_mtime.tv_sec, st.stx_mtime.tv_nsec) = (seen.facts.mtime_secs, 0);

@@ -7,22 +7,23 @@ use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::session;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 use libc::{AT_FDCWD, FILE};
 use ossc_cache::sys::{self, Errno, Result};
 
 hooks! {
-    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, || real::fopen(path, mode)) }
-    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, || real::fopen64(path, mode)) }
+    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, || real::fopen(path, mode)) }
+    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, || real::fopen64(path, mode)) }
     fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
-        if path.is_null() { real::freopen(path, mode, stream) } else { opened(path, mode, || real::freopen(path, mode, stream)) }
+        if path.is_null() { real::freopen(path, mode, stream) } else { opened(path, mode, true, || real::freopen(path, mode, stream)) }
     }
     fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
-        if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, || real::freopen64(path, mode, stream)) }
+        if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, true, || real::freopen64(path, mode, stream)) }
     }
     fn fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::fclose(stream)) }
-    fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, || real::_IO_fopen(path, mode)) }
+    fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, || real::_IO_fopen(path, mode)) }
     fn _IO_fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::_IO_fclose(stream)) }
     fn _IO_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::_IO_fdopen(fd, mode)) }
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::fdopen(fd, mode)) }
@@ -45,7 +46,8 @@ fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *m
     }
 }
 
-fn opened(path: *const c_char, mode: *const c_char, call: impl Fn() -> *mut FILE) -> *mut FILE {
+/// `reopens`: the call closes by itself what it has opened before.
+fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: impl Fn() -> *mut FILE) -> *mut FILE {
     if changes(mode) {
         file::list_for_new(AT_FDCWD, path);
     }
@@ -56,20 +58,25 @@ fn opened(path: *const c_char, mode: *const c_char, call: impl Fn() -> *mut FILE
         return Outcome::Failed(errno).answer(null_mut(), null_mut);
     }
     let before = errno();
-    let stream = file::until_listed(AT_FDCWD, path, &call, |stream| stream.is_null());
-    if stream.is_null() {
-        return stream;
-    }
-    let fd = number_of(stream);
-    open::met(fd, path);
-    match open::arrived(fd, libc::O_RDONLY) {
-        open::Arrived::AsItIs => filled(stream, fd, mode),
-        open::Arrived::Failed(errno) => failed(stream, errno),
-        open::Arrived::Again => {
-            close(stream);
-            set_errno(before);
-            call()
+    let mut repeats = 0;
+    loop {
+        let stream = file::until_listed(AT_FDCWD, path, &call, |stream| stream.is_null());
+        if stream.is_null() {
+            return stream;
         }
+        let fd = number_of(stream);
+        open::met(fd, path);
+        match open::arrived(fd, libc::O_RDONLY, repeats) {
+            open::Arrived::AsItIs => return filled(stream, fd, mode),
+            open::Arrived::Again if repeats < open::TRIES_MAX => {}
+            open::Arrived::Again => return stream,
+            open::Arrived::Failed(errno) => return failed(stream, errno),
+        }
+        if !reopens {
+            close(stream);
+        }
+        set_errno(before);
+        repeats += 1;
     }
 }
 
@@ -138,6 +145,7 @@ fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> 
 }
 
 fn whole(seen: &Seen, at: i64) -> Result<c_int> {
+    session::taken(seen.slot);
     client::wait_whole(seen.slot)?;
     let memory = client::open_memory(seen.slot)?;
     sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {

@@ -1,0 +1,143 @@
+//! Credentials of programs that started after the engine: temporary ones differ from start to start, and those of a later
+//! program may last longer than the engine's own.
+//!
+//! Noted by the attach server, taken by the thread `ossc-keys` when OSS refuses those in use or they have ended. They are
+//! in memory alone, and nothing of them is logged but where they come from.
+
+use crate::credentials::{Limits, Source, lasting};
+use crate::held::lock;
+use ossc_cache::wire::CREDENTIALS;
+use ossc_conf::Settings;
+use ossc_net::Trust;
+use ossc_sign::{Credentials, Issued};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+
+/// How many are kept: the newest count.
+const KEPT: usize = 8;
+
+type Variables = HashMap<String, String>;
+
+/// See the module.
+pub struct Later {
+    /// What else the engine was started with.
+    base: Variables,
+    limits: Limits,
+    trust: Trust,
+    given: Mutex<VecDeque<Variables>>,
+}
+
+/// Credentials that were noted, and the settings that say how to sign with them.
+pub struct Noted {
+    /// The credentials.
+    pub issued: Issued,
+    /// The settings of the program that gave them.
+    pub settings: Settings,
+    /// Where they come from, for the log.
+    pub from: &'static str,
+}
+
+impl Later {
+    /// `variables` are those that the engine was started with.
+    pub fn new(variables: &Variables, limits: Limits, trust: Trust) -> Later {
+        let (own, base): (Variables, Variables) = variables.clone().into_iter().partition(|(name, _)| is_one(name));
+        Later { base, limits, trust, given: Mutex::new(VecDeque::from([own])) }
+    }
+
+    /// Notes what a program has sent: `NAME=value` entries, each ended by NUL. True if it is something new.
+    pub fn note(&self, text: &[u8]) -> bool {
+        let entries =
+            text.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='));
+        let variables: Variables =
+            entries.filter(|(name, _)| is_one(name)).map(|(name, value)| (name.into(), value.into())).collect();
+        let mut given = lock(&self.given);
+        let known = given.iter().position(|known| *known == variables);
+        if let Some(known) = known.and_then(|at| given.remove(at)) {
+            given.push_front(known);
+            return false;
+        }
+        if variables.is_empty() || self.settings(&variables).is_none() {
+            return false;
+        }
+        given.push_front(variables);
+        given.truncate(KEPT);
+        true
+    }
+
+    /// The newest that can be had and are none of `refused`.
+    pub fn newest(&self, refused: &[Credentials]) -> Option<Noted> {
+        let given = lock(&self.given).clone();
+        given.iter().find_map(|variables| self.noted(variables).filter(|n| !refused.contains(&n.issued.credentials)))
+    }
+
+    fn settings(&self, variables: &Variables) -> Option<Settings> {
+        Settings::from_lookup(|name| variables.get(name).or_else(|| self.base.get(name)).cloned()).ok()
+    }
+
+    fn noted(&self, variables: &Variables) -> Option<Noted> {
+        let settings = self.settings(variables)?;
+        if let Some(credentials) = lasting(&settings) {
+            let issued = Issued { credentials, ends_secs: None };
+            return Some(Noted { issued, settings, from: "environment" });
+        }
+        let source = Source::new(&settings, self.limits, &self.trust).ok()??;
+        let issued = source.fetch().inspect_err(|why| tracing::warn!("credentials of a later program: {why}")).ok()?;
+        Some(Noted { issued, settings, from: source.name() })
+    }
+}
+
+fn is_one(name: &str) -> bool {
+    CREDENTIALS.iter().any(|prefix| prefix.strip_suffix('=').map_or(name.starts_with(prefix), |whole| name == whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn later() -> Later {
+        let own = [
+            ("MODEL_DIR", "/m"),
+            ("OSS_PATH", "oss://bucket/m/"),
+            ("OSS_ENDPOINT", "http://oss-cn-beijing.aliyuncs.com"),
+            ("OSS_ACCESS_KEY_ID", "own"),
+            ("OSS_ACCESS_KEY_SECRET", "s"),
+        ];
+        let variables = own.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        let limit = Duration::from_secs(1);
+        Later::new(&variables, Limits { connect: limit, response: limit }, Trust::default())
+    }
+
+    fn key(id: &str) -> Vec<u8> {
+        format!("OSS_ACCESS_KEY_ID={id}\0OSS_ACCESS_KEY_SECRET=s\0OSS_SESSION_TOKEN=t\0").into_bytes()
+    }
+
+    fn id(noted: Option<Noted>) -> Option<String> {
+        noted.map(|noted| noted.issued.credentials.access_key_id)
+    }
+
+    #[test]
+    fn the_newest_that_were_not_refused_are_given() {
+        let later = later();
+        assert!(later.note(&key("a")) && later.note(&key("b")) && !later.note(&key("a")));
+        let mut refused = Vec::new();
+        for expected in ["a", "b", "own"] {
+            let noted = later.newest(&refused).unwrap();
+            assert_eq!(noted.issued.credentials.access_key_id, expected);
+            refused.push(noted.issued.credentials);
+        }
+        assert_eq!(id(later.newest(&refused)), None);
+    }
+
+    #[test]
+    fn what_is_no_source_is_not_noted() {
+        let later = later();
+        assert!(!later.note(b"") && !later.note(b"OSS_ACCESS_KEY_ID=a\0") && !later.note(b"HOME=/x\0\xff=\0"));
+        assert!(!later.note(b"OSS_ACCESS_KEY_SECRET=s\0OSS_ACCESS_KEY_ID=own\0"), "the engine's own");
+        for number in 0..20 {
+            later.note(&key(&number.to_string()));
+        }
+        assert_eq!(lock(&later.given).len(), KEPT);
+        assert_eq!(id(later.newest(&[])), Some("19".into()));
+    }
+}

@@ -1,0 +1,270 @@
+//! What this process has had of each folder, so that it gets one version of a model as a whole: the newest listing before
+//! its first use, and an error instead of a mixture where objects change under a load that is under way.
+//!
+//! Called by the hooks where a file or folder of ours was recognised. It allocates nothing, takes no lock and
+//! remembers in fixed tables; the child of a `vfork`, which shares them, changes nothing. A session of a folder is
+//! the objects that were opened in it since its content changed last; when it has changed again, what is open keeps
+//! its version, and what would mix with it is ESTALE until a new session may begin.
+
+use crate::attach;
+use crate::client;
+use crate::file;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use ossc_cache::had::{Had, Names};
+use ossc_cache::region::{Kind, OBJECTS_MAX, Object, Region, place_key, state};
+use ossc_cache::sys;
+
+mod holds;
+
+/// How long a listing that changes names may take to be made real, in milliseconds.
+const CHANGING_MS: u64 = 10_000;
+const SLICE_MS: u64 = 200;
+/// A program that opens the only object that it uses of a folder again after this many milliseconds looks for a new
+/// version; one that does so at once is still loading the old one.
+const ALONE_MS: u64 = 500;
+/// After so many times `listAgainSec` without a use a program loads anew, although it has parts of the old version
+/// mapped or open, or is slow.
+const HELD_TIMES: u64 = 12;
+
+/// What the hook does with what it has opened or looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It is the version that this process may have.
+    Go,
+    /// Its name may lead to another version by now: the call is to be made again.
+    Again,
+    /// It would mix versions: ESTALE.
+    Stale,
+}
+
+/// What is kept of a folder.
+struct Folder {
+    /// Generation of the catalog (above) and the value of `changes` (below) that the session is of.
+    seen: AtomicU64,
+    /// When something of it was used last, in milliseconds of the monotonic clock; 0 before.
+    used_ms: AtomicU64,
+}
+
+static FOLDERS: [Folder; OBJECTS_MAX as usize] =
+    [const { Folder { seen: AtomicU64::new(0), used_ms: AtomicU64::new(0) } }; OBJECTS_MAX as usize];
+/// The objects that were opened.
+static HAD: Had = Had::new();
+/// The last refusal that was spoken of: one line for each change of a folder.
+static SPOKEN: AtomicU32 = AtomicU32::new(0);
+
+/// An object was opened by its name, for the first time if `repeats` is 0: may this process have it?
+pub(crate) fn opened(slot: u32, repeats: u32) -> Turn {
+    let Some((region, object, _)) = client::resolve(slot) else { return Turn::Go };
+    let Some(folder) = region.folder_of(object) else { return Turn::Go };
+    let changed = renew(&region, folder);
+    if object.is_superseded() {
+        return if repeats == 0 || changed { Turn::Again } else { old(slot, &region, object) };
+    }
+    if changed {
+        return Turn::Again;
+    }
+    join(slot, &region, folder, object)
+}
+
+/// An object was looked at (`stat`): its folder's listing is renewed where it is too old.
+pub(crate) fn looked(slot: u32, repeats: u32) -> Turn {
+    let Some((region, object, _)) = client::resolve(slot) else { return Turn::Go };
+    let Some(folder) = region.folder_of(object) else { return Turn::Go };
+    let changed = renew(&region, folder);
+    if changed || object.is_superseded() && repeats == 0 { Turn::Again } else { Turn::Go }
+}
+
+/// Bytes are read through a descriptor that came from elsewhere, or was opened before: it is part of the session.
+pub(crate) fn taken(slot: u32) {
+    let Some((region, object, _)) = client::resolve(slot) else { return };
+    if let Some(folder) = region.folder_of(object)
+        && file::is_owner()
+    {
+        HAD.insert(slot, names(&region, folder, object));
+        used(object.folder);
+    }
+}
+
+/// A descriptor or map of the object is gone: until now it was in use.
+pub(crate) fn let_go(slot: u32) {
+    if let Some((_, object, _)) = client::resolve(slot) {
+        used(object.folder);
+    }
+}
+
+/// Has the listing of a folder renewed if it is too old, and waits while another one is made real. True if the folder's
+/// content changed meanwhile.
+pub(crate) fn renew(region: &Region, folder: &Object) -> bool {
+    let before = folder.changes.load(SeqCst);
+    if is_too_old(region, folder) {
+        client::list_again(region, folder);
+    }
+    let until = sys::now_ms() + CHANGING_MS;
+    let mut looked_ms = sys::now_ms();
+    while folder.is_changing() && sys::now_ms() < until {
+        sys::sleep_ms(1);
+        if sys::now_ms() - looked_ms > SLICE_MS {
+            looked_ms = sys::now_ms();
+            if attach::alive(attach::generation()).is_err() {
+                break;
+            }
+        }
+    }
+    folder.changes.load(SeqCst) != before
+}
+
+/// True if a listing is older than a program's first use may find it.
+pub(crate) fn is_too_old(region: &Region, folder: &Object) -> bool {
+    let again_ms = region.header().list_again_ms.load(SeqCst);
+    let age_ms = sys::now_ms().saturating_sub(folder.listed_ms.load(SeqCst));
+    folder.state() == state::LISTED && again_ms != 0 && age_ms > again_ms
+}
+
+/// An old version, reached by a name that no listing gives: what this process has of the folder may be of that time
+/// or of a later one.
+fn old(slot: u32, region: &Region, object: &Object) -> Turn {
+    let Some(folder) = region.folder_of(object) else { return Turn::Go };
+    let names = names(region, folder, object);
+    if HAD.has(slot) || !HAD.any(names.folder) {
+        remember(slot, names);
+        return Turn::Go;
+    }
+    refuse(slot, region, folder)
+}
+
+/// The object is of the newest listing: is that what this process has had of the folder?
+fn join(slot: u32, region: &Region, folder: &Object, object: &Object) -> Turn {
+    let changes = folder.changes.load(SeqCst);
+    let names = names(region, folder, object);
+    let Some(kept) = FOLDERS.get(object.folder as usize) else { return Turn::Go };
+    let now = u64::from(attach::generation()) << 32 | u64::from(changes);
+    let is_known = kept.seen.load(SeqCst) == now;
+    if HAD.has(slot) {
+        if is_known {
+            used(object.folder);
+        }
+        return Turn::Go;
+    }
+    if !is_known {
+        match mixture(region, names) {
+            Mixture::None => {}
+            mixture if may_begin_anew(&mixture, object.folder, region) => {
+                if file::is_owner() {
+                    HAD.forget(names.folder);
+                }
+            }
+            _ => return refuse(slot, region, folder),
+        }
+        if file::is_owner() {
+            kept.seen.store(now, SeqCst);
+        }
+    }
+    let is_new = remember(slot, names);
+    // Another thread may have seen a change that this one has not, and not seen what this one has just had.
+    if folder.changes.load(SeqCst) != changes {
+        if is_new {
+            HAD.remove(slot);
+        }
+        return Turn::Again;
+    }
+    used(object.folder);
+    Turn::Go
+}
+
+/// What an object of the newest listing would be mixed with.
+enum Mixture {
+    /// Nothing that the listing does not show.
+    None,
+    /// Old versions of other objects only: it was not used before.
+    Others,
+    /// Old versions, one of itself among them.
+    Itself {
+        /// Nothing else of the folder was used.
+        alone: bool,
+        /// A large one is among them.
+        large: bool,
+    },
+}
+
+/// What this process has had of the folder that its newest listing does not show.
+fn mixture(region: &Region, names: Names) -> Mixture {
+    let (mut any, mut itself, mut alone, mut large) = (false, false, true, false);
+    HAD.each(names.folder, |slot, path| {
+        alone &= path == names.path;
+        if is_old(region, slot, &mut large) {
+            any = true;
+            itself |= path == names.path;
+        }
+    });
+    match (any, itself) {
+        (false, _) => Mixture::None,
+        (true, false) => Mixture::Others,
+        (true, true) => Mixture::Itself { alone, large },
+    }
+}
+
+/// True if the newest listing no longer shows the version behind this slot, of whatever engine's catalog.
+fn is_old(region: &Region, slot: u32, large: &mut bool) -> bool {
+    let Some((generation, object)) = client::record_of(slot) else { return true };
+    let is_old = if generation == attach::generation() {
+        object.is_superseded()
+    } else {
+        !client::is_shown(region, generation, object)
+    };
+    *large |= is_old && object.kind() == Kind::Large;
+    is_old
+}
+
+/// A program that opens again what it had before: does it load anew, or does it go on with what it has begun?
+fn may_begin_anew(mixture: &Mixture, folder: u32, region: &Region) -> bool {
+    let Mixture::Itself { alone, large } = *mixture else { return false };
+    let Some(kept) = FOLDERS.get(folder as usize) else { return false };
+    let now = sys::now_ms();
+    // Not known after a change of engines: counted from now on.
+    let _ = kept.used_ms.compare_exchange(0, now, SeqCst, SeqCst);
+    let idle_ms = now.saturating_sub(kept.used_ms.load(SeqCst));
+    let again_ms = region.header().list_again_ms.load(SeqCst);
+    let holds = holds::any_old();
+    let times = if holds || large { HELD_TIMES } else { 1 };
+    alone && !holds && idle_ms >= ALONE_MS.min(again_ms) || idle_ms >= again_ms.saturating_mul(times)
+}
+
+fn refuse(slot: u32, region: &Region, folder: &Object) -> Turn {
+    client::log(b"open refused (ESTALE): the model was changed while this program was loading it", slot);
+    let token = folder.changes.load(SeqCst).wrapping_mul(OBJECTS_MAX).wrapping_add(slot & (OBJECTS_MAX - 1)) | 1;
+    let token = token ^ attach::generation() << 24;
+    let spoken = SPOKEN.load(SeqCst);
+    if spoken != token && file::is_owner() && SPOKEN.compare_exchange(spoken, token, SeqCst, SeqCst).is_ok() {
+        let (dir, below) = (crate::environ::model_dir(), region.name(folder).as_bytes());
+        let slash: &[u8] = if below.is_empty() { b"" } else { b"/" };
+        attach::say(&[
+            b"oss connector: the model in ",
+            dir,
+            slash,
+            below,
+            b" changed while this program was loading it: start the load again\n",
+        ]);
+    }
+    Turn::Stale
+}
+
+fn names(region: &Region, folder: &Object, object: &Object) -> Names {
+    let short = |text: &str| {
+        let key = place_key(text.as_bytes());
+        (key ^ key >> 32) as u32
+    };
+    Names { folder: short(region.name(folder)), path: short(region.name(object)) }
+}
+
+/// True if it was not remembered before.
+fn remember(slot: u32, names: Names) -> bool {
+    file::is_owner() && HAD.insert(slot, names)
+}
+
+fn used(folder: u32) {
+    if let Some(kept) = FOLDERS.get(folder as usize)
+        && file::is_owner()
+    {
+        kept.used_ms.store(sys::now_ms(), SeqCst);
+    }
+}
