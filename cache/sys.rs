@@ -229,6 +229,11 @@ pub fn sleep_ms(ms: u64) {
     let _ = call!(libc::SYS_nanosleep, &time as *const Timespec, 0usize);
 }
 
+/// The working folder with its NUL; how many bytes of `out` were filled.
+pub fn getcwd(out: &mut [u8]) -> Result<usize> {
+    call!(libc::SYS_getcwd, out.as_mut_ptr(), out.len())
+}
+
 /// Process id, from the kernel (right also in a `vfork` child).
 pub fn getpid() -> i32 {
     call!(libc::SYS_getpid).map_or(0, |pid| pid as i32)
