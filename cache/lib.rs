@@ -12,6 +12,8 @@ pub mod cpath;
 pub mod demand;
 pub mod event;
 #[allow(unsafe_code)]
+pub mod lock;
+#[allow(unsafe_code)]
 pub mod pages;
 pub mod part;
 pub mod plan;

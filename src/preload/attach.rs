@@ -8,6 +8,7 @@ use crate::environ;
 pub(crate) use crate::say::say;
 use crate::start::{self, FirstWord};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use ossc_cache::lock;
 use ossc_cache::region::{REGION_BYTES, Region};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::wire::{self, Ask};
@@ -120,7 +121,10 @@ fn engine_is_same(generation: u32) -> bool {
     let Some(region) = region_of(generation) else { return false };
     let birth = region.header().birth.load(Ordering::Acquire);
     region.header().engine_pid.load(Ordering::Acquire) == ENGINE_PID.load(Ordering::Acquire)
-        && environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, 0)).is_none_or(|word| word == birth)
+        && environ::lock_path()
+            .as_cstr()
+            .and_then(|path| lock::word(path, lock::BIRTH))
+            .is_none_or(|word| word == birth)
 }
 
 /// After each slice of a wait: is somebody working on it? Starts an engine where there is none. MOVED when
@@ -176,7 +180,7 @@ pub(crate) fn attach() -> Option<(u32, Region)> {
 pub(crate) fn is_of_another_path() -> bool {
     let own = environ::oss_path_key();
     let differs = || {
-        let its = environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, 1)).unwrap_or(0);
+        let its = environ::lock_path().as_cstr().and_then(|path| lock::word(path, lock::PATH_KEY)).unwrap_or(0);
         own != 0 && its != 0 && own != its
     };
     // An engine that has just taken the lock empties the file of what the one before has left.

@@ -93,7 +93,7 @@ pub(crate) fn take() -> Result<u64, Unusable> {
         kept.handed_on = CPath::from(HANDED_ON).with(kept.model_dir.as_bytes());
     }
     let place = Place { socket: variable(c"CONNECTOR_UDS_PATH"), runtime_dir: variable(c"XDG_RUNTIME_DIR") };
-    let Paths { lock, socket } = rundir::paths(&place, id.dev, id.ino).ok_or(Unusable::NoRunFolder)?;
+    let Paths { lock, socket, .. } = rundir::paths(&place, id.dev, id.ino).ok_or(Unusable::NoRunFolder)?;
     (kept.lock, kept.socket) = (lock, socket);
     kept.push(b"MODEL_DIR=");
     let dir = kept.model_dir.clone();
