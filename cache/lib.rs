@@ -12,6 +12,8 @@ pub mod cpath;
 pub mod demand;
 pub mod event;
 pub mod had;
+#[allow(unsafe_code)]
+pub mod lock;
 pub mod mark;
 #[allow(unsafe_code)]
 pub mod pages;

@@ -277,6 +277,11 @@ pub fn sleep_ms(ms: u64) {
     let _ = call!(libc::SYS_nanosleep, &time as *const Timespec, 0usize);
 }
 
+/// The working folder with its NUL; how many bytes of `out` were filled.
+pub fn getcwd(out: &mut [u8]) -> Result<usize> {
+    call!(libc::SYS_getcwd, out.as_mut_ptr(), out.len())
+}
+
 /// Process id, from the kernel (right also in a `vfork` child).
 pub fn getpid() -> i32 {
     call!(libc::SYS_getpid).map_or(0, |pid| pid as i32)
@@ -317,9 +322,26 @@ pub fn readlink(dir: i32, path: &CStr, out: &mut [u8]) -> Result<usize> {
     call!(libc::SYS_readlinkat, dir as isize, path.as_ptr(), out.as_mut_ptr(), out.len())
 }
 
+/// Removes a name.
+pub fn unlink(path: &CStr) -> Result<()> {
+    call!(libc::SYS_unlink, path.as_ptr()).map(drop)
+}
+
 /// Makes a folder.
 pub fn mkdir(path: &CStr, mode: u32) -> Result<()> {
     call!(libc::SYS_mkdir, path.as_ptr(), mode).map(drop)
+}
+
+/// True if this process may make names in a folder: what its mode and its mount say to the effective user.
+pub fn may_write(path: &CStr) -> bool {
+    let (wanted, folder) = ((libc::W_OK | libc::X_OK) as isize, AT_FDCWD as isize);
+    let effective = libc::AT_EACCESS as isize;
+    match call!(libc::SYS_faccessat2, folder, path.as_ptr(), wanted, effective) {
+        Ok(_) => true,
+        Err(Errno(libc::EACCES | libc::EROFS)) => false,
+        // Linux before 5.8, and filters that do not know the call: the real user's rights, mostly the same.
+        Err(_) => call!(libc::SYS_faccessat, folder, path.as_ptr(), wanted).is_ok(),
+    }
 }
 
 /// True if another process holds an OFD write lock on the file at `path` (a lock of the engine).
@@ -333,15 +355,6 @@ pub fn is_locked(path: &CStr) -> bool {
     let asked = call!(libc::SYS_fcntl, fd as isize, libc::F_OFD_GETLK as isize, &mut lock as *mut libc::flock);
     let _ = close(fd);
     asked.is_ok() && lock.l_type != libc::F_UNLCK as i16
-}
-
-/// Number `index` of those that the holder of a lock has left in its file; `None` when there is none.
-pub fn lock_word(path: &CStr, index: u64) -> Option<u64> {
-    let fd = openat(AT_FDCWD, path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0).ok()?;
-    let mut bytes = [0u8; 8];
-    let got = pread(fd, bytes.as_mut_ptr(), bytes.len(), index * 8);
-    let _ = close(fd);
-    (got == Ok(bytes.len())).then(|| u64::from_le_bytes(bytes))
 }
 
 /// Tries to take the OFD write lock on `fd`; EAGAIN when another has it. It is gone with the descriptor.

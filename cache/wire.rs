@@ -7,6 +7,7 @@
 use crate::cpath::CPath;
 use crate::region::LAYOUT_VERSION;
 use crate::sys::{self, Errno, Result};
+use core::ffi::CStr;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 const MAGIC: u32 = 0x6f73_7363;
@@ -142,13 +143,18 @@ pub fn answer(fd: i32, errno: i32, value: u32, text: &[u8], fds: [i32; FDS_MAX])
     send(fd, &packet)
 }
 
+/// How long a socket may go on listening whose engine is just ending, in milliseconds.
+const DYING_MS: u64 = 2_000;
+
 /// Makes the engine's listening socket, replacing a leftover. Non-blocking, close-on-exec.
+///
+/// Only the holder of the lock comes here, so no engine listens at the path. Errors: ENOTSOCK for anything else that
+/// lies there, EADDRINUSE for a socket of another program; both are left alone.
 pub fn listen(socket: &CPath) -> Result<OwnedFd> {
     let address = Address::new(socket)?;
-    let fd = new_socket(libc::SOCK_NONBLOCK)?;
     let path = socket.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?;
-    // SAFETY: the path is NUL-terminated. Only the holder of the lock comes here: what lies there is dead.
-    unsafe { libc::unlink(path.as_ptr()) };
+    clear(socket, path)?;
+    let fd = new_socket(libc::SOCK_NONBLOCK)?;
     // SAFETY: the address is a live sockaddr_un of the given length.
     let bound = unsafe { libc::bind(fd, (&raw const address.inner).cast(), address.len) };
     // SAFETY: plain call on our own descriptor.
@@ -160,6 +166,44 @@ pub fn listen(socket: &CPath) -> Result<OwnedFd> {
     let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     let _ = sys::close(fd);
     Err(Errno(errno))
+}
+
+/// Removes a socket at which nobody listens.
+fn clear(socket: &CPath, path: &CStr) -> Result<()> {
+    let until = sys::now_ms() + DYING_MS;
+    loop {
+        match sys::file_id_at(sys::AT_FDCWD, path, libc::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno(libc::ENOENT)) => return Ok(()),
+            Err(errno) => return Err(errno),
+            Ok(id) if id.mode & libc::S_IFMT != libc::S_IFSOCK => return Err(Errno(libc::ENOTSOCK)),
+            Ok(_) => {}
+        }
+        match connect(socket) {
+            Err(Errno(libc::ECONNREFUSED)) => return sys::unlink(path),
+            Err(Errno(libc::ENOENT)) => {}
+            Ok(fd) => {
+                let _ = sys::close(fd);
+                if sys::now_ms() > until {
+                    return Err(Errno(libc::EADDRINUSE));
+                }
+                sys::sleep_ms(20);
+            }
+            // A socket of another kind.
+            Err(_) => return Err(Errno(libc::EADDRINUSE)),
+        }
+    }
+}
+
+/// Removes the engine's socket at its end, if it still is a socket at which `listener` listens.
+pub fn remove(socket: &CPath, listener: OwnedFd) {
+    drop(listener);
+    if let Some(path) = socket.as_cstr()
+        && sys::file_id_at(sys::AT_FDCWD, path, libc::AT_SYMLINK_NOFOLLOW)
+            .is_ok_and(|id| id.mode & libc::S_IFMT == libc::S_IFSOCK)
+        && connect(socket).err() == Some(Errno(libc::ECONNREFUSED))
+    {
+        let _ = sys::unlink(path);
+    }
 }
 
 /// Process and user at the other end of a connected socket.

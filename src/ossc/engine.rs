@@ -21,7 +21,7 @@ use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{self, PageKind, Store};
 use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, Place};
-use ossc_cache::{sys, wire};
+use ossc_cache::{lock, sys, wire};
 use ossc_conf::{Config, Scheme, Settings};
 use ossc_net::retry::Backoff;
 use ossc_net::{Names, Vcpus};
@@ -101,8 +101,7 @@ struct Engine {
 impl Engine {
     fn end(self) {
         tracing::info!("engine ends: no client for lingerSec");
-        let _ =
-            std::fs::remove_file(Path::new(std::ffi::OsStr::new(&*String::from_utf8_lossy(self.socket.as_bytes()))));
+        wire::remove(&self.socket, self.server.listener());
         self.journal.flush();
     }
 }
@@ -135,12 +134,16 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     // By these numbers clients tell this engine's region from that of one before, and primaries whether it
     // serves what they name. Where they cannot be written clients go by the engine's process id.
     let header = work.region().header();
-    let words = [&header.birth, &header.oss_path_key, &header.endpoint_key]
-        .map(|word| word.load(Ordering::Acquire).to_le_bytes());
-    let _ = lock.write_at(&words.concat(), 0);
+    let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
+    let _ = lock.write_at(&lock::words(words.map(|word| word.load(Ordering::Acquire))), 0);
     let listener = wire::listen(&paths.socket).map_err(|e| {
         let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
-        format!("failed to acquire uds lock: socket {path}: {}", std::io::Error::from_raw_os_error(e.0))
+        let why = match e.0 {
+            libc::ENOTSOCK => "is no socket: remove it, or give CONNECTOR_UDS_PATH another name".into(),
+            libc::EADDRINUSE => "is the socket of another program: give CONNECTOR_UDS_PATH another name".into(),
+            number => std::io::Error::from_raw_os_error(number).to_string(),
+        };
+        format!("failed to acquire uds lock: {path}: {why}")
     })?;
     let options = mirror::Options {
         materialize_bytes_max: config.materialize_bytes_max,
@@ -446,11 +449,16 @@ fn take_lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::Fil
     let (socket, runtime_dir) = (bytes(&settings.uds_path), bytes(&settings.runtime_dir));
     let place = Place { socket: socket.as_deref(), runtime_dir: runtime_dir.as_deref() };
     let failed = |what: String| NotStarted::Reason(format!("failed to acquire uds lock: {what}"));
-    let paths = rundir::paths(&place, id.0, id.1)
-        .ok_or_else(|| failed("neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used".into()))?;
+    let paths = rundir::paths(&place, id.0, id.1).ok_or_else(|| failed(rundir::NO_FOLDER.into()))?;
     let name = String::from_utf8_lossy(paths.lock.as_bytes()).into_owned();
-    let options = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
-    let file = options.open(&name).map_err(|e| failed(format!("{name}: {e}")))?;
+    let not_ours =
+        || failed(format!("{name} is not an engine's lock: remove it, or give CONNECTOR_UDS_PATH another name"));
+    let path = paths.lock.as_cstr().ok_or_else(|| failed(format!("{name}: the path is too long")))?;
+    let file = lock::open(path, paths.is_given).map_err(|errno| match errno.0 {
+        libc::EEXIST | libc::ELOOP | libc::EISDIR | libc::ENXIO => not_ours(),
+        number => failed(format!("{name}: {}", std::io::Error::from_raw_os_error(number))),
+    })?;
+    let file = std::fs::File::from(file);
     match sys::try_lock(file.as_raw_fd()) {
         Ok(()) => {
             // What an engine before has left in it is of another region and maybe of another OSS_PATH.

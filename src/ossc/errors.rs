@@ -46,7 +46,7 @@ const REASONS: &[(&str, &str)] = &[
     ("failed to download metadata", "MODEL_DIR cannot be written, or a file of yours lies at an object's place"),
     (
         "failed to acquire uds lock",
-        "no run folder can be used, or the socket's path is too long; see CONNECTOR_UDS_PATH",
+        "no run folder can be used; or the file at CONNECTOR_UDS_PATH (or its `.lock`) is not an engine's, and is left alone: give it another name",
     ),
     ("failed to initialize connector", "this machine refused a thread, memory or the driver that OSSC_IO asks for"),
     ("failed to start the engine", "this machine refused a process or socket"),

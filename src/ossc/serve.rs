@@ -49,6 +49,11 @@ impl Server {
         Server { listener, work, mirror, keys, region_fd, orders, linger, clients: HashMap::new() }
     }
 
+    /// Ends serving, and gives the socket back.
+    pub fn listener(self) -> OwnedFd {
+        self.listener
+    }
+
     /// Counts a process as a client until it ends.
     pub fn welcome(&mut self, pid: i32) {
         if self.clients.contains_key(&pid) {

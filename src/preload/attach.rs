@@ -8,6 +8,7 @@ use crate::environ;
 pub(crate) use crate::say::say;
 use crate::start::{self, FirstWord};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use ossc_cache::lock;
 use ossc_cache::region::{REGION_BYTES, Region};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::wire::{self, Ask};
@@ -122,7 +123,10 @@ fn engine_is_same(generation: u32) -> bool {
     let Some(region) = region_of(generation) else { return false };
     let birth = region.header().birth.load(Ordering::Acquire);
     region.header().engine_pid.load(Ordering::Acquire) == ENGINE_PID.load(Ordering::Acquire)
-        && environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, 0)).is_none_or(|word| word == birth)
+        && environ::lock_path()
+            .as_cstr()
+            .and_then(|path| lock::word(path, lock::BIRTH))
+            .is_none_or(|word| word == birth)
 }
 
 /// After each slice of a wait: is somebody working on it? Starts an engine where there is none. MOVED when
@@ -191,8 +195,8 @@ const ANOTHER_ENDPOINT: &[u8] = b"the engine of this MODEL_DIR serves another OS
 /// Why the running engine is not the one that this process names: it serves another OSS_PATH, or from another
 /// OSS_ENDPOINT.
 pub(crate) fn is_another() -> Option<&'static [u8]> {
-    let word = |index| environ::lock_path().as_cstr().and_then(|path| sys::lock_word(path, index)).unwrap_or(0);
-    let look = || differs([word(1), word(2)]);
+    let word = |index| environ::lock_path().as_cstr().and_then(|path| lock::word(path, index)).unwrap_or(0);
+    let look = || differs([word(lock::PATH_KEY), word(lock::ENDPOINT_KEY)]);
     // An engine that has just taken the lock empties the file of what the one before has left.
     look()?;
     sys::sleep_ms(50);

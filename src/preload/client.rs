@@ -91,7 +91,7 @@ pub(crate) fn init() {
                 b"failed to download metadata: MODEL_DIR is not a folder and cannot be made"
             }
             environ::Unusable::NoRunFolder => {
-                b"failed to acquire uds lock: neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used"
+                b"failed to acquire uds lock: none of /run/oss-connector, XDG_RUNTIME_DIR, /tmp and /dev/shm can be used"
             }
         }),
         Err(_) => return,

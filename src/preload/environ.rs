@@ -38,6 +38,8 @@ struct Kept {
     program: CPath,
     program_found: bool,
     model_dir: CPath,
+    /// `MODEL_DIR=/path` for children, where it was given as a relative path.
+    handed_on: CPath,
     lock: CPath,
     socket: CPath,
     can_start: bool,
@@ -86,10 +88,13 @@ pub(crate) fn take() -> Result<sys::FileId, Unusable> {
     let (fd, id) = open_model_dir(&CPath::from(given))?;
     // SAFETY: the constructor runs alone.
     let kept = unsafe { (*KEPT.0.get()).assume_init_mut() };
-    kept.model_dir = descriptor_path(fd).unwrap_or_else(|| CPath::from(given));
+    kept.model_dir = descriptor_path(fd).unwrap_or_else(|| below_working_folder(given));
     let _ = sys::close(fd);
+    if !given.starts_with(b"/") {
+        kept.handed_on = CPath::from(HANDED_ON).with(kept.model_dir.as_bytes());
+    }
     let place = Place { socket: variable(c"CONNECTOR_UDS_PATH"), runtime_dir: variable(c"XDG_RUNTIME_DIR") };
-    let Paths { lock, socket } = rundir::paths(&place, id.dev, id.ino).ok_or(Unusable::NoRunFolder)?;
+    let Paths { lock, socket, .. } = rundir::paths(&place, id.dev, id.ino).ok_or(Unusable::NoRunFolder)?;
     (kept.lock, kept.socket) = (lock, socket);
     kept.push(b"MODEL_DIR=");
     let dir = kept.model_dir.clone();
@@ -107,6 +112,9 @@ pub(crate) fn take() -> Result<sys::FileId, Unusable> {
     match find_program() {
         Some(program) => (kept.program, kept.program_found) = (program, true),
         None => kept.program_found = false,
+    }
+    if !given.starts_with(b"/") {
+        hand_on(&self::kept().handed_on);
     }
     Ok(id)
 }
@@ -247,8 +255,41 @@ fn is_setting(entry: &[u8]) -> bool {
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// A path as it is from any working folder.
+fn below_working_folder(path: &[u8]) -> CPath {
+    let mut folder = [0u8; ossc_cache::cpath::CAPACITY];
+    // The kernel counts the NUL.
+    match sys::getcwd(&mut folder) {
+        Ok(len) if len > 1 && !path.starts_with(b"/") => CPath::from(&folder[..len - 1]).with(b"/").with(path),
+        _ => CPath::from(path),
+    }
+}
+
+const HANDED_ON: &[u8] = b"MODEL_DIR=";
+
+/// Puts MODEL_DIR as an absolute path into this program's environment, and so into its children's, which may have
+/// another working folder: they shall meet the same engine and the same files.
+///
+/// One pointer of the environment's array is replaced, before `main` and by a string that lives as long as the
+/// process. The C library frees no string that it has not made, so `setenv`, `putenv` and `unsetenv` stay right.
+fn hand_on(entry: &'static CPath) {
+    let Some(entry) = entry.as_cstr() else { return };
+    // SAFETY: the environment is a NULL-terminated array of strings, which the constructor looks at alone.
+    let mut at = unsafe { environ };
+    // SAFETY: inside the array: its NULL was not reached yet.
+    while !at.is_null() && !unsafe { *at }.is_null() {
+        // SAFETY: as above, and each entry is a string.
+        if unsafe { CStr::from_ptr(*at) }.to_bytes().starts_with(HANDED_ON) {
+            // SAFETY: the array is writable memory: the kernel has put it on the stack, or the C library has made it.
+            unsafe { *at = entry.as_ptr() };
+        }
+        // SAFETY: as above.
+        at = unsafe { at.add(1) };
+    }
+}
+
 unsafe extern "C" {
-    static environ: *const *const libc::c_char;
+    static environ: *mut *const libc::c_char;
 }
 
 fn each_variable(mut each: impl FnMut(&'static [u8])) {

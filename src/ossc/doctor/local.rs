@@ -55,8 +55,9 @@ fn run_folder(report: &mut Report, settings: &Settings, (dev, ino): (u64, u64)) 
         socket: settings.uds_path.as_ref().map(|path| path.as_os_str().as_bytes()),
         runtime_dir: settings.runtime_dir.as_ref().map(|path| path.as_os_str().as_bytes()),
     };
-    let none = "neither /run/oss-connector, XDG_RUNTIME_DIR nor /tmp can be used";
-    let Some(paths) = report.need("run folder", rundir::paths(&place, dev, ino).ok_or(none)) else { return };
+    let Some(paths) = report.need("run folder", rundir::paths(&place, dev, ino).ok_or(rundir::NO_FOLDER)) else {
+        return;
+    };
     let socket = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
     let runs = paths.lock.as_cstr().is_some_and(ossc_cache::sys::is_locked);
     report.good("run folder", format!("{socket}{}", if runs { ", an engine runs" } else { "" }));

@@ -1,0 +1,82 @@
+//! The file whose lock an engine holds, and the numbers that it leaves in it for programs that look for it.
+//!
+//! Called by the engine (`open`, `words`) and by the library (`word`). A file that is not an engine's is neither
+//! emptied nor written to, and a link is not followed: CONNECTOR_UDS_PATH may name any place.
+
+use crate::sys::{self, AT_FDCWD, Errno, Result};
+use core::ffi::CStr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// First word of a lock's file.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"osscLOCK");
+/// Where in the file the region's `birth` is, in words of 8 bytes.
+pub const BIRTH: u64 = 1;
+/// Where the `place_key` of OSS_PATH is.
+pub const PATH_KEY: u64 = 2;
+/// Where that of the endpoint is.
+pub const ENDPOINT_KEY: u64 = 3;
+
+/// Opens the lock's file, which is made if it is missing. `is_given`: by CONNECTOR_UDS_PATH, so that what lies there
+/// must be empty or begin with the magic number; in a run folder every regular file of that name is an engine's.
+///
+/// Errors: EEXIST for what is not an engine's, ELOOP for a link, else what the kernel says.
+pub fn open(path: &CStr, is_given: bool) -> Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let fd = sys::openat(AT_FDCWD, path, flags, 0o600)?;
+    // SAFETY: opened above, and owned by nobody else.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    let id = sys::file_id(file.as_raw_fd())?;
+    let is_ours = id.is_file() && (!is_given || id.size == 0 || word_of(file.as_raw_fd(), 0) == Some(MAGIC));
+    if is_ours { Ok(file) } else { Err(Errno(libc::EEXIST)) }
+}
+
+/// What the holder writes to the file's beginning: `birth` and the keys of OSS_PATH and endpoint.
+pub fn words([birth, path_key, endpoint_key]: [u64; 3]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (to, word) in bytes.chunks_exact_mut(8).zip([MAGIC, birth, path_key, endpoint_key]) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+/// Number `index` of those that the holder has left in the file; `None` when there is none.
+pub fn word(path: &CStr, index: u64) -> Option<u64> {
+    let fd = sys::openat(AT_FDCWD, path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0).ok()?;
+    let found = (word_of(fd, 0) == Some(MAGIC)).then(|| word_of(fd, index)).flatten();
+    let _ = sys::close(fd);
+    found
+}
+
+fn word_of(fd: i32, index: u64) -> Option<u64> {
+    let mut bytes = [0u8; 8];
+    let got = sys::pread(fd, bytes.as_mut_ptr(), bytes.len(), index * 8);
+    (got == Ok(bytes.len())).then(|| u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpath::CPath;
+
+    #[test]
+    fn what_is_not_an_engines_is_left_alone() {
+        let folder = std::env::temp_dir().join(format!("ossc-lock-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let at = |name: &str| CPath::from(folder.join(name).as_os_str().as_encoded_bytes());
+        let (new, own, theirs) = (at("new"), at("own"), at("theirs"));
+        assert!(open(new.as_cstr().unwrap(), true).is_ok());
+        std::fs::write(folder.join("own"), words([7, 8, 9])).unwrap();
+        assert!(open(own.as_cstr().unwrap(), true).is_ok());
+        assert_eq!([BIRTH, PATH_KEY, ENDPOINT_KEY].map(|at| word(own.as_cstr().unwrap(), at)), [7, 8, 9].map(Some));
+        std::fs::write(folder.join("theirs"), [7u8; 24]).unwrap();
+        assert_eq!(open(theirs.as_cstr().unwrap(), true).err(), Some(Errno(libc::EEXIST)));
+        assert_eq!(word(theirs.as_cstr().unwrap(), BIRTH), None);
+        assert!(open(theirs.as_cstr().unwrap(), false).is_ok(), "an engine's of before, in a folder of ours");
+        std::os::unix::fs::symlink("own", folder.join("link")).unwrap();
+        assert_eq!(open(at("link").as_cstr().unwrap(), true).err(), Some(Errno(libc::ELOOP)));
+        std::fs::create_dir(folder.join("folder")).unwrap();
+        assert_eq!(open(at("folder").as_cstr().unwrap(), false).err(), Some(Errno(libc::EISDIR)));
+        assert_eq!(std::fs::read(folder.join("theirs")).unwrap(), [7u8; 24]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
