@@ -8,9 +8,13 @@
 
 pub mod bell;
 pub mod budget;
+pub mod catalog;
 pub mod cpath;
 pub mod demand;
 pub mod event;
+pub mod free;
+pub mod index;
+pub mod life;
 #[allow(unsafe_code)]
 pub mod pages;
 pub mod part;

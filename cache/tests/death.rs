@@ -17,6 +17,12 @@ mod demand;
 #[path = "../event.rs"]
 mod event;
 #[allow(dead_code)]
+#[path = "../index.rs"]
+mod index;
+#[allow(dead_code)]
+#[path = "../life.rs"]
+mod life;
+#[allow(dead_code)]
 #[path = "../part.rs"]
 mod part;
 #[allow(dead_code)]
@@ -186,8 +192,8 @@ fn client_reads(node: &Node) {
     }
     (0..PARTS).for_each(|index| node.region.part(object, index).pin());
     let stop = || Err(Errno(libc::EINTR));
-    let _ = wait::range(&node.region, object, 0, object.size, &stop);
-    let _ = object.fills(&node.region, 0, object.size);
+    let _ = wait::range(&node.region, object, 0, object.size(), &stop);
+    let _ = object.fills(&node.region, 0, object.size());
     object.sleep(state::LOADING, 1);
     node.region.part(object, 3).sleep(1);
     node.region.part(object, 0).touch(1);
@@ -244,7 +250,7 @@ fn assert_listed_again(region: &Region, k: i64) {
         }
     };
     let object = region.object(slot).unwrap();
-    assert_eq!((region.name(object), object.etag(), object.ino), ("dir/b", "\"E\"", 2), "step {k}");
+    assert_eq!((region.name(object), object.etag(), object.ino()), ("dir/b", "\"E\"", 2), "step {k}");
     assert_eq!((0..PARTS).map(|index| region.part(object, index).state()).max(), Some(part::EMPTY));
     if object.memory_ino.load(SeqCst) != 502 {
         region.set_memory(slot, 502);

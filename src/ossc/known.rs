@@ -55,6 +55,16 @@ impl Known {
         };
     }
 
+    /// An object of this folder is no more.
+    pub fn remove_object(&mut self, folder: &str, name: &str) {
+        self.objects.get_mut(folder).and_then(|names| names.remove(name));
+    }
+
+    /// Names and records of the objects of one folder.
+    pub fn named(&self, folder: &str) -> impl Iterator<Item = (&str, u32)> {
+        self.objects.get(folder).into_iter().flatten().map(|(name, slot)| (name.as_str(), *slot))
+    }
+
     /// The records of the objects of one folder.
     pub fn objects_of(&self, folder: &str) -> Vec<u32> {
         self.objects.get(folder).map_or_else(Vec::new, |names| names.values().copied().collect())
@@ -79,6 +89,10 @@ mod tests {
         known.add_object("d/e/a", 4);
         assert_eq!((known.object("", "a"), known.object("d", "a"), known.object("d", "e")), (Some(1), Some(3), None));
         assert_eq!((known.objects_of("d"), known.objects_of("x").len(), known.objects_len()), (vec![3], 0, 3));
+        assert_eq!(known.named("d").collect::<Vec<_>>(), [("a", 3)]);
+        known.remove_object("d", "a");
+        known.remove_object("x", "a");
+        assert_eq!((known.object("d", "a"), known.object("", "a")), (None, Some(1)));
     }
 
     #[test]

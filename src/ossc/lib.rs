@@ -33,7 +33,9 @@ mod nearby;
 mod pace;
 mod pieces;
 mod place;
+pub mod programs;
 mod readers;
+mod records;
 #[allow(unsafe_code)]
 mod reset;
 mod room;

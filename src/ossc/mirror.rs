@@ -11,11 +11,12 @@ use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::known::Known;
 use crate::listing;
+use crate::memory::Memory;
 use crate::place::{self, Lies, Pinned, Root};
 use crate::tree::Level;
 use crate::work::Work;
-use ossc_cache::pages::Store;
-use ossc_cache::region::{Kind, NewObject, Object, state};
+use ossc_cache::pages::{self, Store};
+use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
 use ossc_net::error::shown;
 use ossc_net::list::{self, ObjectEntry};
 use ossc_net::{Query, crc};
@@ -71,9 +72,21 @@ enum Reason {
     Refresh,
 }
 
+fn too_much(name: &str, full: Full) -> Failure {
+    Failure::Local(format!("too much for one catalog at {}: {full:?}", shown(name)))
+}
+
 /// Path of `name` in the folder `path`.
 fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}/{name}") }
+}
+
+/// What an object gets before its file is made: nothing is put in an old version's place that may not be had after all.
+struct Reserved {
+    room: Room,
+    kind: Kind,
+    state: u32,
+    memory: Option<pages::Memory>,
 }
 
 /// What is to be done with one object of a listing.
@@ -118,7 +131,7 @@ impl Mirror {
     /// Lists the root folder and makes it real; any conflict is an error, found before anything is changed.
     pub fn start(&self) -> Result<(), Failure> {
         let (dev, ino) = self.root.id().map_err(|e| Failure::Local(format!("MODEL_DIR: {e}")))?;
-        let slot = self.append(Kind::Folder, "", state::UNLISTED, None, (dev, ino), 0)?;
+        let slot = self.append_folder("", (dev, ino), 0)?;
         self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
         let mut known = lock(&self.known);
         known.add_folder(String::new(), slot, false);
@@ -137,8 +150,12 @@ impl Mirror {
         let mut known = lock(&self.known);
         let mut unlisted = 0;
         let mut wanted = Vec::new();
+        // What the engine before had no time to give back.
+        self.work.adopt_catalog().into_iter().for_each(|slot| self.store.remove(slot));
+        region.header().ready_bytes.store(0, Ordering::Relaxed);
+        region.header().large_bytes.store(0, Ordering::Relaxed);
         for slot in 0..region.objects_len() {
-            let Some(object) = region.object(slot) else { continue };
+            let Some(object) = region.object(slot).filter(|object| object.state() != state::GONE) else { continue };
             let name = region.name(object).to_string();
             match object.kind() {
                 Kind::Folder => {
@@ -152,10 +169,10 @@ impl Mirror {
                     }
                 }
                 Kind::Large => {
-                    if self.adopt_large(slot, object, &name) {
-                        wanted.push(slot);
+                    if let Some(is_wanted) = self.adopt_large(slot, object, &name) {
+                        known.add_object(&name, slot);
+                        wanted.extend(is_wanted.then_some(slot));
                     }
-                    known.add_object(&name, slot);
                 }
             }
         }
@@ -176,50 +193,59 @@ impl Mirror {
     fn adopt_small(&self, slot: u32, object: &Object, name: &str) -> bool {
         match (object.state(), self.repin(object, name)) {
             (state::COMING | state::FAILED, Some(pinned)) => {
-                self.materialized.fetch_add(object.size, Ordering::AcqRel);
-                let held = self.held_again(object, name, pinned);
+                self.materialized.fetch_add(object.size(), Ordering::AcqRel);
+                let held = self.held_again(object, name, Some(pinned));
                 self.work.hold(slot, held);
                 object.set_state(state::COMING);
                 self.work.fetch_small(slot);
                 true
             }
             _ => {
-                object.set_state(state::GONE);
+                self.work.let_rest(slot);
                 false
             }
         }
     }
 
-    /// True if it is worth fetching on.
-    fn adopt_large(&self, slot: u32, object: &Object, name: &str) -> bool {
+    /// `None` for a version that lies at its place no more; else true if it is worth fetching on.
+    fn adopt_large(&self, slot: u32, object: &Object, name: &str) -> Option<bool> {
         let region = self.work.region();
-        let (Some(pinned), Ok(memory)) = (self.repin(object, name), self.store.memory(slot, object.size)) else {
-            // Its inode number may go to somebody else now, so nobody may read under it.
-            object.fail(ossc_net::error::Kind::Changed.errno());
-            return false;
+        let memory = self.store.memory(slot, object.size());
+        let Some(memory) = memory.ok().filter(|memory| memory.ino() == object.memory_ino.load(Ordering::Acquire))
+        else {
+            // Its bytes are lost. What lies at its place gets a record with the next listing.
+            self.work.let_rest(slot);
+            return None;
         };
-        if object.memory_ino.load(Ordering::Acquire) != memory.ino() {
-            // The predecessor died between the record and its memory file.
-            region.set_memory(slot, memory.ino());
-        }
+        let ready = (0..object.parts()).filter(|index| region.part(object, *index).is_ready());
+        let bytes = ready.map(|index| object.part_range(index)).map(|range| range.end - range.start).sum();
+        region.header().ready_bytes.fetch_add(bytes, Ordering::Relaxed);
+        region.header().large_bytes.fetch_add(object.size(), Ordering::Relaxed);
+        let pinned = self.repin(object, name);
+        let is_old = pinned.is_none();
         let mut held = self.held_again(object, name, pinned);
         held.memory = Some(Box::new(memory));
-        self.work.adopt(slot, object, held)
+        if is_old {
+            self.work.adopt_old(slot, object, held);
+            return None;
+        }
+        object.superseded.store(0, Ordering::Release);
+        Some(self.work.adopt(slot, object, held))
     }
 
     /// The placeholder of a record of an engine before, if it still lies at its place.
     fn repin(&self, object: &Object, name: &str) -> Option<Pinned> {
         let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
         let pinned = self.root.folder(folder).and_then(|folder| place::pinned(&folder, name)).ok()?;
-        ((pinned.dev, pinned.ino) == (object.dev, object.ino)).then_some(pinned)
+        ((pinned.dev, pinned.ino) == (object.dev(), object.ino())).then_some(pinned)
     }
 
-    fn held_again(&self, object: &Object, name: &str, pinned: Pinned) -> Held {
+    fn held_again(&self, object: &Object, name: &str, pinned: Option<Pinned>) -> Held {
         let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
         let place = (folder.to_string(), last.to_string());
         let key = format!("{}{name}", self.prefix);
-        let held = Held::new(key, object.etag().to_string(), object.size, object.mtime_secs, place);
-        *lock(&held.pinned) = Some(pinned);
+        let held = Held::new(key, object.etag().to_string(), object.size(), object.mtime_secs(), place);
+        *lock(&held.pinned) = pinned;
         held
     }
 
@@ -306,6 +332,7 @@ impl Mirror {
                 tracing::info!(folder = path, name, "removed: an engine before has made it, and OSS has it no longer");
             }
         }
+        self.drop_missing(known, &folder, path, &level);
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
@@ -344,7 +371,7 @@ impl Mirror {
         match place::make_folder(folder, name) {
             Ok(made) => {
                 let above = known.folder(path.rsplit_once('/').map_or("", |(above, _)| above)).unwrap_or(0);
-                let slot = self.append(Kind::Folder, &path, state::UNLISTED, None, (made.dev, made.ino), above)?;
+                let slot = self.append_folder(&path, (made.dev, made.ino), above)?;
                 self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
                 if is_filled {
                     known.filled.push((path.clone(), slot));
@@ -381,9 +408,9 @@ impl Mirror {
             };
             let ours = known.object(path, name).and_then(|slot| self.work.region().object(slot));
             let step = match (lies, ours) {
-                (_, Some(ours)) if ours.etag() == object.etag && ours.size == object.size => Step::Keep,
+                (_, Some(ours)) if ours.etag() == object.etag && ours.size() == object.size => Step::Keep,
                 (Lies::File(0), Some(_)) => Step::Replace,
-                (Lies::File(size), Some(ours)) if ours.kind() == Kind::Small && size == ours.size => Step::Replace,
+                (Lies::File(size), Some(ours)) if ours.kind() == Kind::Small && size == ours.size() => Step::Replace,
                 (Lies::Nothing | Lies::File(0), _) => Step::Stand,
                 (Lies::File(size), None) if size == object.size && self.is_same(folder, name, object)? => Step::Keep,
                 // An engine before has made it, of a version that is no longer there.
@@ -435,68 +462,137 @@ impl Mirror {
         steps: &HashMap<String, Step>,
     ) -> Result<HashMap<String, u32>, Failure> {
         let mut slots = HashMap::new();
+        let above = known.folder(path).unwrap_or(0);
         for (name, object) in &level.objects {
-            let made = match steps.get(name) {
-                Some(Step::Stand) => place::placeholder(folder, name, object.last_modified.0),
-                Some(Step::Replace) => place::new_placeholder(folder, name, object.last_modified.0),
+            let is_new = match steps.get(name) {
+                Some(Step::Stand) => true,
+                Some(Step::Replace) => false,
                 _ => continue,
             };
-            let pinned = made.map_err(|e| {
-                Failure::Local(format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name)))
-            })?;
+            let full_name = below(path, name);
             // An empty object is an empty file: there is nothing to fetch.
-            if object.size == 0 {
-                continue;
+            let reserved = match object.size {
+                0 => None,
+                _ => match self.reserve(&full_name, object)? {
+                    Ok(reserved) => Some(reserved),
+                    Err(full) if self.is_unlisted(above) => return Err(too_much(&full_name, full)),
+                    Err(full) => {
+                        tracing::error!(
+                            object = object.key,
+                            etag = object.etag,
+                            "left out, {}: {full:?} of the catalog are full of versions in use; end programs that hold old ones, raise partBytes, or give parts of the bucket a MODEL_DIR of their own",
+                            if is_new { "the object is not shown" } else { "the version before stays" }
+                        );
+                        continue;
+                    }
+                },
+            };
+            let make = if is_new { place::placeholder } else { place::new_placeholder };
+            let pinned = match make(folder, name, object.last_modified.0) {
+                Ok(pinned) => pinned,
+                Err(e) => {
+                    reserved.into_iter().for_each(|reserved| self.work.give_room_back(reserved.room, &full_name));
+                    let why = format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name));
+                    return Err(Failure::Local(why));
+                }
+            };
+            let old = known.object(path, name);
+            known.remove_object(path, name);
+            if let Some(reserved) = reserved {
+                let large = reserved.kind == Kind::Large;
+                let slot = self.take_in((path, above), name, object, pinned, reserved);
+                known.add_object(&full_name, slot);
+                // What is archived is not fetched ahead.
+                if large && !object.needs_restore() {
+                    slots.insert(name.clone(), slot);
+                }
             }
-            let above = known.folder(path).unwrap_or(0);
-            let (slot, large) = self.take_in((path, above), name, object, pinned)?;
-            known.add_object(&below(path, name), slot);
-            // What is archived is not fetched ahead.
-            if large && !object.needs_restore() {
-                slots.insert(name.clone(), slot);
-            }
+            old.into_iter().for_each(|slot| self.supersede(slot));
         }
         Ok(slots)
     }
 
-    /// Gives an object its record; its number, and whether it is a large one.
+    /// The newest listing names another version of the object, or none.
+    fn supersede(&self, slot: u32) {
+        let Some(object) = self.work.region().object(slot) else { return };
+        if object.kind() == Kind::Small {
+            self.materialized.fetch_sub(object.size(), Ordering::AcqRel);
+        }
+        self.work.supersede(slot);
+    }
+
+    /// Objects of the folder that OSS has no more: their names go, and their records when nobody uses them.
+    fn drop_missing(&self, known: &mut Known, folder: &OwnedFd, path: &str, level: &Level) {
+        let is_missing = |(name, _): &(&str, u32)| !level.objects.contains_key(*name);
+        let missing: Vec<_> =
+            known.named(path).filter(is_missing).map(|(name, slot)| (name.to_string(), slot)).collect();
+        for (name, slot) in missing {
+            let id = self.work.region().object(slot).map_or((0, 0), |object| (object.dev(), object.ino()));
+            let removed = place::remove_own(folder, &name, id);
+            tracing::info!(folder = path, name, removed, "OSS has it no longer");
+            known.remove_object(path, &name);
+            self.supersede(slot);
+        }
+    }
+
+    /// Room for an object's record and its memory file; `Ok(Err(_))` if the catalog is full.
+    fn reserve(&self, name: &str, object: &ObjectEntry) -> Result<Result<Reserved, Full>, Failure> {
+        let is_small = !object.needs_restore() && self.is_small(object.size);
+        let (kind, state) = if is_small { (Kind::Small, state::COMING) } else { (Kind::Large, state::LOADING) };
+        let give_back = || {
+            if is_small {
+                self.materialized.fetch_sub(object.size, Ordering::AcqRel);
+            }
+        };
+        let room = match self.work.reserve(&self.record((kind, state), name, Some(object), (0, 0), 0)) {
+            Ok(room) => room,
+            Err(full) => {
+                give_back();
+                return Ok(Err(full));
+            }
+        };
+        let memory = match kind {
+            Kind::Large => match self.store.new_memory(room.slot, object.size) {
+                Ok(memory) => Some(memory),
+                Err(e) => {
+                    self.work.give_room_back(room, name);
+                    let (what, why) = (shown(name), std::io::Error::from_raw_os_error(e.0));
+                    return Err(Failure::Local(format!("no memory file for {what} of {} bytes: {why}", object.size)));
+                }
+            },
+            _ => None,
+        };
+        Ok(Ok(Reserved { room, kind, state, memory }))
+    }
+
+    /// Gives an object its record; its number.
     fn take_in(
         &self,
         (path, folder): (&str, u32),
         name: &str,
         object: &ObjectEntry,
         pinned: Pinned,
-    ) -> Result<(u32, bool), Failure> {
+        reserved: Reserved,
+    ) -> u32 {
         let place = (path.to_string(), name.to_string());
         let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
         let id = (pinned.dev, pinned.ino);
         *lock(&held.pinned) = Some(pinned);
         let path = below(path, name);
-        if !object.needs_restore() && self.is_small(object.size) {
-            let slot = self.append(Kind::Small, &path, state::COMING, Some(object), id, folder)?;
-            self.work.hold(slot, held);
-            self.work.fetch_small(slot);
-            return Ok((slot, false));
-        }
-        let region = self.work.region();
-        let memory = self.store.memory(region.objects_len(), object.size).map_err(|e| {
-            Failure::Local(format!(
-                "no memory file for {} of {} bytes: {}",
-                shown(name),
-                object.size,
-                std::io::Error::from_raw_os_error(e.0)
-            ))
-        })?;
-        let ino = memory.ino();
-        held.memory = Some(Box::new(memory));
-        let slot = self.append(Kind::Large, &path, state::LOADING, Some(object), id, folder)?;
-        region.set_memory(slot, ino);
-        region.header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
+        let memory_ino = reserved.memory.as_ref().map_or(0, pages::Memory::ino);
+        held.memory = reserved.memory.map(|memory| Box::new(memory) as Box<dyn Memory>);
+        let new = self.record((reserved.kind, reserved.state), &path, Some(object), id, folder);
+        let slot = self.work.publish(reserved.room, &new, memory_ino);
         self.work.hold(slot, held);
+        if reserved.kind == Kind::Small {
+            self.work.fetch_small(slot);
+            return slot;
+        }
+        self.work.region().header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
         if object.needs_restore() {
             self.work.refuse_archived(slot, object);
         }
-        Ok((slot, true))
+        slot
     }
 
     fn is_small(&self, size: u64) -> bool {
@@ -505,33 +601,33 @@ impl Mirror {
             && self.materialized.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok()
     }
 
-    fn append(
+    fn append_folder(&self, path: &str, id: (u64, u64), above: u32) -> Result<u32, Failure> {
+        let new = self.record((Kind::Folder, state::UNLISTED), path, None, id, above);
+        let room = self.work.reserve(&new).map_err(|full| too_much(path, full))?;
+        Ok(self.work.publish(room, &new, 0))
+    }
+
+    fn record<'a>(
         &self,
-        kind: Kind,
-        name: &str,
-        state: u32,
-        object: Option<&ObjectEntry>,
+        (kind, state): (Kind, u32),
+        name: &'a str,
+        object: Option<&'a ObjectEntry>,
         id: (u64, u64),
         folder: u32,
-    ) -> Result<u32, Failure> {
+    ) -> NewObject<'a> {
         let size = object.map_or(0, |object| object.size);
-        let part_bytes = if kind == Kind::Large { self.part_bytes(size) } else { 0 };
-        let new = NewObject {
+        NewObject {
             kind,
             state,
             name,
             etag: object.map_or("", |object| &object.etag),
             size,
-            part_bytes,
+            part_bytes: if kind == Kind::Large { self.part_bytes(size) } else { 0 },
             mtime_secs: object.map_or(0, |object| object.last_modified.0),
             dev: id.0,
             ino: id.1,
             folder,
-        };
-        self.work
-            .region()
-            .append(&new)
-            .map_err(|full| Failure::Local(format!("too much for one catalog at {}: {full:?}", shown(name))))
+        }
     }
 
     fn part_bytes(&self, size: u64) -> u32 {
@@ -556,6 +652,12 @@ impl Mirror {
     pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
         let held = self.work.held(arrived.slot)?;
         let object: &Object = self.work.region().object(arrived.slot)?;
+        if object.superseded.load(Ordering::Acquire) != 0 {
+            // What lies at its place is another version's by now.
+            object.fail(ossc_net::error::Kind::Changed.errno());
+            self.work.small_is_over(&held);
+            return None;
+        }
         let put = self
             .root
             .folder(&held.folder)
@@ -584,9 +686,14 @@ impl Mirror {
         }
     }
 
+    /// Which use of its record a settled object has, for `forget`.
+    pub fn incarnation(&self, slot: u32) -> u32 {
+        self.work.region().object(slot).map_or(0, Object::incarnation)
+    }
+
     /// The inode number of a settled object's stand-in may be used again from now on.
-    pub fn forget(&self, slot: u32) {
-        if let Some(object) = self.work.region().object(slot) {
+    pub fn forget(&self, slot: u32, incarnation: u32) {
+        if let Some(object) = self.work.region().object(slot).filter(|object| object.lasts(incarnation)) {
             object.set_state(state::GONE);
         }
     }

@@ -266,6 +266,15 @@ pub fn sweep(folder: impl AsFd, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<
     Ok(removed)
 }
 
+/// Removes the file at a name if it is the one with this identity (an empty placeholder), or if an engine has made it
+/// and nobody has changed it since. True if it did.
+pub fn remove_own(folder: impl AsFd, name: &str, (dev, ino): (u64, u64)) -> bool {
+    let is_ours = |st: &rustix::fs::Stat| (st.st_dev, st.st_ino, st.st_size) == (dev, ino, 0);
+    let is_same = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|st| is_ours(&st));
+    (is_same || matches!(look(&folder, name), Ok(Lies::File(_))) && is_own(&folder, name))
+        && rustix::fs::unlinkat(&folder, name, AtFlags::empty()).is_ok()
+}
+
 /// Feeds the content of a file to `each`, piece by piece.
 pub fn read_file(folder: impl AsFd, name: &str, mut each: impl FnMut(&[u8])) -> Result<(), std::io::Error> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

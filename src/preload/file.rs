@@ -84,7 +84,7 @@ pub(crate) fn of_id_at(id: &FileId, dir: c_int, path: *const c_char, flags: c_in
     if name.is_empty() {
         return of_id(id, dir);
     }
-    seen(client::find_at(id, dir, name, flags & libc::AT_SYMLINK_NOFOLLOW != 0)?)
+    seen(|| client::find_at(id, dir, name, flags & libc::AT_SYMLINK_NOFOLLOW != 0))
 }
 
 /// The same for a descriptor whose `stat` is known already.
@@ -92,12 +92,17 @@ pub(crate) fn of_id(id: &FileId, fd: c_int) -> Option<Seen> {
     if !client::could_be_ours(id) {
         return None;
     }
-    seen(client::find(id, fd)?)
+    seen(|| client::find(id, fd))
 }
 
-fn seen(found: client::Found) -> Option<Seen> {
-    let facts = client::facts(found.slot)?;
-    Some(Seen { slot: found.slot, identity: found.identity, facts })
+/// Looks again where the record was given up between the look and its facts: it is not found a second time.
+fn seen(find: impl Fn() -> Option<client::Found>) -> Option<Seen> {
+    loop {
+        let found = find()?;
+        if let Some(facts) = client::facts(found.slot) {
+            return Some(Seen { slot: found.slot, identity: found.identity, facts });
+        }
+    }
 }
 
 /// Most folders of one path that are listed one after the other.
