@@ -8,10 +8,14 @@
 
 pub mod bell;
 pub mod budget;
+pub mod catalog;
 pub mod cpath;
 pub mod demand;
 pub mod event;
+pub mod free;
 pub mod had;
+pub mod index;
+pub mod life;
 #[allow(unsafe_code)]
 pub mod lock;
 pub mod mark;

@@ -31,6 +31,9 @@ pub struct Store {
 
 /// One object's memory: a file and the engine's writable mapping of it.
 pub struct Memory {
+    /// The store's folder, or -1, and the record that the file is named after.
+    folder: i32,
+    slot: u32,
     fd: i32,
     ino: u64,
     at: usize,
@@ -127,13 +130,25 @@ impl Store {
         Ok((Region::create(fd, model_dir, log_path)?, fd))
     }
 
-    /// Makes the memory file of a record and maps it.
+    /// Makes a new memory file for a record and maps it. What an engine before has left under its name goes.
+    pub fn new_memory(&self, slot: u32, len: u64) -> Result<Memory> {
+        self.remove(slot);
+        self.memory(slot, len)
+    }
+
+    /// Takes the name of a record's memory file away.
+    pub fn remove(&self, slot: u32) {
+        unlink(self.folder, slot);
+    }
+
+    /// The memory file of a record, mapped; made where there is none.
     pub fn memory(&self, slot: u32, len: u64) -> Result<Memory> {
         let name = file_name(slot);
         let fd = self.file(name.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?)?;
         let made = sys::ftruncate(fd, len)
             .and_then(|()| sys::file_id(fd))
-            .and_then(|id| Ok(Memory { fd, ino: id.ino, at: map_aligned(fd, len as usize)?, len: len as usize }));
+            .and_then(|id| Ok((id.ino, map_aligned(fd, len as usize)?)))
+            .map(|(ino, at)| Memory { folder: self.folder, slot, fd, ino, at, len: len as usize });
         if made.is_err() {
             let _ = sys::close(fd);
         }
@@ -158,7 +173,21 @@ pub fn file_name(slot: u32) -> CPath {
     CPath::from(b"o").with_number(u64::from(slot))
 }
 
+fn unlink(folder: i32, slot: u32) {
+    if folder >= 0
+        && let Some(name) = file_name(slot).as_cstr()
+    {
+        // A file that is not there needs no removal.
+        let _ = sys::unlinkat(folder, name);
+    }
+}
+
 impl Memory {
+    /// Takes the file's name away, for the record's next use; what has it open keeps it.
+    pub fn unlink(&self) {
+        unlink(self.folder, self.slot);
+    }
+
     /// Inode of the memory file.
     pub fn ino(&self) -> u64 {
         self.ino

@@ -151,6 +151,22 @@ impl Part {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Engine only: the part becomes another object's, and is empty whatever it was. Fills go on being counted: a
+    /// reader of the object before can never take a fill of the next one for the one that it began with.
+    pub fn renew(&self) {
+        let before = self.word.swap(EMPTY, Ordering::AcqRel);
+        if before & !WAITED != EMPTY {
+            // As in `take_back`.
+            self.attempts.fetch_add(1, Ordering::AcqRel);
+        }
+        self.crc64.store(0, Ordering::Relaxed);
+        self.used.store(0, Ordering::Relaxed);
+        self.pinned.store(0, Ordering::SeqCst);
+        if before & WAITED != 0 {
+            futex_wake(&self.word);
+        }
+    }
+
     /// A new engine takes over: what its predecessor was writing is torn. True if it was.
     pub fn disown(&self) -> bool {
         let torn = self.state() == FILLING;

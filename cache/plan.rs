@@ -98,6 +98,14 @@ impl<T: Copy + Ord> Plan<T> {
         Next::Until(self.delayed.peek().map(|Reverse((at, ..))| *at))
     }
 
+    /// Takes out whatever `is_void` says of, which is never given out then.
+    pub fn forget(&mut self, is_void: impl Fn(&T) -> bool) {
+        self.queues.iter_mut().for_each(|queue| queue.retain(|item| !is_void(item)));
+        self.delayed.retain(|Reverse((.., item))| !is_void(item));
+        self.queued.retain(|(_, item)| !is_void(item));
+        self.put_off.retain(|item| !is_void(item));
+    }
+
     /// True if `next` would find an item at this time.
     pub fn is_due(&self, now: Instant, least: Class) -> bool {
         let due = |Reverse((at, class, _)): &Reverse<(Instant, Class, T)>| *at <= now && *class <= least;
@@ -137,6 +145,24 @@ mod tests {
         assert_eq!(plan.next(later, Class::Prefetch), Next::Item(1, Class::Demand));
         plan.push(1, Class::Demand);
         assert_eq!(plan.next(later, Class::Prefetch), Next::Item(1, Class::Demand));
+    }
+
+    #[test]
+    fn what_is_forgotten_does_not_come() {
+        let now = Instant::now();
+        let mut plan = Plan::default();
+        (1..=4).for_each(|item| plan.push(item, Class::Prefetch));
+        plan.push(2, Class::Demand);
+        plan.push_at(6, Class::Near, now);
+        plan.push_at(7, Class::Near, now);
+        plan.forget(|item| item % 2 == 0);
+        let mut came = Vec::new();
+        while let Next::Item(item, _) = plan.next(now, Class::Prefetch) {
+            came.push(item);
+        }
+        assert_eq!((came, plan.len()), (vec![7, 1, 3], 0));
+        plan.push(6, Class::Near);
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Item(6, Class::Near), "it may come again");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! attached, everything it needs on its data path is here: no message is exchanged.
 //!
 //! Called by the engine, which alone appends records and changes states, and by clients, which look,
-//! demand and count. It holds no pointers, so it may be mapped anywhere, and it never shrinks: a record,
-//! once published, keeps its place and its meaning as long as the region lives.
+//! demand and count. It holds no pointers, so it may be mapped anywhere, and it never shrinks. Records and parts of
+//! versions that nobody uses are used again (`life` says how a reader tells); which ones, `catalog` decides.
 //!
 //! Layout (offsets in `Layout`): header | objects | index | names | parts | demand bits | demand summary |
 //! events. The file is sparse: only what is used costs memory.
@@ -13,6 +13,8 @@ use crate::bell::Bell;
 use crate::demand::Demand;
 use crate::event::Events;
 pub use crate::event::Seen;
+use crate::index::Index;
+use crate::life::{GONE, Life};
 use crate::part::Part;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{self, Errno};
@@ -27,8 +29,15 @@ pub const LAYOUT_VERSION: u32 = 6;
 pub const OBJECTS_MAX: u32 = 1 << 16;
 /// Most parts: 8 TiB in parts of 8 MiB.
 pub const PARTS_MAX: u32 = 1 << 20;
-const INDEX_LEN: usize = 1 << 18;
+/// Two entries for each record at most use a quarter of it.
+const INDEX_LEN: usize = 1 << 19;
 const NAMES_BYTES: usize = 16 << 20;
+/// Names begin at words of this many bytes.
+pub const NAME_WORD: usize = 4;
+/// Words of names.
+pub const NAME_WORDS: u32 = (NAMES_BYTES / NAME_WORD) as u32;
+/// Longest name in bytes: keys of OSS have at most 1023.
+pub const NAME_MAX: usize = 1024;
 const DEMAND_WORDS: usize = PARTS_MAX as usize / 64;
 const SUMMARY_WORDS: usize = DEMAND_WORDS / 64;
 /// Events that fit before the engine has read them; later ones are counted as lost.
@@ -136,8 +145,8 @@ pub mod state {
     pub const VERIFIED: u32 = 4;
     /// It cannot be had; the record's errno says what readers get.
     pub const FAILED: u32 = 5;
-    /// The record is void: its inode number may be in use by somebody else.
-    pub const GONE: u32 = 6;
+    /// The record is void: its inode number may be another file's, and it may be used again.
+    pub const GONE: u32 = crate::life::GONE;
     /// A folder whose content is not known yet.
     pub const UNLISTED: u32 = 7;
     /// A folder whose objects are all in the catalog and in place.
@@ -147,47 +156,40 @@ pub mod state {
 /// Longest ETag with its quotes.
 pub const ETAG_MAX: usize = 76;
 
-/// One record of the catalog. Fields that are not atomic are written before the record is published.
+/// One record of the catalog. What `life` says holds for all of it: read, then ask whether its use lasts. Everything is
+/// atomic, since a reader may look while the engine writes the record for another version.
 #[repr(C)]
 pub struct Object {
-    state: Word,
+    life: Life,
     /// What readers get when the state is FAILED.
     pub errno: AtomicU32,
-    kind: u32,
-    /// Bytes of each part but the last.
-    pub part_bytes: u32,
-    /// Size of the object in bytes.
-    pub size: u64,
-    /// Device of the placeholder or folder.
-    pub dev: u64,
-    /// Inode of the placeholder or folder.
-    pub ino: u64,
+    kind: AtomicU32,
+    part_bytes: AtomicU32,
+    folder: AtomicU32,
+    size: AtomicU64,
+    dev: AtomicU64,
+    ino: AtomicU64,
     /// Inode of the memory file (its device is in the header); 0 when it has none yet.
     pub memory_ino: AtomicU64,
-    /// Last-Modified: seconds since 1970.
-    pub mtime_secs: i64,
+    mtime_secs: AtomicU64,
     /// Folder: when its newest listing was asked for, in milliseconds of the monotonic clock; 0 before the first.
     pub listed_ms: AtomicU64,
     /// Small object: device of the real file that was put in place; 0 before that.
     pub file_dev: AtomicU64,
     /// Small object: inode of that file; 0 before it is in place.
     pub file_ino: AtomicU64,
-    /// Index of its first part in the region.
-    pub first_part: u32,
-    /// How many parts.
-    pub parts: u32,
+    first_part: AtomicU32,
+    parts: AtomicU32,
     /// How many are ready.
     pub ready_parts: AtomicU32,
-    name_at: u32,
-    name_len: u32,
-    etag_len: u32,
-    etag: [u8; ETAG_MAX],
+    name_at: AtomicU32,
+    name_len: AtomicU32,
+    etag_len: AtomicU32,
+    etag: [AtomicU32; ETAG_MAX / 4],
     /// Not 0: what readers of missing parts get, since there is no memory for them. Cleared when there is.
     pub starved: AtomicU32,
     /// Of the whole object: 0 not judged yet, 1 its bytes have the check value that OSS reports, 2 there was none.
     verified: AtomicU32,
-    /// Number of the folder's record; of the root folder its own.
-    pub folder: u32,
     /// 1 when the newest listing of its folder names another version of the object, or none.
     pub superseded: AtomicU32,
     /// Folder: grows by two with every listing that shows another content than the one before; odd while such a
@@ -199,11 +201,9 @@ pub struct Object {
     pub tries: AtomicU32,
     /// Parts whose bytes a reader was given before the verdict.
     pub handed: AtomicU32,
-    /// Which use of this record it is: records of dropped versions are used again.
-    pub incarnation: AtomicU32,
     /// Small object: 1 when its stand-in is gone, whose inode number may be another file's by now.
     pub settled: AtomicU32,
-    spare: [u32; 9],
+    spare: [AtomicU32; 9],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
@@ -234,6 +234,32 @@ pub struct NewObject<'a> {
     pub folder: u32,
 }
 
+impl NewObject<'_> {
+    /// How many parts it has, and how many words its name takes, if one record can hold it.
+    pub(crate) fn needs(&self) -> Result<(u32, u32), Full> {
+        let parts = if self.part_bytes == 0 { 0 } else { self.size.div_ceil(u64::from(self.part_bytes)) };
+        match () {
+            () if parts > u64::from(PARTS_MAX) => Err(Full::Parts),
+            () if self.name.len() > NAME_MAX => Err(Full::Names),
+            () if self.etag.len() > ETAG_MAX => Err(Full::Etag),
+            () => Ok((parts as u32, self.name.len().div_ceil(NAME_WORD) as u32)),
+        }
+    }
+}
+
+/// Where a record and what belongs to it lie: numbers that nothing living has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Number of the record.
+    pub slot: u32,
+    /// First of its parts.
+    pub first_part: u32,
+    /// How many.
+    pub parts: u32,
+    /// First word of its name.
+    pub name_at: u32,
+}
+
 /// Why the catalog could not take a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Full {
@@ -241,7 +267,7 @@ pub enum Full {
     Objects,
     /// More than `PARTS_MAX` parts.
     Parts,
-    /// The names do not fit.
+    /// The names do not fit, or this one is longer than `NAME_MAX`.
     Names,
     /// The ETag is longer than `ETAG_MAX`.
     Etag,
@@ -264,7 +290,7 @@ pub struct Region {
     base: *const u8,
 }
 
-// SAFETY: all shared state behind `base` is atomic, or written before its record is published.
+// SAFETY: all shared state behind `base` is atomic, or written before the region is shared.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
@@ -364,55 +390,70 @@ impl Region {
         (slot < self.objects_len()).then(|| unsafe { &*self.at::<Object>(Layout::OBJECTS, slot as usize) })
     }
 
-    /// Name (key relative to OSS_PATH, or path of a folder) of a record.
-    pub fn name(&self, object: &Object) -> &str {
-        let (at, len) = (object.name_at as usize, object.name_len as usize);
-        if at + len > NAMES_BYTES {
-            return "";
+    /// Name (key relative to OSS_PATH, or path of a folder) of a record: a copy.
+    pub fn name(&self, object: &Object) -> Name {
+        let (at, len) = (object.name_at.load(Ordering::Relaxed), object.name_len.load(Ordering::Relaxed));
+        let mut bytes = [0; NAME_MAX];
+        let words = self.name_words(at, (len as usize).min(NAME_MAX).div_ceil(NAME_WORD));
+        for (word, room) in words.iter().zip(bytes.chunks_exact_mut(NAME_WORD)) {
+            room.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
-        // SAFETY: within the array of names, written before the record was published.
-        let bytes = unsafe { core::slice::from_raw_parts(self.base.add(Layout::NAMES + at), len) };
-        core::str::from_utf8(bytes).unwrap_or("")
+        Text { bytes, len: len as usize }
+    }
+
+    /// The words of a name; none for numbers that are none.
+    fn name_words(&self, at: u32, count: usize) -> &[AtomicU32] {
+        let (at, count) = (at as usize, if at as usize + count > NAME_WORDS as usize { 0 } else { count });
+        // SAFETY: within the array of names, whose memory is only ever used as these atomics.
+        unsafe { core::slice::from_raw_parts(self.at::<AtomicU32>(Layout::NAMES, at), count) }
     }
 
     /// Part `index` of an object, counted from 0.
     pub fn part(&self, object: &Object, index: u32) -> &Part {
-        let at = object.first_part.wrapping_add(index).min(PARTS_MAX - 1);
+        self.part_at(object.first_part().wrapping_add(index))
+    }
+
+    /// Part `at` of all.
+    pub fn part_at(&self, at: u32) -> &Part {
+        let at = at.min(PARTS_MAX - 1);
         // SAFETY: within the array of parts; zeroed memory is an empty part.
         unsafe { &*self.at::<Part>(Layout::PARTS, at as usize) }
     }
 
     /// Finds the record of a file by device and inode.
     pub fn find(&self, dev: u64, ino: u64) -> Option<(u32, Identity)> {
+        self.find_use(dev, ino).map(|(slot, _, identity)| (slot, identity))
+    }
+
+    /// The same with the number of the record's use, which `Object::lasts` asks for.
+    pub fn find_use(&self, dev: u64, ino: u64) -> Option<(u32, u32, Identity)> {
+        self.index().candidates(dev, ino).find_map(|slot| {
+            let object = self.object(slot)?;
+            let number = object.life.seen()?;
+            let identity = self.identity(object, dev, ino)?;
+            // A record that was rewritten under this look is another's: what it was compared by may be half of each.
+            object.lasts(number).then_some((slot, number, identity))
+        })
+    }
+
+    fn identity(&self, object: &Object, dev: u64, ino: u64) -> Option<Identity> {
         let memory_dev = self.header().memory_dev.load(Ordering::Acquire);
-        for step in 0..INDEX_LEN {
-            let entry = self.index(hash(dev, ino).wrapping_add(step)).load(Ordering::Acquire);
-            if entry == 0 {
-                return None;
-            }
-            let slot = entry - 1;
-            let Some(object) = self.object(slot) else {
-                continue;
-            };
-            if object.memory_ino.load(Ordering::Acquire) == ino && dev == memory_dev && ino != 0 {
-                return Some((slot, Identity::Memory));
-            }
-            if object.state() == state::GONE {
-                continue;
-            }
-            if object.ino == ino && object.dev == dev && object.settled.load(Ordering::Acquire) == 0 {
-                let folder = object.kind() == Kind::Folder;
-                return Some((slot, if folder { Identity::Folder } else { Identity::Placeholder }));
-            }
+        if object.memory_ino.load(Ordering::Acquire) == ino && dev == memory_dev && ino != 0 {
+            return Some(Identity::Memory);
         }
-        None
+        let is_folder = object.kind() == Kind::Folder;
+        let is_its = object.ino() == ino && object.dev() == dev && object.settled.load(Ordering::Acquire) == 0;
+        is_its.then_some(match is_folder {
+            true => Identity::Folder,
+            false => Identity::Placeholder,
+        })
     }
 
     /// Finds the small object whose real file this is as it was put in place, by device, inode, size (bytes) and
     /// modification time (seconds since 1970). The number may have been used again, so the newest version counts
     /// before those that it supersedes.
     pub fn find_file(&self, (dev, ino): (u64, u64), size: u64, mtime_secs: i64) -> Option<u32> {
-        self.find_file_if((dev, ino), |object| (object.size, object.mtime_secs) == (size, mtime_secs))
+        self.find_file_if((dev, ino), |object| (object.size(), object.mtime_secs()) == (size, mtime_secs))
     }
 
     /// The same whatever its size and time.
@@ -422,19 +463,15 @@ impl Region {
 
     fn find_file_if(&self, (dev, ino): (u64, u64), is: impl Fn(&Object) -> bool) -> Option<u32> {
         let mut found = None;
-        for step in 0..INDEX_LEN {
-            let entry = self.index(hash(dev, ino).wrapping_add(step)).load(Ordering::Acquire);
-            if entry == 0 {
-                break;
-            }
-            let slot = entry - 1;
-            let Some(object) = self.object(slot).filter(|object| object.state() != state::GONE) else {
-                continue;
-            };
+        for slot in self.index().candidates(dev, ino) {
+            let Some(object) = self.object(slot) else { continue };
+            let Some(number) = object.seen() else { continue };
             let is_its =
                 object.file_ino.load(Ordering::Acquire) == ino && object.file_dev.load(Ordering::Acquire) == dev;
-            if is_its && is(object) {
-                if !object.is_superseded() {
+            let (is_its, is_superseded) = (is_its && is(object), object.is_superseded());
+            // A record that was rewritten under this look is another's.
+            if is_its && object.lasts(number) {
+                if !is_superseded {
                     return Some(slot);
                 }
                 found = Some(slot);
@@ -447,8 +484,8 @@ impl Region {
     pub fn demand(&self, object: &Object, first: u32, end: u32) {
         let missing = |index: &u32| !self.part(object, *index).is_ready();
         let mut any = false;
-        for index in (first..end.min(object.parts)).filter(missing) {
-            self.demands().set(object.first_part.wrapping_add(index).min(PARTS_MAX - 1));
+        for index in (first..end.min(object.parts())).filter(missing) {
+            self.demands().set(object.first_part().wrapping_add(index).min(PARTS_MAX - 1));
             any = true;
         }
         if any {
@@ -473,74 +510,86 @@ impl Region {
         self.events().take(next, each)
     }
 
-    /// Engine only: appends a record, with its parts, and makes it findable. Returns its number.
+    /// Engine only: appends a record, with its parts, and makes it findable. Returns its number. For a region that no
+    /// `Catalog` keeps.
     pub fn append(&self, new: &NewObject<'_>) -> Result<u32, Full> {
         let header = self.header();
-        let slot = header.objects_len.load(Ordering::Acquire);
-        let parts = if new.part_bytes == 0 { 0 } else { new.size.div_ceil(u64::from(new.part_bytes)) };
-        let first_part = header.parts_len.load(Ordering::Acquire);
-        let name_at = header.names_len.load(Ordering::Acquire) as usize;
+        let (parts, words) = new.needs()?;
+        let (slot, first_part) = (self.objects_len(), header.parts_len.load(Ordering::Acquire));
+        let name_at = header.names_len.load(Ordering::Acquire);
         match () {
-            _ if slot >= OBJECTS_MAX => return Err(Full::Objects),
-            _ if u64::from(first_part) + parts > u64::from(PARTS_MAX) => return Err(Full::Parts),
-            _ if name_at + new.name.len() > NAMES_BYTES => return Err(Full::Names),
-            _ if new.etag.len() > ETAG_MAX => return Err(Full::Etag),
-            _ => {}
+            () if slot >= OBJECTS_MAX => return Err(Full::Objects),
+            () if parts > PARTS_MAX - first_part => return Err(Full::Parts),
+            () if words > NAME_WORDS - name_at => return Err(Full::Names),
+            () => self.write(&Room { slot, first_part, parts, name_at }, new, 0),
         }
-        let mut etag = [0; ETAG_MAX];
-        etag[..new.etag.len()].copy_from_slice(new.etag.as_bytes());
-        let object = Object {
-            state: Word::new(new.state),
-            errno: AtomicU32::new(0),
-            kind: new.kind as u32,
-            part_bytes: new.part_bytes,
-            size: new.size,
-            dev: new.dev,
-            ino: new.ino,
-            memory_ino: AtomicU64::new(0),
-            mtime_secs: new.mtime_secs,
-            first_part,
-            parts: parts as u32,
-            ready_parts: AtomicU32::new(0),
-            name_at: name_at as u32,
-            name_len: new.name.len() as u32,
-            etag_len: new.etag.len() as u32,
-            etag,
-            starved: AtomicU32::new(0),
-            listed_ms: AtomicU64::new(0),
-            file_dev: AtomicU64::new(0),
-            file_ino: AtomicU64::new(0),
-            verified: AtomicU32::new(0),
-            folder: new.folder,
-            superseded: AtomicU32::new(0),
-            changes: AtomicU32::new(0),
-            uses: AtomicU32::new(0),
-            tries: AtomicU32::new(0),
-            handed: AtomicU32::new(0),
-            incarnation: AtomicU32::new(0),
-            settled: AtomicU32::new(0),
-            spare: [0; 9],
-        };
-        // SAFETY: the checks above keep both writes inside their arrays, and the record is not published yet.
-        unsafe {
-            let names = self.base.add(Layout::NAMES + name_at).cast_mut();
-            names.copy_from(new.name.as_ptr(), new.name.len());
-            self.at::<Object>(Layout::OBJECTS, slot as usize).cast_mut().write(object);
+        Ok(slot)
+    }
+
+    /// Engine only: writes a record into room that nothing living has (the next record, or one that is GONE) and
+    /// publishes it. `memory_ino` is 0 for one without a memory file.
+    pub(crate) fn write(&self, room: &Room, new: &NewObject<'_>, memory_ino: u64) {
+        let (header, words) = (self.header(), new.name.len().div_ceil(NAME_WORD));
+        for (word, bytes) in self.name_words(room.name_at, words).iter().zip(new.name.as_bytes().chunks(NAME_WORD)) {
+            let mut padded = [0; NAME_WORD];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            word.store(u32::from_ne_bytes(padded), Ordering::Relaxed);
         }
-        header.names_len.store((name_at + new.name.len()) as u32, Ordering::Release);
-        header.parts_len.store(first_part + parts as u32, Ordering::Release);
+        let len = self.objects_len();
+        // SAFETY: within the array; zeroed memory is a record, and all of it is atomic.
+        let object = unsafe { &*self.at::<Object>(Layout::OBJECTS, room.slot.min(OBJECTS_MAX - 1) as usize) };
+        if room.slot < len {
+            object.life.rewrite();
+        }
+        object.rewrite(room, new, memory_ino);
+        (room.first_part..room.first_part + room.parts).for_each(|at| self.part_at(at).renew());
+        let most =
+            |word: &AtomicU32, value: u32| word.store(word.load(Ordering::Relaxed).max(value), Ordering::Release);
+        most(&header.names_len, room.name_at + words as u32);
+        most(&header.parts_len, room.first_part + room.parts);
         // Findable first: an engine that dies between the two leaves an entry that leads to no record, which
         // `find` passes over, and never a record that nobody can find.
-        self.index_insert(new.dev, new.ino, slot);
-        header.objects_len.store(slot + 1, Ordering::Release);
-        Ok(slot)
+        self.index().insert(new.dev, new.ino, room.slot);
+        if memory_ino != 0 {
+            self.index().insert(header.memory_dev.load(Ordering::Acquire), memory_ino, room.slot);
+        }
+        object.life.begin(new.state);
+        if room.slot == len {
+            header.objects_len.store(len + 1, Ordering::Release);
+        }
+    }
+
+    /// Engine only: the record stands for nothing from now on, and is found by none of its files.
+    pub fn void(&self, slot: u32) {
+        let Some(object) = self.object(slot) else { return };
+        object.life.end();
+        let memory_dev = self.header().memory_dev.load(Ordering::Acquire);
+        let of = |word: &AtomicU64| word.load(Ordering::Acquire);
+        self.index().remove(object.dev(), object.ino(), slot);
+        for (dev, ino) in [(memory_dev, of(&object.memory_ino)), (of(&object.file_dev), of(&object.file_ino))] {
+            if ino != 0 {
+                self.index().remove(dev, ino, slot);
+            }
+        }
+    }
+
+    /// Engine only, at a take-over: entries that lead to no living record go.
+    pub(crate) fn sweep_index(&self) {
+        self.index().sweep(|slot| self.object(slot).is_none_or(|object| object.state() == GONE));
+    }
+
+    /// Engine only: how many records, parts and words of names were ever given out.
+    pub(crate) fn high_water(&self) -> (u32, u32, u32) {
+        let of = |word: &AtomicU32, most: u32| word.load(Ordering::Acquire).min(most);
+        let header = self.header();
+        (self.objects_len(), of(&header.parts_len, PARTS_MAX), of(&header.names_len, NAME_WORDS))
     }
 
     /// Engine only: makes an object's memory file findable by its inode.
     pub fn set_memory(&self, slot: u32, memory_ino: u64) {
         if let Some(object) = self.object(slot) {
-            // In this order for the same reason as in `append`.
-            self.index_insert(self.header().memory_dev.load(Ordering::Acquire), memory_ino, slot);
+            // In this order for the same reason as in `write`.
+            self.index().insert(self.header().memory_dev.load(Ordering::Acquire), memory_ino, slot);
             object.memory_ino.store(memory_ino, Ordering::Release);
         }
     }
@@ -548,8 +597,8 @@ impl Region {
     /// Engine only: makes a small object's real file findable by its device and inode.
     pub fn set_file(&self, slot: u32, (dev, ino): (u64, u64)) {
         if let Some(object) = self.object(slot) {
-            if (object.dev, object.ino) != (dev, ino) {
-                self.index_insert(dev, ino, slot);
+            if (object.dev(), object.ino()) != (dev, ino) {
+                self.index().insert(dev, ino, slot);
             }
             // The inode last: without it nothing is found.
             object.file_dev.store(dev, Ordering::Release);
@@ -559,26 +608,16 @@ impl Region {
 
     /// Record of the folder that an object or folder lies in.
     pub fn folder_of(&self, object: &Object) -> Option<&Object> {
-        self.object(object.folder).filter(|folder| folder.kind() == Kind::Folder)
-    }
-
-    fn index_insert(&self, dev: u64, ino: u64, slot: u32) {
-        for step in 0..INDEX_LEN {
-            let entry = self.index(hash(dev, ino).wrapping_add(step));
-            // Two entries for each record at most (an object has a memory file or a real one), so the index (four times the records) never fills up.
-            if entry.compare_exchange(0, slot + 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                return;
-            }
-        }
+        self.object(object.folder()).filter(|folder| folder.kind() == Kind::Folder)
     }
 
     fn at<T>(&self, start: usize, index: usize) -> *const T {
         self.base.wrapping_add(start + index * size_of::<T>()).cast()
     }
 
-    fn index(&self, at: usize) -> &AtomicU32 {
-        // SAFETY: the index is masked to the array.
-        unsafe { &*self.at::<AtomicU32>(Layout::INDEX, at & (INDEX_LEN - 1)) }
+    fn index(&self) -> Index<'_> {
+        // SAFETY: the bounds of the array; zeroed memory is an empty index.
+        Index { entries: unsafe { core::slice::from_raw_parts(self.at::<AtomicU32>(Layout::INDEX, 0), INDEX_LEN) } }
     }
 
     fn demands(&self) -> Demand<'_> {
@@ -600,21 +639,86 @@ impl Region {
 impl Object {
     /// What it stands for.
     pub fn kind(&self) -> Kind {
-        match self.kind {
+        match self.kind.load(Ordering::Relaxed) {
             1 => Kind::Large,
             2 => Kind::Small,
             _ => Kind::Folder,
         }
     }
 
-    /// Its state: a constant of `state`.
-    pub fn state(&self) -> u32 {
-        self.state.get()
+    /// Number of the use that the record is in, also after its end.
+    pub fn incarnation(&self) -> u32 {
+        self.life.number()
     }
 
-    /// ETag as listed, with quotes.
-    pub fn etag(&self) -> &str {
-        core::str::from_utf8(&self.etag[..(self.etag_len as usize).min(ETAG_MAX)]).unwrap_or("")
+    /// The same while it lasts; `None` when the record is GONE.
+    pub fn seen(&self) -> Option<u32> {
+        self.life.seen()
+    }
+
+    /// True if all that was read of the record since `seen` or `find_use` gave this number is of one use of it.
+    pub fn lasts(&self, incarnation: u32) -> bool {
+        self.life.lasts(incarnation)
+    }
+
+    /// Bytes of each part but the last.
+    pub fn part_bytes(&self) -> u32 {
+        self.part_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Size of the object in bytes.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// Device of the placeholder or folder.
+    pub fn dev(&self) -> u64 {
+        self.dev.load(Ordering::Relaxed)
+    }
+
+    /// Inode of the placeholder or folder.
+    pub fn ino(&self) -> u64 {
+        self.ino.load(Ordering::Relaxed)
+    }
+
+    /// Last-Modified: seconds since 1970.
+    pub fn mtime_secs(&self) -> i64 {
+        self.mtime_secs.load(Ordering::Relaxed) as i64
+    }
+
+    /// Index of its first part in the region.
+    pub fn first_part(&self) -> u32 {
+        self.first_part.load(Ordering::Relaxed)
+    }
+
+    /// How many parts.
+    pub fn parts(&self) -> u32 {
+        self.parts.load(Ordering::Relaxed)
+    }
+
+    /// Number of the folder's record; of the root folder its own.
+    pub fn folder(&self) -> u32 {
+        self.folder.load(Ordering::Relaxed)
+    }
+
+    /// First word of its name, and how many there are.
+    pub(crate) fn name_place(&self) -> (u32, u32) {
+        let len = self.name_len.load(Ordering::Relaxed).div_ceil(NAME_WORD as u32);
+        (self.name_at.load(Ordering::Relaxed), len)
+    }
+
+    /// Its state: a constant of `state`.
+    pub fn state(&self) -> u32 {
+        self.life.state().get()
+    }
+
+    /// ETag as listed, with quotes: a copy.
+    pub fn etag(&self) -> Etag {
+        let mut bytes = [0; ETAG_MAX];
+        for (word, room) in self.etag.iter().zip(bytes.chunks_exact_mut(4)) {
+            room.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        Text { bytes, len: self.etag_len.load(Ordering::Relaxed) as usize }
     }
 
     /// Folder: a listing with changes is being made real: names lead to old or new versions.
@@ -627,9 +731,52 @@ impl Object {
         self.superseded.load(Ordering::SeqCst) != 0
     }
 
-    /// Engine only: moves to another state and wakes who waits for it.
+    /// All but state and number of use.
+    fn rewrite(&self, room: &Room, new: &NewObject<'_>, memory_ino: u64) {
+        let words = [
+            (&self.errno, 0),
+            (&self.kind, new.kind as u32),
+            (&self.part_bytes, new.part_bytes),
+            (&self.folder, new.folder),
+            (&self.first_part, room.first_part),
+            (&self.parts, room.parts),
+            (&self.ready_parts, 0),
+            (&self.name_at, room.name_at),
+            (&self.name_len, new.name.len() as u32),
+            (&self.etag_len, new.etag.len() as u32),
+            (&self.starved, 0),
+            (&self.verified, 0),
+            (&self.superseded, 0),
+            (&self.changes, 0),
+            (&self.uses, 0),
+            (&self.tries, 0),
+            (&self.handed, 0),
+            (&self.settled, 0),
+        ];
+        words.into_iter().chain(self.spare.iter().map(|word| (word, 0))).for_each(|(word, value)| {
+            word.store(value, Ordering::Relaxed);
+        });
+        let longs = [
+            (&self.size, new.size),
+            (&self.dev, new.dev),
+            (&self.ino, new.ino),
+            (&self.memory_ino, memory_ino),
+            (&self.mtime_secs, new.mtime_secs as u64),
+            (&self.listed_ms, 0),
+            (&self.file_dev, 0),
+            (&self.file_ino, 0),
+        ];
+        longs.into_iter().for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+        let mut etag = [0; ETAG_MAX];
+        etag[..new.etag.len()].copy_from_slice(new.etag.as_bytes());
+        for (word, bytes) in self.etag.iter().zip(etag.chunks_exact(4)) {
+            word.store(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
+        }
+    }
+
+    /// Engine only: moves to another state and wakes who waits for it. A record that is GONE stays so, whoever comes late.
     pub fn set_state(&self, state: u32) {
-        self.state.set(state);
+        self.life.state().set_unless(GONE, state);
     }
 
     /// Engine only: the verdict on the whole object. Call it before the state that says it is whole.
@@ -655,16 +802,15 @@ impl Object {
 
     /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.
     pub fn sleep(&self, seen: u32, ms: u64) {
-        self.state.sleep(seen, ms);
+        self.life.state().sleep(seen, ms);
     }
 
     /// The parts that hold bytes `start..end`, as a range of part numbers.
     pub fn parts_of(&self, start: u64, end: u64) -> core::ops::Range<u32> {
-        let end = end.min(self.size);
-        if start >= end || self.part_bytes == 0 {
+        let (end, part) = (end.min(self.size()), u64::from(self.part_bytes()));
+        if start >= end || part == 0 {
             return 0..0;
         }
-        let part = u64::from(self.part_bytes);
         (start / part) as u32..end.div_ceil(part) as u32
     }
 
@@ -680,8 +826,9 @@ impl Object {
 
     /// The bytes of part `index`.
     pub fn part_range(&self, index: u32) -> core::ops::Range<u64> {
-        let start = u64::from(index) * u64::from(self.part_bytes);
-        start..(start + u64::from(self.part_bytes)).min(self.size)
+        let part = u64::from(self.part_bytes());
+        let start = u64::from(index) * part;
+        start..(start + part).min(self.size())
     }
 }
 
@@ -709,9 +856,47 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)).max(1)
 }
 
-/// Spreads device and inode over the index (the multiplier is 2^64 / golden ratio).
-fn hash(dev: u64, ino: u64) -> usize {
-    ((dev.rotate_left(32) ^ ino).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize
+/// An ETag with its quotes.
+pub type Etag = Text<ETAG_MAX>;
+/// A record's name.
+pub type Name = Text<NAME_MAX>;
+
+/// A short text, copied out of the region, where it may be rewritten. Empty if what was there is no text.
+#[derive(Clone, Copy)]
+pub struct Text<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> core::ops::Deref for Text<N> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        core::str::from_utf8(self.bytes.get(..self.len).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+impl<const N: usize, T: AsRef<str> + ?Sized> PartialEq<T> for Text<N> {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
+impl<const N: usize> AsRef<str> for Text<N> {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl<const N: usize> core::fmt::Display for Text<N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(self)
+    }
+}
+
+impl<const N: usize> core::fmt::Debug for Text<N> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        core::fmt::Debug::fmt(&**self, f)
+    }
 }
 
 #[cfg(test)]
@@ -759,7 +944,7 @@ mod tests {
         let region = region();
         let slot = region.append(&large("a", 1, 10_000)).unwrap();
         let object = region.object(slot).unwrap();
-        assert_eq!(object.parts, 3);
+        assert_eq!(object.parts(), 3);
         assert_eq!((object.part_range(0), object.part_range(2)), (0..4096, 8192..10_000));
         assert_eq!(object.parts_of(4095, 4097), 0..2);
         assert_eq!(object.parts_of(9_999, 50_000), 2..3);

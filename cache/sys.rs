@@ -62,6 +62,11 @@ pub fn openat(dir: i32, path: &CStr, flags: i32, mode: u32) -> Result<i32> {
     call!(libc::SYS_openat, dir as isize, path.as_ptr(), flags as isize, mode).map(|fd| fd as i32)
 }
 
+/// Takes a file's name out of a folder.
+pub fn unlinkat(dir: i32, path: &CStr) -> Result<()> {
+    call!(libc::SYS_unlinkat, dir as isize, path.as_ptr(), 0isize).map(drop)
+}
+
 /// Closes a descriptor.
 pub fn close(fd: i32) -> Result<()> {
     call!(libc::SYS_close, fd as isize).map(drop)

@@ -25,7 +25,7 @@ pub fn range(region: &Region, object: &Object, start: u64, end: u64, check: &dyn
     for index in parts.clone() {
         let part = region.part(object, index);
         while !part.is_ready() {
-            failed(object)?;
+            lost(object)?;
             part.sleep(SLICE_MS);
             if !part.is_ready() {
                 // Not before the engine has seen this demand: there may be room again.
@@ -42,8 +42,9 @@ pub fn range(region: &Region, object: &Object, start: u64, end: u64, check: &dyn
 /// Waits until the whole object is ready and its check has passed. The parts are looked at in any case: the
 /// verdict on them may be given at the very moment when one of them is given up.
 pub fn whole(region: &Region, object: &Object, check: &dyn Fn() -> Result<()>) -> Result<()> {
-    range(region, object, 0, object.size, check)?;
-    leave(object, state::LOADING, check)
+    range(region, object, 0, object.size(), check)?;
+    leave(object, state::LOADING, check)?;
+    lost(object)
 }
 
 /// Waits until a small object is a real file (or void: then the caller opens what is there now).
@@ -65,6 +66,14 @@ fn starved(object: &Object) -> Result<()> {
     match object.starved.load(Ordering::Acquire) {
         0 => Ok(()),
         errno => Err(Errno(errno as i32)),
+    }
+}
+
+/// The record of a version that is no more may be another object's soon: nothing comes for this reader.
+fn lost(object: &Object) -> Result<()> {
+    match object.state() {
+        state::GONE => Err(Errno(libc::ESTALE)),
+        _ => failed(object),
     }
 }
 

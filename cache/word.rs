@@ -30,6 +30,14 @@ impl Word {
         }
     }
 
+    /// The same, unless the state is `last`, which is for good.
+    pub fn set_unless(&self, last: u32, state: u32) {
+        let to = |word: u32| (word & !WAITED != last).then_some(state);
+        if self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, to).is_ok_and(|before| before & WAITED != 0) {
+            futex_wake(&self.0);
+        }
+    }
+
     /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.
     pub fn sleep(&self, seen: u32, ms: u64) {
         let marked = self.0.fetch_or(WAITED, Ordering::AcqRel) | WAITED;

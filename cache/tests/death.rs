@@ -17,6 +17,12 @@ mod demand;
 #[path = "../event.rs"]
 mod event;
 #[allow(dead_code)]
+#[path = "../index.rs"]
+mod index;
+#[allow(dead_code)]
+#[path = "../life.rs"]
+mod life;
+#[allow(dead_code)]
 #[path = "../part.rs"]
 mod part;
 #[allow(dead_code)]
@@ -32,7 +38,7 @@ mod wait;
 mod word;
 
 use core::sync::atomic::{AtomicU64 as Plain, Ordering::SeqCst};
-use region::{Identity, Kind, NewObject, Object, REGION_BYTES, Region, Seen, state};
+use region::{Identity, Kind, NewObject, Object, REGION_BYTES, Region, Room, Seen, state};
 use std::time::{Duration, Instant};
 
 mod sys {
@@ -174,6 +180,67 @@ fn engine_lists(node: &Node) {
     node.region.header().bell.sleep(node.region.header().bell.heard(), 1);
 }
 
+/// As `src/ossc/records.rs` and `cache/catalog.rs` do it: a version that nobody uses ends, and its record and parts are
+/// used again by the next one.
+fn engine_replaces(node: &Node) {
+    let region = &node.region;
+    let old = OLD.load(SeqCst) as u32;
+    let Some(object) = region.object(old) else { return };
+    region.void(old);
+    for index in 0..PARTS {
+        let part = region.part(object, index);
+        if part.take_back() {
+            part.give_up();
+        }
+    }
+    let room = Room { slot: old, first_part: object.first_part(), parts: PARTS, name_at: object.name_place().0 };
+    region.write(&room, &NewObject { etag: "\"E2\"", ..large("old", 4) }, 504);
+}
+
+/// The record that `engine_replaces` uses again; the child gets it by the fork.
+static OLD: Plain = Plain::new(0);
+
+/// A version that is dropped: one of its parts is ready.
+fn with_old_version(node: &Node) {
+    let region = &node.region;
+    let old = region.append(&large("old", 3)).unwrap();
+    region.set_memory(old, 503);
+    let part = region.part(region.object(old).unwrap(), 1);
+    assert!(part.claim());
+    part.publish(0);
+    OLD.store(u64::from(old), SeqCst);
+}
+
+/// After the death the record is the old version's, the new one's, or nobody's, and never half of each; who began to
+/// read the old one knows when it is no more; and the record can be used again.
+fn assert_one_version(node: &Node, before: u32, k: i64) {
+    let region = &node.region;
+    let old = OLD.load(SeqCst) as u32;
+    let object = region.object(old).unwrap();
+    let (a, b) = (region.find(9, 3), region.find(9, 4));
+    assert!(a.is_none() || b.is_none(), "both versions are found, step {k}");
+    let etag = if b.is_some() { "\"E2\"" } else { "\"E\"" };
+    if a.is_some() || b.is_some() {
+        assert!(object.etag() == etag && object.parts() == PARTS && region.name(object) == "old", "a mix, step {k}");
+        assert_eq!(object.lasts(before), a.is_some(), "step {k}");
+    } else {
+        assert!(object.seen().is_none() && !object.lasts(before), "a record that nobody finds lives, step {k}");
+    }
+    assert_eq!(region.find(MEMORY_DEV, 503).is_some(), a.is_some(), "step {k}");
+    if b.is_some() {
+        assert!((0..PARTS).all(|index| !region.part(object, index).is_ready()), "parts of two versions, step {k}");
+        return;
+    }
+    if a.is_none() {
+        region.sweep_index();
+    }
+    engine_replaces(node);
+    assert_eq!(region.find(9, 4), Some((old, Identity::Placeholder)), "step {k}");
+    assert_eq!(region.find(MEMORY_DEV, 504), Some((old, Identity::Memory)), "step {k}");
+    assert_eq!((region.find(9, 3), region.find(MEMORY_DEV, 503)), (None, None), "step {k}");
+    assert!((0..PARTS).all(|index| !region.part(object, index).is_ready()), "parts of two versions, step {k}");
+}
+
 fn engine_fails_the_object(node: &Node) {
     node.object().fail(libc::EIO);
     node.object().set_state(state::LOADING);
@@ -186,8 +253,8 @@ fn client_reads(node: &Node) {
     }
     (0..PARTS).for_each(|index| node.region.part(object, index).pin());
     let stop = || Err(Errno(libc::EINTR));
-    let _ = wait::range(&node.region, object, 0, object.size, &stop);
-    let _ = object.fills(&node.region, 0, object.size);
+    let _ = wait::range(&node.region, object, 0, object.size(), &stop);
+    let _ = object.fills(&node.region, 0, object.size());
     object.sleep(state::LOADING, 1);
     node.region.part(object, 3).sleep(1);
     node.region.part(object, 0).touch(1);
@@ -244,7 +311,7 @@ fn assert_listed_again(region: &Region, k: i64) {
         }
     };
     let object = region.object(slot).unwrap();
-    assert_eq!((region.name(object), object.etag(), object.ino), ("dir/b", "\"E\"", 2), "step {k}");
+    assert!(region.name(object) == "dir/b" && object.etag() == "\"E\"" && object.ino() == 2, "step {k}");
     assert_eq!((0..PARTS).map(|index| region.part(object, index).state()).max(), Some(part::EMPTY));
     if object.memory_ino.load(SeqCst) != 502 {
         region.set_memory(slot, 502);
@@ -352,6 +419,28 @@ fn an_engine_that_gives_parts_up_dies() {
 #[test]
 fn an_engine_that_lists_dies() {
     die_at_every_step("engine lists", engine_lists);
+}
+
+#[test]
+fn an_engine_that_uses_a_record_again_dies() {
+    let (mut deaths, mut steps) = (0, None);
+    for k in 0.. {
+        let ended = [false, true].map(|by_exit| {
+            let node = Node::new();
+            with_old_version(&node);
+            let before = node.region.object(OLD.load(SeqCst) as u32).and_then(Object::seen).unwrap();
+            let ended = run_child(&node, engine_replaces, k, by_exit);
+            assert_one_version(&node, before, k);
+            ended
+        });
+        deaths += ended.iter().filter(|ended| ended.is_none()).count();
+        steps = ended[0];
+        if ended.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    assert!(deaths > 100, "{deaths} deaths only");
+    println!("death engine uses a record again: {steps:?} steps, {deaths} deaths, never a mix");
 }
 
 #[test]

@@ -15,6 +15,9 @@ mod demand;
 #[path = "model/kept.rs"]
 mod kept;
 #[allow(dead_code)]
+#[path = "../life.rs"]
+mod life;
+#[allow(dead_code)]
 #[path = "../part.rs"]
 mod part;
 #[path = "loom/sync.rs"]
@@ -26,6 +29,7 @@ mod word;
 use bell::Bell;
 use demand::Demand;
 use kept::Kept;
+use life::Life;
 use loom::thread;
 use part::Part;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -224,4 +228,90 @@ fn kept_map() {
 fn a_kept_map_goes_only_when_nobody_copies() {
     holds("kept map", kept_map);
     is_caught("kept map, no fences", false, kept_map);
+}
+
+/// A record with two fields, which are equal in each of its uses.
+struct Record {
+    life: Life,
+    fields: [AtomicU32; 2],
+}
+
+const LOADING: u32 = 3;
+
+/// The record of a version that ends is used again while a reader looks: it reads one of the two, or nothing.
+/// `marks`: the engine ends the use before it writes; `looks_again`: the reader does.
+fn use_again(marks: bool, looks_again: bool) {
+    let record = Record { life: Life::new(LOADING), fields: [1, 1].map(AtomicU32::new) };
+    let record = Arc::new(record);
+    let engine = {
+        let record = record.clone();
+        thread::spawn(move || {
+            if marks {
+                record.life.end();
+            }
+            record.life.rewrite();
+            record.fields.iter().for_each(|field| field.store(2, Ordering::Relaxed));
+            record.life.begin(LOADING);
+        })
+    };
+    if let Some(number) = record.life.seen() {
+        let fields = [0, 1].map(|at: usize| record.fields[at].load(Ordering::Relaxed));
+        if !looks_again || record.life.lasts(number) {
+            assert_eq!(fields[0], fields[1], "a reader was given two versions");
+            assert_eq!(fields[0], number + 1, "a reader was given another version than it saw");
+        }
+    }
+    engine.join().unwrap();
+}
+
+#[test]
+fn a_record_is_of_one_version_or_nothing() {
+    holds("use again", || use_again(true, true));
+    is_caught("use again, no second look", true, || use_again(true, false));
+    is_caught("use again, written while it lives", true, || use_again(false, true));
+    is_caught("use again, no fences", false, || use_again(true, true));
+}
+
+/// The parts of a dropped version become another object's while a reader of the dropped one copies: it must not take
+/// the other's fill for the one that its own memory holds.
+fn parts_of_another(asks_for_the_record: bool) {
+    struct Both {
+        life: Life,
+        filled: Filled,
+    }
+    let filled = Filled { part: Part::default(), memory: AtomicU32::new(RIGHT) };
+    assert!(filled.part.claim());
+    filled.part.publish(0);
+    let both = Arc::new(Both { life: Life::new(LOADING), filled });
+    let engine = {
+        let both = both.clone();
+        thread::spawn(move || {
+            both.life.end();
+            release(&both.filled);
+            // Another object's record has the part now, and its bytes are in another memory file.
+            both.filled.part.renew();
+            if both.filled.part.claim() {
+                both.filled.part.publish(1);
+            }
+        })
+    };
+    let number = both.life.seen();
+    fence(Ordering::SeqCst);
+    let before = both.filled.part.fill();
+    let copied = both.filled.memory.load(Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    let is_there = before.is_some() && before == both.filled.part.fill();
+    if let Some(number) = number
+        && is_there
+        && (!asks_for_the_record || both.life.lasts(number))
+    {
+        assert_eq!(copied, RIGHT, "a reader accepted what its object's memory holds no more");
+    }
+    engine.join().unwrap();
+}
+
+#[test]
+fn a_part_of_another_object_is_not_taken_for_ones_own() {
+    holds("parts of another", || parts_of_another(true));
+    is_caught("parts of another, no look at the record", true, || parts_of_another(false));
 }

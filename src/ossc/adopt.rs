@@ -15,8 +15,8 @@ impl Work {
     /// Takes the object in; true if it is worth fetching on.
     pub fn adopt(&self, slot: u32, object: &Object, held: Held) -> bool {
         let part = |index: u32| self.region.part(object, index);
-        let torn: Vec<u32> = (0..object.parts).filter(|index| part(*index).state() == FILLING).collect();
-        for index in (0..object.parts).filter(|index| !part(*index).is_ready()) {
+        let torn: Vec<u32> = (0..object.parts()).filter(|index| part(*index).state() == FILLING).collect();
+        for index in (0..object.parts()).filter(|index| !part(*index).is_ready()) {
             let range = object.part_range(index);
             // What a program has pinned stays for the next fill: it may be reading there.
             if torn.contains(&index) && part(index).is_pinned() {
@@ -26,7 +26,7 @@ impl Work {
             }
             part(index).disown();
         }
-        let there: BTreeSet<u32> = (0..object.parts).filter(|index| part(*index).is_ready()).collect();
+        let there: BTreeSet<u32> = (0..object.parts()).filter(|index| part(*index).is_ready()).collect();
         let ready = there.len() as u32;
         object.ready_parts.store(ready, Ordering::Release);
         let kept = lock(&held.kept).clone();
@@ -38,10 +38,10 @@ impl Work {
             object.set_state(state::LOADING);
         }
         self.hold(slot, held);
-        if ready > 0 && ready == object.parts && object.state() == state::LOADING {
+        if ready > 0 && ready == object.parts() && object.state() == state::LOADING {
             self.ask_verdict(slot);
         }
-        ready < object.parts && (ready > 0 || !torn.is_empty())
+        ready < object.parts() && (ready > 0 || !torn.is_empty())
     }
 
     /// Memory that an engine before has filled counts, too.

@@ -423,19 +423,22 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), NotStar
 fn settle_files(mirror: &Mirror, arrived: &Receiver<Arrived>) {
     let mut pins = std::collections::VecDeque::new();
     loop {
-        let next = pins.front().map(|(until, ..): &(Instant, u32, _)| until.saturating_duration_since(Instant::now()));
+        let next =
+            pins.front().map(|(until, ..): &(Instant, u32, u32, _)| until.saturating_duration_since(Instant::now()));
         match next.map_or_else(
             || arrived.recv().map_err(|_| RecvTimeoutError::Disconnected),
             |wait| arrived.recv_timeout(wait),
         ) {
             Ok(file) => {
+                // Before its record may be used again: a version is not ended before it is settled.
+                let incarnation = mirror.incarnation(file.slot);
                 if let Some(pin) = mirror.settle(&file) {
-                    pins.push_back((Instant::now() + PIN_FOR, file.slot, pin));
+                    pins.push_back((Instant::now() + PIN_FOR, file.slot, incarnation, pin));
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                if let Some((_, slot, pin)) = pins.pop_front() {
-                    mirror.forget(slot);
+                if let Some((_, slot, incarnation, pin)) = pins.pop_front() {
+                    mirror.forget(slot, incarnation);
                     drop(pin);
                 }
             }

@@ -6,7 +6,7 @@ use crate::memory::Memory;
 use crate::place::Pinned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// One object.
@@ -39,8 +39,13 @@ pub struct Held {
     pub planned: AtomicBool,
     /// Connections were freed for its readers.
     pub made_way: AtomicBool,
-    /// A client opened it.
+    /// A program opened it.
     pub opened: AtomicBool,
+    /// `Object::uses` at the last look of the lease thread.
+    pub uses_seen: AtomicU32,
+    requests: AtomicU32,
+    /// Failed requests in a row for each part of a large object.
+    failures: Mutex<BTreeMap<u32, u32>>,
     /// Since when nobody has it open or mapped, as far as it was looked at.
     pub idle_since: Mutex<Option<Instant>>,
     /// Readers were told that there is no room: when the lease thread saw that first.
@@ -73,6 +78,9 @@ impl Held {
             planned: AtomicBool::new(false),
             made_way: AtomicBool::new(false),
             opened: AtomicBool::new(false),
+            uses_seen: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            failures: Mutex::default(),
             idle_since: Mutex::new(None),
             starved_since: Mutex::new(None),
             kept: Mutex::default(),
@@ -85,6 +93,34 @@ impl Held {
     /// A request failed: for how long nothing has succeeded.
     pub fn in_trouble(&self, now: Instant) -> Duration {
         now.saturating_duration_since(*lock(&self.trouble).get_or_insert(now))
+    }
+
+    /// A request is being prepared: until `end_request` the record stays what it is, if it was not GONE after this.
+    pub fn begin_request(&self) {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It is finished, or was not made after all.
+    pub fn end_request(&self) {
+        self.requests.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// True while a request is being prepared, under way, or being finished.
+    pub fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::SeqCst) != 0
+    }
+
+    /// A request for part `index` failed: how many have so in a row.
+    pub fn failed_again(&self, index: u32) -> u32 {
+        let mut failures = lock(&self.failures);
+        let count = failures.entry(index).or_insert(0);
+        *count += 1;
+        *count
+    }
+
+    /// Part `index` is here.
+    pub fn failed_no_more(&self, index: u32) {
+        lock(&self.failures).remove(&index);
     }
 
     /// A request succeeded.

@@ -59,6 +59,11 @@ impl Item {
         }
     }
 
+    /// True for an item of this record.
+    pub fn is_of(self, slot: u32) -> bool {
+        !matches!(self, Item::Call(_)) && self.record() == slot
+    }
+
     pub fn from_token(token: u64) -> Item {
         let (slot, index, n) =
             ((token >> 32) as u32 & 0x0fff_ffff, token as u32 & INDEX_MASK, token as u32 >> PIECE_SHIFT);

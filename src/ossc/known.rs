@@ -124,6 +124,10 @@ mod tests {
         known.add_object("d/e/a", 4);
         assert_eq!((known.object("", "a"), known.object("d", "a"), known.object("d", "e")), (Some(1), Some(3), None));
         assert_eq!((known.objects_of("d"), known.objects_of("x").len(), known.objects_len()), (vec![3], 0, 3));
+        assert_eq!(known.named_objects_of("d"), [("a".to_string(), 3)]);
+        known.remove_object("d", "a");
+        known.remove_object("x", "a");
+        assert_eq!((known.object("d", "a"), known.object("", "a")), (None, Some(1)));
     }
 
     #[test]

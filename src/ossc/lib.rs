@@ -35,8 +35,10 @@ mod nearby;
 mod pace;
 mod pieces;
 mod place;
+pub mod programs;
 mod quiet;
 mod readers;
+mod records;
 mod renew;
 #[allow(unsafe_code)]
 mod reset;

@@ -27,6 +27,8 @@ pub trait Memory: Send + Sync {
     fn lease(&self) -> Result<Box<dyn Guard>>;
     /// A read-only descriptor for a client; the caller closes it.
     fn reopen_read_only(&self) -> Result<i32>;
+    /// Takes its name away, where it has one, for the next version that its record is used for.
+    fn unlink(&self) {}
 }
 
 impl Memory for pages::Memory {
@@ -56,5 +58,9 @@ impl Memory for pages::Memory {
 
     fn reopen_read_only(&self) -> Result<i32> {
         self.reopen_read_only()
+    }
+
+    fn unlink(&self) {
+        self.unlink();
     }
 }

@@ -64,7 +64,7 @@ fn of(region: &Region) -> String {
     }
     text += &head("object_ready_bytes", "gauge", "Bytes in memory of each object that is served from memory.");
     for object in objects(region).filter(|object| object.kind() == Kind::Large) {
-        let (name, ready) = (label(region.name(object)), ready_bytes(region, object));
+        let (name, ready) = (label(&region.name(object)), ready_bytes(region, object));
         let _ = writeln!(text, "ossc_object_ready_bytes{{object=\"{name}\"}} {ready}");
     }
     text

@@ -12,6 +12,7 @@ use crate::item::Arrived;
 use crate::known::Known;
 use crate::listing;
 use crate::made::{self, Purpose};
+use crate::memory::Memory;
 use crate::place::{self, Lies, Pinned, Root};
 use crate::quiet::{self, Before};
 use crate::renew::{Asked, Changing};
@@ -19,8 +20,8 @@ use crate::tree::Level;
 use crate::turn;
 use crate::work::{Patience, Work};
 use ossc_cache::mark;
-use ossc_cache::pages::Store;
-use ossc_cache::region::{Kind, NewObject, Object, state};
+use ossc_cache::pages::{self, Store};
+use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
 use ossc_net::error::shown;
 use ossc_net::list::{self, ObjectEntry};
 use ossc_net::{Query, crc};
@@ -63,7 +64,7 @@ pub struct Mirror {
     location: String,
     pub(crate) prefix: String,
     pub(crate) options: Options,
-    materialized: AtomicU64,
+    pub(crate) materialized: AtomicU64,
     /// Held while a listing is made real, and never while OSS is asked.
     pub(crate) known: Mutex<Known>,
     /// When OSS was last asked in vain for a listing, without a success since.
@@ -83,9 +84,21 @@ pub(crate) enum Reason {
     Refresh,
 }
 
+fn too_much(name: &str, full: Full) -> Failure {
+    Failure::Local(format!("too much for one catalog at {}: {full:?}", shown(name)))
+}
+
 /// Path of `name` in the folder `path`.
 pub(crate) fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}/{name}") }
+}
+
+/// What an object gets before its file is made: nothing is put in an old version's place that may not be had after all.
+struct Reserved {
+    room: Room,
+    kind: Kind,
+    state: u32,
+    memory: Option<pages::Memory>,
 }
 
 /// What is to be done with one object of a listing.
@@ -154,7 +167,7 @@ impl Mirror {
     /// Lists the root folder and makes it real; any conflict is an error, found before anything is changed.
     pub fn start(&self) -> Result<(), Failure> {
         let (dev, ino) = self.root.id().map_err(|e| Failure::Local(format!("MODEL_DIR: {e}")))?;
-        let slot = self.append(Kind::Folder, "", state::UNLISTED, None, (dev, ino), 0)?;
+        let slot = self.append_folder("", (dev, ino), 0)?;
         self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
         lock(&self.known).add_folder(String::new(), slot, false);
         self.list_quiet("", slot, Reason::Start)?;
@@ -172,8 +185,12 @@ impl Mirror {
         let mut known = lock(&self.known);
         let mut unlisted = 0;
         let mut wanted = Vec::new();
+        // What the engine before had no time to give back.
+        self.work.adopt_catalog().into_iter().for_each(|slot| self.store.remove(slot));
+        region.header().ready_bytes.store(0, Ordering::Relaxed);
+        region.header().large_bytes.store(0, Ordering::Relaxed);
         for slot in 0..region.objects_len() {
-            let Some(object) = region.object(slot) else { continue };
+            let Some(object) = region.object(slot).filter(|object| object.state() != state::GONE) else { continue };
             let name = region.name(object).to_string();
             match object.kind() {
                 Kind::Folder => {
@@ -183,18 +200,16 @@ impl Mirror {
                     known.add_folder(name, slot, is_unlisted);
                 }
                 // Of a version that is no longer the folder's.
-                Kind::Small if object.is_superseded() => object.settled.store(1, Ordering::Release),
+                Kind::Small if object.is_superseded() => self.work.let_rest(slot),
                 Kind::Small => {
                     if self.adopt_small(slot, object, &name) {
                         known.add_object(&name, slot);
                     }
                 }
                 Kind::Large => {
-                    if self.adopt_large(slot, object, &name) {
-                        wanted.push(slot);
-                    }
-                    if !object.is_superseded() {
+                    if let Some(is_wanted) = self.adopt_large(slot, object, &name) {
                         known.add_object(&name, slot);
+                        wanted.extend(is_wanted.then_some(slot));
                     }
                 }
             }
@@ -216,19 +231,20 @@ impl Mirror {
     fn adopt_small(&self, slot: u32, object: &Object, name: &str) -> bool {
         match (object.state(), self.repin(object, name)) {
             (state::COMING | state::FAILED, Some(pinned)) => {
-                self.materialized.fetch_add(object.size, Ordering::AcqRel);
-                let held = self.held_again(object, name, pinned);
+                self.materialized.fetch_add(object.size(), Ordering::AcqRel);
+                let held = self.held_again(object, name, Some(pinned));
                 self.work.hold(slot, held);
                 object.set_state(state::COMING);
                 self.work.fetch_small(slot);
                 true
             }
             (state::PLACED, _) if self.is_in_place(object, name) => {
+                self.materialized.fetch_add(object.size(), Ordering::AcqRel);
                 object.settled.store(1, Ordering::Release);
                 true
             }
             _ => {
-                object.set_state(state::GONE);
+                self.work.let_rest(slot);
                 false
             }
         }
@@ -242,21 +258,30 @@ impl Mirror {
         lies.is_ok_and(|lies| (lies.dev, lies.ino) == id)
     }
 
-    /// True if it is worth fetching on.
-    fn adopt_large(&self, slot: u32, object: &Object, name: &str) -> bool {
+    /// `None` for a version that lies at its place no more; else true if it is worth fetching on.
+    fn adopt_large(&self, slot: u32, object: &Object, name: &str) -> Option<bool> {
         let region = self.work.region();
-        let (Some(pinned), Ok(memory)) = (self.repin(object, name), self.store.memory(slot, object.size)) else {
-            // Its inode number may go to somebody else now, so nobody may read under it.
-            object.fail(ossc_net::error::Kind::Changed.errno());
-            return false;
+        let memory = self.store.memory(slot, object.size());
+        let Some(memory) = memory.ok().filter(|memory| memory.ino() == object.memory_ino.load(Ordering::Acquire))
+        else {
+            // Its bytes are lost. What lies at its place gets a record with the next listing.
+            self.work.let_rest(slot);
+            return None;
         };
-        if object.memory_ino.load(Ordering::Acquire) != memory.ino() {
-            // The predecessor died between the record and its memory file.
-            region.set_memory(slot, memory.ino());
-        }
+        let ready = (0..object.parts()).filter(|index| region.part(object, *index).is_ready());
+        let bytes = ready.map(|index| object.part_range(index)).map(|range| range.end - range.start).sum();
+        region.header().ready_bytes.fetch_add(bytes, Ordering::Relaxed);
+        region.header().large_bytes.fetch_add(object.size(), Ordering::Relaxed);
+        let pinned = self.repin(object, name);
+        let is_old = pinned.is_none();
         let mut held = self.held_again(object, name, pinned);
         held.memory = Some(Box::new(memory));
-        self.work.adopt(slot, object, held)
+        if is_old {
+            self.work.adopt_old(slot, object, held);
+            return None;
+        }
+        object.superseded.store(0, Ordering::Release);
+        Some(self.work.adopt(slot, object, held))
     }
 
     /// The placeholder of a record of an engine before, if it still lies at its place.
@@ -267,16 +292,16 @@ impl Mirror {
         let ids = [(found.id.dev, found.id.ino), (pinned.dev, pinned.ino)];
         // The number may have gone to a file of a user's in between, which has no mark.
         let stands_in = found.id.size == 0 && found.made.as_ref().is_some_and(|made| made.kind.stands_in());
-        let is_version = found.etag().is_none_or(|etag| etag == object.etag());
-        (stands_in && is_version && ids == [(object.dev, object.ino); 2]).then_some(pinned)
+        let is_version = found.etag().is_none_or(|etag| *etag == *object.etag());
+        (stands_in && is_version && ids == [(object.dev(), object.ino()); 2]).then_some(pinned)
     }
 
-    fn held_again(&self, object: &Object, name: &str, pinned: Pinned) -> Held {
+    fn held_again(&self, object: &Object, name: &str, pinned: Option<Pinned>) -> Held {
         let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
         let place = (folder.to_string(), last.to_string());
         let key = format!("{}{name}", self.prefix);
-        let held = Held::new(key, object.etag().to_string(), object.size, object.mtime_secs, place);
-        *lock(&held.pinned) = Some(pinned);
+        let held = Held::new(key, object.etag().to_string(), object.size(), object.mtime_secs(), place);
+        *lock(&held.pinned) = pinned;
         held
     }
 
@@ -343,7 +368,7 @@ impl Mirror {
         let known = lock(&self.known).named_objects_of(path);
         let is_same = |(name, slot): &(String, u32)| {
             let record = self.work.region().object(*slot);
-            record.is_some_and(|record| level.objects.get(name).is_some_and(|object| object.etag == record.etag()))
+            record.is_some_and(|record| level.objects.get(name).is_some_and(|object| record.etag() == object.etag))
         };
         // Empty objects have no record.
         let filled = level.objects.values().filter(|object| object.size > 0).count();
@@ -422,7 +447,7 @@ impl Mirror {
                     made::mark_folder(folder, name, &self.purpose(mark::Kind::Folder, &path, None));
                 }
                 let above = known.folder(path.rsplit_once('/').map_or("", |(above, _)| above)).unwrap_or(0);
-                let slot = self.append(Kind::Folder, &path, state::UNLISTED, None, (made.dev, made.ino), above)?;
+                let slot = self.append_folder(&path, (made.dev, made.ino), above)?;
                 self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
                 if is_filled {
                     known.filled.push((path.clone(), slot));
@@ -461,7 +486,7 @@ impl Mirror {
             let step = match (lies, ours) {
                 (Lies::Nothing, _) => Step::Make,
                 (Lies::Folder, _) if turn::gives_way(folder, name) => Step::Turn,
-                (_, Some(ours)) if ours.etag() == object.etag && ours.size == object.size => Step::Keep,
+                (_, Some(ours)) if *ours.etag() == *object.etag && ours.size() == object.size => Step::Keep,
                 (Lies::File(_), ours) => self.step(folder, name, object, ours)?,
                 _ => Step::Conflict,
             };
@@ -490,8 +515,8 @@ impl Mirror {
         let stands_in = made.is_some_and(|made| made.kind.stands_in());
         // The file of the version before, or one that an engine before has left: with a changed time it still
         // has no byte that could be a user's.
-        let is_placeholder =
-            is_empty && (stands_in || ours.is_some_and(|ours| (ours.dev, ours.ino) == (found.id.dev, found.id.ino)));
+        let is_placeholder = is_empty
+            && (stands_in || ours.is_some_and(|ours| (ours.dev(), ours.ino()) == (found.id.dev, found.id.ino)));
         Ok(match () {
             _ if is_placeholder && object.size > 0 => Step::Leftover(found),
             _ if is_placeholder || found.is_own() && ours.is_some() => Step::Replace(found),
@@ -562,6 +587,7 @@ impl Mirror {
         steps: &HashMap<String, Step>,
     ) -> Result<HashMap<String, u32>, Failure> {
         let mut slots = HashMap::new();
+        let above = known.folder(path).unwrap_or(0);
         for (name, object) in &level.objects {
             let Some(step) = steps.get(name).filter(|step| !matches!(step, Step::Keep | Step::Conflict)) else {
                 continue;
@@ -570,79 +596,126 @@ impl Mirror {
                 self.take_file(known, folder, path, (name, object))?;
                 continue;
             }
+            let whole_path = below(path, name);
+            let old = known.object(path, name);
+            // An empty object is an empty file: there is nothing to fetch.
+            let reserved = match object.size {
+                0 => None,
+                _ => match self.reserve(&whole_path, object)? {
+                    Ok(reserved) => Some(reserved),
+                    Err(full) if self.is_unlisted(above) => return Err(too_much(&whole_path, full)),
+                    Err(full) => {
+                        self.leave_out(object, old, full);
+                        continue;
+                    }
+                },
+            };
             if matches!(step, Step::Turn) {
                 self.turn(known, folder, path, name);
             }
-            let small = !object.needs_restore() && self.is_small(object.size);
-            let kind = match object.size {
-                0 => mark::Kind::Finished,
-                _ if small => mark::Kind::Coming,
-                _ => mark::Kind::Placeholder,
+            let kind = match &reserved {
+                None => mark::Kind::Finished,
+                Some(reserved) if reserved.kind == Kind::Small => mark::Kind::Coming,
+                Some(_) => mark::Kind::Placeholder,
             };
-            let whole_path = below(path, name);
             let made = self.stand_in(folder, name, &self.purpose(kind, &whole_path, Some(object)), step);
-            let pinned = made.map_err(|e| {
-                if small {
-                    self.materialized.fetch_sub(object.size, Ordering::AcqRel);
+            let pinned = match made {
+                Ok(pinned) => pinned,
+                Err(e) => {
+                    reserved.into_iter().for_each(|reserved| self.give_back(reserved, &whole_path, object));
+                    let why = format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name));
+                    return Err(Failure::Local(why));
                 }
-                Failure::Local(format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name)))
-            })?;
-            // An empty object is an empty file: there is nothing to fetch.
-            if object.size == 0 {
-                continue;
+            };
+            known.remove_object(path, name);
+            if let Some(reserved) = reserved {
+                let large = reserved.kind == Kind::Large;
+                let slot = self.take_in((path, above), name, object, pinned, reserved);
+                known.add_object(&whole_path, slot);
+                // What is archived is not fetched ahead.
+                if large && !object.needs_restore() {
+                    slots.insert(name.clone(), slot);
+                }
             }
-            // The same version once more, where a user has removed its file.
-            known.object(path, name).into_iter().for_each(|before| self.supersede(before));
-            let above = known.folder(path).unwrap_or(0);
-            let slot = self.take_in((path, above), name, object, pinned, small)?;
-            known.add_object(&whole_path, slot);
-            // What is archived is not fetched ahead.
-            if !small && !object.needs_restore() {
-                slots.insert(name.clone(), slot);
-            }
+            old.into_iter().for_each(|slot| self.supersede(slot));
         }
         Ok(slots)
     }
 
-    /// Gives an object its record; gives its number.
+    /// There is no room for an object's record: the version before, if there is one, stays the folder's.
+    fn leave_out(&self, object: &ObjectEntry, old: Option<u32>, full: Full) {
+        let stays = old.is_some_and(|slot| self.work.keep_on(slot));
+        tracing::error!(
+            object = object.key,
+            etag = object.etag,
+            "left out, {}: {full:?} of the catalog are full of versions in use; end programs that hold old ones, raise partBytes, or give parts of the bucket a MODEL_DIR of their own",
+            if stays { "the version before stays" } else { "the object is not shown" }
+        );
+    }
+
+    /// What was reserved for an object that could not be made.
+    fn give_back(&self, reserved: Reserved, path: &str, object: &ObjectEntry) {
+        if reserved.kind == Kind::Small {
+            self.materialized.fetch_sub(object.size, Ordering::AcqRel);
+        }
+        self.work.give_room_back(reserved.room, path);
+    }
+
+    /// Room for an object's record and its memory file; `Ok(Err(_))` if the catalog is full.
+    fn reserve(&self, name: &str, object: &ObjectEntry) -> Result<Result<Reserved, Full>, Failure> {
+        let is_small = !object.needs_restore() && self.is_small(object.size);
+        let (kind, state) = if is_small { (Kind::Small, state::COMING) } else { (Kind::Large, state::LOADING) };
+        let room = match self.work.reserve(&self.record((kind, state), name, Some(object), (0, 0), 0)) {
+            Ok(room) => room,
+            Err(full) => {
+                if is_small {
+                    self.materialized.fetch_sub(object.size, Ordering::AcqRel);
+                }
+                return Ok(Err(full));
+            }
+        };
+        let memory = match kind {
+            Kind::Large => match self.store.new_memory(room.slot, object.size) {
+                Ok(memory) => Some(memory),
+                Err(e) => {
+                    self.work.give_room_back(room, name);
+                    let (what, why) = (shown(name), std::io::Error::from_raw_os_error(e.0));
+                    return Err(Failure::Local(format!("no memory file for {what} of {} bytes: {why}", object.size)));
+                }
+            },
+            _ => None,
+        };
+        Ok(Ok(Reserved { room, kind, state, memory }))
+    }
+
+    /// Gives an object its record; its number.
     fn take_in(
         &self,
         (path, folder): (&str, u32),
         name: &str,
         object: &ObjectEntry,
         pinned: Pinned,
-        small: bool,
-    ) -> Result<u32, Failure> {
+        reserved: Reserved,
+    ) -> u32 {
         let place = (path.to_string(), name.to_string());
         let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
         let id = (pinned.dev, pinned.ino);
         *lock(&held.pinned) = Some(pinned);
         let path = below(path, name);
-        if small {
-            let slot = self.append(Kind::Small, &path, state::COMING, Some(object), id, folder)?;
-            self.work.hold(slot, held);
-            self.work.fetch_small(slot);
-            return Ok(slot);
-        }
-        let region = self.work.region();
-        let memory = self.store.memory(region.objects_len(), object.size).map_err(|e| {
-            Failure::Local(format!(
-                "no memory file for {} of {} bytes: {}",
-                shown(name),
-                object.size,
-                std::io::Error::from_raw_os_error(e.0)
-            ))
-        })?;
-        let ino = memory.ino();
-        held.memory = Some(Box::new(memory));
-        let slot = self.append(Kind::Large, &path, state::LOADING, Some(object), id, folder)?;
-        region.set_memory(slot, ino);
-        region.header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
+        let memory_ino = reserved.memory.as_ref().map_or(0, pages::Memory::ino);
+        held.memory = reserved.memory.map(|memory| Box::new(memory) as Box<dyn Memory>);
+        let new = self.record((reserved.kind, reserved.state), &path, Some(object), id, folder);
+        let slot = self.work.publish(reserved.room, &new, memory_ino);
         self.work.hold(slot, held);
+        if reserved.kind == Kind::Small {
+            self.work.fetch_small(slot);
+            return slot;
+        }
+        self.work.region().header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
         if object.needs_restore() {
             self.work.refuse_archived(slot, object);
         }
-        Ok(slot)
+        slot
     }
 
     /// Gives a record to a file that has an object's bytes already, so that its uses are seen.
@@ -659,11 +732,14 @@ impl Mirror {
         let entry = ObjectEntry { last_modified: (file.mtime_secs, 0), ..object.clone() };
         let above = known.folder(path).unwrap_or(0);
         let path = below(path, name);
-        let slot = self.append(Kind::Small, &path, state::PLACED, Some(&entry), (file.dev, file.ino), above)?;
+        let new = self.record((Kind::Small, state::PLACED), &path, Some(&entry), (file.dev, file.ino), above);
+        let room = self.work.reserve(&new).map_err(|full| too_much(&path, full))?;
+        let slot = self.work.publish(room, &new, 0);
         if let Some(object) = self.work.region().object(slot) {
             object.settled.store(1, Ordering::Release);
         }
         self.work.region().set_file(slot, (file.dev, file.ino));
+        self.materialized.fetch_add(object.size, Ordering::AcqRel);
         known.add_object(&path, slot);
         Ok(())
     }
@@ -674,33 +750,33 @@ impl Mirror {
             && self.materialized.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok()
     }
 
-    fn append(
+    fn append_folder(&self, path: &str, id: (u64, u64), above: u32) -> Result<u32, Failure> {
+        let new = self.record((Kind::Folder, state::UNLISTED), path, None, id, above);
+        let room = self.work.reserve(&new).map_err(|full| too_much(path, full))?;
+        Ok(self.work.publish(room, &new, 0))
+    }
+
+    fn record<'a>(
         &self,
-        kind: Kind,
-        name: &str,
-        state: u32,
-        object: Option<&ObjectEntry>,
+        (kind, state): (Kind, u32),
+        name: &'a str,
+        object: Option<&'a ObjectEntry>,
         id: (u64, u64),
         folder: u32,
-    ) -> Result<u32, Failure> {
+    ) -> NewObject<'a> {
         let size = object.map_or(0, |object| object.size);
-        let part_bytes = if kind == Kind::Large { self.part_bytes(size) } else { 0 };
-        let new = NewObject {
+        NewObject {
             kind,
             state,
             name,
             etag: object.map_or("", |object| &object.etag),
             size,
-            part_bytes,
+            part_bytes: if kind == Kind::Large { self.part_bytes(size) } else { 0 },
             mtime_secs: object.map_or(0, |object| object.last_modified.0),
             dev: id.0,
             ino: id.1,
             folder,
-        };
-        self.work
-            .region()
-            .append(&new)
-            .map_err(|full| Failure::Local(format!("too much for one catalog at {}: {full:?}", shown(name))))
+        }
     }
 
     fn part_bytes(&self, size: u64) -> u32 {
@@ -742,8 +818,9 @@ impl Mirror {
                 path: &path,
                 mtime_secs: held.mtime_secs,
             };
-            let is_stand_in =
-                |found: &made::Found| found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev, object.ino);
+            let is_stand_in = |found: &made::Found| {
+                found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev(), object.ino())
+            };
             made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in)
         });
         self.work.small_is_over(&held);
@@ -770,9 +847,14 @@ impl Mirror {
         }
     }
 
+    /// Which use of its record a settled object has, for `forget`.
+    pub fn incarnation(&self, slot: u32) -> u32 {
+        self.work.region().object(slot).map_or(0, Object::incarnation)
+    }
+
     /// The inode number of a settled object's stand-in may be used again from now on.
-    pub fn forget(&self, slot: u32) {
-        if let Some(object) = self.work.region().object(slot) {
+    pub fn forget(&self, slot: u32, incarnation: u32) {
+        if let Some(object) = self.work.region().object(slot).filter(|object| object.lasts(incarnation)) {
             object.settled.store(1, Ordering::Release);
         }
     }

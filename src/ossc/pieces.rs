@@ -42,6 +42,7 @@ impl Work {
             return Err(None);
         };
         tracing::info!(object = held.key, start = range.start, end = range.end, "slow: asking for it a second time");
+        held.begin_request();
         let sink = Sink::Buffer { bytes_max: bytes as usize };
         let token = Item::Spare(slot, index, n, chunk).token();
         if self.flights.has_chunks() {
@@ -109,7 +110,7 @@ impl Work {
         drop(throttle);
         // After a throttled answer more may be under way than may begin.
         let Some(over) = under_way.checked_sub(limit) else { return };
-        let pieces = (u64::from(object.part_bytes) / self.options.scale.piece_bytes_min).max(1) as usize;
+        let pieces = (u64::from(object.part_bytes()) / self.options.scale.piece_bytes_min).max(1) as usize;
         let most = (over + parts * pieces).min(under_way / 2);
         if most <= over {
             return;

@@ -204,8 +204,9 @@ impl Mirror {
     pub(crate) fn begin_changes(&self, known: &Known, path: &str, slot: u32, level: &Level) -> Option<Changing<'_>> {
         let region = self.work.region();
         let is_listed = |name: &str, slot: u32| {
-            let etag = region.object(slot).map(Object::etag);
-            level.objects.get(name).is_some_and(|object| Some(object.etag.as_str()) == etag)
+            let record = region.object(slot);
+            let is_same = |etag: &str| record.is_some_and(|record| *record.etag() == *etag);
+            level.objects.get(name).is_some_and(|object| is_same(&object.etag))
         };
         let old: Vec<u32> = known
             .named_objects_of(path)
@@ -233,7 +234,13 @@ impl Mirror {
     /// The folder shows another version of this object now, or none.
     pub(crate) fn supersede(&self, slot: u32) {
         let Some(object) = self.work.region().object(slot) else { return };
-        object.superseded.store(1, Ordering::SeqCst);
+        if object.is_superseded() {
+            return;
+        }
+        self.work.supersede(slot);
+        if object.kind() == Kind::Small {
+            self.materialized.fetch_sub(object.size(), Ordering::AcqRel);
+        }
         if object.kind() == Kind::Small && object.state() == state::COMING {
             self.work.held(slot).into_iter().for_each(|held| self.work.small_is_over(&held));
             // Programs that wait for it open what is there now.
@@ -260,11 +267,11 @@ impl Mirror {
         let region = self.work.region();
         let (folders, objects) = known.remove_folder(&below(path, name));
         objects.into_iter().for_each(|slot| self.supersede(slot));
-        for folder in folders.into_iter().filter_map(|slot| region.object(slot)) {
-            if folder.state() == state::UNLISTED {
+        for folder in folders {
+            if self.is_unlisted(folder) {
                 region.header().folders_unlisted.fetch_sub(1, Ordering::AcqRel);
             }
-            folder.set_state(state::GONE);
+            self.work.let_rest(folder);
         }
         crate::turn::remove(folder, name);
         tracing::info!(folder = path, name, "a folder has given way to the object of its name");
@@ -273,6 +280,6 @@ impl Mirror {
 
 /// True if what lies at a record's place is what the engine has put there, and it was not changed since.
 fn is_untouched(object: &Object, folder: &OwnedFd, name: &str) -> bool {
-    let is_placeholder = |id: &FileId| id.size == 0 && (id.dev, id.ino) == (object.dev, object.ino);
+    let is_placeholder = |id: &FileId| id.size == 0 && (id.dev, id.ino) == (object.dev(), object.ino());
     made::look(folder, name).is_ok_and(|found| found.is_own() || is_placeholder(&found.id))
 }

@@ -8,12 +8,14 @@
 use crate::held::{Held, lock};
 use crate::item::Item;
 use crate::memory::Guard;
+use crate::nearby;
 use crate::work::Work;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::Lease;
 use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, state};
 use ossc_cache::sys::{self, Errno};
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
@@ -24,18 +26,20 @@ const TICK: Duration = Duration::from_millis(1300);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// So long readers are told that there is no room: they look once a slice.
 const STARVED_TOLD: Duration = Duration::from_millis(5 * ossc_cache::wait::SLICE_MS);
-/// Objects that were fetched ahead and never opened stay at least this long.
-const UNOPENED_MIN: Duration = Duration::from_secs(10);
+
+/// An old version that may be open without being seen (no leases on the placeholder) goes after so long without a use,
+/// also where nothing else expires.
+const OLD_IDLE: Duration = Duration::from_secs(120);
 
 /// Both leases of an object: while they are held nobody has it open or mapped, and nobody can open it.
-struct Unused {
-    _placeholder: Option<Lease>,
+pub(crate) struct Unused {
+    placeholder: Option<Lease>,
     _memory: Box<dyn Guard>,
 }
 
 impl Unused {
     /// `None` if somebody uses it.
-    fn take(held: &Held) -> Option<Unused> {
+    pub(crate) fn take(held: &Held) -> Option<Unused> {
         let memory = held.memory.as_ref()?.lease().ok()?;
         let placeholder = match placeholder_lease(held) {
             Ok(lease) => Some(lease),
@@ -43,7 +47,13 @@ impl Unused {
             // A file system without leases: a reader that has it open sees its parts go, and waits again.
             Err(_) => None,
         };
-        Some(Unused { _placeholder: placeholder, _memory: memory })
+        Some(Unused { placeholder, _memory: memory })
+    }
+
+    /// True if it is known that nobody has the placeholder open: there is a lease on it, or it is not served any more.
+    /// Where the file system has no leases, a program that has it open and reads nothing is not seen.
+    pub(crate) fn is_closed(&self, held: &Held) -> bool {
+        self.placeholder.is_some() || lock(&held.pinned).is_none()
     }
 }
 
@@ -94,14 +104,14 @@ impl Work {
     /// Gives an object back if nobody has it open or mapped. True if it did.
     fn release_unused(&self, slot: u32, held: &Held) -> bool {
         let (Some(object), Some(_leases)) = (self.region().object(slot), Unused::take(held)) else { return false };
-        (0..object.parts).for_each(|index| self.region().part(object, index).unpin());
+        (0..object.parts()).for_each(|index| self.region().part(object, index).unpin());
         self.end_kept(object, held);
         self.release(slot, held);
         true
     }
 
     /// It has no memory.
-    fn is_empty(object: &Object, held: &Held) -> bool {
+    pub(crate) fn is_empty(object: &Object, held: &Held) -> bool {
         object.ready_parts.load(Ordering::Acquire) == 0 && lock(&held.kept).is_empty()
     }
 
@@ -113,7 +123,7 @@ impl Work {
         for (slot, _) in self.large() {
             let Some(object) = region.object(slot) else { continue };
             let free = |index: &u32| region.part(object, *index).is_ready() && !region.part(object, *index).is_pinned();
-            for index in (0..object.parts).filter(free) {
+            for index in (0..object.parts()).filter(free) {
                 let ahead = slot == wanted.0 && index > wanted.1;
                 let order = match region.part(object, index).used() {
                     0 if ahead => u64::MAX - u64::from(index - wanted.1),
@@ -172,7 +182,7 @@ impl Work {
     fn everything_is_mapped(&self) -> bool {
         let region = self.region();
         self.large().iter().filter_map(|(slot, _)| region.object(*slot)).all(|object| {
-            (0..object.parts).map(|index| region.part(object, index)).all(|part| match part.state() {
+            (0..object.parts()).map(|index| region.part(object, index)).all(|part| match part.state() {
                 ossc_cache::part::READY => part.is_mapped(),
                 state => state == ossc_cache::part::EMPTY,
             })
@@ -180,9 +190,9 @@ impl Work {
     }
 
     /// Gives an object's parts back. The caller has both leases, or the object has no user that maps it.
-    fn release(&self, slot: u32, held: &Held) {
+    pub(crate) fn release(&self, slot: u32, held: &Held) {
         let Some(object) = self.region().object(slot) else { return };
-        let all: Vec<u32> = (0..object.parts).collect();
+        let all: Vec<u32> = (0..object.parts()).collect();
         if self.release_parts(slot, &all) {
             held.planned.store(false, Ordering::Release);
             held.made_way.store(false, Ordering::Release);
@@ -242,7 +252,7 @@ impl Work {
     }
 
     /// Gives back what `end_fill` has left for programs that have it pinned no more. True if there was such.
-    fn end_kept(&self, object: &Object, held: &Held) -> bool {
+    pub(crate) fn end_kept(&self, object: &Object, held: &Held) -> bool {
         let part = |index: &u32| self.region().part(object, *index);
         let free: Vec<u32> = lock(&held.kept).iter().copied().filter(|index| !part(index).is_pinned()).collect();
         let ended = |index: &u32| {
@@ -262,7 +272,7 @@ impl Work {
     pub(crate) fn room_bytes(&self, object: &Object, index: u32) -> u64 {
         let range = object.part_range(index);
         let end =
-            if range.end == object.size { range.end.next_multiple_of(self.options.page_bytes) } else { range.end };
+            if range.end == object.size() { range.end.next_multiple_of(self.options.page_bytes) } else { range.end };
         end - range.start
     }
 
@@ -280,59 +290,100 @@ impl Work {
         }
     }
 
-    /// Looks at every large object once: who is unused for `expire` is given back.
-    /// The time until the first of those that are unused now has been so long enough, if there is one.
-    pub fn look_at_leases(&self, expire: Option<Duration>) -> Option<Duration> {
-        let mut soonest: Option<Duration> = None;
-        let region = self.region();
-        for (slot, held) in self.large() {
-            let Some(object) = region.object(slot) else { continue };
-            self.end_starved(object, &held);
-            let states = || (0..object.parts).map(|index| region.part(object, index).state());
-            let busy = states().any(|part| part == ossc_cache::part::FILLING);
-            let empty = Self::is_empty(object, &held);
-            let leases = (!busy && !empty).then(|| Unused::take(&held)).flatten();
-            let mut idle_since = lock(&held.idle_since);
-            let Some(_leases) = leases else {
-                *idle_since = None;
-                // In use, also by a program whose first look at it was told of long ago, to another engine perhaps.
-                if !busy && !empty {
-                    held.opened.store(true, Ordering::Release);
-                }
-                continue;
-            };
-            (0..object.parts).for_each(|index| region.part(object, index).unpin());
-            self.end_kept(object, &held);
-            let now = (self.options.now)();
-            let idle = now.saturating_duration_since(*idle_since.get_or_insert(now));
-            let opened = held.opened.load(Ordering::Acquire);
-            let Some(expire) = expire.map(|expire| if opened { expire } else { expire.max(UNOPENED_MIN) }) else {
-                continue;
-            };
-            if idle < expire {
-                let left = expire - idle;
-                soonest = Some(soonest.map_or(left, |soonest| soonest.min(left)));
-            } else {
-                *idle_since = None;
-                drop(idle_since);
-                self.release(slot, &held);
-                tracing::info!(
-                    object = held.key,
-                    bytes = held.size,
-                    idle_secs = idle.as_secs(),
-                    "released: nobody has used it"
-                );
-            }
-        }
-        soonest
+    /// Looks at every large object once: what is unused for `expire` is given back, and old versions that nobody uses end.
+    /// `is_nearby` looks for programs that are no clients yet. The time until the first of those that are unused now has
+    /// been so long enough, if there is one.
+    ///
+    /// The time of a use is that of the look that sees it: never earlier than it was, and later by one look at most.
+    pub fn look_at_leases(&self, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool) -> Option<Duration> {
+        let _alone = lock(&self.looking);
+        self.end_unused_versions();
+        self.end_rest();
+        // A read after this has this number or a later one, a read before it an earlier one.
+        let clock = self.region().header().clock.fetch_add(1, Ordering::AcqRel);
+        let look = Look {
+            expire,
+            used_from: self.looked_clock.swap(clock.wrapping_add(1), Ordering::AcqRel),
+            alone: OnceCell::new(),
+            is_nearby,
+        };
+        let large = self.large();
+        large.iter().filter_map(|(slot, held)| self.look_at(&look, *slot, self.region().object(*slot)?, held)).min()
     }
+
+    fn look_at(&self, look: &Look<'_>, slot: u32, object: &Object, held: &Arc<Held>) -> Option<Duration> {
+        self.end_starved(object, held);
+        let parts = || (0..object.parts()).map(|index| self.region().part(object, index));
+        let is_old = object.superseded.load(Ordering::Acquire) != 0;
+        let busy = parts().any(|part| part.state() == ossc_cache::part::FILLING);
+        let empty = Self::is_empty(object, held) && !is_old;
+        let leases = (!busy && !empty).then(|| Unused::take(held)).flatten();
+        let mut idle_since = lock(&held.idle_since);
+        let Some(leases) = leases else {
+            *idle_since = None;
+            // In use, also by a program whose first look at it was told of long ago, to another engine perhaps.
+            if !busy && !empty {
+                held.opened.store(true, Ordering::Release);
+            }
+            return None;
+        };
+        // Under the leases: whoever used it until now has counted that before it closed what it had open.
+        let uses = object.uses.load(Ordering::Acquire);
+        let is_used = held.uses_seen.swap(uses, Ordering::AcqRel) != uses
+            // Where there are no leases on the placeholder a descriptor that stays open is told by what is read by it.
+            || look.used_from != 0 && parts().any(|part| part.used() >= look.used_from);
+        parts().for_each(|part| part.unpin());
+        self.end_kept(object, held);
+        let now = (self.options.now)();
+        if is_used {
+            *idle_since = None;
+            held.opened.store(true, Ordering::Release);
+        }
+        let mut since = *idle_since.get_or_insert(now);
+        if !held.opened.load(Ordering::Acquire) && uses == 0 {
+            // Fetched ahead: it stays while a program lives that may still want it.
+            let alone = look.alone.get_or_init(|| self.programs.alone_since(now, look.is_nearby));
+            since = since.max((*alone)?);
+        }
+        let (idle, expire) = (now.saturating_duration_since(since), look.expire.or(is_old.then_some(OLD_IDLE))?);
+        if idle < expire {
+            return Some(expire - idle);
+        }
+        *idle_since = None;
+        drop(idle_since);
+        if is_old {
+            self.end_version(slot, object, held, leases);
+            return None;
+        }
+        self.release(slot, held);
+        tracing::info!(
+            object = held.key,
+            bytes = held.size,
+            idle_secs = idle.as_secs(),
+            "released: no program has used it"
+        );
+        None
+    }
+}
+
+/// What all objects of one look have in common.
+struct Look<'a> {
+    expire: Option<Duration>,
+    /// Of the region's clock: parts that were read since the look before have this or a later number. 0 at the first.
+    used_from: u32,
+    /// Since when no program lives, once one has to know.
+    alone: OnceCell<Option<Instant>>,
+    is_nearby: &'a dyn Fn() -> bool,
 }
 
 /// The lease thread: looks again and again, for ever.
 pub fn keep(work: &Work, expire: Option<Duration>) {
+    let header = work.region().header();
+    let folder = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire));
+    let is_nearby = || !nearby::processes(folder).is_empty();
     let mut wait = TICK;
     loop {
         std::thread::sleep(wait);
-        wait = work.look_at_leases(expire).map_or(TICK, |soonest| soonest.min(TICK));
+        wait = work.look_at_leases(expire, &is_nearby).map_or(TICK, |soonest| soonest.min(TICK));
     }
 }

@@ -74,6 +74,7 @@ impl Server {
             if !self.clients.is_empty() {
                 alone_since = Instant::now();
             }
+            self.work.programs.tell(self.clients.len(), Instant::now());
             let left = self.clients.is_empty().then(|| self.linger.saturating_sub(alone_since.elapsed()));
             if left == Some(Duration::ZERO) {
                 self.welcome_nearby();

@@ -37,7 +37,7 @@ pub fn main(options: &Options) -> ExitCode {
 fn as_json(region: &Region) -> serde_json::Value {
     let header = region.header();
     let list: Vec<_> = objects(region)
-        .map(|object| json!({"name": region.name(object), "bytes": object.size, "ready_bytes": ready_bytes(region, object), "state": word(region, object), "verified": object.verified(), "etag": object.etag()}))
+        .map(|object| json!({"name": *region.name(object), "bytes": object.size(), "ready_bytes": ready_bytes(region, object), "state": word(region, object), "verified": object.verified(), "etag": *object.etag()}))
         .collect();
     json!({
         "engine_pid": header.engine_pid.load(Ordering::Acquire),
@@ -61,13 +61,13 @@ fn as_table(region: &Region) -> String {
         String::from_utf8_lossy(region.model_dir())
     );
     let small = objects(region).filter(|object| object.kind() == Kind::Small);
-    let (count, bytes) = small.fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.size));
+    let (count, bytes) = small.fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.size()));
     for object in objects(region).filter(|object| object.kind() == Kind::Large || object.state() == state::FAILED) {
         let ready = ready_bytes(region, object);
-        let share = if object.size == 0 { 100.0 } else { ready as f64 * 100.0 / object.size as f64 };
+        let share = if object.size() == 0 { 100.0 } else { ready as f64 * 100.0 / object.size() as f64 };
         text += &format!(
             "{share:5.1} %  {:>9}  {:<10}  {}\n",
-            human(object.size),
+            human(object.size()),
             view::word(region, object),
             region.name(object)
         );

@@ -97,7 +97,7 @@ impl Board {
         let mut sum = Sum::default();
         for object in objects(region).filter(|object| object.state() != state::GONE || object.kind() == Kind::Large) {
             let ready = ready_bytes(region, object);
-            sum.bytes += object.size;
+            sum.bytes += object.size();
             sum.ready += ready;
             sum.open += usize::from(matches!(object.state(), state::COMING | state::LOADING));
             if object.kind() == Kind::Large {
@@ -113,13 +113,13 @@ impl Board {
     }
 
     fn bar(&mut self, region: &Region, object: &Object, ready: u64, readers: &HashMap<u64, Vec<String>>) {
-        if self.bars.len() >= BARS_MAX && !self.bars.contains_key(&object.first_part) {
+        if self.bars.len() >= BARS_MAX && !self.bars.contains_key(&object.first_part()) {
             return;
         }
         let all = &self.all;
-        let bar = self.bars.entry(object.first_part).or_insert_with(|| {
+        let bar = self.bars.entry(object.first_part()).or_insert_with(|| {
             all.add(
-                ProgressBar::new(object.size).with_style(style("{bar:30} {percent:>3} %  {total_bytes:>11}  {msg}")),
+                ProgressBar::new(object.size()).with_style(style("{bar:30} {percent:>3} %  {total_bytes:>11}  {msg}")),
             )
         });
         bar.set_position(ready);

@@ -58,27 +58,32 @@ impl Which {
     }
 }
 
-/// All objects, folders left out.
+/// All objects, folders and records that stand for nothing left out.
 pub fn objects(region: &Region) -> impl Iterator<Item = &Object> {
-    (0..region.objects_len()).filter_map(|slot| region.object(slot)).filter(|object| object.kind() != Kind::Folder)
+    let is_void = |object: &Object| {
+        let superseded = object.superseded.load(std::sync::atomic::Ordering::Acquire) != 0;
+        object.state() == state::GONE && (object.kind() == Kind::Large || superseded)
+    };
+    let records = (0..region.objects_len()).filter_map(|slot| region.object(slot));
+    records.filter(move |object| object.kind() != Kind::Folder && !is_void(object))
 }
 
 /// Bytes of an object that readers get without waiting.
 pub fn ready_bytes(region: &Region, object: &Object) -> u64 {
     match object.kind() {
-        Kind::Large => (0..object.parts)
+        Kind::Large => (0..object.parts())
             .filter(|index| region.part(object, *index).is_ready())
             .map(|index| object.part_range(index))
             .map(|r| r.end - r.start)
             .sum(),
-        _ if matches!(object.state(), state::PLACED | state::GONE) => object.size,
+        _ if matches!(object.state(), state::PLACED | state::GONE) => object.size(),
         _ => 0,
     }
 }
 
 /// Some of it is here or on its way, and some is not.
 pub fn is_under_way(region: &Region, object: &Object) -> bool {
-    let begun = || (0..object.parts).any(|index| region.part(object, index).state() != ossc_cache::part::EMPTY);
+    let begun = || (0..object.parts()).any(|index| region.part(object, index).state() != ossc_cache::part::EMPTY);
     object.state() == state::COMING || object.state() == state::LOADING && begun()
 }
 

@@ -10,15 +10,17 @@ use crate::flight::{Flights, Queue, is_cancelled};
 use crate::growth::Growth;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
+use crate::programs::Programs;
 use crate::scale::Scale;
 use ossc_cache::budget::Budget;
+use ossc_cache::catalog::Catalog;
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::retry::Backoff;
 use ossc_net::throttle::Throttle;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Response, Sink, Source, Vcpus, crc};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
@@ -84,7 +86,19 @@ pub struct Options {
 pub struct Work {
     pub(crate) region: Region,
     plan: Mutex<Plan<Item>>,
-    held: RwLock<BTreeMap<u32, Arc<Held>>>,
+    pub(crate) held: RwLock<BTreeMap<u32, Arc<Held>>>,
+    /// Records by the first of their parts.
+    pub(crate) owners: RwLock<BTreeMap<u32, u32>>,
+    /// What is free in the region.
+    pub(crate) catalog: Mutex<Catalog>,
+    /// Records of versions that a newer listing does not name: they go when nobody uses them.
+    pub(crate) superseded: Mutex<BTreeSet<u32>>,
+    /// Held by who looks at the leases or ends records.
+    pub(crate) looking: Mutex<()>,
+    /// The region's clock behind the last look at the leases; 0 before the first.
+    pub(crate) looked_clock: AtomicU32,
+    /// The programs that run for this MODEL_DIR.
+    pub programs: Programs,
     calls: Mutex<HashMap<u32, Call>>,
     next_call: AtomicU32,
     pub(crate) vcpus: OnceLock<Vcpus>,
@@ -119,6 +133,12 @@ impl Work {
             region,
             plan: Mutex::default(),
             held: RwLock::default(),
+            owners: RwLock::default(),
+            catalog: Mutex::new(Catalog::new(region)),
+            superseded: Mutex::default(),
+            looking: Mutex::default(),
+            looked_clock: AtomicU32::new(0),
+            programs: Programs::default(),
             calls: Mutex::default(),
             next_call: AtomicU32::new(0),
             vcpus: OnceLock::new(),
@@ -172,6 +192,11 @@ impl Work {
         self.held.read().unwrap_or_else(|e| e.into_inner()).get(&slot).cloned()
     }
 
+    /// What is known of the record that an item is of.
+    fn held_of(&self, item: Item) -> Option<Arc<Held>> {
+        if matches!(item, Item::Call(_)) { None } else { self.held(item.record()) }
+    }
+
     /// All large objects.
     pub fn large(&self) -> Vec<(u32, Arc<Held>)> {
         let held = self.held.read().unwrap_or_else(|e| e.into_inner());
@@ -180,6 +205,9 @@ impl Work {
 
     /// Takes an object in.
     pub fn hold(&self, slot: u32, held: Held) {
+        if let Some(object) = self.region.object(slot).filter(|object| object.parts() > 0) {
+            self.owners.write().unwrap_or_else(|e| e.into_inner()).insert(object.first_part(), slot);
+        }
         self.held.write().unwrap_or_else(|e| e.into_inner()).insert(slot, Arc::new(held));
     }
 
@@ -256,7 +284,7 @@ impl Work {
                 continue;
             }
             heads.push(Item::Part(*slot, 0));
-            rest.extend((1..object.parts).map(|index| Item::Part(*slot, index)));
+            rest.extend((1..object.parts()).map(|index| Item::Part(*slot, index)));
         }
         heads.extend(rest);
         self.push(&heads, Class::Prefetch);
@@ -277,7 +305,7 @@ impl Work {
         // no room.
         let in_order = index == 0 || self.region.part(object, index - 1).used() > 0;
         let ahead = if in_order { READ_AHEAD_PARTS } else { 0 };
-        let near: Vec<Item> = (index + 1..object.parts.min(index + 1 + ahead))
+        let near: Vec<Item> = (index + 1..object.parts().min(index + 1 + ahead))
             .filter(|index| !self.region.part(object, *index).is_ready())
             .map(|index| Item::Part(slot, index))
             .collect();
@@ -288,7 +316,7 @@ impl Work {
             }
             // What is read at all is mostly read whole: from here on, then around.
             let order: Vec<Item> =
-                (index + 1..object.parts).chain(0..index).map(|index| Item::Part(slot, index)).collect();
+                (index + 1..object.parts()).chain(0..index).map(|index| Item::Part(slot, index)).collect();
             self.push(&order, Class::Prefetch);
         }
     }
@@ -308,20 +336,11 @@ impl Work {
 
     /// Record and part number behind an index of the region.
     fn part_at(&self, region_part: u32) -> Option<(u32, &Object, u32)> {
-        // Records get their parts in order, so the last one that begins at or before it is the one; folders
-        // and small objects have none.
-        let (mut low, mut high) = (0, self.region.objects_len());
-        while low < high {
-            let middle = (low + high) / 2;
-            match self.region.object(middle) {
-                Some(object) if object.first_part <= region_part => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        (0..low).rev().find_map(|slot| {
-            let object = self.region.object(slot).filter(|object| object.parts > 0)?;
-            Some((slot, object, region_part - object.first_part)).filter(|(_, object, index)| *index < object.parts)
-        })
+        let owners = self.owners.read().unwrap_or_else(|e| e.into_inner());
+        let (_, slot) = owners.range(..=region_part).next_back()?;
+        let object = self.region.object(*slot)?;
+        let index = region_part.checked_sub(object.first_part())?;
+        (index < object.parts()).then_some((*slot, object, index))
     }
 
     pub(crate) fn push(&self, items: &[Item], class: Class) {
@@ -386,10 +405,10 @@ impl Work {
                 if object.state() == state::FAILED {
                     // Failures that were under way when it failed are no part of a later outage.
                     self.held(slot)?.out_of_trouble();
-                    object.set_state(if object.parts > 0 { state::LOADING } else { state::COMING });
-                    if object.parts == 0 {
+                    object.set_state(if object.parts() > 0 { state::LOADING } else { state::COMING });
+                    if object.parts() == 0 {
                         self.fetch_small(slot);
-                    } else if object.ready_parts.load(Ordering::Acquire) == object.parts {
+                    } else if object.ready_parts.load(Ordering::Acquire) == object.parts() {
                         // It was the question for its check value that failed: no part that comes would ask again.
                         self.ask_verdict(slot);
                     }
@@ -402,7 +421,8 @@ impl Work {
     /// `since`: for how long there was no room for it.
     fn prepare_part(&self, slot: u32, index: u32, class: Class, since: Option<Instant>) -> Option<Fetch> {
         let object = self.region.object(slot)?;
-        if !matches!(object.state(), state::LOADING | state::VERIFIED) {
+        // The record may have become another version's while this waited.
+        if !matches!(object.state(), state::LOADING | state::VERIFIED) || index >= object.parts() {
             return None;
         }
         let held = self.held(slot)?;
@@ -468,10 +488,11 @@ impl Work {
                     // Meant for a request that had ended already. While the engine ends nobody pulls it any more.
                     return self.push(&[Item::Part(slot, index)], Class::Demand);
                 }
-                let attempts = part.attempts();
+                let attempts = held.failed_again(index);
                 return self.failed(Item::Part(slot, index), object, held, &error, attempts);
             }
         };
+        held.failed_no_more(index);
         if let Some(memory) = &held.memory {
             memory.unmap_pages(range.start, range.end);
         }
@@ -482,7 +503,7 @@ impl Work {
         self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
         self.region.header().clock.fetch_add(1, Ordering::Relaxed);
         part.publish(crc64);
-        if object.ready_parts.fetch_add(1, Ordering::AcqRel) + 1 == object.parts {
+        if object.ready_parts.fetch_add(1, Ordering::AcqRel) + 1 == object.parts() {
             self.judge(slot, object, held);
         }
     }
@@ -499,7 +520,7 @@ impl Work {
             );
             return self.accept(object, held, None);
         };
-        let found = (0..object.parts).fold(0, |sum, index| {
+        let found = (0..object.parts()).fold(0, |sum, index| {
             let range = object.part_range(index);
             crc::combine(sum, self.region.part(object, index).crc64(), range.end - range.start)
         });
@@ -530,7 +551,7 @@ impl Work {
         object.set_verified(crc64.is_some());
         self.audit.verdict(&held.key, &held.etag, held.size, crc64);
         object.set_state(state::VERIFIED);
-        if object.ready_parts.load(Ordering::Acquire) != object.parts {
+        if object.ready_parts.load(Ordering::Acquire) != object.parts() {
             object.set_state(state::LOADING);
         }
     }
@@ -632,9 +653,13 @@ impl Source for Work {
             let next = lock(&self.plan).next(now, least);
             match next {
                 Next::Item(item, class) => {
+                    // Counted before the record is looked at: one that is not GONE by then stays what it is.
+                    let held = self.held_of(item);
+                    held.iter().for_each(|held| held.begin_request());
                     if let Some(fetch) = self.prepare(item, class) {
                         return Pull::Fetch(Fetch { urgent: class < Class::Prefetch, ..fetch });
                     }
+                    held.iter().for_each(|held| held.end_request());
                 }
                 Next::Until(at) => {
                     return match self.prepare_spare(now, !grown) {
@@ -650,6 +675,7 @@ impl Source for Work {
     }
 
     fn finished(&self, done: Finished) {
+        let held = self.held_of(Item::from_token(done.token));
         self.count_end(&done);
         let header = self.region.header();
         header.origin_requests.fetch_add(1, Ordering::Relaxed);
@@ -672,6 +698,7 @@ impl Source for Work {
                 }
             }
         }
+        held.iter().for_each(|held| held.end_request());
     }
 
     fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), Error> {

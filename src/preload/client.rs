@@ -5,7 +5,9 @@
 //! a kept descriptor without asking the kernel whether it is still the same file.
 //!
 //! A slot number that this file gives out carries the generation of the region it belongs to, so that a
-//! new engine with a new catalog never gets an old number taken for one of its own.
+//! new engine with a new catalog never gets an old number taken for one of its own, and which use of the record it
+//! means: records of versions that nobody uses are used again. Whatever was read of a record (facts, parts, memory)
+//! counts only if that use still lasts afterwards (`ossc_cache::life`); if not, the answer is ESTALE.
 
 use crate::attach::{self, ASK_MS, MOVED, attach, attached, say};
 use crate::environ;
@@ -17,7 +19,7 @@ use core::ffi::CStr;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
-use ossc_cache::region::{Identity, Kind, Object, Region, Seen, state};
+use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
 use ossc_cache::wire::{self, Ask};
 use ossc_cache::{mark, pages, wait};
@@ -53,9 +55,14 @@ const LIST_TRIES: u32 = 5;
 const OPEN_MS: u64 = 8_000;
 /// Slices of a wait (200 ms each) after which a line in the log says that somebody still waits.
 const SLICES_TOLD: u32 = 50;
-pub(crate) const GENERATION_SHIFT: u32 = 24;
+/// A slot: generation (7 bits), number of the record's use (8 bits), number of the record (16 bits).
+const GENERATION_SHIFT: u32 = 24;
+const USE_SHIFT: u32 = 16;
+const USE_MASK: u32 = 0xff;
+const NUMBER_MASK: u32 = (1 << USE_SHIFT) - 1;
+const _: () = assert!(OBJECTS_MAX == NUMBER_MASK + 1);
 
-/// What a descriptor gives whose version no engine has any more.
+/// What a slot or descriptor gives whose version no engine has any more.
 pub(crate) const GONE: Errno = Errno(libc::ESTALE);
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
@@ -176,15 +183,21 @@ pub(crate) fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl Fn
 
 /// Device and inode of the placeholder of an object, as its own engine knew it.
 pub(crate) fn was(slot: u32) -> Option<(u64, u64)> {
-    let region = attach::region_of(slot >> GENERATION_SHIFT)?;
-    region.object(number_of(slot)).map(|object| (object.dev, object.ino))
+    let (_, object) = record_of(slot)?;
+    Some((object.dev(), object.ino()))
 }
 
-/// What the stat family reports for a record.
+/// What the stat family reports for a record; `None` if the slot is of a version that is no more.
 pub(crate) fn facts(slot: u32) -> Option<Facts> {
-    let (_, object, _) = resolve(slot)?;
-    let Object { size, mtime_secs, dev, ino, .. } = *object;
-    Some(Facts { size, mtime_secs, dev, ino, large: object.kind() == Kind::Large })
+    let (_, object, now) = resolve(slot)?;
+    let facts = Facts {
+        size: object.size(),
+        mtime_secs: object.mtime_secs(),
+        dev: object.dev(),
+        ino: object.ino(),
+        large: object.kind() == Kind::Large,
+    };
+    lasts(object, now).then_some(facts)
 }
 
 /// EACCES for an object that cannot be read until its owner acts (restores it, grants it); the log says so.
@@ -207,14 +220,14 @@ pub(crate) fn wait_range(slot: u32, start: u64, end: u64) -> Result<()> {
 pub(crate) fn wait_whole(slot: u32) -> Result<()> {
     if let Some((region, object, _)) = resolve(slot) {
         let budget = region.header().budget_bytes.load(Ordering::Acquire);
-        if budget != 0 && object.size > budget {
+        if budget != 0 && object.size() > budget {
             log(b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)", slot);
             return Err(Errno(libc::ENOMEM));
         }
     }
     waiting(slot, |region, object, check| {
         // In each region that is waited in: a map is of the last one.
-        (0..object.parts).for_each(|index| region.part(object, index).pin());
+        (0..object.parts()).for_each(|index| region.part(object, index).pin());
         wait::whole(region, object, check)
     })
 }
@@ -239,7 +252,8 @@ fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -
     loop {
         // Before the region is looked at: a region that is replaced in between must end the wait.
         let generation = attach::generation();
-        let (region, object, _) = resolve(slot).ok_or(GONE)?;
+        let (region, object, now) = resolve(slot).ok_or(GONE)?;
+        let is_large = object.kind() == Kind::Large;
         let slices = Cell::new(1u32);
         let check = || {
             if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
@@ -254,6 +268,8 @@ fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -
                 log(b"a reader got an error for this object", slot);
                 return Err(errno);
             }
+            // What was waited for may have been of another version's record in the end.
+            Ok(()) if is_large && !lasts(object, now) => return Err(GONE),
             Ok(()) => return Ok(()),
         }
     }
@@ -288,7 +304,7 @@ pub(crate) fn open_unready(slot: u32) -> Result<i32> {
         match (attach::alive(generation), errno.0) {
             // Memory that died with its engine is had again from the next one.
             (Err(MOVED), _) => {}
-            (_, libc::EMFILE | libc::ENFILE | libc::ENOMEM) => return Err(errno),
+            (_, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ESTALE) => return Err(errno),
             // An engine that is just starting does not answer yet.
             (Ok(()), _) if sys::now_ms() < until => sys::sleep_ms(20),
             _ => {
@@ -300,14 +316,18 @@ pub(crate) fn open_unready(slot: u32) -> Result<i32> {
 }
 
 fn open_once(slot: u32) -> Result<i32> {
-    let (region, object, number) = resolve(slot).ok_or(GONE)?;
+    let (region, object, now) = resolve(slot).ok_or(GONE)?;
+    let number = number_of(now);
     let checked = |opened: i32| {
         let fd = if opened > 2 { opened } else { raise(opened, 3)? };
-        if is_memory(fd, &region, object) {
+        let is_right = is_memory(fd, &region, object);
+        // While it is open the engine is granted no lease on it, and so the record is not used again: what lasts now
+        // lasts as long as the descriptor and its maps.
+        if is_right && lasts(object, now) {
             return Ok(fd);
         }
         let _ = sys::close(fd);
-        Err(Errno(libc::EIO))
+        Err(if lasts(object, now) { Errno(libc::EIO) } else { GONE })
     };
     open_in_store(number).and_then(checked).or_else(|_| ask_for_memory(number).and_then(checked))
 }
@@ -347,13 +367,13 @@ pub(crate) fn pin(slot: u32, start: u64, end: u64) {
 /// Parts that stay as long as this lives: see `hold`.
 pub(crate) struct HeldParts {
     region: Region,
-    object: &'static Object,
+    /// Numbers in the region: those that were held are let go, whatever the record says by then.
     parts: core::ops::Range<u32>,
 }
 
 impl Drop for HeldParts {
     fn drop(&mut self) {
-        self.parts.clone().for_each(|index| self.region.part(self.object, index).let_go());
+        self.parts.clone().for_each(|at| self.region.part_at(at).let_go());
     }
 }
 
@@ -361,14 +381,15 @@ impl Drop for HeldParts {
 /// time, see `Part::hold`: without it a reader may never see a part that others want the room of.
 pub(crate) fn hold(slot: u32, start: u64, end: u64) -> Option<HeldParts> {
     let (region, object, _) = resolve(slot)?;
-    let parts = object.parts_of(start, end);
-    parts.clone().for_each(|index| region.part(object, index).hold());
-    Some(HeldParts { region, object, parts })
+    let (first, parts) = (object.first_part(), object.parts_of(start, end));
+    let parts = first.saturating_add(parts.start)..first.saturating_add(parts.end);
+    parts.clone().for_each(|at| region.part_at(at).hold());
+    Some(HeldParts { region, parts })
 }
 
 /// End of the part that holds byte `at`, but not more than `end`.
 pub(crate) fn part_end(slot: u32, at: u64, end: u64) -> u64 {
-    let part_bytes = resolve(slot).map_or(0, |(_, object, _)| u64::from(object.part_bytes));
+    let part_bytes = resolve(slot).map_or(0, |(_, object, _)| u64::from(object.part_bytes()));
     at.checked_div(part_bytes).map_or(end, |index| ((index + 1) * part_bytes).min(end))
 }
 
@@ -378,6 +399,8 @@ pub(crate) struct Fills {
     generation: u32,
     region: Region,
     object: &'static Object,
+    /// The slot in that generation.
+    slot: u32,
     parts: Range<u32>,
     number: u64,
 }
@@ -386,18 +409,20 @@ pub(crate) struct Fills {
 pub(crate) fn fills(slot: u32, start: u64, end: u64) -> Option<Fills> {
     core::sync::atomic::fence(Ordering::SeqCst);
     let generation = attach::generation();
-    let (region, object, _) = resolve(slot)?;
+    let (region, object, now) = resolve(slot)?;
     let parts = object.parts_of(start, end);
     let number = object.fills_of(&region, parts.clone())?;
-    (attach::generation() == generation).then_some(Fills { generation, region, object, parts, number })
+    (attach::generation() == generation).then_some(Fills { generation, region, object, slot: now, parts, number })
 }
 
 impl Fills {
-    /// True if they are there still: a copy made meanwhile is good.
+    /// True if they are there still: a copy made meanwhile is good. The record must be the one it was: the parts of
+    /// one that is GONE may be full of another object's bytes.
     pub fn are_there(&self) -> bool {
         core::sync::atomic::fence(Ordering::SeqCst);
         attach::generation() == self.generation
             && self.object.fills_of(&self.region, self.parts.clone()) == Some(self.number)
+            && lasts(self.object, self.slot)
             && attach::generation() == self.generation
     }
 
@@ -534,11 +559,13 @@ pub(crate) fn will_need(slot: u32, start: u64, end: u64) {
     }
 }
 
-/// Tells the audit file that this process opened (1), mapped (2) or took as FILE (3) the object; once each.
+/// The program opened (1), mapped (2) or took as FILE (3) the object: a use; the audit file is told once of each.
 pub(crate) fn tell(slot: u32, act: u32) {
-    let Some((region, _, number)) = resolve(slot) else { return };
-    if kept::is_first(number, act) {
-        region.tell(Seen { pid: attach::pid() as u32, slot: number, act });
+    let Some((region, object, now)) = resolve(slot) else { return };
+    // Each time: by this the engine knows of uses that begin and end between two of its looks.
+    object.uses.fetch_add(1, Ordering::Relaxed);
+    if kept::is_first(now, act) {
+        region.tell(Seen { pid: attach::pid() as u32, slot: number_of(now), act });
     }
 }
 
@@ -571,53 +598,90 @@ pub(crate) fn log_named(what: &[u8], object: &[u8]) {
     let _ = sys::close(fd);
 }
 
-/// Plain number of a slot in its own generation.
-pub(crate) fn number_of(slot: u32) -> u32 {
-    slot & ((1 << GENERATION_SHIFT) - 1)
+pub(crate) fn slot_of(generation: u32, incarnation: u32, number: u32) -> u32 {
+    generation << GENERATION_SHIFT | (incarnation & USE_MASK) << USE_SHIFT | number & NUMBER_MASK
 }
 
-/// Region, record and plain number behind a slot; an old generation's slot is looked up again by inode, after
-/// its folder was listed where the new engine has not done so yet.
+/// Plain number of a slot's record in its own generation.
+pub(crate) fn number_of(slot: u32) -> u32 {
+    slot & NUMBER_MASK
+}
+
+/// Generation and use of a slot: what is kept of a record is kept of these.
+pub(crate) fn tag_of(slot: u32) -> u32 {
+    slot >> USE_SHIFT
+}
+
+/// True while the record is in the use that the slot is of: what was read of it so far is of that use. The slot has
+/// the low bits of its number; a call does not take as long as 256 uses with a rest each.
+#[inline]
+fn lasts(object: &Object, slot: u32) -> bool {
+    let incarnation = object.incarnation();
+    incarnation & USE_MASK == tag_of(slot) & USE_MASK && object.lasts(incarnation)
+}
+
+/// Region, record and slot of now behind a slot; an old generation's slot is looked up again by inode, after
+/// its folder was listed where the new engine has not done so yet. `None` for a version that is no more.
 #[inline]
 pub(crate) fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
-    let (generation, number) = (slot >> GENERATION_SHIFT, number_of(slot));
-    let region = attach::region_of(generation)?;
-    let object = record(region, number)?;
-    if attach::generation() == generation {
-        Some((region, object, number))
-    } else {
+    let (region, object) = record_of(slot)?;
+    if attach::generation() != slot >> GENERATION_SHIFT {
         resolve_again(slot, region, object)
+    } else if lasts(object, slot) {
+        Some((region, object, slot))
+    } else {
+        None
     }
+}
+
+/// The same for what is kept: also of a record that is GONE, as long as it is not used again. `None` if there is
+/// another generation by now.
+pub(crate) fn resolve_kept(slot: u32) -> Option<(Region, &'static Object)> {
+    let (region, object) = record_of(slot)?;
+    let is_same = object.incarnation() & USE_MASK == tag_of(slot) & USE_MASK;
+    (is_same && attach::generation() == slot >> GENERATION_SHIFT).then_some((region, object))
+}
+
+/// The record of a slot, whatever it says now.
+fn record_of(slot: u32) -> Option<(Region, &'static Object)> {
+    let region = attach::region_of(slot >> GENERATION_SHIFT)?;
+    Some((region, record(region, number_of(slot))?))
 }
 
 /// The record in the region of now of an object in the region of an engine before.
 #[cold]
 #[inline(never)]
 fn resolve_again(slot: u32, region: Region, object: &'static Object) -> Option<(Region, &'static Object, u32)> {
+    let before = (object.dev(), object.ino(), object.size(), object.etag());
+    let name = region.name(object);
+    if !lasts(object, slot) {
+        return None;
+    }
+    let (dev, ino, size, etag) = before;
     loop {
         let current = attach::generation();
         if current == slot >> GENERATION_SHIFT {
-            return Some((region, object, number_of(slot)));
+            return Some((region, object, slot));
         }
         let region_now = attach::region_of(current)?;
-        if let Some((number_now, _)) = region_now.find(object.dev, object.ino) {
+        if let Some((number_now, incarnation, _)) = region_now.find_use(dev, ino) {
             let object_now = record(region_now, number_now)?;
-            return (object_now.etag() == object.etag() && object_now.size == object.size)
-                .then_some((region_now, object_now, number_now));
+            let is_same = object_now.etag() == etag && object_now.size() == size && object_now.lasts(incarnation);
+            return is_same.then_some((region_now, object_now, slot_of(current, incarnation, number_now)));
         }
-        let folder = region.name(object).rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
         let is_unlisted = region_now.header().folders_unlisted.load(Ordering::Acquire) != 0;
         let listed = is_unlisted && list(folder.as_bytes());
-        if attach::generation() == current && (!listed || region_now.find(object.dev, object.ino).is_none()) {
+        if attach::generation() == current && (!listed || region_now.find(dev, ino).is_none()) {
             return None;
         }
     }
 }
 
-/// The record behind a slot in its own region, and the generation of that.
-pub(crate) fn record_of(slot: u32) -> Option<(u32, &'static Object)> {
-    let generation = slot >> GENERATION_SHIFT;
-    Some((generation, record(attach::region_of(generation)?, number_of(slot))?))
+/// The record behind a slot in its own region while it stands for the same version, and the generation of that.
+pub(crate) fn record_in(slot: u32) -> Option<(u32, &'static Object)> {
+    let (_, object) = record_of(slot)?;
+    lasts(object, slot).then_some((slot >> GENERATION_SHIFT, object))
 }
 
 /// True if the newest listing of `region` shows the very version that a record of another region (of this generation)
@@ -625,9 +689,9 @@ pub(crate) fn record_of(slot: u32) -> Option<(u32, &'static Object)> {
 pub(crate) fn is_shown(region: &Region, generation: u32, object: &Object) -> bool {
     let Some(own) = attach::region_of(generation) else { return false };
     let is_same = |now: &Object| {
-        !now.is_superseded() && (now.etag(), now.size) == (object.etag(), object.size) && now.state() != state::GONE
+        !now.is_superseded() && (now.etag(), now.size()) == (object.etag(), object.size()) && now.state() != state::GONE
     };
-    let by_file = region.find(object.dev, object.ino).and_then(|(number, _)| region.object(number));
+    let by_file = region.find(object.dev(), object.ino()).and_then(|(number, _)| region.object(number));
     by_file.is_some_and(is_same)
         || (0..region.objects_len())
             .filter_map(|number| region.object(number))

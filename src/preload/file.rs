@@ -107,18 +107,25 @@ pub(crate) fn of_status(id: &FileId) -> Outcome<Seen> {
     look_up(id, Met::Status)
 }
 
+/// How often a record is looked for that is given up meanwhile: it is not found a second time by the same file.
+const LOOKS_MAX: u32 = 3;
+
 fn look_up(id: &FileId, met: Met<'_>) -> Outcome<Seen> {
     if !identity::could_be_ours(id) {
         return Outcome::Pass;
     }
-    match identity::find(id, met) {
-        Ok(None) => Outcome::Pass,
-        Err(errno) => Outcome::Failed(errno),
-        Ok(Some(found)) => match client::facts(found.slot) {
-            Some(facts) => Outcome::Served(Seen { slot: found.slot, identity: found.identity, facts }),
-            None => Outcome::Failed(client::GONE),
-        },
+    for _ in 0..LOOKS_MAX {
+        let found = match identity::find(id, met) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Outcome::Pass,
+            Err(errno) => return Outcome::Failed(errno),
+        };
+        // Looked for again where the record was given up between the look and its facts.
+        if let Some(facts) = client::facts(found.slot) {
+            return Outcome::Served(Seen { slot: found.slot, identity: found.identity, facts });
+        }
     }
+    Outcome::Failed(client::GONE)
 }
 
 /// The small object whose real file a descriptor is of: its slot.

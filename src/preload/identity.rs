@@ -6,7 +6,7 @@
 //! looked at only to find out which folder has to be listed, and to name the file in that line.
 
 use crate::attach::{self, attach, attached, say};
-use crate::client::{self, Found, GENERATION_SHIFT};
+use crate::client::{self, Found};
 use crate::environ;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -99,8 +99,8 @@ fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
 }
 
 fn found_in(generation: u32, region: Region, id: &FileId) -> Option<Found> {
-    let (slot, identity) = region.find(id.dev, id.ino)?;
-    Some(Found { slot: slot | generation << GENERATION_SHIFT, identity })
+    let (number, incarnation, identity) = region.find_use(id.dev, id.ino)?;
+    Some(Found { slot: client::slot_of(generation, incarnation, number), identity })
 }
 
 /// Finds the small object whose real file this is: its slot. `None` for the program's own, and for a file that a user
@@ -108,7 +108,8 @@ fn found_in(generation: u32, region: Region, id: &FileId) -> Option<Found> {
 pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Option<u32> {
     let known = |(generation, region): (u32, Region)| {
         let number = region.find_file((id.dev, id.ino), id.size, id.mtime_secs)?;
-        Some(number | generation << GENERATION_SHIFT)
+        let incarnation = region.object(number)?.incarnation();
+        Some(client::slot_of(generation, incarnation, number))
     };
     if let Some(now) = attached()
         && let found @ Some(_) = known(now)

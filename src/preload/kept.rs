@@ -5,22 +5,23 @@
 //! Called by the read path. No locks and no allocation; a kept descriptor is asked for its identity before
 //! each use, since the program may have closed its number and opened a file of its own there.
 
-use crate::attach::{self, KEPT_FD_MIN};
-use crate::client::{GONE, is_memory, number_of, open_unready, resolve};
+use crate::attach::KEPT_FD_MIN;
+use crate::client::{GONE, is_memory, number_of, open_unready, resolve, resolve_kept, tag_of};
 use core::arch::x86_64::{_MM_HINT_T2, _mm_prefetch};
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use ossc_cache::region::OBJECTS_MAX;
 use ossc_cache::sys::{self, Errno, Result};
 
-/// Generations are counted up to 127, below the bits of a page's address.
-const GENERATION_MASK: usize = 4095;
+/// Of an address: what the kernel chooses by itself lies below 2^47.
+const ADDRESS_BITS: u32 = 48;
+const ADDRESS_MASK: usize = (1 << ADDRESS_BITS) - 1;
 
 /// What is kept of one object.
 struct Kept {
-    /// Generation of the catalog that the rest is about.
-    generation: AtomicU32,
-    /// Address of the map, with the generation that it is of in the bits below a page.
+    /// Generation of the catalog and use of the record that the rest is about (`tag_of`).
+    tag: AtomicU32,
+    /// Address of the map, and above it the tag that it is of.
     map: AtomicUsize,
     fd: AtomicI32,
     /// Bits of what the audit file was told.
@@ -33,7 +34,7 @@ struct Kept {
 
 static KEPT: [Kept; OBJECTS_MAX as usize] = [const {
     Kept {
-        generation: AtomicU32::new(0),
+        tag: AtomicU32::new(0),
         map: AtomicUsize::new(0),
         fd: AtomicI32::new(0),
         told: AtomicU32::new(0),
@@ -55,16 +56,16 @@ impl Drop for Hold {
 
 /// See `Hold`.
 pub(crate) fn hold(slot: u32) -> Result<Hold> {
-    let (_, _, number) = resolve(slot).ok_or(GONE)?;
-    let kept = kept(number)?;
+    let (_, _, now) = resolve(slot).ok_or(GONE)?;
+    let kept = kept(now)?;
     kept.readers.fetch_add(1, Ordering::SeqCst);
     Ok(Hold { kept })
 }
 
 /// A new engine may number its objects in another way than the one that the hold is of: then what is kept under
 /// the new number stays for good, since nobody would say when this reader is done with it.
-fn held(number: u32, hold: &Hold) -> Result<&'static Kept> {
-    let kept = kept(number)?;
+fn held(slot: u32, hold: &Hold) -> Result<&'static Kept> {
+    let kept = kept(slot)?;
     if !core::ptr::eq(kept, hold.kept) {
         kept.readers.fetch_add(1, Ordering::SeqCst);
     }
@@ -73,16 +74,18 @@ fn held(number: u32, hold: &Hold) -> Result<&'static Kept> {
 
 /// The object was read through one more descriptor.
 pub(crate) fn used_by_one_more(slot: u32) {
-    if let Some(kept) = resolve(slot).and_then(|(_, _, number)| kept(number).ok()) {
+    if let Some(kept) = resolve(slot).and_then(|(_, _, now)| kept(now).ok()) {
         kept.users.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 /// A descriptor through which it was read is gone; with the last one goes what was kept.
 pub(crate) fn used_by_one_less(slot: u32) {
-    let generation = attach::generation();
-    let Some((region, object, number)) = resolve(slot) else { return };
-    let Ok(kept) = kept(number) else { return };
+    // Of a version that is GONE, too: as long as this process has its memory, the engine cannot give that back.
+    let Some((region, object, now)) = resolve(slot).or_else(|| resolve_kept(slot).map(|(r, o)| (r, o, slot))) else {
+        return;
+    };
+    let Ok(kept) = kept(now) else { return };
     let left = kept.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, |users| users.checked_sub(1));
     if left != Ok(1) {
         return;
@@ -95,11 +98,11 @@ pub(crate) fn used_by_one_less(slot: u32) {
         let _ = kept.fd.compare_exchange(0, fd, Ordering::SeqCst, Ordering::SeqCst);
         return;
     }
-    let (at, of) = (map & !GENERATION_MASK, map & GENERATION_MASK);
     // One of an older generation stays: how long it is, that generation knew.
-    if at != 0 && of as u32 == generation && attach::generation() == generation {
-        // SAFETY: our own map; no copy was under way after it was taken out, and later ones make a new map.
-        let _ = unsafe { sys::munmap(at, object.size as usize) };
+    if map != 0 && (map >> ADDRESS_BITS) as u32 == tag_of(now) {
+        // SAFETY: our own map of the whole object; while it is there the record is not used again, so the length is
+        // its. No copy was under way after it was taken out, and later ones make a new map.
+        let _ = unsafe { sys::munmap(map & ADDRESS_MASK, object.size() as usize) };
     }
     if fd > 0 && is_memory(fd, &region, object) {
         let _ = sys::close(fd);
@@ -110,27 +113,29 @@ pub(crate) fn used_by_one_less(slot: u32) {
 /// as long as the hold.
 pub(crate) fn mapping(slot: u32, hold: &Hold) -> Result<*const u8> {
     loop {
-        let generation = attach::generation();
-        let (_, object, number) = resolve(slot).ok_or(GONE)?;
-        let kept = held(number, hold)?;
+        let (_, object, now) = resolve(slot).ok_or(GONE)?;
+        let kept = held(now, hold)?;
         // Sequentially consistent, as is the count of readers: whoever drops the map sees the hold, or this sees it gone.
         let known = kept.map.load(Ordering::SeqCst);
-        if known != 0 && known & GENERATION_MASK == generation as usize {
-            return Ok((known & !GENERATION_MASK) as *const u8);
+        if known != 0 && (known >> ADDRESS_BITS) as u32 == tag_of(now) {
+            return Ok((known & ADDRESS_MASK) as *const u8);
         }
+        let bytes = object.size();
         let fd = open_unready(slot)?;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let mapped = unsafe { sys::mmap(0, object.size as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
+        let mapped = unsafe { sys::mmap(0, bytes as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
         let _ = sys::close(fd);
         let at = mapped?;
+        let tagged = at | (tag_of(now) as usize) << ADDRESS_BITS;
         // With another engine since then it is not known which of them the map is of.
-        if attach::generation() == generation
-            && kept.map.compare_exchange(known, at | generation as usize, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        if at <= ADDRESS_MASK
+            && resolve(slot).is_some_and(|(.., again)| again == now)
+            && kept.map.compare_exchange(known, tagged, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         {
             return Ok(at as *const u8);
         }
         // SAFETY: our own new mapping, which nobody else knows.
-        let _ = unsafe { sys::munmap(at, object.size as usize) };
+        let _ = unsafe { sys::munmap(at, bytes as usize) };
     }
 }
 
@@ -142,7 +147,7 @@ const LINE_BYTES: usize = 64;
 #[inline(always)]
 pub(crate) fn prefetch(slot: u32, at: u64, lines: Range<usize>) {
     let Some(kept) = KEPT.get(number_of(slot) as usize) else { return };
-    let map = kept.map.load(Ordering::Relaxed) & !GENERATION_MASK;
+    let map = kept.map.load(Ordering::Relaxed) & ADDRESS_MASK;
     if map != 0 {
         for line in lines {
             let address = map.wrapping_add(at as usize).wrapping_add(line * LINE_BYTES);
@@ -155,8 +160,8 @@ pub(crate) fn prefetch(slot: u32, at: u64, lines: Range<usize>) {
 /// A kept descriptor of the memory file for small preads, verified before it is returned and good as long as
 /// the hold; do not close it.
 pub(crate) fn kept_memory(slot: u32, hold: &Hold) -> Result<i32> {
-    let (region, object, number) = resolve(slot).ok_or(GONE)?;
-    let kept = held(number, hold)?;
+    let (region, object, now) = resolve(slot).ok_or(GONE)?;
+    let kept = held(now, hold)?;
     loop {
         let fd = kept.fd.load(Ordering::SeqCst);
         if fd > 0 && is_memory(fd, &region, object) {
@@ -181,17 +186,18 @@ pub(crate) fn kept_memory(slot: u32, hold: &Hold) -> Result<i32> {
 }
 
 /// True the first time that this process does `act` with the object.
-pub(crate) fn is_first(number: u32, act: u32) -> bool {
-    kept(number).is_ok_and(|kept| kept.told.fetch_or(1 << act, Ordering::AcqRel) & 1 << act == 0)
+pub(crate) fn is_first(slot: u32, act: u32) -> bool {
+    kept(slot).is_ok_and(|kept| kept.told.fetch_or(1 << act, Ordering::AcqRel) & 1 << act == 0)
 }
 
-fn kept(number: u32) -> Result<&'static Kept> {
-    let kept = KEPT.get(number as usize).ok_or(Errno(libc::EIO))?;
-    let current = attach::generation();
-    let seen = kept.generation.load(Ordering::Acquire);
-    if seen != current && kept.generation.compare_exchange(seen, current, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+/// What is kept under a slot of now.
+fn kept(slot: u32) -> Result<&'static Kept> {
+    let kept = KEPT.get(number_of(slot) as usize).ok_or(Errno(libc::EIO))?;
+    let (seen, tag) = (kept.tag.load(Ordering::Acquire), tag_of(slot));
+    if seen != tag && kept.tag.compare_exchange(seen, tag, Ordering::AcqRel, Ordering::Acquire).is_ok() {
         // Map and descriptor tell by themselves whose they are; a map of an older engine stays mapped, since a
-        // reader may be in the middle of it.
+        // reader may be in the middle of it. Of an older use of the record there is none: it was over only when no
+        // process had its memory.
         kept.told.store(0, Ordering::Release);
         kept.users.store(0, Ordering::Release);
     }

@@ -81,14 +81,14 @@ pub(crate) fn taken(slot: u32) {
         && file::is_owner()
     {
         HAD.insert(slot, names(&region, folder, object));
-        used(object.folder);
+        used(object.folder());
     }
 }
 
 /// A descriptor or map of the object is gone: until now it was in use.
 pub(crate) fn let_go(slot: u32) {
     if let Some((_, object, _)) = client::resolve(slot) {
-        used(object.folder);
+        used(object.folder());
     }
 }
 
@@ -136,19 +136,19 @@ fn old(slot: u32, region: &Region, object: &Object) -> Turn {
 fn join(slot: u32, region: &Region, folder: &Object, object: &Object) -> Turn {
     let changes = folder.changes.load(SeqCst);
     let names = names(region, folder, object);
-    let Some(kept) = FOLDERS.get(object.folder as usize) else { return Turn::Go };
+    let Some(kept) = FOLDERS.get(object.folder() as usize) else { return Turn::Go };
     let now = u64::from(attach::generation()) << 32 | u64::from(changes);
     let is_known = kept.seen.load(SeqCst) == now;
     if HAD.has(slot) {
         if is_known {
-            used(object.folder);
+            used(object.folder());
         }
         return Turn::Go;
     }
     if !is_known {
         match mixture(region, names) {
             Mixture::None => {}
-            mixture if may_begin_anew(&mixture, object.folder, region) => {
+            mixture if may_begin_anew(&mixture, object.folder(), region) => {
                 if file::is_owner() {
                     HAD.forget(names.folder);
                 }
@@ -167,7 +167,7 @@ fn join(slot: u32, region: &Region, folder: &Object, object: &Object) -> Turn {
         }
         return Turn::Again;
     }
-    used(object.folder);
+    used(object.folder());
     Turn::Go
 }
 
@@ -205,7 +205,7 @@ fn mixture(region: &Region, names: Names) -> Mixture {
 
 /// True if the newest listing no longer shows the version behind this slot, of whatever engine's catalog.
 fn is_old(region: &Region, slot: u32, large: &mut bool) -> bool {
-    let Some((generation, object)) = client::record_of(slot) else { return true };
+    let Some((generation, object)) = client::record_in(slot) else { return true };
     let is_old = if generation == attach::generation() {
         object.is_superseded()
     } else {
@@ -235,7 +235,8 @@ fn refuse(slot: u32, region: &Region, folder: &Object) -> Turn {
     let token = token ^ attach::generation() << 24;
     let spoken = SPOKEN.load(SeqCst);
     if spoken != token && file::is_owner() && SPOKEN.compare_exchange(spoken, token, SeqCst, SeqCst).is_ok() {
-        let (dir, below) = (crate::environ::model_dir(), region.name(folder).as_bytes());
+        let (dir, name) = (crate::environ::model_dir(), region.name(folder));
+        let below = name.as_bytes();
         let slash: &[u8] = if below.is_empty() { b"" } else { b"/" };
         attach::say(&[
             b"oss connector: the model in ",
@@ -253,7 +254,7 @@ fn names(region: &Region, folder: &Object, object: &Object) -> Names {
         let key = place_key(text.as_bytes());
         (key ^ key >> 32) as u32
     };
-    Names { folder: short(region.name(folder)), path: short(region.name(object)) }
+    Names { folder: short(&region.name(folder)), path: short(&region.name(object)) }
 }
 
 /// True if it was not remembered before.

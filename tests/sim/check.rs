@@ -122,7 +122,7 @@ pub fn at_rest(world: &World<'_>) {
     for truth in &stage.truths {
         let Some(object) = world.region.object(truth.slot) else { continue };
         wrong.extend(record_at_rest(world.region, object, truth));
-        for index in (0..object.parts).filter(|index| world.region.part(object, *index).is_ready()) {
+        for index in (0..object.parts()).filter(|index| world.region.part(object, *index).is_ready()) {
             let range = truth.range(index);
             ready_bytes += range.end - range.start;
         }
@@ -143,7 +143,7 @@ fn budget(world: &World<'_>, stage: &Stage) -> Option<String> {
         let kept =
             |index: u32| world.engine.work.held(truth.slot).is_some_and(|held| lock(&held.kept).contains(&index));
         let in_use = |index: &u32| world.region.part(object, *index).state() != part::EMPTY || kept(*index);
-        used += (0..object.parts).filter(in_use).map(|index| room(truth, index)).sum::<u64>();
+        used += (0..object.parts()).filter(in_use).map(|index| room(truth, index)).sum::<u64>();
     }
     let put_aside = world.engine.work.gauges().budget_used;
     (put_aside != used).then(|| format!("{put_aside} bytes are put aside, and {used} are in use"))
@@ -151,20 +151,20 @@ fn budget(world: &World<'_>, stage: &Stage) -> Option<String> {
 
 fn record_at_rest(region: Region, object: &Object, truth: &Truth) -> Vec<String> {
     let mut wrong = Vec::new();
-    let ready = (0..object.parts).filter(|index| region.part(object, *index).is_ready()).count() as u32;
+    let ready = (0..object.parts()).filter(|index| region.part(object, *index).is_ready()).count() as u32;
     let state = object.state();
     if object.ready_parts.load(Ordering::Acquire) != ready {
         wrong.push(format!("{ready} parts of record {} are ready, and others are counted", truth.slot));
     }
     match state {
         state::COMING => wrong.push(format!("small object {} never came", truth.slot)),
-        state::LOADING if ready == object.parts => wrong.push(format!("record {} has no verdict", truth.slot)),
-        state::VERIFIED if ready < object.parts => {
+        state::LOADING if ready == object.parts() => wrong.push(format!("record {} has no verdict", truth.slot)),
+        state::VERIFIED if ready < object.parts() => {
             wrong.push(format!("record {} is whole, with parts missing", truth.slot))
         }
         _ => {}
     }
-    for index in (0..object.parts).filter(|index| region.part(object, *index).is_ready()) {
+    for index in (0..object.parts()).filter(|index| region.part(object, *index).is_ready()) {
         let range = truth.range(index);
         let bytes = memory::look(truth.at + range.start as usize, (range.end - range.start) as usize);
         let spoiled = !truth.parts[index as usize].flips.is_empty()

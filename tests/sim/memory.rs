@@ -50,7 +50,7 @@ impl Ground {
 
     fn parts_used(&self) -> u32 {
         let last = self.region.objects_len().checked_sub(1).and_then(|slot| self.region.object(slot));
-        last.map_or(0, |object| object.first_part + object.parts)
+        last.map_or(0, |object| object.first_part() + object.parts())
     }
 
     /// A place for an object; its address.
@@ -92,7 +92,7 @@ impl Place {
     /// The part that a byte belongs to, and whether it is claimed.
     fn part_at(&self, offset: u64) -> Option<(u32, bool)> {
         let object = self.region.object(self.slot)?;
-        let index = (offset / u64::from(object.part_bytes)) as u32;
+        let index = (offset / u64::from(object.part_bytes())) as u32;
         Some((index, self.region.part(object, index).state() == FILLING))
     }
 

@@ -133,8 +133,8 @@ impl Reader {
         match roll {
             0..50 => {
                 let mut stage = stage::lock(scene.stage);
-                let first = if stage.rng.bool() { 0 } else { stage.rng.u32(0..object.parts) };
-                let end = stage.rng.u32(first..object.parts) + 1;
+                let first = if stage.rng.bool() { 0 } else { stage.rng.u32(0..object.parts()) };
+                let end = stage.rng.u32(first..object.parts()) + 1;
                 drop(stage);
                 self.begin(scene, record, first, end, now);
             }
@@ -142,8 +142,8 @@ impl Reader {
             65..72 => self.storm(scene),
             72..78 => {
                 let mut stage = stage::lock(scene.stage);
-                let index = stage.rng.u32(0..object.parts);
-                stage.armed = Some(object.first_part + index);
+                let index = stage.rng.u32(0..object.parts());
+                stage.armed = Some(object.first_part() + index);
             }
             78..84 => self.die(scene, record),
             84..96 => self.close(scene, record),
@@ -176,7 +176,7 @@ impl Reader {
         stage::lock(scene.stage).faults.saw(Fault::DemandStorm);
         for record in scene.latest {
             let object = scene.object(*record);
-            scene.region.demand(object, 0, object.parts);
+            scene.region.demand(object, 0, object.parts());
         }
     }
 
@@ -258,9 +258,9 @@ impl Reader {
 
     fn map(&mut self, scene: &Scene<'_>, record: usize, now: u64) {
         let object = scene.object(record);
-        (0..object.parts).for_each(|index| scene.region.part(object, index).pin());
+        (0..object.parts()).for_each(|index| scene.region.part(object, index).pin());
         each_part(scene, record, |part| part.pinned += 1);
-        scene.region.demand(object, 0, object.parts);
+        scene.region.demand(object, 0, object.parts());
         (self.act, self.slice) = (Act::Whole, now + SLICE);
         self.whole(scene, record, now);
     }
@@ -269,7 +269,7 @@ impl Reader {
     fn whole(&mut self, scene: &Scene<'_>, record: usize, now: u64) {
         let object = scene.object(record);
         let is_ready = |index: u32| scene.region.part(object, index).is_ready();
-        let missing = (0..object.parts).any(|index| !is_ready(index));
+        let missing = (0..object.parts()).any(|index| !is_ready(index));
         let starved = self.slice <= now && missing && object.starved.load(Ordering::Acquire) != 0;
         if object.state() == state::FAILED || starved {
             if starved {
@@ -285,7 +285,7 @@ impl Reader {
             return self.check_map(scene, record);
         }
         if self.slice <= now {
-            scene.region.demand(object, 0, object.parts);
+            scene.region.demand(object, 0, object.parts());
             self.slice = now + SLICE;
         }
     }

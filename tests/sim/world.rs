@@ -357,7 +357,7 @@ impl<'a> World<'a> {
             }
             Job::Reader(number) if self.readers[number].due == now => self.read(number),
             Job::Lease => {
-                self.engine.work.look_at_leases(Some(self.expire));
+                self.engine.work.look_at_leases(Some(self.expire), &|| false);
                 self.at(now + LEASE_TICK, Job::Lease);
             }
             Job::Settle => self.settle(),

@@ -28,7 +28,7 @@ pub struct Object {
     word: Word,
     pub errno: AtomicU32,
     pub starved: AtomicU32,
-    pub size: u64,
+    size: u64,
     ready: AtomicU32,
 }
 
@@ -155,6 +155,10 @@ impl Region {
 }
 
 impl Object {
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     pub fn state(&self) -> u32 {
         self.word.get()
     }

@@ -1,0 +1,174 @@
+//! The life of records: room for new ones, and the end of versions that nobody uses.
+//!
+//! Called by the mirror (room, what a listing supersedes) and by the lease thread. A version ends when a newer listing
+//! does not name it any more and the kernel says (write leases on memory file and placeholder) that no program has it
+//! open or mapped: then its parts, memory, descriptors and names are given back, and its record is GONE, rests and is
+//! used again. A version that somebody uses stays as it is for as long.
+
+use crate::held::{Held, lock};
+use crate::room::Unused;
+use crate::work::Work;
+use ossc_cache::catalog::{Catalog, REST};
+use ossc_cache::part::FILLING;
+use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+impl Work {
+    /// Room for a record. Where there is none, versions that nobody uses are ended first.
+    ///
+    /// # Errors
+    /// Which array of the region is full of what is in use.
+    pub fn reserve(&self, new: &NewObject<'_>) -> Result<Room, Full> {
+        let now = (self.options.now)();
+        let first = lock(&self.catalog).reserve(new, now);
+        if first.is_ok() || first == Err(Full::Etag) {
+            return first;
+        }
+        self.end_superseded();
+        let mut catalog = lock(&self.catalog);
+        catalog.end_rest(now, Duration::ZERO);
+        catalog.reserve(new, now)
+    }
+
+    /// The room that was reserved for a record of this name is not needed.
+    pub fn give_room_back(&self, room: Room, name: &str) {
+        lock(&self.catalog).cancel(room, name);
+    }
+
+    /// Publishes a record; its number.
+    pub fn publish(&self, room: Room, new: &NewObject<'_>, memory_ino: u64) -> u32 {
+        lock(&self.catalog).publish(room, new, memory_ino)
+    }
+
+    /// Takes the catalog of an engine that is gone over. Gives the records that were GONE: they have no memory any more.
+    pub fn adopt_catalog(&self) -> Vec<u32> {
+        let (catalog, gone) = Catalog::adopt(self.region, (self.options.now)());
+        *lock(&self.catalog) = catalog;
+        gone
+    }
+
+    /// The newest listing names another version of this object, or none: it goes when nobody uses it.
+    pub fn supersede(&self, slot: u32) {
+        if let Some(object) = self.region.object(slot) {
+            object.superseded.store(1, Ordering::SeqCst);
+            lock(&self.superseded).insert(slot);
+        }
+    }
+
+    /// A version stays the folder's after all; false if it has ended meanwhile.
+    pub fn keep_on(&self, slot: u32) -> bool {
+        let mut superseded = lock(&self.superseded);
+        superseded.remove(&slot);
+        let lasts = |object: &Object| object.state() != state::GONE;
+        let Some(object) = self.region.object(slot).filter(|object| lasts(object)) else { return false };
+        object.superseded.store(0, Ordering::Release);
+        true
+    }
+
+    /// A version of an engine before whose placeholder lies at its place no more. No descriptor keeps that one's inode
+    /// number, so no program is served by it from now on; its memory counts, and goes when no program has it mapped.
+    pub fn adopt_old(&self, slot: u32, object: &Object, held: Held) {
+        lock(&self.catalog).void(slot);
+        self.adopt(slot, object, held);
+        self.supersede(slot);
+    }
+
+    /// A record that has neither memory nor requests: nothing is found by it, and it is used again.
+    pub fn let_rest(&self, slot: u32) {
+        let mut catalog = lock(&self.catalog);
+        catalog.void(slot);
+        catalog.rest(slot, (self.options.now)());
+    }
+
+    /// Ends all superseded versions that nobody uses.
+    pub fn end_superseded(&self) {
+        let _alone = lock(&self.looking);
+        self.end_unused_versions();
+    }
+
+    /// The same for who holds `looking`.
+    pub(crate) fn end_unused_versions(&self) {
+        let all: Vec<u32> = lock(&self.superseded).iter().copied().collect();
+        for slot in all {
+            let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
+                lock(&self.superseded).remove(&slot);
+                continue;
+            };
+            match object.kind() {
+                Kind::Large => {
+                    let busy = (0..object.parts()).any(|index| self.region.part(object, index).state() == FILLING);
+                    let unused = if busy { None } else { Unused::take(&held).filter(|unused| unused.is_closed(&held)) };
+                    if let Some(unused) = unused {
+                        self.end_version(slot, object, &held, unused);
+                    }
+                }
+                _ => self.end_small(slot, object, &held),
+            }
+        }
+    }
+
+    /// Ends a large version that nobody uses. What is under way keeps it for another look.
+    pub(crate) fn end_version(&self, slot: u32, object: &Object, held: &Arc<Held>, unused: Unused) {
+        let room = lock(&self.room);
+        lock(&self.catalog).void(slot);
+        // Whoever prepares a request counts it and then looks at the state: either it sees GONE, or this sees it.
+        fence(Ordering::SeqCst);
+        if held.has_requests() {
+            return;
+        }
+        (0..object.parts()).for_each(|index| self.region.part(object, index).unpin());
+        self.end_kept(object, held);
+        self.release(slot, held);
+        if !Self::is_empty(object, held) {
+            return;
+        }
+        drop(room);
+        self.region.header().large_bytes.fetch_sub(object.size(), Ordering::Relaxed);
+        if let Some(memory) = &held.memory {
+            memory.unlink();
+        }
+        self.forget(slot, object);
+        tracing::info!(
+            object = held.key,
+            etag = held.etag,
+            bytes = held.size,
+            "dropped: an old version that nobody uses"
+        );
+        // Not before the record is forgotten: a program that opens the memory file now finds out that it is void.
+        drop(unused);
+        lock(&self.catalog).rest(slot, (self.options.now)());
+    }
+
+    /// A small version ends when its file is in place or given up: what is in place is the folder's.
+    fn end_small(&self, slot: u32, object: &Object, held: &Arc<Held>) {
+        let is_over = matches!(object.state(), state::PLACED | state::FAILED | state::GONE);
+        if !is_over || held.under_way.load(Ordering::Acquire) {
+            return;
+        }
+        lock(&self.catalog).void(slot);
+        fence(Ordering::SeqCst);
+        if held.has_requests() {
+            return;
+        }
+        self.forget(slot, object);
+        lock(&self.catalog).rest(slot, (self.options.now)());
+    }
+
+    /// Nothing of the engine's names the record any more.
+    fn forget(&self, slot: u32, object: &Object) {
+        lock(&self.superseded).remove(&slot);
+        self.held.write().unwrap_or_else(|e| e.into_inner()).remove(&slot);
+        if object.parts() > 0 {
+            self.owners.write().unwrap_or_else(|e| e.into_inner()).remove(&object.first_part());
+        }
+        lock(&self.roomless).retain(|(other, _), _| *other != slot);
+        self.plan().forget(|item| item.is_of(slot));
+    }
+
+    /// Records that rested long enough are free: called now and then, so that their parts are counted as free in time.
+    pub(crate) fn end_rest(&self) {
+        lock(&self.catalog).end_rest((self.options.now)(), REST);
+    }
+}
