@@ -45,6 +45,8 @@ mod serve;
 mod small;
 mod spare;
 mod status;
+#[cfg(test)]
+mod still;
 mod top;
 mod tree;
 mod view;
