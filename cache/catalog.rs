@@ -10,7 +10,8 @@
 //! rest is cut short.
 
 use crate::free::Ranges;
-use crate::region::{Full, NAME_WORDS, NewObject, OBJECTS_MAX, PARTS_MAX, Region, Room, state};
+use crate::region::{Full, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, Region, Room, state};
+use crate::sync::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,15 @@ struct Spelled {
     at: u32,
     words: u32,
     users: u32,
+}
+
+/// What an engine that is gone has left of records that no program finds.
+#[derive(Debug)]
+pub struct Left {
+    /// Versions whose memory programs had mapped; they have their parts still.
+    pub old: Vec<u32>,
+    /// Records that have nothing, but for a memory file that was not taken away in time.
+    pub gone: Vec<u32>,
 }
 
 /// See the module.
@@ -59,32 +69,46 @@ impl Catalog {
     }
 
     /// Of a region that an engine before has left: what its living records have is taken, and those that are GONE rest
-    /// from `now` on, torn ones among them. Gives the numbers of the latter.
-    pub fn adopt(region: Region, now: Instant) -> (Catalog, Vec<u32>) {
+    /// from `now` on, torn ones among them.
+    pub fn adopt(region: Region, now: Instant) -> (Catalog, Left) {
         region.sweep_index();
         let mut catalog = Catalog::new(region);
         (catalog.parts, catalog.names) = (Ranges::new(0..PARTS_MAX), Ranges::new(0..NAME_WORDS));
-        let mut gone = Vec::new();
-        for slot in 0..catalog.next {
-            let Some(object) = region.object(slot) else { continue };
-            if object.state() == state::GONE {
-                // Whatever it says, it has nothing: it may be half of two records.
-                gone.push(slot);
-                catalog.resting.push_back((now, slot));
-                continue;
-            }
-            let (name_at, words) = object.name_place();
-            let room = Room { slot, first_part: object.first_part(), parts: object.parts(), name_at };
-            catalog.parts.take_at(room.first_part, room.parts);
-            let name = region.name(object).to_string();
-            let spelled = catalog.spelled.entry(name).or_insert(Spelled { at: name_at, words, users: 0 });
-            spelled.users += 1;
-            if spelled.users == 1 || spelled.at != name_at {
-                catalog.names.take_at(name_at, words);
-            }
-            catalog.rooms.insert(slot, room);
+        let is_gone = |slot: &u32| region.object(*slot).is_none_or(|object| object.state() == state::GONE);
+        let (gone, living): (Vec<u32>, Vec<u32>) = (0..catalog.next).partition(is_gone);
+        for slot in living {
+            catalog.take_room_of(slot);
         }
-        (catalog, gone)
+        // Whatever else is GONE may be half of two records: it has nothing.
+        let (old, gone): (Vec<u32>, Vec<u32>) = gone.into_iter().partition(|slot| catalog.takes_old(*slot));
+        catalog.resting = gone.iter().map(|slot| (now, *slot)).collect();
+        (catalog, Left { old, gone })
+    }
+
+    /// True for a version that was GONE while programs had its memory mapped, and the engine ended before they did.
+    fn takes_old(&mut self, slot: u32) -> bool {
+        let is_old = |object: &&Object| {
+            object.superseded.load(Ordering::Acquire) != 0 && object.memory_ino.load(Ordering::Acquire) != 0
+        };
+        self.region.object(slot).filter(is_old).is_some() && self.take_room_of(slot)
+    }
+
+    /// What a record has is not free. False if something else has some of its parts.
+    fn take_room_of(&mut self, slot: u32) -> bool {
+        let Some(object) = self.region.object(slot) else { return false };
+        let (name_at, words) = object.name_place();
+        let room = Room { slot, first_part: object.first_part(), parts: object.parts(), name_at };
+        if !self.parts.take_at(room.first_part, room.parts) {
+            return false;
+        }
+        let name = self.region.name(object).to_string();
+        let spelled = self.spelled.entry(name).or_insert(Spelled { at: name_at, words, users: 0 });
+        spelled.users += 1;
+        if spelled.users == 1 || spelled.at != name_at {
+            self.names.take_at(name_at, words);
+        }
+        self.rooms.insert(slot, room);
+        true
     }
 
     /// Room for a record; the caller publishes it, or cancels. What was void long enough is used again.
@@ -165,6 +189,7 @@ impl Catalog {
 
     /// All parts of a void record are empty and its memory is gone: it is free after the rest.
     pub fn rest(&mut self, slot: u32, now: Instant) {
+        self.region.object(slot).into_iter().for_each(|object| object.memory_ino.store(0, Ordering::Release));
         self.resting.push_back((now, slot));
     }
 
@@ -315,7 +340,7 @@ mod tests {
         let most = (RESTING_MAX + 100) as u32;
         assert!(region.objects_len() < most, "{} records for 40 that live", region.objects_len());
         living.iter().for_each(|(slot, ..)| catalog.void(*slot));
-        let (mut catalog, gone) = Catalog::adopt(region, now);
+        let (mut catalog, Left { gone, .. }) = Catalog::adopt(region, now);
         assert_eq!(gone.len() as u32, region.objects_len());
         assert_eq!(catalog.end_rest(now + REST, REST), gone.len());
         assert_eq!(catalog.parts_left(), u64::from(PARTS_MAX));

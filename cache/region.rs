@@ -329,6 +329,8 @@ impl Region {
         let region = Region { base: base as *const u8 };
         region.header().model_dir_len.store(dir_len as u32, Ordering::Relaxed);
         region.header().log_path_len.store(log_len as u32, Ordering::Relaxed);
+        // Not 0, which a part has that was never read.
+        region.header().clock.store(1, Ordering::Relaxed);
         region.header().version.store(LAYOUT_VERSION, Ordering::Release);
         region.header().magic.store(MAGIC, Ordering::Release);
         Ok(region)

@@ -49,6 +49,8 @@ mod serve;
 mod small;
 mod spare;
 mod status;
+#[cfg(test)]
+mod still;
 mod top;
 mod tree;
 mod turn;

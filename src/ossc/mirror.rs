@@ -185,10 +185,14 @@ impl Mirror {
         let mut known = lock(&self.known);
         let mut unlisted = 0;
         let mut wanted = Vec::new();
-        // What the engine before had no time to give back.
-        self.work.adopt_catalog().into_iter().for_each(|slot| self.store.remove(slot));
         region.header().ready_bytes.store(0, Ordering::Relaxed);
         region.header().large_bytes.store(0, Ordering::Relaxed);
+        let left = self.work.adopt_catalog();
+        // What the engine before had no time to give back.
+        left.gone.into_iter().for_each(|slot| self.store.remove(slot));
+        for object in left.old.into_iter().filter_map(|slot| Some((slot, region.object(slot)?))) {
+            self.adopt_large(object.0, object.1, &region.name(object.1));
+        }
         for slot in 0..region.objects_len() {
             let Some(object) = region.object(slot).filter(|object| object.state() != state::GONE) else { continue };
             let name = region.name(object).to_string();
@@ -272,7 +276,8 @@ impl Mirror {
         let bytes = ready.map(|index| object.part_range(index)).map(|range| range.end - range.start).sum();
         region.header().ready_bytes.fetch_add(bytes, Ordering::Relaxed);
         region.header().large_bytes.fetch_add(object.size(), Ordering::Relaxed);
-        let pinned = self.repin(object, name);
+        // One that was old for the engine before is so whatever lies there.
+        let pinned = if object.state() == state::GONE { None } else { self.repin(object, name) };
         let is_old = pinned.is_none();
         let mut held = self.held_again(object, name, pinned);
         held.memory = Some(Box::new(memory));

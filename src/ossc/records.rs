@@ -8,7 +8,7 @@
 use crate::held::{Held, lock};
 use crate::room::Unused;
 use crate::work::Work;
-use ossc_cache::catalog::{Catalog, REST};
+use ossc_cache::catalog::{Catalog, Left, REST};
 use ossc_cache::part::FILLING;
 use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
 use std::sync::Arc;
@@ -42,11 +42,11 @@ impl Work {
         lock(&self.catalog).publish(room, new, memory_ino)
     }
 
-    /// Takes the catalog of an engine that is gone over. Gives the records that were GONE: they have no memory any more.
-    pub fn adopt_catalog(&self) -> Vec<u32> {
-        let (catalog, gone) = Catalog::adopt(self.region, (self.options.now)());
+    /// Takes the catalog of an engine that is gone over; gives what it has left of records that no program finds.
+    pub fn adopt_catalog(&self) -> Left {
+        let (catalog, left) = Catalog::adopt(self.region, (self.options.now)());
         *lock(&self.catalog) = catalog;
-        gone
+        left
     }
 
     /// The newest listing names another version of this object, or none: it goes when nobody uses it.
@@ -172,3 +172,7 @@ impl Work {
         lock(&self.catalog).end_rest((self.options.now)(), REST);
     }
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

@@ -387,3 +387,7 @@ pub fn keep(work: &Work, expire: Option<Duration>) {
         wait = work.look_at_leases(expire, &is_nearby).map_or(TICK, |soonest| soonest.min(TICK));
     }
 }
+
+#[cfg(test)]
+#[path = "room_tests.rs"]
+mod tests;
