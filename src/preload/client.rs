@@ -9,12 +9,13 @@
 
 use crate::attach::{self, ASK_MS, MOVED, attach, attached, say};
 use crate::environ;
+use crate::hidden;
 use crate::kept;
 use crate::start::{self, FirstWord};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, Object, Region, Seen, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
@@ -54,7 +55,11 @@ const OPEN_MS: u64 = 8_000;
 const SLICES_TOLD: u32 = 50;
 const GENERATION_SHIFT: u32 = 24;
 
-static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// What the hooks do: nothing, their work, or, while the constructor looks whether they are reached, say so.
+static STATE: AtomicU8 = AtomicU8::new(INERT);
+const INERT: u8 = 0;
+const ACTIVE: u8 = 1;
+const LISTENING: u8 = 2;
 static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
 
 /// Constructor: takes what is needed of the environment, and as a primary makes sure an engine runs.
@@ -90,6 +95,10 @@ pub(crate) fn init() {
         }),
         Err(_) => return,
     };
+    if let Some(why) = hidden::find() {
+        // To go on would be to show placeholders as empty files.
+        refuse(why.as_bytes());
+    }
     MODEL_DEV.store(model_dev, Ordering::Relaxed);
     attach::own();
     if primary && attach::engine_runs() {
@@ -104,7 +113,7 @@ pub(crate) fn init() {
             _ => {}
         }
     }
-    ACTIVE.store(true, Ordering::Release);
+    STATE.store(ACTIVE, Ordering::Release);
 }
 
 fn refuse(reason: &[u8]) -> ! {
@@ -115,7 +124,27 @@ fn refuse(reason: &[u8]) -> ! {
 /// True once the constructor has seen ENABLE_CONNECTOR and MODEL_DIR: one relaxed load.
 #[inline(always)]
 pub(crate) fn is_active() -> bool {
-    ACTIVE.load(Ordering::Relaxed)
+    STATE.load(Ordering::Relaxed) == ACTIVE
+}
+
+/// The same for a hook that has nothing to do where it is false: if the constructor listens, it hears of the call.
+#[inline(always)]
+pub(crate) fn is_wanted() -> bool {
+    match STATE.load(Ordering::Relaxed) {
+        ACTIVE => true,
+        INERT => false,
+        _ => {
+            hidden::heard();
+            false
+        }
+    }
+}
+
+/// Constructor: runs `call` while hooks that are reached say so.
+pub(crate) fn while_listening(call: impl FnOnce()) {
+    STATE.store(LISTENING, Ordering::Relaxed);
+    call();
+    STATE.store(INERT, Ordering::Relaxed);
 }
 
 /// True if this process is registered with an engine.
