@@ -61,6 +61,10 @@ const REASONS: &[(&str, &str)] = &[
         "the engine of this MODEL_DIR serves another OSS_ENDPOINT",
         "use another MODEL_DIR, or wait until `lingerSec` after its last program",
     ),
+    (
+        "another library hides the hooks",
+        "a preloaded library, which is named, goes on to the C library past this one, and its callers would see objects as empty: put `libossc_preload.so` first in LD_PRELOAD",
+    ),
     ("ENABLE_CONNECTOR is neither", "set it to 1 (primary) or 2 (secondary), or unset it"),
 ];
 

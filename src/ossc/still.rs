@@ -66,7 +66,6 @@ pub fn on(region: Region, budget_bytes: u64) -> Arc<Work> {
         scale: Scale::PRODUCT,
         throttle_recover: Duration::from_secs(1),
         backoff: Backoff::default(),
-        list_again: Duration::from_secs(5),
         revive: Duration::from_secs(30),
     };
     let senders = (channel().0, channel().0);

@@ -11,13 +11,14 @@
 
 use crate::attach::{self, ASK_MS, MOVED, attach, attached, say};
 use crate::environ;
+use crate::hidden;
 use crate::kept;
 use crate::session;
 use crate::start::{self, FirstWord};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
@@ -65,7 +66,11 @@ const _: () = assert!(OBJECTS_MAX == NUMBER_MASK + 1);
 /// What a slot or descriptor gives whose version no engine has any more.
 pub(crate) const GONE: Errno = Errno(libc::ESTALE);
 
-static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// What the hooks do: nothing, their work, or, while the constructor looks whether they are reached, say so.
+static STATE: AtomicU8 = AtomicU8::new(INERT);
+const INERT: u8 = 0;
+const ACTIVE: u8 = 1;
+const LISTENING: u8 = 2;
 /// Device and inode of MODEL_DIR.
 static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
 static MODEL_INO: AtomicU64 = AtomicU64::new(0);
@@ -103,6 +108,10 @@ pub(crate) fn init() {
         }),
         Err(_) => return,
     };
+    if let Some(why) = hidden::find() {
+        // To go on would be to show placeholders as empty files.
+        refuse(why.as_bytes());
+    }
     MODEL_DEV.store(model_dir.dev, Ordering::Relaxed);
     MODEL_INO.store(model_dir.ino, Ordering::Relaxed);
     attach::own();
@@ -119,7 +128,7 @@ pub(crate) fn init() {
             _ => {}
         }
     }
-    ACTIVE.store(true, Ordering::Release);
+    STATE.store(ACTIVE, Ordering::Release);
 }
 
 fn refuse(reason: &[u8]) -> ! {
@@ -130,7 +139,27 @@ fn refuse(reason: &[u8]) -> ! {
 /// True once the constructor has seen ENABLE_CONNECTOR and MODEL_DIR: one relaxed load.
 #[inline(always)]
 pub(crate) fn is_active() -> bool {
-    ACTIVE.load(Ordering::Relaxed)
+    STATE.load(Ordering::Relaxed) == ACTIVE
+}
+
+/// The same for a hook that has nothing to do where it is false: if the constructor listens, it hears of the call.
+#[inline(always)]
+pub(crate) fn is_wanted() -> bool {
+    match STATE.load(Ordering::Relaxed) {
+        ACTIVE => true,
+        INERT => false,
+        _ => {
+            hidden::heard();
+            false
+        }
+    }
+}
+
+/// Constructor: runs `call` while hooks that are reached say so.
+pub(crate) fn while_listening(call: impl FnOnce()) {
+    STATE.store(LISTENING, Ordering::Relaxed);
+    call();
+    STATE.store(INERT, Ordering::Relaxed);
 }
 
 /// True if this process is registered with an engine.

@@ -8,7 +8,7 @@ macro_rules! hooks {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $active:block)*) => {$(
         #[unsafe(no_mangle)]
         pub(crate) extern "C-unwind" fn $name($($arg: $ty),*) -> $ret {
-            if !$crate::client::is_active() {
+            if !$crate::client::is_wanted() {
                 return $crate::real::$name($($arg),*);
             }
             $active

@@ -6,6 +6,7 @@ mod client;
 mod copy;
 mod environ;
 mod file;
+mod hidden;
 mod hook;
 mod identity;
 mod kept;

@@ -95,7 +95,7 @@ fn read_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t) -> ssize
 #[cold]
 #[inline(never)]
 fn read_at_end(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
-    if count == 0 || !client::is_active() {
+    if !client::is_wanted() || count == 0 {
         return 0;
     }
     serve(fd, |seen| copy::sequential(fd, seen, |at, most| copy::read_at(seen, at, buffer as usize, count.min(most))))
@@ -108,7 +108,7 @@ fn pread_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t, at: off
 #[cold]
 #[inline(never)]
 fn pread_at_end(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
-    if count == 0 || !client::is_active() {
+    if !client::is_wanted() || count == 0 {
         return 0;
     }
     serve(fd, |seen| copy::read_at(seen, at as u64, buffer as usize, count))

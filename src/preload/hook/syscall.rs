@@ -19,7 +19,7 @@ pub(crate) extern "C-unwind" fn syscall(
     e: usize,
     f: usize,
 ) -> c_long {
-    if !client::is_active() {
+    if !client::is_wanted() {
         return real::syscall(number, a, b, c, d, e, f);
     }
     if number == libc::SYS_exit_group {
