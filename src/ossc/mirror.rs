@@ -703,3 +703,7 @@ impl Mirror {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;
