@@ -873,3 +873,6 @@ fn leaves_other(folder: &OwnedFd, name: &str, object: &ObjectEntry) -> bool {
         None => found.is_own() && found.id.size > 0 && found.id.size != object.size,
     }
 }
+#[cfg(test)]
+#[path = "mirror_tests.rs"]
+mod tests;

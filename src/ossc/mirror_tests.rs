@@ -1,0 +1,194 @@
+//! What listings make of MODEL_DIR, on real files and memory, without a network: the listings are made here.
+
+use super::*;
+use crate::still::{self, Random};
+use ossc_cache::pages::PageKind;
+use ossc_cache::region::Identity;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// In a plain `cargo test`; `OSSC_VERSIONS` is another number.
+const VERSIONS: u64 = 5_000;
+const SIZE: u64 = 5 << 20;
+/// Record of the root folder.
+const ROOT: u32 = 0;
+
+struct Scene {
+    folder: PathBuf,
+    work: Arc<Work>,
+    mirror: Mirror,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Scene {
+    fn new(name: &str, part_bytes_max: u64) -> Scene {
+        let folder = std::env::temp_dir().join(format!("ossc-mirror-{}-{name}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let (work, store) = (still::work(1 << 30), Store::create(Some(PageKind::Memfd), 1 << 30));
+        work.region().header().memory_dev.store(store.dev().unwrap(), Ordering::Release);
+        let options = Options {
+            materialize_bytes_max: 0,
+            materialize_total_max: 0,
+            part_bytes_max,
+            start_attempts: 1,
+            list_attempts: 1,
+            list_again: Duration::from_secs(5),
+            start_quiet_max: Duration::ZERO,
+        };
+        let root = Root::open(&folder).unwrap();
+        let mirror = Mirror::new(root, work.clone(), store, "oss://b/m/".into(), "m/".into(), options);
+        let slot = mirror.append_folder("", mirror.root.id().unwrap(), 0).unwrap();
+        assert_eq!(slot, ROOT);
+        lock(&mirror.known).add_folder(String::new(), slot, false);
+        work.region().object(slot).unwrap().set_state(state::LISTED);
+        Scene { folder, work, mirror }
+    }
+
+    /// A listing of the root folder comes that names these objects (name, version, size).
+    fn list(&self, objects: &[(&str, u64, u64)]) -> Result<HashMap<String, u32>, Failure> {
+        let entry = |(name, version, size): &(&str, u64, u64)| {
+            let entry = ObjectEntry {
+                key: format!("m/{name}"),
+                size: *size,
+                etag: format!("\"{version:032X}\""),
+                last_modified: (1_700_000_000, 0),
+                storage_class: "Standard".into(),
+                kind: list::Type::Multipart,
+                restore: None,
+            };
+            (name.to_string(), entry)
+        };
+        let level = Level { objects: objects.iter().map(entry).collect(), ..Level::default() };
+        self.mirror.make_real("", ROOT, Reason::Background, &level, Asked::now())?;
+        let known = lock(&self.mirror.known);
+        let slot = |(name, ..): &(&str, u64, u64)| Some((name.to_string(), known.object("", name)?));
+        Ok(objects.iter().filter_map(slot).collect())
+    }
+
+    fn look(&self) {
+        self.work.look_at_leases(Some(Duration::from_secs(600)), &|| false);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn find(&self, file: &File) -> Option<u32> {
+        let id = file.metadata().unwrap();
+        self.work.region().find(id.dev(), id.ino()).map(|(slot, _)| slot)
+    }
+}
+
+/// Descriptors of this process, and maps of objects' memory: regions of other tests stay mapped.
+fn counts() -> (usize, usize) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    (descriptors, maps.lines().filter(|line| line.contains("/memfd:o")).count())
+}
+
+/// One object is overwritten again and again under a program now and then: records, parts, descriptors, maps and memory
+/// stay what a few versions take, and a version that is open stays as it is until it is closed.
+#[test]
+fn many_versions_cost_what_a_few_do() {
+    let versions = std::env::var("OSSC_VERSIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(VERSIONS);
+    let scene = Scene::new("versions", 8 << 20);
+    let region = *scene.work.region();
+    let mut random = Random(5);
+    let mut open: Option<(File, u32, u32)> = None;
+    let mut most = (0, 0, 0);
+    let before = counts();
+    for version in 0..versions {
+        still::pass(Duration::from_millis(random.below(4000)));
+        let slot = scene.list(&[("w", version, SIZE)]).unwrap()["w"];
+        still::fill(&scene.work, slot);
+        let held = scene.work.held(slot).unwrap();
+        let memory = held.memory.as_ref().unwrap();
+        memory.populate(0, 1).unwrap();
+        if let Some((file, slot, incarnation)) = &open {
+            assert_eq!(scene.find(file), Some(*slot), "version {version}: an open version is not found");
+            assert!(region.object(*slot).unwrap().lasts(*incarnation), "version {version}: an open version was ended");
+        }
+        if random.below(50) == 0 {
+            open = None;
+        } else if random.below(50) == 0 {
+            let file = File::open(scene.path("w")).unwrap();
+            assert_eq!(scene.find(&file), Some(slot));
+            open = Some((file, slot, region.object(slot).unwrap().seen().unwrap()));
+        }
+        scene.look();
+        if version % 100 == 99 {
+            let (fds, maps) = counts();
+            most = (most.0.max(fds), most.1.max(maps), most.2.max(scene.work.gauges().budget_used));
+        }
+    }
+    let newest = region.object(0).map(|root| root.state());
+    assert_eq!(newest, Some(state::LISTED), "the folder's record is not a version's");
+    println!("{versions} versions: {} records; most descriptors, maps, bytes: {most:?}", region.objects_len());
+    assert!(region.objects_len() < 100, "{} records", region.objects_len());
+    // Other tests of this process have some, too.
+    assert!(most.0 < before.0 + 200 && most.1 < before.1 + 200, "{before:?} before, at most {most:?}");
+    assert!(most.2 <= 3 * (SIZE + (2 << 20)), "{} bytes of the budget", most.2);
+}
+
+#[test]
+fn an_object_that_is_gone_loses_its_name_and_a_users_file_does_not() {
+    let scene = Scene::new("gone", 8 << 20);
+    scene.list(&[("a", 1, SIZE), ("b", 1, SIZE), ("c", 1, SIZE)]).unwrap();
+    let reader = File::open(scene.path("a")).unwrap();
+    std::fs::remove_file(scene.path("b")).unwrap();
+    std::fs::write(scene.path("b"), "mine").unwrap();
+    scene.list(&[("c", 1, SIZE)]).unwrap();
+    scene.look();
+    assert!(!scene.path("a").exists());
+    assert_eq!(std::fs::read(scene.path("b")).unwrap(), b"mine");
+    assert!(scene.find(&reader).is_some(), "a program that has it open keeps it");
+    drop(reader);
+    scene.look();
+    let region = scene.work.region();
+    let living = (0..region.objects_len()).filter(|slot| region.object(*slot).unwrap().state() != state::GONE);
+    assert_eq!(living.count(), 2, "the folder and what is left in it");
+    // It comes again.
+    let slot = scene.list(&[("a", 2, SIZE), ("c", 1, SIZE)]).unwrap()["a"];
+    assert_eq!(scene.find(&File::open(scene.path("a")).unwrap()), Some(slot));
+}
+
+/// What becomes empty, and has bytes again, is one file of its own each time, also where it is listed twice.
+#[test]
+fn an_object_that_becomes_empty_is_an_empty_file() {
+    let scene = Scene::new("empty", 8 << 20);
+    scene.list(&[("a", 1, SIZE)]).unwrap();
+    scene.list(&[("a", 2, 0)]).unwrap();
+    let empty = File::open(scene.path("a")).unwrap();
+    assert_eq!(scene.find(&empty), None);
+    scene.list(&[("a", 2, 0)]).unwrap();
+    assert_eq!(std::fs::metadata(scene.path("a")).unwrap().ino(), empty.metadata().unwrap().ino());
+}
+
+/// Where all of the catalog is in use the version before stays, name and all, and the new one is had when there is room.
+#[test]
+fn a_full_catalog_leaves_the_version_before_in_its_place() {
+    // One version takes more than half of all parts.
+    let scene = Scene::new("full", 4096);
+    let size = 4096 * u64::from(ossc_cache::region::PARTS_MAX / 5 * 3);
+    let slot = scene.list(&[("w", 1, size)]).unwrap()["w"];
+    let reader = File::open(scene.path("w")).unwrap();
+    assert!(scene.list(&[("w", 2, size), ("x", 1, SIZE)]).unwrap().contains_key("x"), "others are not left out");
+    assert_eq!(std::fs::metadata(scene.path("w")).unwrap().ino(), reader.metadata().unwrap().ino());
+    assert_eq!(scene.find(&reader), Some(slot));
+    let object = scene.work.region().object(slot).unwrap();
+    assert_eq!(object.superseded.load(Ordering::Acquire), 0, "what stays is not an old version");
+    // Smaller now: both have room, and the first one ends with its reader.
+    let next = scene.list(&[("w", 3, size / 3), ("x", 1, SIZE)]).unwrap()["w"];
+    assert_eq!(scene.find(&File::open(scene.path("w")).unwrap()), Some(next));
+    assert_eq!(scene.find(&reader), Some(slot));
+    drop(reader);
+    let third = scene.list(&[("w", 4, size), ("x", 1, SIZE)]).unwrap()["w"];
+    let (dev, ino) = std::fs::metadata(scene.path("w")).map(|file| (file.dev(), file.ino())).unwrap();
+    assert_eq!(scene.work.region().find(dev, ino), Some((third, Identity::Placeholder)));
+}
