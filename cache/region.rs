@@ -16,6 +16,7 @@ pub use crate::event::Seen;
 use crate::part::Part;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{self, Errno};
+use crate::verdict::{Judgement, Verdict};
 use crate::word::Word;
 
 /// First word of every region.
@@ -132,7 +133,7 @@ pub mod state {
     pub const PLACED: u32 = 2;
     /// A large object with parts missing or its verdict open.
     pub const LOADING: u32 = 3;
-    /// All parts are ready and the whole-object check passed (or the origin gave no check value).
+    /// All parts are ready and the verdict on the whole object is given (also where there was nothing to compare).
     pub const VERIFIED: u32 = 4;
     /// It cannot be had; the record's errno says what readers get.
     pub const FAILED: u32 = 5;
@@ -178,14 +179,14 @@ pub struct Object {
     pub parts: u32,
     /// How many are ready.
     pub ready_parts: AtomicU32,
+    /// The verdict on the whole object; near the fields that every read looks at.
+    pub verdict: Verdict,
     name_at: u32,
     name_len: u32,
     etag_len: u32,
     etag: [u8; ETAG_MAX],
     /// Not 0: what readers of missing parts get, since there is no memory for them. Cleared when there is.
     pub starved: AtomicU32,
-    /// Of the whole object: 0 not judged yet, 1 its bytes have the check value that OSS reports, 2 there was none.
-    verified: AtomicU32,
     /// Number of the folder's record; of the root folder its own.
     pub folder: u32,
     /// 1 when the newest listing of its folder names another version of the object, or none.
@@ -194,17 +195,13 @@ pub struct Object {
     pub changes: AtomicU32,
     /// Opens, maps and streams of programs, counted by the clients: it changes with every use, however short.
     pub uses: AtomicU32,
-    /// How often the bytes of the whole object did not match its check value.
-    pub tries: AtomicU32,
-    /// Parts whose bytes a reader was given before the verdict.
-    pub handed: AtomicU32,
     /// Which use of this record it is: records of dropped versions are used again.
     pub incarnation: AtomicU32,
-    spare: [u32; 10],
+    spare: [u32; 11],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
-const _: () = assert!(size_of::<Part>() == 24 && size_of::<Bell>() == 8 && size_of::<Word>() == 4);
+const _: () = assert!(size_of::<Part>() == 32 && size_of::<Bell>() == 8 && size_of::<Word>() == 4);
 
 /// What the engine gives to append a record.
 #[derive(Clone, Debug)]
@@ -398,9 +395,18 @@ impl Region {
 
     /// Asks for parts `first..end` of an object to be fetched before all others, and rings the bell.
     pub fn demand(&self, object: &Object, first: u32, end: u32) {
-        let missing = |index: &u32| !self.part(object, *index).is_ready();
+        self.demand_if(object, first..end, |part| !part.is_ready());
+    }
+
+    /// The same for all parts of it whose CRC-64 is not known in this round: the verdict waits for them, and not for
+    /// what was here and has been given back.
+    pub fn demand_unknown(&self, object: &Object, round: u32) {
+        self.demand_if(object, 0..object.parts, |part| !part.is_ready() && !part.is_known(round));
+    }
+
+    fn demand_if(&self, object: &Object, parts: core::ops::Range<u32>, is_wanted: impl Fn(&Part) -> bool) {
         let mut any = false;
-        for index in (first..end.min(object.parts)).filter(missing) {
+        for index in (parts.start..parts.end.min(object.parts)).filter(|index| is_wanted(self.part(object, *index))) {
             self.demands().set(object.first_part.wrapping_add(index).min(PARTS_MAX - 1));
             any = true;
         }
@@ -455,6 +461,7 @@ impl Region {
             first_part,
             parts: parts as u32,
             ready_parts: AtomicU32::new(0),
+            verdict: Verdict::default(),
             name_at: name_at as u32,
             name_len: new.name.len() as u32,
             etag_len: new.etag.len() as u32,
@@ -463,15 +470,12 @@ impl Region {
             listed_ms: AtomicU64::new(0),
             file_dev: AtomicU64::new(0),
             file_ino: AtomicU64::new(0),
-            verified: AtomicU32::new(0),
             folder: new.folder,
             superseded: AtomicU32::new(0),
             changes: AtomicU32::new(0),
             uses: AtomicU32::new(0),
-            tries: AtomicU32::new(0),
-            handed: AtomicU32::new(0),
             incarnation: AtomicU32::new(0),
-            spare: [0; 10],
+            spare: [0; 11],
         };
         // SAFETY: the checks above keep both writes inside their arrays, and the record is not published yet.
         unsafe {
@@ -557,17 +561,12 @@ impl Object {
         self.state.set(state);
     }
 
-    /// Engine only: the verdict on the whole object. Call it before the state that says it is whole.
-    pub fn set_verified(&self, verified: bool) {
-        self.verified.store(if verified { 1 } else { 2 }, Ordering::Release);
-    }
-
     /// Whether its bytes have the check value that OSS reports; `None` while it is not here as a whole.
     pub fn verified(&self) -> Option<bool> {
         let whole = matches!(self.state(), state::VERIFIED | state::PLACED | state::GONE);
-        match self.verified.load(Ordering::Acquire) {
-            1 if whole => Some(true),
-            2 if whole => Some(false),
+        match self.verdict.get().judgement {
+            Judgement::Matched if whole => Some(true),
+            Judgement::Nothing if whole => Some(false),
             _ => None,
         }
     }
@@ -576,6 +575,7 @@ impl Object {
     pub fn fail(&self, errno: i32) {
         self.errno.store(errno as u32, Ordering::Release);
         self.set_state(state::FAILED);
+        self.verdict.stir();
     }
 
     /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.

@@ -24,6 +24,9 @@ mod region;
 #[path = "model/sync.rs"]
 mod sync;
 #[allow(dead_code)]
+#[path = "../verdict.rs"]
+mod verdict;
+#[allow(dead_code)]
 #[path = "../wait.rs"]
 mod wait;
 #[allow(dead_code)]

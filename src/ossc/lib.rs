@@ -45,6 +45,7 @@ mod spare;
 mod status;
 mod top;
 mod tree;
+pub mod verdict;
 mod view;
 pub mod work;
 

@@ -2,7 +2,8 @@
 //!
 //! Called by `work` before a request is sent (never after: what is received has its room), and by the lease
 //! thread. Whether somebody has an object open or mapped is asked of the kernel (write leases on the
-//! placeholder and on the memory file), so it is right for every process, dead or alive, hooked or not.
+//! placeholder and on the memory file), so it is right for every process, dead or alive, hooked or not. The lease on
+//! the memory is held while memory is given back: not longer, and not while anything is waited for.
 //! Memory that a program may have mapped is never given back.
 
 use crate::held::{Held, lock};
@@ -26,24 +27,33 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const STARVED_TOLD: Duration = Duration::from_millis(5 * ossc_cache::wait::SLICE_MS);
 /// Objects that were fetched ahead and never opened stay at least this long.
 const UNOPENED_MIN: Duration = Duration::from_secs(10);
+/// Parts that are given back before it is asked again whether a program waits to open the memory: at 8 MiB each about a
+/// millisecond of punching.
+const PARTS_AT_ONCE: usize = 16;
 
-/// Both leases of an object: while they are held nobody has it open or mapped, and nobody can open it.
+/// The lease on an object's memory, taken at a moment when its placeholder was open nowhere either. While it is held
+/// nobody has the memory open or mapped, and a program that wants it waits in its `open`: programs open the memory
+/// before they pin parts of it, so the pins that are there are of nobody. The placeholder may be opened meanwhile: what
+/// is read through it waits for its parts like any other read.
 struct Unused {
-    _placeholder: Option<Lease>,
-    _memory: Box<dyn Guard>,
+    memory: Box<dyn Guard>,
 }
 
 impl Unused {
     /// `None` if somebody uses it.
     fn take(held: &Held) -> Option<Unused> {
         let memory = held.memory.as_ref()?.lease().ok()?;
-        let placeholder = match placeholder_lease(held) {
-            Ok(lease) => Some(lease),
-            Err(Errno(libc::EAGAIN)) => return None,
-            // A file system without leases: a reader that has it open sees its parts go, and waits again.
-            Err(_) => None,
-        };
-        Some(Unused { _placeholder: placeholder, _memory: memory })
+        match placeholder_lease(held) {
+            Err(Errno(libc::EAGAIN)) => None,
+            // Given back at once, so that no program waits for it; an error is of a file system without leases: a
+            // reader that has it open sees its parts go, and waits again.
+            _ => Some(Unused { memory }),
+        }
+    }
+
+    /// True while no program waits to open the memory.
+    fn is_alone(&self) -> bool {
+        self.memory.is_whole()
     }
 }
 
@@ -93,10 +103,10 @@ impl Work {
 
     /// Gives an object back if nobody has it open or mapped. True if it did.
     fn release_unused(&self, slot: u32, held: &Held) -> bool {
-        let (Some(object), Some(_leases)) = (self.region().object(slot), Unused::take(held)) else { return false };
+        let (Some(object), Some(unused)) = (self.region().object(slot), Unused::take(held)) else { return false };
         (0..object.parts).for_each(|index| self.region().part(object, index).unpin());
         self.end_kept(object, held);
-        self.release(slot, held);
+        self.release(slot, held, &unused);
         true
     }
 
@@ -179,14 +189,14 @@ impl Work {
         })
     }
 
-    /// Gives an object's parts back. The caller has both leases, or the object has no user that maps it.
-    fn release(&self, slot: u32, held: &Held) {
+    /// Gives an object's parts back, or as many of them as can be before a program wants to open its memory.
+    fn release(&self, slot: u32, held: &Held, unused: &Unused) {
         let Some(object) = self.region().object(slot) else { return };
         let all: Vec<u32> = (0..object.parts).collect();
-        if self.release_parts(slot, &all) {
+        let given = |parts: &[u32]| unused.is_alone() && self.release_parts(slot, parts);
+        if all.chunks(PARTS_AT_ONCE).all(given) || !unused.is_alone() {
             held.planned.store(false, Ordering::Release);
             held.made_way.store(false, Ordering::Release);
-            held.rechecked.store(false, Ordering::Release);
         }
     }
 
@@ -202,12 +212,8 @@ impl Work {
         // A program that maps a part now has pinned it before it looked at its state: either it sees it
         // gone, or this sees it pinned.
         fence(Ordering::SeqCst);
-        let (mapped, free): (Vec<u32>, Vec<u32>) =
-            taken.into_iter().partition(|index| region.part(object, *index).is_pinned());
-        for index in &mapped {
-            let part = region.part(object, *index);
-            part.publish(part.crc64());
-        }
+        let stays = |index: &u32| region.part(object, *index).is_pinned() && self.put_back(object, &held, *index);
+        let (mapped, free): (Vec<u32>, Vec<u32>) = taken.into_iter().partition(stays);
         if verified && free.is_empty() {
             object.set_state(state::VERIFIED);
         }
@@ -291,9 +297,9 @@ impl Work {
             let states = || (0..object.parts).map(|index| region.part(object, index).state());
             let busy = states().any(|part| part == ossc_cache::part::FILLING);
             let empty = Self::is_empty(object, &held);
-            let leases = (!busy && !empty).then(|| Unused::take(&held)).flatten();
+            let unused = (!busy && !empty).then(|| Unused::take(&held)).flatten();
             let mut idle_since = lock(&held.idle_since);
-            let Some(_leases) = leases else {
+            let Some(unused) = unused else {
                 *idle_since = None;
                 // In use, also by a program whose first look at it was told of long ago, to another engine perhaps.
                 if !busy && !empty {
@@ -315,7 +321,7 @@ impl Work {
             } else {
                 *idle_since = None;
                 drop(idle_since);
-                self.release(slot, &held);
+                self.release(slot, &held, &unused);
                 tracing::info!(
                     object = held.key,
                     bytes = held.size,

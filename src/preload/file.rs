@@ -9,7 +9,7 @@ use crate::kept;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use core::ffi::{CStr, c_char, c_int};
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::region::Identity;
 use ossc_cache::sys::{self, Errno, FileId};
 
@@ -21,6 +21,8 @@ pub(crate) struct Seen {
     pub identity: Identity,
     /// Size and the like.
     pub facts: Facts,
+    /// The descriptor that it was found by; -1 for a path.
+    pub fd: c_int,
 }
 
 impl Seen {
@@ -54,7 +56,7 @@ pub(crate) fn known(fd: c_int) -> Option<Seen> {
     }
     let id = sys::file_id(fd).ok()?;
     let facts = client::facts(slot)?;
-    let seen = Seen { slot, identity: Identity::Placeholder, facts };
+    let seen = Seen { slot, identity: Identity::Placeholder, facts, fd };
     (seen.is_placeholder() && id.is_empty_file() && (id.dev, id.ino) == (seen.facts.dev, seen.facts.ino))
         .then_some(seen)
 }
@@ -84,7 +86,7 @@ pub(crate) fn of_id_at(id: &FileId, dir: c_int, path: *const c_char, flags: c_in
     if name.is_empty() {
         return of_id(id, dir);
     }
-    seen(client::find_at(id, dir, name, flags & libc::AT_SYMLINK_NOFOLLOW != 0)?)
+    seen(client::find_at(id, dir, name, flags & libc::AT_SYMLINK_NOFOLLOW != 0)?, -1)
 }
 
 /// The same for a descriptor whose `stat` is known already.
@@ -92,12 +94,12 @@ pub(crate) fn of_id(id: &FileId, fd: c_int) -> Option<Seen> {
     if !client::could_be_ours(id) {
         return None;
     }
-    seen(client::find(id, fd)?)
+    seen(client::find(id, fd)?, fd)
 }
 
-fn seen(found: client::Found) -> Option<Seen> {
+fn seen(found: client::Found, fd: c_int) -> Option<Seen> {
     let facts = client::facts(found.slot)?;
-    Some(Seen { slot: found.slot, identity: found.identity, facts })
+    Some(Seen { slot: found.slot, identity: found.identity, facts, fd })
 }
 
 /// Most folders of one path that are listed one after the other.
@@ -180,7 +182,55 @@ pub(crate) fn mark(fd: c_int, slot: u32) {
     kept::used_by_one_more(slot);
     let before = mark.swap(slot, Relaxed);
     if before != 0 {
+        if !client::is_same(before, slot) {
+            STAMPS[at].store(0, Relaxed);
+        }
         kept::used_by_one_less(before);
+    }
+}
+
+/// What was given through a number before the verdict on its object: see `taken`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    /// Nothing that this library knows of, and where it comes from is not known either.
+    None,
+    /// Nothing: this process has opened it.
+    Opened,
+    /// Bytes, in this epoch of its object.
+    Took(u16),
+}
+
+/// 0, `OPENED`, or an epoch.
+static STAMPS: [AtomicU16; NUMBERS] = [const { AtomicU16::new(0) }; NUMBERS];
+const OPENED: u16 = u16::MAX;
+
+/// See `Stamp`.
+pub(crate) fn stamp(fd: c_int) -> Stamp {
+    match usize::try_from(fd).ok().and_then(|at| STAMPS.get(at)).map_or(0, |stamp| stamp.load(Relaxed)) {
+        0 => Stamp::None,
+        OPENED => Stamp::Opened,
+        epoch => Stamp::Took(epoch),
+    }
+}
+
+/// See `Stamp`.
+pub(crate) fn set_stamp(fd: c_int, stamp: Stamp) {
+    let value = match stamp {
+        Stamp::None => 0,
+        Stamp::Opened => OPENED,
+        Stamp::Took(epoch) => epoch,
+    };
+    let Some((at, place)) = usize::try_from(fd).ok().and_then(|at| Some((at, STAMPS.get(at)?))) else { return };
+    if place.load(Relaxed) != value && OWNER.load(Relaxed) == sys::getpid() {
+        HIGHEST.fetch_max(at, Relaxed);
+        place.store(value, Relaxed);
+    }
+}
+
+/// `new` is a duplicate of `fd`.
+pub(crate) fn copy_stamp(fd: c_int, new: c_int) {
+    if new >= 0 {
+        set_stamp(new, stamp(fd));
     }
 }
 
@@ -197,6 +247,7 @@ fn unmark(at: usize) {
 pub(crate) fn forget(fd: c_int) {
     if let Some(at) = usize::try_from(fd).ok().filter(|at| *at < NUMBERS) {
         unmark(at);
+        set_stamp(fd, Stamp::None);
     }
     if let Some(state) = usize::try_from(fd).ok().and_then(|at| STATES.get(at)) {
         let seen = state.load(Relaxed);

@@ -11,6 +11,7 @@ mod kept;
 mod outcome;
 mod real;
 mod start;
+mod taken;
 
 /// Runs before `main`, alone.
 extern "C" fn start_up() {
@@ -28,6 +29,7 @@ extern "C" fn start_up() {
 extern "C" fn forked() {
     attach::own();
     file::own();
+    client::leave_to_parent();
 }
 
 /// Runs after the program's own exit handlers.

@@ -5,6 +5,7 @@ use crate::bell::Bell;
 use crate::demand::Demand;
 use crate::part::Part;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::verdict::Verdict;
 use crate::word::Word;
 
 pub use ossc_cache::region::state;
@@ -29,6 +30,7 @@ pub struct Object {
     pub errno: AtomicU32,
     pub starved: AtomicU32,
     pub size: u64,
+    pub verdict: Verdict,
     ready: AtomicU32,
 }
 
@@ -56,6 +58,7 @@ pub fn new(parts: u32) -> (Region, Object) {
         errno: AtomicU32::new(0),
         starved: AtomicU32::new(0),
         size: PART * u64::from(parts),
+        verdict: Verdict::default(),
         ready: AtomicU32::new(0),
     };
     (region, object)
@@ -74,6 +77,13 @@ impl Region {
         }
         if any {
             self.bell.ring();
+        }
+    }
+
+    pub fn demand_unknown(&self, object: &Object, round: u32) {
+        let parts = 0..self.parts.len() as u32;
+        for index in parts.filter(|index| !self.part(object, *index).is_known(round)) {
+            self.demand(object, index, index + 1);
         }
     }
 
@@ -166,6 +176,7 @@ impl Object {
     pub fn fail(&self, errno: i32) {
         self.errno.store(errno as u32, Ordering::Release);
         self.set_state(state::FAILED);
+        self.verdict.stir();
     }
 
     pub fn sleep(&self, seen: u32, ms: u64) {

@@ -7,6 +7,7 @@ use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::taken;
 use core::ffi::{c_char, c_int};
 use libc::{AT_FDCWD, mode_t};
 use ossc_cache::region::Identity;
@@ -120,6 +121,9 @@ fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {
         return Arrived::Failed(Errno(libc::EROFS));
     }
     client::tell(seen.slot, 1);
+    if seen.is_placeholder() {
+        taken::opened(&seen);
+    }
     client::denied(seen.slot).map_or(Arrived::AsItIs, Arrived::Failed)
 }
 

@@ -125,8 +125,7 @@ pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
 }
 
 fn whole(seen: &Seen, at: i64) -> Result<c_int> {
-    client::wait_whole(seen.slot)?;
-    let memory = client::open_memory(seen.slot)?;
+    let memory = client::memory_of_whole(seen)?;
     sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {
         let _ = sys::close(memory);
     })?;
