@@ -44,6 +44,11 @@ impl Judged {
     /// Where every object begins.
     pub const FIRST: Judged = Judged { judgement: Judgement::Open, round: 1 };
 
+    /// True if no reader has to wait for it any more, and its bytes are as good as can be known.
+    pub fn is_given(self) -> bool {
+        matches!(self.judgement, Judgement::Matched | Judgement::Nothing)
+    }
+
     /// The same round with another judgement.
     pub fn with(self, judgement: Judgement) -> Judged {
         Judged { judgement, ..self }
@@ -125,9 +130,13 @@ impl Verdict {
         if word & !COUNT_MASK == tag(round) { word & COUNT_MASK } else { 0 }
     }
 
-    /// True if bytes of this part, one of `parts`, may be given to a reader in this round before the verdict. It counts
-    /// as handed out from then on. False for the last one that is left, and when the round is over.
+    /// True if bytes of this part, one of `parts`, may be given to a reader in this round before the verdict: it was
+    /// seen to be ready, and counts as handed out from then on. False for the last one that is left, when the round is over, and for bytes of a round
+    /// that is over and about to be taken back: of this one they are known before they are ready.
     pub fn hand_out(&self, part: &Part, parts: u32, round: u32) -> bool {
+        if !part.is_known(round) {
+            return false;
+        }
         if part.is_handed_out(round) {
             return true;
         }

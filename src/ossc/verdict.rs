@@ -212,8 +212,8 @@ impl Work {
     /// If all parts are here and judged, the object says so. A part that is given up meanwhile takes it back.
     fn whole(&self, object: &Object) {
         let is_whole = || object.ready_parts.load(Ordering::Acquire) == object.parts;
-        let judged = matches!(object.verdict.get().judgement, Judgement::Matched | Judgement::Nothing);
-        if judged && is_whole() && object.state() == state::LOADING {
+        let is_given = object.verdict.get().is_given();
+        if is_given && is_whole() && object.state() == state::LOADING {
             object.set_state(state::VERIFIED);
             if !is_whole() {
                 object.set_state(state::LOADING);
@@ -355,11 +355,14 @@ impl Work {
     fn tell_misread(&self, object: &Object, held: &Held, misread: Misread, given: &BTreeMap<u32, String>) {
         let Misread { round, handed, expected, found, what } = misread;
         let (key, etag, parts) = (&held.key, &held.etag, object.parts);
-        if given.is_empty() && handed == 0 && what == WRONG_ONCE {
-            return tracing::warn!(object = key, etag, expected, found, phase = "CRC", "{what}");
+        if given.is_empty() && handed == 0 {
+            return match what == WRONG_ONCE {
+                true => tracing::warn!(object = key, etag, expected, found, phase = "CRC", "{what}"),
+                false => tracing::error!(object = key, etag, expected, found, phase = "CRC", "{what}"),
+            };
         }
         let names: Vec<String> = given.iter().map(|(pid, command)| format!("{pid} {command}")).collect();
-        let readers = if names.is_empty() { "no process that is known".to_string() } else { names.join(", ") };
+        let readers = if names.is_empty() { "processes that are not known".to_string() } else { names.join(", ") };
         tracing::error!(
             object = key,
             etag,
@@ -368,7 +371,7 @@ impl Work {
             handed,
             parts,
             phase = "CRC",
-            "{what}; read before by {readers}, who get EIO from now on"
+            "{what}; {handed} of {parts} parts were given to readers before, who get EIO: {readers}"
         );
         for (pid, command) in given {
             self.audit.misread(*pid, command, (key, etag, held.size), (round, handed));

@@ -232,7 +232,7 @@ fn of_older_engine(
         return Err(spoiled(seen, Some(entry)));
     };
     let then = old.verdict.get();
-    let was_right = matches!(then.judgement, Judgement::Matched | Judgement::Nothing);
+    let was_right = then.is_given();
     match (then.round as u16 == taken.round, judged.judgement) {
         (false, _) => return Err(spoiled(seen, Some(entry))),
         _ if was_right => {}
