@@ -20,6 +20,9 @@ mod part;
 #[path = "loom/sync.rs"]
 mod sync;
 #[allow(dead_code)]
+#[path = "../verdict.rs"]
+mod verdict;
+#[allow(dead_code)]
 #[path = "../word.rs"]
 mod word;
 
@@ -224,4 +227,27 @@ fn kept_map() {
 fn a_kept_map_goes_only_when_nobody_copies() {
     holds("kept map", kept_map);
     is_caught("kept map, no fences", false, kept_map);
+}
+
+/// Two readers, each with another part of two: one of them has to wait for the verdict.
+fn hand_out(counts: bool) {
+    let shared = Arc::new((verdict::Verdict::default(), [Part::default(), Part::default()]));
+    shared.1.iter().for_each(|part| part.learn(5, 1));
+    let takes = move |shared: &(verdict::Verdict, [Part; 2]), index: usize| match counts {
+        true => shared.0.hand_out(&shared.1[index], 2, 1),
+        // A look at the count, and the count afterwards.
+        false => shared.0.handed_out(1) == 0 && (shared.0.hand_out(&shared.1[index], 3, 1)),
+    };
+    let other = {
+        let shared = shared.clone();
+        thread::spawn(move || takes(&shared, 1))
+    };
+    let both = [takes(&shared, 0), other.join().unwrap()];
+    assert_ne!(both, [true, true], "all parts were given before the verdict");
+}
+
+#[test]
+fn the_last_part_is_given_to_nobody() {
+    holds("hand-out", || hand_out(true));
+    is_caught("hand-out, looked at and then counted", true, || hand_out(false));
 }
