@@ -213,6 +213,7 @@ fn build(
     let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
     region.header().oss_path_key.store(place, Ordering::Release);
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
+    region.header().reads_wait.store(u32::from(config.reads_wait_for_verdict), Ordering::Release);
     let renewed = renewed_source(settings, config)?;
     let key = match &renewed {
         Some((_, first)) => Some(first.credentials.clone()),

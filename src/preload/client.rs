@@ -20,6 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, Object, Region, Seen as Event, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
+use ossc_cache::verdict::Judgement;
 use ossc_cache::wire::{self, Ask};
 use ossc_cache::{pages, wait};
 
@@ -259,6 +260,18 @@ pub(crate) fn wait_rest(slot: u32) -> Result<()> {
 /// Waits until a small object is a real file; the caller then repeats its open or stat.
 pub(crate) fn wait_placed(slot: u32) -> Result<()> {
     waiting(slot, |_, object, check| wait::placed(object, check))
+}
+
+/// Where reads wait for the verdict (`readsWait`): until it is given, or is that the bytes are wrong.
+pub(crate) fn wait_first(slot: u32) -> Result<()> {
+    loop {
+        let (region, object, _) = resolve(slot).ok_or(Errno(libc::EIO))?;
+        let judged = object.verdict.get();
+        if region.header().reads_wait.load(Ordering::Relaxed) == 0 || judged.judgement != Judgement::Open {
+            return Ok(());
+        }
+        waiting(slot, |region, object, check| wait::verdict(region, object, judged, check))?;
+    }
 }
 
 /// Waits until bytes `start..end` are ready and may be given to the program through the descriptor of `seen`: before

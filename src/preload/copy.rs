@@ -51,7 +51,7 @@ pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Resu
     {
         return Ok(done);
     }
-    by_parts(seen.slot, at, end, |done, step| {
+    by_parts(seen, at, end, |done, step| {
         let copied = copy(seen, done, buffer + (done - at) as usize, step)?;
         Ok((copied, copied == step))
     })
@@ -60,11 +60,16 @@ pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Resu
 /// Runs `step(start, len)` on one part of `at..end` after the other, each when its bytes are there; it says how
 /// many bytes it did and whether to go on. An error after the first step ends the call short.
 pub(crate) fn by_parts(
-    slot: u32,
+    seen: &Seen,
     at: u64,
     end: u64,
     mut step: impl FnMut(u64, usize) -> Result<(usize, bool)>,
 ) -> Result<usize> {
+    let slot = seen.slot;
+    // Before a part is held, which the parts that the verdict needs may want the room of.
+    if at < end {
+        client::wait_first(slot)?;
+    }
     let mut done = at;
     while done < end {
         let until = client::part_end(slot, done, end);
@@ -190,7 +195,7 @@ fn by_kernel(memory: c_int, at: u64, buffer: usize, len: usize) -> Result<usize>
 pub(crate) fn readv_at(seen: &Seen, at: u64, iov: *const iovec, len: c_int) -> Result<usize> {
     let end = end_of(seen, at, total(iov, len));
     let mut place = Place { iov, left: len.max(0) as usize, skip: 0 };
-    by_parts(seen.slot, at, end, |start, step| {
+    by_parts(seen, at, end, |start, step| {
         let mut done = 0;
         while done < step {
             let (entries, count, asked) = place.next(step - done);

@@ -75,7 +75,7 @@ fn in_steps(
     step: impl Fn(usize, u64, usize) -> Result<usize>,
 ) -> Result<usize> {
     let end = end_of(seen, start, count as u64);
-    by_parts(seen.slot, start, end, |at, len| {
+    by_parts(seen, start, end, |at, len| {
         let until = at + len as u64;
         let (_held, from) = source(seen, at, until, || get(at, until))?;
         let done = step(from, at, len)?;
