@@ -51,7 +51,10 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
         }
     }
     let before = errno();
-    let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+    let mut fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+    if fd < 0 && flags & libc::O_NONBLOCK != 0 && errno() == libc::EAGAIN {
+        fd = again(dir, path, flags, before, &call);
+    }
     match arrived(fd, flags) {
         Arrived::AsItIs => fd,
         Arrived::Failed(Errno(number)) => {
@@ -65,6 +68,27 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
             call()
         }
     }
+}
+
+/// How long an open that does not wait is made again where it meets a lease of the engine's, in milliseconds. A lease is
+/// held for microseconds.
+const LEASED_MS: u64 = 1_000;
+
+/// An open with O_NONBLOCK has met a lease: if that is on a file of ours, no file system of a program's would refuse.
+fn again(dir: c_int, path: *const c_char, flags: c_int, before: c_int, call: impl Fn() -> c_int) -> c_int {
+    let nofollow = if flags & libc::O_NOFOLLOW != 0 { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
+    let is_ours = ask(|| Outcome::Served(file::of_path(dir, path, nofollow).is_some())).answer(false, || false);
+    let until = sys::now_ms() + LEASED_MS;
+    while is_ours && sys::now_ms() < until {
+        sys::sleep_ms(1);
+        set_errno(before);
+        let fd = call();
+        if fd >= 0 || errno() != libc::EAGAIN {
+            return fd;
+        }
+    }
+    set_errno(libc::EAGAIN);
+    -1
 }
 
 /// What to do with a descriptor that the real call gave.

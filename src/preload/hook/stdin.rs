@@ -3,13 +3,14 @@
 //! it (`{ head -n 1; cat; } < file`), so it is brought up to date whenever this process lets go of it.
 
 use super::stdio;
+use crate::attach;
 use crate::client;
 use crate::file::{self, Seen};
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Strings};
 use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
-use ossc_cache::sys;
+use ossc_cache::sys::{self, Errno};
 
 hooks! {
     fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(|| real::execve(path, arguments, environment)) }
@@ -34,10 +35,25 @@ pub(crate) fn take() {
     if !sys::file_id(0).is_ok_and(|id| client::could_be_ours(&id)) {
         return;
     }
-    if let Outcome::Served(memory) = ask(|| stdio::memory_of(0, c"r".as_ptr())) {
-        TAKER.store(sys::getpid(), Relaxed);
-        KEPT.store(sys::dup_from(0, KEPT_FROM).unwrap_or(-1), Relaxed);
-        stdio::put(memory, 0);
+    match ask(|| stdio::memory_of(0, c"r".as_ptr())) {
+        Outcome::Served(memory) => {
+            TAKER.store(sys::getpid(), Relaxed);
+            KEPT.store(sys::dup_from(0, KEPT_FROM).unwrap_or(-1), Relaxed);
+            stdio::put(memory, 0);
+        }
+        // What the memory budget can never hold a program may still read through the hooks.
+        Outcome::Failed(Errno(libc::ENOMEM)) | Outcome::Pass => {}
+        Outcome::Failed(_) => spoil(),
+    }
+}
+
+/// The object's bytes cannot be had, and the C library would find the placeholder empty: descriptor 0 becomes a name
+/// without access, whose reads give EBADF.
+fn spoil() {
+    if let Ok(fd) = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_CLOEXEC, 0) {
+        let _ = sys::dup3(fd, 0, 0);
+        let _ = sys::close(fd);
+        attach::say(&[b"oss connector: standard input is an object whose bytes cannot be had: reads of it fail; the log says why\n"]);
     }
 }
 
