@@ -15,9 +15,12 @@ pub struct Seen {
     pub pid: u32,
     /// Record number; below 2^16, `OBJECTS_MAX`.
     pub slot: u32,
-    /// 1 opened, 2 mapped, 3 as a FILE.
+    /// 1 opened, 2 mapped, 3 as a FILE; `ACT_GIVEN`.
     pub act: u32,
 }
+
+/// The process is being given bytes of the object before the verdict on it: once for each round of the object.
+pub const ACT_GIVEN: u32 = 0;
 
 const PID_BITS: u32 = 22;
 const SLOT_BITS: u32 = 16;

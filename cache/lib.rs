@@ -29,6 +29,7 @@ pub mod rundir;
 pub mod sync;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod verdict;
 pub mod wait;
 #[allow(unsafe_code)]
 pub mod wire;

@@ -271,7 +271,10 @@ impl Lease {
     /// On a descriptor that is closed with the lease.
     pub fn take_owned(fd: i32) -> Result<Lease> {
         match Lease::take(fd) {
-            Ok(lease) => Ok(Lease { owned: true, ..lease.forget() }),
+            Ok(mut lease) => {
+                lease.owned = true;
+                Ok(lease)
+            }
             Err(errno) => {
                 let _ = sys::close(fd);
                 Err(errno)
@@ -279,10 +282,9 @@ impl Lease {
         }
     }
 
-    fn forget(self) -> Lease {
-        let copy = Lease { fd: self.fd, owned: self.owned };
-        core::mem::forget(self);
-        copy
+    /// True while nobody waits to open the file: the kernel says what a lease is about to become.
+    pub fn is_whole(&self) -> bool {
+        sys::fcntl(self.fd, libc::F_GETLEASE, 0) == Ok(libc::F_WRLCK as usize)
     }
 }
 
@@ -515,6 +517,27 @@ mod tests {
             memory.punch(0, 3 << 20);
             assert_eq!(sys::fstat(memory.fd()).unwrap().st_blocks, 0, "the memory is given back");
             drop(lease);
+        }
+    }
+
+    /// As long as the value lives the kernel holds the lease, on either kind: an open that does not wait is refused,
+    /// and is seen by the holder.
+    #[test]
+    fn a_lease_is_held_until_it_is_dropped() {
+        // The kernel tells the holder by a signal that would end it; the engine ignores it too.
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+        for kind in [Some(PageKind::Memfd), None] {
+            let store = Store::create(kind, 1 << 30);
+            let memory = store.memory(1, 3 << 20).unwrap();
+            let path = CPath::from(b"/proc/self/fd/").with_number(memory.fd() as u64);
+            let open = |flags: i32| sys::openat(sys::AT_FDCWD, path.as_cstr().unwrap(), libc::O_RDONLY | flags, 0);
+            let lease = memory.lease().unwrap();
+            assert!(lease.is_whole());
+            assert_eq!(open(libc::O_NONBLOCK), Err(Errno(libc::EAGAIN)), "{:?}: opened under the lease", store.kind());
+            assert!(!lease.is_whole(), "an open that meets the lease is not seen");
+            drop(lease);
+            sys::close(open(libc::O_NONBLOCK).unwrap()).unwrap();
         }
     }
 

@@ -31,6 +31,10 @@ pub struct Part {
     /// for one); the rest counts the readers that wait for it or copy from it now. The engine clears all of
     /// it when the kernel says that nobody has the object open or mapped.
     pinned: AtomicU32,
+    /// Last round (see `verdict`) in which its CRC-64 became known; 0 before the first.
+    known: AtomicU32,
+    /// Last round in which a reader was given bytes of it before the verdict; 0 before the first.
+    handed: AtomicU32,
 }
 
 impl Part {
@@ -161,6 +165,8 @@ impl Part {
         }
         self.crc64.store(0, Ordering::Relaxed);
         self.used.store(0, Ordering::Relaxed);
+        self.known.store(0, Ordering::Relaxed);
+        self.handed.store(0, Ordering::Relaxed);
         self.pinned.store(0, Ordering::SeqCst);
         if before & WAITED != 0 {
             futex_wake(&self.word);
@@ -179,6 +185,28 @@ impl Part {
     /// CRC-64/XZ of the part; meaningful once it is ready.
     pub fn crc64(&self) -> u64 {
         self.crc64.load(Ordering::Relaxed)
+    }
+
+    /// Engine only, before it publishes: its bytes as they came in this round have this CRC-64, which stays known when
+    /// their memory is given back.
+    pub fn learn(&self, crc64: u64, round: u32) {
+        self.crc64.store(crc64, Ordering::Relaxed);
+        self.known.store(round, Ordering::Release);
+    }
+
+    /// True if its CRC-64 is known in this round, whether its bytes are still here or not.
+    pub fn is_known(&self, round: u32) -> bool {
+        self.known.load(Ordering::Acquire) == round
+    }
+
+    /// A reader is about to be given bytes of it before the verdict; true if it is the first of this round.
+    pub fn hand_out(&self, round: u32) -> bool {
+        self.handed.swap(round, Ordering::AcqRel) != round
+    }
+
+    /// True if a reader was given bytes of it, or is about to be, before the verdict of this round.
+    pub fn is_handed_out(&self, round: u32) -> bool {
+        self.handed.load(Ordering::Acquire) == round
     }
 
     /// How often a fill was started.

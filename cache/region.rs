@@ -18,6 +18,7 @@ use crate::life::{GONE, Life};
 use crate::part::Part;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{self, Errno};
+use crate::verdict::{Judgement, Verdict};
 use crate::word::Word;
 
 /// First word of every region.
@@ -141,7 +142,7 @@ pub mod state {
     pub const PLACED: u32 = 2;
     /// A large object with parts missing or its verdict open.
     pub const LOADING: u32 = 3;
-    /// All parts are ready and the whole-object check passed (or the origin gave no check value).
+    /// All parts are ready and the verdict on the whole object is given (also where there was nothing to compare).
     pub const VERIFIED: u32 = 4;
     /// It cannot be had; the record's errno says what readers get.
     pub const FAILED: u32 = 5;
@@ -182,14 +183,14 @@ pub struct Object {
     parts: AtomicU32,
     /// How many are ready.
     pub ready_parts: AtomicU32,
+    /// The verdict on the whole object; near the fields that every read looks at.
+    pub verdict: Verdict,
     name_at: AtomicU32,
     name_len: AtomicU32,
     etag_len: AtomicU32,
     etag: [AtomicU32; ETAG_MAX / 4],
     /// Not 0: what readers of missing parts get, since there is no memory for them. Cleared when there is.
     pub starved: AtomicU32,
-    /// Of the whole object: 0 not judged yet, 1 its bytes have the check value that OSS reports, 2 there was none.
-    verified: AtomicU32,
     /// 1 when the newest listing of its folder names another version of the object, or none.
     pub superseded: AtomicU32,
     /// Folder: grows by two with every listing that shows another content than the one before; odd while such a
@@ -197,17 +198,13 @@ pub struct Object {
     pub changes: AtomicU32,
     /// Opens, maps and streams of programs, counted by the clients: it changes with every use, however short.
     pub uses: AtomicU32,
-    /// How often the bytes of the whole object did not match its check value.
-    pub tries: AtomicU32,
-    /// Parts whose bytes a reader was given before the verdict.
-    pub handed: AtomicU32,
     /// Small object: 1 when its stand-in is gone, whose inode number may be another file's by now.
     pub settled: AtomicU32,
-    spare: [AtomicU32; 9],
+    spare: [AtomicU32; 10],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
-const _: () = assert!(size_of::<Part>() == 24 && size_of::<Bell>() == 8 && size_of::<Word>() == 4);
+const _: () = assert!(size_of::<Part>() == 32 && size_of::<Bell>() == 8 && size_of::<Word>() == 4);
 
 /// What the engine gives to append a record.
 #[derive(Clone, Debug)]
@@ -484,9 +481,18 @@ impl Region {
 
     /// Asks for parts `first..end` of an object to be fetched before all others, and rings the bell.
     pub fn demand(&self, object: &Object, first: u32, end: u32) {
-        let missing = |index: &u32| !self.part(object, *index).is_ready();
+        self.demand_if(object, first..end, |part| !part.is_ready());
+    }
+
+    /// The same for all parts of it whose CRC-64 is not known in this round: the verdict waits for them, and not for
+    /// what was here and has been given back.
+    pub fn demand_unknown(&self, object: &Object, round: u32) {
+        self.demand_if(object, 0..object.parts(), |part| !part.is_ready() && !part.is_known(round));
+    }
+
+    fn demand_if(&self, object: &Object, parts: core::ops::Range<u32>, is_wanted: impl Fn(&Part) -> bool) {
         let mut any = false;
-        for index in (first..end.min(object.parts())).filter(missing) {
+        for index in (parts.start..parts.end.min(object.parts())).filter(|index| is_wanted(self.part(object, *index))) {
             self.demands().set(object.first_part().wrapping_add(index).min(PARTS_MAX - 1));
             any = true;
         }
@@ -747,14 +753,12 @@ impl Object {
             (&self.name_len, new.name.len() as u32),
             (&self.etag_len, new.etag.len() as u32),
             (&self.starved, 0),
-            (&self.verified, 0),
             (&self.superseded, 0),
             (&self.changes, 0),
             (&self.uses, 0),
-            (&self.tries, 0),
-            (&self.handed, 0),
             (&self.settled, 0),
         ];
+        self.verdict.renew();
         words.into_iter().chain(self.spare.iter().map(|word| (word, 0))).for_each(|(word, value)| {
             word.store(value, Ordering::Relaxed);
         });
@@ -781,17 +785,12 @@ impl Object {
         self.life.state().set_unless(GONE, state);
     }
 
-    /// Engine only: the verdict on the whole object. Call it before the state that says it is whole.
-    pub fn set_verified(&self, verified: bool) {
-        self.verified.store(if verified { 1 } else { 2 }, Ordering::Release);
-    }
-
     /// Whether its bytes have the check value that OSS reports; `None` while it is not here as a whole.
     pub fn verified(&self) -> Option<bool> {
         let whole = matches!(self.state(), state::VERIFIED | state::PLACED | state::GONE);
-        match self.verified.load(Ordering::Acquire) {
-            1 if whole => Some(true),
-            2 if whole => Some(false),
+        match self.verdict.get().judgement {
+            Judgement::Matched if whole => Some(true),
+            Judgement::Nothing if whole => Some(false),
             _ => None,
         }
     }
@@ -800,6 +799,7 @@ impl Object {
     pub fn fail(&self, errno: i32) {
         self.errno.store(errno as u32, Ordering::Release);
         self.set_state(state::FAILED);
+        self.verdict.stir();
     }
 
     /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.

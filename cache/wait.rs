@@ -8,6 +8,7 @@
 use crate::region::{Object, Region, state};
 use crate::sync::Ordering;
 use crate::sys::{Errno, Result};
+use crate::verdict::{Judged, Judgement};
 
 /// Longest sleep before the engine's life is checked, in milliseconds.
 pub const SLICE_MS: u64 = 200;
@@ -45,6 +46,37 @@ pub fn whole(region: &Region, object: &Object, check: &dyn Fn() -> Result<()>) -
     range(region, object, 0, object.size(), check)?;
     leave(object, state::LOADING, check)?;
     lost(object)
+}
+
+/// Waits until another verdict than `seen` is given on a large object, which comes when all its parts have come once:
+/// those that have not are asked for, whether there is room for all of them at a time or not. The caller looks at the
+/// verdict again.
+pub fn verdict(region: &Region, object: &Object, seen: Judged, check: &dyn Fn() -> Result<()>) -> Result<()> {
+    region.demand_unknown(object, seen.round);
+    while object.verdict.get() == seen {
+        failed(object)?;
+        object.verdict.sleep(seen, SLICE_MS);
+        if object.verdict.get() == seen {
+            starved(object)?;
+            check()?;
+            region.demand_unknown(object, seen.round);
+        }
+    }
+    Ok(())
+}
+
+/// Waits until bytes `start..end` are ready and the verdict on the whole object is given: EIO if it is that the bytes
+/// are wrong.
+pub fn judged(region: &Region, object: &Object, start: u64, end: u64, check: &dyn Fn() -> Result<()>) -> Result<()> {
+    loop {
+        range(region, object, start, end, check)?;
+        let seen = object.verdict.get();
+        match seen.judgement {
+            Judgement::Matched | Judgement::Nothing => return range(region, object, start, end, check),
+            Judgement::Wrong => return failed(object).and(Err(Errno(libc::EIO))),
+            Judgement::Open => verdict(region, object, seen, check)?,
+        }
+    }
 }
 
 /// Waits until a small object is a real file (or void: then the caller opens what is there now).

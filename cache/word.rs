@@ -38,6 +38,14 @@ impl Word {
         }
     }
 
+    /// Wakes who sleeps, without another state.
+    pub fn stir(&self) {
+        let waited = |word: u32| (word & WAITED != 0).then_some(word & !WAITED);
+        if self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, waited).is_ok() {
+            futex_wake(&self.0);
+        }
+    }
+
     /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.
     pub fn sleep(&self, seen: u32, ms: u64) {
         let marked = self.0.fetch_or(WAITED, Ordering::AcqRel) | WAITED;

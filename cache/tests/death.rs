@@ -31,6 +31,9 @@ mod region;
 #[path = "death/sync.rs"]
 mod sync;
 #[allow(dead_code)]
+#[path = "../verdict.rs"]
+mod verdict;
+#[allow(dead_code)]
 #[path = "../wait.rs"]
 mod wait;
 #[allow(dead_code)]

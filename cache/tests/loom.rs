@@ -23,6 +23,9 @@ mod part;
 #[path = "loom/sync.rs"]
 mod sync;
 #[allow(dead_code)]
+#[path = "../verdict.rs"]
+mod verdict;
+#[allow(dead_code)]
 #[path = "../word.rs"]
 mod word;
 
@@ -314,4 +317,27 @@ fn parts_of_another(asks_for_the_record: bool) {
 fn a_part_of_another_object_is_not_taken_for_ones_own() {
     holds("parts of another", || parts_of_another(true));
     is_caught("parts of another, no look at the record", true, || parts_of_another(false));
+}
+
+/// Two readers, each with another part of two: one of them has to wait for the verdict.
+fn hand_out(counts: bool) {
+    let shared = Arc::new((verdict::Verdict::default(), [Part::default(), Part::default()]));
+    shared.1.iter().for_each(|part| part.learn(5, 1));
+    let takes = move |shared: &(verdict::Verdict, [Part; 2]), index: usize| match counts {
+        true => shared.0.hand_out(&shared.1[index], 2, 1),
+        // A look at the count, and the count afterwards.
+        false => shared.0.handed_out(1) == 0 && (shared.0.hand_out(&shared.1[index], 3, 1)),
+    };
+    let other = {
+        let shared = shared.clone();
+        thread::spawn(move || takes(&shared, 1))
+    };
+    let both = [takes(&shared, 0), other.join().unwrap()];
+    assert_ne!(both, [true, true], "all parts were given before the verdict");
+}
+
+#[test]
+fn the_last_part_is_given_to_nobody() {
+    holds("hand-out", || hand_out(true));
+    is_caught("hand-out, looked at and then counted", true, || hand_out(false));
 }

@@ -16,6 +16,8 @@ mod demand;
 mod event;
 #[path = "model/kept.rs"]
 mod kept;
+#[path = "model/lease.rs"]
+mod lease;
 #[allow(dead_code)]
 #[path = "../part.rs"]
 mod part;
@@ -23,6 +25,9 @@ mod part;
 mod region;
 #[path = "model/sync.rs"]
 mod sync;
+#[allow(dead_code)]
+#[path = "../verdict.rs"]
+mod verdict;
 #[allow(dead_code)]
 #[path = "../wait.rs"]
 mod wait;
@@ -32,6 +37,7 @@ mod word;
 
 use event::{Events, Seen};
 use kept::Kept;
+use lease::File;
 use ossc_cache::sys::{Errno, Result};
 use region::{Object, Region, Wrong, assert_right, state};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
@@ -39,6 +45,7 @@ use shuttle::{Config, FailurePersistence, Runner, thread};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use sync::{AtomicU64, Bug};
+use verdict::Judgement;
 
 mod sys {
     pub use ossc_cache::sys::{Errno, Result};
@@ -442,4 +449,172 @@ fn a_kept_descriptor_is_the_memory_file_whoever_was_faster() {
 fn planted_bugs_of_what_is_kept_are_caught() {
     is_caught("kept map, no look at the readers", None, || kept_map(kept::Wrong::IgnoresReaders));
     is_caught("kept descriptor, trust in the faster", None, || kept_descriptor(kept::Wrong::TrustsTheFaster));
+}
+
+// Release against programs that open, map, duplicate, fork and exit.
+
+/// A program maps the object, as `client::memory_of` does: what it has mapped is right as long as it is mapped.
+fn maps(both: &(Region, Object), file: &Arc<File>, pins_first: bool) {
+    let (region, object) = (&both.0, &both.1);
+    let pin = || region.part(object, 0).pin();
+    if pins_first {
+        pin();
+        wait::range(region, object, 0, 10, &patient).unwrap();
+        file.open();
+    } else {
+        file.open();
+        pin();
+        wait::range(region, object, 0, 10, &patient).unwrap();
+    }
+    // The map and a duplicate; then the descriptor goes.
+    file.share();
+    file.share();
+    file.leave();
+    assert_right(region.copy(0));
+    // The child of a fork has the map, too, and ends later than its parent.
+    file.share();
+    file.leave();
+    file.leave();
+    assert_right(region.copy(0));
+    file.leave();
+}
+
+fn release_and_open(drops_lease: bool, pins_first: bool) {
+    let both = shared(1);
+    let file = Arc::new(File::default());
+    both.0.fill(&both.1, 0, false, Wrong::default());
+    let programs: Vec<_> = (0..2)
+        .map(|_| {
+            let (both, file) = (both.clone(), file.clone());
+            thread::spawn(move || maps(&both, &file, pins_first))
+        })
+        .collect();
+    let room = {
+        let both = both.clone();
+        thread::spawn(move || {
+            both.0.release(&both.1, 0, Wrong::default());
+            serve(&both);
+        })
+    };
+    both.0.look_at_lease(&both.1, &file, drops_lease);
+    serve(&both);
+    join(programs);
+    join(vec![room]);
+}
+
+/// What is not there is fetched again.
+fn serve(both: &(Region, Object)) {
+    both.0.fill(&both.1, 0, false, Wrong::default());
+}
+
+#[test]
+fn a_release_never_reaches_what_a_program_has_mapped() {
+    holds("release and open", || release_and_open(false, false));
+}
+
+#[test]
+fn planted_bugs_of_the_lease_are_caught() {
+    is_caught("release and open, the lease dropped at once", None, || release_and_open(true, false));
+    is_caught("release and open, pinned before it is open", None, || release_and_open(false, true));
+}
+
+// What is given before the verdict, and what after a mismatch.
+
+/// What a model reader does wrong on purpose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Right,
+    /// Takes the last part like every other.
+    WithoutCount,
+    /// Goes on after a mismatch.
+    WithoutStamp,
+    /// Takes bytes of the round before for those of this one.
+    WithoutKnown,
+}
+
+/// A program reads all parts, from `first` on, as `src/preload/taken.rs` and `copy.rs` do. What it has in the end, if
+/// no error has told it that its bytes are wrong.
+fn reads(both: &(Region, Object), first: u32, how: Reads) -> Option<Vec<u32>> {
+    let (region, object) = (&both.0, &both.1);
+    let (parts, mut has, mut took) = (2, Vec::new(), None);
+    for index in (0..parts).map(|step| (first + step) % parts) {
+        loop {
+            let start = u64::from(index) * 10;
+            wait::range(region, object, start, start + 10, &patient).unwrap();
+            let part = region.part(object, index);
+            let Some(fill) = part.fill() else { continue };
+            let judged = object.verdict.get();
+            if took.is_some_and(|round| round != judged.round) && how != Reads::WithoutStamp {
+                return None;
+            }
+            let may = match how {
+                Reads::WithoutCount => part.is_known(judged.round),
+                Reads::WithoutKnown => {
+                    part.learn(part.crc64(), judged.round);
+                    object.verdict.hand_out(part, parts, judged.round)
+                }
+                _ => object.verdict.hand_out(part, parts, judged.round),
+            };
+            if !judged.is_given() {
+                if !may {
+                    wait::verdict(region, object, judged, &patient).unwrap();
+                    continue;
+                }
+                part.hand_out(judged.round);
+                took.get_or_insert(judged.round);
+                if object.verdict.get() != judged {
+                    continue;
+                }
+            }
+            let copied = region.copy(index);
+            if part.fill() == Some(fill) {
+                has.push(copied);
+                break;
+            }
+        }
+        let is_given = object.verdict.get().is_given();
+        assert!(has.len() < parts as usize || is_given, "all parts were given before the verdict");
+    }
+    Some(has)
+}
+
+fn verdicts(is_wrong_once: bool, how: Reads) {
+    let both = shared(2);
+    let readers = (0..2)
+        .map(|first| {
+            let both = both.clone();
+            thread::spawn(move || {
+                for copied in reads(&both, first, how).unwrap_or_default() {
+                    assert_right(copied);
+                }
+            })
+        })
+        .collect();
+    let (region, object) = (&both.0, &both.1);
+    if is_wrong_once {
+        region.fill_of_round(object, 0, 1, false);
+        region.fill_of_round(object, 1, 1, true);
+        region.begin_round(object);
+    }
+    let judged = object.verdict.get();
+    // The check value comes late, as after a take-over.
+    (0..2).for_each(|index| region.fill_of_round(object, index, judged.round, true));
+    object.verdict.set(judged.with(Judgement::Matched));
+    join(readers);
+}
+
+#[test]
+fn nobody_is_given_all_parts_before_the_verdict_and_nobody_a_mix() {
+    holds("verdict, right", || verdicts(false, Reads::Right));
+    holds("verdict, wrong once", || verdicts(true, Reads::Right));
+}
+
+#[test]
+fn planted_bugs_of_the_verdict_are_caught() {
+    is_caught("verdict, the last part is not counted", None, || verdicts(false, Reads::WithoutCount));
+    is_caught("verdict, read on after a mismatch", None, || verdicts(true, Reads::WithoutStamp));
+    is_caught("verdict, old bytes in a new round", None, || verdicts(true, Reads::WithoutKnown));
+    for bug in [Bug::LostWake, Bug::WakesOne, Bug::NoCompare, Bug::TornUpdate] {
+        is_caught(&format!("verdict, {bug:?}"), Some(bug), || verdicts(true, Reads::Right));
+    }
 }

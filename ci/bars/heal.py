@@ -265,7 +265,7 @@ class Act:
         if self.plan.moment == "release" and all(c.said("end") or c.killed for c in self.clients):
             return "release"
         lines = self.run.log_lines()
-        judged = [n for n in LARGE if any(f"{PREFIX}/{n}" in x and "loaded and verified" in x for x in lines)]
+        judged = [n for n in LARGE if any(f"{PREFIX}/{n}" in x and "and verified" in x for x in lines)]
         if len(judged) == len(LARGE):
             return "after the load"
         open_ones = [n for n in LARGE if n not in judged and served.get(n, 0) >= LARGE[n]]

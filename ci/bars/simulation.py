@@ -62,6 +62,13 @@ PLANTS = [
     Plant("what a reader waits for gives way to another", (
         ("src/ossc/pieces.rs", "!self.region.part(object, index).is_pinned()", "self.region.part(object, index).crc64() == 0"),
     )),
+    Plant("a mismatch that begins no round", (
+        ("src/ossc/verdict.rs", "judged.next().with(Judgement::Wrong) } else { judged.next() }",
+         "judged.next().with(Judgement::Wrong) } else { judged }"),
+    )),
+    Plant("a check value that is forgotten with its memory", (
+        ("src/ossc/verdict.rs", "if !part.is_known(judged.round) {", "if !part.is_known(judged.round) || check.known < object.parts {"),
+    )),
     Plant("a stale ETag", (
         ("net/answer.rs", "if asked.trim_matches('\"').eq_ignore_ascii_case(got.trim_matches('\"')) {",
          "if !asked.is_empty() || got.is_empty() {"),

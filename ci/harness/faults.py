@@ -26,6 +26,14 @@ def flipped_byte(key: str, offset: int, times: int | None = None) -> Rule:
     return rule({"flip_byte": offset}, key, times)
 
 
+def flipped_at(key: str, offset: int, times: int | None = None) -> Rule:
+    """The byte at this offset of the object is another, in each answer that holds it, or in the first `times`."""
+    made: Rule = {"match": {"kind": "get", "key": key, "covers": offset}, "do": {"flip_object_byte": offset}}
+    if times is not None:
+        made["times"] = times
+    return made
+
+
 def refused(status: int, code: str, key: str = "", times: int | None = None, kind: str = "get") -> Rule:
     return rule({"status": status, "code": code}, key, times, kind)
 

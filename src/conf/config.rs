@@ -107,6 +107,8 @@ pub struct Config {
     pub tls_ca_file: Option<PathBuf>,
     /// `verifyCrc`: compare each object's CRC-64 with the one OSS reports.
     pub verify_crc: bool,
+    /// `readsWait`: every read waits for the verdict on the whole object.
+    pub reads_wait_for_verdict: bool,
 }
 
 impl Default for Config {
@@ -118,6 +120,7 @@ impl Default for Config {
                 Kind::Whole { default, set, .. } => set(&mut config, *default),
                 Kind::Path { default, set } => set(&mut config, PathBuf::from(default)),
                 Kind::Switch { default, set } => set(&mut config, *default),
+                Kind::Word { set, .. } => set(&mut config, 0),
             }
         }
         config
@@ -210,6 +213,7 @@ impl Config {
             part_bytes: 0,
             tls_ca_file: None,
             verify_crc: false,
+            reads_wait_for_verdict: true,
         }
     }
 
@@ -340,6 +344,13 @@ fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
             Value::Bool(on) => set(config, *on),
             _ => return Err(type_error(key.path, value, "true or false".into())),
         },
+        Kind::Word { words, set } => {
+            let Value::String(word) = value else {
+                return Err(type_error(key.path, value, format!("a text ({})", words.join(", "))));
+            };
+            let at = words.iter().position(|known| known == word);
+            set(config, at.ok_or_else(|| range_error(key.path, value, words.join(", ")))?);
+        }
     }
     Ok(())
 }
@@ -415,6 +426,7 @@ mod tests {
             part_bytes: 8_388_608,
             tls_ca_file: None,
             verify_crc: true,
+            reads_wait_for_verdict: false,
         };
         assert_eq!(Config::default(), expected);
         assert_eq!(parse("{}"), (expected, vec![]));
@@ -427,7 +439,7 @@ mod tests {
             "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "twicePercent": 7, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
             "stallTimeoutMs": 11, "resolveTimeoutMs": 15, "idleConnectionSec": 16, "avoidAddressSec": 17, "retryBaseMs": 18,
             "retryCapMs": 19, "startAttempts": 20, "listAttempts": 21, "listAgainSec": 22, "reviveSec": 23,
-            "throttleRecoverMs": 24, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false}"#;
+            "throttleRecoverMs": 24, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false, "readsWait": "verdict"}"#;
         let expected = Config {
             log_level: LogLevel::Error,
             log_path: "/l".into(),
@@ -458,6 +470,7 @@ mod tests {
             part_bytes: 4096,
             tls_ca_file: Some("/ca.pem".into()),
             verify_crc: false,
+            reads_wait_for_verdict: true,
         };
         assert_eq!(parse(text), (expected, vec![]));
     }
@@ -488,6 +501,7 @@ mod tests {
             (r#"{"logPath": "log"}"#, "logPath", r#""log""#, "the absolute path of a file"),
             (r#"{"logPath": ""}"#, "logPath", r#""""#, "the absolute path of a file"),
             (r#"{"auditPath": "/x/"}"#, "auditPath", r#""/x/""#, "the absolute path of a file"),
+            (r#"{"readsWait": "whole"}"#, "readsWait", r#""whole""#, "part, verdict"),
         ] {
             let error = refuse(text);
             let (key, value, allowed) = (key.into(), value.into(), allowed.into());

@@ -253,6 +253,7 @@ fn key_row(key: &Key) -> String {
         Kind::Path { default: "", .. } => ("path".to_owned(), "none".to_owned(), "absolute path of a file".to_owned()),
         Kind::Path { default, .. } => ("path".to_owned(), format!("`{default}`"), "absolute path of a file".to_owned()),
         Kind::Switch { default, .. } => ("switch".to_owned(), default.to_string(), "true, false".to_owned()),
+        Kind::Word { words, .. } => ("word".to_owned(), format!("`{}`", words[0]), words.join(", ")),
     };
     format!("| `{}` | {kind} | {default} | {allowed} | {} |\n", key.path, key.text)
 }
@@ -295,6 +296,7 @@ fn default_json(key: &Key) -> String {
         Kind::Whole { default, .. } => default.to_string(),
         Kind::Path { default, .. } => format!("\"{default}\""),
         Kind::Switch { default, .. } => default.to_string(),
+        Kind::Word { words, .. } => format!("\"{}\"", words[0]),
     }
 }
 

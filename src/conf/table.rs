@@ -36,6 +36,11 @@ pub(crate) enum Kind {
         default: bool,
         set: fn(&mut Config, bool),
     },
+    /// One of these words; `set` gets its place among them. The first is the default.
+    Word {
+        words: &'static [&'static str],
+        set: fn(&mut Config, usize),
+    },
 }
 
 /// Inclusive limits of a whole number.
@@ -403,6 +408,15 @@ pub(crate) const KEYS: &[Key] = &[
         in_default_file: false,
         text: "Compare the CRC-64 of each whole object with the one OSS reports.",
     },
+    Key {
+        path: "readsWait",
+        kind: Kind::Word { words: &["part", "verdict"], set: |config, at| config.reads_wait_for_verdict = at == 1 },
+        in_default_file: false,
+        text: "What a read of a large object waits for. `part`: its own parts, and only the last part that no reader \
+               was given yet for the CRC-64 of the whole object. `verdict`: every read waits until the CRC-64 of the \
+               whole object matched; an object that is larger than the memory budget is fetched twice then. Maps and \
+               streams wait for it in any case.",
+    },
 ];
 
 #[cfg(test)]
@@ -420,6 +434,7 @@ mod tests {
                 }
                 Kind::Path { default, .. } => assert!(default.is_empty() || default.starts_with('/'), "{}", key.path),
                 Kind::Switch { .. } => {}
+                Kind::Word { words, .. } => assert!(words.len() > 1, "{}", key.path),
             }
         }
     }

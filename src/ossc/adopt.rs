@@ -15,6 +15,11 @@ impl Work {
     /// Takes the object in; true if it is worth fetching on.
     pub fn adopt(&self, slot: u32, object: &Object, held: Held) -> bool {
         let part = |index: u32| self.region.part(object, index);
+        let round = object.verdict.get().round;
+        // Of a round that ended as that engine did: to be taken back.
+        (0..object.parts()).filter(|index| !part(*index).is_known(round)).for_each(|index| {
+            part(index).take_back();
+        });
         let torn: Vec<u32> = (0..object.parts()).filter(|index| part(*index).state() == FILLING).collect();
         for index in (0..object.parts()).filter(|index| !part(*index).is_ready()) {
             let range = object.part_range(index);
@@ -31,16 +36,12 @@ impl Work {
         object.ready_parts.store(ready, Ordering::Release);
         let kept = lock(&held.kept).clone();
         self.count_in(there.union(&kept).map(|index| self.room_bytes(object, *index)).sum());
-        if object.state() != state::VERIFIED {
-            *lock(&held.unproven) = there;
-        }
         if object.state() == state::FAILED {
             object.set_state(state::LOADING);
         }
+        self.adopt_check(object, &held);
         self.hold(slot, held);
-        if ready > 0 && ready == object.parts() && object.state() == state::LOADING {
-            self.ask_verdict(slot);
-        }
+        self.ask_verdict_again(slot, object);
         ready < object.parts() && (ready > 0 || !torn.is_empty())
     }
 

@@ -61,10 +61,11 @@ impl Audit {
     }
 
     /// An object is here as a whole; `crc` is the CRC-64/XZ that its bytes have as OSS reports it, `None` if it
-    /// could not be verified.
-    pub fn verdict(&self, key: &str, etag: &str, size: u64, crc: Option<u64>) {
+    /// could not be verified. `round` counts from 1; above it says that the bytes did not match before and were fetched
+    /// again.
+    pub fn verdict(&self, key: &str, etag: &str, size: u64, crc: Option<u64>, round: u32) {
         self.write(|| {
-            json!({
+            let mut line = json!({
             "time": now(),
             "pid": std::process::id(),
             "command": "ossc engine",
@@ -78,6 +79,33 @@ impl Audit {
             "act": "verify",
             "verified": crc.is_some(),
             "crc": crc.map(|crc| crc.to_string()),
+            });
+            if round > 1 {
+                line["try"] = json!(round);
+            }
+            line
+        });
+    }
+
+    /// A client process was given bytes of an object (key, ETag, size) that turned out not to be its: in which try, and
+    /// how many parts all readers together were given.
+    pub fn misread(&self, pid: u32, command: &str, object: (&str, &str, u64), (round, parts): (u32, u32)) {
+        let (key, etag, size) = object;
+        self.write(|| {
+            json!({
+                "time": now(),
+                "pid": pid,
+                "command": command,
+                "object": self.object(key),
+                "etag": etag,
+                "range": [0, size],
+                "bytes": Value::Null,
+                "status": Value::Null,
+                "request_id": Value::Null,
+                "source": "cache",
+                "act": "misread",
+                "try": round,
+                "parts": parts,
             })
         });
     }
@@ -117,7 +145,7 @@ fn now() -> f64 {
 }
 
 /// Name of a process, without its arguments (they may hold secrets of its own).
-fn command(pid: u32) -> String {
+pub(crate) fn command(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm"))
         .map_or_else(|_| String::new(), |name| name.trim_end().to_string())
 }

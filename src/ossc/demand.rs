@@ -22,6 +22,7 @@ impl Looked {
         let heard = region.header().bell.heard();
         region.take_demand(|part| work.demanded(part));
         self.events = region.take_events(self.events, |seen| work.seen(seen));
+        work.tell_misreads();
         heard
     }
 }

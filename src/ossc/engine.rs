@@ -239,6 +239,7 @@ fn build(
     region.header().endpoint_key.store(endpoint_key(settings), Ordering::Release);
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
     region.header().list_again_ms.store(config.list_again.as_millis() as u64, Ordering::Release);
+    region.header().reads_wait.store(u32::from(config.reads_wait_for_verdict), Ordering::Release);
     let renewed = renewed_source(settings, config)?;
     let key = match &renewed {
         Some((_, first)) => Some(first.credentials.clone()),

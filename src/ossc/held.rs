@@ -4,6 +4,7 @@
 
 use crate::memory::Memory;
 use crate::place::Pinned;
+use crate::verdict::Check;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -52,9 +53,11 @@ pub struct Held {
     pub starved_since: Mutex<Option<Instant>>,
     /// Empty parts whose memory and room stay, since programs have pinned them.
     pub kept: Mutex<BTreeSet<u32>>,
-    /// Parts that have arrived since a check of the whole object has passed.
-    pub unproven: Mutex<BTreeSet<u32>>,
-    /// It was fetched a second time since the whole-object check failed.
+    /// How far the check of a large object is.
+    pub check: Mutex<Check>,
+    /// Processes that were given bytes before the verdict, with their names.
+    pub given: Mutex<BTreeMap<u32, String>>,
+    /// A small object was fetched a second time since its check failed.
     pub rechecked: AtomicBool,
     trouble: Mutex<Option<Instant>>,
 }
@@ -84,7 +87,8 @@ impl Held {
             idle_since: Mutex::new(None),
             starved_since: Mutex::new(None),
             kept: Mutex::default(),
-            unproven: Mutex::default(),
+            check: Mutex::default(),
+            given: Mutex::default(),
             rechecked: AtomicBool::new(false),
             trouble: Mutex::new(None),
         }

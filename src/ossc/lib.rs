@@ -54,6 +54,7 @@ mod still;
 mod top;
 mod tree;
 mod turn;
+pub mod verdict;
 mod view;
 pub mod work;
 

@@ -7,9 +7,18 @@ use ossc_cache::pages::{self, Lease};
 use ossc_cache::sys::Result;
 
 /// While it lives nobody has the memory open or mapped, and who opens it waits.
-pub trait Guard {}
+pub trait Guard {
+    /// False when somebody waits for its end.
+    fn is_whole(&self) -> bool {
+        true
+    }
+}
 
-impl Guard for Lease {}
+impl Guard for Lease {
+    fn is_whole(&self) -> bool {
+        self.is_whole()
+    }
+}
 
 /// See the module. What each does and needs is said at `pages::Memory`.
 pub trait Memory: Send + Sync {

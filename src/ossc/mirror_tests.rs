@@ -6,7 +6,7 @@ use ossc_cache::pages::PageKind;
 use ossc_cache::region::Identity;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// In a plain `cargo test`; `OSSC_VERSIONS` is another number.
 const VERSIONS: u64 = 5_000;

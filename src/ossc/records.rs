@@ -99,7 +99,7 @@ impl Work {
             match object.kind() {
                 Kind::Large => {
                     let busy = (0..object.parts()).any(|index| self.region.part(object, index).state() == FILLING);
-                    let unused = if busy { None } else { Unused::take(&held).filter(|unused| unused.is_closed(&held)) };
+                    let unused = if busy { None } else { Unused::take(&held).filter(Unused::is_closed) };
                     if let Some(unused) = unused {
                         self.end_version(slot, object, &held, unused);
                     }
@@ -120,7 +120,7 @@ impl Work {
         }
         (0..object.parts()).for_each(|index| self.region.part(object, index).unpin());
         self.end_kept(object, held);
-        self.release(slot, held);
+        self.release(slot, held, &unused);
         if !Self::is_empty(object, held) {
             return;
         }

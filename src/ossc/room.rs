@@ -2,7 +2,8 @@
 //!
 //! Called by `work` before a request is sent (never after: what is received has its room), and by the lease
 //! thread. Whether somebody has an object open or mapped is asked of the kernel (write leases on the
-//! placeholder and on the memory file), so it is right for every process, dead or alive, hooked or not.
+//! placeholder and on the memory file), so it is right for every process, dead or alive, hooked or not. The lease on
+//! the memory is held while memory is given back: not longer, and not while anything is waited for.
 //! Memory that a program may have mapped is never given back.
 
 use crate::held::{Held, lock};
@@ -30,30 +31,41 @@ const STARVED_TOLD: Duration = Duration::from_millis(5 * ossc_cache::wait::SLICE
 /// An old version that may be open without being seen (no leases on the placeholder) goes after so long without a use,
 /// also where nothing else expires.
 const OLD_IDLE: Duration = Duration::from_secs(120);
+/// Parts that are given back before it is asked again whether a program waits to open the memory: at 8 MiB each about a
+/// millisecond of punching.
+const PARTS_AT_ONCE: usize = 16;
 
-/// Both leases of an object: while they are held nobody has it open or mapped, and nobody can open it.
+/// The lease on an object's memory, taken at a moment when its placeholder was open nowhere either. While it is held
+/// nobody has the memory open or mapped, and a program that wants it waits in its `open`: programs open the memory
+/// before they pin parts of it, so the pins that are there are of nobody. The placeholder may be opened meanwhile: what
+/// is read through it waits for its parts like any other read.
 pub(crate) struct Unused {
-    placeholder: Option<Lease>,
-    _memory: Box<dyn Guard>,
+    memory: Box<dyn Guard>,
+    /// A lease on the placeholder was granted, or it is not served any more.
+    is_closed: bool,
 }
 
 impl Unused {
     /// `None` if somebody uses it.
     pub(crate) fn take(held: &Held) -> Option<Unused> {
         let memory = held.memory.as_ref()?.lease().ok()?;
-        let placeholder = match placeholder_lease(held) {
-            Ok(lease) => Some(lease),
-            Err(Errno(libc::EAGAIN)) => return None,
-            // A file system without leases: a reader that has it open sees its parts go, and waits again.
-            Err(_) => None,
-        };
-        Some(Unused { placeholder, _memory: memory })
+        match placeholder_lease(held) {
+            Err(Errno(libc::EAGAIN)) => None,
+            // Given back at once, so that no program waits for it; an error is of a file system without leases: a
+            // reader that has it open sees its parts go, and waits again.
+            lease => Some(Unused { memory, is_closed: lease.is_ok() || lock(&held.pinned).is_none() }),
+        }
     }
 
-    /// True if it is known that nobody has the placeholder open: there is a lease on it, or it is not served any more.
-    /// Where the file system has no leases, a program that has it open and reads nothing is not seen.
-    pub(crate) fn is_closed(&self, held: &Held) -> bool {
-        self.placeholder.is_some() || lock(&held.pinned).is_none()
+    /// True if it is known that nobody had the placeholder open. Where the file system has no leases, a program that
+    /// has it open and reads nothing is not seen.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// True while no program waits to open the memory.
+    fn is_alone(&self) -> bool {
+        self.memory.is_whole()
     }
 }
 
@@ -103,10 +115,10 @@ impl Work {
 
     /// Gives an object back if nobody has it open or mapped. True if it did.
     fn release_unused(&self, slot: u32, held: &Held) -> bool {
-        let (Some(object), Some(_leases)) = (self.region().object(slot), Unused::take(held)) else { return false };
+        let (Some(object), Some(unused)) = (self.region().object(slot), Unused::take(held)) else { return false };
         (0..object.parts()).for_each(|index| self.region().part(object, index).unpin());
         self.end_kept(object, held);
-        self.release(slot, held);
+        self.release(slot, held, &unused);
         true
     }
 
@@ -189,14 +201,14 @@ impl Work {
         })
     }
 
-    /// Gives an object's parts back. The caller has both leases, or the object has no user that maps it.
-    pub(crate) fn release(&self, slot: u32, held: &Held) {
+    /// Gives an object's parts back, or as many of them as can be before a program wants to open its memory.
+    pub(crate) fn release(&self, slot: u32, held: &Held, unused: &Unused) {
         let Some(object) = self.region().object(slot) else { return };
         let all: Vec<u32> = (0..object.parts()).collect();
-        if self.release_parts(slot, &all) {
+        let given = |parts: &[u32]| unused.is_alone() && self.release_parts(slot, parts);
+        if all.chunks(PARTS_AT_ONCE).all(given) || !unused.is_alone() {
             held.planned.store(false, Ordering::Release);
             held.made_way.store(false, Ordering::Release);
-            held.rechecked.store(false, Ordering::Release);
         }
     }
 
@@ -212,12 +224,8 @@ impl Work {
         // A program that maps a part now has pinned it before it looked at its state: either it sees it
         // gone, or this sees it pinned.
         fence(Ordering::SeqCst);
-        let (mapped, free): (Vec<u32>, Vec<u32>) =
-            taken.into_iter().partition(|index| region.part(object, *index).is_pinned());
-        for index in &mapped {
-            let part = region.part(object, *index);
-            part.publish(part.crc64());
-        }
+        let stays = |index: &u32| region.part(object, *index).is_pinned() && self.put_back(object, &held, *index);
+        let (mapped, free): (Vec<u32>, Vec<u32>) = taken.into_iter().partition(stays);
         if verified && free.is_empty() {
             object.set_state(state::VERIFIED);
         }
@@ -317,9 +325,9 @@ impl Work {
         let is_old = object.superseded.load(Ordering::Acquire) != 0;
         let busy = parts().any(|part| part.state() == ossc_cache::part::FILLING);
         let empty = Self::is_empty(object, held) && !is_old;
-        let leases = (!busy && !empty).then(|| Unused::take(held)).flatten();
+        let unused = (!busy && !empty).then(|| Unused::take(held)).flatten();
         let mut idle_since = lock(&held.idle_since);
-        let Some(leases) = leases else {
+        let Some(unused) = unused else {
             *idle_since = None;
             // In use, also by a program whose first look at it was told of long ago, to another engine perhaps.
             if !busy && !empty {
@@ -352,10 +360,10 @@ impl Work {
         *idle_since = None;
         drop(idle_since);
         if is_old {
-            self.end_version(slot, object, held, leases);
+            self.end_version(slot, object, held, unused);
             return None;
         }
-        self.release(slot, held);
+        self.release(slot, held, &unused);
         tracing::info!(
             object = held.key,
             bytes = held.size,

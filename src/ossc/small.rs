@@ -6,9 +6,11 @@
 use crate::audit::Fetched;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item};
-use crate::work::{WRONG_ONCE, WRONG_TWICE, Work};
+use crate::verdict::{WRONG_ONCE, WRONG_TWICE};
+use crate::work::Work;
 use ossc_cache::plan::Class;
 use ossc_cache::region::state;
+use ossc_cache::verdict::Judgement;
 use ossc_net::error::Kind;
 use ossc_net::{Fetch, Finished, Query, Sink, crc};
 use std::collections::BTreeMap;
@@ -105,8 +107,10 @@ impl Work {
         let known = lock(&held.crc64).filter(|_| self.options.verify_crc);
         let expected = known.unwrap_or(found);
         if found == expected {
-            object.set_verified(known.is_some());
-            self.audit.verdict(&held.key, &held.etag, held.size, known);
+            let judgement = if known.is_some() { Judgement::Matched } else { Judgement::Nothing };
+            object.verdict.set(object.verdict.get().with(judgement));
+            let round = if held.rechecked.load(Ordering::Acquire) { 2 } else { 1 };
+            self.audit.verdict(&held.key, &held.etag, held.size, known, round);
             let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
             // Without the thread that writes files the engine is ending.
             let _ = self.arrived.send(Arrived { slot, body });

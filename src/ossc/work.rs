@@ -6,20 +6,22 @@
 
 use crate::audit::{Audit, Fetched};
 use crate::credentials::Renewal;
-use crate::flight::{Flights, Queue, is_cancelled};
+use crate::flight::{Flights, Queue};
 use crate::growth::Growth;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item, Order};
 use crate::programs::Programs;
 use crate::scale::Scale;
+use crate::verdict::Misread;
 use ossc_cache::budget::Budget;
 use ossc_cache::catalog::Catalog;
+use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
 use ossc_net::retry::Backoff;
 use ossc_net::throttle::Throttle;
-use ossc_net::{Error, Fetch, Finished, Pull, Query, Response, Sink, Source, Vcpus, crc};
+use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -33,10 +35,6 @@ pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(30);
 /// Parts that are fetched right behind one that a reader waits for.
 const READ_AHEAD_PARTS: u32 = 4;
-
-pub(crate) const WRONG_ONCE: &str = "its bytes do not match its CRC-64: fetching it again";
-pub(crate) const WRONG_TWICE: &str =
-    "its bytes do not match its CRC-64, twice: readers get EIO; check the object in the bucket";
 
 /// A question that a thread of the engine waits for.
 struct Call {
@@ -112,6 +110,8 @@ pub struct Work {
     /// With the time since when.
     pub(crate) roomless: Mutex<BTreeMap<(u32, u32), Instant>>,
     pub(crate) audit: Audit,
+    /// Rounds that ended in a mismatch and are not told of yet.
+    pub(crate) misreads: Mutex<Vec<(u32, Misread)>>,
     pub(crate) arrived: Sender<Arrived>,
     orders: Sender<Order>,
     pub(crate) options: Options,
@@ -148,6 +148,7 @@ impl Work {
             room: Mutex::default(),
             roomless: Mutex::default(),
             audit,
+            misreads: Mutex::default(),
             arrived,
             orders,
             options,
@@ -208,6 +209,9 @@ impl Work {
         if let Some(object) = self.region.object(slot).filter(|object| object.parts() > 0) {
             self.owners.write().unwrap_or_else(|e| e.into_inner()).insert(object.first_part(), slot);
         }
+        if held.memory.is_some() {
+            self.excuse(slot);
+        }
         self.held.write().unwrap_or_else(|e| e.into_inner()).insert(slot, Arc::new(held));
     }
 
@@ -266,11 +270,6 @@ impl Work {
         }
     }
 
-    /// Asks for the check value of an object whose parts are all ready, and judges it.
-    pub fn ask_verdict(&self, slot: u32) {
-        self.push(&[Item::Verdict(slot)], Class::Near);
-    }
-
     /// Fetches whole large objects ahead of their readers, in this order: first the first part of each
     /// (headers), then the rest. What does not fit the budget is left to its readers.
     pub fn prefetch(&self, slots: &[u32]) {
@@ -324,6 +323,9 @@ impl Work {
     /// A client met an object: a line for the audit file.
     pub fn seen(&self, seen: Seen) {
         if let Some(held) = self.held(seen.slot) {
+            if seen.act == ACT_GIVEN {
+                return self.given_early(seen.pid, &held);
+            }
             held.opened.store(true, Ordering::Release);
             let act = match seen.act {
                 1 => "open",
@@ -408,9 +410,8 @@ impl Work {
                     object.set_state(if object.parts() > 0 { state::LOADING } else { state::COMING });
                     if object.parts() == 0 {
                         self.fetch_small(slot);
-                    } else if object.ready_parts.load(Ordering::Acquire) == object.parts() {
-                        // It was the question for its check value that failed: no part that comes would ask again.
-                        self.ask_verdict(slot);
+                    } else {
+                        self.ask_verdict_again(slot, object);
                     }
                 }
                 None
@@ -469,115 +470,6 @@ impl Work {
             self.wake();
         }
         self.fetch_in_place(&held, first, Item::Part(slot, index))
-    }
-
-    pub(crate) fn finished_part(
-        &self,
-        (slot, index): (u32, u32),
-        object: &Object,
-        held: &Held,
-        result: Result<(Response, u64), Error>,
-    ) {
-        let part = self.region.part(object, index);
-        let range = object.part_range(index);
-        let (response, crc64) = match result {
-            Ok(whole) => whole,
-            Err(error) => {
-                self.end_fill(object, held, index);
-                if is_cancelled(&error) {
-                    // Meant for a request that had ended already. While the engine ends nobody pulls it any more.
-                    return self.push(&[Item::Part(slot, index)], Class::Demand);
-                }
-                let attempts = held.failed_again(index);
-                return self.failed(Item::Part(slot, index), object, held, &error, attempts);
-            }
-        };
-        held.failed_no_more(index);
-        if let Some(memory) = &held.memory {
-            memory.unmap_pages(range.start, range.end);
-        }
-        if let Some(whole) = response.crc64_object {
-            *lock(&held.crc64) = Some(whole);
-        }
-        lock(&held.unproven).insert(index);
-        self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
-        self.region.header().clock.fetch_add(1, Ordering::Relaxed);
-        part.publish(crc64);
-        if object.ready_parts.fetch_add(1, Ordering::AcqRel) + 1 == object.parts() {
-            self.judge(slot, object, held);
-        }
-    }
-
-    /// All parts are here: is the whole what the origin says it is?
-    fn judge(&self, slot: u32, object: &Object, held: &Held) {
-        let expected = *lock(&held.crc64);
-        let Some(expected) = expected.filter(|_| self.options.verify_crc) else {
-            tracing::info!(
-                object = held.key,
-                bytes = held.size,
-                "loaded; not verified: {}",
-                if self.options.verify_crc { "the origin gave no CRC-64" } else { "verifyCrc is off" }
-            );
-            return self.accept(object, held, None);
-        };
-        let found = (0..object.parts()).fold(0, |sum, index| {
-            let range = object.part_range(index);
-            crc::combine(sum, self.region.part(object, index).crc64(), range.end - range.start)
-        });
-        if found == expected {
-            tracing::info!(object = held.key, bytes = held.size, crc64 = expected, "loaded and verified");
-            return self.accept(object, held, Some(expected));
-        }
-        if held.rechecked.swap(true, Ordering::AcqRel) {
-            tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
-            return object.fail(Kind::Corrupt.errno());
-        }
-        tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
-        // Parts that a check has vouched for stay: programs may have them mapped.
-        let unproven = std::mem::take(&mut *lock(&held.unproven));
-        let again: Vec<Item> = unproven.iter().map(|index| Item::Part(slot, *index)).collect();
-        for index in unproven {
-            if self.region.part(object, index).take_back() {
-                self.empty(object, held, index);
-            }
-        }
-        self.push(&again, Class::Demand);
-    }
-
-    /// The object is whole; `crc64` is the check value that its bytes have, `None` if there was none to compare.
-    /// A part that was given up while the verdict was made takes it back.
-    fn accept(&self, object: &Object, held: &Held, crc64: Option<u64>) {
-        lock(&held.unproven).clear();
-        object.set_verified(crc64.is_some());
-        self.audit.verdict(&held.key, &held.etag, held.size, crc64);
-        object.set_state(state::VERIFIED);
-        if object.ready_parts.load(Ordering::Acquire) != object.parts() {
-            object.set_state(state::LOADING);
-        }
-    }
-
-    fn finished_verdict(&self, slot: u32, done: Finished) {
-        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { return };
-        match done.result {
-            Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == held.etag) => {
-                *lock(&held.crc64) = response.crc64_object;
-                self.judge(slot, object, &held);
-            }
-            Ok(response) => {
-                let text = format!(
-                    "HEAD {}: its ETag is {} now, and was {} when it was listed",
-                    held.key,
-                    response.etag.unwrap_or_default(),
-                    held.etag
-                );
-                let error = Error::new(Kind::Changed, ossc_net::error::Phase::Status, text);
-                self.failed(Item::Verdict(slot), object, &held, &error, 1);
-            }
-            Err(error) => {
-                let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
-                self.failed(Item::Verdict(slot), object, &held, &error, attempts);
-            }
-        }
     }
 
     /// A request for an object failed: again later, or an error for its readers.

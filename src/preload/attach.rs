@@ -7,6 +7,7 @@
 use crate::environ;
 pub(crate) use crate::say::say;
 use crate::start::{self, FirstWord};
+use crate::taken;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use ossc_cache::lock;
 use ossc_cache::region::{REGION_BYTES, Region};
@@ -291,6 +292,7 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
         }
         None => {
             let generation = before % 127 + 1;
+            taken::moves();
             REGIONS[generation as usize].store(region.base().cast_mut(), Ordering::Release);
             GENERATION.store(generation, Ordering::Release);
             (generation, region)

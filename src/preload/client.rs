@@ -11,17 +11,20 @@
 
 use crate::attach::{self, ASK_MS, MOVED, attach, attached, say};
 use crate::environ;
+use crate::file::Seen;
 use crate::hidden;
 use crate::kept;
 use crate::session;
 use crate::start::{self, FirstWord};
+use crate::taken::{self, May};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
-use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen, state};
+use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen as Event, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
+use ossc_cache::verdict::Judgement;
 use ossc_cache::wire::{self, Ask};
 use ossc_cache::{mark, pages, wait};
 
@@ -244,16 +247,8 @@ pub(crate) fn wait_range(slot: u32, start: u64, end: u64) -> Result<()> {
     waiting(slot, |region, object, check| wait::range(region, object, start, end, check))
 }
 
-/// Waits until the whole object is ready and verified, and keeps it whole. ENOMEM at once for what the
-/// memory budget can never hold.
+/// Waits until the whole object is ready and verified, and keeps it whole: for a program that has its memory mapped.
 pub(crate) fn wait_whole(slot: u32) -> Result<()> {
-    if let Some((region, object, _)) = resolve(slot) {
-        let budget = region.header().budget_bytes.load(Ordering::Acquire);
-        if budget != 0 && object.size() > budget {
-            log(b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)", slot);
-            return Err(Errno(libc::ENOMEM));
-        }
-    }
     waiting(slot, |region, object, check| {
         // In each region that is waited in: a map is of the last one.
         (0..object.parts()).for_each(|index| region.part(object, index).pin());
@@ -261,9 +256,13 @@ pub(crate) fn wait_whole(slot: u32) -> Result<()> {
     })
 }
 
-/// The same for a map that was made of a part and is about to grow. ENOMEM where another engine has taken over
-/// since then with memory of its own: the rest never comes into the memory that is mapped.
+/// A map that was made of a part is about to grow: waits for the rest. ENOMEM where another engine has taken over
+/// since then with memory of its own, whose bytes never come into the memory that is mapped, and for what the memory
+/// budget can never hold.
 pub(crate) fn wait_rest(slot: u32) -> Result<()> {
+    if is_too_large(slot) {
+        return Err(Errno(libc::ENOMEM));
+    }
     wait_whole(slot)?;
     if attach::generation() == slot >> GENERATION_SHIFT {
         return Ok(());
@@ -277,51 +276,185 @@ pub(crate) fn wait_placed(slot: u32) -> Result<()> {
     waiting(slot, |_, object, check| wait::placed(object, check))
 }
 
+/// Where reads wait for the verdict (`readsWait`): until it is given, or is that the bytes are wrong.
+pub(crate) fn wait_first(slot: u32) -> Result<()> {
+    loop {
+        let (region, object, _) = resolve(slot).ok_or(GONE)?;
+        let judged = object.verdict.get();
+        if region.header().reads_wait.load(Ordering::Relaxed) == 0 || judged.judgement != Judgement::Open {
+            return Ok(());
+        }
+        waiting(slot, |region, object, check| wait::verdict(region, object, judged, check))?;
+    }
+}
+
+/// Waits until bytes `start..end` are ready and may be given to the program through the descriptor of `seen`: before
+/// the verdict on the whole object, but for the last of it that nobody was given yet.
+pub(crate) fn wait_given(seen: &Seen, start: u64, end: u64) -> Result<()> {
+    loop {
+        wait_range(seen.slot, start, end)?;
+        let Some(fills) = fills(seen.slot, start, end) else { continue };
+        match taken::may_take(seen, &fills)? {
+            May::Take => return Ok(()),
+            May::Wait(judged) => {
+                waiting(seen.slot, |region, object, check| wait::verdict(region, object, judged, check))?;
+            }
+        }
+    }
+}
+
 fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
     loop {
-        // Before the region is looked at: a region that is replaced in between must end the wait.
-        let generation = attach::generation();
-        let (region, object, now) = resolve(slot).ok_or(GONE)?;
-        let is_large = object.kind() == Kind::Large;
-        let slices = Cell::new(1u32);
-        let check = || {
-            if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
-                log(b"a reader has been waiting for 10 s more", slot);
-            }
-            attach::alive(generation)
-        };
-        match wait(&region, object, &check) {
+        match waiting_here(slot, &wait) {
             // A new engine with a new catalog: the same file under another number.
             Err(MOVED) => continue,
-            Err(errno) => {
-                log(b"a reader got an error for this object", slot);
-                return Err(errno);
-            }
-            // What was waited for may have been of another version's record in the end.
-            Ok(()) if is_large && !lasts(object, now) => return Err(GONE),
-            Ok(()) => return Ok(()),
+            done => return done,
         }
     }
 }
 
-/// A fresh read-only, close-on-exec descriptor of the object's memory file; the caller owns it and has waited
-/// for the bytes it wants. Never 0-2. If another engine has taken over since the slot was found, those bytes
-/// may be missing in its memory: then the whole object is waited for.
-pub(crate) fn open_memory(slot: u32) -> Result<i32> {
+/// The same in the region of now: `MOVED` when that is replaced.
+fn waiting_here(slot: u32, wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+    // Before the region is looked at: a region that is replaced in between must end the wait.
+    let generation = attach::generation();
+    let (region, object, now) = resolve(slot).ok_or(GONE)?;
+    let is_large = object.kind() == Kind::Large;
+    let slices = Cell::new(1u32);
+    let check = || {
+        if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
+            log(b"a reader has been waiting for 10 s more", slot);
+        }
+        attach::alive(generation)
+    };
+    match wait(&region, object, &check) {
+        // What was waited for may have been of another version's record in the end.
+        Ok(()) if is_large && !lasts(object, now) => Err(GONE),
+        Err(errno) if errno != MOVED => {
+            log(b"a reader got an error for this object", slot);
+            Err(errno)
+        }
+        done => done,
+    }
+}
+
+/// A fresh read-only, close-on-exec descriptor of the object's memory file, in which the whole object is ready and
+/// verified, and stays. The caller owns it. Never 0-2. ENOMEM at once for what the memory budget can never hold.
+pub(crate) fn memory_of_whole(seen: &Seen) -> Result<i32> {
+    if is_too_large(seen.slot) {
+        log(b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)", seen.slot);
+        return Err(Errno(libc::ENOMEM));
+    }
+    memory_of(seen, 0..seen.facts.size, &wait::whole)
+}
+
+/// The same for a part of it: bytes `start..end` are ready and stay, and the verdict on the whole object is given; of
+/// an object that the budget cannot hold as a whole they are given as to a read.
+pub(crate) fn memory_of_part(seen: &Seen, start: u64, end: u64) -> Result<i32> {
+    let is_early = start >= end || is_too_large(seen.slot);
+    memory_of(seen, start..end, &|region: &Region, object: &Object, check: &dyn Fn() -> Result<()>| match is_early {
+        true => wait::range(region, object, start, end, check),
+        false => wait::judged(region, object, start, end, check),
+    })
+}
+
+fn is_too_large(slot: u32) -> bool {
+    resolve(slot).is_some_and(|(region, object, _)| {
+        let budget = region.header().budget_bytes.load(Ordering::Acquire);
+        budget != 0 && object.size() > budget
+    })
+}
+
+/// The memory is opened first: from then on the engine is granted no lease on it, and erases no pin. Then the parts
+/// are pinned, then waited for. What comes of a wait in another memory than the one that is open does not count.
+fn memory_of(
+    seen: &Seen,
+    range: Range<u64>,
+    wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>,
+) -> Result<i32> {
+    let slot = seen.slot;
     loop {
         let generation = attach::generation();
-        if generation != slot >> GENERATION_SHIFT {
-            wait_whole(slot)?;
+        let memory = Opened::new(slot)?;
+        pin(slot, range.start, range.end);
+        match waiting_here(slot, wait) {
+            Err(MOVED) => continue,
+            Err(errno) => return Err(errno),
+            Ok(()) => {}
         }
-        let opened = open_unready(slot)?;
-        if attach::generation() == generation {
-            return Ok(opened);
+        let Some(fills) = fills(slot, range.start, range.end) else { continue };
+        match taken::may_take(seen, &fills)? {
+            May::Take if attach::generation() == generation && memory.is_open() => return Ok(memory.keep()),
+            May::Take => {}
+            May::Wait(judged) => {
+                waiting(slot, |region, object, check| wait::verdict(region, object, judged, check))?;
+            }
         }
-        let _ = sys::close(opened);
     }
 }
 
-/// The same without a wait: what is read through it counts only if the fills are the same before and after.
+/// Descriptors of memory files that are open while their bytes are waited for: the child of a fork in another thread
+/// has no use for them, and closes them.
+static WAITING: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
+
+/// A memory file that was opened and is not handed out yet.
+struct Opened {
+    fd: i32,
+    id: FileId,
+    place: Option<&'static AtomicI32>,
+}
+
+impl Opened {
+    fn new(slot: u32) -> Result<Opened> {
+        let fd = open_unready(slot)?;
+        let is_taken = |place: &&AtomicI32| place.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let place = WAITING.iter().find(is_taken);
+        let id = sys::file_id(fd).inspect_err(|_| {
+            let _ = sys::close(fd);
+        })?;
+        Ok(Opened { fd, id, place })
+    }
+
+    /// False when the program has closed the number meanwhile.
+    fn is_open(&self) -> bool {
+        sys::file_id(self.fd).is_ok_and(|id| (id.dev, id.ino) == (self.id.dev, self.id.ino))
+    }
+
+    fn keep(mut self) -> i32 {
+        self.leave();
+        let fd = self.fd;
+        core::mem::forget(self);
+        fd
+    }
+
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.store(-1, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.leave();
+        // Else its number is the program's by now.
+        if self.is_open() {
+            let _ = sys::close(self.fd);
+        }
+    }
+}
+
+/// In the child of a fork: what other threads of the parent wait for is theirs.
+pub(crate) fn leave_to_parent() {
+    for place in &WAITING {
+        let fd = place.swap(-1, Ordering::AcqRel);
+        if fd >= 0 && sys::file_id(fd).is_ok_and(|id| id.dev == attach::memory_dev()) {
+            let _ = sys::close(fd);
+        }
+    }
+}
+
+/// A fresh read-only, close-on-exec descriptor of the object's memory file; the caller owns it. Never 0-2. Nothing was
+/// waited for: what is read through it counts only if the fills are the same before and after.
 pub(crate) fn open_unready(slot: u32) -> Result<i32> {
     let until = sys::now_ms() + OPEN_MS;
     loop {
@@ -385,8 +518,8 @@ fn raise(fd: i32, at_least: i32) -> Result<i32> {
 }
 
 /// From now on the parts that hold bytes `start..end` are not given up, until the kernel says that nobody has
-/// the object's memory open or mapped. To be called before the wait for bytes that leave this library's
-/// hands (maps, pipes, sockets).
+/// the object's memory open or mapped: this process must have it open. To be called before the wait for bytes that
+/// leave this library's hands (maps, pipes, sockets).
 pub(crate) fn pin(slot: u32, start: u64, end: u64) {
     if let Some((region, object, _)) = resolve(slot) {
         object.parts_of(start, end).for_each(|index| region.part(object, index).pin());
@@ -425,13 +558,16 @@ pub(crate) fn part_end(slot: u32, at: u64, end: u64) -> u64 {
 /// The fills that held a range at one moment.
 pub(crate) struct Fills {
     /// Belongs to them: another engine counts its own fills.
-    generation: u32,
-    region: Region,
-    object: &'static Object,
+    pub generation: u32,
+    /// Its region.
+    pub region: Region,
+    /// The record there.
+    pub object: &'static Object,
     /// The slot in that generation.
-    slot: u32,
-    parts: Range<u32>,
-    number: u64,
+    pub slot: u32,
+    /// The parts that hold the range.
+    pub parts: Range<u32>,
+    sum: u64,
 }
 
 /// Those that hold bytes `start..end` now, `None` if some are missing.
@@ -440,8 +576,8 @@ pub(crate) fn fills(slot: u32, start: u64, end: u64) -> Option<Fills> {
     let generation = attach::generation();
     let (region, object, now) = resolve(slot)?;
     let parts = object.parts_of(start, end);
-    let number = object.fills_of(&region, parts.clone())?;
-    (attach::generation() == generation).then_some(Fills { generation, region, object, slot: now, parts, number })
+    let sum = object.fills_of(&region, parts.clone())?;
+    (attach::generation() == generation).then_some(Fills { generation, region, object, slot: now, parts, sum })
 }
 
 impl Fills {
@@ -450,9 +586,15 @@ impl Fills {
     pub fn are_there(&self) -> bool {
         core::sync::atomic::fence(Ordering::SeqCst);
         attach::generation() == self.generation
-            && self.object.fills_of(&self.region, self.parts.clone()) == Some(self.number)
+            && self.object.fills_of(&self.region, self.parts.clone()) == Some(self.sum)
             && lasts(self.object, self.slot)
             && attach::generation() == self.generation
+    }
+
+    /// True if their bytes may be given to the program now, through the descriptor of `seen`: see `taken`.
+    #[inline(always)]
+    pub fn may_be_given(&self, seen: &Seen) -> Result<bool> {
+        Ok(taken::is_plain(self.object) || taken::may_take(seen, self)? == May::Take)
     }
 
     /// Bytes of all their parts were copied: they are in use.
@@ -594,7 +736,7 @@ pub(crate) fn tell(slot: u32, act: u32) {
     // Each time: by this the engine knows of uses that begin and end between two of its looks.
     object.uses.fetch_add(1, Ordering::Relaxed);
     if kept::is_first(now, act) {
-        region.tell(Seen { pid: attach::pid() as u32, slot: number_of(now), act });
+        region.tell(Event { pid: attach::pid() as u32, slot: number_of(now), act });
     }
 }
 
@@ -629,6 +771,14 @@ pub(crate) fn log_named(what: &[u8], object: &[u8]) {
 
 pub(crate) fn slot_of(generation: u32, incarnation: u32, number: u32) -> u32 {
     generation << GENERATION_SHIFT | (incarnation & USE_MASK) << USE_SHIFT | number & NUMBER_MASK
+}
+
+/// True if both are one object in the region of now.
+pub(crate) fn is_same(one: u32, other: u32) -> bool {
+    match (resolve(one), resolve(other)) {
+        (Some((_, _, one)), Some((_, _, other))) => one == other,
+        _ => false,
+    }
 }
 
 /// Plain number of a slot's record in its own generation.
@@ -742,7 +892,8 @@ pub(crate) fn is_old_file(dev: u64, ino: u64) -> bool {
     })
 }
 
-fn record(region: Region, number: u32) -> Option<&'static Object> {
+/// The record with this number in a region.
+pub(crate) fn record(region: Region, number: u32) -> Option<&'static Object> {
     // SAFETY: regions are never unmapped, so a record lives as long as the process.
     region.object(number).map(|object| unsafe { &*(object as *const Object) })
 }

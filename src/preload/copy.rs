@@ -47,12 +47,12 @@ pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Resu
     prefetch(seen.slot, at, 1);
     // Most small reads are of bytes that are there: nothing to wait for, and nothing to hold for the wait.
     if (1..=SMALL_BYTES_MAX).contains(&len)
-        && let Some(done) = attempt(seen.slot, at, end, |hold| copy_once(seen.slot, at, (buffer, len), hold))?
+        && let Some(done) = attempt(seen, at, end, |hold| copy_once(seen.slot, at, (buffer, len), hold))?
     {
         return Ok(done);
     }
-    by_parts(seen.slot, at, end, |done, step| {
-        let copied = copy(seen.slot, done, buffer + (done - at) as usize, step)?;
+    by_parts(seen, at, end, |done, step| {
+        let copied = copy(seen, done, buffer + (done - at) as usize, step)?;
         Ok((copied, copied == step))
     })
 }
@@ -60,11 +60,16 @@ pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Resu
 /// Runs `step(start, len)` on one part of `at..end` after the other, each when its bytes are there; it says how
 /// many bytes it did and whether to go on. An error after the first step ends the call short.
 pub(crate) fn by_parts(
-    slot: u32,
+    seen: &Seen,
     at: u64,
     end: u64,
     mut step: impl FnMut(u64, usize) -> Result<(usize, bool)>,
 ) -> Result<usize> {
+    let slot = seen.slot;
+    // Before a part is held, which the parts that the verdict needs may want the room of.
+    if at < end {
+        client::wait_first(slot)?;
+    }
     let mut done = at;
     while done < end {
         let until = client::part_end(slot, done, end);
@@ -88,24 +93,28 @@ pub(crate) fn by_parts(
 
 /// Copies bytes that were ready a moment ago; a short count means that the buffer ended. If the engine has
 /// given one of the parts up meanwhile, it is waited for and copied again.
-fn copy(slot: u32, at: u64, buffer: usize, len: usize) -> Result<usize> {
-    settled(slot, at, at + len as u64, |hold| copy_once(slot, at, (buffer, len), hold))
+fn copy(seen: &Seen, at: u64, buffer: usize, len: usize) -> Result<usize> {
+    settled(seen, at, at + len as u64, |hold| copy_once(seen.slot, at, (buffer, len), hold))
 }
 
-/// Runs `act` until the bytes were the same fills before and after it.
-fn settled(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<usize> {
+/// Runs `act` until the bytes might be given and were the same fills before and after it.
+fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<usize> {
     loop {
-        if let Some(done) = attempt(slot, start, end, &act)? {
+        if let Some(done) = attempt(seen, start, end, &act)? {
             return Ok(done);
         }
-        client::wait_range(slot, start, end)?;
+        client::wait_given(seen, start, end)?;
     }
 }
 
-/// Runs `act` once; what it did counts if the bytes were there, and were the same fills before and after it.
-fn attempt(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
-    let hold = kept::hold(slot)?;
-    let Some(fills) = client::fills(slot, start, end) else { return Ok(None) };
+/// Runs `act` once; what it did counts if the bytes were there, might be given to the program, and were the same fills
+/// before and after it.
+fn attempt(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
+    let hold = kept::hold(seen.slot)?;
+    let Some(fills) = client::fills(seen.slot, start, end) else { return Ok(None) };
+    if !fills.may_be_given(seen)? {
+        return Ok(None);
+    }
     let done = act(&hold)?;
     if !fills.are_there() {
         return Ok(None);
@@ -114,24 +123,27 @@ fn attempt(slot: u32, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>
     Ok(Some(done))
 }
 
-/// What bytes `start..end` can be copied from inside the kernel: `get` gives it, and it is of the memory in which
-/// the bytes are ready (another engine may have taken over with memory of its own since they were waited for).
-/// They stay as long as the first value lives.
+/// What bytes `start..end` can be copied from inside the kernel: `get` opens it, and it is of the memory in which
+/// the bytes are ready and may be given (another engine may have taken over with memory of its own since they were
+/// waited for). They stay as long as the first value lives: they are held when the memory is open, since the engine may
+/// have erased what was held before that.
 pub(crate) fn source<T>(
-    slot: u32,
+    seen: &Seen,
     start: u64,
     end: u64,
     get: impl Fn() -> Result<T>,
 ) -> Result<(Option<HeldParts>, T)> {
     loop {
-        if let Some(fills) = client::fills(slot, start, end) {
-            let held = client::hold(slot, start, end);
+        if let Some(fills) = client::fills(seen.slot, start, end)
+            && fills.may_be_given(seen)?
+        {
             let source = get()?;
+            let held = client::hold(seen.slot, start, end);
             if fills.are_there() {
                 return Ok((held, source));
             }
         }
-        client::wait_range(slot, start, end)?;
+        client::wait_given(seen, start, end)?;
     }
 }
 
@@ -183,12 +195,12 @@ fn by_kernel(memory: c_int, at: u64, buffer: usize, len: usize) -> Result<usize>
 pub(crate) fn readv_at(seen: &Seen, at: u64, iov: *const iovec, len: c_int) -> Result<usize> {
     let end = end_of(seen, at, total(iov, len));
     let mut place = Place { iov, left: len.max(0) as usize, skip: 0 };
-    by_parts(seen.slot, at, end, |start, step| {
+    by_parts(seen, at, end, |start, step| {
         let mut done = 0;
         while done < step {
             let (entries, count, asked) = place.next(step - done);
             let from = start + done as u64;
-            let got = settled(seen.slot, from, from + asked as u64, |hold| {
+            let got = settled(seen, from, from + asked as u64, |hold| {
                 let memory = kept::kept_memory(seen.slot, hold)?;
                 let args = [memory as usize, entries.as_ptr() as usize, count, from as usize, 0, 0];
                 real::kernel(libc::SYS_preadv, args)

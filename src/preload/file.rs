@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session;
 use core::ffi::{CStr, c_char, c_int};
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::region::Identity;
 use ossc_cache::sys::{self, Errno, FileId};
 
@@ -24,6 +24,8 @@ pub(crate) struct Seen {
     pub identity: Identity,
     /// Size and the like.
     pub facts: Facts,
+    /// The descriptor that it was found by; -1 for a path.
+    pub fd: c_int,
 }
 
 impl Seen {
@@ -69,7 +71,7 @@ pub(crate) fn known(fd: c_int) -> Outcome<Seen> {
         return Outcome::Pass;
     }
     let Some(facts) = client::facts(slot) else { return Outcome::Failed(client::GONE) };
-    let seen = Seen { slot, identity: Identity::Placeholder, facts };
+    let seen = Seen { slot, identity: Identity::Placeholder, facts, fd };
     if seen.is_placeholder() { Outcome::Served(seen) } else { Outcome::Pass }
 }
 
@@ -122,7 +124,7 @@ fn look_up(id: &FileId, met: Met<'_>) -> Outcome<Seen> {
         };
         // Looked for again where the record was given up between the look and its facts.
         if let Some(facts) = client::facts(found.slot) {
-            return Outcome::Served(Seen { slot: found.slot, identity: found.identity, facts });
+            return Outcome::Served(Seen { slot: found.slot, identity: found.identity, facts, fd: met.descriptor() });
         }
     }
     Outcome::Failed(client::GONE)
@@ -277,7 +279,55 @@ pub(crate) fn mark(fd: c_int, slot: u32) {
     session::taken(slot);
     let before = mark.swap(slot, Relaxed);
     if before != 0 {
+        if !client::is_same(before, slot) {
+            STAMPS[at].store(0, Relaxed);
+        }
         kept::used_by_one_less(before);
+    }
+}
+
+/// What was given through a number before the verdict on its object: see `taken`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    /// Nothing that this library knows of, and where it comes from is not known either.
+    None,
+    /// Nothing: this process has opened it.
+    Opened,
+    /// Bytes, in this epoch of its object.
+    Took(u16),
+}
+
+/// 0, `OPENED`, or an epoch.
+static STAMPS: [AtomicU16; NUMBERS] = [const { AtomicU16::new(0) }; NUMBERS];
+const OPENED: u16 = u16::MAX;
+
+/// See `Stamp`.
+pub(crate) fn stamp(fd: c_int) -> Stamp {
+    match usize::try_from(fd).ok().and_then(|at| STAMPS.get(at)).map_or(0, |stamp| stamp.load(Relaxed)) {
+        0 => Stamp::None,
+        OPENED => Stamp::Opened,
+        epoch => Stamp::Took(epoch),
+    }
+}
+
+/// See `Stamp`.
+pub(crate) fn set_stamp(fd: c_int, stamp: Stamp) {
+    let value = match stamp {
+        Stamp::None => 0,
+        Stamp::Opened => OPENED,
+        Stamp::Took(epoch) => epoch,
+    };
+    let Some((at, place)) = usize::try_from(fd).ok().and_then(|at| Some((at, STAMPS.get(at)?))) else { return };
+    if place.load(Relaxed) != value && OWNER.load(Relaxed) == sys::getpid() {
+        HIGHEST.fetch_max(at, Relaxed);
+        place.store(value, Relaxed);
+    }
+}
+
+/// `new` is a duplicate of `fd`.
+pub(crate) fn copy_stamp(fd: c_int, new: c_int) {
+    if new >= 0 {
+        set_stamp(new, stamp(fd));
     }
 }
 
@@ -295,6 +345,7 @@ fn unmark(at: usize) {
 pub(crate) fn forget(fd: c_int) {
     if let Some(at) = usize::try_from(fd).ok().filter(|at| *at < NUMBERS) {
         unmark(at);
+        set_stamp(fd, Stamp::None);
     }
     if let Some(state) = usize::try_from(fd).ok().and_then(|at| STATES.get(at)) {
         let seen = state.load(Relaxed);

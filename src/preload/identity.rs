@@ -27,6 +27,14 @@ pub(crate) enum Met<'a> {
 }
 
 impl Met<'_> {
+    /// The descriptor, or -1.
+    pub(crate) fn descriptor(self) -> i32 {
+        match self {
+            Met::Descriptor(fd) => fd,
+            _ => -1,
+        }
+    }
+
     /// Runs `act` on a descriptor of the file; `None` when there can be none.
     fn with<T>(self, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
         match self {

@@ -16,6 +16,7 @@ mod real;
 mod say;
 mod session;
 mod start;
+mod taken;
 
 /// Runs before `main`, alone.
 extern "C" fn start_up() {
@@ -35,6 +36,7 @@ extern "C" fn start_up() {
 extern "C" fn forked() {
     attach::own();
     file::own();
+    client::leave_to_parent();
 }
 
 /// Runs after the program's own exit handlers.

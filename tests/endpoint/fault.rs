@@ -2,6 +2,7 @@
 //! Never runs rules it could not read whole: a broken file keeps the earlier rules and is
 //! reported on stderr.
 
+use crate::range;
 use crate::request::Request;
 use serde::Deserialize;
 use std::fs;
@@ -29,6 +30,8 @@ struct Match {
     prefix: Option<String>,
     nth: Option<u64>,
     every: Option<u64>,
+    /// A byte of the object that the request asks for, among others.
+    covers: Option<u64>,
     /// Part of the matching requests, chosen by `seed` and the request's number.
     share: Option<f64>,
     seed: Option<u64>,
@@ -65,6 +68,8 @@ pub(crate) struct Effects {
     /// Requests under way that are not refused.
     pub busy_above: Option<u64>,
     pub flip_byte: Option<u64>,
+    /// The same by its offset in the object.
+    pub flip_object_byte: Option<u64>,
     pub ignore_range: bool,
     pub wrong_content_range: bool,
     pub etag: Option<String>,
@@ -108,6 +113,9 @@ impl Faults {
             if rule.fires(request) {
                 sum.add(&rule.effect);
             }
+        }
+        if let Some(at) = sum.flip_object_byte.and_then(|at| at.checked_sub(asked(request).start)) {
+            sum.flip_byte = sum.flip_byte.or(Some(at));
         }
         sum
     }
@@ -160,6 +168,11 @@ fn kind(request: &Request) -> Kind {
         (false, "HEAD") => Kind::Head,
         (false, _) => Kind::Get,
     }
+}
+
+/// The bytes that a request asks for; all of them where it names no range.
+fn asked(request: &Request) -> std::ops::Range<u64> {
+    request.header("range").and_then(range::named).unwrap_or(0..u64::MAX)
 }
 
 impl Rule {
@@ -221,6 +234,7 @@ impl Match {
         self.method.as_ref().is_none_or(|m| m.eq_ignore_ascii_case(&request.method))
             && self.kind.is_none_or(|k| k == kind(request))
             && self.key.as_ref().is_none_or(key_fits)
+            && self.covers.is_none_or(|at| asked(request).contains(&at))
             && self.prefix.as_ref().is_none_or(|prefix| {
                 request.pairs().is_some_and(|pairs| pairs.iter().any(|(n, v)| n == b"prefix" && v == prefix.as_bytes()))
             })
@@ -240,6 +254,7 @@ impl Effects {
         self.busy_above = self.busy_above.or(other.busy_above);
         self.conn_bytes_per_sec = self.conn_bytes_per_sec.or(other.conn_bytes_per_sec);
         self.flip_byte = self.flip_byte.or(other.flip_byte);
+        self.flip_object_byte = self.flip_object_byte.or(other.flip_object_byte);
         self.etag = self.etag.take().or_else(|| other.etag.clone());
         self.ignore_range |= other.ignore_range;
         self.wrong_content_range |= other.wrong_content_range;
@@ -301,6 +316,13 @@ mod tests {
         assert!(fits(r#"{"prefix":"a/"}"#, "/b/?prefix=a%2F") && !fits(r#"{"prefix":"a/"}"#, "/b/?prefix=a"));
         assert!(!fits(r#"{"kind":"head"}"#, "/b/a") && !fits(r#"{"method":"HEAD"}"#, "/b/a"));
         assert!(fits(r#"{"method":"get","kind":"get"}"#, "/b/a"));
+        let covers = |range: &str| {
+            let text = format!("GET /b/a HTTP/1.1\r\nHost: 127.0.0.1\r\n{range}\r\n");
+            let request = Request::parse(text.as_bytes()).unwrap().unwrap().0;
+            rule(r#"{"match":{"covers":10},"do":{"close":true}}"#).when.fits(&request)
+        };
+        assert!(covers("Range: bytes=10-10\r\n") && covers("") && covers("Range: bytes=0-99\r\n"));
+        assert!(!covers("Range: bytes=0-9\r\n") && !covers("Range: bytes=11-99\r\n"));
     }
 
     #[test]

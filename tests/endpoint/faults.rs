@@ -92,6 +92,18 @@ fn delay_ms() {
 }
 
 #[test]
+fn flip_object_byte() {
+    let (rig, bytes) = rig();
+    let endpoint = rig.start_with(r#"[{"match":{"covers":260},"times":1,"do":{"flip_object_byte":260}}]"#);
+    let mut client = Client::to(endpoint.addr());
+    let mut flipped = bytes[250..300].to_vec();
+    flipped[10] = !flipped[10];
+    assert_eq!(client.get("/b/k", &[("Range", "bytes=200-249")]).body, bytes[200..250]);
+    assert_eq!(client.get("/b/k", &[("Range", "bytes=250-299")]).body, flipped);
+    assert_eq!(client.get("/b/k", &[("Range", "bytes=250-299")]).body, bytes[250..300]);
+}
+
+#[test]
 fn flip_byte() {
     let (rig, bytes) = rig();
     let endpoint = rig.start_with(r#"[{"match":{"nth":1},"do":{"flip_byte":0}},{"match":{"nth":2},"do":{"flip_byte":99}},{"match":{"nth":3},"do":{"flip_byte":100}}]"#);

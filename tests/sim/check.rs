@@ -12,6 +12,7 @@ use crate::world::{PART_BYTES_MAX, World};
 use ossc_cache::part;
 use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, Region, state};
+use ossc_cache::verdict::Judgement;
 use ossc_engine::held::lock;
 use ossc_engine::work::Work;
 use ossc_net::sim;
@@ -152,13 +153,16 @@ fn budget(world: &World<'_>, stage: &Stage) -> Option<String> {
 fn record_at_rest(region: Region, object: &Object, truth: &Truth) -> Vec<String> {
     let mut wrong = Vec::new();
     let ready = (0..object.parts()).filter(|index| region.part(object, *index).is_ready()).count() as u32;
-    let state = object.state();
+    let (state, judged) = (object.state(), object.verdict.get());
     if object.ready_parts.load(Ordering::Acquire) != ready {
         wrong.push(format!("{ready} parts of record {} are ready, and others are counted", truth.slot));
     }
     match state {
         state::COMING => wrong.push(format!("small object {} never came", truth.slot)),
         state::LOADING if ready == object.parts() => wrong.push(format!("record {} has no verdict", truth.slot)),
+        _ if object.parts() > 0 && known(region, object) == object.parts() && judged.judgement == Judgement::Open => {
+            wrong.push(format!("all of record {} is known, and it has no verdict", truth.slot));
+        }
         state::VERIFIED if ready < object.parts() => {
             wrong.push(format!("record {} is whole, with parts missing", truth.slot))
         }
@@ -175,6 +179,12 @@ fn record_at_rest(region: Region, object: &Object, truth: &Truth) -> Vec<String>
         }
     }
     wrong
+}
+
+/// Parts whose check value is known in this round.
+fn known(region: Region, object: &Object) -> u32 {
+    let round = object.verdict.get().round;
+    (0..object.parts()).filter(|index| region.part(object, *index).is_known(round)).count() as u32
 }
 
 /// After an engine has stopped: nothing is under way, and nothing is lost.

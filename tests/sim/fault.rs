@@ -53,6 +53,8 @@ faults! {
     NoCrc "no CRC-64 in the head",
     WrongByteOnce "a wrong byte, right the second time",
     WrongByteTwice "a wrong byte, twice",
+    WrongHandedOut "a reader that has wrong bytes is told",
+    LastWaits "the last part that nobody was given waits for the verdict",
     Replaced "object replaced while it is loaded",
     Outage "nothing succeeds for the outage budget",
     // Pieces, second requests, how many at a time.

@@ -7,7 +7,10 @@
 use crate::fault::Fault;
 use crate::memory;
 use crate::stage::{self, Part, Shared, Stage};
+use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{Object, Region, Seen, state};
+use ossc_cache::verdict::{Judged, Judgement};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 /// As `ossc_cache::wait::SLICE_MS`, in microseconds.
@@ -29,6 +32,12 @@ enum Act {
         fill: u32,
         right: bool,
     },
+    /// Waits for the verdict on the object, with a part in hand that nobody may be given before it.
+    Verdict {
+        index: u32,
+        end: u32,
+        seen: Judged,
+    },
     /// Waits for a whole object, whose parts it has pinned.
     Whole,
     /// Has it mapped.
@@ -42,10 +51,23 @@ pub struct Reader {
     /// The record that it has open, by its place among the truths.
     record: Option<usize>,
     act: Act,
+    /// What it was given of each record, as `src/preload/taken.rs` keeps it.
+    given: BTreeMap<usize, Given>,
     /// When its slice is over.
     slice: u64,
     /// The next look at it, in microseconds; later ones are void.
     pub due: u64,
+}
+
+/// What a reader was given of one record since it began with it.
+#[derive(Clone, Debug, Default)]
+struct Given {
+    /// The round in which it was given bytes before the verdict; 0 for none.
+    round: u32,
+    /// An error has told it that its bytes are not the object's.
+    told: bool,
+    /// The parts that it has, with the wrong bytes among them.
+    parts: BTreeMap<u32, Vec<u64>>,
 }
 
 /// What readers see.
@@ -72,7 +94,7 @@ impl Scene<'_> {
 impl Reader {
     /// Has nothing open yet.
     pub fn new(number: u32) -> Reader {
-        Reader { number, record: None, act: Act::Idle, slice: 0, due: u64::MAX }
+        Reader { number, record: None, act: Act::Idle, given: BTreeMap::new(), slice: 0, due: u64::MAX }
     }
 
     /// It will not do anything any more.
@@ -87,6 +109,10 @@ impl Reader {
             Act::Wait { index, .. } => {
                 let object = scene.object(record);
                 scene.region.part(object, index).is_ready() || object.state() == state::FAILED
+            }
+            Act::Verdict { seen, .. } => {
+                let object = scene.object(record);
+                object.verdict.get() != seen || object.state() == state::FAILED
             }
             Act::Whole => scene.object(record).state() != state::LOADING,
             _ => false,
@@ -106,6 +132,7 @@ impl Reader {
             (Act::Copy { index, end, fill, right }, Some(record)) => {
                 self.copied(scene, record, (index, end), (fill, right), now);
             }
+            (Act::Verdict { index, end, seen }, Some(record)) => self.judged(scene, record, (index, end), seen, now),
             (Act::Whole, Some(record)) => self.whole(scene, record, now),
             (Act::Mapped, Some(record)) => self.unmap(scene, record),
             (Act::Gone, _) => return u64::MAX,
@@ -113,7 +140,7 @@ impl Reader {
         }
         let mut stage = stage::lock(scene.stage);
         match self.act {
-            Act::Wait { .. } | Act::Whole => self.slice,
+            Act::Wait { .. } | Act::Verdict { .. } | Act::Whole => self.slice,
             Act::Copy { .. } => now + 1 + stage.jitter(20),
             Act::Mapped => now + stage.jitter(scene.think * 4),
             Act::Idle => now + 1 + if scene.calm { 0 } else { stage.jitter(scene.think) },
@@ -163,6 +190,10 @@ impl Reader {
         stage.say(|| format!("reader {} opens record {slot}", self.number));
         drop(stage);
         self.record = Some(record);
+        // Who was told of wrong bytes begins anew.
+        if self.given.get(&record).is_some_and(|given| given.told) {
+            self.given.remove(&record);
+        }
         scene.region.tell(Seen { pid: 1000 + self.number, slot, act: 1 });
     }
 
@@ -185,13 +216,16 @@ impl Reader {
         stage::lock(scene.stage).faults.saw(Fault::ReaderDied);
         if let Some(truth) = stage::lock(scene.stage).truths.get_mut(record) {
             match self.act {
-                Act::Wait { index, .. } | Act::Copy { index, .. } => truth.parts[index as usize].held -= 1,
+                Act::Wait { index, .. } | Act::Copy { index, .. } | Act::Verdict { index, .. } => {
+                    truth.parts[index as usize].held -= 1
+                }
                 Act::Whole => truth.parts.iter_mut().for_each(|part| part.pinned -= 1),
                 Act::Mapped => truth.parts.iter_mut().for_each(|part| part.mapped -= 1),
                 Act::Idle | Act::Gone => {}
             }
         }
         self.close(scene, record);
+        self.given.clear();
         self.act = Act::Idle;
     }
 
@@ -208,9 +242,18 @@ impl Reader {
     fn wait(&mut self, scene: &Scene<'_>, record: usize, index: u32, end: u32, now: u64) {
         let object = scene.object(record);
         if let Some(fill) = scene.region.part(object, index).fill() {
-            let right = is_right(&stage::lock(scene.stage), record, index);
-            self.act = Act::Copy { index, end, fill, right };
-            return;
+            return match self.may_take(scene, record, index) {
+                May::Take => {
+                    let right = is_right(&stage::lock(scene.stage), record, index);
+                    self.act = Act::Copy { index, end, fill, right };
+                }
+                May::Wait(seen) => {
+                    stage::lock(scene.stage).faults.saw(Fault::LastWaits);
+                    scene.region.demand_unknown(object, seen.round);
+                    (self.act, self.slice) = (Act::Verdict { index, end, seen }, now + SLICE);
+                }
+                May::Fail => self.let_go(scene, record, index),
+            };
         }
         let starved = self.slice <= now && object.starved.load(Ordering::Acquire) != 0;
         if object.state() == state::FAILED || starved {
@@ -229,6 +272,78 @@ impl Reader {
         }
     }
 
+    /// As `src/preload/taken.rs`.
+    fn may_take(&mut self, scene: &Scene<'_>, record: usize, index: u32) -> May {
+        let object = scene.object(record);
+        let judged = object.verdict.get();
+        let given = self.given.entry(record).or_default();
+        if given.round != 0 && (given.told || given.round != judged.round) {
+            given.told = true;
+            stage::lock(scene.stage).faults.saw(Fault::WrongHandedOut);
+            return May::Fail;
+        }
+        match judged.judgement {
+            Judgement::Matched | Judgement::Nothing => return May::Take,
+            Judgement::Wrong => return May::Fail,
+            Judgement::Open if scene.region.header().reads_wait.load(Ordering::Relaxed) != 0 => {
+                return May::Wait(judged);
+            }
+            Judgement::Open => {}
+        }
+        if !object.verdict.hand_out(scene.region.part(object, index), object.parts(), judged.round) {
+            return May::Wait(judged);
+        }
+        if given.round == 0 {
+            given.round = judged.round;
+            let slot = stage::lock(scene.stage).truths[record].slot;
+            scene.region.tell(Seen { pid: 1000 + self.number, slot, act: ACT_GIVEN });
+        }
+        May::Take
+    }
+
+    /// As `wait::verdict`, with the part held.
+    fn judged(&mut self, scene: &Scene<'_>, record: usize, (index, end): (u32, u32), seen: Judged, now: u64) {
+        let object = scene.object(record);
+        if object.verdict.get() != seen {
+            scene.region.demand(object, index, end);
+            (self.act, self.slice) = (Act::Wait { index, end }, now + SLICE);
+            return self.wait(scene, record, index, end, now);
+        }
+        let starved = self.slice <= now && object.starved.load(Ordering::Acquire) != 0;
+        if object.state() == state::FAILED || starved {
+            if starved {
+                stage::lock(scene.stage).faults.saw(Fault::Starved);
+            }
+            return self.let_go(scene, record, index);
+        }
+        if self.slice <= now {
+            scene.region.demand_unknown(object, seen.round);
+            self.slice = now + SLICE;
+        }
+    }
+
+    /// It was given a part with success. Nobody has all of a version but with a verdict, and who has wrong bytes is given
+    /// nothing after it.
+    fn has(&mut self, scene: &Scene<'_>, record: usize, index: u32) {
+        let object = scene.object(record);
+        let judged = object.verdict.get();
+        let mut stage = stage::lock(scene.stage);
+        let flips = stage.truths[record].parts[index as usize].flips.clone();
+        let given = self.given.entry(record).or_default();
+        given.parts.insert(index, flips);
+        let has_all = given.parts.len() == object.parts() as usize;
+        let has_wrong = given.parts.values().any(|flips| !flips.is_empty());
+        let text = match judged.judgement {
+            Judgement::Open | Judgement::Wrong if has_all => {
+                "has all parts, and there is no verdict that they are right"
+            }
+            Judgement::Matched if has_wrong => "has wrong bytes, and was given more after the verdict",
+            _ => return,
+        };
+        let text = format!("{} {text}", self.describe());
+        stage.violated(text);
+    }
+
     fn copied(&mut self, scene: &Scene<'_>, record: usize, part: (u32, u32), begun: (u32, bool), now: u64) {
         let ((index, end), (fill, right)) = (part, begun);
         let object = scene.object(record);
@@ -243,6 +358,7 @@ impl Reader {
             let text = format!("{} got wrong bytes", self.describe());
             stage::lock(scene.stage).violated(text);
         }
+        self.has(scene, record, index);
         word.touch(scene.region.header().clock.load(Ordering::Relaxed));
         self.let_go(scene, record, index);
         if index + 1 < end && !scene.calm {
@@ -279,6 +395,14 @@ impl Reader {
             self.act = Act::Idle;
             return;
         }
+        // Who has bytes of another round gets no map either.
+        let round = object.verdict.get().round;
+        if self.given.get(&record).is_some_and(|given| given.round != 0 && given.round != round) {
+            self.given.entry(record).or_default().told = true;
+            each_part(scene, record, |part| part.pinned -= 1);
+            self.act = Act::Idle;
+            return;
+        }
         if !missing && object.state() == state::VERIFIED {
             self.act = Act::Mapped;
             each_part(scene, record, |part| (part.pinned, part.mapped) = (part.pinned - 1, part.mapped + 1));
@@ -311,6 +435,13 @@ impl Reader {
             stage.violated(format!("{} shows wrong bytes", self.describe()));
         }
     }
+}
+
+/// What may be done with a part that is ready.
+enum May {
+    Take,
+    Wait(Judged),
+    Fail,
 }
 
 fn each_part(scene: &Scene<'_>, record: usize, act: impl FnMut(&mut Part)) {

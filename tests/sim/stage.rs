@@ -18,8 +18,11 @@ pub struct Part {
     pub good: bool,
     /// The wrong bytes among them that the origin has sent: offsets of the object, rising.
     pub flips: Vec<u64>,
-    /// The check value that the engine has of it is of wrong bytes; they themselves may be gone.
-    pub misjudged: bool,
+    /// The wrong bytes among those whose check value the engine has in this round; they themselves may be gone. None
+    /// while it has none.
+    pub known: Option<Vec<u64>>,
+    /// It has come with other bytes than those.
+    pub differs: bool,
     /// It has memory.
     pub resident: bool,
     /// How often it may be fetched from now on: once, and once more for each reason.
@@ -50,6 +53,10 @@ pub struct Truth {
     pub at: usize,
     /// Living programs that have it open.
     pub users: u32,
+    /// Round of the verdict, as it was seen last.
+    pub round: u32,
+    /// The engine has given it up, since its bytes were wrong twice: what still comes of it is dropped.
+    pub refused: bool,
     /// It was seen in the state FAILED of this engine.
     pub failed: bool,
     /// None for a small object.
@@ -69,9 +76,20 @@ impl Truth {
         if flips.is_empty() { found == bytes::of(self.salt, range) } else { self.wrong(range, found) == *flips }
     }
 
-    /// Whether the check of the whole has to fail.
+    /// Whether the check of the whole, or of a part that has come again, has to fail.
     pub fn is_misjudged(&self) -> bool {
-        self.parts.iter().any(|part| part.misjudged)
+        self.refused || self.parts.iter().any(|part| part.differs) || !self.is_sound()
+    }
+
+    /// Whether the check of the whole may pass.
+    pub fn is_sound(&self) -> bool {
+        self.parts.iter().all(|part| part.known.as_ref().is_none_or(Vec::is_empty))
+    }
+
+    /// Nothing that is known of the bytes counts any more.
+    pub fn begin_round(&mut self, round: u32) {
+        self.round = round;
+        self.parts.iter_mut().for_each(|part| (part.known, part.differs) = (None, false));
     }
 
     /// Offsets where `found` differs from the bytes of this range.
@@ -267,7 +285,8 @@ impl Stage {
         let (salt, flips) = (truth.salt, truth.wrong(range.clone(), found));
         let part = &mut truth.parts[index as usize];
         let fill = part.fill.take();
-        (part.good, part.misjudged, part.flips) = (true, !flips.is_empty(), flips.clone());
+        (part.good, part.flips) = (true, flips.clone());
+        part.differs = *part.known.get_or_insert_with(|| flips.clone()) != flips;
         let wrong = match fill {
             None => "ends twice",
             Some(fill) if fill.is_under_way() => "is published under a receive",

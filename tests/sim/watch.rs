@@ -8,6 +8,7 @@ use crate::memory;
 use crate::stage::{self, Part, Second, Shared, Stage};
 use ossc_cache::part::{EMPTY, FILLING};
 use ossc_cache::region::state;
+use ossc_cache::verdict::Judgement;
 use ossc_engine::item::Item;
 use ossc_engine::work::Work;
 use ossc_net::error::Kind;
@@ -158,30 +159,41 @@ impl Watch {
         }
     }
 
-    /// Wrong bytes a second time: the object has failed, with all its parts there. The first time its parts are empty
-    /// again, also those whose memory stays for readers.
+    /// What the engine made of bytes that do not match: their parts are empty again, also those whose memory stays for
+    /// readers. A mismatch of the whole begins a round of its own.
     fn check_failed(&self, slot: u32) {
         let (Some(object), mut stage) = (self.work.region().object(slot), stage::lock(&self.stage)) else { return };
-        let failed = object.state() == state::FAILED;
-        let spoiled =
-            |parts: &[Part]| parts.iter().all(|part| part.good) && parts.iter().any(|part| !part.flips.is_empty());
-        if failed && stage.truth(slot).is_some_and(|truth| spoiled(&truth.parts)) {
-            stage.faults.saw(Fault::WrongByteTwice);
-        }
+        let (judged, failed) = (object.verdict.get(), object.state() == state::FAILED);
         let Some(truth) = stage.truth(slot) else { return };
-        let mut reasons = truth.is_misjudged();
-        let mut kept = 0;
-        for (index, part) in truth.parts.iter_mut().enumerate().filter(|(_, part)| part.good) {
-            if self.work.region().part(object, index as u32).state() == EMPTY {
-                (part.good, part.allowance) = (false, 1);
+        let (reasons, was_round) = (truth.is_misjudged(), truth.round);
+        let is_over = judged.round != was_round;
+        let mut gone = 0;
+        for (index, part) in (0..).zip(&mut truth.parts).filter(|(_, part)| part.good) {
+            let state = self.work.region().part(object, index).state();
+            if state == EMPTY {
+                (part.good, part.allowance, part.differs) = (false, 1, false);
                 part.flips.clear();
-                kept += 1;
+                gone += 1;
             }
         }
-        reasons |= kept == 0;
-        if !reasons {
-            stage.violated(format!("record {slot} is fetched again although its bytes were right"));
-        } else if kept > 0 {
+        let twice = failed && reasons && (judged.judgement == Judgement::Wrong || judged.is_given());
+        truth.refused = judged.judgement == Judgement::Wrong;
+        if is_over || truth.refused {
+            truth.begin_round(judged.round);
+        }
+        let text = match () {
+            () if (is_over || gone > 0) && !reasons => "is fetched again although its bytes were right",
+            () if judged.judgement == Judgement::Matched && !truth.is_sound() => "is said to be right, and is not",
+            () if is_over && judged.round != was_round + 1 => "has skipped a round",
+            () if is_over && judged.is_given() => "was judged before it was fetched again",
+            () => "",
+        };
+        if !text.is_empty() {
+            stage.violated(format!("record {slot} {text}"));
+        }
+        if twice {
+            stage.faults.saw(Fault::WrongByteTwice);
+        } else if is_over || gone > 0 {
             stage.faults.saw(Fault::WrongByteOnce);
         }
     }

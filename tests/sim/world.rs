@@ -121,6 +121,8 @@ impl<'a> World<'a> {
     fn new(ground: &'a mut Ground, stage: Shared) -> World<'a> {
         let region = ground.clear().expect("memory for a region");
         let mut guard = stage::lock(&stage);
+        let waits = guard.rng.u32(0..8) == 0;
+        region.header().reads_wait.store(u32::from(waits), Ordering::Relaxed);
         let rng = &mut guard.rng;
         let idle_ms = rng.choice([20, 1000, 50_000]).unwrap_or(1000);
         let timeouts = Timeouts { connect_ms: 200, response_ms: 400, stall_ms: 200, idle_ms, avoid_ms: 1000 };
@@ -262,6 +264,8 @@ impl<'a> World<'a> {
             part_bytes,
             at: self.ground.place(version.size as usize),
             users: 0,
+            round: 1,
+            refused: false,
             failed: false,
             parts: vec![Part { allowance: 1, ..Part::default() }; parts as usize],
         };
@@ -623,7 +627,7 @@ impl<'a> World<'a> {
         let mut stage = stage::lock(&self.stage);
         stage.say(|| "another engine takes over".into());
         stage.in_flight = 0;
-        stage.truths.iter_mut().for_each(|truth| truth.failed = false);
+        stage.truths.iter_mut().for_each(|truth| (truth.failed, truth.refused) = (false, false));
         stage.seconds.clear();
         stage.twice = Twice { percent: stage.twice.percent, ..Twice::default() };
         for part in stage.truths.iter_mut().flat_map(|truth| &mut truth.parts).filter(|part| part.fill.is_some()) {

@@ -3,8 +3,10 @@
 
 use crate::bell::Bell;
 use crate::demand::Demand;
+use crate::lease::File;
 use crate::part::Part;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::verdict::Verdict;
 use crate::word::Word;
 
 pub use ossc_cache::region::state;
@@ -13,6 +15,8 @@ pub use ossc_cache::region::state;
 const PART: u64 = 10;
 /// What each part's memory holds when it is right; 0 is a hole, others are half-written.
 const RIGHT: u32 = 7;
+/// What it holds when a byte of it came wrong.
+const FLIPPED: u32 = 3;
 
 pub struct Region {
     parts: Vec<Part>,
@@ -29,6 +33,7 @@ pub struct Object {
     pub errno: AtomicU32,
     pub starved: AtomicU32,
     size: u64,
+    pub verdict: Verdict,
     ready: AtomicU32,
 }
 
@@ -56,6 +61,7 @@ pub fn new(parts: u32) -> (Region, Object) {
         errno: AtomicU32::new(0),
         starved: AtomicU32::new(0),
         size: PART * u64::from(parts),
+        verdict: Verdict::default(),
         ready: AtomicU32::new(0),
     };
     (region, object)
@@ -74,6 +80,13 @@ impl Region {
         }
         if any {
             self.bell.ring();
+        }
+    }
+
+    pub fn demand_unknown(&self, object: &Object, round: u32) {
+        let parts = 0..self.parts.len() as u32;
+        for index in parts.filter(|index| !self.part(object, *index).is_known(round)) {
+            self.demand(object, index, index + 1);
         }
     }
 
@@ -125,6 +138,44 @@ impl Region {
         true
     }
 
+    /// The engine's look at the leases, as `src/ossc/room.rs` does it: under the lease pins are of nobody.
+    pub fn look_at_lease(&self, object: &Object, file: &File, drops_lease: bool) {
+        if !file.lease() {
+            return;
+        }
+        if drops_lease {
+            file.give_back();
+        }
+        for index in 0..self.parts.len() as u32 {
+            self.part(object, index).unpin();
+            self.release(object, index, Wrong::default());
+        }
+        if !drops_lease {
+            file.give_back();
+        }
+    }
+
+    /// A fill of the round that is `right` or not; its CRC-64 is known before it is published.
+    pub fn fill_of_round(&self, object: &Object, index: u32, round: u32, right: bool) {
+        let (part, memory) = (self.part(object, index), &self.memory[index as usize]);
+        assert!(part.claim());
+        memory.store(if right { RIGHT } else { FLIPPED }, Ordering::Relaxed);
+        part.learn(u64::from(round), round);
+        part.publish(u64::from(round));
+    }
+
+    /// A mismatch, as `src/ossc/verdict.rs` has it: the next round begins, then the parts are taken back.
+    pub fn begin_round(&self, object: &Object) {
+        object.verdict.set(object.verdict.get().next());
+        for index in 0..self.parts.len() as u32 {
+            let part = self.part(object, index);
+            if part.take_back() {
+                self.memory[index as usize].store(0, Ordering::Relaxed);
+                part.give_up();
+            }
+        }
+    }
+
     /// The engine gives a part up, as `src/ossc/room.rs` does. False if it has to stay.
     pub fn release(&self, object: &Object, index: u32, wrong: Wrong) -> bool {
         let (part, memory) = (self.part(object, index), &self.memory[index as usize]);
@@ -170,6 +221,7 @@ impl Object {
     pub fn fail(&self, errno: i32) {
         self.errno.store(errno as u32, Ordering::Release);
         self.set_state(state::FAILED);
+        self.verdict.stir();
     }
 
     pub fn sleep(&self, seen: u32, ms: u64) {

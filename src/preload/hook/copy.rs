@@ -75,9 +75,9 @@ fn in_steps(
     step: impl Fn(usize, u64, usize) -> Result<usize>,
 ) -> Result<usize> {
     let end = end_of(seen, start, count as u64);
-    by_parts(seen.slot, start, end, |at, len| {
+    by_parts(seen, start, end, |at, len| {
         let until = at + len as u64;
-        let (_held, from) = source(seen.slot, at, until, || get(at, until))?;
+        let (_held, from) = source(seen, at, until, || get(at, until))?;
         let done = step(from, at, len)?;
         Ok((done, done == len))
     })
@@ -88,11 +88,12 @@ fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> 
     let stays = !sys::file_id(out).is_ok_and(|id| id.is_file());
     let hold = kept::hold(seen.slot)?;
     let memory = |at, end| {
+        let memory = kept::kept_memory(seen.slot, &hold)?;
         // What was handed on cannot be taken back, so its parts stay.
         if stays {
             client::pin(seen.slot, at, end);
         }
-        kept::kept_memory(seen.slot, &hold).map(|memory| memory as usize)
+        Ok(memory as usize)
     };
     in_steps(seen, (start, count), memory, |memory, at, len| {
         let mut offset = at as off_t;
@@ -142,9 +143,8 @@ fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize>
     client::pin(seen.slot, start, start + len);
     client::wait_range(seen.slot, start, start + len)?;
     let hold = kept::hold(seen.slot)?;
-    let (_held, memory) = source(seen.slot, start, start + len, || {
-        client::pin(seen.slot, start, start + len);
-        kept::kept_memory(seen.slot, &hold)
+    let (_held, memory) = source(seen, start, start + len, || {
+        kept::kept_memory(seen.slot, &hold).inspect(|_| client::pin(seen.slot, start, start + len))
     })?;
     let mut offset = start as off_t;
     let from = &raw mut offset as usize;

@@ -9,13 +9,13 @@ use libc::{c_void, cmsghdr, msghdr, ssize_t};
 hooks! {
     fn close(fd: c_int) -> c_int { file::forget(fd); stdin::closing(fd, || real::close(fd)) }
     fn __close(fd: c_int) -> c_int { file::forget(fd); stdin::closing(fd, || real::__close(fd)) }
-    fn dup(fd: c_int) -> c_int { named(real::dup(fd)) }
-    fn dup2(fd: c_int, target: c_int) -> c_int { named(stdin::closing(target, || real::dup2(fd, target))) }
-    fn __dup2(fd: c_int, target: c_int) -> c_int { named(stdin::closing(target, || real::__dup2(fd, target))) }
-    fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { named(stdin::closing(target, || real::dup3(fd, target, flags))) }
-    fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl(fd, command, argument), command) }
-    fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::__fcntl(fd, command, argument), command) }
-    fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl64(fd, command, argument), command) }
+    fn dup(fd: c_int) -> c_int { named(fd, real::dup(fd)) }
+    fn dup2(fd: c_int, target: c_int) -> c_int { named(fd, stdin::closing(target, || real::dup2(fd, target))) }
+    fn __dup2(fd: c_int, target: c_int) -> c_int { named(fd, stdin::closing(target, || real::__dup2(fd, target))) }
+    fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { named(fd, stdin::closing(target, || real::dup3(fd, target, flags))) }
+    fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::fcntl(fd, command, argument), command) }
+    fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::__fcntl(fd, command, argument), command) }
+    fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::fcntl64(fd, command, argument), command) }
     fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { let_go(from); file::forget_range(from, to); real::close_range(from, to, flags) }
     fn closefrom(from: c_int) -> () { let_go(from.max(0) as u32); file::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
     fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
@@ -41,13 +41,17 @@ fn let_go(from: c_uint) {
     }
 }
 
-fn named(fd: c_int) -> c_int {
-    file::forget(fd);
-    fd
+/// `new` names the open file of `fd` now, and what was given of it.
+fn named(fd: c_int, new: c_int) -> c_int {
+    if new != fd {
+        file::forget(new);
+        file::copy_stamp(fd, new);
+    }
+    new
 }
 
-pub(super) fn commanded(got: c_int, command: c_int) -> c_int {
-    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { named(got) } else { got }
+pub(super) fn commanded(fd: c_int, got: c_int, command: c_int) -> c_int {
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { named(fd, got) } else { got }
 }
 
 /// Descriptors that came in a message.

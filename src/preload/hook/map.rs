@@ -125,14 +125,13 @@ fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
     let end = start.saturating_add((wish.len as u64).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)).min(size);
     let is_partial = start > 0 || end < size;
     // A part is enough for a part of the file, as long as its growth (mremap) can be noticed.
-    if is_partial && partial::has_room() {
-        client::pin(seen.slot, start, end);
-        client::wait_range(seen.slot, start, end)?;
+    let fd = if is_partial && partial::has_room() {
+        client::memory_of_part(seen, start, end)?
     } else {
-        client::wait_whole(seen.slot)?;
-    }
+        client::memory_of_whole(seen)?
+    };
     client::tell(seen.slot, 2);
-    Ok(Memory { fd: client::open_memory(seen.slot)?, slot: seen.slot, is_partial })
+    Ok(Memory { fd, slot: seen.slot, is_partial })
 }
 
 /// A map is about to grow: if it was waited for in part only, the rest is waited for now.

@@ -9,6 +9,7 @@ use crate::identity;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session::{self, Turn};
+use crate::taken;
 use core::ffi::{c_char, c_int};
 use libc::{AT_FDCWD, mode_t};
 use ossc_cache::region::Identity;
@@ -58,7 +59,10 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
     }
     let before = errno();
     for tries in 1.. {
-        let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+        let mut fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+        if fd < 0 && flags & libc::O_NONBLOCK != 0 && errno() == libc::EAGAIN {
+            fd = again(dir, path, flags, before, &call);
+        }
         met(fd, path);
         match arrived(fd, flags, tries - 1) {
             Arrived::AsItIs => return fd,
@@ -80,6 +84,27 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
 
 /// How often a name is opened again that leads to another file meanwhile.
 pub(super) const TRIES_MAX: u32 = 8;
+/// How long an open that does not wait is made again where it meets a lease of the engine's, in milliseconds. A lease is
+/// held for microseconds.
+const LEASED_MS: u64 = 1_000;
+
+/// An open with O_NONBLOCK has met a lease: if that is on a file of ours, no file system of a program's would refuse.
+fn again(dir: c_int, path: *const c_char, flags: c_int, before: c_int, call: impl Fn() -> c_int) -> c_int {
+    let nofollow = if flags & libc::O_NOFOLLOW != 0 { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
+    let is_ours =
+        ask(|| Outcome::Served(file::of_path(dir, path, nofollow).served().is_some())).answer(false, || false);
+    let until = sys::now_ms() + LEASED_MS;
+    while is_ours && sys::now_ms() < until {
+        sys::sleep_ms(1);
+        set_errno(before);
+        let fd = call();
+        if fd >= 0 || errno() != libc::EAGAIN {
+            return fd;
+        }
+    }
+    set_errno(libc::EAGAIN);
+    -1
+}
 
 /// What to do with a descriptor that the real call gave.
 pub(super) enum Arrived {
@@ -176,6 +201,9 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
         other => return other,
     }
     client::tell(seen.slot, 1);
+    if seen.is_placeholder() {
+        taken::opened(seen);
+    }
     client::denied(seen.slot).map_or(Arrived::AsItIs, Arrived::Failed)
 }
 

@@ -7,11 +7,12 @@ use crate::file;
 use crate::identity;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Strings};
+use crate::say::say;
 use core::ffi::{c_char, c_int};
 use core::ptr::null;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use libc::AT_FDCWD;
-use ossc_cache::sys;
+use ossc_cache::sys::{self, Errno};
 
 hooks! {
     fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(AT_FDCWD, path, || real::execve(path, arguments, environment)) }
@@ -37,10 +38,25 @@ pub(crate) fn take() {
     if !sys::file_id(0).is_ok_and(|id| identity::could_be_ours(&id)) {
         return;
     }
-    if let Outcome::Served(memory) = ask(|| stdio::memory_of(0, c"r".as_ptr())) {
-        TAKER.store(sys::getpid(), Relaxed);
-        KEPT.store(sys::dup_from(0, KEPT_FROM).unwrap_or(-1), Relaxed);
-        stdio::put(memory, 0);
+    match ask(|| stdio::memory_of(0, c"r".as_ptr())) {
+        Outcome::Served(memory) => {
+            TAKER.store(sys::getpid(), Relaxed);
+            KEPT.store(sys::dup_from(0, KEPT_FROM).unwrap_or(-1), Relaxed);
+            stdio::put(memory, 0);
+        }
+        // What the memory budget can never hold a program may still read through the hooks.
+        Outcome::Failed(Errno(libc::ENOMEM)) | Outcome::Pass => {}
+        Outcome::Failed(_) => spoil(),
+    }
+}
+
+/// The object's bytes cannot be had, and the C library would find the placeholder empty: descriptor 0 becomes a name
+/// without access, whose reads give EBADF.
+fn spoil() {
+    if let Ok(fd) = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_CLOEXEC, 0) {
+        let _ = sys::dup3(fd, 0, 0);
+        let _ = sys::close(fd);
+        say(&[b"oss connector: standard input is an object whose bytes cannot be had: reads of it fail; the log says why\n"]);
     }
 }
 

@@ -146,8 +146,7 @@ fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> 
 
 fn whole(seen: &Seen, at: i64) -> Result<c_int> {
     session::taken(seen.slot);
-    client::wait_whole(seen.slot)?;
-    let memory = client::open_memory(seen.slot)?;
+    let memory = client::memory_of_whole(seen)?;
     sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {
         let _ = sys::close(memory);
     })?;

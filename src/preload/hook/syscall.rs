@@ -153,7 +153,7 @@ fn by_descriptor(number: c_long, [a, b, c, d, _, f]: [usize; 6]) -> Option<c_lon
         // Not the C library's `fcntl`, which answers F_GETOWN in another way.
         libc::SYS_fcntl => {
             let got = real::syscall(number, a, b, c, 0, 0, 0);
-            dup::commanded(got as c_int, b as c_int);
+            dup::commanded(fd, got as c_int, b as c_int);
             got
         }
         _ => return None,

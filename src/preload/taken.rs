@@ -1,0 +1,285 @@
+//! What this process was given of objects before the verdict on them, and what it may be given next.
+//!
+//! Called by the read path before each copy out of an object. After a mismatch whoever has bytes of the round before
+//! gets EIO: each descriptor through which such bytes came, for good; and the process itself, by whatever descriptor
+//! it reads on, until it opens the object again after it was told. Bytes that an engine gave which is gone with its
+//! memory are compared, part by part, with those of the engine that follows, once that one has verified them.
+//!
+//! No locks and no allocation. An object that does not fit the table is read after its verdict only.
+
+use crate::attach;
+use crate::client::{self, Fills, record, resolve};
+use crate::file::{self, Seen, Stamp};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use ossc_cache::event::ACT_GIVEN;
+use ossc_cache::region::{Object, Seen as Event};
+use ossc_cache::sys::{self, Errno, Result};
+use ossc_cache::verdict::{Judged, Judgement};
+
+/// Objects of which a process can be given bytes before their verdict; beyond it waits for each verdict.
+const ENTRIES: usize = 1 << 13;
+/// Places that are looked at for one object.
+const STEPS: usize = 64;
+
+/// One object of which this process was given bytes early.
+struct Entry {
+    /// `key_of` the object; 0 when free.
+    key: AtomicU64,
+    /// A packed `Taken`.
+    taken: AtomicU64,
+}
+
+static TAKEN: [Entry; ENTRIES] = [const { Entry { key: AtomicU64::new(0), taken: AtomicU64::new(0) } }; ENTRIES];
+/// There are entries.
+static ANY: AtomicBool = AtomicBool::new(false);
+/// There were entries when the generation changed: those of an engine before have to be looked at.
+static OLDER: AtomicBool = AtomicBool::new(false);
+
+/// What was taken of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Taken {
+    /// Counts the opens that began anew after an error; descriptors of an older count stay spoiled.
+    epoch: u16,
+    /// The process was told by an error that its bytes are not the object's.
+    told: bool,
+    /// Generation of the region in which it was given; 0 when nothing is.
+    generation: u32,
+    /// Number of the object's record there.
+    number: u32,
+    /// Round, modulo 2^16.
+    round: u16,
+}
+
+impl Taken {
+    fn pack(self) -> u64 {
+        u64::from(self.epoch)
+            | u64::from(self.told) << 16
+            | u64::from(self.generation & 0x7f) << 17
+            | u64::from(self.number & 0xffff) << 24
+            | u64::from(self.round) << 40
+    }
+
+    fn unpack(word: u64) -> Taken {
+        Taken {
+            epoch: word as u16,
+            told: word >> 16 & 1 != 0,
+            generation: (word >> 17) as u32 & 0x7f,
+            number: (word >> 24) as u32 & 0xffff,
+            round: (word >> 40) as u16,
+        }
+    }
+
+    /// The same descriptors are good, and nothing is taken.
+    fn nothing(self) -> Taken {
+        Taken { epoch: self.epoch, ..Taken::default() }
+    }
+}
+
+impl Entry {
+    fn get(&self) -> Taken {
+        Taken::unpack(self.taken.load(Ordering::Acquire))
+    }
+
+    /// False when another thread has changed it: the caller looks again.
+    fn change(&self, from: Taken, to: Taken) -> bool {
+        self.taken.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// Tells one version of an object at one place from every other, in each engine's region alike. Never 0.
+fn key_of(object: &Object) -> u64 {
+    let step = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    let etag =
+        object.etag().as_bytes().chunks(8).fold(object.size(), |sum, bytes| {
+            step(sum, bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)))
+        });
+    step(step(etag, object.dev()), object.ino()).max(1)
+}
+
+fn places(key: u64) -> impl Iterator<Item = &'static Entry> {
+    (0..STEPS).map(move |step| &TAKEN[(key as usize).wrapping_add(step) % ENTRIES])
+}
+
+fn find(key: u64) -> Option<&'static Entry> {
+    if !ANY.load(Ordering::Relaxed) {
+        return None;
+    }
+    places(key).take_while(|entry| entry.key.load(Ordering::Acquire) != 0).find(|entry| is_of(entry, key))
+}
+
+fn is_of(entry: &Entry, key: u64) -> bool {
+    entry.key.load(Ordering::Acquire) == key
+}
+
+fn find_or_make(key: u64) -> Option<&'static Entry> {
+    ANY.store(true, Ordering::Relaxed);
+    let taken = |entry: &&'static Entry| {
+        let made = entry.key.compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire);
+        made.is_ok() || made == Err(key)
+    };
+    places(key).find(taken)
+}
+
+/// Another region is about to be used.
+pub(crate) fn moves() {
+    if ANY.load(Ordering::Relaxed) {
+        OLDER.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What a reader may have of some parts now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum May {
+    /// Their bytes.
+    Take,
+    /// Nothing before there is another verdict than this.
+    Wait(Judged),
+}
+
+/// True where nothing else needs to be looked at: the verdict is given, and always was right. One load of the region.
+#[inline(always)]
+pub(crate) fn is_plain(object: &Object) -> bool {
+    object.verdict.is_plain() && !OLDER.load(Ordering::Relaxed)
+}
+
+/// Asked before bytes of parts that are ready are given to the program through the descriptor of `seen`; counts them
+/// as handed out where that is before the verdict. EIO when the process has bytes that turned out to be others.
+#[cold]
+#[inline(never)]
+pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
+    let (region, object) = (&fills.region, fills.object);
+    loop {
+        let judged = object.verdict.get();
+        let key = key_of(object);
+        let entry = find(key);
+        let taken = entry.map_or(Taken::default(), Entry::get);
+        if let Some(wait) = checked(seen, fills, judged, (entry, taken))? {
+            return Ok(May::Wait(wait));
+        }
+        match judged.judgement {
+            Judgement::Matched | Judgement::Nothing => return Ok(May::Take),
+            Judgement::Wrong => return Err(spoiled(seen, entry)),
+            Judgement::Open if region.header().reads_wait.load(Ordering::Relaxed) != 0 => {
+                return Ok(May::Wait(judged));
+            }
+            Judgement::Open => {}
+        }
+        let hands_out = |index: u32| object.verdict.hand_out(region.part(object, index), object.parts(), judged.round);
+        if !fills.parts.clone().all(hands_out) {
+            return Ok(May::Wait(judged));
+        }
+        let Some(entry) = entry.or_else(|| find_or_make(key)) else { return Ok(May::Wait(judged)) };
+        if stamp(seen, fills, judged, entry) && object.verdict.get() == judged {
+            return Ok(May::Take);
+        }
+    }
+}
+
+/// The process and the descriptor have bytes of this round from now on. False if another thread changed what is known.
+fn stamp(seen: &Seen, fills: &Fills, judged: Judged, entry: &Entry) -> bool {
+    let before = entry.get();
+    let (generation, number) = (fills.generation, client::number_of(fills.slot));
+    let now = Taken { epoch: before.epoch.max(1), told: false, generation, number, round: judged.round as u16 };
+    if before != now {
+        // What is here from an earlier round or engine was judged by the caller, unless it has just come.
+        if before.generation != 0 || !entry.change(before, now) {
+            return false;
+        }
+        fills.region.tell(Event { pid: attach::pid() as u32, slot: number, act: ACT_GIVEN });
+    }
+    file::set_stamp(seen.fd, Stamp::Took(now.epoch));
+    true
+}
+
+/// EIO if descriptor or process have bytes that are not the object's; a verdict to wait for if that is not known yet.
+fn checked(
+    seen: &Seen,
+    fills: &Fills,
+    judged: Judged,
+    (entry, taken): (Option<&'static Entry>, Taken),
+) -> Result<Option<Judged>> {
+    match file::stamp(seen.fd) {
+        Stamp::Took(epoch) if epoch != taken.epoch => return Err(Errno(libc::EIO)),
+        // It came from elsewhere (another program, a message), and was read from: before the mismatch, perhaps.
+        Stamp::None if judged.round > 1 && taken.generation == 0 => {
+            if seen.fd >= 0 && sys::lseek(seen.fd, 0, libc::SEEK_CUR).is_ok_and(|at| at != 0) {
+                client::log(b"a descriptor that was read from when the object had other bytes gives EIO", seen.slot);
+                return Err(Errno(libc::EIO));
+            }
+            file::set_stamp(seen.fd, Stamp::Opened);
+        }
+        _ => {}
+    }
+    let Some(entry) = entry.filter(|_| taken.generation != 0) else { return Ok(None) };
+    if taken.generation == fills.generation {
+        let is_same = taken.round == judged.round as u16 && !taken.told;
+        return if is_same { Ok(None) } else { Err(spoiled(seen, Some(entry))) };
+    }
+    of_older_engine(seen, fills, judged, (entry, taken))
+}
+
+/// The process has bytes of an engine that is gone with its memory.
+fn of_older_engine(
+    seen: &Seen,
+    fills: &Fills,
+    judged: Judged,
+    (entry, taken): (&'static Entry, Taken),
+) -> Result<Option<Judged>> {
+    let (region, object) = (&fills.region, fills.object);
+    let old = attach::region_of(taken.generation).and_then(|old| Some((old, record(old, taken.number)?)));
+    let Some((old_region, old)) = old.filter(|(_, old)| key_of(old) == entry.key.load(Ordering::Acquire)) else {
+        return Err(spoiled(seen, Some(entry)));
+    };
+    let then = old.verdict.get();
+    let was_right = then.is_given();
+    match (then.round as u16 == taken.round, judged.judgement) {
+        (false, _) => return Err(spoiled(seen, Some(entry))),
+        _ if was_right => {}
+        (_, Judgement::Open) => return Ok(Some(judged)),
+        (_, Judgement::Wrong) => return Err(spoiled(seen, Some(entry))),
+        (_, Judgement::Nothing) => {}
+        (_, Judgement::Matched) => {
+            let is_same = |index: u32| {
+                let part = old_region.part(old, index);
+                !part.is_handed_out(then.round) || part.crc64() == region.part(object, index).crc64()
+            };
+            if old.part_bytes() != object.part_bytes() || !(0..object.parts()).all(is_same) {
+                client::log(
+                    b"a reader has bytes of an engine that is gone, and they were wrong: it gets EIO",
+                    seen.slot,
+                );
+                return Err(spoiled(seen, Some(entry)));
+            }
+        }
+    }
+    // Should another thread have been faster, it has seen the same.
+    entry.change(taken, taken.nothing());
+    Ok(None)
+}
+
+/// The error of a reader whose bytes are not the object's. From now on the process may begin anew, by an open.
+fn spoiled(seen: &Seen, entry: Option<&Entry>) -> Errno {
+    if let Some(entry) = entry {
+        let taken = entry.get();
+        if taken.generation != 0 && !taken.told {
+            entry.change(taken, Taken { told: true, ..taken });
+            client::log(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", seen.slot);
+        }
+    }
+    Errno(libc::EIO)
+}
+
+/// The program has opened the object: a process that was told of wrong bytes begins anew with this descriptor.
+pub(crate) fn opened(seen: &Seen) {
+    file::set_stamp(seen.fd, Stamp::Opened);
+    if !ANY.load(Ordering::Relaxed) {
+        return;
+    }
+    let Some((_, object, _)) = resolve(seen.slot) else { return };
+    if let Some(entry) = find(key_of(object)) {
+        let taken = entry.get();
+        if taken.told {
+            entry.change(taken, Taken { epoch: taken.epoch.wrapping_add(1).max(1), ..Taken::default() });
+        }
+    }
+}
