@@ -134,6 +134,7 @@ pub fn fill(work: &Work, slot: u32) -> u32 {
         if !part.is_ready() {
             assert!(work.budget.take(work.room_bytes(object, index)), "the budget is too small for this test");
             assert!(part.claim());
+            part.learn(0, object.verdict.get().round);
             part.publish(0);
             let range = object.part_range(index);
             region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);

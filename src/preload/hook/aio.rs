@@ -62,7 +62,7 @@ fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {
     kept::used_by_one_more(seen.slot);
     let waited = client::wait_range(seen.slot, at, end);
     let memory = |hold| {
-        source(&seen, at, end, || kept::kept_memory(seen.slot, &hold).inspect(|_| client::pin(seen.slot, at, end)))
+        source(seen, at, end, || kept::kept_memory(seen.slot, &hold).inspect(|_| client::pin(seen.slot, at, end)))
     };
     match waited.and_then(|()| kept::hold(seen.slot)).and_then(memory) {
         Ok((_, memory)) => {
