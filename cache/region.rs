@@ -19,7 +19,13 @@ use crate::part::Part;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{self, Errno};
 use crate::verdict::{Judgement, Verdict};
-use crate::word::Word;
+pub use text::Text;
+
+// Below this module, since they write and read what is private to it.
+#[path = "record.rs"]
+mod record;
+#[path = "text.rs"]
+mod text;
 
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
@@ -204,7 +210,7 @@ pub struct Object {
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
-const _: () = assert!(size_of::<Part>() == 32 && size_of::<Bell>() == 8 && size_of::<Word>() == 4);
+const _: () = assert!(size_of::<Part>() == 32 && size_of::<Bell>() == 8);
 
 /// What the engine gives to append a record.
 #[derive(Clone, Debug)]
@@ -229,19 +235,6 @@ pub struct NewObject<'a> {
     pub ino: u64,
     /// Number of the folder's record.
     pub folder: u32,
-}
-
-impl NewObject<'_> {
-    /// How many parts it has, and how many words its name takes, if one record can hold it.
-    pub(crate) fn needs(&self) -> Result<(u32, u32), Full> {
-        let parts = if self.part_bytes == 0 { 0 } else { self.size.div_ceil(u64::from(self.part_bytes)) };
-        match () {
-            () if parts > u64::from(PARTS_MAX) => Err(Full::Parts),
-            () if self.name.len() > NAME_MAX => Err(Full::Names),
-            () if self.etag.len() > ETAG_MAX => Err(Full::Etag),
-            () => Ok((parts as u32, self.name.len().div_ceil(NAME_WORD) as u32)),
-        }
-    }
 }
 
 /// Where a record and what belongs to it lie: numbers that nothing living has.
@@ -397,7 +390,7 @@ impl Region {
         for (word, room) in words.iter().zip(bytes.chunks_exact_mut(NAME_WORD)) {
             room.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
-        Text { bytes, len: len as usize }
+        Text::new(bytes, len as usize)
     }
 
     /// The words of a name; none for numbers that are none.
@@ -518,102 +511,6 @@ impl Region {
         self.events().take(next, each)
     }
 
-    /// Engine only: appends a record, with its parts, and makes it findable. Returns its number. For a region that no
-    /// `Catalog` keeps.
-    pub fn append(&self, new: &NewObject<'_>) -> Result<u32, Full> {
-        let header = self.header();
-        let (parts, words) = new.needs()?;
-        let (slot, first_part) = (self.objects_len(), header.parts_len.load(Ordering::Acquire));
-        let name_at = header.names_len.load(Ordering::Acquire);
-        match () {
-            () if slot >= OBJECTS_MAX => return Err(Full::Objects),
-            () if parts > PARTS_MAX - first_part => return Err(Full::Parts),
-            () if words > NAME_WORDS - name_at => return Err(Full::Names),
-            () => self.write(&Room { slot, first_part, parts, name_at }, new, 0),
-        }
-        Ok(slot)
-    }
-
-    /// Engine only: writes a record into room that nothing living has (the next record, or one that is GONE) and
-    /// publishes it. `memory_ino` is 0 for one without a memory file.
-    pub(crate) fn write(&self, room: &Room, new: &NewObject<'_>, memory_ino: u64) {
-        let (header, words) = (self.header(), new.name.len().div_ceil(NAME_WORD));
-        for (word, bytes) in self.name_words(room.name_at, words).iter().zip(new.name.as_bytes().chunks(NAME_WORD)) {
-            let mut padded = [0; NAME_WORD];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            word.store(u32::from_ne_bytes(padded), Ordering::Relaxed);
-        }
-        let len = self.objects_len();
-        // SAFETY: within the array; zeroed memory is a record, and all of it is atomic.
-        let object = unsafe { &*self.at::<Object>(Layout::OBJECTS, room.slot.min(OBJECTS_MAX - 1) as usize) };
-        if room.slot < len {
-            object.life.rewrite();
-        }
-        object.rewrite(room, new, memory_ino);
-        (room.first_part..room.first_part + room.parts).for_each(|at| self.part_at(at).renew());
-        let most =
-            |word: &AtomicU32, value: u32| word.store(word.load(Ordering::Relaxed).max(value), Ordering::Release);
-        most(&header.names_len, room.name_at + words as u32);
-        most(&header.parts_len, room.first_part + room.parts);
-        // Findable first: an engine that dies between the two leaves an entry that leads to no record, which
-        // `find` passes over, and never a record that nobody can find.
-        self.index().insert(new.dev, new.ino, room.slot);
-        if memory_ino != 0 {
-            self.index().insert(header.memory_dev.load(Ordering::Acquire), memory_ino, room.slot);
-        }
-        object.life.begin(new.state);
-        if room.slot == len {
-            header.objects_len.store(len + 1, Ordering::Release);
-        }
-    }
-
-    /// Engine only: the record stands for nothing from now on, and is found by none of its files.
-    pub fn void(&self, slot: u32) {
-        let Some(object) = self.object(slot) else { return };
-        object.life.end();
-        let memory_dev = self.header().memory_dev.load(Ordering::Acquire);
-        let of = |word: &AtomicU64| word.load(Ordering::Acquire);
-        self.index().remove(object.dev(), object.ino(), slot);
-        for (dev, ino) in [(memory_dev, of(&object.memory_ino)), (of(&object.file_dev), of(&object.file_ino))] {
-            if ino != 0 {
-                self.index().remove(dev, ino, slot);
-            }
-        }
-    }
-
-    /// Engine only, at a take-over: entries that lead to no living record go.
-    pub(crate) fn sweep_index(&self) {
-        self.index().sweep(|slot| self.object(slot).is_none_or(|object| object.state() == GONE));
-    }
-
-    /// Engine only: how many records, parts and words of names were ever given out.
-    pub(crate) fn high_water(&self) -> (u32, u32, u32) {
-        let of = |word: &AtomicU32, most: u32| word.load(Ordering::Acquire).min(most);
-        let header = self.header();
-        (self.objects_len(), of(&header.parts_len, PARTS_MAX), of(&header.names_len, NAME_WORDS))
-    }
-
-    /// Engine only: makes an object's memory file findable by its inode.
-    pub fn set_memory(&self, slot: u32, memory_ino: u64) {
-        if let Some(object) = self.object(slot) {
-            // In this order for the same reason as in `write`.
-            self.index().insert(self.header().memory_dev.load(Ordering::Acquire), memory_ino, slot);
-            object.memory_ino.store(memory_ino, Ordering::Release);
-        }
-    }
-
-    /// Engine only: makes a small object's real file findable by its device and inode.
-    pub fn set_file(&self, slot: u32, (dev, ino): (u64, u64)) {
-        if let Some(object) = self.object(slot) {
-            if (object.dev(), object.ino()) != (dev, ino) {
-                self.index().insert(dev, ino, slot);
-            }
-            // The inode last: without it nothing is found.
-            object.file_dev.store(dev, Ordering::Release);
-            object.file_ino.store(ino, Ordering::Release);
-        }
-    }
-
     /// Record of the folder that an object or folder lies in.
     pub fn folder_of(&self, object: &Object) -> Option<&Object> {
         self.object(object.folder()).filter(|folder| folder.kind() == Kind::Folder)
@@ -709,12 +606,6 @@ impl Object {
         self.folder.load(Ordering::Relaxed)
     }
 
-    /// First word of its name, and how many there are.
-    pub(crate) fn name_place(&self) -> (u32, u32) {
-        let len = self.name_len.load(Ordering::Relaxed).div_ceil(NAME_WORD as u32);
-        (self.name_at.load(Ordering::Relaxed), len)
-    }
-
     /// Its state: a constant of `state`.
     pub fn state(&self) -> u32 {
         self.life.state().get()
@@ -726,7 +617,7 @@ impl Object {
         for (word, room) in self.etag.iter().zip(bytes.chunks_exact_mut(4)) {
             room.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
-        Text { bytes, len: self.etag_len.load(Ordering::Relaxed) as usize }
+        Text::new(bytes, self.etag_len.load(Ordering::Relaxed) as usize)
     }
 
     /// Folder: a listing with changes is being made real: names lead to old or new versions.
@@ -737,47 +628,6 @@ impl Object {
     /// The newest listing of its folder names another version, or none.
     pub fn is_superseded(&self) -> bool {
         self.superseded.load(Ordering::SeqCst) != 0
-    }
-
-    /// All but state and number of use.
-    fn rewrite(&self, room: &Room, new: &NewObject<'_>, memory_ino: u64) {
-        let words = [
-            (&self.errno, 0),
-            (&self.kind, new.kind as u32),
-            (&self.part_bytes, new.part_bytes),
-            (&self.folder, new.folder),
-            (&self.first_part, room.first_part),
-            (&self.parts, room.parts),
-            (&self.ready_parts, 0),
-            (&self.name_at, room.name_at),
-            (&self.name_len, new.name.len() as u32),
-            (&self.etag_len, new.etag.len() as u32),
-            (&self.starved, 0),
-            (&self.superseded, 0),
-            (&self.changes, 0),
-            (&self.uses, 0),
-            (&self.settled, 0),
-        ];
-        self.verdict.renew();
-        words.into_iter().chain(self.spare.iter().map(|word| (word, 0))).for_each(|(word, value)| {
-            word.store(value, Ordering::Relaxed);
-        });
-        let longs = [
-            (&self.size, new.size),
-            (&self.dev, new.dev),
-            (&self.ino, new.ino),
-            (&self.memory_ino, memory_ino),
-            (&self.mtime_secs, new.mtime_secs as u64),
-            (&self.listed_ms, 0),
-            (&self.file_dev, 0),
-            (&self.file_ino, 0),
-        ];
-        longs.into_iter().for_each(|(word, value)| word.store(value, Ordering::Relaxed));
-        let mut etag = [0; ETAG_MAX];
-        etag[..new.etag.len()].copy_from_slice(new.etag.as_bytes());
-        for (word, bytes) in self.etag.iter().zip(etag.chunks_exact(4)) {
-            word.store(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
-        }
     }
 
     /// Engine only: moves to another state and wakes who waits for it. A record that is GONE stays so, whoever comes late.
@@ -862,44 +712,6 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
 pub type Etag = Text<ETAG_MAX>;
 /// A record's name.
 pub type Name = Text<NAME_MAX>;
-
-/// A short text, copied out of the region, where it may be rewritten. Empty if what was there is no text.
-#[derive(Clone, Copy)]
-pub struct Text<const N: usize> {
-    bytes: [u8; N],
-    len: usize,
-}
-
-impl<const N: usize> core::ops::Deref for Text<N> {
-    type Target = str;
-    fn deref(&self) -> &str {
-        core::str::from_utf8(self.bytes.get(..self.len).unwrap_or_default()).unwrap_or_default()
-    }
-}
-
-impl<const N: usize, T: AsRef<str> + ?Sized> PartialEq<T> for Text<N> {
-    fn eq(&self, other: &T) -> bool {
-        **self == *other.as_ref()
-    }
-}
-
-impl<const N: usize> AsRef<str> for Text<N> {
-    fn as_ref(&self) -> &str {
-        self
-    }
-}
-
-impl<const N: usize> core::fmt::Display for Text<N> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.pad(self)
-    }
-}
-
-impl<const N: usize> core::fmt::Debug for Text<N> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        core::fmt::Debug::fmt(&**self, f)
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,9 @@ mod kept;
 #[path = "model/lease.rs"]
 mod lease;
 #[allow(dead_code)]
+#[path = "../life.rs"]
+mod life;
+#[allow(dead_code)]
 #[path = "../part.rs"]
 mod part;
 #[path = "model/region.rs"]
@@ -44,7 +47,7 @@ use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler}
 use shuttle::{Config, FailurePersistence, Runner, thread};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use sync::{AtomicU64, Bug};
+use sync::{AtomicU32, AtomicU64, Bug};
 use verdict::Judgement;
 
 mod sys {
@@ -383,6 +386,78 @@ fn planted_bugs_of_giving_up_are_caught() {
     is_caught("give-up and map, no look at the pins", None, move || give_up_and_map(ignores, true, false));
     is_caught("give-up and map, pinned after the wait", None, move || give_up_and_map(right, false, false));
     is_caught("give-up and map, trust in a stale verdict", None, move || give_up_and_map(right, true, true));
+}
+
+// Records that are used again: one of two versions, each with a memory of its own, and one part that both have in turn.
+
+struct Versions {
+    life: life::Life,
+    part: part::Part,
+    /// Which version the record is of, twice: a reader that finds two of them was given half of each.
+    fields: [AtomicU32; 2],
+    memory: [AtomicU32; 2],
+}
+
+/// What the memory of a version holds when it is right.
+fn bytes_of(version: u32) -> u32 {
+    100 + version
+}
+
+/// A reader of a record that ends, rests for no time at all, and is used again: it gets bytes of the version that it
+/// read of in the record, or nothing. `looks_again`: at the record, after the copy. `ends_first`: the engine, before it
+/// writes.
+fn use_again(looks_again: bool, ends_first: bool) {
+    let versions = Arc::new(Versions {
+        life: life::Life::new(state::LOADING),
+        part: part::Part::default(),
+        fields: [0, 0].map(AtomicU32::new),
+        memory: [bytes_of(0), 0].map(AtomicU32::new),
+    });
+    assert!(versions.part.claim());
+    versions.part.publish(0);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let versions = versions.clone();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let Some(number) = versions.life.seen() else { continue };
+                    let [version, again] = [0, 1].map(|at: usize| versions.fields[at].load(sync::Ordering::Relaxed));
+                    let Some(before) = versions.part.fill() else { continue };
+                    let copied = versions.memory[version as usize].load(sync::Ordering::Relaxed);
+                    if versions.part.fill() == Some(before) && (!looks_again || versions.life.lasts(number)) {
+                        assert_eq!(version, again, "a reader was given half of two versions");
+                        assert_eq!(copied, bytes_of(version), "a reader was given what its version does not hold");
+                    }
+                }
+            })
+        })
+        .collect();
+    if ends_first {
+        versions.life.end();
+    }
+    if versions.part.take_back() {
+        versions.memory[0].store(0, sync::Ordering::Relaxed);
+        versions.part.give_up();
+    }
+    versions.life.rewrite();
+    versions.fields.iter().for_each(|field| field.store(1, sync::Ordering::Relaxed));
+    versions.part.renew();
+    versions.life.begin(state::LOADING);
+    assert!(versions.part.claim());
+    versions.memory[1].store(bytes_of(1), sync::Ordering::Relaxed);
+    versions.part.publish(1);
+    join(readers);
+}
+
+#[test]
+fn a_reader_between_two_versions_gets_one_or_nothing() {
+    holds("use again", || use_again(true, true));
+}
+
+#[test]
+fn planted_bugs_of_reuse_are_caught() {
+    is_caught("use again, no second look", None, || use_again(false, true));
+    is_caught("use again, written while it lives", None, || use_again(true, false));
 }
 
 // What a process keeps of an object.

@@ -126,8 +126,10 @@ pub(crate) const KEYS: &[Key] = &[
             set: |config, number| config.expire = (number >= 0).then(|| secs(number)),
         },
         in_default_file: true,
-        text: "How long a cached object is kept after its last reference is closed; -1 keeps it \
-               until the engine ends.",
+        text: "How long an object stays in memory after its last use, however short that was (an open, \
+               a map, a read); -1 keeps it until the engine ends. What was fetched ahead and not opened \
+               yet stays while a program of this MODEL_DIR lives and memoryLimit has room, and so long \
+               after the last one.",
     },
     Key {
         path: "prefetch.vcpus",

@@ -17,6 +17,7 @@ struct Scene {
     last_use: Instant,
     looked: Instant,
     wait: Duration,
+    counts: bool,
 }
 
 impl Scene {
@@ -24,7 +25,7 @@ impl Scene {
         let work = still::work(1 << 30);
         let (slot, users) = still::object(&work, "w", 1, 4);
         let now = still::now();
-        Scene { work, slot, users, expire, last_use: now, looked: now, wait: TICK }
+        Scene { work, slot, users, expire, last_use: now, looked: now, wait: TICK, counts: true }
     }
 
     fn object(&self) -> &Object {
@@ -53,7 +54,7 @@ impl Scene {
     /// As a client does it: `client::tell`.
     fn open(&mut self) {
         self.users.fetch_add(1, Ordering::Relaxed);
-        self.object().uses.fetch_add(1, Ordering::Relaxed);
+        self.object().uses.fetch_add(u32::from(self.counts), Ordering::Relaxed);
         self.last_use = still::now();
     }
 
@@ -71,14 +72,15 @@ impl Scene {
 }
 
 /// `expireTimeSec` counts from the last use, however short: never released before, and at most 2 s later.
-#[test]
-fn what_is_used_stays_for_expire_after_each_use() {
+/// `counts`: clients count their uses. Gives releases and pauses.
+fn use_at_random(counts: bool) -> (u32, u32) {
     let (mut releases, mut uses) = (0, 0);
     for seed in 0..SCHEDULES {
         let mut random = Random(seed);
         let mut scene = Scene::new(Duration::from_millis(500 + random.below(15_000)));
         scene.open();
         scene.close();
+        scene.counts = counts;
         let expire = scene.expire;
         let check = |scene: &Scene| {
             assert_eq!(scene.users.load(Ordering::Relaxed), 0, "seed {seed}: released in use");
@@ -114,7 +116,21 @@ fn what_is_used_stays_for_expire_after_each_use() {
         }
         assert_eq!(scene.work.gauges().budget_used, if scene.is_here() { 4 * 4096 } else { 0 });
     }
+    (releases, uses)
+}
+
+#[test]
+fn what_is_used_stays_for_expire_after_each_use() {
+    let (releases, uses) = use_at_random(true);
     assert!(releases > uses / 10 && releases < uses, "{releases} releases in {uses} pauses");
+}
+
+/// The way before: a use between two looks was not seen.
+#[test]
+fn uses_that_nobody_counts_are_noticed() {
+    let found = std::panic::catch_unwind(|| use_at_random(false)).expect_err("200 schedules do not show it");
+    let text = found.downcast_ref::<String>().cloned().unwrap_or_default();
+    assert!(text.contains("released") && text.contains("after its last use"), "{text}");
 }
 
 /// What was fetched ahead and not opened stays while a program lives, a nearby one counts, and goes when the last one
