@@ -103,7 +103,7 @@ fn id_of(st: &rustix::fs::Stat) -> FileId {
         ino: st.st_ino,
         size: st.st_size as u64,
         mode: st.st_mode,
-        mtime_secs: st.st_mtime as i64,
+        mtime_secs: st.st_mtime,
         mtime_nanos: st.st_mtime_nsec as u32,
     }
 }

@@ -163,7 +163,7 @@ impl Mirror {
     fn is_away(&self) -> Option<Failure> {
         let since = (*lock(&self.away_since))?;
         let text = "OSS did not answer a moment ago";
-        (since.elapsed() < self.options.list_again).then(|| Failure::Away(text))
+        (since.elapsed() < self.options.list_again).then_some(Failure::Away(text))
     }
 
     /// What is known of the folder is served on, and counts as new for as long as a listing does.
