@@ -170,6 +170,11 @@ pub fn fs_type(fd: i32) -> Result<i64> {
     Ok(unsafe { fs.assume_init() }.f_type)
 }
 
+/// True for a file on a tmpfs, anonymous memory files among them.
+pub fn is_on_tmpfs(fd: i32) -> bool {
+    fs_type(fd) == Ok(libc::TMPFS_MAGIC)
+}
+
 /// Moves or asks the file offset.
 pub fn lseek(fd: i32, offset: i64, whence: i32) -> Result<i64> {
     call!(libc::SYS_lseek, fd as isize, offset, whence as isize).map(|at| at as i64)

@@ -582,6 +582,9 @@ impl Mirror {
             let whole_path = below(path, name);
             let made = self.stand_in(folder, name, &self.purpose(kind, &whole_path, Some(object)), step);
             let pinned = made.map_err(|e| {
+                if small {
+                    self.materialized.fetch_sub(object.size, Ordering::AcqRel);
+                }
                 Failure::Local(format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name)))
             })?;
             // An empty object is an empty file: there is nothing to fetch.

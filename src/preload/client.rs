@@ -131,6 +131,29 @@ pub(crate) fn is_attached() -> bool {
     attached().is_some()
 }
 
+/// A descriptor that was opened by a name below /proc may be of a memory file, of this process or of another one:
+/// what it is can be told by a client only.
+pub(crate) fn meet(fd: i32, path: *const libc::c_char) {
+    if is_attached() || path.is_null() {
+        return;
+    }
+    // SAFETY: the kernel has just opened a file by this name, so it is a string.
+    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+    if (path.starts_with(b"/proc/") || path.starts_with(b"/dev/fd/")) && sys::is_on_tmpfs(fd) {
+        let _ = attach();
+    }
+}
+
+/// True for the memory file of an engine that is gone, in a process that knows the next one.
+pub(crate) fn is_of_an_engine_before(id: &FileId) -> bool {
+    attach::generation() > 1
+        && id.is_file()
+        && attach::regions_before().any(|region| {
+            id.dev == region.header().memory_dev.load(Ordering::Acquire)
+                && matches!(region.find(id.dev, id.ino), Some((_, Identity::Memory)))
+        })
+}
+
 /// True for MODEL_DIR and what lies below it, by name. A hint: other names lead to the same files.
 pub(crate) fn is_inside(path: &[u8]) -> bool {
     let root = environ::model_dir();
@@ -402,39 +425,9 @@ pub(crate) enum Listing {
     Failed,
 }
 
-/// A path was not there (ENOENT): lists the folder it would lie in if that is an unlisted one of ours.
-pub(crate) fn missing(dir: i32, path: *const libc::c_char) -> Listing {
-    if path.is_null() {
-        return Listing::Needless;
-    }
-    // SAFETY: the real call has just read this path and answered ENOENT, so it is a string.
-    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-    // Where every folder is listed, what is absent may be new in one whose listing is old; names from elsewhere that lead
-    // into such a folder find it when something in it is used.
-    let is_elsewhere = || path.starts_with(b"/") && !is_inside(path);
-    let all_listed = |region: &Region| region.header().folders_unlisted.load(Ordering::Acquire) == 0;
-    if path.is_empty() || attached().is_some_and(|(_, region)| all_listed(&region)) && is_elsewhere() {
-        return Listing::Needless;
-    }
-    let mut end = path.len();
-    // The nearest folder that exists; each listing may make the next one appear, so it goes step by step.
-    loop {
-        let upper = match path[..end].iter().rposition(|byte| *byte == b'/') {
-            Some(0) => b"/",
-            Some(cut) => &path[..cut],
-            None => b".".as_slice(),
-        };
-        let name = CPath::from(upper);
-        let Some(name) = name.as_cstr() else { return Listing::Needless };
-        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        if let Some(id) = with_descriptor(dir, name, flags, |fd| sys::file_id(fd).map(|id| list_if_ours(&id, fd))) {
-            return id.unwrap_or(Listing::Needless);
-        }
-        if upper == b"." || upper == b"/" || upper.len() >= end {
-            return Listing::Needless;
-        }
-        end = upper.len();
-    }
+/// True if no folder is left that would have to be listed.
+pub(crate) fn knows_all_folders() -> bool {
+    attached().is_some_and(|(_, region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0)
 }
 
 /// A folder was opened or is about to be read: lists it if it is an unlisted one of ours.
@@ -449,7 +442,8 @@ pub(crate) fn list_again(region: &Region, folder: &Object) {
     let _ = list(region.name(folder).as_bytes());
 }
 
-fn list_if_ours(id: &FileId, fd: i32) -> Listing {
+/// `id` is the folder's identity, `fd` a descriptor of it.
+pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
     if attached().is_none() && !may_be_managed(id, fd) {
         return Listing::Needless;
     }

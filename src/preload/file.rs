@@ -7,6 +7,7 @@
 use crate::client::{self, Facts, Listing};
 use crate::identity::{self, Met};
 use crate::kept;
+use crate::missing;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session;
@@ -145,8 +146,16 @@ pub(crate) fn real_at(id: &FileId, dir: c_int, path: *const c_char) -> Option<u3
 /// Most folders of one path that are listed one after the other.
 const FOLDERS_DEEP: usize = 64;
 
+/// A path as the `*at` calls take it.
+pub(crate) type Named = (c_int, *const c_char);
+
 /// Makes a call by path; while it ends in ENOENT and a folder was listed for it or meanwhile, makes it again.
 pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
+    until_all_listed(&[(dir, path)], call, failed)
+}
+
+/// The same for a call that takes several paths.
+pub(crate) fn until_all_listed<T>(paths: &[Named], call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
     let before = errno();
     let mut listings = client::listings();
     let mut got = call();
@@ -154,7 +163,10 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
         if !failed(&got) || errno() != libc::ENOENT {
             break;
         }
-        let listing = listing_for(dir, path);
+        let listing = paths.iter().fold(Listing::Needless, |so_far, (dir, path)| match so_far {
+            Listing::Needless => listing_for(*dir, *path),
+            _ => so_far,
+        });
         if listing != Listing::Done && client::listings() == listings {
             // What may lie in a folder that could not be listed is not absent.
             set_errno(if listing == Listing::Failed { libc::EIO } else { libc::ENOENT });
@@ -167,8 +179,49 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
     got
 }
 
+/// A name is about to be made: the folder that it will lie in is listed first, so that what is in the bucket is in
+/// the way as it would be in a local folder. What cannot be listed is left to the call itself.
+pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
+    if client::knows_all_folders() {
+        return;
+    }
+    let mut listings = client::listings();
+    for _ in 0..FOLDERS_DEEP {
+        let mut target = [0u8; 1];
+        let arguments = [dir as usize, path as usize, target.as_mut_ptr() as usize, target.len(), 0, 0];
+        // Not there, or a link, perhaps to nothing; the kernel has read the path in both cases.
+        match real::kernel(libc::SYS_readlinkat, arguments) {
+            Ok(_) | Err(Errno(libc::ENOENT)) => {}
+            Err(_) => return,
+        }
+        if listing_for(dir, path) != Listing::Done && client::listings() == listings {
+            return;
+        }
+        listings = client::listings();
+    }
+}
+
+/// Makes sure that what a path leads through is listed, for calls that go on inside the C library.
+pub(crate) fn reach(dir: c_int, path: *const c_char) {
+    let arguments = [dir as usize, path as usize, libc::F_OK as usize, 0, 0, 0];
+    let before = errno();
+    until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
+    let _ = ask(|| {
+        let id = real::stat_at(dir, path, 0).map(|st| id_of(&st));
+        // A script or library that is a real file of ours: its folder's listing is to be new enough.
+        if let Ok(id) = id
+            && id.is_file()
+            && let Some(slot) = real_at(&id, dir, path)
+        {
+            let _ = session::looked(slot, 0);
+        }
+        Outcome::<()>::Pass
+    });
+    set_errno(before);
+}
+
 fn listing_for(dir: c_int, path: *const c_char) -> Listing {
-    ask(|| Outcome::Served(client::missing(dir, path))).answer(Listing::Failed, || Listing::Needless)
+    ask(|| Outcome::Served(missing::list_for(dir, path))).answer(Listing::Failed, || Listing::Needless)
 }
 
 /// EROFS with a log line: the answer to whatever would change an object.
@@ -279,7 +332,11 @@ pub(crate) fn written(fd: c_int) -> Outcome<Seen> {
     }
     let Ok(id) = sys::file_id(fd) else { return Outcome::Pass };
     if identity::could_be_ours(&id) {
-        return of_id(&id, fd).filter(Seen::is_placeholder);
+        return match of_id(&id, fd).filter(Seen::is_placeholder) {
+            // No engine can be asked: what has no mark is the program's to write.
+            Outcome::Failed(_) if !identity::stands_in(&id, Met::Descriptor(fd)) => Outcome::Pass,
+            seen => seen,
+        };
     }
     if let Some(state) = state
         && OWNER.load(Relaxed) == sys::getpid()

@@ -82,20 +82,20 @@ pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     }
     match marked(id, met) {
         Some(asked) if asked.kind.stands_in() => served(id, met, &asked).map(Some),
-        None if attached().is_none() => Ok(by_place(id, met)),
+        None if attached().is_none() => by_place(id, met),
         _ => Ok(None),
     }
 }
 
-/// A file that has lost its mark (it was restored from a backup, say), met by a process that has no catalog yet:
-/// where it lies is a hint that it is worth asking an engine.
-fn by_place(id: &FileId, met: Met<'_>) -> Option<Found> {
+/// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it
+/// all the same (the mark went with a backup, say). EIO when no engine can be asked.
+fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     let is_inside = || met.path().is_some_and(|path| client::is_inside(path.as_bytes()));
     if !client::is_on_model_dir(id) || !is_inside() {
-        return None;
+        return Ok(None);
     }
-    let (generation, region) = attach().or_else(attach::last_known)?;
-    found_in(generation, region, id)
+    let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
+    Ok(found_in(generation, region, id))
 }
 
 fn found_in(generation: u32, region: Region, id: &FileId) -> Option<Found> {
@@ -138,6 +138,11 @@ fn known_before(id: &FileId) -> Option<Found> {
     let found = found_in(generation, region, id)?;
     let _ = attach();
     Some(found)
+}
+
+/// True for an empty file that says of itself that it stands in for an object.
+pub(crate) fn stands_in(id: &FileId, met: Met<'_>) -> bool {
+    marked(id, met).is_some_and(|asked| asked.kind.stands_in())
 }
 
 /// What a file said of itself.

@@ -9,6 +9,7 @@
 use crate::attach;
 use crate::client;
 use crate::file;
+use crate::say::say;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use ossc_cache::had::{Had, Names};
 use ossc_cache::region::{Kind, OBJECTS_MAX, Object, Region, place_key, state};
@@ -237,7 +238,7 @@ fn refuse(slot: u32, region: &Region, folder: &Object) -> Turn {
     if spoken != token && file::is_owner() && SPOKEN.compare_exchange(spoken, token, SeqCst, SeqCst).is_ok() {
         let (dir, below) = (crate::environ::model_dir(), region.name(folder).as_bytes());
         let slash: &[u8] = if below.is_empty() { b"" } else { b"/" };
-        attach::say(&[
+        say(&[
             b"oss connector: the model in ",
             dir,
             slash,

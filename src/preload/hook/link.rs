@@ -15,6 +15,7 @@ use ossc_cache::sys;
 hooks! {
     fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { resolved(path, out, || real::realpath(path, out)) }
     fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { resolved(path, out, || real::__realpath_chk(path, out, room)) }
+    fn canonicalize_file_name(path: *const c_char) -> *mut c_char { resolved(path, core::ptr::null_mut(), || real::canonicalize_file_name(path)) }
     fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, room, || real::readlink(path, out, room)) }
     fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(dir, path, out, room, || real::readlinkat(dir, path, out, room)) }
     fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, count, || real::__readlink_chk(path, out, count, room)) }

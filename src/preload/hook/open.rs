@@ -19,6 +19,8 @@ hooks! {
     fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::open64(path, flags, mode)) }
     fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat(dir, path, flags, mode)) }
     fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat64(dir, path, flags, mode)) }
+    fn __open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::__open(path, flags, mode)) }
+    fn __open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64(path, flags, mode)) }
     fn __open_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open_2(path, flags)) }
     fn __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64_2(path, flags)) }
     fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, || real::__openat_2(dir, path, flags)) }
@@ -42,6 +44,9 @@ const EXCLUSIVE: c_int = libc::O_CREAT | libc::O_EXCL;
 
 fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_int) -> c_int {
     let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
+    if changes || flags & libc::O_CREAT != 0 {
+        file::list_for_new(dir, path);
+    }
     // What must not exist yet changes nothing that does: the kernel's EEXIST is right.
     let is_new = flags & EXCLUSIVE == EXCLUSIVE;
     if changes && !is_new && flags & libc::O_PATH == 0 {
@@ -54,6 +59,7 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
     let before = errno();
     for tries in 1.. {
         let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+        met(fd, path);
         match arrived(fd, flags, tries - 1) {
             Arrived::AsItIs => return fd,
             Arrived::Again if tries < TRIES_MAX => {}
@@ -85,6 +91,16 @@ pub(super) enum Arrived {
     Failed(Errno),
 }
 
+/// A name below /proc was opened: see `client::meet`.
+pub(super) fn met(fd: c_int, path: *const c_char) {
+    if fd >= 0 && !client::is_attached() {
+        let _ = ask(|| {
+            client::meet(fd, path);
+            Outcome::<()>::Pass
+        });
+    }
+}
+
 /// Looks at what was opened: lists a folder, waits for a small object, and for a listing that is new enough.
 /// `repeats`: how often the name was opened before.
 pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
@@ -103,6 +119,9 @@ pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
         return Arrived::AsItIs;
     }
     if !identity::could_be_ours(&id) {
+        if client::is_of_an_engine_before(&id) {
+            return Arrived::Failed(Errno(libc::ESTALE));
+        }
         // Who writes to a real file makes it a file of the program's own.
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
             return Arrived::AsItIs;
@@ -113,9 +132,16 @@ pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     ask(|| match file::of_id(&id, fd) {
         Outcome::Served(seen) => Outcome::Served(judge(&seen, flags, repeats)),
         Outcome::Pass => Outcome::Pass,
+        // A file of the program's own making is its own, also while no engine can be asked.
+        Outcome::Failed(_) if makes(flags) => Outcome::Pass,
         Outcome::Failed(errno) => Outcome::Served(Arrived::Failed(errno)),
     })
     .answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
+}
+
+/// True for what can only give a new file.
+fn makes(flags: c_int) -> bool {
+    flags & EXCLUSIVE == EXCLUSIVE
 }
 
 /// Whether this process may have the version that was opened.
@@ -134,10 +160,16 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
             Err(errno) => Arrived::Failed(errno),
         };
     }
-    // Reached through /proc/self/fd: the memory file itself must never be open for writing.
-    if seen.identity == Identity::Memory && flags & libc::O_ACCMODE != libc::O_RDONLY {
-        client::log(b"open for writing refused (the folder is read-only)", seen.slot);
-        return Arrived::Failed(Errno(libc::EROFS));
+    // Reached through /proc/self/fd or map_files: the memory file itself must never be open for writing, and its
+    // reader, whom no hook sees, must find all of it there.
+    if seen.identity == Identity::Memory {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            client::log(b"open for writing refused (the folder is read-only)", seen.slot);
+            return Arrived::Failed(Errno(libc::EROFS));
+        }
+        if let Err(errno) = client::wait_whole(seen.slot) {
+            return Arrived::Failed(errno);
+        }
     }
     match in_session(seen.slot, repeats) {
         Arrived::AsItIs => {}

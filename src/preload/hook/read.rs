@@ -28,6 +28,8 @@ macro_rules! reads {
 
 reads! {
     fn read(fd: c_int, buffer: *mut c_void, count: size_t) known read_known, at_end read_at_end;
+    fn __read(fd: c_int, buffer: *mut c_void, count: size_t) known read_known, at_end read_at_end;
+    fn __pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) known pread_known, at_end pread_at_end;
     fn pread(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) known pread_known, at_end pread_at_end;
     fn pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) known pread_known, at_end pread_at_end;
 }

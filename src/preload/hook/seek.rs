@@ -11,6 +11,7 @@ use ossc_cache::sys::{self, Errno, Result};
 hooks! {
     fn lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t { sought(fd, offset, whence, || real::lseek(fd, offset, whence)) }
     fn lseek64(fd: c_int, offset: off_t, whence: c_int) -> off_t { sought(fd, offset, whence, || real::lseek64(fd, offset, whence)) }
+    fn __lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t { sought(fd, offset, whence, || real::__lseek(fd, offset, whence)) }
     fn posix_fadvise(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { hint(fd, at, len, advice); real::posix_fadvise(fd, at, len, advice) }
     fn posix_fadvise64(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { hint(fd, at, len, advice); real::posix_fadvise64(fd, at, len, advice) }
     fn readahead(fd: c_int, at: off_t, count: size_t) -> ssize_t { hint(fd, at, count as off_t, libc::POSIX_FADV_WILLNEED); real::readahead(fd, at, count) }

@@ -23,25 +23,34 @@ hooks! {
         if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, true, || real::freopen64(path, mode, stream)) }
     }
     fn fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::fclose(stream)) }
-    fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
-        match ask(|| memory_of(fd, mode)) {
-            Outcome::Pass => real::fdopen(fd, mode),
-            Outcome::Failed(errno) => Outcome::Failed(errno).answer(null_mut(), null_mut),
-            Outcome::Served(memory) => {
-                let stream = real::fdopen(fd, mode);
-                if stream.is_null() {
-                    let _ = sys::close(memory);
-                    return stream;
-                }
-                put(memory, fd);
-                stream
+    fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, || real::_IO_fopen(path, mode)) }
+    fn _IO_fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::_IO_fclose(stream)) }
+    fn _IO_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::_IO_fdopen(fd, mode)) }
+    fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::fdopen(fd, mode)) }
+}
+
+/// A stream of a descriptor that is open already.
+fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *mut FILE {
+    match ask(|| memory_of(fd, mode)) {
+        Outcome::Pass => call(),
+        Outcome::Failed(errno) => Outcome::Failed(errno).answer(null_mut(), null_mut),
+        Outcome::Served(memory) => {
+            let stream = call();
+            if stream.is_null() {
+                let _ = sys::close(memory);
+                return stream;
             }
+            put(memory, fd);
+            stream
         }
     }
 }
 
 /// `reopens`: the call closes by itself what it has opened before.
 fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: impl Fn() -> *mut FILE) -> *mut FILE {
+    if changes(mode) {
+        file::list_for_new(AT_FDCWD, path);
+    }
     if changes(mode)
         && !is_exclusive(mode)
         && let Outcome::Failed(errno) = ask(|| open::may_change(AT_FDCWD, path, 0))
@@ -56,6 +65,7 @@ fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: impl Fn
             return stream;
         }
         let fd = number_of(stream);
+        open::met(fd, path);
         match open::arrived(fd, libc::O_RDONLY, repeats) {
             open::Arrived::AsItIs => return filled(stream, fd, mode),
             open::Arrived::Again if repeats < open::TRIES_MAX => {}
