@@ -77,8 +77,10 @@ pub(crate) enum Reason {
     Start,
     /// A program touched it: its weights are fetched ahead.
     Touched,
-    /// Nobody touched it yet.
+    /// A program touched a folder below it.
     Background,
+    /// No program has touched it yet.
+    Ahead,
     /// Again, since an object has changed or another engine had listed it.
     Refresh,
 }
@@ -389,7 +391,7 @@ impl Mirror {
             "listed"
         );
         // Of a folder that a program uses what is new is fetched ahead, too.
-        if reason != Reason::Background {
+        if !matches!(reason, Reason::Background | Reason::Ahead) {
             self.plan(level, &slots);
         }
         Ok(())

@@ -103,7 +103,7 @@ impl Mirror {
     /// or is being changed, is left to the program that touches it, and keeps no other from being listed.
     pub fn list_ahead(&self) -> Result<bool, Failure> {
         let Some((path, slot)) = lock(&self.known).next_unlisted() else { return Ok(false) };
-        match self.list_one(&path, slot, Reason::Background, false) {
+        match self.list_one(&path, slot, Reason::Ahead, false) {
             Err(Failure::List(error)) if !error.retryable() => {
                 tracing::warn!(folder = path, "not listed ahead: {error}");
             }
@@ -138,7 +138,8 @@ impl Mirror {
         if is_renewal && let Some(failure) = self.is_away() {
             return Err(failure);
         }
-        let until = is_renewal.then(|| Instant::now() + RENEWAL_MAX);
+        // What no program waits for must not hold up what others wait for, for long.
+        let until = matches!(reason, Reason::Refresh | Reason::Ahead).then(|| Instant::now() + RENEWAL_MAX);
         let (level, asked) = self.ask(path, self.options.list_attempts, until).inspect_err(|failure| {
             if let Failure::List(error) = failure
                 && error.retryable()
