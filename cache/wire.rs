@@ -108,19 +108,24 @@ impl Packet {
     }
 }
 
+/// Connects and says something whose answer is not waited for: the listener finds it in the order of connections.
+///
+/// Errors: as of `ask`, for what keeps it from being said.
+pub fn tell(socket: &CPath, ask: Ask, text: &[u8]) -> Result<()> {
+    let fd = connect(socket)?;
+    let (code, value) = number(ask);
+    let told = send(fd, &Packet::new(code, value, text));
+    let _ = sys::close(fd);
+    told
+}
+
 /// Connects, asks, and waits up to `ms` milliseconds for the answer.
 ///
 /// Errors: ECONNREFUSED or ENOENT when nobody listens, ETIMEDOUT, ENOTSUP when the engine is of another
 /// version, else the errno that the engine answers.
 pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
     let fd = connect(socket)?;
-    let (code, value) = match ask {
-        Ask::Attach => (1, 0),
-        Ask::Memory(slot) => (2, slot),
-        Ask::List => (3, 0),
-        Ask::Look => (4, 0),
-        Ask::Credentials => (5, 0),
-    };
+    let (code, value) = number(ask);
     let answered = send(fd, &Packet::new(code, value, text))
         .and_then(|()| if sys::wait_readable(fd, ms) { receive(fd) } else { Err(Errno(libc::ETIMEDOUT)) });
     let _ = sys::close(fd);
@@ -134,6 +139,16 @@ pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
     }
     packet.close_fds();
     Err(Errno(refusal))
+}
+
+fn number(ask: Ask) -> (u32, u32) {
+    match ask {
+        Ask::Attach => (1, 0),
+        Ask::Memory(slot) => (2, slot),
+        Ask::List => (3, 0),
+        Ask::Look => (4, 0),
+        Ask::Credentials => (5, 0),
+    }
 }
 
 /// Answers an ask: `errno` 0 is success.
@@ -424,6 +439,23 @@ mod tests {
         assert_eq!((packet.value(), packet.text()), (9, b"fine".as_slice()));
         assert_eq!(sys::file_id(packet.fds[0]).unwrap().size, 123);
         assert_eq!(packet.fds[1], -1);
+    }
+
+    #[test]
+    fn what_was_told_is_there_when_the_teller_is_gone() {
+        let socket = path("told");
+        let fd = listen(&socket).unwrap();
+        tell(&socket, Ask::Credentials, b"A=1\0").unwrap();
+        let server = std::thread::spawn(move || {
+            let fd = std::os::fd::IntoRawFd::into_raw_fd(fd);
+            // SAFETY: plain accept on our own socket.
+            let conn = unsafe { libc::accept(fd, std::ptr::null_mut(), std::ptr::null_mut()) };
+            assert_eq!(peer(conn).unwrap().pid, sys::getpid());
+            let packet = receive(conn).unwrap();
+            assert_eq!((packet.ask(), packet.text()), (Ok(Ask::Credentials), b"A=1\0".as_slice()));
+            assert!(answer(conn, 0, 0, b"", [-1, -1]).is_err());
+        });
+        server.join().unwrap();
     }
 
     #[test]

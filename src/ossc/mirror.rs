@@ -10,11 +10,9 @@ use crate::failure::Failure;
 use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::known::Known;
-use crate::listing;
 use crate::made::{self, Purpose};
 use crate::memory::Memory;
 use crate::place::{self, Lies, Pinned, Root};
-use crate::quiet::{self, Before};
 use crate::renew::{Asked, Changing};
 use crate::tree::Level;
 use crate::turn;
@@ -61,7 +59,7 @@ pub struct Mirror {
     pub(crate) root: Root,
     pub(crate) work: Arc<Work>,
     store: Store,
-    location: String,
+    pub(crate) location: String,
     pub(crate) prefix: String,
     pub(crate) options: Options,
     pub(crate) materialized: AtomicU64,
@@ -78,8 +76,10 @@ pub(crate) enum Reason {
     Start,
     /// A program touched it: its weights are fetched ahead.
     Touched,
-    /// Nobody touched it yet.
+    /// A program touched a folder below it.
     Background,
+    /// No program has touched it yet.
+    Ahead,
     /// Again, since an object has changed or another engine had listed it.
     Refresh,
 }
@@ -170,11 +170,12 @@ impl Mirror {
         let slot = self.append_folder("", (dev, ino), 0)?;
         self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
         lock(&self.known).add_folder(String::new(), slot, false);
-        self.list_quiet("", slot, Reason::Start)?;
+        let until = Instant::now() + self.options.start_quiet_max;
+        self.list_quiet("", slot, Reason::Start, until)?;
         // A real file is opened without a question, so an old version must be gone before a program runs.
         loop {
             let Some((path, slot)) = lock(&self.known).filled.pop() else { return Ok(()) };
-            self.list_quiet(&path, slot, Reason::Background)?;
+            self.list_quiet(&path, slot, Reason::Background, until)?;
         }
     }
 
@@ -328,56 +329,8 @@ impl Mirror {
         }
     }
 
-    /// Asks OSS what is in a folder.
-    pub(crate) fn ask(&self, path: &str, attempts: u32, until: Option<Instant>) -> Result<(Level, Asked), Failure> {
-        let prefix = if path.is_empty() { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
-        let asked = Asked::now();
-        let level = listing::fetch(&self.work, &prefix, Patience { attempts, until });
-        level.map(|level| (level, asked)).map_err(|e| Failure::List(Box::new(e)))
-    }
-
-    /// Lists a folder, again and again until it is quiet, but not for longer than a start may take.
-    fn list_quiet(&self, path: &str, slot: u32, reason: Reason) -> Result<(), Failure> {
-        let until = Instant::now() + self.options.start_quiet_max;
-        let attempts = if reason == Reason::Start { self.options.start_attempts } else { self.options.list_attempts };
-        loop {
-            let (level, asked) = self.ask(path, attempts, None)?;
-            if reason == Reason::Start && level.objects.is_empty() && level.folders.is_empty() {
-                return Err(Failure::Empty(self.location.clone()));
-            }
-            let unquiet = quiet::look(&level, self.before(path, slot, &level), self.options.list_again.as_secs());
-            match unquiet.map(|unquiet| (Duration::from_secs(unquiet.wait_secs), unquiet)) {
-                Some((wait, unquiet)) if Instant::now() + wait <= until => {
-                    self.say_unquiet(path, &unquiet);
-                    std::thread::sleep(wait);
-                }
-                Some((_, unquiet)) => {
-                    self.warn_unquiet(path, &unquiet);
-                    return self.make_real(path, slot, reason, &level, asked);
-                }
-                None => return self.make_real(path, slot, reason, &level, asked),
-            }
-        }
-    }
-
     pub(crate) fn is_unlisted(&self, slot: u32) -> bool {
         self.work.region().object(slot).is_some_and(|folder| folder.state() == state::UNLISTED)
-    }
-
-    /// What was known of a folder before this listing of it.
-    pub(crate) fn before(&self, path: &str, slot: u32, level: &Level) -> Before {
-        if self.is_unlisted(slot) {
-            let left = |folder: OwnedFd| level.objects.iter().any(|(name, object)| leaves_other(&folder, name, object));
-            return if self.root.folder(path).is_ok_and(left) { Before::Other } else { Before::Nothing };
-        }
-        let known = lock(&self.known).named_objects_of(path);
-        let is_same = |(name, slot): &(String, u32)| {
-            let record = self.work.region().object(*slot);
-            record.is_some_and(|record| level.objects.get(name).is_some_and(|object| record.etag() == object.etag))
-        };
-        // Empty objects have no record.
-        let filled = level.objects.values().filter(|object| object.size > 0).count();
-        if known.len() == filled && known.iter().all(is_same) { Before::Same } else { Before::Other }
     }
 
     /// Makes a folder what its listing says.
@@ -419,7 +372,7 @@ impl Mirror {
             "listed"
         );
         // Of a folder that a program uses what is new is fetched ahead, too.
-        if reason != Reason::Background {
+        if !matches!(reason, Reason::Background | Reason::Ahead) {
             self.plan(level, &slots);
         }
         Ok(())
@@ -865,14 +818,6 @@ impl Mirror {
     }
 }
 
-/// True if what lies at an object's place tells of another version: a file that an engine before has made for it.
-fn leaves_other(folder: &OwnedFd, name: &str, object: &ObjectEntry) -> bool {
-    let Ok(found) = made::look(folder, name) else { return false };
-    match found.etag() {
-        Some(etag) => etag != object.etag,
-        None => found.is_own() && found.id.size > 0 && found.id.size != object.size,
-    }
-}
 #[cfg(test)]
 #[path = "mirror_tests.rs"]
 mod tests;

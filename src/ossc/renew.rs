@@ -1,18 +1,21 @@
 //! Folders again: when a listing is too old for a program's first use, what a newer one changes, and how programs
 //! learn that what they had of a folder is no longer what it shows.
 //!
-//! Called by the mirror's thread for what programs touch and for objects that have changed on OSS. It never shows half of a
+//! Called at the start, by the mirror's thread for what programs touch and for objects that have changed on OSS. It never shows half of a
 //! listing unannounced: while one is made real the folder's `changes` are odd, and what it replaces is marked before.
 
 use crate::failure::Failure;
 use crate::held::lock;
 use crate::known::Known;
+use crate::listing;
 use crate::made;
 use crate::mirror::{Mirror, Reason, below};
-use crate::quiet::{self, Unquiet};
+use crate::quiet::{self, Before, Unquiet};
 use crate::tree::Level;
+use crate::work::Patience;
 use ossc_cache::region::{Kind, Object, state};
 use ossc_cache::sys::{self, FileId};
+use ossc_net::list::ObjectEntry;
 use rustix::fs::AtFlags;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -103,7 +106,7 @@ impl Mirror {
     /// or is being changed, is left to the program that touches it, and keeps no other from being listed.
     pub fn list_ahead(&self) -> Result<bool, Failure> {
         let Some((path, slot)) = lock(&self.known).next_unlisted() else { return Ok(false) };
-        match self.list_one(&path, slot, Reason::Background, false) {
+        match self.list_one(&path, slot, Reason::Ahead, false) {
             Err(Failure::List(error)) if !error.retryable() => {
                 tracing::warn!(folder = path, "not listed ahead: {error}");
             }
@@ -112,6 +115,52 @@ impl Mirror {
         }
         lock(&self.known).not_ahead(slot);
         Ok(true)
+    }
+
+    /// Lists a folder, again and again until it is quiet, but not beyond `until`.
+    pub(crate) fn list_quiet(&self, path: &str, slot: u32, reason: Reason, until: Instant) -> Result<(), Failure> {
+        let attempts = if reason == Reason::Start { self.options.start_attempts } else { self.options.list_attempts };
+        loop {
+            let (level, asked) = self.ask(path, attempts, None)?;
+            if reason == Reason::Start && level.objects.is_empty() && level.folders.is_empty() {
+                return Err(Failure::Empty(self.location.clone()));
+            }
+            let before = self.before(path, slot, &level);
+            if let Some(unquiet) = quiet::look(&level, before, self.options.list_again.as_secs()) {
+                let wait = Duration::from_secs(unquiet.wait_secs);
+                if Instant::now() + wait <= until {
+                    self.say_unquiet(path, &unquiet);
+                    std::thread::sleep(wait);
+                    continue;
+                }
+                self.warn_unquiet(path, &unquiet);
+            }
+            return self.make_real(path, slot, reason, &level, asked);
+        }
+    }
+
+    /// Asks OSS what is in a folder.
+    fn ask(&self, path: &str, attempts: u32, until: Option<Instant>) -> Result<(Level, Asked), Failure> {
+        let prefix = if path.is_empty() { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
+        let asked = Asked::now();
+        let level = listing::fetch(&self.work, &prefix, Patience { attempts, until });
+        level.map(|level| (level, asked)).map_err(|e| Failure::List(Box::new(e)))
+    }
+
+    /// What was known of a folder before this listing of it.
+    fn before(&self, path: &str, slot: u32, level: &Level) -> Before {
+        if self.is_unlisted(slot) {
+            let left = |folder: OwnedFd| level.objects.iter().any(|(name, object)| leaves_other(&folder, name, object));
+            return if self.root.folder(path).is_ok_and(left) { Before::Other } else { Before::Nothing };
+        }
+        let known = lock(&self.known).named_objects_of(path);
+        let is_same = |(name, slot): &(String, u32)| {
+            let record = self.work.region().object(*slot);
+            record.is_some_and(|record| level.objects.get(name).is_some_and(|object| record.etag() == object.etag))
+        };
+        // Empty objects have no record.
+        let filled = level.objects.values().filter(|object| object.size > 0).count();
+        if known.len() == filled && known.iter().all(is_same) { Before::Same } else { Before::Other }
     }
 
     fn is_too_old(&self, slot: u32, wanted: Wanted) -> bool {
@@ -138,7 +187,8 @@ impl Mirror {
         if is_renewal && let Some(failure) = self.is_away() {
             return Err(failure);
         }
-        let until = is_renewal.then(|| Instant::now() + RENEWAL_MAX);
+        // What no program waits for must not hold up what others wait for, for long.
+        let until = matches!(reason, Reason::Refresh | Reason::Ahead).then(|| Instant::now() + RENEWAL_MAX);
         let (level, asked) = self.ask(path, self.options.list_attempts, until).inspect_err(|failure| {
             if let Failure::List(error) = failure
                 && error.retryable()
@@ -214,9 +264,7 @@ impl Mirror {
             .filter(|(name, slot)| !is_listed(name, *slot))
             .map(|(_, slot)| slot)
             .collect();
-        let is_new = |(name, object): (&String, &ossc_net::list::ObjectEntry)| {
-            object.size > 0 && known.object(path, name).is_none()
-        };
+        let is_new = |(name, object): (&String, &ObjectEntry)| object.size > 0 && known.object(path, name).is_none();
         let is_other = !old.is_empty() || !self.is_unlisted(slot) && level.objects.iter().any(is_new);
         let changing = Changing::begin(region.object(slot).filter(|_| is_other)?);
         old.into_iter().for_each(|slot| self.supersede(slot));
@@ -282,4 +330,13 @@ impl Mirror {
 fn is_untouched(object: &Object, folder: &OwnedFd, name: &str) -> bool {
     let is_placeholder = |id: &FileId| id.size == 0 && (id.dev, id.ino) == (object.dev(), object.ino());
     made::look(folder, name).is_ok_and(|found| found.is_own() || is_placeholder(&found.id))
+}
+
+/// True if what lies at an object's place tells of another version: a file that an engine before has made for it.
+fn leaves_other(folder: &OwnedFd, name: &str, object: &ObjectEntry) -> bool {
+    let Ok(found) = made::look(folder, name) else { return false };
+    match found.etag() {
+        Some(etag) => etag != object.etag,
+        None => found.is_own() && found.id.size > 0 && found.id.size != object.size,
+    }
 }

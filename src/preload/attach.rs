@@ -16,8 +16,6 @@ use ossc_cache::wire::{self, Ask};
 
 /// How long one question to the engine may take, in milliseconds.
 pub(crate) const ASK_MS: u64 = 5_000;
-/// How long the engine may take to note credentials, in milliseconds.
-const CREDENTIALS_MS: u64 = 1_000;
 /// How long a client waits for an engine that is starting, or for its first one to be started by somebody else.
 const ATTACH_MS: u64 = 60_000;
 /// How long a client that has lost its engine and may not start one waits for somebody who may: readers get
@@ -204,13 +202,13 @@ pub(crate) fn is_another() -> Option<&'static [u8]> {
     look()
 }
 
-/// Tells the running engine where this process's credentials come from: they may be newer than its own. An engine that
-/// does not answer has just been started, mostly by a program with the same ones.
+/// Tells the running engine where this process's credentials come from: they may be newer than its own. It takes them
+/// before what this process asks later; one that does not listen yet was just started, mostly with the same ones.
 pub(crate) fn tell_credentials() {
     let mut text = [0u8; wire::TEXT_MAX];
     let len = environ::credentials(&mut text);
     if len > 0 {
-        let _ = wire::ask(environ::socket_path(), Ask::Credentials, &text[..len], CREDENTIALS_MS);
+        let _ = wire::tell(environ::socket_path(), Ask::Credentials, &text[..len]);
     }
     text.fill(0);
     core::hint::black_box(&text);

@@ -215,6 +215,17 @@ pub(crate) fn reach(dir: c_int, path: *const c_char) {
     let arguments = [dir as usize, path as usize, libc::F_OK as usize, 0, 0, 0];
     let before = errno();
     until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
+    let _ = ask(|| {
+        let id = real::stat_at(dir, path, 0).map(|st| id_of(&st));
+        // A script or library that is a real file of ours: its folder's listing is to be new enough.
+        if let Ok(id) = id
+            && id.is_file()
+            && let Some(slot) = real_at(&id, dir, path)
+        {
+            let _ = session::looked(slot, 0);
+        }
+        Outcome::<()>::Pass
+    });
     set_errno(before);
 }
 

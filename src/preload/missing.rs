@@ -22,8 +22,8 @@ pub(crate) fn list_for(dir: i32, path: *const c_char) -> Listing {
     }
     // SAFETY: the kernel has just read this path and answered ENOENT (or has found a link), so it is a string.
     let path = unsafe { CStr::from_ptr(path) };
-    // Where every folder is listed, what is absent may be new in one whose listing is old; names from elsewhere that
-    // lead into such a folder find it when something in it is used.
+    // Where all folders are listed the name may still be new in one whose listing is old. Names from elsewhere that lead
+    // there find it when something else of the folder is used.
     let is_elsewhere = || path.to_bytes().starts_with(b"/") && !client::is_inside(path.to_bytes());
     if path.is_empty() || client::knows_all_folders() && is_elsewhere() {
         return Listing::Needless;

@@ -9,6 +9,7 @@
 use crate::attach;
 use crate::client;
 use crate::file;
+use crate::say::say;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use ossc_cache::had::{Had, Names};
 use ossc_cache::region::{Kind, OBJECTS_MAX, Object, Region, place_key, state};
@@ -25,6 +26,9 @@ const ALONE_MS: u64 = 500;
 /// After so many times `listAgainSec` without a use a program loads anew, although it has parts of the old version
 /// mapped or open, or is slow.
 const HELD_TIMES: u64 = 12;
+/// The same for one that goes on with a file that it did not use before: it may be a slow load, or a server that had
+/// something of the folder days ago.
+const OTHERS_TIMES: u64 = 120;
 
 /// What the hook does with what it has opened or looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -215,15 +219,17 @@ fn is_old(region: &Region, slot: u32, large: &mut bool) -> bool {
     is_old
 }
 
-/// A program that opens again what it had before: does it load anew, or does it go on with what it has begun?
+/// Does a program load anew, or does it go on with what it has begun?
 fn may_begin_anew(mixture: &Mixture, folder: u32, region: &Region) -> bool {
-    let Mixture::Itself { alone, large } = *mixture else { return false };
     let Some(kept) = FOLDERS.get(folder as usize) else { return false };
     let now = sys::now_ms();
     // Not known after a change of engines: counted from now on.
     let _ = kept.used_ms.compare_exchange(0, now, SeqCst, SeqCst);
     let idle_ms = now.saturating_sub(kept.used_ms.load(SeqCst));
     let again_ms = region.header().list_again_ms.load(SeqCst);
+    let Mixture::Itself { alone, large } = *mixture else {
+        return idle_ms >= again_ms.saturating_mul(OTHERS_TIMES);
+    };
     let holds = holds::any_old();
     let times = if holds || large { HELD_TIMES } else { 1 };
     alone && !holds && idle_ms >= ALONE_MS.min(again_ms) || idle_ms >= again_ms.saturating_mul(times)
@@ -238,7 +244,7 @@ fn refuse(slot: u32, region: &Region, folder: &Object) -> Turn {
         let (dir, name) = (crate::environ::model_dir(), region.name(folder));
         let below = name.as_bytes();
         let slash: &[u8] = if below.is_empty() { b"" } else { b"/" };
-        attach::say(&[
+        say(&[
             b"oss connector: the model in ",
             dir,
             slash,
