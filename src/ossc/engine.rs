@@ -181,7 +181,10 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         let (work, expire) = (work.clone(), config.expire);
         move || room::keep(&work, expire)
     })?;
-    let mut server = Server::new(listener, work, mirror, region_fd, orders, config.linger);
+    let door = wire::door().map_err(|e| {
+        format!("failed to initialize connector: socketpair: {}", std::io::Error::from_raw_os_error(e.0))
+    })?;
+    let mut server = Server::new((listener, door), work, mirror, region_fd, orders, config.linger);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
@@ -451,7 +454,7 @@ fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd)
         None => libc::ENOENT,
     };
     // A client that no longer waits needs no answer.
-    let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", [-1, -1]);
+    let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", wire::NO_FDS);
 }
 
 fn take_lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::File), NotStarted> {

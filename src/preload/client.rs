@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, Object, Region, Seen, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
-use ossc_cache::wire::{self, Ask};
+use ossc_cache::wire::Ask;
 use ossc_cache::{pages, wait};
 
 /// A file of ours.
@@ -100,7 +100,7 @@ pub(crate) fn init() {
         refuse(why.as_bytes());
     }
     MODEL_DEV.store(model_dev, Ordering::Relaxed);
-    attach::own();
+    attach::begin();
     if primary && attach::engine_runs() {
         if attach::is_of_another_path() {
             refuse(b"the engine of this MODEL_DIR serves another OSS_PATH: use another MODEL_DIR, or wait until lingerSec after its last program");
@@ -150,6 +150,14 @@ pub(crate) fn while_listening(call: impl FnOnce()) {
 /// True if this process is registered with an engine.
 pub(crate) fn is_attached() -> bool {
     attached().is_some()
+}
+
+/// Makes this process a client, unless that would have to wait for an engine. Not in a `vfork` child, whose state is
+/// its parent's.
+pub(crate) fn attach_to_one_that_runs() {
+    if !is_attached() && sys::getpid() == attach::pid() && attach::engine_runs() {
+        let _ = attach();
+    }
 }
 
 /// True if a file with this identity could be one of ours, judged without attaching: a regular file of
@@ -399,9 +407,9 @@ fn open_in_store(number: u32) -> Result<i32> {
 }
 
 fn ask_for_memory(number: u32) -> Result<i32> {
-    let packet = wire::ask(environ::socket_path(), Ask::Memory(number), b"", ASK_MS)?;
+    let packet = attach::ask(Ask::Memory(number), b"", ASK_MS)?;
     match packet.fds {
-        [fd, -1] if fd >= 0 => Ok(fd),
+        [fd, -1, -1] if fd >= 0 => Ok(fd),
         _ => {
             packet.close_fds();
             Err(Errno(libc::EPROTO))
@@ -549,7 +557,7 @@ pub(crate) fn listings() -> u64 {
 fn list(path: &[u8]) -> bool {
     for _ in 0..LIST_TRIES {
         let generation = attach::generation();
-        let errno = match wire::ask(environ::socket_path(), Ask::List, path, LIST_MS) {
+        let errno = match attach::ask(Ask::List, path, LIST_MS) {
             Ok(_) => return true,
             // It had its time, and is still at it: the log says with what.
             Err(Errno(libc::ETIMEDOUT)) => return false,

@@ -1,7 +1,7 @@
 //! `syscall()`: programs that make system calls by number (libuv, Go with cgo's libc, older Rust) meet the
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
-use super::{copy, dup, link, map, names, open, place, read, seek, stat, stdin, write};
+use super::{copy, dup, link, map, names, open, place, read, seek, stat, stdin, user, write};
 use crate::client;
 use crate::file;
 use crate::real;
@@ -22,8 +22,12 @@ pub(crate) extern "C-unwind" fn syscall(
     if !client::is_wanted() {
         return real::syscall(number, a, b, c, d, e, f);
     }
-    if number == libc::SYS_exit_group {
-        stdin::leave();
+    match number {
+        libc::SYS_exit_group => stdin::leave(),
+        libc::SYS_setuid | libc::SYS_setreuid | libc::SYS_setresuid | libc::SYS_setfsuid | libc::SYS_chroot => {
+            user::prepare();
+        }
+        _ => {}
     }
     let all = [a, b, c, d, e, f];
     by_path(number, all)
