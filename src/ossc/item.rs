@@ -77,7 +77,10 @@ impl Item {
 pub struct Arrived {
     /// Its record.
     pub slot: u32,
-    /// Its bytes, checked.
+    /// Where they begin, for a piece of an object that is written piece by piece. `None`: all bytes of an object, or
+    /// none of one whose pieces are there; they have passed the check of the whole.
+    pub at: Option<u64>,
+    /// The bytes.
     pub body: Vec<u8>,
 }
 

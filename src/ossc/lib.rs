@@ -33,6 +33,7 @@ mod nearby;
 mod pace;
 mod pieces;
 mod place;
+mod program;
 mod readers;
 #[allow(unsafe_code)]
 mod reset;

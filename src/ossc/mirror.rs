@@ -11,7 +11,8 @@ use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::known::Known;
 use crate::listing;
-use crate::place::{self, Lies, Pinned, Root};
+use crate::place::{self, Growing, Lies, Pinned, Root};
+use crate::program;
 use crate::tree::Level;
 use crate::work::Work;
 use ossc_cache::pages::Store;
@@ -19,7 +20,8 @@ use ossc_cache::region::{Kind, NewObject, Object, state};
 use ossc_net::error::shown;
 use ossc_net::list::{self, ObjectEntry};
 use ossc_net::{Query, crc};
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,6 +31,9 @@ use std::time::{Duration, Instant};
 const PART_BYTES_MIN: u64 = 2 << 20;
 /// Objects are cut into about this many parts, until the parts reach `partBytes`.
 const PARTS_AIM: u64 = 16;
+
+/// So many bytes of MODEL_DIR's disk are left to others when a program or library is written there.
+const DISK_BYTES_LEFT: u64 = 256 << 20;
 
 /// Sizes that decide how objects are represented.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +59,8 @@ pub struct Mirror {
     prefix: String,
     options: Options,
     materialized: AtomicU64,
+    /// Long objects that are being written to disk, by their records.
+    growing: Mutex<HashMap<u32, Growing>>,
     /// Held over a whole listing: one folder is listed at a time.
     known: Mutex<Known>,
 }
@@ -106,6 +113,7 @@ impl Mirror {
             prefix,
             options,
             materialized: AtomicU64::new(0),
+            growing: Mutex::default(),
             known: Mutex::default(),
         }
     }
@@ -176,7 +184,10 @@ impl Mirror {
     fn adopt_small(&self, slot: u32, object: &Object, name: &str) -> bool {
         match (object.state(), self.repin(object, name)) {
             (state::COMING | state::FAILED, Some(pinned)) => {
-                self.materialized.fetch_add(object.size, Ordering::AcqRel);
+                // A longer one is a program, which does not count.
+                if object.size <= self.options.materialize_bytes_max {
+                    self.materialized.fetch_add(object.size, Ordering::AcqRel);
+                }
                 let held = self.held_again(object, name, pinned);
                 self.work.hold(slot, held);
                 object.set_state(state::COMING);
@@ -309,7 +320,8 @@ impl Mirror {
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
-        let slots = self.make(known, &folder, path, &level, &steps)?;
+        let programs = self.programs(&folder, path, &level, &steps);
+        let slots = self.make(known, (&folder, &programs), path, &level, &steps)?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
             known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
         }
@@ -429,7 +441,7 @@ impl Mirror {
     fn make(
         &self,
         known: &mut Known,
-        folder: &OwnedFd,
+        (folder, programs): (&OwnedFd, &HashSet<String>),
         path: &str,
         level: &Level,
         steps: &HashMap<String, Step>,
@@ -449,7 +461,8 @@ impl Mirror {
                 continue;
             }
             let above = known.folder(path).unwrap_or(0);
-            let (slot, large) = self.take_in((path, above), name, object, pinned)?;
+            let is_program = programs.contains(name);
+            let (slot, large) = self.take_in((path, above, is_program), name, object, pinned)?;
             known.add_object(&below(path, name), slot);
             // What is archived is not fetched ahead.
             if large && !object.needs_restore() {
@@ -462,7 +475,7 @@ impl Mirror {
     /// Gives an object its record; its number, and whether it is a large one.
     fn take_in(
         &self,
-        (path, folder): (&str, u32),
+        (path, folder, is_program): (&str, u32, bool),
         name: &str,
         object: &ObjectEntry,
         pinned: Pinned,
@@ -472,7 +485,7 @@ impl Mirror {
         let id = (pinned.dev, pinned.ino);
         *lock(&held.pinned) = Some(pinned);
         let path = below(path, name);
-        if !object.needs_restore() && self.is_small(object.size) {
+        if !object.needs_restore() && (is_program || self.is_small(object.size)) {
             let slot = self.append(Kind::Small, &path, state::COMING, Some(object), id, folder)?;
             self.work.hold(slot, held);
             self.work.fetch_small(slot);
@@ -497,6 +510,31 @@ impl Mirror {
             self.work.refuse_archived(slot, object);
         }
         Ok((slot, true))
+    }
+
+    /// Names of the new large objects that the loader or the kernel may open by themselves: they become real files,
+    /// whatever their size, if the disk has room. `materializeTotal` does not count for them.
+    fn programs(&self, folder: &OwnedFd, path: &str, level: &Level, steps: &HashMap<String, Step>) -> HashSet<String> {
+        let is_new = |name: &String| matches!(steps.get(name), Some(Step::Stand | Step::Replace));
+        let large = |object: &ObjectEntry| object.size > self.options.materialize_bytes_max && !object.needs_restore();
+        let new = level.objects.iter().filter(|(name, object)| is_new(name) && large(object));
+        let mut found = program::find(&self.work, new.map(|(name, object)| (name.as_str(), object)));
+        let mut room = place::room(folder).unwrap_or(0).saturating_sub(DISK_BYTES_LEFT);
+        found.retain(|name| {
+            let size = level.objects.get(name).map_or(0, |object| object.size);
+            let fits = size <= room;
+            room -= if fits { size } else { 0 };
+            if !fits {
+                tracing::error!(
+                    folder = path,
+                    name,
+                    size,
+                    "no room on MODEL_DIR's disk for this program or library: it cannot be run or loaded from there"
+                );
+            }
+            fits
+        });
+        found
     }
 
     fn is_small(&self, size: u64) -> bool {
@@ -556,13 +594,14 @@ impl Mirror {
     pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
         let held = self.work.held(arrived.slot)?;
         let object: &Object = self.work.region().object(arrived.slot)?;
-        let put = self
-            .root
-            .folder(&held.folder)
-            .map_err(std::io::Error::from)
-            .and_then(|folder| place::put_file(folder.as_fd(), &held.name, &arrived.body, held.mtime_secs));
-        self.work.small_is_over(&held);
+        let is_piece = arrived.at.is_some();
+        let put = self.put(arrived, &held, object);
+        match arrived.at {
+            Some(at) if put.is_ok() => self.work.piece_is_over(&held, at),
+            _ => self.work.small_is_over(&held),
+        }
         match put {
+            Ok(()) if is_piece => None,
             Ok(()) => {
                 tracing::debug!(object = held.key, bytes = held.size, "in place");
                 object.set_state(state::PLACED);
@@ -582,6 +621,34 @@ impl Mirror {
                 None
             }
         }
+    }
+
+    fn put(&self, arrived: &Arrived, held: &Held, object: &Object) -> Result<(), std::io::Error> {
+        let mut growing = lock(&self.growing);
+        let result = match arrived.at {
+            // Given up meanwhile: the rest of its pieces is not wanted.
+            Some(_) if object.state() != state::COMING => return Ok(()),
+            Some(at) => {
+                let file = match growing.entry(arrived.slot) {
+                    Entry::Occupied(file) => file.into_mut(),
+                    Entry::Vacant(none) => none.insert(Growing::new(self.root.folder(&held.folder)?)?),
+                };
+                file.write(&arrived.body, at)
+            }
+            None => match growing.remove(&arrived.slot) {
+                Some(file) => file.put(&held.name, held.mtime_secs),
+                None => {
+                    let folder = self.root.folder(&held.folder)?;
+                    place::put_file(folder.as_fd(), &held.name, &arrived.body, held.mtime_secs)
+                }
+            },
+        };
+        if result.is_err()
+            && let Some(file) = growing.remove(&arrived.slot)
+        {
+            file.drop_it();
+        }
+        result
     }
 
     /// The inode number of a settled object's stand-in may be used again from now on.

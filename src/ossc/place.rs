@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// How names of files under construction begin.
@@ -100,6 +101,12 @@ pub fn is_filled(folder: impl AsFd, name: &str) -> bool {
     entries.is_ok_and(|entries| entries.flatten().any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")))
 }
 
+/// Bytes that may still be written to the folder's file system.
+pub fn room(folder: impl AsFd) -> Result<u64, Errno> {
+    let fs = rustix::fs::fstatvfs(folder)?;
+    Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
 /// Makes a folder unless it is there; gives its identity.
 pub fn make_folder(folder: impl AsFd, name: &str) -> Result<Pinned, Errno> {
     match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {
@@ -153,15 +160,40 @@ pub fn pinned(folder: impl AsFd, name: &str) -> Result<Pinned, Errno> {
 /// can do that (else under a temporary one), then renamed.
 pub fn put_file(folder: impl AsFd, name: &str, bytes: &[u8], mtime_secs: i64) -> Result<(), std::io::Error> {
     let mut fresh = Fresh::make(&folder)?;
-    let written = fresh.file.write_all(bytes).and_then(|()| match look(&folder, name)? {
-        Lies::Nothing | Lies::File(0) => {
-            let temporary = fresh.name_it(&folder, mtime_secs)?;
-            Ok(rename(&folder, &temporary, name)?)
-        }
-        _ => Err(Errno::EXIST.into()),
-    });
+    let written = fresh.file.write_all(bytes).and_then(|()| fresh.put(&folder, name, mtime_secs));
     fresh.clear(&folder, written.is_err());
     written
+}
+
+/// A file that is written piece by piece before it takes its name.
+pub struct Growing {
+    folder: OwnedFd,
+    fresh: Fresh,
+}
+
+impl Growing {
+    /// A new one for a name in `folder`.
+    pub fn new(folder: OwnedFd) -> Result<Growing, Errno> {
+        let fresh = Fresh::make(&folder)?;
+        Ok(Growing { folder, fresh })
+    }
+
+    /// Writes one piece.
+    pub fn write(&self, bytes: &[u8], at: u64) -> Result<(), std::io::Error> {
+        self.fresh.file.write_all_at(bytes, at)
+    }
+
+    /// It is whole: as `put_file`.
+    pub fn put(self, name: &str, mtime_secs: i64) -> Result<(), std::io::Error> {
+        let put = self.fresh.put(&self.folder, name, mtime_secs);
+        self.fresh.clear(&self.folder, put.is_err());
+        put
+    }
+
+    /// It is not wanted any more.
+    pub fn drop_it(self) {
+        self.fresh.clear(&self.folder, true);
+    }
 }
 
 /// A file under construction. It gets a name only for the moment before it is renamed, so that programs
@@ -177,11 +209,11 @@ impl Fresh {
         let temporary = format!("{TEMPORARY}{}-{:016x}", std::process::id(), fastrand::u64(..));
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         if let Ok(fd) = rustix::fs::openat(&folder, ".", flags | OFlags::TMPFILE, FILE_MODE) {
-            return Ok(Fresh { file: File::from(fd), temporary, nameless: true });
+            return Ok(Fresh { file: in_use(fd), temporary, nameless: true });
         }
         let named = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let fd = rustix::fs::openat(&folder, temporary.as_str(), named, FILE_MODE)?;
-        Ok(Fresh { file: File::from(fd), temporary, nameless: false })
+        Ok(Fresh { file: in_use(fd), temporary, nameless: false })
     }
 
     /// Sets the time and links it under its temporary name.
@@ -195,6 +227,17 @@ impl Fresh {
         Ok(self.temporary.clone())
     }
 
+    /// Gives it the name of the empty file there, which it replaces.
+    fn put(&self, folder: impl AsFd, name: &str, mtime_secs: i64) -> Result<(), std::io::Error> {
+        match look(&folder, name)? {
+            Lies::Nothing | Lies::File(0) => {
+                let temporary = self.name_it(&folder, mtime_secs)?;
+                Ok(rename(&folder, &temporary, name)?)
+            }
+            _ => Err(Errno::EXIST.into()),
+        }
+    }
+
     fn clear(&self, folder: impl AsFd, failed: bool) {
         if failed {
             let _ = rustix::fs::unlinkat(&folder, self.temporary.as_str(), AtFlags::empty());
@@ -206,13 +249,27 @@ fn rename(folder: impl AsFd, from: &str, to: &str) -> Result<(), Errno> {
     rustix::fs::renameat(&folder, from, &folder, to)
 }
 
+/// The file is locked for as long as this engine has it open: see `clean`. Where a file system has no locks, `clean`
+/// finds none either, and leaves everything.
+fn in_use(fd: OwnedFd) -> File {
+    let _ = ossc_cache::sys::try_lock(std::os::fd::AsRawFd::as_raw_fd(&fd));
+    File::from(fd)
+}
+
+/// True if no engine has it open, this one included.
+fn is_left(folder: impl AsFd, name: &std::ffi::CStr) -> bool {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty());
+    file.is_ok_and(|file| ossc_cache::sys::try_lock(std::os::fd::AsRawFd::as_raw_fd(&file)).is_ok())
+}
+
 /// Removes what a killed engine left under temporary names.
 pub fn clean(folder: impl AsFd) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let readable = rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
     for entry in rustix::fs::Dir::read_from(readable)? {
         let entry = entry?;
-        if entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes()) {
+        if entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes()) && is_left(&folder, entry.file_name()) {
             let _ = rustix::fs::unlinkat(&folder, entry.file_name(), AtFlags::empty());
         }
     }
@@ -364,6 +421,29 @@ mod tests {
         assert!(make_folder(&top, "out").is_err());
         make_folder(&top, "in").unwrap();
         assert!(root.folder("in").is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_being_made_is_not_cleaned_away() {
+        let dir = Folder::new("in-use");
+        let top = Root::open(&dir.0).unwrap().folder("").unwrap();
+        let count = || std::fs::read_dir(&dir.0).unwrap().count();
+        let fresh = Fresh::make(&top).unwrap();
+        let temporary = fresh.name_it(&top, 5).unwrap();
+        clean(&top).unwrap();
+        assert_eq!(count(), 1, "it is in use");
+        rename(&top, &temporary, "done").unwrap();
+        let growing = Growing::new(top.try_clone().unwrap()).unwrap();
+        growing.write(b"cd", 2).unwrap();
+        growing.write(b"ab", 0).unwrap();
+        clean(&top).unwrap();
+        growing.put("long", 6).unwrap();
+        assert_eq!(std::fs::read(dir.0.join("long")).unwrap(), b"abcd");
+        let left = Fresh::make(&top).unwrap();
+        left.name_it(&top, 5).unwrap();
+        drop(left);
+        clean(&top).unwrap();
+        assert_eq!(count(), 2, "what nobody has open goes");
     }
 
     #[test]

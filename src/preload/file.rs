@@ -159,11 +159,18 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
     }
 }
 
-/// Makes sure that what a path leads through is listed, for calls that go on inside the C library.
+/// Makes sure that what a path leads through is listed, and waits for a small object at its end, for calls that go on
+/// inside the C library or the kernel.
 pub(crate) fn reach(dir: c_int, path: *const c_char) {
     let arguments = [dir as usize, path as usize, libc::F_OK as usize, 0, 0, 0];
     let before = errno();
-    until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
+    let got = until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
+    if got >= 0 {
+        let _ = ask(|| match of_path(dir, path, 0) {
+            Some(seen) if seen.is_coming() => client::wait_placed(seen.slot).into(),
+            _ => Outcome::Pass,
+        });
+    }
     set_errno(before);
 }
 

@@ -35,13 +35,16 @@ hooks! {
 
 /// What `execvp` and its kin look for: the name itself where it has a slash, else in each folder of PATH.
 pub(super) fn search(name: *const c_char) {
-    if name.is_null() || client::knows_all_folders() {
+    if name.is_null() {
         return;
     }
     // SAFETY: the C library reads this string of the program's in the call that follows.
     let given = unsafe { CStr::from_ptr(name) }.to_bytes();
     if given.contains(&b'/') {
         return reach(AT_FDCWD, name);
+    }
+    if client::knows_all_folders() {
+        return;
     }
     // SAFETY: the C library reads the same variable in the call that follows.
     let path = unsafe { libc::getenv(c"PATH".as_ptr()) };
@@ -126,7 +129,7 @@ fn next(slot: &AtomicPtr<c_void>, name: &'static str, absent: *mut c_void) -> *m
 
 /// A library that is given as a path is opened by the loader, which no hook sees.
 fn library(path: *const c_char) {
-    if path.is_null() || client::knows_all_folders() {
+    if path.is_null() {
         return;
     }
     // SAFETY: the loader reads this string of the program's in the call that follows.
