@@ -423,9 +423,14 @@ fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Order>) {
                 background.start = 0;
             }
             Ok(Order::Refresh(path)) => {
-                if let Err(failure) = mirror.refresh(&path) {
-                    tracing::error!(folder = path, "not listed again: {failure}");
-                }
+                refresh(mirror, &path);
+                background.start = 0;
+            }
+            Ok(Order::Refill { paths, conn, fds }) => {
+                tracing::info!(folders = ?paths, "files are missing: they are made again");
+                paths.iter().for_each(|path| refresh(mirror, path));
+                // A client that no longer waits needs no answer.
+                let _ = wire::answer(conn.as_raw_fd(), 0, 0, b"", fds);
                 background.start = 0;
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -437,6 +442,12 @@ fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Order>) {
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+fn refresh(mirror: &Mirror, path: &str) {
+    if let Err(failure) = mirror.refresh(path) {
+        tracing::error!(folder = path, "not listed again: {failure}");
     }
 }
 

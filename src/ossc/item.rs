@@ -2,6 +2,7 @@
 //!
 //! Called by `work`, which plans them, and by the threads that take them. Plain values.
 
+use ossc_cache::wire;
 use std::os::fd::OwnedFd;
 
 /// Below these bits of a token lies the number of a part, which is less than `PARTS_MAX`.
@@ -92,6 +93,16 @@ pub enum Order {
         path: String,
         /// Where to answer.
         conn: OwnedFd,
+    },
+    /// A client that attached while something was missing in these folders (relative paths): they are filled again,
+    /// then it gets its descriptors.
+    Refill {
+        /// The folders.
+        paths: Vec<String>,
+        /// Where to answer.
+        conn: OwnedFd,
+        /// With what.
+        fds: [i32; wire::FDS_MAX],
     },
     /// An object in this folder (relative path) is no longer the one that was listed.
     Refresh(String),

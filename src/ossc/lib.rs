@@ -35,6 +35,7 @@ mod pieces;
 mod place;
 mod program;
 mod readers;
+mod refill;
 #[allow(unsafe_code)]
 mod reset;
 mod room;

@@ -12,7 +12,6 @@ use crate::item::Arrived;
 use crate::known::Known;
 use crate::listing;
 use crate::place::{self, Growing, Lies, Pinned, Root};
-use crate::program;
 use crate::tree::Level;
 use crate::work::Work;
 use ossc_cache::pages::Store;
@@ -32,9 +31,6 @@ const PART_BYTES_MIN: u64 = 2 << 20;
 /// Objects are cut into about this many parts, until the parts reach `partBytes`.
 const PARTS_AIM: u64 = 16;
 
-/// So many bytes of MODEL_DIR's disk are left to others when a program or library is written there.
-const DISK_BYTES_LEFT: u64 = 256 << 20;
-
 /// Sizes that decide how objects are represented.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -52,17 +48,19 @@ pub struct Options {
 
 /// See the module.
 pub struct Mirror {
-    root: Root,
-    work: Arc<Work>,
+    pub(crate) root: Root,
+    pub(crate) work: Arc<Work>,
     store: Store,
     location: String,
     prefix: String,
-    options: Options,
-    materialized: AtomicU64,
+    pub(crate) options: Options,
+    pub(crate) materialized: AtomicU64,
     /// Long objects that are being written to disk, by their records.
     growing: Mutex<HashMap<u32, Growing>>,
     /// Held over a whole listing: one folder is listed at a time.
-    known: Mutex<Known>,
+    pub(crate) known: Mutex<Known>,
+    /// See `refill`: times of folders when they were last looked at.
+    pub(crate) folder_times: Mutex<HashMap<String, (i64, i64)>>,
 }
 
 /// Why a folder is listed.
@@ -84,7 +82,7 @@ fn below(path: &str, name: &str) -> String {
 }
 
 /// What is to be done with one object of a listing.
-enum Step {
+pub(crate) enum Step {
     /// It is there already.
     Keep,
     /// An empty file stands in for it.
@@ -115,6 +113,7 @@ impl Mirror {
             materialized: AtomicU64::new(0),
             growing: Mutex::default(),
             known: Mutex::default(),
+            folder_times: Mutex::default(),
         }
     }
 
@@ -291,7 +290,7 @@ impl Mirror {
         }
     }
 
-    fn is_unlisted(&self, slot: u32) -> bool {
+    pub(crate) fn is_unlisted(&self, slot: u32) -> bool {
         self.work.region().object(slot).is_some_and(|folder| folder.state() == state::UNLISTED)
     }
 
@@ -349,8 +348,11 @@ impl Mirror {
     }
 
     fn make_folder(&self, known: &mut Known, folder: &OwnedFd, path: String, name: &str) -> Result<(), Failure> {
-        if known.folder(&path).is_some() {
-            return Ok(());
+        if let Some(slot) = known.folder(&path) {
+            if self.is_there(slot, folder, name) {
+                return Ok(());
+            }
+            self.forget_folder(slot);
         }
         let is_filled = place::is_filled(folder, name);
         match place::make_folder(folder, name) {
@@ -393,6 +395,10 @@ impl Mirror {
             };
             let ours = known.object(path, name).and_then(|slot| self.work.region().object(slot));
             let step = match (lies, ours) {
+                (Lies::Nothing, Some(ours)) => {
+                    self.forget_size(ours);
+                    Step::Stand
+                }
                 (_, Some(ours)) if ours.etag() == object.etag && ours.size == object.size => Step::Keep,
                 (Lies::File(0), Some(_)) => Step::Replace,
                 (Lies::File(size), Some(ours)) if ours.kind() == Kind::Small && size == ours.size => Step::Replace,
@@ -510,31 +516,6 @@ impl Mirror {
             self.work.refuse_archived(slot, object);
         }
         Ok((slot, true))
-    }
-
-    /// Names of the new large objects that the loader or the kernel may open by themselves: they become real files,
-    /// whatever their size, if the disk has room. `materializeTotal` does not count for them.
-    fn programs(&self, folder: &OwnedFd, path: &str, level: &Level, steps: &HashMap<String, Step>) -> HashSet<String> {
-        let is_new = |name: &String| matches!(steps.get(name), Some(Step::Stand | Step::Replace));
-        let large = |object: &ObjectEntry| object.size > self.options.materialize_bytes_max && !object.needs_restore();
-        let new = level.objects.iter().filter(|(name, object)| is_new(name) && large(object));
-        let mut found = program::find(&self.work, new.map(|(name, object)| (name.as_str(), object)));
-        let mut room = place::room(folder).unwrap_or(0).saturating_sub(DISK_BYTES_LEFT);
-        found.retain(|name| {
-            let size = level.objects.get(name).map_or(0, |object| object.size);
-            let fits = size <= room;
-            room -= if fits { size } else { 0 };
-            if !fits {
-                tracing::error!(
-                    folder = path,
-                    name,
-                    size,
-                    "no room on MODEL_DIR's disk for this program or library: it cannot be run or loaded from there"
-                );
-            }
-            fits
-        });
-        found
     }
 
     fn is_small(&self, size: u64) -> bool {

@@ -101,6 +101,11 @@ pub fn is_filled(folder: impl AsFd, name: &str) -> bool {
     entries.is_ok_and(|entries| entries.flatten().any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")))
 }
 
+/// When names were last added to a folder or removed from it: seconds and nanoseconds.
+pub fn time(folder: impl AsFd) -> Result<(i64, i64), Errno> {
+    rustix::fs::fstat(folder).map(|st| (st.st_mtime, st.st_mtime_nsec as i64))
+}
+
 /// Bytes that may still be written to the folder's file system.
 pub fn room(folder: impl AsFd) -> Result<u64, Errno> {
     let fs = rustix::fs::fstatvfs(folder)?;

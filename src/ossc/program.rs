@@ -5,10 +5,14 @@
 //! bytes are asked for, side by side, once per version. It changes nothing.
 
 use crate::audit::Fetched;
+use crate::mirror::{Mirror, Step};
+use crate::place;
+use crate::tree::Level;
 use crate::work::Work;
 use ossc_net::Query;
 use ossc_net::list::ObjectEntry;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 
 /// Endings of files that hold data: weights, tokenizers, tables, media, archives, texts. A program among them is run
 /// by one that reads it.
@@ -102,8 +106,44 @@ const BEGINNING_BYTES: u64 = 4;
 const ASKED_MAX: usize = 512;
 const AT_ONCE: usize = 64;
 
+/// So many bytes of MODEL_DIR's disk are left to others when a program or library is written there.
+const DISK_BYTES_LEFT: u64 = 256 << 20;
+
+impl Mirror {
+    /// Names of the new large objects that the loader or the kernel may open by themselves: they become real files,
+    /// whatever their size, if the disk has room. `materializeTotal` does not count for them.
+    pub(crate) fn programs(
+        &self,
+        folder: &OwnedFd,
+        path: &str,
+        level: &Level,
+        steps: &HashMap<String, Step>,
+    ) -> HashSet<String> {
+        let is_new = |name: &String| matches!(steps.get(name), Some(Step::Stand | Step::Replace));
+        let large = |object: &ObjectEntry| object.size > self.options.materialize_bytes_max && !object.needs_restore();
+        let new = level.objects.iter().filter(|(name, object)| is_new(name) && large(object));
+        let mut found = find(&self.work, new.map(|(name, object)| (name.as_str(), object)));
+        let mut room = place::room(folder).unwrap_or(0).saturating_sub(DISK_BYTES_LEFT);
+        found.retain(|name| {
+            let size = level.objects.get(name).map_or(0, |object| object.size);
+            let fits = size <= room;
+            room -= if fits { size } else { 0 };
+            if !fits {
+                tracing::error!(
+                    folder = path,
+                    name,
+                    size,
+                    "no room on MODEL_DIR's disk for this program or library: it cannot be run or loaded from there"
+                );
+            }
+            fits
+        });
+        found
+    }
+}
+
 /// The names among these that are programs'. What cannot be asked for is taken for data.
-pub fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>) -> HashSet<String> {
+fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>) -> HashSet<String> {
     let unknown: Vec<_> = new.filter(|(name, _)| !is_data(name)).collect();
     if unknown.len() > ASKED_MAX {
         tracing::warn!(

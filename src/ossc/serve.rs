@@ -169,7 +169,11 @@ impl Server {
                 tracing::debug!(pid = peer.pid, "client attached");
                 let store = self.mirror.store();
                 let folder = if store.kind() == PageKind::HugeTmpfs { store.folder() } else { -1 };
-                wire::answer(fd, 0, 0, b"", [self.region_fd, self.door.1.as_raw_fd(), folder]).map_err(|e| e.0)
+                let fds = [self.region_fd, self.door.1.as_raw_fd(), folder];
+                match self.mirror.emptied() {
+                    none if none.is_empty() => wire::answer(fd, 0, 0, b"", fds).map_err(|e| e.0),
+                    paths => self.orders.send(Order::Refill { paths, conn, fds }).map_err(|_| libc::EPIPE),
+                }
             }
             Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1, -1]).map_err(|e| e.0),
             Ask::Memory(slot) => self.hand_memory(fd, slot),

@@ -152,12 +152,9 @@ pub(crate) fn is_attached() -> bool {
     attached().is_some()
 }
 
-/// Makes this process a client, unless that would have to wait for an engine. Not in a `vfork` child, whose state is
-/// its parent's.
-pub(crate) fn attach_to_one_that_runs() {
-    if !is_attached() && sys::getpid() == attach::pid() && attach::engine_runs() {
-        let _ = attach();
-    }
+/// MODEL_DIR's device.
+pub(crate) fn model_dev() -> u64 {
+    MODEL_DEV.load(Ordering::Relaxed)
 }
 
 /// True if a file with this identity could be one of ours, judged without attaching: a regular file of
@@ -165,19 +162,6 @@ pub(crate) fn attach_to_one_that_runs() {
 #[inline]
 pub(crate) fn could_be_ours(id: &FileId) -> bool {
     id.is_empty_file() && id.dev == MODEL_DEV.load(Ordering::Relaxed) || id.dev == attach::memory_dev() && id.is_file()
-}
-
-/// A descriptor that was opened by a name below /proc may be of a memory file, of this process or of another one:
-/// what it is can be told by a client only.
-pub(crate) fn meet(fd: i32, path: *const libc::c_char) {
-    if is_attached() || path.is_null() {
-        return;
-    }
-    // SAFETY: the kernel has just opened a file by this name, so it is a string.
-    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-    if (path.starts_with(b"/proc/") || path.starts_with(b"/dev/fd/")) && sys::is_on_tmpfs(fd) {
-        let _ = attach();
-    }
 }
 
 /// True for the memory file of an engine that is gone, in a process that knows the next one.
@@ -249,7 +233,7 @@ fn is_unknown(id: &FileId) -> bool {
 }
 
 /// True for MODEL_DIR and what lies below it.
-fn is_inside(path: &[u8]) -> bool {
+pub(crate) fn is_inside(path: &[u8]) -> bool {
     let root = environ::model_dir();
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || root == b"/")
 }
@@ -261,7 +245,8 @@ fn parent(path: &[u8]) -> &[u8] {
     }
 }
 
-fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
+/// Runs `act` on a descriptor of the path, if it can be opened with these flags.
+pub(crate) fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
     let fd = sys::openat(dir, path, flags, 0).ok()?;
     let value = act(fd);
     let _ = sys::close(fd);

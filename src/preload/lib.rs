@@ -8,6 +8,7 @@ mod environ;
 mod file;
 mod hidden;
 mod hook;
+mod join;
 mod kept;
 mod missing;
 mod outcome;

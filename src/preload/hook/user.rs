@@ -1,7 +1,7 @@
 //! A process that is about to change its user or its root becomes a client first, while it may still go to the
 //! engine's socket: afterwards it keeps what it could read, by what it was given. The calls are the real ones.
 
-use crate::client;
+use crate::join;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_int, c_uint};
@@ -17,7 +17,7 @@ hooks! {
 /// Also before `chroot`, and before the same calls by their numbers.
 pub(super) fn prepare() {
     let _ = ask(|| {
-        client::attach_to_one_that_runs();
+        join::join_one_that_runs();
         Outcome::<()>::Pass
     });
 }
