@@ -159,6 +159,17 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
     }
 }
 
+/// What is about to be done to the file at this name must not be done to the empty one that stands in for a small
+/// object on its way: waits for the object.
+pub(crate) fn settle(dir: c_int, path: *const c_char) {
+    let before = errno();
+    let _ = ask(|| match of_path(dir, path, 0) {
+        Some(seen) if seen.is_coming() => client::wait_placed(seen.slot).into(),
+        _ => Outcome::Pass,
+    });
+    set_errno(before);
+}
+
 /// Makes sure that what a path leads through is listed, and waits for a small object at its end, for calls that go on
 /// inside the C library or the kernel.
 pub(crate) fn reach(dir: c_int, path: *const c_char) {
@@ -166,10 +177,7 @@ pub(crate) fn reach(dir: c_int, path: *const c_char) {
     let before = errno();
     let got = until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
     if got >= 0 {
-        let _ = ask(|| match of_path(dir, path, 0) {
-            Some(seen) if seen.is_coming() => client::wait_placed(seen.slot).into(),
-            _ => Outcome::Pass,
-        });
+        settle(dir, path);
     }
     set_errno(before);
 }

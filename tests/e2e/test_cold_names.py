@@ -131,6 +131,40 @@ class ColdNames(EndToEnd):
             self.assertEqual(done.stdout.decode(), "True False\n", done.stderr.decode() + run.log_tail())
 
 
+# What is done to a small object on its way is done to the object, not to the empty file that stands in for it.
+CHANGES = {
+    "chmod": "os.chmod('nested/small.json', 0o600)", "chmod by number": "call(90, 'nested/small.json', 0o600)",
+    "link": "os.link('nested/small.json', 'linked')", "rename": "os.rename('nested/small.json', 'moved')",
+    "setxattr": "os.setxattr('nested/small.json', 'user.own', b'x')", "unlink": "os.unlink('nested/small.json')",
+}
+AFTER = """
+import time; time.sleep(0.2)
+for name in ("nested/small.json", "linked", "moved"):
+    if os.path.exists(name): print(name, oct(os.stat(name).st_mode), len(open(name, "rb").read()), [n for n in os.listxattr(name) if n == "user.own"])
+"""
+
+
+class OnItsWay(EndToEnd):
+    """The small object comes later than a listing waits for it."""
+
+    faults = [{"match": {"kind": "get", "key": f"{PREFIX}/nested/small.json"}, "do": {"delay_ms": 3500}}]
+
+    def test_changes_wait_for_the_object(self) -> None:
+        expected = {
+            "chmod": "nested/small.json 0o100600 700 []\n", "chmod by number": "nested/small.json 0o100600 700 []\n",
+            "link": "nested/small.json 0o100644 700 []\nlinked 0o100644 700 []\n", "rename": "moved 0o100644 700 []\n",
+            "setxattr": "nested/small.json 0o100644 700 ['user.own']\n", "unlink": "",
+        }
+
+        def run(code: str) -> str:
+            with Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:
+                begin = f"import sys; sys.argv[1:] = ['.', '.']\n{BEGIN}\nos.listdir('nested')\n"
+                return run.call([PYTHON, "-c", f"{begin}{code}\n{AFTER}"], cwd=run.model_dir, timeout=60).stdout.decode()
+
+        with ThreadPoolExecutor(3) as pool:
+            self.assertEqual(dict(zip(CHANGES, pool.map(run, CHANGES.values()), strict=True)), expected)
+
+
 class Libraries(EndToEnd):
     """`dlopen` is still its caller's."""
 

@@ -3,7 +3,7 @@
 
 use super::dir::{DEPTH_MAX, list_tree};
 use crate::client;
-use crate::file::{list_for_new, until_all_listed, until_listed};
+use crate::file::{list_for_new, settle, until_all_listed, until_listed};
 use crate::join;
 use crate::outcome::{Outcome, ask};
 use crate::real;
@@ -43,6 +43,7 @@ hooks! {
 }
 
 fn leaving(dir: c_int, path: *const c_char) {
+    settle(dir, path);
     if !client::is_attached() {
         let _ = ask(|| {
             join::before_removal(dir, path);
@@ -64,6 +65,7 @@ pub(super) fn made(dir: c_int, path: *const c_char, call: impl Fn() -> c_int) ->
 /// A call that gives the first name a second one.
 pub(super) fn linked(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int) -> c_int {
     list_for_new(names[1].0, names[1].1);
+    settle(names[0].0, names[0].1);
     until_all_listed(&names, call, failed)
 }
 
