@@ -188,5 +188,31 @@ class Libraries(EndToEnd):
         self.assertEqual(run.call([str(Path(place / "main"))], run.env(role=None)).returncode, 7)
 
 
+    def test_a_library_that_binds_past_the_hooks_is_named(self) -> None:
+        place = self.scratch / "deep"
+        place.mkdir()
+        (place / "reader.c").write_text(
+            "#include <fcntl.h>\n#include <unistd.h>\n"
+            "long size(const char *p) { static char b[1 << 16]; long n = 0, k; int fd = open(p, O_RDONLY);"
+            " while ((k = read(fd, b, sizeof b)) > 0) n += k; close(fd); return n; }\n"
+        )
+        (place / "main.c").write_text(
+            "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
+            "int main(int c, char **v) { for (int i = 0; i < 2; i++) {"
+            " void *h = v[1][0] == 'm' ? dlmopen(atoi(v[1] + 1), v[2], RTLD_NOW) : dlopen(v[2], RTLD_NOW | (v[1][0] == 'd' ? RTLD_DEEPBIND : 0));"
+            " long (*f)(const char *) = dlsym(h, \"size\"); printf(\"%ld\\n\", f(v[3])); } return 0; }\n"
+        )
+        for argv in (["gcc", "-shared", "-fPIC", "-o", "reader.so", "reader.c"], ["gcc", "-w", "-o", "main", "main.c", "-ldl"]):
+            subprocess.run(argv, cwd=place, check=True)
+        size, reader = (self.plain / "b.bin").stat().st_size, str(place / "reader.so")
+        said = "oss connector: {} is loaded {}, so its own calls pass the library by: large objects of MODEL_DIR are empty for it\n"
+        for way, seen, how in (("plain", size, None), ("m0", size, None), ("deep", 0, "with RTLD_DEEPBIND"), ("m-1", 0, "by dlmopen")):
+            with self.subTest(way):
+                run = self.managed()
+                done = run.call([str(place / "main"), way, reader, "b.bin"], cwd=run.model_dir)
+                self.assertEqual(done.stdout.decode(), f"{seen}\n" * 2)
+                self.assertEqual(done.stderr.decode(), said.format(reader, how) if how else "")
+
+
 if __name__ == "__main__":
     unittest.main()
