@@ -98,7 +98,7 @@ impl Store {
 
     /// Calls `look` with an empty file of the store that holds nothing of anybody's, and empties it again.
     pub fn with_probe<T>(&self, look: impl FnOnce(i32) -> T) -> Result<T> {
-        let fd = self.file(c"probe")?;
+        let fd = self.file(c"probe", PRIVATE)?;
         let seen = look(fd);
         let emptied = sys::ftruncate(fd, 0);
         let _ = sys::close(fd);
@@ -126,7 +126,7 @@ impl Store {
 
     /// Makes and maps a region; returns its descriptor too.
     pub fn region(&self, model_dir: &str, log_path: &str) -> Result<(Region, i32)> {
-        let fd = self.file(c"region")?;
+        let fd = self.file(c"region", PRIVATE)?;
         Ok((Region::create(fd, model_dir, log_path)?, fd))
     }
 
@@ -144,7 +144,7 @@ impl Store {
     /// The memory file of a record, mapped; made where there is none.
     pub fn memory(&self, slot: u32, len: u64) -> Result<Memory> {
         let name = file_name(slot);
-        let fd = self.file(name.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?)?;
+        let fd = self.file(name.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?, READABLE)?;
         let made = sys::ftruncate(fd, len)
             .and_then(|()| sys::file_id(fd))
             .and_then(|id| Ok((id.ino, map_aligned(fd, len as usize)?)))
@@ -160,11 +160,11 @@ impl Store {
         self.with_probe(sys::file_id)?.map(|id| id.dev)
     }
 
-    fn file(&self, name: &CStr) -> Result<i32> {
+    fn file(&self, name: &CStr, mode: u32) -> Result<i32> {
         if self.folder < 0 {
             return sys::memfd(name);
         }
-        sys::openat(self.folder, name, libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600)
+        sys::openat(self.folder, name, libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, mode)
     }
 }
 
@@ -344,6 +344,14 @@ fn map_aligned(fd: i32, len: usize) -> Result<usize> {
     })
 }
 
+/// Modes of the files on a tmpfs of our own. It is mounted nowhere: what is in it can be reached only through the
+/// descriptor of its root, which the engine gives to its clients. A client that changes its user keeps the descriptor,
+/// and must be able to go on reading objects by it; so the root may be searched and objects be read by all, which
+/// lets in nobody who was not let in before. Only the engine's user can write to an object, or open the region.
+const READABLE: u32 = 0o644;
+/// See `READABLE`.
+const PRIVATE: u32 = 0o600;
+
 const FSCONFIG_SET_STRING: usize = 1;
 const FSCONFIG_CMD_CREATE: usize = 6;
 /// nosuid, nodev.
@@ -364,7 +372,7 @@ fn tmpfs(bytes: u64, huge: &CStr) -> core::result::Result<i32, String> {
     };
     let fs = call(libc::SYS_fsopen, [c"tmpfs".as_ptr() as usize, 1, 0, 0, 0, 0]).map_err(|e| step("fsopen", e))?;
     let size = CPath::default().with_number(bytes);
-    let options = [(c"huge", huge), (c"mode", c"0700"), (c"size", size.as_cstr().unwrap_or(c"0"))];
+    let options = [(c"huge", huge), (c"mode", c"0711"), (c"size", size.as_cstr().unwrap_or(c"0"))];
     let configured = options.iter().try_for_each(|(key, value)| {
         let args = [fs, FSCONFIG_SET_STRING, key.as_ptr() as usize, value.as_ptr() as usize, 0, 0];
         call(libc::SYS_fsconfig, args).map(drop).map_err(|e| step("fsconfig", e))
@@ -390,11 +398,13 @@ fn in_user_namespace(bytes: u64) -> core::result::Result<i32, String> {
     // SAFETY: the process has one thread (see `create`), so the child may run ordinary code.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let sent = namespace_helper(bytes, uid, gid).map(|fd| crate::wire::answer(pair[1], 0, 0, b"", [fd, -1]));
+        let sent = namespace_helper(bytes, uid, gid).map(|fd| crate::wire::answer(pair[1], 0, 0, b"", [fd, -1, -1]));
         let code = match sent {
             Ok(Ok(())) => 0,
             Ok(Err(_)) => 1,
-            Err(why) => crate::wire::answer(pair[1], libc::EPERM, 0, why.as_bytes(), [-1, -1]).is_err() as i32,
+            Err(why) => {
+                crate::wire::answer(pair[1], libc::EPERM, 0, why.as_bytes(), crate::wire::NO_FDS).is_err() as i32
+            }
         };
         // SAFETY: ends the helper without running the parent's exit handlers.
         unsafe { libc::_exit(code) };

@@ -372,6 +372,14 @@ fn ofd_lock(kind: i16) -> libc::flock {
     libc::flock { l_type: kind, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
+/// True if the other end of a connection is gone.
+pub fn is_hung_up(fd: i32) -> bool {
+    let time = Timespec { sec: 0, nsec: 0 };
+    let mut poll = libc::pollfd { fd, events: 0, revents: 0 };
+    let ready = call!(libc::SYS_ppoll, &mut poll as *mut libc::pollfd, 1usize, &time as *const Timespec, 0usize);
+    ready != Ok(0)
+}
+
 /// Waits until `fd` is readable (or its peer gone), at most `ms` milliseconds; false on time-out.
 /// Interruptions by signals are waited out within the same limit.
 pub fn wait_readable(fd: i32, ms: u64) -> bool {

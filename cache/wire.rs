@@ -8,18 +8,20 @@ use crate::cpath::CPath;
 use crate::region::LAYOUT_VERSION;
 use crate::sys::{self, Errno, Result};
 use core::ffi::CStr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 const MAGIC: u32 = 0x6f73_7363;
 /// Longest text of a packet in bytes.
 pub const TEXT_MAX: usize = 4096;
 /// Most descriptors of an answer.
-pub const FDS_MAX: usize = 2;
+pub const FDS_MAX: usize = 3;
+/// For a packet without descriptors.
+pub const NO_FDS: [i32; FDS_MAX] = [-1; FDS_MAX];
 
 /// What a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
-    /// To become a client: the answer carries the region and, where there is one, the memory folder.
+    /// To become a client: the answer carries the region, the door and, where there is one, the memory folder.
     Attach,
     /// A read-only descriptor of the memory file of this record.
     Memory(u32),
@@ -68,7 +70,7 @@ impl Packet {
     fn new(code: u32, value: u32, text: &[u8]) -> Packet {
         let len = text.len().min(TEXT_MAX);
         let head = Head { magic: MAGIC, version: LAYOUT_VERSION, code, value, len: len as u32 };
-        let mut packet = Packet { head, text: [0; TEXT_MAX], fds: [-1; FDS_MAX] };
+        let mut packet = Packet { head, text: [0; TEXT_MAX], fds: NO_FDS };
         packet.text[..len].copy_from_slice(&text[..len]);
         packet
     }
@@ -97,9 +99,7 @@ impl Packet {
 
     /// Closes the descriptors that came with it.
     pub fn close_fds(&self) {
-        for fd in self.fds.into_iter().filter(|fd| *fd >= 0) {
-            let _ = sys::close(fd);
-        }
+        close_all(&self.fds);
     }
 
     /// True if the sender has the same layout.
@@ -114,9 +114,16 @@ impl Packet {
 pub fn tell(socket: &CPath, ask: Ask, text: &[u8]) -> Result<()> {
     let fd = connect(socket)?;
     let (code, value) = number(ask);
-    let told = send(fd, &Packet::new(code, value, text));
+    let told = send(fd, &Packet::new(code, value, text), 0);
     let _ = sys::close(fd);
     told
+}
+
+/// Closes those that are descriptors.
+pub fn close_all(fds: &[i32]) {
+    for fd in fds.iter().filter(|fd| **fd >= 0) {
+        let _ = sys::close(*fd);
+    }
 }
 
 /// Connects, asks, and waits up to `ms` milliseconds for the answer.
@@ -124,9 +131,55 @@ pub fn tell(socket: &CPath, ask: Ask, text: &[u8]) -> Result<()> {
 /// Errors: ECONNREFUSED or ENOENT when nobody listens, ETIMEDOUT, ENOTSUP when the engine is of another
 /// version, else the errno that the engine answers.
 pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
-    let fd = connect(socket)?;
+    converse(connect(socket)?, ask, text, ms)
+}
+
+/// The same through the door: a socket that every client is given when it attaches, and its children inherit. Who
+/// holds it may ask, whatever its user and wherever its root: it sends the engine one end of a connection of its own.
+///
+/// Errors: EPIPE when the engine is gone, else as `ask`.
+pub fn ask_at_door(door: i32, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
+    let (ours, theirs) = pair()?;
+    let mut knock = Packet::new(0, 0, b"");
+    knock.fds[0] = theirs;
+    let sent = send(door, &knock, libc::MSG_DONTWAIT);
+    let _ = sys::close(theirs);
+    match sent {
+        Ok(()) => converse(ours, ask, text, ms),
+        Err(errno) => {
+            let _ = sys::close(ours);
+            Err(errno)
+        }
+    }
+}
+
+/// Engine only: its own end of the door, and the one for clients.
+pub fn door() -> Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pair()?;
+    // SAFETY: both new, and owned by nobody else.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) })
+}
+
+/// Two ends of one connection, close-on-exec. Never 0-2.
+fn pair() -> Result<(i32, i32)> {
+    let mut ends = [-1i32; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    let args = [libc::AF_UNIX as usize, kind as usize, 0, ends.as_mut_ptr() as usize, 0, 0];
+    // SAFETY: the array has room for two descriptors.
+    result(unsafe { sys::raw(libc::SYS_socketpair, args) })?;
+    match ends.map(|fd| if fd > 2 { fd } else { raised(fd) }) {
+        [a, b] if a >= 0 && b >= 0 => Ok((a, b)),
+        ends => {
+            close_all(&ends);
+            Err(Errno(libc::EMFILE))
+        }
+    }
+}
+
+/// Asks on a connection, waits for the answer, and closes it.
+fn converse(fd: i32, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
     let (code, value) = number(ask);
-    let answered = send(fd, &Packet::new(code, value, text))
+    let answered = send(fd, &Packet::new(code, value, text), 0)
         .and_then(|()| if sys::wait_readable(fd, ms) { receive(fd) } else { Err(Errno(libc::ETIMEDOUT)) });
     let _ = sys::close(fd);
     let packet = answered?;
@@ -155,7 +208,7 @@ fn number(ask: Ask) -> (u32, u32) {
 pub fn answer(fd: i32, errno: i32, value: u32, text: &[u8], fds: [i32; FDS_MAX]) -> Result<()> {
     let mut packet = Packet::new(errno as u32, value, text);
     packet.fds = fds;
-    send(fd, &packet)
+    send(fd, &packet, 0)
 }
 
 /// How long a socket may go on listening whose engine is just ending, in milliseconds.
@@ -256,13 +309,22 @@ pub fn receive(fd: i32) -> Result<Packet> {
     Ok(packet)
 }
 
+/// Engine only: the connection that was sent through the door.
+pub fn receive_one(door: &OwnedFd) -> Result<OwnedFd> {
+    let knock = receive(door.as_raw_fd())?;
+    let [conn, rest @ ..] = knock.fds;
+    close_all(&rest);
+    // SAFETY: received just now, and owned by nobody else.
+    if conn >= 0 { Ok(unsafe { OwnedFd::from_raw_fd(conn) }) } else { Err(Errno(libc::EPROTO)) }
+}
+
 /// Sends the length of the settings to a new engine, with the folder of an old one's memory (or -1).
 pub fn settings_head(fd: i32, len: u32, store: i32) -> Result<()> {
     let bytes = len.to_le_bytes();
     let mut control = Control::default();
     let empty = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
     let mut iov = [libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }, empty];
-    let control_len = control.put([store, -1]);
+    let control_len = control.put([store, -1, -1]);
     let mut message = control.message(&mut iov);
     message.msg_controllen = control_len;
     let args = [fd as usize, (&raw mut message) as usize, libc::MSG_NOSIGNAL as usize, 0, 0, 0];
@@ -282,11 +344,11 @@ pub fn receive_settings_head(fd: i32) -> Result<(u32, i32)> {
     // SAFETY: the message points at live buffers of the lengths it names.
     let got = result(unsafe { sys::raw(libc::SYS_recvmsg, args) })?;
     let received = message.msg_controllen;
-    let [store, _] = control.fds(received);
+    let [store, ..] = control.fds(received);
     if got == bytes.len() { Ok((u32::from_le_bytes(bytes), store)) } else { Err(Errno(libc::EPROTO)) }
 }
 
-fn send(fd: i32, packet: &Packet) -> Result<()> {
+fn send(fd: i32, packet: &Packet, flags: i32) -> Result<()> {
     let mut control = Control::default();
     let mut iov = [
         libc::iovec { iov_base: (&raw const packet.head).cast_mut().cast(), iov_len: HEAD_BYTES },
@@ -295,7 +357,7 @@ fn send(fd: i32, packet: &Packet) -> Result<()> {
     let len = control.put(packet.fds);
     let mut message = control.message(&mut iov);
     message.msg_controllen = len;
-    let args = [fd as usize, (&raw mut message) as usize, libc::MSG_NOSIGNAL as usize, 0, 0, 0];
+    let args = [fd as usize, (&raw mut message) as usize, (libc::MSG_NOSIGNAL | flags) as usize, 0, 0, 0];
     // SAFETY: the message points at live buffers of the lengths it names; sendmsg only reads them.
     result(unsafe { sys::raw(libc::SYS_sendmsg, args) }).map(drop)
 }
@@ -367,7 +429,8 @@ impl Control {
         message.msg_iov = iov.as_mut_ptr();
         message.msg_iovlen = iov.len();
         message.msg_control = (self as *mut Control).cast();
-        message.msg_controllen = size_of::<Control>();
+        // Not the padding: a descriptor there would be nobody's.
+        message.msg_controllen = CONTROL_HEAD + 4 * FDS_MAX;
         message
     }
 
@@ -382,7 +445,7 @@ impl Control {
     }
 
     fn fds(&self, received: usize) -> [i32; FDS_MAX] {
-        let mut fds = [-1; FDS_MAX];
+        let mut fds = NO_FDS;
         if received < CONTROL_HEAD || self.level != libc::SOL_SOCKET || self.kind != libc::SCM_RIGHTS {
             return fds;
         }
@@ -432,7 +495,7 @@ mod tests {
             assert_eq!(peer(conn).unwrap().pid, sys::getpid());
             let memfd = sys::memfd(c"x").unwrap();
             sys::ftruncate(memfd, 123).unwrap();
-            answer(conn, 0, 9, b"fine", [memfd, -1]).unwrap();
+            answer(conn, 0, 9, b"fine", [memfd, -1, -1]).unwrap();
         });
         let packet = ask(&socket, Ask::List, b"/a/b", 5000).unwrap();
         server.join().unwrap();
@@ -453,7 +516,7 @@ mod tests {
             assert_eq!(peer(conn).unwrap().pid, sys::getpid());
             let packet = receive(conn).unwrap();
             assert_eq!((packet.ask(), packet.text()), (Ok(Ask::Credentials), b"A=1\0".as_slice()));
-            assert!(answer(conn, 0, 0, b"", [-1, -1]).is_err());
+            assert!(answer(conn, 0, 0, b"", NO_FDS).is_err());
         });
         server.join().unwrap();
     }
@@ -462,10 +525,30 @@ mod tests {
     fn refusals_and_absence_are_errors() {
         let socket = path("refuse");
         assert_eq!(ask(&socket, Ask::Attach, b"", 100).err(), Some(Errno(libc::ENOENT)));
-        let server = serve(&socket, |conn, _| answer(conn, libc::EACCES, 0, b"", [-1, -1]).unwrap());
+        let server = serve(&socket, |conn, _| answer(conn, libc::EACCES, 0, b"", NO_FDS).unwrap());
         assert_eq!(ask(&socket, Ask::Attach, b"", 5000).err(), Some(Errno(libc::EACCES)));
         server.join().unwrap();
         assert_eq!(ask(&socket, Ask::Attach, b"", 100).err(), Some(Errno(libc::ECONNREFUSED)));
         assert_eq!(Address::new(&CPath::from(&[b'x'; 108])).err(), Some(Errno(libc::ENAMETOOLONG)));
+    }
+
+    #[test]
+    fn who_holds_the_door_may_ask_until_the_engine_is_gone() {
+        let (engine, door) = pair().unwrap();
+        let server = std::thread::spawn(move || {
+            assert!(sys::wait_readable(engine, 5000));
+            let knock = receive(engine).unwrap();
+            let conn = knock.fds[0];
+            assert_eq!(peer(conn).unwrap().pid, sys::getpid());
+            assert_eq!(receive(conn).unwrap().ask(), Ok(Ask::Memory(7)));
+            answer(conn, 0, 5, b"", NO_FDS).unwrap();
+            let _ = (sys::close(conn), sys::close(engine));
+        });
+        assert!(!sys::is_hung_up(door));
+        assert_eq!(ask_at_door(door, Ask::Memory(7), b"", 5000).unwrap().value(), 5);
+        server.join().unwrap();
+        assert!(sys::is_hung_up(door));
+        assert_eq!(ask_at_door(door, Ask::Attach, b"", 100).err(), Some(Errno(libc::EPIPE)));
+        let _ = sys::close(door);
     }
 }

@@ -187,7 +187,10 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         let (work, expire) = (work.clone(), config.expire);
         move || room::keep(&work, expire)
     })?;
-    let mut server = Server::new(listener, (work, mirror, keys), region_fd, orders, config.linger);
+    let door = wire::door().map_err(|e| {
+        format!("failed to initialize connector: socketpair: {}", std::io::Error::from_raw_os_error(e.0))
+    })?;
+    let mut server = Server::new((listener, door), (work, mirror, keys), region_fd, orders, config.linger);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))

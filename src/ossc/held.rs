@@ -34,7 +34,9 @@ pub struct Held {
     pub attempts: AtomicU32,
     /// Its bytes count among the small objects under way.
     pub under_way: AtomicBool,
-    /// Pieces of a small object that have arrived, with their CRC-64.
+    /// The same for single pieces of one that is written to disk piece by piece.
+    pub pieces_under_way: Mutex<BTreeSet<u32>>,
+    /// Pieces of a small object that have arrived, with their CRC-64; without their bytes when these are on disk.
     pub pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
     /// All its parts were put into the plan.
     pub planned: AtomicBool,
@@ -77,6 +79,7 @@ impl Held {
             crc64: Mutex::new(None),
             attempts: AtomicU32::new(0),
             under_way: AtomicBool::new(false),
+            pieces_under_way: Mutex::default(),
             pieces: Mutex::default(),
             planned: AtomicBool::new(false),
             made_way: AtomicBool::new(false),

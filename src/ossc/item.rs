@@ -2,6 +2,7 @@
 //!
 //! Called by `work`, which plans them, and by the threads that take them. Plain values.
 
+use ossc_cache::wire;
 use std::os::fd::OwnedFd;
 
 /// Below these bits of a token lies the number of a part, which is less than `PARTS_MAX`.
@@ -82,7 +83,10 @@ impl Item {
 pub struct Arrived {
     /// Its record.
     pub slot: u32,
-    /// Its bytes, checked.
+    /// Where they begin, for a piece of an object that is written piece by piece. `None`: all bytes of an object, or
+    /// none of one whose pieces are there; they have passed the check of the whole.
+    pub at: Option<u64>,
+    /// The bytes.
     pub body: Vec<u8>,
 }
 
@@ -94,6 +98,16 @@ pub enum Order {
         path: String,
         /// Where to answer.
         conn: OwnedFd,
+    },
+    /// A client that attached while something was missing in these folders (relative paths): they are filled again,
+    /// then it gets its descriptors.
+    Refill {
+        /// The folders.
+        paths: Vec<String>,
+        /// Where to answer.
+        conn: OwnedFd,
+        /// With what.
+        fds: [i32; wire::FDS_MAX],
     },
     /// An object in this folder is no longer the one that was listed.
     Refresh {

@@ -26,6 +26,18 @@ impl Known {
         self.folders.get(path).copied()
     }
 
+    /// All folders with their records, those at the top first.
+    pub fn folders(&self) -> impl Iterator<Item = (&str, u32)> {
+        let mut all: Vec<(&str, u32)> = self.folders.iter().map(|(path, slot)| (path.as_str(), *slot)).collect();
+        all.sort_by_key(|(path, _)| (path.matches('/').count() + usize::from(!path.is_empty()), *path));
+        all.into_iter()
+    }
+
+    /// The names of a folder's objects.
+    pub fn names_of(&self, folder: &str) -> impl Iterator<Item = &str> {
+        self.objects.get(folder).into_iter().flat_map(|names| names.keys().map(String::as_str))
+    }
+
     /// Takes a folder in; `unlisted` ones are offered by [`Known::next_unlisted`].
     pub fn add_folder(&mut self, path: String, slot: u32, unlisted: bool) {
         if unlisted {
@@ -161,5 +173,7 @@ mod tests {
         assert_eq!(known.next_unlisted(), Some(("a".into(), 7)));
         known.not_ahead(7);
         assert_eq!((known.next_unlisted(), known.folder("b")), (None, Some(5)));
+        known.add_folder("a/c".into(), 9, false);
+        assert_eq!(known.folders().map(|(path, _)| path).collect::<Vec<_>>(), ["", "a", "b", "a/c"]);
     }
 }

@@ -35,10 +35,12 @@ mod nearby;
 mod pace;
 mod pieces;
 mod place;
+mod program;
 pub mod programs;
 mod quiet;
 mod readers;
 mod records;
+mod refill;
 mod renew;
 #[allow(unsafe_code)]
 mod reset;

@@ -55,6 +55,13 @@ impl Listings {
                     Some(inside) => self.look(inside.to_string(), Wanted::Fresh, Some(conn)),
                     None => answer(&conn, libc::ENOENT),
                 },
+                Ok(Order::Refill { paths, conn, fds }) => {
+                    tracing::info!(folders = ?paths, "files are missing: they are made again");
+                    let now = ossc_cache::sys::now_ms();
+                    paths.into_iter().for_each(|path| self.look(path, Wanted::Since(now), None));
+                    // A client that no longer waits needs no answer.
+                    let _ = wire::answer(conn.as_raw_fd(), 0, 0, b"", fds);
+                }
                 Ok(Order::Refresh { folder, asked_ms }) => self.look(folder, Wanted::Since(asked_ms), None),
                 Err(RecvTimeoutError::Timeout) => self.look_again(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -132,5 +139,5 @@ fn inside<'a>(path: &'a str, model_dir: &Path) -> Option<&'a str> {
 
 fn answer(conn: &OwnedFd, errno: i32) {
     // A client that no longer waits needs no answer.
-    let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", [-1, -1]);
+    let _ = wire::answer(conn.as_raw_fd(), errno, 0, b"", wire::NO_FDS);
 }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 
@@ -169,16 +170,45 @@ pub fn put(
     may: impl Fn(&Found) -> bool,
 ) -> Result<(u64, u64), std::io::Error> {
     let mut fresh = Fresh::make(&folder)?;
-    let put = fresh.file.write_all(bytes).and_then(|()| {
-        let has_attribute = fresh.mark(purpose)?;
-        match place::look(&folder, name)? {
-            place::Lies::Nothing => Ok(fresh.link(&folder, name)?),
-            _ => Ok(fresh.take(&folder, name, has_attribute, may)?),
-        }
-    });
-    fresh.clear(&folder);
-    put?;
-    Ok(fresh.id()?)
+    if let Err(e) = fresh.file.write_all(bytes) {
+        fresh.clear(&folder);
+        return Err(e);
+    }
+    fresh.put(&folder, name, purpose, may)
+}
+
+/// A file that is written piece by piece before it takes its name.
+pub struct Growing {
+    folder: OwnedFd,
+    fresh: Fresh,
+}
+
+impl Growing {
+    /// A new one for a name in `folder`.
+    pub fn new(folder: OwnedFd) -> Result<Growing, Errno> {
+        let fresh = Fresh::make(&folder)?;
+        Ok(Growing { folder, fresh })
+    }
+
+    /// Writes one piece.
+    pub fn write(&self, bytes: &[u8], at: u64) -> Result<(), std::io::Error> {
+        self.fresh.file.write_all_at(bytes, at)
+    }
+
+    /// It is whole: as `put`.
+    pub fn put(
+        self,
+        name: &str,
+        purpose: &Purpose<'_>,
+        may: impl Fn(&Found) -> bool,
+    ) -> Result<(u64, u64), std::io::Error> {
+        self.fresh.put(&self.folder, name, purpose, may)
+    }
+
+    /// It is not wanted any more.
+    pub fn drop_it(self) {
+        self.fresh.clear(&self.folder);
+    }
 }
 
 /// A file under construction. It has no name, where the file system can do that, or a temporary one, until it takes
@@ -194,10 +224,10 @@ impl Fresh {
         let temporary = format!("{TEMPORARY}{}-{:016x}", std::process::id(), fastrand::u64(..));
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         if let Ok(fd) = rustix::fs::openat(&folder, ".", flags | OFlags::TMPFILE, FILE_MODE) {
-            return Ok(Fresh { file: File::from(fd), temporary, nameless: true });
+            return Ok(Fresh { file: in_use(fd), temporary, nameless: true });
         }
         let named = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let file = File::from(rustix::fs::openat(&folder, temporary.as_str(), named, FILE_MODE)?);
+        let file = in_use(rustix::fs::openat(&folder, temporary.as_str(), named, FILE_MODE)?);
         // From its first moment on, so that what a killed engine leaves is known.
         let nothing = Purpose { kind: Kind::Finished, engine: 0, etag: "", object_size: 0, path: "", mtime_secs: 0 };
         mark_file(&file, &nothing)?;
@@ -211,6 +241,23 @@ impl Fresh {
     /// Sets time and mark; true if the mark is an attribute.
     fn mark(&self, purpose: &Purpose<'_>) -> Result<bool, Errno> {
         mark_file(&self.file, purpose)
+    }
+
+    /// Takes the name of what `may` says, or of nothing, with all of its bytes.
+    fn put(
+        &self,
+        folder: impl AsFd,
+        name: &str,
+        purpose: &Purpose<'_>,
+        may: impl Fn(&Found) -> bool,
+    ) -> Result<(u64, u64), std::io::Error> {
+        let put = self.mark(purpose).and_then(|has_attribute| match place::look(&folder, name)? {
+            place::Lies::Nothing => self.link(&folder, name),
+            _ => self.take(&folder, name, has_attribute, may),
+        });
+        self.clear(&folder);
+        put?;
+        Ok(self.id()?)
     }
 
     /// Gives it a name that nothing has.
@@ -364,11 +411,24 @@ pub fn probe(folder: impl AsFd) -> Result<Option<Keeps>, String> {
     }
 }
 
-/// Removes what a killed engine left under temporary names, but nothing of this engine's.
+/// The file is locked for as long as its engine has it open: see `clean`. Where a file system has no locks, `clean`
+/// finds none either, and leaves everything.
+fn in_use(fd: OwnedFd) -> File {
+    let _ = ossc_cache::sys::try_lock(fd.as_raw_fd());
+    File::from(fd)
+}
+
+/// True if no engine has it open, this one included.
+fn is_unused(folder: impl AsFd, name: &str) -> bool {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty());
+    file.is_ok_and(|file| ossc_cache::sys::try_lock(file.as_raw_fd()).is_ok())
+}
+
+/// Removes what a killed engine left under temporary names, and nothing that an engine has open.
 pub fn clean(folder: impl AsFd) -> Result<(), Errno> {
-    let own = format!("{TEMPORARY}{}-", std::process::id());
     for name in names(&folder)? {
-        if name.starts_with(TEMPORARY) && !name.starts_with(&own) && is_left_over(&folder, &name) {
+        if name.starts_with(TEMPORARY) && is_left_over(&folder, &name) && is_unused(&folder, &name) {
             let _ = rustix::fs::unlinkat(&folder, name.as_str(), AtFlags::empty());
         }
     }

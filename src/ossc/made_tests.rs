@@ -149,16 +149,38 @@ fn an_empty_file_is_adopted_where_it_lies() {
 }
 
 #[test]
-fn leftovers_under_temporary_names_go_but_not_this_engines() {
+fn leftovers_under_temporary_names_go_but_not_what_is_in_use() {
     let dir = Folder::new("clean");
     let top = dir.top();
-    let theirs = format!("{TEMPORARY}1-2");
-    put(&top, &theirs, b"half", &purpose(Kind::Finished, "", ""), |_| false).unwrap();
-    let own = format!("{TEMPORARY}{}-2", std::process::id());
-    put(&top, &own, b"half", &purpose(Kind::Finished, "", ""), |_| false).unwrap();
+    let finished = purpose(Kind::Finished, "long", "\"1\"");
+    let left = format!("{TEMPORARY}1-2");
+    put(&top, &left, b"half", &finished, |_| false).unwrap();
     std::fs::write(dir.path("keep"), "").unwrap();
+    let growing = Growing::new(dir.top()).unwrap();
+    growing.fresh.mark(&finished).unwrap();
+    let temporary = growing.fresh.temporary.clone();
+    if growing.fresh.nameless {
+        growing.fresh.link(&top, &temporary).unwrap();
+    }
     clean(&top).unwrap();
-    assert!(!dir.path(&theirs).exists() && dir.path(&own).exists() && dir.path("keep").exists());
+    assert!(!dir.path(&left).exists() && dir.path(&temporary).exists() && dir.path("keep").exists());
+    std::fs::remove_file(dir.path(&temporary)).unwrap();
+}
+
+#[test]
+fn a_file_is_written_piece_by_piece_before_it_has_its_name() {
+    let (dir, finished) = (Folder::new("growing"), purpose(Kind::Finished, "long", "\"1\""));
+    let growing = Growing::new(dir.top()).unwrap();
+    growing.write(b"cd", 2).unwrap();
+    growing.write(b"ab", 0).unwrap();
+    assert!(!dir.path("long").exists());
+    growing.put("long", &finished, |_| false).unwrap();
+    assert_eq!(std::fs::read(dir.path("long")).unwrap(), b"abcd");
+    assert!(look(dir.top(), "long").unwrap().is_own());
+    let other = Growing::new(dir.top()).unwrap();
+    other.write(b"x", 0).unwrap();
+    other.drop_it();
+    assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::known::Known;
-use crate::made::{self, Purpose};
+use crate::made::{self, Growing, Purpose};
 use crate::memory::Memory;
 use crate::place::{self, Lies, Pinned, Root};
 use crate::renew::{Asked, Changing};
@@ -23,7 +23,8 @@ use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
 use ossc_net::error::shown;
 use ossc_net::list::{self, ObjectEntry};
 use ossc_net::{Query, crc};
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -63,10 +64,14 @@ pub struct Mirror {
     pub(crate) prefix: String,
     pub(crate) options: Options,
     pub(crate) materialized: AtomicU64,
-    /// Held while a listing is made real, and never while OSS is asked.
+    /// Long objects that are being written to disk, by their records.
+    growing: Mutex<HashMap<u32, Growing>>,
+    /// Held while a listing is made real.
     pub(crate) known: Mutex<Known>,
     /// When OSS was last asked in vain for a listing, without a success since.
     pub(crate) away_since: Mutex<Option<Instant>>,
+    /// See `refill`: times of folders when they were last looked at.
+    pub(crate) folder_times: Mutex<HashMap<String, (i64, i64)>>,
 }
 
 /// Why a folder is listed.
@@ -154,8 +159,10 @@ impl Mirror {
             prefix,
             options,
             materialized: AtomicU64::new(0),
+            growing: Mutex::default(),
             known: Mutex::default(),
             away_since: Mutex::default(),
+            folder_times: Mutex::default(),
         }
     }
 
@@ -236,7 +243,7 @@ impl Mirror {
     fn adopt_small(&self, slot: u32, object: &Object, name: &str) -> bool {
         match (object.state(), self.repin(object, name)) {
             (state::COMING | state::FAILED, Some(pinned)) => {
-                self.materialized.fetch_add(object.size(), Ordering::AcqRel);
+                self.count(object.size());
                 let held = self.held_again(object, name, Some(pinned));
                 self.work.hold(slot, held);
                 object.set_state(state::COMING);
@@ -244,7 +251,7 @@ impl Mirror {
                 true
             }
             (state::PLACED, _) if self.is_in_place(object, name) => {
-                self.materialized.fetch_add(object.size(), Ordering::AcqRel);
+                self.count(object.size());
                 object.settled.store(1, Ordering::Release);
                 true
             }
@@ -359,7 +366,8 @@ impl Mirror {
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
-        let slots = self.make(known, &folder, path, level, &steps)?;
+        let programs = self.programs(&folder, path, level, &steps);
+        let slots = self.make(known, (&folder, &programs), path, level, &steps)?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
             known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
         }
@@ -395,8 +403,11 @@ impl Mirror {
     }
 
     fn make_folder(&self, known: &mut Known, folder: &OwnedFd, path: String, name: &str) -> Result<(), Failure> {
-        if known.folder(&path).is_some() {
-            return Ok(());
+        if let Some(slot) = known.folder(&path) {
+            if self.is_there(slot, folder, name) {
+                return Ok(());
+            }
+            self.forget_folder(slot);
         }
         let is_filled = place::is_filled(folder, name);
         match place::make_folder(folder, name) {
@@ -539,7 +550,7 @@ impl Mirror {
     fn make(
         &self,
         known: &mut Known,
-        folder: &OwnedFd,
+        (folder, programs): (&OwnedFd, &HashSet<String>),
         path: &str,
         level: &Level,
         steps: &HashMap<String, Step>,
@@ -559,7 +570,7 @@ impl Mirror {
             // An empty object is an empty file: there is nothing to fetch.
             let reserved = match object.size {
                 0 => None,
-                _ => match self.reserve(&whole_path, object)? {
+                _ => match self.reserve(&whole_path, object, programs.contains(name))? {
                     Ok(reserved) => Some(reserved),
                     Err(full) if self.is_unlisted(above) => return Err(too_much(&whole_path, full)),
                     Err(full) => {
@@ -614,20 +625,20 @@ impl Mirror {
     /// What was reserved for an object that could not be made.
     fn give_back(&self, reserved: Reserved, path: &str, object: &ObjectEntry) {
         if reserved.kind == Kind::Small {
-            self.materialized.fetch_sub(object.size, Ordering::AcqRel);
+            self.uncount(object.size);
         }
         self.work.give_room_back(reserved.room, path);
     }
 
     /// Room for an object's record and its memory file; `Ok(Err(_))` if the catalog is full.
-    fn reserve(&self, name: &str, object: &ObjectEntry) -> Result<Result<Reserved, Full>, Failure> {
-        let is_small = !object.needs_restore() && self.is_small(object.size);
+    fn reserve(&self, name: &str, object: &ObjectEntry, is_program: bool) -> Result<Result<Reserved, Full>, Failure> {
+        let is_small = !object.needs_restore() && (is_program || self.is_small(object.size));
         let (kind, state) = if is_small { (Kind::Small, state::COMING) } else { (Kind::Large, state::LOADING) };
         let room = match self.work.reserve(&self.record((kind, state), name, Some(object), (0, 0), 0)) {
             Ok(room) => room,
             Err(full) => {
                 if is_small {
-                    self.materialized.fetch_sub(object.size, Ordering::AcqRel);
+                    self.uncount(object.size);
                 }
                 return Ok(Err(full));
             }
@@ -697,9 +708,23 @@ impl Mirror {
             object.settled.store(1, Ordering::Release);
         }
         self.work.region().set_file(slot, (file.dev, file.ino));
-        self.materialized.fetch_add(object.size, Ordering::AcqRel);
+        self.count(object.size);
         known.add_object(&path, slot);
         Ok(())
+    }
+
+    /// A small object counts from now on; a longer one is a program, which does not.
+    fn count(&self, size: u64) {
+        if size <= self.options.materialize_bytes_max {
+            self.materialized.fetch_add(size, Ordering::AcqRel);
+        }
+    }
+
+    /// It counts no more.
+    pub(crate) fn uncount(&self, size: u64) {
+        if size <= self.options.materialize_bytes_max {
+            self.materialized.fetch_sub(size, Ordering::AcqRel);
+        }
     }
 
     fn is_small(&self, size: u64) -> bool {
@@ -762,28 +787,19 @@ impl Mirror {
         // No listing is made real meanwhile, which may put a new version at this name.
         let _known = lock(&self.known);
         if object.is_superseded() {
+            lock(&self.growing).remove(&arrived.slot).into_iter().for_each(Growing::drop_it);
             self.work.small_is_over(&held);
             object.set_state(state::PLACED);
             return lock(&held.pinned).take();
         }
-        let put = self.root.folder(&held.folder).map_err(std::io::Error::from).and_then(|folder| {
-            let path = below(&held.folder, &held.name);
-            let purpose = Purpose {
-                kind: mark::Kind::Finished,
-                engine: self.work.region().engine_key(),
-                etag: &held.etag,
-                object_size: held.size,
-                path: &path,
-                mtime_secs: held.mtime_secs,
-            };
-            let is_stand_in = |found: &made::Found| {
-                found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev(), object.ino())
-            };
-            made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in)
-        });
-        self.work.small_is_over(&held);
+        let put = self.put(arrived, &held, object);
+        match arrived.at {
+            Some(at) if put.is_ok() => self.work.piece_is_over(&held, at),
+            _ => self.work.small_is_over(&held),
+        }
         match put {
-            Ok((dev, ino)) => {
+            Ok(None) => None,
+            Ok(Some((dev, ino))) => {
                 self.work.region().set_file(arrived.slot, (dev, ino));
                 tracing::debug!(object = held.key, bytes = held.size, "in place");
                 object.set_state(state::PLACED);
@@ -803,6 +819,46 @@ impl Mirror {
                 None
             }
         }
+    }
+
+    /// Puts what has arrived where it belongs; device and inode of the real file when it is whole.
+    fn put(&self, arrived: &Arrived, held: &Held, object: &Object) -> Result<Option<(u64, u64)>, std::io::Error> {
+        let mut growing = lock(&self.growing);
+        let path = below(&held.folder, &held.name);
+        let purpose = Purpose {
+            kind: mark::Kind::Finished,
+            engine: self.work.region().engine_key(),
+            etag: &held.etag,
+            object_size: held.size,
+            path: &path,
+            mtime_secs: held.mtime_secs,
+        };
+        let is_stand_in =
+            |found: &made::Found| found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev(), object.ino());
+        let result = match arrived.at {
+            // Given up meanwhile: the rest of its pieces is not wanted.
+            Some(_) if object.state() != state::COMING => return Ok(None),
+            Some(at) => {
+                let file = match growing.entry(arrived.slot) {
+                    Entry::Occupied(file) => file.into_mut(),
+                    Entry::Vacant(none) => none.insert(Growing::new(self.root.folder(&held.folder)?)?),
+                };
+                file.write(&arrived.body, at).map(|()| None)
+            }
+            None => match growing.remove(&arrived.slot) {
+                Some(file) => file.put(&held.name, &purpose, is_stand_in).map(Some),
+                None => {
+                    let folder = self.root.folder(&held.folder)?;
+                    made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in).map(Some)
+                }
+            },
+        };
+        if result.is_err()
+            && let Some(file) = growing.remove(&arrived.slot)
+        {
+            file.drop_it();
+        }
+        result
     }
 
     /// Which use of its record a settled object has, for `forget`.

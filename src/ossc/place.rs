@@ -99,6 +99,17 @@ pub fn is_filled(folder: impl AsFd, name: &str) -> bool {
     entries.is_ok_and(|entries| entries.flatten().any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")))
 }
 
+/// When names were last added to a folder or removed from it: seconds and nanoseconds.
+pub fn time(folder: impl AsFd) -> Result<(i64, i64), Errno> {
+    rustix::fs::fstat(folder).map(|st| (st.st_mtime, st.st_mtime_nsec as i64))
+}
+
+/// Bytes that may still be written to the folder's file system.
+pub fn room(folder: impl AsFd) -> Result<u64, Errno> {
+    let fs = rustix::fs::fstatvfs(folder)?;
+    Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
 /// Makes a folder unless it is there; gives its identity, and whether it was made now.
 pub fn make_folder(folder: impl AsFd, name: &str) -> Result<(Pinned, bool), Errno> {
     let is_new = match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {

@@ -287,7 +287,7 @@ impl Mirror {
         }
         self.work.supersede(slot);
         if object.kind() == Kind::Small {
-            self.materialized.fetch_sub(object.size(), Ordering::AcqRel);
+            self.uncount(object.size());
         }
         if object.kind() == Kind::Small && object.state() == state::COMING {
             self.work.held(slot).into_iter().for_each(|held| self.work.small_is_over(&held));

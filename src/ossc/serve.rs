@@ -5,7 +5,7 @@
 //! program may close any descriptor, but it cannot hide its end from the kernel.
 
 use ossc_cache::pages::PageKind;
-use ossc_cache::wire::{self, Ask};
+use ossc_cache::wire::{self, Ask, NO_FDS};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -28,6 +28,8 @@ const SILENCE_MS: u64 = 1000;
 /// See the module.
 pub struct Server {
     listener: OwnedFd,
+    /// Its own end of the door, and the one that clients get: see `wire::ask_at_door`.
+    door: (OwnedFd, OwnedFd),
     work: Arc<Work>,
     mirror: Arc<Mirror>,
     keys: Keys,
@@ -40,13 +42,13 @@ pub struct Server {
 impl Server {
     /// A server with the engine's starter as its first client.
     pub fn new(
-        listener: OwnedFd,
+        (listener, door): (OwnedFd, (OwnedFd, OwnedFd)),
         (work, mirror, keys): (Arc<Work>, Arc<Mirror>, Keys),
         region_fd: i32,
         orders: Sender<Order>,
         linger: Duration,
     ) -> Server {
-        Server { listener, work, mirror, keys, region_fd, orders, linger, clients: HashMap::new() }
+        Server { listener, door, work, mirror, keys, region_fd, orders, linger, clients: HashMap::new() }
     }
 
     /// Ends serving, and gives the socket back.
@@ -83,14 +85,17 @@ impl Server {
                 }
                 continue;
             }
-            let (knock, ended) = self.wait(left);
+            let (knocks, ended) = self.wait(left);
             for pid in ended {
                 self.clients.remove(&pid);
                 // The wait may have lasted for hours: lingering begins with the end of the last one.
                 alone_since = Instant::now();
             }
-            if knock {
+            if knocks.0 {
                 self.accept();
+            }
+            if knocks.1 {
+                self.open_door();
             }
         }
     }
@@ -105,35 +110,52 @@ impl Server {
         }
     }
 
-    /// Sleeps until a connection, the end of a client, or the time-out.
-    fn wait(&self, left: Option<Duration>) -> (bool, Vec<i32>) {
+    /// Sleeps until a connection, a knock at the door, the end of a client, or the time-out.
+    fn wait(&self, left: Option<Duration>) -> ((bool, bool), Vec<i32>) {
         let pids: Vec<i32> = self.clients.keys().copied().collect();
-        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.door.0, PollFlags::IN)];
         fds.extend(pids.iter().filter_map(|pid| self.clients.get(pid)).map(|fd| PollFd::new(fd, PollFlags::IN)));
         let timeout =
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
         if poll(&mut fds, timeout.as_ref()).is_err() {
-            return (false, Vec::new());
+            return ((false, false), Vec::new());
         }
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        (ready(&fds[0]), pids.iter().zip(&fds[1..]).filter(|(_, fd)| ready(fd)).map(|(pid, _)| *pid).collect())
+        let knocks = (ready(&fds[0]), ready(&fds[1]));
+        (knocks, pids.iter().zip(&fds[2..]).filter(|(_, fd)| ready(fd)).map(|(pid, _)| *pid).collect())
     }
 
     fn accept(&mut self) {
         while let Ok(conn) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            if let Err(errno) = self.answer(conn) {
+            if let Err(errno) = self.admit(conn) {
                 tracing::debug!(errno, "a client's question was not answered");
             }
         }
     }
 
-    fn answer(&mut self, conn: OwnedFd) -> Result<(), i32> {
+    /// A connection that came through the door. Only clients and their children hold its other end (a socket cannot
+    /// be opened again by its name below /proc): a process that has changed its user since, whom the run folder and
+    /// the check of the user keep out, keeps what it could read.
+    fn open_door(&mut self) {
+        let knock = wire::receive_one(&self.door.0);
+        if let Err(errno) = knock.map_err(|e| e.0).and_then(|conn| self.answer(conn)) {
+            tracing::debug!(errno, "a question at the door was not answered");
+        }
+    }
+
+    fn admit(&mut self, conn: OwnedFd) -> Result<(), i32> {
         let fd = conn.as_raw_fd();
         let peer = wire::peer(fd).map_err(|e| e.0)?;
         if peer.uid != ossc_cache::sys::geteuid() {
             tracing::warn!(pid = peer.pid, uid = peer.uid, "a process of another user asked to attach: refused");
-            return wire::answer(fd, libc::EACCES, 0, b"", [-1, -1]).map_err(|e| e.0);
+            return wire::answer(fd, libc::EACCES, 0, b"", NO_FDS).map_err(|e| e.0);
         }
+        self.answer(conn)
+    }
+
+    fn answer(&mut self, conn: OwnedFd) -> Result<(), i32> {
+        let fd = conn.as_raw_fd();
+        let peer = wire::peer(fd).map_err(|e| e.0)?;
         if !ossc_cache::sys::wait_readable(fd, SILENCE_MS) {
             return Err(libc::ETIMEDOUT);
         }
@@ -141,7 +163,7 @@ impl Server {
         packet.close_fds();
         if !packet.same_version() {
             tracing::warn!(pid = peer.pid, "a process with another version of the library asked to attach: refused");
-            return wire::answer(fd, libc::ENOTSUP, 0, b"", [-1, -1]).map_err(|e| e.0);
+            return wire::answer(fd, libc::ENOTSUP, 0, b"", NO_FDS).map_err(|e| e.0);
         }
         match packet.ask().map_err(|e| e.0)? {
             Ask::Attach => {
@@ -149,9 +171,13 @@ impl Server {
                 tracing::debug!(pid = peer.pid, "client attached");
                 let store = self.mirror.store();
                 let folder = if store.kind() == PageKind::HugeTmpfs { store.folder() } else { -1 };
-                wire::answer(fd, 0, 0, b"", [self.region_fd, folder]).map_err(|e| e.0)
+                let fds = [self.region_fd, self.door.1.as_raw_fd(), folder];
+                match self.mirror.emptied() {
+                    none if none.is_empty() => wire::answer(fd, 0, 0, b"", fds).map_err(|e| e.0),
+                    paths => self.orders.send(Order::Refill { paths, conn, fds }).map_err(|_| libc::EPIPE),
+                }
             }
-            Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1]).map_err(|e| e.0),
+            Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1, -1]).map_err(|e| e.0),
             Ask::Credentials => {
                 // Who has told it does not wait for an answer.
                 self.keys.note(peer.pid, packet.text());
@@ -170,12 +196,12 @@ impl Server {
             self.work.held(slot).and_then(|held| held.memory.as_ref().map(|memory| memory.reopen_read_only()));
         match reopened {
             Some(Ok(memory)) => {
-                let sent = wire::answer(fd, 0, 0, b"", [memory, -1]);
+                let sent = wire::answer(fd, 0, 0, b"", [memory, -1, -1]);
                 let _ = ossc_cache::sys::close(memory);
                 sent.map_err(|e| e.0)
             }
-            Some(Err(errno)) => wire::answer(fd, errno.0, 0, b"", [-1, -1]).map_err(|e| e.0),
-            None => wire::answer(fd, libc::ENOENT, 0, b"", [-1, -1]).map_err(|e| e.0),
+            Some(Err(errno)) => wire::answer(fd, errno.0, 0, b"", NO_FDS).map_err(|e| e.0),
+            None => wire::answer(fd, libc::ENOENT, 0, b"", NO_FDS).map_err(|e| e.0),
         }
     }
 }

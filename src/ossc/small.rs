@@ -17,10 +17,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Most bytes of small objects on their way from the origin to the disk.
+/// Most bytes of small objects on their way from the origin to the disk. Objects that are longer (programs and
+/// libraries may be) are written piece by piece.
 const SMALL_UNDER_WAY_BYTES_MAX: u64 = 64 << 20;
 /// A small object that finds no room is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// True for what is written to disk piece by piece.
+fn is_streamed(held: &Held) -> bool {
+    held.size > SMALL_UNDER_WAY_BYTES_MAX
+}
 
 impl Work {
     /// Fetches a small object.
@@ -41,12 +47,15 @@ impl Work {
         if self.region.object(slot)?.state() != state::COMING {
             return None;
         }
-        if !self.has_room_for_small(&held) {
+        let range = self.piece_range(&held, index);
+        let has_room = match is_streamed(&held) {
+            true => self.has_room_for_piece(&held, index, range.end - range.start),
+            false => self.has_room_for_small(&held),
+        };
+        if !has_room {
             self.push_later(Item::Small(slot, index), Class::Near, LOOK_AGAIN);
             return None;
         }
-        let start = u64::from(index) * self.options.part_bytes_max;
-        let range = start..(start + self.options.part_bytes_max).min(held.size);
         let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
         let (key, etag) = (held.key.clone(), Some(held.etag.clone()));
         let query = Query::Get { key, range: Some(range), etag, size: held.size };
@@ -71,8 +80,42 @@ impl Work {
         taken
     }
 
+    /// The same for a piece that goes to the disk by itself.
+    fn has_room_for_piece(&self, held: &Held, index: u32, len: u64) -> bool {
+        let mut counted = lock(&held.pieces_under_way);
+        if counted.contains(&index) {
+            return true;
+        }
+        let room = |under_way: u64| {
+            (under_way == 0 || under_way + len <= SMALL_UNDER_WAY_BYTES_MAX).then_some(under_way + len)
+        };
+        let taken = self.small_under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok();
+        if taken {
+            counted.insert(index);
+        }
+        taken
+    }
+
+    /// A piece of it is on disk.
+    pub fn piece_is_over(&self, held: &Held, at: u64) {
+        let index = (at / self.options.part_bytes_max) as u32;
+        if lock(&held.pieces_under_way).remove(&index) {
+            let range = self.piece_range(held, index);
+            self.small_under_way.fetch_sub(range.end - range.start, Ordering::AcqRel);
+        }
+    }
+
+    fn piece_range(&self, held: &Held, index: u32) -> std::ops::Range<u64> {
+        let start = u64::from(index) * self.options.part_bytes_max;
+        start..(start + self.options.part_bytes_max).min(held.size)
+    }
+
     /// A small object is a file now, or given up.
     pub fn small_is_over(&self, held: &Held) {
+        for index in std::mem::take(&mut *lock(&held.pieces_under_way)) {
+            let range = self.piece_range(held, index);
+            self.small_under_way.fetch_sub(range.end - range.start, Ordering::AcqRel);
+        }
         if held.under_way.swap(false, Ordering::AcqRel) {
             self.small_under_way.fetch_sub(held.size, Ordering::AcqRel);
         }
@@ -88,7 +131,7 @@ impl Work {
             }
         };
         held.out_of_trouble();
-        let start = u64::from(index) * self.options.part_bytes_max;
+        let start = self.piece_range(&held, index).start;
         self.audit.origin(&Fetched {
             key: &held.key,
             etag: &held.etag,
@@ -101,9 +144,16 @@ impl Work {
         if let Some(whole) = response.crc64_object {
             *lock(&held.crc64) = Some(whole);
         }
-        let body = (done.body, response.crc64_body.unwrap_or(0));
-        let Some(pieces) = self.put_piece(&held, index, body) else { return };
-        let found = pieces.values().fold(0, |sum, (body, crc)| crc::combine(sum, *crc, body.len() as u64));
+        let mut body = done.body;
+        if is_streamed(&held) {
+            // Without the thread that writes files the engine is ending.
+            let _ = self.arrived.send(Arrived { slot, at: Some(start), body: std::mem::take(&mut body) });
+        }
+        let Some(pieces) = self.put_piece(&held, index, (body, response.crc64_body.unwrap_or(0))) else { return };
+        let found = pieces.iter().fold(0, |sum, (index, (_, crc))| {
+            let range = self.piece_range(&held, *index);
+            crc::combine(sum, *crc, range.end - range.start)
+        });
         let known = lock(&held.crc64).filter(|_| self.options.verify_crc);
         let expected = known.unwrap_or(found);
         if found == expected {
@@ -112,8 +162,7 @@ impl Work {
             let round = if held.rechecked.load(Ordering::Acquire) { 2 } else { 1 };
             self.audit.verdict(&held.key, &held.etag, held.size, known, round);
             let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
-            // Without the thread that writes files the engine is ending.
-            let _ = self.arrived.send(Arrived { slot, body });
+            let _ = self.arrived.send(Arrived { slot, at: None, body });
         } else if held.rechecked.swap(true, Ordering::AcqRel) {
             tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
             self.small_is_over(&held);

@@ -45,12 +45,21 @@ static ENGINE_PID: AtomicU32 = AtomicU32::new(0);
 static PID: AtomicI32 = AtomicI32::new(0);
 /// Holder of the right to attach: a pid, so that a forked child does not wait for a thread it has not got.
 static ATTACHING: AtomicI32 = AtomicI32::new(0);
-static STORE_FD: AtomicI32 = AtomicI32::new(-1);
-static STORE_INO: AtomicU64 = AtomicU64::new(0);
-static STORE_DEV: AtomicU64 = AtomicU64::new(0);
+/// Folder of the memory files, where there is one.
+static STORE: KeptFd = KeptFd::new();
+/// The engine's door, see `wire::ask_at_door`.
+static DOOR: KeptFd = KeptFd::new();
+/// The user that this process had when it started.
+static USER: AtomicU32 = AtomicU32::new(u32::MAX);
 static REFUSED: AtomicBool = AtomicBool::new(false);
 /// Until when (monotonic milliseconds) no engine is looked for again.
 static ORPHAN_UNTIL: AtomicU64 = AtomicU64::new(0);
+
+/// Constructor: takes down what must not change.
+pub(crate) fn begin() {
+    USER.store(sys::geteuid(), Ordering::Relaxed);
+    own();
+}
 
 /// This process is another one now: at start, and in the child of a fork.
 pub(crate) fn own() {
@@ -110,9 +119,35 @@ pub(crate) fn start_engine(store: i32) -> start::Start {
     start
 }
 
-/// True if some process holds the lock of an engine.
+/// True if some process holds the lock of an engine. A process that has changed its user or its root cannot look at
+/// the lock's file any more: then the door tells.
 pub(crate) fn engine_runs() -> bool {
-    environ::lock_path().as_cstr().is_some_and(sys::is_locked)
+    environ::lock_path().as_cstr().is_some_and(sys::is_locked) || DOOR.get().is_some_and(|door| !sys::is_hung_up(door))
+}
+
+/// Asks the engine: by the socket's path, or at the door where this process may not go there any more.
+pub(crate) fn ask(question: Ask, text: &[u8], ms: u64) -> Result<wire::Packet> {
+    match wire::ask(environ::socket_path(), question, text, ms) {
+        Err(errno @ Errno(libc::EACCES | libc::EPERM | libc::ENOENT | libc::ENOTDIR)) => match DOOR.get() {
+            Some(door) => wire::ask_at_door(door, question, text, ms).map_err(|at_door| match at_door.0 {
+                // The engine that it is the door of is gone.
+                libc::EPIPE => errno,
+                _ => at_door,
+            }),
+            None => Err(errno),
+        },
+        answer => answer,
+    }
+}
+
+/// True if this process may start an engine: not for another user than the one that it was started by, whose run
+/// folder and MODEL_DIR are others.
+fn can_start() -> bool {
+    environ::can_start() && !has_other_user()
+}
+
+fn has_other_user() -> bool {
+    sys::geteuid() != USER.load(Ordering::Relaxed)
 }
 
 /// True if the engine that runs is the one behind this region, and knows this process: it has left the
@@ -218,7 +253,7 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
     let orphan_until = sys::now_ms() + ORPHAN_MS;
     let mut word_at = sys::now_ms() + WORD_MS;
     loop {
-        match wire::ask(environ::socket_path(), Ask::Attach, b"", ASK_MS) {
+        match ask(Ask::Attach, b"", ASK_MS) {
             Ok(packet) => return adopt(packet.fds),
             Err(Errno(libc::ENOTSUP)) => {
                 say(&[
@@ -228,14 +263,18 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
                 return None;
             }
             Err(Errno(libc::EACCES | libc::EPERM)) => {
-                say(&[b"oss connector: the running engine belongs to another user: give this one a CONNECTOR_UDS_PATH of its own\n"]);
+                say(&[if has_other_user() {
+                    b"oss connector: this process has changed its user and cannot reach an engine any more\n"
+                } else {
+                    b"oss connector: the running engine belongs to another user: give this one a CONNECTOR_UDS_PATH of its own\n".as_slice()
+                }]);
                 REFUSED.store(true, Ordering::Relaxed);
                 return None;
             }
             // No descriptor can be had, now or soon.
             Err(Errno(libc::EMFILE | libc::ENFILE)) => return None,
             Err(_) if engine_runs() => {}
-            Err(_) if environ::can_start() => {
+            Err(_) if can_start() => {
                 let start = start_engine(store_folder().unwrap_or(-1));
                 if matches!(start.word, FirstWord::Failed | FirstWord::Silent) {
                     say(&[b"oss connector: ", start.text(), b"\n"]);
@@ -263,22 +302,23 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
 
 /// Takes the region and the memory folder that came with the answer.
 fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
-    let [region_fd, store] = fds;
+    let [region_fd, door, store] = fds;
     let mapped = Region::map(region_fd);
     let _ = sys::close(region_fd);
     let Ok(region) = mapped else {
-        let _ = sys::close(store);
+        wire::close_all(&[door, store]);
         return None;
     };
     let header = region.header();
     if let Some(why) = differs([&header.oss_path_key, &header.endpoint_key].map(|key| key.load(Ordering::Acquire))) {
         say(&[b"oss connector: ", why, b"\n"]);
         REFUSED.store(true, Ordering::Relaxed);
-        let _ = sys::close(store);
+        wire::close_all(&[door, store]);
         return None;
     }
     MEMORY_DEV.store(region.header().memory_dev.load(Ordering::Acquire), Ordering::Relaxed);
-    keep_store(store);
+    STORE.keep(store);
+    DOOR.keep(door);
     let before = generation();
     // A forked child or a process that registers again meets the region it already has: same numbers.
     let known = region_of(before).filter(|old| old.same_as(&region));
@@ -301,29 +341,47 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
     Some(found)
 }
 
-/// Keeps the folder of the memory files instead of the one before, which would keep all of its files alive.
-fn keep_store(store: i32) {
-    let before = store_folder();
-    if store < 0 {
-        STORE_FD.store(-1, Ordering::Release);
-    } else {
-        let high = sys::dup_from(store, KEPT_FD_MIN).inspect(|_| {
-            let _ = sys::close(store);
-        });
-        let kept = high.unwrap_or(store);
-        let id = sys::file_id(kept).map_or((0, 0), |id| (id.dev, id.ino));
-        STORE_DEV.store(id.0, Ordering::Relaxed);
-        STORE_INO.store(id.1, Ordering::Relaxed);
-        STORE_FD.store(kept, Ordering::Release);
-    }
-    if let Some(before) = before {
-        let _ = sys::close(before);
-    }
-}
-
 /// The kept descriptor of the folder with the memory files, if it still is that.
 pub(crate) fn store_folder() -> Option<i32> {
-    let store = STORE_FD.load(Ordering::Acquire);
-    let id = (store >= 0).then(|| sys::file_id(store).ok())??;
-    (id.ino == STORE_INO.load(Ordering::Relaxed) && id.dev == STORE_DEV.load(Ordering::Relaxed)).then_some(store)
+    STORE.get()
+}
+
+/// A descriptor of ours in the host's table, which the host may close, and open a file of its own at its number.
+struct KeptFd {
+    fd: AtomicI32,
+    dev: AtomicU64,
+    ino: AtomicU64,
+}
+
+impl KeptFd {
+    const fn new() -> KeptFd {
+        KeptFd { fd: AtomicI32::new(-1), dev: AtomicU64::new(0), ino: AtomicU64::new(0) }
+    }
+
+    /// Keeps this one, or none (-1), instead of the one before, which would keep all that it leads to alive.
+    fn keep(&self, fd: i32) {
+        let before = self.get();
+        if fd < 0 {
+            self.fd.store(-1, Ordering::Release);
+        } else {
+            let high = sys::dup_from(fd, KEPT_FD_MIN).inspect(|_| {
+                let _ = sys::close(fd);
+            });
+            let kept = high.unwrap_or(fd);
+            let id = sys::file_id(kept).map_or((0, 0), |id| (id.dev, id.ino));
+            self.dev.store(id.0, Ordering::Relaxed);
+            self.ino.store(id.1, Ordering::Relaxed);
+            self.fd.store(kept, Ordering::Release);
+        }
+        if let Some(before) = before {
+            let _ = sys::close(before);
+        }
+    }
+
+    /// The descriptor, if it still is what was kept.
+    fn get(&self) -> Option<i32> {
+        let fd = self.fd.load(Ordering::Acquire);
+        let id = (fd >= 0).then(|| sys::file_id(fd).ok())??;
+        (id.ino == self.ino.load(Ordering::Relaxed) && id.dev == self.dev.load(Ordering::Relaxed)).then_some(fd)
+    }
 }

@@ -25,7 +25,7 @@ use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen as Event, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
 use ossc_cache::verdict::Judgement;
-use ossc_cache::wire::{self, Ask};
+use ossc_cache::wire::Ask;
 use ossc_cache::{mark, pages, wait};
 
 /// A file of ours.
@@ -117,7 +117,7 @@ pub(crate) fn init() {
     }
     MODEL_DEV.store(model_dir.dev, Ordering::Relaxed);
     MODEL_INO.store(model_dir.ino, Ordering::Relaxed);
-    attach::own();
+    attach::begin();
     if primary && attach::engine_runs() {
         if let Some(why) = attach::is_another() {
             refuse(why);
@@ -170,17 +170,9 @@ pub(crate) fn is_attached() -> bool {
     attached().is_some()
 }
 
-/// A descriptor that was opened by a name below /proc may be of a memory file, of this process or of another one:
-/// what it is can be told by a client only.
-pub(crate) fn meet(fd: i32, path: *const libc::c_char) {
-    if is_attached() || path.is_null() {
-        return;
-    }
-    // SAFETY: the kernel has just opened a file by this name, so it is a string.
-    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-    if (path.starts_with(b"/proc/") || path.starts_with(b"/dev/fd/")) && sys::is_on_tmpfs(fd) {
-        let _ = attach();
-    }
+/// MODEL_DIR's device.
+pub(crate) fn model_dev() -> u64 {
+    MODEL_DEV.load(Ordering::Relaxed)
 }
 
 /// True for the memory file of an engine that is gone, in a process that knows the next one.
@@ -206,6 +198,7 @@ pub(crate) fn parent(path: &[u8]) -> &[u8] {
     }
 }
 
+/// Runs `act` on a descriptor of the path, if it can be opened with these flags.
 pub(crate) fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
     let fd = sys::openat(dir, path, flags, 0).ok()?;
     let value = act(fd);
@@ -501,9 +494,9 @@ fn open_in_store(number: u32) -> Result<i32> {
 }
 
 fn ask_for_memory(number: u32) -> Result<i32> {
-    let packet = wire::ask(environ::socket_path(), Ask::Memory(number), b"", ASK_MS)?;
+    let packet = attach::ask(Ask::Memory(number), b"", ASK_MS)?;
     match packet.fds {
-        [fd, -1] if fd >= 0 => Ok(fd),
+        [fd, -1, -1] if fd >= 0 => Ok(fd),
         _ => {
             packet.close_fds();
             Err(Errno(libc::EPROTO))
@@ -705,7 +698,7 @@ pub(crate) fn listings() -> u64 {
 pub(crate) fn list(path: &[u8]) -> bool {
     for _ in 0..LIST_TRIES {
         let generation = attach::generation();
-        let errno = match wire::ask(environ::socket_path(), Ask::List, path, LIST_MS) {
+        let errno = match attach::ask(Ask::List, path, LIST_MS) {
             Ok(_) => return true,
             // It had its time, and is still at it: the log says with what.
             Err(Errno(libc::ETIMEDOUT)) => return false,

@@ -210,11 +210,23 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
     }
 }
 
-/// Makes sure that what a path leads through is listed, for calls that go on inside the C library.
+/// What is about to be done to the file at this name must not be done to the empty one that stands in for a small
+/// object on its way: waits for the object.
+pub(crate) fn settle(dir: c_int, path: *const c_char) {
+    let before = errno();
+    let _ = ask(|| of_path(dir, path, 0).filter(Seen::is_coming).then(|seen| client::wait_placed(seen.slot).into()));
+    set_errno(before);
+}
+
+/// Makes sure that what a path leads through is listed, and waits for a small object at its end, for calls that go on
+/// inside the C library or the kernel.
 pub(crate) fn reach(dir: c_int, path: *const c_char) {
     let arguments = [dir as usize, path as usize, libc::F_OK as usize, 0, 0, 0];
     let before = errno();
-    until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
+    let got = until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
+    if got >= 0 {
+        settle(dir, path);
+    }
     let _ = ask(|| {
         let id = real::stat_at(dir, path, 0).map(|st| id_of(&st));
         // A script or library that is a real file of ours: its folder's listing is to be new enough.

@@ -33,6 +33,7 @@ mod stat;
 mod stdin;
 mod stdio;
 mod syscall;
+mod user;
 mod walk;
 mod write;
 

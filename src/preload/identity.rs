@@ -12,7 +12,7 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::mark::{self, Kind, Text};
-use ossc_cache::region::Region;
+use ossc_cache::region::{Identity, Region};
 use ossc_cache::sys::{self, Errno, FileId, Result};
 
 /// How a file was met, by which it can be asked for its mark.
@@ -82,6 +82,7 @@ pub(crate) fn could_be_ours(id: &FileId) -> bool {
 pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     if let Some((generation, region)) = attached()
         && let Some(found) = found_in(generation, region, id)
+        && is_still(&found, id, met, generation)
     {
         return Ok(Some(found));
     }
@@ -93,6 +94,12 @@ pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
         None if attached().is_none() => by_place(id, met),
         _ => Ok(None),
     }
+}
+
+/// The numbers of placeholders stay theirs only while their engine lives, which pins them: a hit without a mark counts
+/// if it does. (A mark goes with a backup, say, or by a user's hand.)
+fn is_still(found: &Found, id: &FileId, met: Met<'_>, generation: u32) -> bool {
+    found.identity != Identity::Placeholder || stands_in(id, met) || attach::alive(generation).is_ok()
 }
 
 /// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it

@@ -9,6 +9,7 @@ mod file;
 mod hidden;
 mod hook;
 mod identity;
+mod join;
 mod kept;
 mod missing;
 mod outcome;

@@ -358,6 +358,13 @@ next! {
     fn connect(socket: c_int, address: *const c_void, len: libc::socklen_t) -> c_int { kernel!(libc::SYS_connect, socket, address, len) as c_int }
     fn __connect(socket: c_int, address: *const c_void, len: libc::socklen_t) -> c_int { kernel!(libc::SYS_connect, socket, address, len) as c_int }
 
+    // The user. The C library changes that of all threads.
+    fn setuid(user: c_uint) -> c_int { late!(setuid(user: c_uint) -> c_int, -1) }
+    fn seteuid(user: c_uint) -> c_int { late!(seteuid(user: c_uint) -> c_int, -1) }
+    fn setreuid(user: c_uint, effective: c_uint) -> c_int { late!(setreuid(user: c_uint, effective: c_uint) -> c_int, -1) }
+    fn setresuid(user: c_uint, effective: c_uint, saved: c_uint) -> c_int { late!(setresuid(user: c_uint, effective: c_uint, saved: c_uint) -> c_int, -1) }
+    fn setfsuid(user: c_uint) -> c_int { kernel!(libc::SYS_setfsuid, user) as c_int }
+
     // Programs and libraries that are started by their names.
     fn posix_spawn(pid: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int { late!(posix_spawn(pid: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int, libc::ENOSYS) }
     fn posix_spawnp(pid: *mut c_int, name: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int { late!(posix_spawnp(pid: *mut c_int, name: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int, libc::ENOSYS) }

@@ -3,6 +3,7 @@
 #include "cases.h"
 #include <dlfcn.h>
 #include <spawn.h>
+#include <sys/fsuid.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/socket.h>
@@ -179,6 +180,11 @@ static void c_places(const char *file, const char *scratch) {
     report("name_to_handle_at", name_to_handle_at(AT_FDCWD, "nested/absent", &handle.handle, &mount, 0));
     report("ftok", ftok(file, 1) == -1 ? -1 : 0);
     report("ftok", ftok("nested/absent", 1));
+    report("setuid", setuid(getuid()));
+    report("seteuid", seteuid(geteuid()));
+    report("setreuid", setreuid(-1, -1));
+    report("setresuid", setresuid(-1, -1, -1));
+    report("setfsuid", setfsuid(-1) == (int)geteuid());
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int listening = socket(AF_UNIX, SOCK_STREAM, 0), peer = socket(AF_UNIX, SOCK_STREAM, 0);
     strcpy(address.sun_path, "nested/absent/socket");

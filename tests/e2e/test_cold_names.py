@@ -131,6 +131,40 @@ class ColdNames(EndToEnd):
             self.assertEqual(done.stdout.decode(), "True False\n", done.stderr.decode() + run.log_tail())
 
 
+# What is done to a small object on its way is done to the object, not to the empty file that stands in for it.
+CHANGES = {
+    "chmod": "os.chmod('nested/small.json', 0o600)", "chmod by number": "call(90, 'nested/small.json', 0o600)",
+    "link": "os.link('nested/small.json', 'linked')", "rename": "os.rename('nested/small.json', 'moved')",
+    "setxattr": "os.setxattr('nested/small.json', 'user.own', b'x')", "unlink": "os.unlink('nested/small.json')",
+}
+AFTER = """
+import time; time.sleep(0.2)
+for name in ("nested/small.json", "linked", "moved"):
+    if os.path.exists(name): print(name, oct(os.stat(name).st_mode), len(open(name, "rb").read()), [n for n in os.listxattr(name) if n == "user.own"])
+"""
+
+
+class OnItsWay(EndToEnd):
+    """The small object comes later than a listing waits for it."""
+
+    faults = [{"match": {"kind": "get", "key": f"{PREFIX}/nested/small.json"}, "do": {"delay_ms": 3500}}]
+
+    def test_changes_wait_for_the_object(self) -> None:
+        expected = {
+            "chmod": "nested/small.json 0o100600 700 []\n", "chmod by number": "nested/small.json 0o100600 700 []\n",
+            "link": "nested/small.json 0o100644 700 []\nlinked 0o100644 700 []\n", "rename": "moved 0o100644 700 []\n",
+            "setxattr": "nested/small.json 0o100644 700 ['user.own']\n", "unlink": "",
+        }
+
+        def run(code: str) -> str:
+            with Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:
+                begin = f"import sys; sys.argv[1:] = ['.', '.']\n{BEGIN}\nos.listdir('nested')\n"
+                return run.call([PYTHON, "-c", f"{begin}{code}\n{AFTER}"], cwd=run.model_dir, timeout=60).stdout.decode()
+
+        with ThreadPoolExecutor(3) as pool:
+            self.assertEqual(dict(zip(CHANGES, pool.map(run, CHANGES.values()), strict=True)), expected)
+
+
 class Libraries(EndToEnd):
     """`dlopen` is still its caller's."""
 
@@ -152,6 +186,32 @@ class Libraries(EndToEnd):
         run = self.managed()
         self.assertEqual(run.call([str(place / "main")]).returncode, 7)
         self.assertEqual(run.call([str(Path(place / "main"))], run.env(role=None)).returncode, 7)
+
+
+    def test_a_library_that_binds_past_the_hooks_is_named(self) -> None:
+        place = self.scratch / "deep"
+        place.mkdir()
+        (place / "reader.c").write_text(
+            "#include <fcntl.h>\n#include <unistd.h>\n"
+            "long size(const char *p) { static char b[1 << 16]; long n = 0, k; int fd = open(p, O_RDONLY);"
+            " while ((k = read(fd, b, sizeof b)) > 0) n += k; close(fd); return n; }\n"
+        )
+        (place / "main.c").write_text(
+            "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
+            "int main(int c, char **v) { for (int i = 0; i < 2; i++) {"
+            " void *h = v[1][0] == 'm' ? dlmopen(atoi(v[1] + 1), v[2], RTLD_NOW) : dlopen(v[2], RTLD_NOW | (v[1][0] == 'd' ? RTLD_DEEPBIND : 0));"
+            " long (*f)(const char *) = dlsym(h, \"size\"); printf(\"%ld\\n\", f(v[3])); } return 0; }\n"
+        )
+        for argv in (["gcc", "-shared", "-fPIC", "-o", "reader.so", "reader.c"], ["gcc", "-w", "-o", "main", "main.c", "-ldl"]):
+            subprocess.run(argv, cwd=place, check=True)
+        size, reader = (self.plain / "b.bin").stat().st_size, str(place / "reader.so")
+        said = "oss connector: {} is loaded {}, so its own calls pass the library by: large objects of MODEL_DIR are empty for it\n"
+        for way, seen, how in (("plain", size, None), ("m0", size, None), ("deep", 0, "with RTLD_DEEPBIND"), ("m-1", 0, "by dlmopen")):
+            with self.subTest(way):
+                run = self.managed()
+                done = run.call([str(place / "main"), way, reader, "b.bin"], cwd=run.model_dir)
+                self.assertEqual(done.stdout.decode(), f"{seen}\n" * 2)
+                self.assertEqual(done.stderr.decode(), said.format(reader, how) if how else "")
 
 
 if __name__ == "__main__":

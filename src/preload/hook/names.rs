@@ -2,7 +2,10 @@
 //! that the folders which the names lie in are listed, so that what is in the bucket is found, or is in the way.
 
 use super::dir::{DEPTH_MAX, list_tree};
-use crate::file::{list_for_new, until_all_listed, until_listed};
+use crate::client;
+use crate::file::{list_for_new, settle, until_all_listed, until_listed};
+use crate::join;
+use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, dev_t, mode_t};
@@ -23,7 +26,7 @@ hooks! {
     fn rename(old: *const c_char, new: *const c_char) -> c_int { moved([(AT_FDCWD, old), (AT_FDCWD, new)], || real::rename(old, new)) }
     fn renameat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char) -> c_int { moved([(old_dir, old), (new_dir, new)], || real::renameat(old_dir, old, new_dir, new)) }
     fn renameat2(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_uint) -> c_int { moved([(old_dir, old), (new_dir, new)], || real::renameat2(old_dir, old, new_dir, new, flags)) }
-    fn unlink(path: *const c_char) -> c_int { until_listed(AT_FDCWD, path, || real::unlink(path), failed) }
+    fn unlink(path: *const c_char) -> c_int { removed(AT_FDCWD, path, false, || real::unlink(path)) }
     fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int { removed(dir, path, flags & libc::AT_REMOVEDIR != 0, || real::unlinkat(dir, path, flags)) }
     fn rmdir(path: *const c_char) -> c_int { removed(AT_FDCWD, path, true, || real::rmdir(path)) }
     fn remove(path: *const c_char) -> c_int { removed(AT_FDCWD, path, true, || real::remove(path)) }
@@ -39,6 +42,16 @@ hooks! {
     fn mkdtemp(name: *mut c_char) -> *mut c_char { list_for_new(AT_FDCWD, name); real::mkdtemp(name) }
 }
 
+fn leaving(dir: c_int, path: *const c_char) {
+    settle(dir, path);
+    if !client::is_attached() {
+        let _ = ask(|| {
+            join::before_removal(dir, path);
+            Outcome::<()>::Pass
+        });
+    }
+}
+
 fn failed(got: &c_int) -> bool {
     *got < 0
 }
@@ -52,12 +65,14 @@ pub(super) fn made(dir: c_int, path: *const c_char, call: impl Fn() -> c_int) ->
 /// A call that gives the first name a second one.
 pub(super) fn linked(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int) -> c_int {
     list_for_new(names[1].0, names[1].1);
+    settle(names[0].0, names[0].1);
     until_all_listed(&names, call, failed)
 }
 
 /// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before.
 pub(super) fn moved(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int) -> c_int {
-    if !crate::client::knows_all_folders() {
+    leaving(names[0].0, names[0].1);
+    if !client::knows_all_folders() {
         list_tree(names[0].0, names[0].1, DEPTH_MAX);
     }
     linked(names, call)
@@ -65,7 +80,8 @@ pub(super) fn moved(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int
 
 /// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.
 pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: impl Fn() -> c_int) -> c_int {
-    if is_folder && !crate::client::knows_all_folders() {
+    leaving(dir, path);
+    if is_folder && !client::knows_all_folders() {
         list_tree(dir, path, 0);
     }
     until_listed(dir, path, call, failed)

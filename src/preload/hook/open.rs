@@ -6,6 +6,7 @@
 use crate::client;
 use crate::file::{self, Seen};
 use crate::identity;
+use crate::join;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session::{self, Turn};
@@ -116,11 +117,11 @@ pub(super) enum Arrived {
     Failed(Errno),
 }
 
-/// A name below /proc was opened: see `client::meet`.
+/// A name below /proc was opened: see `join::meet`.
 pub(super) fn met(fd: c_int, path: *const c_char) {
     if fd >= 0 && !client::is_attached() {
         let _ = ask(|| {
-            client::meet(fd, path);
+            join::meet(fd, path);
             Outcome::<()>::Pass
         });
     }

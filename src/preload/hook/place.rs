@@ -1,6 +1,7 @@
 //! Calls that go to the place which a name leads to: working folder, file system, limits, watches, local sockets.
 //! The calls are the real ones; all that is added is that the folder is listed which the name lies in.
 
+use super::user;
 use crate::file::until_listed;
 use crate::outcome::{errno, set_errno};
 use crate::real;
@@ -9,7 +10,7 @@ use libc::{AT_FDCWD, sockaddr_un, socklen_t};
 
 hooks! {
     fn chdir(path: *const c_char) -> c_int { until_listed(AT_FDCWD, path, || real::chdir(path), failed) }
-    fn chroot(path: *const c_char) -> c_int { until_listed(AT_FDCWD, path, || real::chroot(path), failed) }
+    fn chroot(path: *const c_char) -> c_int { user::prepare(); until_listed(AT_FDCWD, path, || real::chroot(path), failed) }
     fn statfs(path: *const c_char, out: *mut c_void) -> c_int { until_listed(AT_FDCWD, path, || real::statfs(path, out), failed) }
     fn statfs64(path: *const c_char, out: *mut c_void) -> c_int { until_listed(AT_FDCWD, path, || real::statfs64(path, out), failed) }
     fn __statfs(path: *const c_char, out: *mut c_void) -> c_int { until_listed(AT_FDCWD, path, || real::__statfs(path, out), failed) }

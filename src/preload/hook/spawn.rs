@@ -9,8 +9,9 @@ use crate::client;
 use crate::file::{self, reach};
 use crate::outcome::{errno, set_errno};
 use crate::real::{self, Strings};
-use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use crate::say::say;
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use libc::{AT_FDCWD, mode_t};
 use ossc_cache::cpath::CPath;
 
@@ -35,13 +36,16 @@ hooks! {
 
 /// What `execvp` and its kin look for: the name itself where it has a slash, else in each folder of PATH.
 pub(super) fn search(name: *const c_char) {
-    if name.is_null() || client::knows_all_folders() {
+    if name.is_null() {
         return;
     }
     // SAFETY: the C library reads this string of the program's in the call that follows.
     let given = unsafe { CStr::from_ptr(name) }.to_bytes();
     if given.contains(&b'/') {
         return reach(AT_FDCWD, name);
+    }
+    if client::knows_all_folders() {
+        return;
     }
     // SAFETY: the C library reads the same variable in the call that follows.
     let path = unsafe { libc::getenv(c"PATH".as_ptr()) };
@@ -104,8 +108,8 @@ jumps! {
     fn execl(path: usize, _b: usize, _c: usize) absent -1 { reach(AT_FDCWD, path as *const c_char) }
     fn execle(path: usize, _b: usize, _c: usize) absent -1 { reach(AT_FDCWD, path as *const c_char) }
     fn execlp(name: usize, _b: usize, _c: usize) absent -1 { search(name as *const c_char) }
-    fn dlopen(path: usize, _b: usize, _c: usize) absent 0 { library(path as *const c_char) }
-    fn dlmopen(_a: usize, path: usize, _c: usize) absent 0 { library(path as *const c_char) }
+    fn dlopen(path: usize, flags: usize, _c: usize) absent 0 { library(path as *const c_char, flags as c_int, BASE) }
+    fn dlmopen(space: usize, path: usize, flags: usize) absent 0 { library(path as *const c_char, flags as c_int, space as c_long) }
 }
 
 extern "C" fn absent<const GIVES: isize>() -> isize {
@@ -124,13 +128,34 @@ fn next(slot: &AtomicPtr<c_void>, name: &'static str, absent: *mut c_void) -> *m
     found
 }
 
-/// A library that is given as a path is opened by the loader, which no hook sees.
-fn library(path: *const c_char) {
-    if path.is_null() || client::knows_all_folders() {
+/// The program's own namespace (LM_ID_BASE).
+const BASE: c_long = 0;
+/// What was said already: of RTLD_DEEPBIND, of another namespace.
+static SAID: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
+
+/// A library that is given as a path is opened by the loader, which no hook sees. One that binds to the C library past
+/// this one is spoken of: it goes by what it finds, and empty files are what it finds.
+fn library(path: *const c_char, flags: c_int, space: c_long) {
+    if path.is_null() {
         return;
     }
     // SAFETY: the loader reads this string of the program's in the call that follows.
-    if unsafe { CStr::from_ptr(path) }.to_bytes().contains(&b'/') {
+    let name = unsafe { CStr::from_ptr(path) }.to_bytes();
+    if name.contains(&b'/') {
         reach(AT_FDCWD, path);
+    }
+    let (said, how): (_, &[u8]) = match space {
+        BASE if flags & libc::RTLD_DEEPBIND == 0 => return,
+        BASE => (&SAID[0], b"with RTLD_DEEPBIND"),
+        _ => (&SAID[1], b"by dlmopen"),
+    };
+    if flags & libc::RTLD_NOLOAD == 0 && !said.swap(true, Relaxed) {
+        say(&[
+            b"oss connector: ",
+            name,
+            b" is loaded ",
+            how,
+            b", so its own calls pass the library by: large objects of MODEL_DIR are empty for it\n",
+        ]);
     }
 }

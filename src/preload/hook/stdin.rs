@@ -111,8 +111,10 @@ pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
 
 /// A new program takes over: it finds the placeholder at 0, as it was, and does the same on its own. `path` is the
 /// program's file, or null where its folder needs no listing.
-pub(super) fn replaced(dir: c_int, path: *const c_char, exec: impl Fn() -> c_int) -> c_int {
-    let exec = || file::until_listed(dir, path, &exec, |got| *got < 0);
+pub(super) fn replaced(dir: c_int, path: *const c_char, exec: impl FnOnce() -> c_int) -> c_int {
+    if !path.is_null() {
+        file::reach(dir, path);
+    }
     let Some(kept) = kept() else { return exec() };
     tell(kept, 0);
     let Ok(memory) = sys::dup_from(0, KEPT_FROM) else { return exec() };

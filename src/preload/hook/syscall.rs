@@ -1,7 +1,7 @@
 //! `syscall()`: programs that make system calls by number (libuv, Go with cgo's libc, older Rust) meet the
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
-use super::{copy, dup, link, map, names, open, place, read, seek, stat, stdin, write};
+use super::{attribute, copy, dup, link, map, names, open, place, read, seek, stat, stdin, user, write};
 use crate::client;
 use crate::file;
 use crate::real;
@@ -22,8 +22,12 @@ pub(crate) extern "C-unwind" fn syscall(
     if !client::is_wanted() {
         return real::syscall(number, a, b, c, d, e, f);
     }
-    if number == libc::SYS_exit_group {
-        stdin::leave();
+    match number {
+        libc::SYS_exit_group => stdin::leave(),
+        libc::SYS_setuid | libc::SYS_setreuid | libc::SYS_setresuid | libc::SYS_setfsuid | libc::SYS_chroot => {
+            user::prepare();
+        }
+        _ => {}
     }
     let all = [a, b, c, d, e, f];
     by_path(number, all)
@@ -80,8 +84,10 @@ fn by_name(number: c_long, all: [usize; 6]) -> Option<c_long> {
         libc::SYS_bind | libc::SYS_connect => place::addressed(b as *const c_void, c as u32, call).into(),
         libc::SYS_inotify_add_watch => file::until_listed(second.0, second.1, long, is_negative),
         libc::SYS_execveat => stdin::replaced(at.0, at.1, call).into(),
-        _ if IN_FOLDER.contains(&number) => file::until_listed(at.0, at.1, long, is_negative),
-        _ if BY_FIRST.contains(&number) => file::until_listed(here, first, long, is_negative),
+        _ if LOOKS_IN_FOLDER.contains(&number) => file::until_listed(at.0, at.1, long, is_negative),
+        _ if LOOKS.contains(&number) => file::until_listed(here, first, long, is_negative),
+        _ if CHANGES_IN_FOLDER.contains(&number) => attribute::changed(at.0, at.1, long, is_negative),
+        _ if CHANGES.contains(&number) => attribute::changed(here, first, long, is_negative),
         _ => return None,
     })
 }
@@ -92,40 +98,41 @@ fn is_negative(got: &c_long) -> bool {
 
 /// Numbers that this crate's `libc` has no names for.
 const FCHMODAT2: c_long = 452;
-const XATTRS_AT: [c_long; 4] = [463, 464, 465, 466];
+const SETXATTRAT: c_long = 463;
+const GETXATTRAT: c_long = 464;
+const LISTXATTRAT: c_long = 465;
+const REMOVEXATTRAT: c_long = 466;
 
-/// Calls with a folder's descriptor and a path.
-const IN_FOLDER: [c_long; 12] = [
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
+/// Calls with a folder's descriptor and a path, and those with a path as their first argument: that look, and that
+/// change what is kept about the file.
+const LOOKS_IN_FOLDER: [c_long; 5] =
+    [libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_name_to_handle_at, GETXATTRAT, LISTXATTRAT];
+const CHANGES_IN_FOLDER: [c_long; 7] = [
     libc::SYS_fchmodat,
     FCHMODAT2,
     libc::SYS_fchownat,
     libc::SYS_futimesat,
     libc::SYS_utimensat,
-    libc::SYS_name_to_handle_at,
-    XATTRS_AT[0],
-    XATTRS_AT[1],
-    XATTRS_AT[2],
-    XATTRS_AT[3],
+    SETXATTRAT,
+    REMOVEXATTRAT,
 ];
-
-/// Calls with a path as their first argument.
-const BY_FIRST: [c_long; 16] = [
+const LOOKS: [c_long; 7] = [
     libc::SYS_chdir,
     libc::SYS_chroot,
     libc::SYS_statfs,
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+];
+const CHANGES: [c_long; 9] = [
     libc::SYS_chmod,
     libc::SYS_chown,
     libc::SYS_lchown,
     libc::SYS_utime,
     libc::SYS_utimes,
-    libc::SYS_getxattr,
-    libc::SYS_lgetxattr,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
-    libc::SYS_listxattr,
-    libc::SYS_llistxattr,
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
 ];

@@ -1,0 +1,89 @@
+"""Files that were removed while the engine lingers are there again for the next program."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import unittest
+
+from harness import paths
+from harness.run import Run
+from tests.e2e.base import EndToEnd
+
+PYTHON = str(paths.VENV_PYTHON)
+FILES = ("b.bin", "small.bin", "nested/deep/c.bin", "nested/small.json", "empty.bin")
+HOLDER = """
+import hashlib, mmap, sys
+file = open(sys.argv[1], "rb", buffering=0)
+data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+print(hashlib.sha256(data).hexdigest(), flush=True)
+sys.stdin.readline()
+print(hashlib.sha256(data).hexdigest(), hashlib.sha256(file.read()).hexdigest())
+"""
+
+
+class Refill(EndToEnd):
+    def check(self, run: Run) -> None:
+        done = run.call(["sha256sum", *FILES], cwd=run.model_dir)
+        expected = [f"{hashlib.sha256((self.plain / name).read_bytes()).hexdigest()}  {name}" for name in FILES]
+        self.assertEqual(done.stdout.decode().splitlines(), expected, done.stderr.decode() + run.log_tail())
+
+    def start(self) -> Run:
+        run = self.managed({"lingerSec": 4})
+        self.check(run)
+        return run
+
+    def test_an_emptied_folder_is_filled_again(self) -> None:
+        run = self.start()
+        for round_ in range(2):
+            for entry in run.model_dir.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            self.check(run)
+            done = run.call(["bash", "-c", 'rm -rf "$MODEL_DIR"/*'])
+            self.assertEqual(done.returncode, 0, done.stderr.decode())
+            self.check(run)
+        self.assertEqual(run.engine_starts(), 1)
+
+    def test_single_files_and_folders_too(self) -> None:
+        run = self.start()
+        for name in ("b.bin", "small.bin", "nested/small.json", "nested/deep"):
+            with self.subTest(name):
+                path = run.model_dir / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                self.check(run)
+        shutil.rmtree(run.model_dir / "nested")
+        (run.model_dir / "nested" / "deep").mkdir(parents=True)
+        self.check(run)
+        os.rename(run.model_dir / "nested", run.dir / "away")
+        self.check(run)
+        self.assertEqual(run.engine_starts(), 1)
+
+    def test_who_has_a_removed_file_keeps_it(self) -> None:
+        run = self.start()
+        argv = [PYTHON, "-c", HOLDER, str(run.model_dir / "b.bin")]
+        with run.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            digest = holder.stdout.readline().strip()
+            (run.model_dir / "b.bin").unlink()
+            self.check(run)
+            out, _ = holder.communicate(b"\n", timeout=30)
+        self.assertEqual(out.split(), [digest, digest])
+
+    def test_what_a_program_removes_stays_away_from_it(self) -> None:
+        run = self.start()
+        code = "import os; os.unlink('b.bin'); os.rename('a.bin', 'moved'); print(sorted(n for n in os.listdir('.') if n in ('a.bin', 'b.bin', 'moved')), os.path.getsize('moved'))"
+        done = run.call([PYTHON, "-c", code], cwd=run.model_dir)
+        self.assertEqual(done.stdout.decode(), f"['moved'] {(self.plain / 'a.bin').stat().st_size}\n", done.stderr.decode())
+
+    def test_a_file_of_the_users_at_the_place_stays(self) -> None:
+        run = self.start()
+        for name in ("b.bin", "small.bin"):
+            (run.model_dir / name).unlink()
+            (run.model_dir / name).write_bytes(b"mine")
+        done = run.call(["cat", "b.bin", "small.bin"], cwd=run.model_dir)
+        self.assertEqual(done.stdout, b"minemine", done.stderr.decode() + run.log_tail())
+
+
+if __name__ == "__main__":
+    unittest.main()
