@@ -8,6 +8,8 @@ use crate::cpath::CPath;
 use crate::region::{REGION_BYTES, Region};
 use crate::sys::{self, Errno, Result};
 use core::ffi::CStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Huge pages of x86-64, in bytes.
 pub const HUGE_BYTES: usize = 2 << 20;
@@ -38,6 +40,8 @@ pub struct Memory {
     ino: u64,
     at: usize,
     len: usize,
+    /// A thread has the lease: the kernel would give it to another one as well, and both would lose it with the first.
+    leased: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -148,7 +152,15 @@ impl Store {
         let made = sys::ftruncate(fd, len)
             .and_then(|()| sys::file_id(fd))
             .and_then(|id| Ok((id.ino, map_aligned(fd, len as usize)?)))
-            .map(|(ino, at)| Memory { folder: self.folder, slot, fd, ino, at, len: len as usize });
+            .map(|(ino, at)| Memory {
+                folder: self.folder,
+                slot,
+                fd,
+                ino,
+                at,
+                len: len as usize,
+                leased: Arc::default(),
+            });
         if made.is_err() {
             let _ = sys::close(fd);
         }
@@ -232,12 +244,26 @@ impl Memory {
         unsafe { sys::raw(libc::SYS_fallocate, args) };
     }
 
-    /// The write lease on the memory file: granted only while no other process has it open or mapped.
+    /// The write lease on the memory file: granted only while no other process has it open or mapped, and to one
+    /// thread of this one.
     pub fn lease(&self) -> Result<Lease> {
-        match Lease::take(self.fd) {
+        if self.leased.swap(true, Ordering::SeqCst) {
+            return Err(Errno(libc::EAGAIN));
+        }
+        let taken = match Lease::take(self.fd) {
             // An anonymous memory file does not count its own first descriptor: ask with a second one.
             Err(Errno(libc::EAGAIN)) => self.reopen_read_only().and_then(Lease::take_owned),
             other => other,
+        };
+        match taken {
+            Ok(mut lease) => {
+                lease.leased = Some(self.leased.clone());
+                Ok(lease)
+            }
+            Err(errno) => {
+                self.leased.store(false, Ordering::SeqCst);
+                Err(errno)
+            }
         }
     }
 
@@ -259,13 +285,15 @@ impl Memory {
 pub struct Lease {
     fd: i32,
     owned: bool,
+    /// Of the memory that it is on: cleared when it is given back.
+    leased: Option<Arc<AtomicBool>>,
 }
 
 impl Lease {
     /// On a descriptor that stays the caller's. EAGAIN when somebody else has the file open; other errors
     /// where the file system knows no leases.
     pub fn take(fd: i32) -> Result<Lease> {
-        sys::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK as usize).map(|_| Lease { fd, owned: false })
+        sys::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK as usize).map(|_| Lease { fd, owned: false, leased: None })
     }
 
     /// On a descriptor that is closed with the lease.
@@ -293,6 +321,9 @@ impl Drop for Lease {
         let _ = sys::fcntl(self.fd, libc::F_SETLEASE, libc::F_UNLCK as usize);
         if self.owned {
             let _ = sys::close(self.fd);
+        }
+        if let Some(leased) = &self.leased {
+            leased.store(false, Ordering::SeqCst);
         }
     }
 }
@@ -544,6 +575,7 @@ mod tests {
             let open = |flags: i32| sys::openat(sys::AT_FDCWD, path.as_cstr().unwrap(), libc::O_RDONLY | flags, 0);
             let lease = memory.lease().unwrap();
             assert!(lease.is_whole());
+            assert_eq!(memory.lease().err(), Some(Errno(libc::EAGAIN)), "another thread has it");
             assert_eq!(open(libc::O_NONBLOCK), Err(Errno(libc::EAGAIN)), "{:?}: opened under the lease", store.kind());
             assert!(!lease.is_whole(), "an open that meets the lease is not seen");
             drop(lease);

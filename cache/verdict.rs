@@ -125,9 +125,10 @@ impl Verdict {
         self.word.set(Judged::FIRST.word());
     }
 
-    /// Sleeps while `seen` is what is said, at most `ms` milliseconds. Spurious returns are allowed.
-    pub fn sleep(&self, seen: Judged, ms: u64) {
-        self.word.sleep(seen.word(), ms);
+    /// Sleeps while `seen` is what is said and the object has not `failed`, at most `ms` milliseconds. Spurious returns
+    /// are allowed.
+    pub fn sleep(&self, seen: Judged, ms: u64, failed: impl FnOnce() -> bool) {
+        self.word.sleep_unless(seen.word(), ms, failed);
     }
 
     /// How many parts were handed out in this round before its verdict.

@@ -55,7 +55,7 @@ pub fn verdict(region: &Region, object: &Object, seen: Judged, check: &dyn Fn() 
     region.demand_unknown(object, seen.round);
     while object.verdict.get() == seen {
         failed(object)?;
-        object.verdict.sleep(seen, SLICE_MS);
+        object.verdict.sleep(seen, SLICE_MS, || object.state() == state::FAILED);
         if object.verdict.get() == seen {
             starved(object)?;
             check()?;

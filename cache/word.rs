@@ -40,17 +40,28 @@ impl Word {
 
     /// Wakes who sleeps, without another state.
     pub fn stir(&self) {
-        let waited = |word: u32| (word & WAITED != 0).then_some(word & !WAITED);
-        if self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, waited).is_ok() {
+        // A write in any case: who marks the word later sees what was done before it.
+        let awake = |word: u32| Some(word & !WAITED);
+        if self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, awake).is_ok_and(|word| word & WAITED != 0) {
             futex_wake(&self.0);
         }
     }
 
     /// Sleeps while the state is `seen`, at most `ms` milliseconds. Spurious returns are allowed.
     pub fn sleep(&self, seen: u32, ms: u64) {
+        self.sleep_unless(seen, ms, || false);
+    }
+
+    /// The same, unless `ended` says that there is something else to look at, which `stir` tells of.
+    pub fn sleep_unless(&self, seen: u32, ms: u64, ended: impl FnOnce() -> bool) {
         let marked = self.0.fetch_or(WAITED, Ordering::AcqRel) | WAITED;
-        if marked & !WAITED == seen {
-            let _ = futex_wait(&self.0, marked, ms);
+        if marked & !WAITED != seen {
+            return;
         }
+        if ended() {
+            // The mark must not look like that of another who is about to sleep, and was to be woken.
+            return self.stir();
+        }
+        let _ = futex_wait(&self.0, marked, ms);
     }
 }

@@ -554,7 +554,7 @@ fn maps(both: &(Region, Object), file: &Arc<File>, pins_first: bool) {
     file.leave();
 }
 
-fn release_and_open(drops_lease: bool, pins_first: bool) {
+fn release_and_open(wrong: Wrong, pins_first: bool) {
     let both = shared(1);
     let file = Arc::new(File::default());
     both.0.fill(&both.1, 0, false, Wrong::default());
@@ -565,13 +565,14 @@ fn release_and_open(drops_lease: bool, pins_first: bool) {
         })
         .collect();
     let room = {
-        let both = both.clone();
+        let (both, file) = (both.clone(), file.clone());
         thread::spawn(move || {
+            both.0.look_at_lease(&both.1, &file, false, wrong);
             both.0.release(&both.1, 0, Wrong::default());
             serve(&both);
         })
     };
-    both.0.look_at_lease(&both.1, &file, drops_lease);
+    both.0.look_at_lease(&both.1, &file, true, wrong);
     serve(&both);
     join(programs);
     join(vec![room]);
@@ -584,13 +585,17 @@ fn serve(both: &(Region, Object)) {
 
 #[test]
 fn a_release_never_reaches_what_a_program_has_mapped() {
-    holds("release and open", || release_and_open(false, false));
+    holds("release and open", || release_and_open(Wrong::default(), false));
 }
 
 #[test]
 fn planted_bugs_of_the_lease_are_caught() {
-    is_caught("release and open, the lease dropped at once", None, || release_and_open(true, false));
-    is_caught("release and open, pinned before it is open", None, || release_and_open(false, true));
+    let right = Wrong::default();
+    let drops = Wrong { drops_lease: true, ..right };
+    is_caught("release and open, the lease dropped at once", None, move || release_and_open(drops, false));
+    let shares = Wrong { shares_lease: true, ..right };
+    is_caught("release and open, two threads with one lease", None, move || release_and_open(shares, false));
+    is_caught("release and open, pinned before it is open", None, move || release_and_open(right, true));
 }
 
 // What is given before the verdict, and what after a mismatch.
@@ -676,6 +681,29 @@ fn verdicts(is_wrong_once: bool, how: Reads) {
     (0..2).for_each(|index| region.fill_of_round(object, index, judged.round, true));
     object.verdict.set(judged.with(Judgement::Matched));
     join(readers);
+}
+
+/// The object fails while its parts are here and the verdict is not.
+fn verdict_fails() {
+    let both = shared(2);
+    (0..2).for_each(|index| both.0.fill_of_round(&both.1, index, 1, true));
+    let sleepers = (0..2)
+        .map(|_| {
+            let both = both.clone();
+            thread::spawn(move || {
+                let judged = both.1.verdict.get();
+                assert_eq!(wait::verdict(&both.0, &both.1, judged, &patient), Err(Errno(libc::ESTALE)));
+            })
+        })
+        .collect();
+    both.1.fail(libc::ESTALE);
+    join(sleepers);
+}
+
+#[test]
+fn the_failure_of_an_object_ends_the_wait_for_its_verdict() {
+    holds("verdict, failed", verdict_fails);
+    is_caught("verdict, failed, LostWake", Some(Bug::LostWake), verdict_fails);
 }
 
 #[test]

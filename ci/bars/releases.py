@@ -26,9 +26,12 @@ from harness.run import Run, plain_env
 
 MIB = 1 << 20
 PREFIX = "team/held"
-NAME = "held.bin"
-SIZE = 5 * MIB + 17
-PROGRAMS = 2
+NAME, OTHER = "held.bin", "other.bin"
+SIZES = {NAME: 5 * MIB + 17, OTHER: 10 * MIB}
+# Of which a quarter is the engine's own: the two objects do not fit together.
+MEMORY_LIMIT = 16 * MIB
+# Wants the room of what nobody needs, again and again.
+PRESS = "import sys, time; end = time.monotonic() + float(sys.argv[2])\nwhile time.monotonic() < end: open(sys.argv[1], 'rb', buffering=0).read()"
 RUNS = 200
 SECS = 4
 SCHEDULES = 1_000_000
@@ -44,7 +47,8 @@ def bucket() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
         plain = Path(scratch) / "root" / paths.BUCKET / PREFIX
         plain.mkdir(parents=True)
-        (plain / NAME).write_bytes(random.Random(7).randbytes(SIZE))
+        for name, size in SIZES.items():
+            (plain / name).write_bytes(random.Random(size).randbytes(size))
         yield Path(scratch)
 
 
@@ -52,18 +56,21 @@ def one(scratch: Path, endpoint: Endpoint, seed: int, pages: str, ossc: Path | N
     """Maps that were made, and what was wrong with them."""
     chance = random.Random(seed)
     # Nothing is kept longer than a program has it.
-    config = {"materializeBytes": 0, "partBytes": MIB, "expireTimeSec": 0, "lingerSec": 3}
+    config = {"materializeBytes": 0, "partBytes": MIB, "memoryLimit": MEMORY_LIMIT, "expireTimeSec": 0, "lingerSec": 3}
     with Run(endpoint, PREFIX, config=config, below=scratch) as run:
         changes = {"OSSC_PAGES": pages, **({"OSSC_BIN": str(ossc)} if ossc else {})}
         env, copy = run.env(**changes), scratch / "root" / paths.BUCKET / PREFIX / NAME
-        argv = [str(paths.VENV_PYTHON), str(paths.APPS / "map_check.py"), NAME, str(copy)]
-        programs = [
-            run.start([*argv, str(chance.random()), str(SECS)], env, cwd=run.model_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            for _ in range(PROGRAMS)
+        python = str(paths.VENV_PYTHON)
+        argvs = [
+            [python, str(paths.APPS / "map_check.py"), NAME, str(copy), str(chance.random()), str(SECS)],
+            [python, "-c", PRESS, OTHER, str(SECS)],
         ]
+        programs = [run.start(argv, env, cwd=run.model_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for argv in argvs]
         engine = engine_of(run, ossc)
         delay = chance.choice([50, 150, 300]) * 1000
-        traced = ["strace", "-f", "-qq", "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_exit={delay}", "-o", "/dev/null", "-p", str(engine)]
+        # The threads that fetch take leases, too, and answer nobody while they are delayed: once in a while.
+        threads = ["-f"] if chance.random() < 0.2 else []
+        traced = ["strace", *threads, "-qq", "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_exit={delay}", "-o", "/dev/null", "-p", str(engine)]
         tracer = subprocess.Popen(traced, stderr=subprocess.DEVNULL, env=plain_env())
         done = [program.communicate(timeout=120) for program in programs]
         tracer.send_signal(signal.SIGINT)

@@ -14,13 +14,14 @@ use crate::environ;
 use crate::file::Seen;
 use crate::hidden;
 use crate::kept;
+use crate::memory;
 use crate::session;
 use crate::start::{self, FirstWord};
 use crate::taken::{self, May};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::ops::Range;
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen as Event, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
@@ -253,7 +254,7 @@ pub(crate) fn wait_whole(slot: u32) -> Result<()> {
 /// since then with memory of its own, whose bytes never come into the memory that is mapped, and for what the memory
 /// budget can never hold.
 pub(crate) fn wait_rest(slot: u32) -> Result<()> {
-    if is_too_large(slot) {
+    if memory::is_too_large(slot) {
         return Err(Errno(libc::ENOMEM));
     }
     wait_whole(slot)?;
@@ -296,7 +297,8 @@ pub(crate) fn wait_given(seen: &Seen, start: u64, end: u64) -> Result<()> {
     }
 }
 
-fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+/// Runs a wait in the region of now, again in the next one when that is replaced.
+pub(crate) fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
     loop {
         match waiting_here(slot, &wait) {
             // A new engine with a new catalog: the same file under another number.
@@ -307,7 +309,10 @@ fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -
 }
 
 /// The same in the region of now: `MOVED` when that is replaced.
-fn waiting_here(slot: u32, wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+pub(crate) fn waiting_here(
+    slot: u32,
+    wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>,
+) -> Result<()> {
     // Before the region is looked at: a region that is replaced in between must end the wait.
     let generation = attach::generation();
     let (region, object, now) = resolve(slot).ok_or(GONE)?;
@@ -327,122 +332,6 @@ fn waiting_here(slot: u32, wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<
             Err(errno)
         }
         done => done,
-    }
-}
-
-/// A fresh read-only, close-on-exec descriptor of the object's memory file, in which the whole object is ready and
-/// verified, and stays. The caller owns it. Never 0-2. ENOMEM at once for what the memory budget can never hold.
-pub(crate) fn memory_of_whole(seen: &Seen) -> Result<i32> {
-    if is_too_large(seen.slot) {
-        log(b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)", seen.slot);
-        return Err(Errno(libc::ENOMEM));
-    }
-    memory_of(seen, 0..seen.facts.size, &wait::whole)
-}
-
-/// The same for a part of it: bytes `start..end` are ready and stay, and the verdict on the whole object is given; of
-/// an object that the budget cannot hold as a whole they are given as to a read.
-pub(crate) fn memory_of_part(seen: &Seen, start: u64, end: u64) -> Result<i32> {
-    let is_early = start >= end || is_too_large(seen.slot);
-    memory_of(seen, start..end, &|region: &Region, object: &Object, check: &dyn Fn() -> Result<()>| match is_early {
-        true => wait::range(region, object, start, end, check),
-        false => wait::judged(region, object, start, end, check),
-    })
-}
-
-fn is_too_large(slot: u32) -> bool {
-    resolve(slot).is_some_and(|(region, object, _)| {
-        let budget = region.header().budget_bytes.load(Ordering::Acquire);
-        budget != 0 && object.size() > budget
-    })
-}
-
-/// The memory is opened first: from then on the engine is granted no lease on it, and erases no pin. Then the parts
-/// are pinned, then waited for. What comes of a wait in another memory than the one that is open does not count.
-fn memory_of(
-    seen: &Seen,
-    range: Range<u64>,
-    wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>,
-) -> Result<i32> {
-    let slot = seen.slot;
-    loop {
-        let generation = attach::generation();
-        let memory = Opened::new(slot)?;
-        pin(slot, range.start, range.end);
-        match waiting_here(slot, wait) {
-            Err(MOVED) => continue,
-            Err(errno) => return Err(errno),
-            Ok(()) => {}
-        }
-        let Some(fills) = fills(slot, range.start, range.end) else { continue };
-        match taken::may_take(seen, &fills)? {
-            May::Take if attach::generation() == generation && memory.is_open() => return Ok(memory.keep()),
-            May::Take => {}
-            May::Wait(judged) => {
-                waiting(slot, |region, object, check| wait::verdict(region, object, judged, check))?;
-            }
-        }
-    }
-}
-
-/// Descriptors of memory files that are open while their bytes are waited for: the child of a fork in another thread
-/// has no use for them, and closes them.
-static WAITING: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
-
-/// A memory file that was opened and is not handed out yet.
-struct Opened {
-    fd: i32,
-    id: FileId,
-    place: Option<&'static AtomicI32>,
-}
-
-impl Opened {
-    fn new(slot: u32) -> Result<Opened> {
-        let fd = open_unready(slot)?;
-        let is_taken = |place: &&AtomicI32| place.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        let place = WAITING.iter().find(is_taken);
-        let id = sys::file_id(fd).inspect_err(|_| {
-            let _ = sys::close(fd);
-        })?;
-        Ok(Opened { fd, id, place })
-    }
-
-    /// False when the program has closed the number meanwhile.
-    fn is_open(&self) -> bool {
-        sys::file_id(self.fd).is_ok_and(|id| (id.dev, id.ino) == (self.id.dev, self.id.ino))
-    }
-
-    fn keep(mut self) -> i32 {
-        self.leave();
-        let fd = self.fd;
-        core::mem::forget(self);
-        fd
-    }
-
-    fn leave(&mut self) {
-        if let Some(place) = self.place.take() {
-            place.store(-1, Ordering::Release);
-        }
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.leave();
-        // Else its number is the program's by now.
-        if self.is_open() {
-            let _ = sys::close(self.fd);
-        }
-    }
-}
-
-/// In the child of a fork: what other threads of the parent wait for is theirs.
-pub(crate) fn leave_to_parent() {
-    for place in &WAITING {
-        let fd = place.swap(-1, Ordering::AcqRel);
-        if fd >= 0 && sys::file_id(fd).is_ok_and(|id| id.dev == attach::memory_dev()) {
-            let _ = sys::close(fd);
-        }
     }
 }
 

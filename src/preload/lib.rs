@@ -11,6 +11,7 @@ mod hook;
 mod identity;
 mod join;
 mod kept;
+mod memory;
 mod missing;
 mod outcome;
 mod real;
@@ -37,7 +38,7 @@ extern "C" fn start_up() {
 extern "C" fn forked() {
     attach::own();
     file::own();
-    client::leave_to_parent();
+    memory::leave_to_parent();
 }
 
 /// Runs after the program's own exit handlers.

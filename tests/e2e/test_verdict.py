@@ -23,7 +23,8 @@ PYTHON = str(paths.VENV_PYTHON)
 MIB = 1 << 20
 KEY = f"{PREFIX}/b.bin"
 SIZE = 20 * MIB + 4097
-# So slow that parts are read long before the last one has come.
+# One part after the other, and so slow that parts are read long before the last one has come.
+SETTINGS = {"materializeBytes": folder.MATERIALIZE_BYTES, "partBytes": MIB, "reviveSec": 1, "prefetch": {"vcpus": 1, "workers": 1}}
 SLOW = ["--rate-bytes-per-sec", "8000000"]
 ATTEMPT = (
     "import errno, hashlib, mmap, os, sys, time\n"
@@ -62,8 +63,7 @@ class Verdict(EndToEnd):
         endpoint = Endpoint(self.scratch / "root", scratch, rules or None, options)
         endpoint.start()
         self.addCleanup(endpoint.stop)
-        settings = {"materializeBytes": folder.MATERIALIZE_BYTES, "partBytes": MIB, "reviveSec": 1, **config}
-        run = Run(endpoint, PREFIX, config=settings)
+        run = Run(endpoint, PREFIX, config={**SETTINGS, **config})
         self.addCleanup(self.finish, run)
         return run
 
@@ -168,7 +168,7 @@ class Verdict(EndToEnd):
         endpoint = Endpoint(self.scratch / "root", self.scratch / f"{self.id().rsplit('.', 1)[-1]}-2", rules)
         endpoint.start()
         self.addCleanup(endpoint.stop)
-        run = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, "partBytes": MIB, **config})
+        run = Run(endpoint, PREFIX, config={**SETTINGS, **config})
         self.addCleanup(self.finish, run)
         return run
 

@@ -32,14 +32,16 @@ impl File {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Granted only when nobody has it.
+    /// Granted only when nobody has it. The kernel grants it once more to a thread that asks with the same descriptor.
     pub fn lease(&self) -> bool {
-        self.0.compare_exchange(0, LEASED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        let grant = |word: u32| (word & !LEASED == 0).then_some(LEASED);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grant).is_ok()
     }
 
     /// Who waits in `open` goes on.
     pub fn give_back(&self) {
-        self.0.swap(0, Ordering::SeqCst);
+        let without = |word: u32| Some(word & !LEASED);
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, without);
         futex_wake(&self.0);
     }
 }

@@ -24,6 +24,8 @@ pub struct Region {
     summary: Vec<AtomicU64>,
     pub bell: Bell,
     memory: Vec<AtomicU32>,
+    /// A thread of the engine has the lease.
+    leased: AtomicU32,
     /// Who writes into the part now.
     owners: Vec<std::sync::atomic::AtomicU32>,
 }
@@ -44,6 +46,8 @@ pub struct Wrong {
     pub ignores_pins: bool,
     pub takes_back_late: bool,
     pub leaves_verdict: bool,
+    pub drops_lease: bool,
+    pub shares_lease: bool,
 }
 
 pub fn new(parts: u32) -> (Region, Object) {
@@ -54,6 +58,7 @@ pub fn new(parts: u32) -> (Region, Object) {
         summary: vec![AtomicU64::default()],
         bell: Bell::default(),
         memory: some.clone().map(|_| AtomicU32::default()).collect(),
+        leased: AtomicU32::default(),
         owners: some.map(|_| Default::default()).collect(),
     };
     let object = Object {
@@ -138,21 +143,25 @@ impl Region {
         true
     }
 
-    /// The engine's look at the leases, as `src/ossc/room.rs` does it: under the lease pins are of nobody.
-    pub fn look_at_lease(&self, object: &Object, file: &File, drops_lease: bool) {
-        if !file.lease() {
+    /// The engine's look at the lease, as `src/ossc/room.rs` does it: under the lease pins are of nobody. `releases`: it
+    /// gives back what it can.
+    pub fn look_at_lease(&self, object: &Object, file: &File, releases: bool, wrong: Wrong) {
+        if !wrong.shares_lease && self.leased.swap(1, Ordering::SeqCst) != 0 {
             return;
         }
-        if drops_lease {
-            file.give_back();
+        if file.lease() {
+            if wrong.drops_lease {
+                file.give_back();
+            }
+            for index in 0..self.parts.len() as u32 {
+                self.part(object, index).unpin();
+                let _ = releases && self.release(object, index, wrong);
+            }
+            if !wrong.drops_lease {
+                file.give_back();
+            }
         }
-        for index in 0..self.parts.len() as u32 {
-            self.part(object, index).unpin();
-            self.release(object, index, Wrong::default());
-        }
-        if !drops_lease {
-            file.give_back();
-        }
+        self.leased.store(0, Ordering::SeqCst);
     }
 
     /// A fill of the round that is `right` or not; its CRC-64 is known before it is published.

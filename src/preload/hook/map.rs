@@ -3,6 +3,7 @@
 
 use crate::client;
 use crate::file::{self, Seen};
+use crate::memory;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use crate::session;
@@ -125,11 +126,8 @@ fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
     let end = start.saturating_add((wish.len as u64).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)).min(size);
     let is_partial = start > 0 || end < size;
     // A part is enough for a part of the file, as long as its growth (mremap) can be noticed.
-    let fd = if is_partial && partial::has_room() {
-        client::memory_of_part(seen, start, end)?
-    } else {
-        client::memory_of_whole(seen)?
-    };
+    let fd =
+        if is_partial && partial::has_room() { memory::of_part(seen, start, end)? } else { memory::of_whole(seen)? };
     client::tell(seen.slot, 2);
     Ok(Memory { fd, slot: seen.slot, is_partial })
 }

@@ -5,6 +5,7 @@
 use super::{link, open, stdin, write};
 use crate::client;
 use crate::file::{self, Seen};
+use crate::memory;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session;
@@ -146,7 +147,7 @@ fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> 
 
 fn whole(seen: &Seen, at: i64) -> Result<c_int> {
     session::taken(seen.slot);
-    let memory = client::memory_of_whole(seen)?;
+    let memory = memory::of_whole(seen)?;
     sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {
         let _ = sys::close(memory);
     })?;

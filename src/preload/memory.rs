@@ -1,0 +1,133 @@
+//! The memory behind maps and streams: what leaves this library's hands, and so must be there, verified, and stay.
+//!
+//! Called by the hooks for maps and streams. The memory file is opened first: from then on the engine is granted no
+//! lease on it, and erases no pin. Then the parts are pinned, then waited for. It keeps nothing of its own.
+
+use crate::attach::{self, MOVED};
+use crate::client::{fills, log, open_unready, pin, resolve, waiting, waiting_here};
+use crate::file::Seen;
+use crate::taken::{self, May};
+use core::ops::Range;
+use core::sync::atomic::{AtomicI32, Ordering};
+use ossc_cache::region::{Object, Region};
+use ossc_cache::sys::{self, Errno, FileId, Result};
+use ossc_cache::wait;
+
+/// A fresh read-only, close-on-exec descriptor of the object's memory file, in which the whole object is ready and
+/// verified, and stays. The caller owns it. Never 0-2. ENOMEM at once for what the memory budget can never hold.
+pub(crate) fn of_whole(seen: &Seen) -> Result<i32> {
+    if is_too_large(seen.slot) {
+        log(b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)", seen.slot);
+        return Err(Errno(libc::ENOMEM));
+    }
+    opened_and_ready(seen, 0..seen.facts.size, &wait::whole)
+}
+
+/// The same for a part of it: bytes `start..end` are ready and stay, and the verdict on the whole object is given; of
+/// an object that the budget cannot hold as a whole they are given as to a read.
+pub(crate) fn of_part(seen: &Seen, start: u64, end: u64) -> Result<i32> {
+    let is_early = start >= end || is_too_large(seen.slot);
+    opened_and_ready(seen, start..end, &|region: &Region, object: &Object, check: &dyn Fn() -> Result<()>| {
+        match is_early {
+            true => wait::range(region, object, start, end, check),
+            false => wait::judged(region, object, start, end, check),
+        }
+    })
+}
+
+/// True for an object that the memory budget can never hold as a whole.
+pub(crate) fn is_too_large(slot: u32) -> bool {
+    resolve(slot).is_some_and(|(region, object, _)| {
+        let budget = region.header().budget_bytes.load(Ordering::Acquire);
+        budget != 0 && object.size() > budget
+    })
+}
+
+/// The memory is opened first: from then on the engine is granted no lease on it, and erases no pin. Then the parts
+/// are pinned, then waited for. What comes of a wait in another memory than the one that is open does not count.
+fn opened_and_ready(
+    seen: &Seen,
+    range: Range<u64>,
+    wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>,
+) -> Result<i32> {
+    let slot = seen.slot;
+    loop {
+        let generation = attach::generation();
+        let memory = Opened::new(slot)?;
+        pin(slot, range.start, range.end);
+        match waiting_here(slot, wait) {
+            Err(MOVED) => continue,
+            Err(errno) => return Err(errno),
+            Ok(()) => {}
+        }
+        let Some(fills) = fills(slot, range.start, range.end) else { continue };
+        match taken::may_take(seen, &fills)? {
+            May::Take if attach::generation() == generation && memory.is_open() => return Ok(memory.keep()),
+            May::Take => {}
+            May::Wait(judged) => {
+                waiting(slot, |region, object, check| wait::verdict(region, object, judged, check))?;
+            }
+        }
+    }
+}
+
+/// Descriptors of memory files that are open while their bytes are waited for: the child of a fork in another thread
+/// has no use for them, and closes them.
+static WAITING: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
+
+/// A memory file that was opened and is not handed out yet.
+struct Opened {
+    fd: i32,
+    id: FileId,
+    place: Option<&'static AtomicI32>,
+}
+
+impl Opened {
+    fn new(slot: u32) -> Result<Opened> {
+        let fd = open_unready(slot)?;
+        let is_taken = |place: &&AtomicI32| place.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let place = WAITING.iter().find(is_taken);
+        let id = sys::file_id(fd).inspect_err(|_| {
+            let _ = sys::close(fd);
+        })?;
+        Ok(Opened { fd, id, place })
+    }
+
+    /// False when the program has closed the number meanwhile.
+    fn is_open(&self) -> bool {
+        sys::file_id(self.fd).is_ok_and(|id| (id.dev, id.ino) == (self.id.dev, self.id.ino))
+    }
+
+    fn keep(mut self) -> i32 {
+        self.leave();
+        let fd = self.fd;
+        core::mem::forget(self);
+        fd
+    }
+
+    fn leave(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.store(-1, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.leave();
+        // Else its number is the program's by now.
+        if self.is_open() {
+            let _ = sys::close(self.fd);
+        }
+    }
+}
+
+/// In the child of a fork: what other threads of the parent wait for is theirs.
+pub(crate) fn leave_to_parent() {
+    for place in &WAITING {
+        let fd = place.swap(-1, Ordering::AcqRel);
+        if fd >= 0 && sys::file_id(fd).is_ok_and(|id| id.dev == attach::memory_dev()) {
+            let _ = sys::close(fd);
+        }
+    }
+}
