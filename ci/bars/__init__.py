@@ -50,6 +50,8 @@ class Scale:
     secs: int | None = None
     # Another build's folder: what is compared with, or what a control has to notice.
     against: Path | None = None
+    # Words of the kinds that are run, where a bar has kinds.
+    only: list[str] = field(default_factory=list)
 
 
 scale = Scale()

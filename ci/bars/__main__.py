@@ -33,9 +33,10 @@ def main() -> int:
     parser.add_argument("--size-mib", type=int, help="size of the model (roles 1 and 3)")
     parser.add_argument("--secs", type=int, help="time for each target (wire 5)")
     parser.add_argument("--against", type=Path, metavar="DIR", help="another build's folder, with ossc and libossc_preload.so (bytes)")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only kinds whose name has TEXT (bytes 1)")
     parser.add_argument("--list", action="store_true", help="list all bars")
     options = parser.parse_args()
-    bars.scale = bars.Scale(options.runs, options.seed, options.size_mib, options.secs, options.against and options.against.resolve())
+    bars.scale = bars.Scale(options.runs, options.seed, options.size_mib, options.secs, options.against and options.against.resolve(), options.only)
     if options.list:
         for name in sorted(bars.SETS):
             for bar in bars.of_set(name):
