@@ -13,10 +13,11 @@ from collections import deque
 from pathlib import Path
 
 import bars
-from bars import Measure, identity_files, identity_hosts, identity_places, situations
-from bars.situations import Kind, Rig
+from bars import Measure, identity_files, identity_hosts, identity_places
+from bars.situations import WAYS, Kind, Rig
 from harness import paths
 
+__all__ = ["KINDS", "WAYS", "known", "unknown"]
 KINDS: list[Kind] = [*identity_places.KINDS, *identity_hosts.KINDS, *identity_files.KINDS]
 # Nothing refused; no attributes, as tmpfs before Linux 6.6 says it; the same as a container's profile says it.
 PASSES: list[tuple[str, tuple[str, str] | None, list[Kind]]] = [
