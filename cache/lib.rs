@@ -11,6 +11,7 @@ pub mod budget;
 pub mod cpath;
 pub mod demand;
 pub mod event;
+pub mod mark;
 #[allow(unsafe_code)]
 pub mod pages;
 pub mod part;

@@ -344,6 +344,12 @@ impl Region {
         &self.header().log_path[..(self.header().log_path_len.load(Ordering::Acquire) as usize).min(PATH_MAX)]
     }
 
+    /// What the engine serves, as one number: the key in the marks of its files.
+    pub fn engine_key(&self) -> u64 {
+        let header = self.header();
+        header.oss_path_key.load(Ordering::Acquire) ^ header.endpoint_key.load(Ordering::Acquire).rotate_left(32)
+    }
+
     /// Number of published records.
     pub fn objects_len(&self) -> u32 {
         self.header().objects_len.load(Ordering::Acquire).min(OBJECTS_MAX)

@@ -78,6 +78,24 @@ pub struct FileId {
     pub size: u64,
     /// st_mode: type and permission bits.
     pub mode: u32,
+    /// st_mtime: seconds since 1970.
+    pub mtime_secs: i64,
+    /// Nanoseconds of st_mtime.
+    pub mtime_nanos: u32,
+}
+
+impl From<&libc::stat> for FileId {
+    fn from(st: &libc::stat) -> FileId {
+        let (size, mode) = (st.st_size as u64, st.st_mode);
+        FileId {
+            dev: st.st_dev,
+            ino: st.st_ino,
+            size,
+            mode,
+            mtime_secs: st.st_mtime,
+            mtime_nanos: st.st_mtime_nsec as u32,
+        }
+    }
 }
 
 impl FileId {
@@ -105,18 +123,56 @@ pub fn fstat(fd: i32) -> Result<libc::stat> {
     Ok(unsafe { st.assume_init() })
 }
 
-/// Device, inode, size and mode of a descriptor (`fstat`).
+/// What a descriptor is (`fstat`).
 pub fn file_id(fd: i32) -> Result<FileId> {
-    fstat(fd).map(|st| FileId { dev: st.st_dev, ino: st.st_ino, size: st.st_size as u64, mode: st.st_mode })
+    fstat(fd).map(|st| FileId::from(&st))
 }
 
-/// Device, inode, size and mode of a path (`newfstatat`, symlinks followed unless `flags` say otherwise).
+/// What a path names (`newfstatat`, symlinks followed unless `flags` say otherwise).
 pub fn file_id_at(dir: i32, path: &CStr, flags: i32) -> Result<FileId> {
     let mut st = core::mem::MaybeUninit::<libc::stat>::zeroed();
     call!(libc::SYS_newfstatat, dir as isize, path.as_ptr(), st.as_mut_ptr(), flags as isize)?;
     // SAFETY: zeroed is a valid `stat`, and the kernel has filled it.
+    Ok(FileId::from(&unsafe { st.assume_init() }))
+}
+
+/// An extended attribute of an open file (not of an O_PATH descriptor: EBADF); how many bytes of `out` were filled.
+/// ENODATA when the file has none, EOPNOTSUPP when its file system has none, ERANGE when it does not fit.
+pub fn fgetxattr(fd: i32, name: &CStr, out: &mut [u8]) -> Result<usize> {
+    call!(libc::SYS_fgetxattr, fd as isize, name.as_ptr(), out.as_mut_ptr(), out.len())
+}
+
+/// The same of the file at a path, through symbolic links.
+pub fn getxattr(path: &CStr, name: &CStr, out: &mut [u8]) -> Result<usize> {
+    call!(libc::SYS_getxattr, path.as_ptr(), name.as_ptr(), out.as_mut_ptr(), out.len())
+}
+
+/// Sets an extended attribute of an open file.
+pub fn fsetxattr(fd: i32, name: &CStr, value: &[u8]) -> Result<()> {
+    call!(libc::SYS_fsetxattr, fd as isize, name.as_ptr(), value.as_ptr(), value.len(), 0usize).map(drop)
+}
+
+/// Time of birth of an open file, in seconds since 1970 and nanoseconds; `None` where the file system keeps none.
+pub fn birth(fd: i32) -> Result<Option<(i64, u32)>> {
+    let mut st = core::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH;
+    call!(libc::SYS_statx, fd as isize, c"".as_ptr(), flags as isize, libc::STATX_BTIME, st.as_mut_ptr())?;
+    // SAFETY: zeroed is a valid `statx`, and the kernel has filled it.
     let st = unsafe { st.assume_init() };
-    Ok(FileId { dev: st.st_dev, ino: st.st_ino, size: st.st_size as u64, mode: st.st_mode })
+    Ok((st.stx_mask & libc::STATX_BTIME != 0).then_some((st.stx_btime.tv_sec, st.stx_btime.tv_nsec)))
+}
+
+/// Type of the file system that a descriptor lies on (`statfs`'s f_type).
+pub fn fs_type(fd: i32) -> Result<i64> {
+    let mut fs = core::mem::MaybeUninit::<libc::statfs>::zeroed();
+    call!(libc::SYS_fstatfs, fd as isize, fs.as_mut_ptr())?;
+    // SAFETY: zeroed is a valid `statfs`, and the kernel has filled it.
+    Ok(unsafe { fs.assume_init() }.f_type)
+}
+
+/// True for a file on a tmpfs, anonymous memory files among them.
+pub fn is_on_tmpfs(fd: i32) -> bool {
+    fs_type(fd) == Ok(libc::TMPFS_MAGIC)
 }
 
 /// Moves or asks the file offset.

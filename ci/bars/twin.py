@@ -91,6 +91,7 @@ C_CASES = {
     "io_read.c": "fread fgetc fdopen seek edges efault vector dup fork threads procfd opath ioctl syscall",
     "io_map.c": "private shared window mapfork copy copyat advise",
     "io_name.c": "stat openat list glob walk realpath",
+    "io_paths.c": "made attributes places others spawned",
     "io_symbols.c": "stats access opens reads writes own aio descriptors streams copies maps beyond links scans walks execs handover",
     "io_host.c": "constructor handlers clearenv cancel stacks daemon limits closed spawn forks signals",
 }
@@ -106,7 +107,7 @@ OTHER_CASES = {
 }
 LANGUAGE_OF = {".c": "C", ".cpp": "C++", ".py": "Python", ".rs": "Rust", ".js": "Node", ".pl": "Perl", ".java": "Java"}
 # Sources whose cases are about names and processes, not about sizes.
-FEW_FILES = {"io_symbols.c", "io_host.c"}
+FEW_FILES = {"io_symbols.c", "io_paths.c", "io_host.c"}
 # Cases of other languages that run on a second, larger file.
 ON_TWO_FILES = {"mmap", "numpy", "stdin", "copy"}
 # Placeholders of odd and even size, and a small real file.

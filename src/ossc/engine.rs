@@ -8,6 +8,7 @@ use crate::audit::Audit;
 use crate::first_word::Starter;
 use crate::item::{Arrived, Order};
 use crate::journal::Journal;
+use crate::made;
 use crate::mirror::{self, Mirror};
 use crate::place::Root;
 use crate::scale::Scale;
@@ -125,9 +126,13 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         .id()
         .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
     let (paths, lock) = take_lock(&settings, id)?;
+    let keeps = probed(&root, &settings.model_dir)?;
     let (journal, mut warnings) = Journal::start(&config.log_path, &config.audit_path, config.log_level);
     warnings.extend(config_warnings.iter().map(|warning| format!("{}: {warning}", path.display())));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(keeps) = keeps {
+        tracing::info!(attributes = keeps.attributes, file_dev = keeps.file_dev, folder_dev = id.0, "MODEL_DIR");
+    }
     let Built { work, store, region_fd, adopted, arrived, orders, wanted } =
         build(&settings, &config, &journal, id, starter.store)?;
     // By these numbers clients tell this engine's region from that of one before, and primaries whether it
@@ -181,6 +186,19 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
+}
+
+/// What the file system of MODEL_DIR keeps; the REASON if placeholders cannot be known there, or here.
+fn probed(root: &Root, model_dir: &Path) -> Result<Option<made::Keeps>, NotStarted> {
+    if !Path::new("/proc/self/fd").exists() {
+        return Err(NotStarted::Reason(
+            "failed to initialize connector: /proc is not there: mount it, since files are reopened through it".into(),
+        ));
+    }
+    let folder = root.folder("").map_err(|e| e.to_string());
+    folder
+        .and_then(made::probe)
+        .map_err(|why| format!("failed to download metadata: MODEL_DIR {}: {why}", model_dir.display()).into())
 }
 
 /// What has to be there before the root folder is listed.
@@ -434,7 +452,11 @@ fn list_folders(mirror: &Mirror, model_dir: &Path, wanted: &Receiver<Order>) {
 }
 
 fn answer_listing(mirror: &Mirror, model_dir: &Path, path: &str, conn: &OwnedFd) {
-    let inside = Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str);
+    // Clients name a folder by its record's name, or as the kernel names it.
+    let inside = match path.starts_with('/') {
+        true => Path::new(path).strip_prefix(model_dir).ok().and_then(Path::to_str),
+        false => Some(path),
+    };
     let errno = match inside.map(|path| mirror.list(path)) {
         Some(Ok(())) => {
             mirror.wait_for_small(inside.unwrap_or(""), SETTLE_WITHIN);

@@ -26,6 +26,7 @@ pub mod item;
 mod journal;
 mod known;
 mod listing;
+mod made;
 pub mod memory;
 mod metrics;
 mod mirror;

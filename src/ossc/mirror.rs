@@ -11,9 +11,11 @@ use crate::held::{Held, lock};
 use crate::item::Arrived;
 use crate::known::Known;
 use crate::listing;
+use crate::made::{self, Purpose};
 use crate::place::{self, Lies, Pinned, Root};
 use crate::tree::Level;
 use crate::work::Work;
+use ossc_cache::mark;
 use ossc_cache::pages::Store;
 use ossc_cache::region::{Kind, NewObject, Object, state};
 use ossc_net::error::shown;
@@ -80,12 +82,31 @@ fn below(path: &str, name: &str) -> String {
 enum Step {
     /// It is there already.
     Keep,
-    /// An empty file stands in for it.
-    Stand,
+    /// Nothing is there.
+    Make,
+    /// An engine before has left the file that stands in for this very version, or for one that is gone.
+    Leftover(made::Found),
+    /// An empty file lies there that nothing is known of.
+    Adopt,
     /// A file of ours holds another version: the new one takes its name.
-    Replace,
+    Replace(made::Found),
     /// Something else lies at its place.
     Conflict,
+}
+
+/// Removes what an engine before has left in a folder and OSS does not have.
+fn sweep(folder: &OwnedFd, path: &str, level: &Level) {
+    let is_wanted = |name: &str| level.objects.contains_key(name) || level.folders.iter().any(|folder| folder == name);
+    let swept = made::sweep(folder, path, is_wanted).unwrap_or_default();
+    for path in swept.removed {
+        tracing::info!(path, "removed: an engine before has made it, and OSS has it no longer");
+    }
+    for path in swept.changed {
+        tracing::warn!(
+            path,
+            "an engine before has made this empty file, OSS has it no longer, and it was moved or changed since: it stays, and reading it is an error"
+        );
+    }
 }
 
 impl Mirror {
@@ -210,8 +231,13 @@ impl Mirror {
     /// The placeholder of a record of an engine before, if it still lies at its place.
     fn repin(&self, object: &Object, name: &str) -> Option<Pinned> {
         let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
-        let pinned = self.root.folder(folder).and_then(|folder| place::pinned(&folder, name)).ok()?;
-        ((pinned.dev, pinned.ino) == (object.dev, object.ino)).then_some(pinned)
+        let folder = self.root.folder(folder).ok()?;
+        let (found, pinned) = (made::look(&folder, name).ok()?, place::pinned(&folder, name).ok()?);
+        let ids = [(found.id.dev, found.id.ino), (pinned.dev, pinned.ino)];
+        // The number may have gone to a file of a user's in between, which has no mark.
+        let stands_in = found.id.size == 0 && found.made.as_ref().is_some_and(|made| made.kind.stands_in());
+        let is_version = found.etag().is_none_or(|etag| etag == object.etag());
+        (stands_in && is_version && ids == [(object.dev, object.ino); 2]).then_some(pinned)
     }
 
     fn held_again(&self, object: &Object, name: &str, pinned: Pinned) -> Held {
@@ -299,12 +325,9 @@ impl Mirror {
         let folder =
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
         let steps = self.inspect(known, &folder, path, &level, reason == Reason::Start)?;
-        let _ = place::clean(&folder);
+        let _ = made::clean(&folder);
         if self.is_unlisted(slot) {
-            let is_wanted = |name: &str| level.objects.contains_key(name);
-            for name in place::sweep(&folder, is_wanted).unwrap_or_default() {
-                tracing::info!(folder = path, name, "removed: an engine before has made it, and OSS has it no longer");
-            }
+            sweep(&folder, path, &level);
         }
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
@@ -342,7 +365,10 @@ impl Mirror {
         }
         let is_filled = place::is_filled(folder, name);
         match place::make_folder(folder, name) {
-            Ok(made) => {
+            Ok((made, is_new)) => {
+                if is_new {
+                    made::mark_folder(folder, name, &self.purpose(mark::Kind::Folder, &path, None));
+                }
                 let above = known.folder(path.rsplit_once('/').map_or("", |(above, _)| above)).unwrap_or(0);
                 let slot = self.append(Kind::Folder, &path, state::UNLISTED, None, (made.dev, made.ino), above)?;
                 self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
@@ -381,13 +407,9 @@ impl Mirror {
             };
             let ours = known.object(path, name).and_then(|slot| self.work.region().object(slot));
             let step = match (lies, ours) {
+                (Lies::Nothing, _) => Step::Make,
                 (_, Some(ours)) if ours.etag() == object.etag && ours.size == object.size => Step::Keep,
-                (Lies::File(0), Some(_)) => Step::Replace,
-                (Lies::File(size), Some(ours)) if ours.kind() == Kind::Small && size == ours.size => Step::Replace,
-                (Lies::Nothing | Lies::File(0), _) => Step::Stand,
-                (Lies::File(size), None) if size == object.size && self.is_same(folder, name, object)? => Step::Keep,
-                // An engine before has made it, of a version that is no longer there.
-                (Lies::File(_), None) if place::is_own(folder, name) => Step::Replace,
+                (Lies::File(_), ours) => self.step(folder, name, object, ours)?,
                 _ => Step::Conflict,
             };
             if matches!(step, Step::Conflict) {
@@ -404,6 +426,56 @@ impl Mirror {
             steps.insert(name.clone(), step);
         }
         Ok(steps)
+    }
+
+    /// What becomes of a file that lies at an object's place and is not known to hold this version. `ours` is the
+    /// record of the version before.
+    fn step(&self, folder: &OwnedFd, name: &str, object: &ObjectEntry, ours: Option<&Object>) -> Result<Step, Failure> {
+        let Ok(found) = made::look(folder, name) else { return Ok(Step::Conflict) };
+        let is_empty = found.id.size == 0;
+        let made = found.made.as_ref();
+        let stands_in = made.is_some_and(|made| made.kind.stands_in());
+        // The file of the version before, or one that an engine before has left: with a changed time it still
+        // has no byte that could be a user's.
+        let is_placeholder =
+            is_empty && (stands_in || ours.is_some_and(|ours| (ours.dev, ours.ino) == (found.id.dev, found.id.ino)));
+        Ok(match () {
+            _ if is_placeholder && object.size > 0 => Step::Leftover(found),
+            _ if is_placeholder || found.is_own() && ours.is_some() => Step::Replace(found),
+            _ if is_empty && made.is_none() && (object.size > 0 || found.is_copy) => Step::Adopt,
+            _ if found.id.size == object.size && self.is_same(folder, name, object)? => Step::Keep,
+            // An engine before has made it, of a version that is no longer there.
+            _ if found.is_own() => Step::Replace(found),
+            _ => Step::Conflict,
+        })
+    }
+
+    /// What a file is made for; without an object it is a folder.
+    fn purpose<'a>(&self, kind: mark::Kind, path: &'a str, object: Option<&'a ObjectEntry>) -> Purpose<'a> {
+        Purpose {
+            kind,
+            engine: self.work.region().engine_key(),
+            etag: object.map_or("", |object| &object.etag),
+            object_size: object.map_or(0, |object| object.size),
+            path,
+            mtime_secs: object.map_or(0, |object| object.last_modified.0),
+        }
+    }
+
+    /// Gives an object the file that stands in for it.
+    fn stand_in(
+        &self,
+        folder: &OwnedFd,
+        name: &str,
+        purpose: &Purpose<'_>,
+        step: &Step,
+    ) -> Result<Pinned, rustix::io::Errno> {
+        match step {
+            Step::Leftover(found) if found.stands_for(purpose) => place::pinned(folder, name),
+            Step::Leftover(found) | Step::Replace(found) => made::replace(folder, name, purpose, |now| now == found),
+            Step::Adopt => made::adopt(folder, name, purpose),
+            _ => made::make(folder, name, purpose),
+        }
     }
 
     /// True if the file at an object's place holds its bytes: by MD5 where the ETag is one, else by CRC-64.
@@ -436,12 +508,21 @@ impl Mirror {
     ) -> Result<HashMap<String, u32>, Failure> {
         let mut slots = HashMap::new();
         for (name, object) in &level.objects {
-            let made = match steps.get(name) {
-                Some(Step::Stand) => place::placeholder(folder, name, object.last_modified.0),
-                Some(Step::Replace) => place::new_placeholder(folder, name, object.last_modified.0),
-                _ => continue,
+            let Some(step) = steps.get(name).filter(|step| !matches!(step, Step::Keep | Step::Conflict)) else {
+                continue;
             };
+            let small = !object.needs_restore() && self.is_small(object.size);
+            let kind = match object.size {
+                0 => mark::Kind::Finished,
+                _ if small => mark::Kind::Coming,
+                _ => mark::Kind::Placeholder,
+            };
+            let whole_path = below(path, name);
+            let made = self.stand_in(folder, name, &self.purpose(kind, &whole_path, Some(object)), step);
             let pinned = made.map_err(|e| {
+                if small {
+                    self.materialized.fetch_sub(object.size, Ordering::AcqRel);
+                }
                 Failure::Local(format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name)))
             })?;
             // An empty object is an empty file: there is nothing to fetch.
@@ -449,34 +530,35 @@ impl Mirror {
                 continue;
             }
             let above = known.folder(path).unwrap_or(0);
-            let (slot, large) = self.take_in((path, above), name, object, pinned)?;
-            known.add_object(&below(path, name), slot);
+            let slot = self.take_in((path, above), name, object, pinned, small)?;
+            known.add_object(&whole_path, slot);
             // What is archived is not fetched ahead.
-            if large && !object.needs_restore() {
+            if !small && !object.needs_restore() {
                 slots.insert(name.clone(), slot);
             }
         }
         Ok(slots)
     }
 
-    /// Gives an object its record; its number, and whether it is a large one.
+    /// Gives an object its record; gives its number.
     fn take_in(
         &self,
         (path, folder): (&str, u32),
         name: &str,
         object: &ObjectEntry,
         pinned: Pinned,
-    ) -> Result<(u32, bool), Failure> {
+        small: bool,
+    ) -> Result<u32, Failure> {
         let place = (path.to_string(), name.to_string());
         let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
         let id = (pinned.dev, pinned.ino);
         *lock(&held.pinned) = Some(pinned);
         let path = below(path, name);
-        if !object.needs_restore() && self.is_small(object.size) {
+        if small {
             let slot = self.append(Kind::Small, &path, state::COMING, Some(object), id, folder)?;
             self.work.hold(slot, held);
             self.work.fetch_small(slot);
-            return Ok((slot, false));
+            return Ok(slot);
         }
         let region = self.work.region();
         let memory = self.store.memory(region.objects_len(), object.size).map_err(|e| {
@@ -496,7 +578,7 @@ impl Mirror {
         if object.needs_restore() {
             self.work.refuse_archived(slot, object);
         }
-        Ok((slot, true))
+        Ok(slot)
     }
 
     fn is_small(&self, size: u64) -> bool {
@@ -556,15 +638,26 @@ impl Mirror {
     pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
         let held = self.work.held(arrived.slot)?;
         let object: &Object = self.work.region().object(arrived.slot)?;
-        let put = self
-            .root
-            .folder(&held.folder)
-            .map_err(std::io::Error::from)
-            .and_then(|folder| place::put_file(folder.as_fd(), &held.name, &arrived.body, held.mtime_secs));
+        let put = self.root.folder(&held.folder).map_err(std::io::Error::from).and_then(|folder| {
+            let path = below(&held.folder, &held.name);
+            let purpose = Purpose {
+                kind: mark::Kind::Finished,
+                engine: self.work.region().engine_key(),
+                etag: &held.etag,
+                object_size: held.size,
+                path: &path,
+                mtime_secs: held.mtime_secs,
+            };
+            let is_stand_in =
+                |found: &made::Found| found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev, object.ino);
+            made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in)
+        });
         self.work.small_is_over(&held);
         match put {
-            Ok(()) => {
+            Ok((dev, ino)) => {
                 tracing::debug!(object = held.key, bytes = held.size, "in place");
+                object.file_dev.store(dev, Ordering::Release);
+                object.file_ino.store(ino, Ordering::Release);
                 object.set_state(state::PLACED);
                 lock(&held.pinned).take()
             }

@@ -5,9 +5,9 @@
 //! unmaps a region that it has given out, and never uses a kept descriptor without asking what it is.
 
 use crate::environ;
+pub(crate) use crate::say::say;
 use crate::start::{self, FirstWord};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use ossc_cache::cpath::CPath;
 use ossc_cache::region::{REGION_BYTES, Region};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::wire::{self, Ask};
@@ -78,6 +78,12 @@ pub(crate) fn region_of(generation: u32) -> Option<Region> {
     (!base.is_null()).then(|| unsafe { Region::from_base(base) })
 }
 
+/// The regions of the engines before the one in use.
+pub(crate) fn regions_before() -> impl Iterator<Item = Region> {
+    let current = generation();
+    (1..REGIONS.len() as u32).filter(move |generation| *generation != current).filter_map(region_of)
+}
+
 /// The region in use, if this process is a client.
 pub(crate) fn attached() -> Option<(u32, Region)> {
     let mine = ATTACHED_PID.load(Ordering::Acquire) == pid();
@@ -88,12 +94,6 @@ pub(crate) fn attached() -> Option<(u32, Region)> {
 pub(crate) fn last_known() -> Option<(u32, Region)> {
     let generation = generation();
     region_of(generation).map(|region| (generation, region))
-}
-
-/// One line on the host's stderr in one write, so that lines of several processes do not mix.
-pub(crate) fn say(pieces: &[&[u8]]) {
-    let line = pieces.iter().fold(CPath::default(), |line, piece| line.with(piece));
-    let _ = sys::write(2, line.as_bytes());
 }
 
 /// Starts an engine, again if it ends without a word. `store` as for `launch`.

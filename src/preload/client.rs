@@ -19,7 +19,7 @@ use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, Object, Region, Seen, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
 use ossc_cache::wire::{self, Ask};
-use ossc_cache::{pages, wait};
+use ossc_cache::{mark, pages, wait};
 
 /// A file of ours.
 #[derive(Clone, Copy)]
@@ -52,10 +52,15 @@ const LIST_TRIES: u32 = 5;
 const OPEN_MS: u64 = 8_000;
 /// Slices of a wait (200 ms each) after which a line in the log says that somebody still waits.
 const SLICES_TOLD: u32 = 50;
-const GENERATION_SHIFT: u32 = 24;
+pub(crate) const GENERATION_SHIFT: u32 = 24;
+
+/// What a descriptor gives whose version no engine has any more.
+pub(crate) const GONE: Errno = Errno(libc::ESTALE);
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// Device and inode of MODEL_DIR.
 static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
+static MODEL_INO: AtomicU64 = AtomicU64::new(0);
 
 /// Constructor: takes what is needed of the environment, and as a primary makes sure an engine runs.
 /// A primary that cannot start says why and ends the program, as the product does.
@@ -68,8 +73,8 @@ pub(crate) fn init() {
         _ => {}
     }
     let primary = role == environ::Role::Primary;
-    let model_dev = match environ::take() {
-        Ok(dev) => dev,
+    let model_dir = match environ::take() {
+        Ok(id) => id,
         Err(environ::Unusable::Unreachable) => {
             // Every look at MODEL_DIR fails for this user without the library too: nothing to serve, nothing to end.
             if primary {
@@ -90,7 +95,8 @@ pub(crate) fn init() {
         }),
         Err(_) => return,
     };
-    MODEL_DEV.store(model_dev, Ordering::Relaxed);
+    MODEL_DEV.store(model_dir.dev, Ordering::Relaxed);
+    MODEL_INO.store(model_dir.ino, Ordering::Relaxed);
     attach::own();
     if primary && attach::engine_runs() {
         if attach::is_of_another_path() {
@@ -123,89 +129,53 @@ pub(crate) fn is_attached() -> bool {
     attached().is_some()
 }
 
-/// True if a file with this identity could be one of ours, judged without attaching: a regular file of
-/// 0 bytes on MODEL_DIR's device, or any file on the device of the memory files, once attached.
-#[inline]
-pub(crate) fn could_be_ours(id: &FileId) -> bool {
-    id.is_empty_file() && id.dev == MODEL_DEV.load(Ordering::Relaxed) || id.dev == attach::memory_dev() && id.is_file()
-}
-
-/// Looks a file up by its descriptor; attaches if this process has not yet.
-/// `fd` (or -1) tells which folder to list when the file is not known yet.
-pub(crate) fn find(id: &FileId, fd: i32) -> Option<Found> {
-    look_up(id, &|| environ::descriptor_path(fd))
-}
-
-/// Looks a file up that was met by path.
-pub(crate) fn find_at(id: &FileId, dir: i32, path: &CStr, nofollow: bool) -> Option<Found> {
-    look_up(id, &|| {
-        let flags = libc::O_PATH | libc::O_CLOEXEC | if nofollow { libc::O_NOFOLLOW } else { 0 };
-        with_descriptor(dir, path, flags, environ::descriptor_path)?
-    })
-}
-
-fn look_up(id: &FileId, real_path: &dyn Fn() -> Option<CPath>) -> Option<Found> {
-    if attached().is_none() && !real_path().is_some_and(|path| is_inside(path.as_bytes())) {
-        return None;
+/// A descriptor that was opened by a name below /proc may be of a memory file, of this process or of another one:
+/// what it is can be told by a client only.
+pub(crate) fn meet(fd: i32, path: *const libc::c_char) {
+    if is_attached() || path.is_null() {
+        return;
     }
-    loop {
-        // What was known before the engine was lost is still known: its readers get an error, not an empty file.
-        let (generation, region) = attach().or_else(attach::last_known)?;
-        let token = |(slot, identity)| Found { slot: slot | generation << GENERATION_SHIFT, identity };
-        if let Some(found) = region.find(id.dev, id.ino) {
-            return Some(token(found));
-        }
-        if region.header().folders_unlisted.load(Ordering::Acquire) == 0 {
-            return None;
-        }
-        // A leftover of an earlier run in a folder that this engine has not listed yet.
-        let path = real_path().filter(|path| is_inside(path.as_bytes()))?;
-        let folder = parent(path.as_bytes());
-        list(folder);
-        if attach::generation() == generation {
-            return region.find(id.dev, id.ino).map(token);
-        }
+    // SAFETY: the kernel has just opened a file by this name, so it is a string.
+    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+    if (path.starts_with(b"/proc/") || path.starts_with(b"/dev/fd/")) && sys::is_on_tmpfs(fd) {
+        let _ = attach();
     }
 }
 
-/// True for an empty file below MODEL_DIR while this process cannot attach (the engine is of another version,
-/// or none answers): it may be a placeholder, and to call it empty would be a wrong answer.
-/// Asked after `find`, which has tried to attach.
-pub(crate) fn is_lost(id: &FileId, fd: i32) -> bool {
-    is_unknown(id) && environ::descriptor_path(fd).is_some_and(|path| is_inside(path.as_bytes()))
+/// True for the memory file of an engine that is gone, in a process that knows the next one.
+pub(crate) fn is_of_an_engine_before(id: &FileId) -> bool {
+    attach::generation() > 1
+        && id.is_file()
+        && attach::regions_before().any(|region| {
+            id.dev == region.header().memory_dev.load(Ordering::Acquire)
+                && matches!(region.find(id.dev, id.ino), Some((_, Identity::Memory)))
+        })
 }
 
-/// The same for a file that was met by path, after `find_at`.
-pub(crate) fn is_lost_at(id: &FileId, dir: i32, path: &CStr, nofollow: bool) -> bool {
-    let flags = libc::O_PATH | libc::O_CLOEXEC | if nofollow { libc::O_NOFOLLOW } else { 0 };
-    is_unknown(id)
-        && with_descriptor(dir, path, flags, environ::descriptor_path)
-            .flatten()
-            .is_some_and(|path| is_inside(path.as_bytes()))
-}
-
-fn is_unknown(id: &FileId) -> bool {
-    is_active() && could_be_ours(id) && id.is_empty_file() && attached().is_none()
-}
-
-/// True for MODEL_DIR and what lies below it.
-fn is_inside(path: &[u8]) -> bool {
+/// True for MODEL_DIR and what lies below it, by name. A hint: other names lead to the same files.
+pub(crate) fn is_inside(path: &[u8]) -> bool {
     let root = environ::model_dir();
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || root == b"/")
 }
 
-fn parent(path: &[u8]) -> &[u8] {
+pub(crate) fn parent(path: &[u8]) -> &[u8] {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(0) | None => b"/",
         Some(cut) => &path[..cut],
     }
 }
 
-fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
+pub(crate) fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
     let fd = sys::openat(dir, path, flags, 0).ok()?;
     let value = act(fd);
     let _ = sys::close(fd);
     Some(value)
+}
+
+/// Device and inode of the placeholder of an object, as its own engine knew it.
+pub(crate) fn was(slot: u32) -> Option<(u64, u64)> {
+    let region = attach::region_of(slot >> GENERATION_SHIFT)?;
+    region.object(number_of(slot)).map(|object| (object.dev, object.ino))
 }
 
 /// What the stat family reports for a record.
@@ -267,7 +237,7 @@ fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -
     loop {
         // Before the region is looked at: a region that is replaced in between must end the wait.
         let generation = attach::generation();
-        let (region, object, _) = resolve(slot).ok_or(Errno(libc::EIO))?;
+        let (region, object, _) = resolve(slot).ok_or(GONE)?;
         let slices = Cell::new(1u32);
         let check = || {
             if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
@@ -328,7 +298,7 @@ pub(crate) fn open_unready(slot: u32) -> Result<i32> {
 }
 
 fn open_once(slot: u32) -> Result<i32> {
-    let (region, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+    let (region, object, number) = resolve(slot).ok_or(GONE)?;
     let checked = |opened: i32| {
         let fd = if opened > 2 { opened } else { raise(opened, 3)? };
         if is_memory(fd, &region, object) {
@@ -453,37 +423,9 @@ pub(crate) enum Listing {
     Failed,
 }
 
-/// A path was not there (ENOENT): lists the folder it would lie in if that is an unlisted one of ours.
-pub(crate) fn missing(dir: i32, path: *const libc::c_char) -> Listing {
-    if path.is_null()
-        || attached().is_some_and(|(_, region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0)
-    {
-        return Listing::Needless;
-    }
-    // SAFETY: the real call has just read this path and answered ENOENT, so it is a string.
-    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-    if path.is_empty() {
-        return Listing::Needless;
-    }
-    let mut end = path.len();
-    // The nearest folder that exists; each listing may make the next one appear, so it goes step by step.
-    loop {
-        let upper = match path[..end].iter().rposition(|byte| *byte == b'/') {
-            Some(0) => b"/",
-            Some(cut) => &path[..cut],
-            None => b".".as_slice(),
-        };
-        let name = CPath::from(upper);
-        let Some(name) = name.as_cstr() else { return Listing::Needless };
-        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        if let Some(id) = with_descriptor(dir, name, flags, |fd| sys::file_id(fd).map(|id| list_if_ours(&id, fd))) {
-            return id.unwrap_or(Listing::Needless);
-        }
-        if upper == b"." || upper == b"/" || upper.len() >= end {
-            return Listing::Needless;
-        }
-        end = upper.len();
-    }
+/// True if no folder is left that would have to be listed.
+pub(crate) fn knows_all_folders() -> bool {
+    attached().is_some_and(|(_, region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0)
 }
 
 /// A folder was opened or is about to be read: lists it if it is an unlisted one of ours.
@@ -493,22 +435,55 @@ pub(crate) fn folder(id: &FileId, fd: i32) -> bool {
     !matches!(list_if_ours(id, fd), Listing::Failed)
 }
 
-fn list_if_ours(id: &FileId, fd: i32) -> Listing {
-    if id.dev != MODEL_DEV.load(Ordering::Relaxed) {
+/// `id` is the folder's identity, `fd` a descriptor of it.
+pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
+    if attached().is_none() && !may_be_managed(id, fd) {
         return Listing::Needless;
     }
-    let Some(path) = environ::descriptor_path(fd).filter(|path| is_inside(path.as_bytes())) else {
-        return Listing::Needless;
+    let Some((_, region)) = attach().or_else(attach::last_known) else {
+        let path = environ::descriptor_path(fd);
+        let is_inside = path.is_some_and(|path| is_inside(path.as_bytes())) || is_model_dir(id);
+        return if is_inside { Listing::Failed } else { Listing::Needless };
     };
-    let Some((_, region)) = attach().or_else(attach::last_known) else { return Listing::Failed };
-    let listed = region
-        .find(id.dev, id.ino)
-        .and_then(|(slot, _)| region.object(slot))
-        .is_some_and(|o| o.state() == state::LISTED);
-    match listed || region.header().folders_unlisted.load(Ordering::Acquire) == 0 {
-        true => Listing::Needless,
-        false if list(path.as_bytes()) => Listing::Done,
-        false => Listing::Failed,
+    let folder = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot));
+    let path = match folder.filter(|folder| folder.kind() == Kind::Folder) {
+        Some(folder) if folder.state() == state::LISTED => return Listing::Needless,
+        Some(folder) => CPath::from(region.name(folder).as_bytes()),
+        None if region.header().folders_unlisted.load(Ordering::Acquire) == 0 => return Listing::Needless,
+        // Something else may have been mounted over it since.
+        None => match environ::descriptor_path(fd).filter(|path| is_inside(path.as_bytes())) {
+            Some(path) => path,
+            None => return Listing::Needless,
+        },
+    };
+    if list(path.as_bytes()) { Listing::Done } else { Listing::Failed }
+}
+
+/// True for a folder that the engine in use has in its catalog.
+pub(crate) fn is_folder_of_ours(id: &FileId) -> bool {
+    attached().and_then(|(_, region)| region.find(id.dev, id.ino)).is_some_and(|(_, what)| what == Identity::Folder)
+}
+
+/// True for what lies on the device of MODEL_DIR.
+pub(crate) fn is_on_model_dir(id: &FileId) -> bool {
+    id.dev == MODEL_DEV.load(Ordering::Relaxed)
+}
+
+fn is_model_dir(id: &FileId) -> bool {
+    (id.dev, id.ino) == (MODEL_DEV.load(Ordering::Relaxed), MODEL_INO.load(Ordering::Relaxed))
+}
+
+/// Whether a folder is worth asking an engine about, before this process has one: it is MODEL_DIR, an engine has
+/// made it, or it lies inside by its name. Where folders can have no mark, every folder of the device is.
+fn may_be_managed(id: &FileId, fd: i32) -> bool {
+    if is_model_dir(id) || environ::descriptor_path(fd).is_some_and(|path| is_inside(path.as_bytes())) {
+        return true;
+    }
+    let link = CPath::from(b"/proc/self/fd/").with_number(fd.max(0) as u64);
+    match link.as_cstr().map(mark::Text::of_path) {
+        Some(Ok(text)) => text.mark().is_some_and(|mark| mark.kind == mark::Kind::Folder),
+        Some(Err(Errno(libc::EOPNOTSUPP))) => is_on_model_dir(id),
+        _ => false,
     }
 }
 
@@ -520,8 +495,9 @@ pub(crate) fn listings() -> u64 {
     })
 }
 
-/// Asks the engine to list a folder, the next one if it is gone; true if it did.
-fn list(path: &[u8]) -> bool {
+/// Asks the engine to list a folder, the next one if it is gone; true if it did. The path is relative to MODEL_DIR,
+/// or absolute as the kernel names it.
+pub(crate) fn list(path: &[u8]) -> bool {
     for _ in 0..LIST_TRIES {
         let generation = attach::generation();
         let errno = match wire::ask(environ::socket_path(), Ask::List, path, LIST_MS) {
@@ -560,6 +536,12 @@ pub(crate) fn tell(slot: u32, act: u32) {
 /// A line for the log, from a client (rare: refused writes, failed waits): what, on which object.
 pub(crate) fn log(what: &[u8], slot: u32) {
     let Some((region, object, _)) = resolve(slot) else { return };
+    log_named(what, region.name(object).as_bytes());
+}
+
+/// The same with the object's name.
+pub(crate) fn log_named(what: &[u8], object: &[u8]) {
+    let Some((_, region)) = attach::last_known() else { return };
     let path = CPath::from(region.log_path());
     let Some(name) = path.as_cstr() else { return };
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW;
@@ -574,7 +556,7 @@ pub(crate) fn log(what: &[u8], slot: u32) {
         .with(b" ")
         .with(what)
         .with(b" object=")
-        .with_shown(region.name(object).as_bytes())
+        .with_shown(object)
         .with(b"\n");
     let _ = sys::write(fd, line.as_bytes());
     let _ = sys::close(fd);
@@ -614,10 +596,9 @@ fn resolve_again(slot: u32, region: Region, object: &'static Object) -> Option<(
             return (object_now.etag() == object.etag() && object_now.size == object.size)
                 .then_some((region_now, object_now, number_now));
         }
-        let (folder, _) = region.name(object).rsplit_once('/')?;
-        let path = CPath::from(environ::model_dir()).with(b"/").with(folder.as_bytes());
+        let folder = region.name(object).rsplit_once('/').map_or("", |(folder, _)| folder);
         let is_unlisted = region_now.header().folders_unlisted.load(Ordering::Acquire) != 0;
-        let listed = is_unlisted && list(path.as_bytes());
+        let listed = is_unlisted && list(folder.as_bytes());
         if attach::generation() == current && (!listed || region_now.find(object.dev, object.ino).is_none()) {
             return None;
         }

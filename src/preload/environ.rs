@@ -79,8 +79,8 @@ pub(crate) enum Unusable {
     NoRunFolder,
 }
 
-/// Takes what is needed later; gives MODEL_DIR's device. Constructor only.
-pub(crate) fn take() -> Result<u64, Unusable> {
+/// Takes what is needed later; gives what MODEL_DIR is. Constructor only.
+pub(crate) fn take() -> Result<sys::FileId, Unusable> {
     let given = variable(c"MODEL_DIR").filter(|dir| !dir.is_empty()).ok_or(Unusable::NoModelDir)?;
     let (fd, id) = open_model_dir(&CPath::from(given))?;
     // SAFETY: the constructor runs alone.
@@ -106,7 +106,7 @@ pub(crate) fn take() -> Result<u64, Unusable> {
         Some(program) => (kept.program, kept.program_found) = (program, true),
         None => kept.program_found = false,
     }
-    Ok(id.dev)
+    Ok(id)
 }
 
 impl Kept {

@@ -5,7 +5,9 @@
 //! end-of-file, so a state that became stale costs a check and never an answer. No path is parsed here.
 
 use crate::client::{self, Facts, Listing};
+use crate::identity::{self, Met};
 use crate::kept;
+use crate::missing;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use core::ffi::{CStr, c_char, c_int};
@@ -37,26 +39,37 @@ impl Seen {
 
 /// The part of a `stat` that identity is about.
 pub(crate) fn id_of(st: &libc::stat) -> FileId {
-    FileId { dev: st.st_dev, ino: st.st_ino, size: st.st_size as u64, mode: st.st_mode }
+    FileId::from(st)
 }
 
 /// What a descriptor is, if it is ours.
-pub(crate) fn of_descriptor(fd: c_int) -> Option<Seen> {
-    of_id(&sys::file_id(fd).ok()?, fd)
+pub(crate) fn of_descriptor(fd: c_int) -> Outcome<Seen> {
+    match sys::file_id(fd) {
+        Ok(id) => of_id(&id, fd),
+        Err(_) => Outcome::Pass,
+    }
+}
+
+/// The same, but only for a large object's placeholder.
+pub(crate) fn placeholder(fd: c_int) -> Outcome<Seen> {
+    of_descriptor(fd).filter(Seen::is_placeholder)
 }
 
 /// The placeholder that was read through this number before, if the number still is of it: `of_descriptor` without
 /// the search. A process that is not registered (the child of a fork) has to search, and registers by that.
-pub(crate) fn known(fd: c_int) -> Option<Seen> {
+/// ESTALE when no engine has that version any more: it is not looked up again under another one.
+pub(crate) fn known(fd: c_int) -> Outcome<Seen> {
     let slot = marked(fd);
     if slot == 0 || !client::is_attached() {
-        return None;
+        return Outcome::Pass;
     }
-    let id = sys::file_id(fd).ok()?;
-    let facts = client::facts(slot)?;
+    let (Ok(id), Some(was)) = (sys::file_id(fd), client::was(slot)) else { return Outcome::Pass };
+    if !id.is_empty_file() || (id.dev, id.ino) != was {
+        return Outcome::Pass;
+    }
+    let Some(facts) = client::facts(slot) else { return Outcome::Failed(client::GONE) };
     let seen = Seen { slot, identity: Identity::Placeholder, facts };
-    (seen.is_placeholder() && id.is_empty_file() && (id.dev, id.ino) == (seen.facts.dev, seen.facts.ino))
-        .then_some(seen)
+    if seen.is_placeholder() { Outcome::Served(seen) } else { Outcome::Pass }
 }
 
 /// True for a descriptor made with O_PATH, which gives a name and no bytes.
@@ -65,46 +78,61 @@ pub(crate) fn is_name_only(fd: c_int) -> bool {
 }
 
 /// What a path names, if it is ours. `flags` are those of `fstatat`.
-pub(crate) fn of_path(dir: c_int, path: *const c_char, flags: c_int) -> Option<Seen> {
-    let id = id_of(&real::stat_at(dir, path, flags).ok()?);
-    of_id_at(&id, dir, path, flags)
+pub(crate) fn of_path(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<Seen> {
+    match real::stat_at(dir, path, flags) {
+        Ok(st) => of_id_at(&id_of(&st), dir, path),
+        Err(_) => Outcome::Pass,
+    }
 }
 
 /// The same when the path's `stat` is known already.
-pub(crate) fn of_id_at(id: &FileId, dir: c_int, path: *const c_char, flags: c_int) -> Option<Seen> {
-    if !client::could_be_ours(id) {
-        return None;
-    }
+pub(crate) fn of_id_at(id: &FileId, dir: c_int, path: *const c_char) -> Outcome<Seen> {
     // With AT_EMPTY_PATH newer kernels take a null path for an empty one.
     if path.is_null() {
         return of_id(id, dir);
     }
     // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
     let name = unsafe { CStr::from_ptr(path) };
-    if name.is_empty() {
-        return of_id(id, dir);
-    }
-    seen(client::find_at(id, dir, name, flags & libc::AT_SYMLINK_NOFOLLOW != 0)?)
+    if name.is_empty() { of_id(id, dir) } else { look_up(id, Met::Path(dir, name)) }
 }
 
 /// The same for a descriptor whose `stat` is known already.
-pub(crate) fn of_id(id: &FileId, fd: c_int) -> Option<Seen> {
-    if !client::could_be_ours(id) {
-        return None;
-    }
-    seen(client::find(id, fd)?)
+pub(crate) fn of_id(id: &FileId, fd: c_int) -> Outcome<Seen> {
+    look_up(id, Met::Descriptor(fd))
 }
 
-fn seen(found: client::Found) -> Option<Seen> {
-    let facts = client::facts(found.slot)?;
-    Some(Seen { slot: found.slot, identity: found.identity, facts })
+/// The same for a file of which only its `stat` is known.
+pub(crate) fn of_status(id: &FileId) -> Outcome<Seen> {
+    look_up(id, Met::Status)
+}
+
+fn look_up(id: &FileId, met: Met<'_>) -> Outcome<Seen> {
+    if !identity::could_be_ours(id) {
+        return Outcome::Pass;
+    }
+    match identity::find(id, met) {
+        Ok(None) => Outcome::Pass,
+        Err(errno) => Outcome::Failed(errno),
+        Ok(Some(found)) => match client::facts(found.slot) {
+            Some(facts) => Outcome::Served(Seen { slot: found.slot, identity: found.identity, facts }),
+            None => Outcome::Failed(client::GONE),
+        },
+    }
 }
 
 /// Most folders of one path that are listed one after the other.
 const FOLDERS_DEEP: usize = 64;
 
+/// A path as the `*at` calls take it.
+pub(crate) type Named = (c_int, *const c_char);
+
 /// Makes a call by path; while it ends in ENOENT and a folder was listed for it or meanwhile, makes it again.
 pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
+    until_all_listed(&[(dir, path)], call, failed)
+}
+
+/// The same for a call that takes several paths.
+pub(crate) fn until_all_listed<T>(paths: &[Named], call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
     let before = errno();
     let mut listings = client::listings();
     let mut got = call();
@@ -112,7 +140,10 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
         if !failed(&got) || errno() != libc::ENOENT {
             break;
         }
-        let listing = listing_for(dir, path);
+        let listing = paths.iter().fold(Listing::Needless, |so_far, (dir, path)| match so_far {
+            Listing::Needless => listing_for(*dir, *path),
+            _ => so_far,
+        });
         if listing != Listing::Done && client::listings() == listings {
             // What may lie in a folder that could not be listed is not absent.
             set_errno(if listing == Listing::Failed { libc::EIO } else { libc::ENOENT });
@@ -125,8 +156,38 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
     got
 }
 
+/// A name is about to be made: the folder that it will lie in is listed first, so that what is in the bucket is in
+/// the way as it would be in a local folder. What cannot be listed is left to the call itself.
+pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
+    if client::knows_all_folders() {
+        return;
+    }
+    let mut listings = client::listings();
+    for _ in 0..FOLDERS_DEEP {
+        let mut target = [0u8; 1];
+        let arguments = [dir as usize, path as usize, target.as_mut_ptr() as usize, target.len(), 0, 0];
+        // Not there, or a link, perhaps to nothing; the kernel has read the path in both cases.
+        match real::kernel(libc::SYS_readlinkat, arguments) {
+            Ok(_) | Err(Errno(libc::ENOENT)) => {}
+            Err(_) => return,
+        }
+        if listing_for(dir, path) != Listing::Done && client::listings() == listings {
+            return;
+        }
+        listings = client::listings();
+    }
+}
+
+/// Makes sure that what a path leads through is listed, for calls that go on inside the C library.
+pub(crate) fn reach(dir: c_int, path: *const c_char) {
+    let arguments = [dir as usize, path as usize, libc::F_OK as usize, 0, 0, 0];
+    let before = errno();
+    until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
+    set_errno(before);
+}
+
 fn listing_for(dir: c_int, path: *const c_char) -> Listing {
-    ask(|| Outcome::Served(client::missing(dir, path))).answer(Listing::Failed, || Listing::Needless)
+    ask(|| Outcome::Served(missing::list_for(dir, path))).answer(Listing::Failed, || Listing::Needless)
 }
 
 /// EROFS with a log line: the answer to whatever would change an object.
@@ -221,16 +282,20 @@ pub(crate) fn is_plain(fd: c_int) -> bool {
 }
 
 /// The placeholder behind a descriptor that is about to be written to.
-pub(crate) fn written(fd: c_int) -> Option<Seen> {
-    let at = usize::try_from(fd).ok()?;
+pub(crate) fn written(fd: c_int) -> Outcome<Seen> {
+    let Ok(at) = usize::try_from(fd) else { return Outcome::Pass };
     let state = STATES.get(at);
     let before = state.map_or(0, |state| state.load(Relaxed));
     if before & NOT_OURS != 0 {
-        return None;
+        return Outcome::Pass;
     }
-    let id = sys::file_id(fd).ok()?;
-    if client::could_be_ours(&id) {
-        return of_id(&id, fd).filter(Seen::is_placeholder);
+    let Ok(id) = sys::file_id(fd) else { return Outcome::Pass };
+    if identity::could_be_ours(&id) {
+        return match of_id(&id, fd).filter(Seen::is_placeholder) {
+            // No engine can be asked: what has no mark is the program's to write.
+            Outcome::Failed(_) if !identity::stands_in(&id, Met::Descriptor(fd)) => Outcome::Pass,
+            seen => seen,
+        };
     }
     if let Some(state) = state
         && OWNER.load(Relaxed) == sys::getpid()
@@ -238,5 +303,5 @@ pub(crate) fn written(fd: c_int) -> Option<Seen> {
         HIGHEST.fetch_max(at, Relaxed);
         let _ = state.compare_exchange(before, before | NOT_OURS, Relaxed, Relaxed);
     }
-    None
+    Outcome::Pass
 }

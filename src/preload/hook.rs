@@ -17,14 +17,18 @@ macro_rules! hooks {
 }
 
 mod aio;
+mod attribute;
 mod copy;
 mod dir;
 mod dup;
 mod link;
 mod map;
+mod names;
 mod open;
+mod place;
 mod read;
 mod seek;
+mod spawn;
 mod stat;
 mod stdin;
 mod stdio;
@@ -32,4 +36,5 @@ mod syscall;
 mod walk;
 mod write;
 
+pub(crate) use spawn::resolve_jumps;
 pub(crate) use stdin::{give_back as give_stdin_back, take as take_stdin};

@@ -6,7 +6,7 @@
 //! each use, since the program may have closed its number and opened a file of its own there.
 
 use crate::attach::{self, KEPT_FD_MIN};
-use crate::client::{is_memory, number_of, open_unready, resolve};
+use crate::client::{GONE, is_memory, number_of, open_unready, resolve};
 use core::arch::x86_64::{_MM_HINT_T2, _mm_prefetch};
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
@@ -55,7 +55,7 @@ impl Drop for Hold {
 
 /// See `Hold`.
 pub(crate) fn hold(slot: u32) -> Result<Hold> {
-    let (_, _, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+    let (_, _, number) = resolve(slot).ok_or(GONE)?;
     let kept = kept(number)?;
     kept.readers.fetch_add(1, Ordering::SeqCst);
     Ok(Hold { kept })
@@ -111,7 +111,7 @@ pub(crate) fn used_by_one_less(slot: u32) {
 pub(crate) fn mapping(slot: u32, hold: &Hold) -> Result<*const u8> {
     loop {
         let generation = attach::generation();
-        let (_, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+        let (_, object, number) = resolve(slot).ok_or(GONE)?;
         let kept = held(number, hold)?;
         // Sequentially consistent, as is the count of readers: whoever drops the map sees the hold, or this sees it gone.
         let known = kept.map.load(Ordering::SeqCst);
@@ -155,7 +155,7 @@ pub(crate) fn prefetch(slot: u32, at: u64, lines: Range<usize>) {
 /// A kept descriptor of the memory file for small preads, verified before it is returned and good as long as
 /// the hold; do not close it.
 pub(crate) fn kept_memory(slot: u32, hold: &Hold) -> Result<i32> {
-    let (region, object, number) = resolve(slot).ok_or(Errno(libc::EIO))?;
+    let (region, object, number) = resolve(slot).ok_or(GONE)?;
     let kept = held(number, hold)?;
     loop {
         let fd = kept.fd.load(Ordering::SeqCst);

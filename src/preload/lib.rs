@@ -7,14 +7,19 @@ mod copy;
 mod environ;
 mod file;
 mod hook;
+mod identity;
 mod kept;
+mod missing;
 mod outcome;
 mod real;
+mod say;
 mod start;
 
 /// Runs before `main`, alone.
 extern "C" fn start_up() {
     real::resolve();
+    hook::resolve_jumps();
+    say::remember();
     client::init();
     if client::is_active() {
         // A panic says nothing on the host's stderr; the hook that met it answers EIO.

@@ -29,6 +29,33 @@ impl<T> Outcome<T> {
     }
 }
 
+impl<T> Outcome<T> {
+    /// The same where `keep` holds of what is ours, else not ours.
+    pub(crate) fn filter(self, keep: impl FnOnce(&T) -> bool) -> Outcome<T> {
+        match self {
+            Outcome::Served(value) if !keep(&value) => Outcome::Pass,
+            other => other,
+        }
+    }
+
+    /// What comes of the answer.
+    pub(crate) fn then<U>(self, act: impl FnOnce(T) -> Outcome<U>) -> Outcome<U> {
+        match self {
+            Outcome::Served(value) => act(value),
+            Outcome::Pass => Outcome::Pass,
+            Outcome::Failed(errno) => Outcome::Failed(errno),
+        }
+    }
+
+    /// The answer, where there is one.
+    pub(crate) fn served(self) -> Option<T> {
+        match self {
+            Outcome::Served(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
 impl<T> From<Result<T>> for Outcome<T> {
     fn from(result: Result<T>) -> Self {
         match result {

@@ -19,6 +19,9 @@ pub(crate) type Callback = *const c_void;
 /// A null-terminated array of strings, passed on unseen.
 pub(crate) type Strings = *const *const c_char;
 
+/// `wordexp` of a C library that has none (wordexp.h).
+const WRDE_NOSPACE: c_int = 1;
+
 /// A system call with the program's own arguments; the kernel checks every pointer (EFAULT).
 pub(crate) fn kernel(number: c_long, arguments: [usize; 6]) -> sys::Result<usize> {
     // SAFETY: callers pass the program's arguments, or their own live buffers, to the call that expects them.
@@ -47,7 +50,8 @@ pub(crate) fn in_c(result: sys::Result<usize>) -> isize {
     }
 }
 
-fn look_up(name: &CStr) -> Option<*mut c_void> {
+/// The definition after this library's, if there is one.
+pub(crate) fn look_up(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: dlsym with a C string; it finds the definition after this library's.
     let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
     (!found.is_null()).then_some(found)
@@ -136,11 +140,15 @@ next! {
     fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { kernel!(libc::SYS_openat, dir, path, flags, 0) as c_int }
     fn creat(path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_creat, path, mode) as c_int }
     fn creat64(path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_creat, path, mode) as c_int }
+    fn __open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { kernel!(libc::SYS_open, path, flags, mode) as c_int }
+    fn __open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { kernel!(libc::SYS_open, path, flags, mode) as c_int }
 
     // Reading.
     fn read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t { kernel!(libc::SYS_read, fd, buffer, count) }
     fn pread(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pread64, fd, buffer, count, at) }
     fn pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pread64, fd, buffer, count, at) }
+    fn __read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t { kernel!(libc::SYS_read, fd, buffer, count) }
+    fn __pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pread64, fd, buffer, count, at) }
     fn readv(fd: c_int, iov: *const iovec, len: c_int) -> ssize_t { kernel!(libc::SYS_readv, fd, iov, len) }
     fn preadv(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { kernel!(libc::SYS_preadv, fd, iov, len, at, 0) }
     fn preadv64(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { kernel!(libc::SYS_preadv, fd, iov, len, at, 0) }
@@ -159,6 +167,7 @@ next! {
     // Offsets and hints.
     fn lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t { kernel!(libc::SYS_lseek, fd, offset, whence) as off_t }
     fn lseek64(fd: c_int, offset: off_t, whence: c_int) -> off_t { kernel!(libc::SYS_lseek, fd, offset, whence) as off_t }
+    fn __lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t { kernel!(libc::SYS_lseek, fd, offset, whence) as off_t }
     fn posix_fadvise(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { kernel(libc::SYS_fadvise64, [fd as usize, at as usize, len as usize, advice as usize, 0, 0]).map_or_else(|e| e.0, |_| 0) }
     fn posix_fadvise64(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { kernel(libc::SYS_fadvise64, [fd as usize, at as usize, len as usize, advice as usize, 0, 0]).map_or_else(|e| e.0, |_| 0) }
     fn readahead(fd: c_int, at: off_t, count: size_t) -> ssize_t { kernel!(libc::SYS_readahead, fd, at, count) }
@@ -194,10 +203,13 @@ next! {
 
     // Descriptors.
     fn close(fd: c_int) -> c_int { kernel!(libc::SYS_close, fd) as c_int }
+    fn __close(fd: c_int) -> c_int { kernel!(libc::SYS_close, fd) as c_int }
     fn dup(fd: c_int) -> c_int { kernel!(libc::SYS_dup, fd) as c_int }
     fn dup2(fd: c_int, target: c_int) -> c_int { kernel!(libc::SYS_dup2, fd, target) as c_int }
+    fn __dup2(fd: c_int, target: c_int) -> c_int { kernel!(libc::SYS_dup2, fd, target) as c_int }
     fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { kernel!(libc::SYS_dup3, fd, target, flags) as c_int }
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { kernel!(libc::SYS_fcntl, fd, command, argument) as c_int }
+    fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { kernel!(libc::SYS_fcntl, fd, command, argument) as c_int }
     fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { kernel!(libc::SYS_fcntl, fd, command, argument) as c_int }
     fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { kernel!(libc::SYS_close_range, from, to, flags) as c_int }
     fn closefrom(from: c_int) -> () { let _ = kernel!(libc::SYS_close_range, from.max(0), c_uint::MAX, 0); }
@@ -207,6 +219,9 @@ next! {
     // Streams.
     fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { late!(fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, null_mut()) }
     fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { late!(fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE, null_mut()) }
+    fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { late!(_IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE, null_mut()) }
+    fn _IO_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { late!(_IO_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE, null_mut()) }
+    fn _IO_fclose(stream: *mut FILE) -> c_int { late!(_IO_fclose(stream: *mut FILE) -> c_int, libc::EOF) }
     fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { late!(freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE, null_mut()) }
     fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { late!(freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE, null_mut()) }
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { late!(fdopen(fd: c_int, mode: *const c_char) -> *mut FILE, null_mut()) }
@@ -230,6 +245,8 @@ next! {
 
     // Writing.
     fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t { kernel!(libc::SYS_write, fd, buffer, count) }
+    fn __write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t { kernel!(libc::SYS_write, fd, buffer, count) }
+    fn __pwrite64(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pwrite64, fd, buffer, count, at) }
     fn pwrite(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pwrite64, fd, buffer, count, at) }
     fn pwrite64(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { kernel!(libc::SYS_pwrite64, fd, buffer, count, at) }
     fn writev(fd: c_int, iov: *const iovec, len: c_int) -> ssize_t { kernel!(libc::SYS_writev, fd, iov, len) }
@@ -255,6 +272,7 @@ next! {
     fn scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { late!(scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int, -1) }
     fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { late!(glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int, libc::GLOB_ABORTED) }
     fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { late!(glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int, libc::GLOB_ABORTED) }
+    fn wordexp(words: *const c_char, out: *mut c_void, flags: c_int) -> c_int { late!(wordexp(words: *const c_char, out: *mut c_void, flags: c_int) -> c_int, WRDE_NOSPACE) }
     fn fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { late!(fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void, null_mut()) }
     fn fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { late!(fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void, null_mut()) }
     fn fts_read(walk: *mut c_void) -> *mut c_void { late!(fts_read(walk: *mut c_void) -> *mut c_void, null_mut()) }
@@ -267,10 +285,85 @@ next! {
     fn nftw64(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { late!(nftw64(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int, -1) }
     fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { late!(realpath(path: *const c_char, out: *mut c_char) -> *mut c_char, null_mut()) }
     fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { late!(__realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char, null_mut()) }
+    fn canonicalize_file_name(path: *const c_char) -> *mut c_char { late!(canonicalize_file_name(path: *const c_char) -> *mut c_char, null_mut()) }
     fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { kernel!(libc::SYS_readlink, path, out, room) }
     fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { kernel!(libc::SYS_readlinkat, dir, path, out, room) }
     fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { kernel!(libc::SYS_readlink, path, out, count.min(room)) }
     fn __readlinkat_chk(dir: c_int, path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { kernel!(libc::SYS_readlinkat, dir, path, out, count.min(room)) }
+
+    // Names that are made, changed and removed.
+    fn mkdir(path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_mkdir, path, mode) as c_int }
+    fn mkdirat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_mkdirat, dir, path, mode) as c_int }
+    fn mknod(path: *const c_char, mode: mode_t, device: libc::dev_t) -> c_int { kernel!(libc::SYS_mknod, path, mode, device) as c_int }
+    fn mknodat(dir: c_int, path: *const c_char, mode: mode_t, device: libc::dev_t) -> c_int { kernel!(libc::SYS_mknodat, dir, path, mode, device) as c_int }
+    fn __xmknod(version: c_int, path: *const c_char, mode: mode_t, device: *mut libc::dev_t) -> c_int { late!(__xmknod(version: c_int, path: *const c_char, mode: mode_t, device: *mut libc::dev_t) -> c_int, -1) }
+    fn __xmknodat(version: c_int, dir: c_int, path: *const c_char, mode: mode_t, device: *mut libc::dev_t) -> c_int { late!(__xmknodat(version: c_int, dir: c_int, path: *const c_char, mode: mode_t, device: *mut libc::dev_t) -> c_int, -1) }
+    fn mkfifo(path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_mknod, path, mode | libc::S_IFIFO, 0) as c_int }
+    fn mkfifoat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_mknodat, dir, path, mode | libc::S_IFIFO, 0) as c_int }
+    fn symlink(target: *const c_char, path: *const c_char) -> c_int { kernel!(libc::SYS_symlink, target, path) as c_int }
+    fn symlinkat(target: *const c_char, dir: c_int, path: *const c_char) -> c_int { kernel!(libc::SYS_symlinkat, target, dir, path) as c_int }
+    fn link(old: *const c_char, new: *const c_char) -> c_int { kernel!(libc::SYS_link, old, new) as c_int }
+    fn linkat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_int) -> c_int { kernel!(libc::SYS_linkat, old_dir, old, new_dir, new, flags) as c_int }
+    fn rename(old: *const c_char, new: *const c_char) -> c_int { kernel!(libc::SYS_rename, old, new) as c_int }
+    fn renameat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char) -> c_int { kernel!(libc::SYS_renameat, old_dir, old, new_dir, new) as c_int }
+    fn renameat2(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_uint) -> c_int { kernel!(libc::SYS_renameat2, old_dir, old, new_dir, new, flags) as c_int }
+    fn unlink(path: *const c_char) -> c_int { kernel!(libc::SYS_unlink, path) as c_int }
+    fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int { kernel!(libc::SYS_unlinkat, dir, path, flags) as c_int }
+    fn rmdir(path: *const c_char) -> c_int { kernel!(libc::SYS_rmdir, path) as c_int }
+    fn remove(path: *const c_char) -> c_int { late!(remove(path: *const c_char) -> c_int, -1) }
+    fn mkstemp(name: *mut c_char) -> c_int { late!(mkstemp(name: *mut c_char) -> c_int, -1) }
+    fn mkstemp64(name: *mut c_char) -> c_int { late!(mkstemp64(name: *mut c_char) -> c_int, -1) }
+    fn mkostemp(name: *mut c_char, flags: c_int) -> c_int { late!(mkostemp(name: *mut c_char, flags: c_int) -> c_int, -1) }
+    fn mkostemp64(name: *mut c_char, flags: c_int) -> c_int { late!(mkostemp64(name: *mut c_char, flags: c_int) -> c_int, -1) }
+    fn mkstemps(name: *mut c_char, tail: c_int) -> c_int { late!(mkstemps(name: *mut c_char, tail: c_int) -> c_int, -1) }
+    fn mkstemps64(name: *mut c_char, tail: c_int) -> c_int { late!(mkstemps64(name: *mut c_char, tail: c_int) -> c_int, -1) }
+    fn mkostemps(name: *mut c_char, tail: c_int, flags: c_int) -> c_int { late!(mkostemps(name: *mut c_char, tail: c_int, flags: c_int) -> c_int, -1) }
+    fn mkostemps64(name: *mut c_char, tail: c_int, flags: c_int) -> c_int { late!(mkostemps64(name: *mut c_char, tail: c_int, flags: c_int) -> c_int, -1) }
+    fn mkdtemp(name: *mut c_char) -> *mut c_char { late!(mkdtemp(name: *mut c_char) -> *mut c_char, null_mut()) }
+
+    // What is kept about a file by its name.
+    fn chmod(path: *const c_char, mode: mode_t) -> c_int { kernel!(libc::SYS_chmod, path, mode) as c_int }
+    fn lchmod(path: *const c_char, mode: mode_t) -> c_int { late!(lchmod(path: *const c_char, mode: mode_t) -> c_int, -1) }
+    fn fchmodat(dir: c_int, path: *const c_char, mode: mode_t, flags: c_int) -> c_int { late!(fchmodat(dir: c_int, path: *const c_char, mode: mode_t, flags: c_int) -> c_int, -1) }
+    fn chown(path: *const c_char, user: c_uint, group: c_uint) -> c_int { kernel!(libc::SYS_chown, path, user, group) as c_int }
+    fn lchown(path: *const c_char, user: c_uint, group: c_uint) -> c_int { kernel!(libc::SYS_lchown, path, user, group) as c_int }
+    fn fchownat(dir: c_int, path: *const c_char, user: c_uint, group: c_uint, flags: c_int) -> c_int { kernel!(libc::SYS_fchownat, dir, path, user, group, flags) as c_int }
+    fn utime(path: *const c_char, times: *const c_void) -> c_int { kernel!(libc::SYS_utime, path, times) as c_int }
+    fn utimes(path: *const c_char, times: *const c_void) -> c_int { kernel!(libc::SYS_utimes, path, times) as c_int }
+    fn lutimes(path: *const c_char, times: *const c_void) -> c_int { late!(lutimes(path: *const c_char, times: *const c_void) -> c_int, -1) }
+    fn futimesat(dir: c_int, path: *const c_char, times: *const c_void) -> c_int { kernel!(libc::SYS_futimesat, dir, path, times) as c_int }
+    fn utimensat(dir: c_int, path: *const c_char, times: *const c_void, flags: c_int) -> c_int { kernel!(libc::SYS_utimensat, dir, path, times, flags) as c_int }
+    fn getxattr(path: *const c_char, name: *const c_char, value: *mut c_void, size: size_t) -> ssize_t { kernel!(libc::SYS_getxattr, path, name, value, size) }
+    fn lgetxattr(path: *const c_char, name: *const c_char, value: *mut c_void, size: size_t) -> ssize_t { kernel!(libc::SYS_lgetxattr, path, name, value, size) }
+    fn setxattr(path: *const c_char, name: *const c_char, value: *const c_void, size: size_t, flags: c_int) -> c_int { kernel!(libc::SYS_setxattr, path, name, value, size, flags) as c_int }
+    fn lsetxattr(path: *const c_char, name: *const c_char, value: *const c_void, size: size_t, flags: c_int) -> c_int { kernel!(libc::SYS_lsetxattr, path, name, value, size, flags) as c_int }
+    fn listxattr(path: *const c_char, list: *mut c_char, size: size_t) -> ssize_t { kernel!(libc::SYS_listxattr, path, list, size) }
+    fn llistxattr(path: *const c_char, list: *mut c_char, size: size_t) -> ssize_t { kernel!(libc::SYS_llistxattr, path, list, size) }
+    fn removexattr(path: *const c_char, name: *const c_char) -> c_int { kernel!(libc::SYS_removexattr, path, name) as c_int }
+    fn lremovexattr(path: *const c_char, name: *const c_char) -> c_int { kernel!(libc::SYS_lremovexattr, path, name) as c_int }
+
+    // Places that a name leads to.
+    fn chdir(path: *const c_char) -> c_int { kernel!(libc::SYS_chdir, path) as c_int }
+    fn chroot(path: *const c_char) -> c_int { kernel!(libc::SYS_chroot, path) as c_int }
+    fn statfs(path: *const c_char, out: *mut c_void) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
+    fn statfs64(path: *const c_char, out: *mut c_void) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
+    fn __statfs(path: *const c_char, out: *mut c_void) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
+    fn statvfs(path: *const c_char, out: *mut c_void) -> c_int { late!(statvfs(path: *const c_char, out: *mut c_void) -> c_int, -1) }
+    fn statvfs64(path: *const c_char, out: *mut c_void) -> c_int { late!(statvfs64(path: *const c_char, out: *mut c_void) -> c_int, -1) }
+    fn pathconf(path: *const c_char, name: c_int) -> c_long { late!(pathconf(path: *const c_char, name: c_int) -> c_long, -1) }
+    fn inotify_add_watch(fd: c_int, path: *const c_char, mask: c_uint) -> c_int { kernel!(libc::SYS_inotify_add_watch, fd, path, mask) as c_int }
+    fn name_to_handle_at(dir: c_int, path: *const c_char, handle: *mut c_void, mount: *mut c_int, flags: c_int) -> c_int { kernel!(libc::SYS_name_to_handle_at, dir, path, handle, mount, flags) as c_int }
+    fn ftok(path: *const c_char, project: c_int) -> c_int { late!(ftok(path: *const c_char, project: c_int) -> c_int, -1) }
+    fn bind(socket: c_int, address: *const c_void, len: libc::socklen_t) -> c_int { kernel!(libc::SYS_bind, socket, address, len) as c_int }
+    fn connect(socket: c_int, address: *const c_void, len: libc::socklen_t) -> c_int { kernel!(libc::SYS_connect, socket, address, len) as c_int }
+    fn __connect(socket: c_int, address: *const c_void, len: libc::socklen_t) -> c_int { kernel!(libc::SYS_connect, socket, address, len) as c_int }
+
+    // Programs and libraries that are started by their names.
+    fn posix_spawn(pid: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int { late!(posix_spawn(pid: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int, libc::ENOSYS) }
+    fn posix_spawnp(pid: *mut c_int, name: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int { late!(posix_spawnp(pid: *mut c_int, name: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int, libc::ENOSYS) }
+    fn posix_spawn_file_actions_addopen(actions: *mut c_void, fd: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { late!(posix_spawn_file_actions_addopen(actions: *mut c_void, fd: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int, libc::ENOSYS) }
+    fn posix_spawn_file_actions_addchdir_np(actions: *mut c_void, path: *const c_char) -> c_int { late!(posix_spawn_file_actions_addchdir_np(actions: *mut c_void, path: *const c_char) -> c_int, libc::ENOSYS) }
+    fn execveat(dir: c_int, path: *const c_char, arguments: Strings, environment: Strings, flags: c_int) -> c_int { kernel!(libc::SYS_execveat, dir, path, arguments, environment, flags) as c_int }
 
     fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long { in_c(kernel(number, [a, b, c, d, e, f])) as c_long }
 }

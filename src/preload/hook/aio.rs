@@ -47,13 +47,16 @@ fn pointed(list: *const *mut aiocb, len: c_int, operation: Option<c_int>) -> Out
 }
 
 fn point(block: &mut aiocb) -> Outcome<()> {
-    let Some(seen) = file::of_descriptor(block.aio_fildes).filter(Seen::is_placeholder) else { return Outcome::Pass };
+    file::placeholder(block.aio_fildes).then(|seen| point_at(block, &seen))
+}
+
+fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {
     // The C library finds EBADF by itself.
     if file::is_name_only(block.aio_fildes) {
         return Outcome::Pass;
     }
     let at = block.aio_offset.max(0) as u64;
-    let end = end_of(&seen, at, block.aio_nbytes as u64);
+    let end = end_of(seen, at, block.aio_nbytes as u64);
     // The kernel or a thread of libc's reads later: neither the parts nor the descriptor may go.
     client::pin(seen.slot, at, end);
     kept::used_by_one_more(seen.slot);

@@ -191,10 +191,7 @@ fn cloned(fd: c_int, source: c_int, call: impl Fn() -> c_int) -> c_int {
 }
 
 fn unsupported<T>(fd: c_int) -> Outcome<T> {
-    ask(|| match file::of_descriptor(fd) {
-        Some(seen) if seen.is_placeholder() => Outcome::Failed(Errno(libc::EOPNOTSUPP)),
-        _ => Outcome::Pass,
-    })
+    ask(|| file::placeholder(fd).then(|_| Outcome::Failed(Errno(libc::EOPNOTSUPP))))
 }
 
 /// FIONREAD: how many bytes are left, cut to an `int` like the kernel's.
@@ -203,7 +200,7 @@ fn left(fd: c_int, argument: usize, got: c_int) -> c_int {
         return got;
     }
     let _ = ask(|| {
-        if let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder)
+        if let Outcome::Served(seen) = file::placeholder(fd)
             && let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR)
         {
             // SAFETY: the real call has just written this word of the program's.

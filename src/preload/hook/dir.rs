@@ -18,6 +18,7 @@ hooks! {
     fn scandirat(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(dir, path, 0); real::scandirat(dir, path, list, filter, order) }
     fn scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(dir, path, 0); real::scandirat64(dir, path, list, filter, order) }
     fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { list_pattern(pattern); real::glob(pattern, flags, failed, out) }
+    fn wordexp(words: *const c_char, out: *mut c_void, flags: c_int) -> c_int { list_pattern(words); real::wordexp(words, out, flags) }
     fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { list_pattern(pattern); real::glob64(pattern, flags, failed, out) }
 }
 
@@ -46,7 +47,7 @@ fn list(fd: c_int) -> bool {
         return false;
     }
     let _ = client::folder(&id, fd);
-    client::find(&id, fd).is_some()
+    client::is_folder_of_ours(&id)
 }
 
 /// Folders below folders that one walk lists; deeper ones are listed when they are opened.

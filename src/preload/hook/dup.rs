@@ -8,10 +8,13 @@ use libc::{c_void, cmsghdr, msghdr, ssize_t};
 
 hooks! {
     fn close(fd: c_int) -> c_int { file::forget(fd); stdin::closing(fd, || real::close(fd)) }
+    fn __close(fd: c_int) -> c_int { file::forget(fd); stdin::closing(fd, || real::__close(fd)) }
     fn dup(fd: c_int) -> c_int { named(real::dup(fd)) }
     fn dup2(fd: c_int, target: c_int) -> c_int { named(stdin::closing(target, || real::dup2(fd, target))) }
+    fn __dup2(fd: c_int, target: c_int) -> c_int { named(stdin::closing(target, || real::__dup2(fd, target))) }
     fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int { named(stdin::closing(target, || real::dup3(fd, target, flags))) }
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl(fd, command, argument), command) }
+    fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::__fcntl(fd, command, argument), command) }
     fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(real::fcntl64(fd, command, argument), command) }
     fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { let_go(from); file::forget_range(from, to); real::close_range(from, to, flags) }
     fn closefrom(from: c_int) -> () { let_go(from.max(0) as u32); file::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }

@@ -15,6 +15,7 @@ use ossc_cache::sys;
 hooks! {
     fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { resolved(path, out, || real::realpath(path, out)) }
     fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { resolved(path, out, || real::__realpath_chk(path, out, room)) }
+    fn canonicalize_file_name(path: *const c_char) -> *mut c_char { resolved(path, core::ptr::null_mut(), || real::canonicalize_file_name(path)) }
     fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, room, || real::readlink(path, out, room)) }
     fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(dir, path, out, room, || real::readlinkat(dir, path, out, room)) }
     fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, count, || real::__readlink_chk(path, out, count, room)) }
@@ -54,7 +55,7 @@ fn followed(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, cal
 /// True for a link of procfs itself (`/proc/self/fd/N`), not for one that leads to such a link.
 fn is_magic(dir: c_int, path: *const c_char) -> bool {
     let followed = real::stat_at(dir, path, 0).map(|st| file::id_of(&st));
-    if !followed.is_ok_and(|id| crate::client::could_be_ours(&id)) {
+    if !followed.is_ok_and(|id| crate::identity::could_be_ours(&id)) {
         return false;
     }
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -72,6 +73,7 @@ fn is_magic(dir: c_int, path: *const c_char) -> bool {
 fn origin(dir: c_int, path: *const c_char) -> Option<CPath> {
     let look = || {
         file::of_path(dir, path, 0)
+            .served()
             .filter(|seen| seen.identity == Identity::Memory)
             .and_then(|seen| names::find(seen.slot))
     };

@@ -93,7 +93,10 @@ struct Memory {
 }
 
 fn memory_for(wish: &Wish) -> Outcome<Memory> {
-    let Some(seen) = file::of_descriptor(wish.fd) else { return Outcome::Pass };
+    file::of_descriptor(wish.fd).then(|seen| memory_of(&seen, wish))
+}
+
+fn memory_of(seen: &Seen, wish: &Wish) -> Outcome<Memory> {
     if seen.is_coming() {
         return Outcome::Failed(Errno(libc::ESTALE));
     }
@@ -111,7 +114,7 @@ fn memory_for(wish: &Wish) -> Outcome<Memory> {
         client::log(b"writable shared map refused (the folder is read-only)", seen.slot);
         return Outcome::Failed(Errno(libc::EACCES));
     }
-    memory(&seen, wish).into()
+    memory(seen, wish).into()
 }
 
 fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {

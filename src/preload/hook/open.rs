@@ -5,6 +5,7 @@
 
 use crate::client;
 use crate::file::{self, Seen};
+use crate::identity;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use core::ffi::{c_char, c_int};
@@ -17,6 +18,8 @@ hooks! {
     fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::open64(path, flags, mode)) }
     fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat(dir, path, flags, mode)) }
     fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat64(dir, path, flags, mode)) }
+    fn __open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::__open(path, flags, mode)) }
+    fn __open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64(path, flags, mode)) }
     fn __open_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open_2(path, flags)) }
     fn __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64_2(path, flags)) }
     fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, || real::__openat_2(dir, path, flags)) }
@@ -40,6 +43,9 @@ const EXCLUSIVE: c_int = libc::O_CREAT | libc::O_EXCL;
 
 fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_int) -> c_int {
     let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
+    if changes || flags & libc::O_CREAT != 0 {
+        file::list_for_new(dir, path);
+    }
     // What must not exist yet changes nothing that does: the kernel's EEXIST is right.
     let is_new = flags & EXCLUSIVE == EXCLUSIVE;
     if changes && !is_new && flags & libc::O_PATH == 0 {
@@ -50,21 +56,29 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_in
         }
     }
     let before = errno();
-    let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
-    match arrived(fd, flags) {
-        Arrived::AsItIs => fd,
-        Arrived::Failed(Errno(number)) => {
-            let _ = sys::close(fd);
-            set_errno(number);
-            -1
+    for tries in 1.. {
+        let fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+        met(fd, path);
+        match arrived(fd, flags) {
+            Arrived::AsItIs => return fd,
+            Arrived::Again if tries < TRIES_MAX => {}
+            // The name may have been given to another file by the listing that this one has caused.
+            Arrived::Failed(client::GONE) if tries == 1 => {}
+            Arrived::Again => return fd,
+            Arrived::Failed(Errno(number)) => {
+                let _ = sys::close(fd);
+                set_errno(number);
+                return -1;
+            }
         }
-        Arrived::Again => {
-            let _ = sys::close(fd);
-            set_errno(before);
-            call()
-        }
+        let _ = sys::close(fd);
+        set_errno(before);
     }
+    -1
 }
+
+/// How often a name is opened again that leads to another file meanwhile.
+const TRIES_MAX: u32 = 8;
 
 /// What to do with a descriptor that the real call gave.
 pub(super) enum Arrived {
@@ -74,6 +88,16 @@ pub(super) enum Arrived {
     Again,
     /// Close it.
     Failed(Errno),
+}
+
+/// A name below /proc was opened: see `client::meet`.
+pub(super) fn met(fd: c_int, path: *const c_char) {
+    if fd >= 0 && !client::is_attached() {
+        let _ = ask(|| {
+            client::meet(fd, path);
+            Outcome::<()>::Pass
+        });
+    }
 }
 
 /// Looks at what was opened: lists a folder, waits for a small object.
@@ -89,35 +113,45 @@ pub(super) fn arrived(fd: c_int, flags: c_int) -> Arrived {
             _ => Arrived::AsItIs,
         };
     }
-    if !client::could_be_ours(&id) || flags & libc::O_PATH != 0 {
+    if flags & libc::O_PATH != 0 {
         return Arrived::AsItIs;
     }
+    if !identity::could_be_ours(&id) {
+        let is_old = client::is_of_an_engine_before(&id);
+        return if is_old { Arrived::Failed(Errno(libc::ESTALE)) } else { Arrived::AsItIs };
+    }
     ask(|| match file::of_id(&id, fd) {
-        // A file of the program's own making is its own; of what was there before nobody knows.
-        None if !makes(flags) && client::is_lost(&id, fd) => Outcome::Failed(Errno(libc::EIO)),
-        seen => Outcome::Served(judge(seen, flags)),
+        Outcome::Served(seen) => Outcome::Served(judge(&seen, flags)),
+        Outcome::Pass => Outcome::Pass,
+        // A file of the program's own making is its own, also while no engine can be asked.
+        Outcome::Failed(_) if makes(flags) => Outcome::Pass,
+        Outcome::Failed(errno) => Outcome::Served(Arrived::Failed(errno)),
     })
     .answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
 }
 
-/// True for what can only give an empty file, or never gives bytes.
+/// True for what can only give a new file.
 fn makes(flags: c_int) -> bool {
-    let is_new = libc::O_CREAT | libc::O_EXCL;
-    flags & is_new == is_new || flags & libc::O_TRUNC != 0 || flags & libc::O_ACCMODE == libc::O_WRONLY
+    flags & EXCLUSIVE == EXCLUSIVE
 }
 
-fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {
-    let Some(seen) = seen else { return Arrived::AsItIs };
+fn judge(seen: &Seen, flags: c_int) -> Arrived {
     if seen.is_coming() {
         return match client::wait_placed(seen.slot) {
             Ok(()) => Arrived::Again,
             Err(errno) => Arrived::Failed(errno),
         };
     }
-    // Reached through /proc/self/fd: the memory file itself must never be open for writing.
-    if seen.identity == Identity::Memory && flags & libc::O_ACCMODE != libc::O_RDONLY {
-        client::log(b"open for writing refused (the folder is read-only)", seen.slot);
-        return Arrived::Failed(Errno(libc::EROFS));
+    // Reached through /proc/self/fd or map_files: the memory file itself must never be open for writing, and its
+    // reader, whom no hook sees, must find all of it there.
+    if seen.identity == Identity::Memory {
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            client::log(b"open for writing refused (the folder is read-only)", seen.slot);
+            return Arrived::Failed(Errno(libc::EROFS));
+        }
+        if let Err(errno) = client::wait_whole(seen.slot) {
+            return Arrived::Failed(errno);
+        }
     }
     client::tell(seen.slot, 1);
     client::denied(seen.slot).map_or(Arrived::AsItIs, Arrived::Failed)
@@ -126,9 +160,8 @@ fn judge(seen: Option<Seen>, flags: c_int) -> Arrived {
 /// Failed if the path names an object; a small one that is still coming is waited for, and then is the
 /// program's to change. `flags` are those of `fstatat`.
 pub(super) fn may_change(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<()> {
-    match file::of_path(dir, path, flags) {
-        Some(seen) if seen.is_coming() => client::wait_placed(seen.slot).into(),
-        Some(seen) => file::refuse(b"change refused (the folder is read-only)", seen.slot),
-        None => Outcome::Pass,
-    }
+    file::of_path(dir, path, flags).then(|seen| match seen.is_coming() {
+        true => client::wait_placed(seen.slot).into(),
+        false => file::refuse(b"change refused (the folder is read-only)", seen.slot),
+    })
 }

@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_int, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
-use ossc_cache::sys::{self, Errno, Result};
+use ossc_cache::sys::{Errno, Result};
 
 /// A hook of the calls that programs make most, for the fewest instructions around a file that is none of ours:
 /// one look at the number's mark (there is none while the library is inert), and one at what the call gave. To
@@ -28,6 +28,8 @@ macro_rules! reads {
 
 reads! {
     fn read(fd: c_int, buffer: *mut c_void, count: size_t) known read_known, at_end read_at_end;
+    fn __read(fd: c_int, buffer: *mut c_void, count: size_t) known read_known, at_end read_at_end;
+    fn __pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) known pread_known, at_end pread_at_end;
     fn pread(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) known pread_known, at_end pread_at_end;
     fn pread64(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) known pread_known, at_end pread_at_end;
 }
@@ -75,12 +77,13 @@ fn may_skip(buffer: *mut c_void, count: size_t) -> bool {
 /// Answers if the number still is of the placeholder that was read through it before.
 fn serve_known(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> Option<ssize_t> {
     let answer = ask(|| match file::known(fd) {
-        Some(seen) => match read(&seen) {
+        Outcome::Served(seen) => match read(&seen) {
             // At its end the kernel still looks at the buffer.
             Ok(0) => Outcome::Pass,
             got => got.map(|n| Some(n as ssize_t)).into(),
         },
-        None => Outcome::Pass,
+        Outcome::Pass => Outcome::Pass,
+        Outcome::Failed(errno) => Outcome::Failed(errno),
     });
     answer.answer(Some(-1), || None)
 }
@@ -129,20 +132,16 @@ fn readv_on(got: ssize_t, fd: c_int, iov: *const iovec, len: c_int, at: off_t) -
 /// Answers for a placeholder; anything else was at its end indeed.
 pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t {
     ask(|| match file::of_descriptor(fd) {
-        Some(seen) if seen.is_placeholder() => {
+        Outcome::Served(seen) if seen.is_placeholder() => {
             file::mark(fd, seen.slot);
             read(&seen).map(|n| n as ssize_t).into()
         }
         // The empty stand-in of a small object, reached past our `open`: its bytes are in another file.
-        Some(seen) if seen.is_coming() => stale(&seen),
-        None if is_lost(fd) => Outcome::Failed(Errno(libc::EIO)),
+        Outcome::Served(seen) if seen.is_coming() => stale(&seen),
+        Outcome::Failed(errno) => Outcome::Failed(errno),
         _ => Outcome::Pass,
     })
     .answer(-1, || 0)
-}
-
-fn is_lost(fd: c_int) -> bool {
-    sys::file_id(fd).is_ok_and(|id| client::is_lost(&id, fd))
 }
 
 fn stale<T>(seen: &Seen) -> Outcome<T> {

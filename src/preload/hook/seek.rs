@@ -11,6 +11,7 @@ use ossc_cache::sys::{self, Errno, Result};
 hooks! {
     fn lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t { sought(fd, offset, whence, || real::lseek(fd, offset, whence)) }
     fn lseek64(fd: c_int, offset: off_t, whence: c_int) -> off_t { sought(fd, offset, whence, || real::lseek64(fd, offset, whence)) }
+    fn __lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t { sought(fd, offset, whence, || real::__lseek(fd, offset, whence)) }
     fn posix_fadvise(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { hint(fd, at, len, advice); real::posix_fadvise(fd, at, len, advice) }
     fn posix_fadvise64(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { hint(fd, at, len, advice); real::posix_fadvise64(fd, at, len, advice) }
     fn readahead(fd: c_int, at: off_t, count: size_t) -> ssize_t { hint(fd, at, count as off_t, libc::POSIX_FADV_WILLNEED); real::readahead(fd, at, count) }
@@ -27,10 +28,7 @@ fn sought(fd: c_int, offset: off_t, whence: c_int, call: impl Fn() -> off_t) -> 
     if got < 0 && !matches!(errno(), libc::EINVAL | libc::ENXIO) || got >= 0 && got != offset {
         return got;
     }
-    let served = ask(|| match file::of_descriptor(fd) {
-        Some(seen) if seen.is_placeholder() => seek(fd, &seen, offset, whence).into(),
-        _ => Outcome::Pass,
-    });
+    let served = ask(|| file::placeholder(fd).then(|seen| seek(fd, &seen, offset, whence).into()));
     if matches!(served, Outcome::Served(_)) {
         set_errno(before);
     }
@@ -53,7 +51,7 @@ fn hint(fd: c_int, at: off_t, len: off_t, advice: c_int) {
         return;
     }
     let _ = ask(|| {
-        if let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder) {
+        if let Outcome::Served(seen) = file::placeholder(fd) {
             let end = if len <= 0 { seen.facts.size } else { (at as u64).saturating_add(len as u64) };
             client::will_need(seen.slot, at as u64, end.min(seen.facts.size));
         }

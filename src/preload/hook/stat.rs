@@ -3,35 +3,38 @@
 use super::open;
 use crate::client;
 use crate::file::{self, Seen};
+use crate::identity;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
-use core::ffi::{CStr, c_char, c_int, c_uint};
+use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
 use ossc_cache::region::Identity;
-use ossc_cache::sys::{Errno, FileId};
+use ossc_cache::sys::{Errno, FileId, Result};
 
 hooks! {
-    fn stat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::stat(path, out)) }
-    fn stat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::stat64(path, out)) }
-    fn lstat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out, || real::lstat(path, out)) }
-    fn lstat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out, || real::lstat64(path, out)) }
+    fn stat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::stat(path, out)) }
+    fn stat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::stat64(path, out)) }
+    fn lstat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::lstat(path, out)) }
+    fn lstat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::lstat64(path, out)) }
     fn fstat(fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::fstat(fd, out), fd, out) }
     fn fstat64(fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::fstat64(fd, out), fd, out) }
-    fn fstatat(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::fstatat(dir, path, out, flags)) }
-    fn fstatat64(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::fstatat64(dir, path, out, flags)) }
-    fn __xstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::__xstat(version, path, out)) }
-    fn __xstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, 0, out, || real::__xstat64(version, path, out)) }
-    fn __lxstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out, || real::__lxstat(version, path, out)) }
-    fn __lxstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, out, || real::__lxstat64(version, path, out)) }
+    fn fstatat(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, || real::fstatat(dir, path, out, flags)) }
+    fn fstatat64(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, || real::fstatat64(dir, path, out, flags)) }
+    fn __xstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::__xstat(version, path, out)) }
+    fn __xstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::__xstat64(version, path, out)) }
+    fn __lxstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::__lxstat(version, path, out)) }
+    fn __lxstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::__lxstat64(version, path, out)) }
     fn __fxstat(version: c_int, fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::__fxstat(version, fd, out), fd, out) }
     fn __fxstat64(version: c_int, fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::__fxstat64(version, fd, out), fd, out) }
-    fn __fxstatat(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::__fxstatat(version, dir, path, out, flags)) }
-    fn __fxstatat64(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, flags, out, || real::__fxstatat64(version, dir, path, out, flags)) }
+    fn __fxstatat(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, || real::__fxstatat(version, dir, path, out, flags)) }
+    fn __fxstatat64(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, || real::__fxstatat64(version, dir, path, out, flags)) }
     fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int {
-        // Type, inode and size are asked for in any case, to know the file; more than was asked for is allowed.
-        let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE;
-        let got = file::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
-        if got == 0 { patch_x(dir, path, flags, out).answer(-1, || got) } else { got }
+        // What tells the file is asked for in any case; more than was asked for is allowed.
+        let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_MTIME;
+        again_if_gone(|| {
+            let got = file::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
+            if got == 0 { patch_x(dir, path, out).map(|()| got) } else { Ok(got) }
+        })
     }
     fn access(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::access(path, mode)) }
     fn faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int { reached(dir, path, mode, flags, || real::faccessat(dir, path, mode, flags)) }
@@ -39,58 +42,41 @@ hooks! {
     fn eaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::eaccess(path, mode)) }
 }
 
-fn by_path(dir: c_int, path: *const c_char, flags: c_int, out: *mut Stat, call: impl Fn() -> c_int) -> c_int {
-    let got = file::until_listed(dir, path, call, |got| *got != 0);
-    if got != 0 {
-        return got;
-    }
-    let is_lost = |id: &FileId| is_lost_at(id, dir, path, flags);
-    patch(out, |id| file::of_id_at(id, dir, path, flags), is_lost).answer(-1, || got)
+fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: impl Fn() -> c_int) -> c_int {
+    again_if_gone(|| {
+        let got = file::until_listed(dir, path, &call, |got| *got != 0);
+        if got != 0 { Ok(got) } else { patch(out, |id| file::of_id_at(id, dir, path)).map(|()| got) }
+    })
 }
 
-fn is_lost_at(id: &FileId, dir: c_int, path: *const c_char, flags: c_int) -> bool {
-    if path.is_null() {
-        return client::is_lost(id, dir);
-    }
-    // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
-    let name = unsafe { CStr::from_ptr(path) };
-    if name.is_empty() {
-        return client::is_lost(id, dir);
-    }
-    client::is_lost_at(id, dir, name, flags & AT_SYMLINK_NOFOLLOW != 0)
+/// Asks a second time where the first answer was a file that its engine does not know: the listing that this has
+/// caused may have given the name to another file.
+fn again_if_gone(ask: impl Fn() -> Result<c_int>) -> c_int {
+    let answer = match ask() {
+        Err(client::GONE) => ask(),
+        answer => answer,
+    };
+    Outcome::from(answer).answer(-1, || -1)
 }
 
 fn by_descriptor(got: c_int, fd: c_int, out: *mut Stat) -> c_int {
     if got != 0 {
         return got;
     }
-    patch(out, |id| file::of_id(id, fd), |id| client::is_lost(id, fd)).answer(-1, || got)
+    Outcome::from(patch(out, |id| file::of_id(id, fd)).map(|()| got)).answer(-1, || got)
 }
 
-/// Patches a status that the C library has read inside itself, in a folder that is listed.
+/// Patches a status that the C library has read inside itself, in a folder that is listed. A file that no engine
+/// serves keeps its 0 bytes here, and its open fails.
 pub(super) fn patch_known(out: &mut Stat) {
-    // A walk names no descriptor to ask with: a lost file keeps its 0 bytes here, and its open fails.
-    let _ = patch(out, |id| file::of_id(id, -1), |_| false);
+    let _ = patch(out, file::of_status);
 }
 
-/// Puts the object's facts over what the kernel said of a placeholder or a memory file; EIO for an empty file
-/// of which nobody can say whether it is one.
-fn patch(
-    out: *mut Stat,
-    look: impl FnOnce(&FileId) -> Option<Seen>,
-    is_lost: impl FnOnce(&FileId) -> bool,
-) -> Outcome<c_int> {
+/// Puts the object's facts over what the kernel said of a placeholder or a memory file.
+fn patch(out: *mut Stat, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<()> {
     // SAFETY: the real call has just filled this struct of the program's.
     let st = unsafe { &mut *out };
-    let id = file::id_of(st);
-    if !client::could_be_ours(&id) {
-        return Outcome::Pass;
-    }
-    let seen = match known(|| look(&id), || is_lost(&id)) {
-        Outcome::Served(seen) => seen,
-        Outcome::Pass => return Outcome::Pass,
-        Outcome::Failed(errno) => return Outcome::Failed(errno),
-    };
+    let Some(seen) = known(&file::id_of(st), look)? else { return Ok(()) };
     st.st_size = seen.facts.size as i64;
     st.st_blocks = blocks(seen.facts.size) as i64;
     (st.st_mtime, st.st_mtime_nsec) = (seen.facts.mtime_secs, 0);
@@ -99,16 +85,19 @@ fn patch(
         (st.st_mode, st.st_nlink, st.st_blksize) = (libc::S_IFREG | 0o644, 1, BLOCK_BYTES as i64);
         (st.st_ctime, st.st_ctime_nsec) = (seen.facts.mtime_secs, 0);
     }
-    Outcome::Pass
+    Ok(())
 }
 
-/// The file of ours whose facts count; EIO for one that is lost.
-fn known(look: impl FnOnce() -> Option<Seen>, is_lost: impl FnOnce() -> bool) -> Outcome<Seen> {
-    ask(|| match look() {
-        Some(seen) if seen.identity != Identity::Folder => Outcome::Served(seen),
-        None if is_lost() => Outcome::Failed(Errno(libc::EIO)),
-        _ => Outcome::Pass,
-    })
+/// The file of ours whose facts count.
+fn known(id: &FileId, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<Option<Seen>> {
+    if !identity::could_be_ours(id) {
+        return Ok(None);
+    }
+    match ask(|| look(id)) {
+        Outcome::Served(seen) if seen.identity != Identity::Folder => Ok(Some(seen)),
+        Outcome::Failed(errno) => Err(errno),
+        _ => Ok(None),
+    }
 }
 
 const BLOCK_BYTES: u64 = 4096;
@@ -118,7 +107,7 @@ fn blocks(size: u64) -> u64 {
     size.div_ceil(BLOCK_BYTES) * (BLOCK_BYTES / 512)
 }
 
-fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) -> Outcome<c_int> {
+fn patch_x(dir: c_int, path: *const c_char, out: *mut Statx) -> Result<()> {
     // SAFETY: the real call has just filled this struct of the program's.
     let st = unsafe { &mut *out };
     let id = FileId {
@@ -126,15 +115,10 @@ fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) -> Ou
         ino: st.stx_ino,
         size: st.stx_size,
         mode: u32::from(st.stx_mode),
+        mtime_secs: st.stx_mtime.tv_sec,
+        mtime_nanos: st.stx_mtime.tv_nsec,
     };
-    if !client::could_be_ours(&id) {
-        return Outcome::Pass;
-    }
-    let seen = match known(|| file::of_id_at(&id, dir, path, flags), || is_lost_at(&id, dir, path, flags)) {
-        Outcome::Served(seen) => seen,
-        Outcome::Pass => return Outcome::Pass,
-        Outcome::Failed(errno) => return Outcome::Failed(errno),
-    };
+    let Some(seen) = known(&id, |id| file::of_id_at(id, dir, path))? else { return Ok(()) };
     st.stx_size = seen.facts.size;
     st.stx_blocks = blocks(seen.facts.size);
     (st.stx_mtime.tv_sec, st.stx_mtime.tv_nsec) = (seen.facts.mtime_secs, 0);
@@ -144,7 +128,7 @@ fn patch_x(dir: c_int, path: *const c_char, flags: c_int, out: *mut Statx) -> Ou
         (st.stx_mode, st.stx_nlink, st.stx_blksize) = ((libc::S_IFREG | 0o644) as u16, 1, BLOCK_BYTES as u32);
         (st.stx_ctime.tv_sec, st.stx_ctime.tv_nsec) = (seen.facts.mtime_secs, 0);
     }
-    Outcome::Pass
+    Ok(())
 }
 
 fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: impl Fn() -> c_int) -> c_int {

@@ -2,21 +2,24 @@
 //! 0 gets the memory file before `main`. The offset of the redirected file is shared with whoever opened
 //! it (`{ head -n 1; cat; } < file`), so it is brought up to date whenever this process lets go of it.
 
-use super::stdio;
-use crate::client;
-use crate::file::{self, Seen};
+use super::{spawn, stdio};
+use crate::file;
+use crate::identity;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Strings};
 use core::ffi::{c_char, c_int};
+use core::ptr::null;
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use libc::AT_FDCWD;
 use ossc_cache::sys;
 
 hooks! {
-    fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(|| real::execve(path, arguments, environment)) }
-    fn execv(path: *const c_char, arguments: Strings) -> c_int { replaced(|| real::execv(path, arguments)) }
-    fn execvp(name: *const c_char, arguments: Strings) -> c_int { replaced(|| real::execvp(name, arguments)) }
-    fn execvpe(name: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(|| real::execvpe(name, arguments, environment)) }
-    fn fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int { replaced(|| real::fexecve(fd, arguments, environment)) }
+    fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(AT_FDCWD, path, || real::execve(path, arguments, environment)) }
+    fn execv(path: *const c_char, arguments: Strings) -> c_int { replaced(AT_FDCWD, path, || real::execv(path, arguments)) }
+    fn execvp(name: *const c_char, arguments: Strings) -> c_int { spawn::search(name); replaced(AT_FDCWD, null(), || real::execvp(name, arguments)) }
+    fn execvpe(name: *const c_char, arguments: Strings, environment: Strings) -> c_int { spawn::search(name); replaced(AT_FDCWD, null(), || real::execvpe(name, arguments, environment)) }
+    fn execveat(dir: c_int, path: *const c_char, arguments: Strings, environment: Strings, flags: c_int) -> c_int { replaced(dir, path, || real::execveat(dir, path, arguments, environment, flags)) }
+    fn fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int { replaced(AT_FDCWD, null(), || real::fexecve(fd, arguments, environment)) }
     // Shells end this way; the real ones do not return either.
     fn _exit(status: c_int) -> () { leave(); real::_exit(status) }
     fn _Exit(status: c_int) -> () { leave(); real::_Exit(status) }
@@ -31,7 +34,7 @@ const KEPT_FROM: c_int = 600;
 
 /// Constructor: gives `stdin` the object's bytes when descriptor 0 is a placeholder.
 pub(crate) fn take() {
-    if !sys::file_id(0).is_ok_and(|id| client::could_be_ours(&id)) {
+    if !sys::file_id(0).is_ok_and(|id| identity::could_be_ours(&id)) {
         return;
     }
     if let Outcome::Served(memory) = ask(|| stdio::memory_of(0, c"r".as_ptr())) {
@@ -90,8 +93,10 @@ pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
     got
 }
 
-/// A new program takes over: it finds the placeholder at 0, as it was, and does the same on its own.
-fn replaced(exec: impl FnOnce() -> c_int) -> c_int {
+/// A new program takes over: it finds the placeholder at 0, as it was, and does the same on its own. `path` is the
+/// program's file, or null where its folder needs no listing.
+pub(super) fn replaced(dir: c_int, path: *const c_char, exec: impl Fn() -> c_int) -> c_int {
+    let exec = || file::until_listed(dir, path, &exec, |got| *got < 0);
     let Some(kept) = kept() else { return exec() };
     tell(kept, 0);
     let Ok(memory) = sys::dup_from(0, KEPT_FROM) else { return exec() };
@@ -125,8 +130,8 @@ fn tell(kept: c_int, from: c_int) {
 /// other files at these numbers.
 fn is_stdin(kept: c_int, memory: c_int) -> bool {
     let same = || {
-        let was = file::of_descriptor(kept).filter(Seen::is_placeholder)?;
-        let is = file::of_descriptor(memory)?;
+        let was = file::placeholder(kept).served()?;
+        let is = file::of_descriptor(memory).served()?;
         Some(was.slot == is.slot && !is.is_placeholder())
     };
     ask(|| Outcome::Served(same() == Some(true))).answer(false, || false)

@@ -22,24 +22,33 @@ hooks! {
         if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, || real::freopen64(path, mode, stream)) }
     }
     fn fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::fclose(stream)) }
-    fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
-        match ask(|| memory_of(fd, mode)) {
-            Outcome::Pass => real::fdopen(fd, mode),
-            Outcome::Failed(errno) => Outcome::Failed(errno).answer(null_mut(), null_mut),
-            Outcome::Served(memory) => {
-                let stream = real::fdopen(fd, mode);
-                if stream.is_null() {
-                    let _ = sys::close(memory);
-                    return stream;
-                }
-                put(memory, fd);
-                stream
+    fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, || real::_IO_fopen(path, mode)) }
+    fn _IO_fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::_IO_fclose(stream)) }
+    fn _IO_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::_IO_fdopen(fd, mode)) }
+    fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::fdopen(fd, mode)) }
+}
+
+/// A stream of a descriptor that is open already.
+fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *mut FILE {
+    match ask(|| memory_of(fd, mode)) {
+        Outcome::Pass => call(),
+        Outcome::Failed(errno) => Outcome::Failed(errno).answer(null_mut(), null_mut),
+        Outcome::Served(memory) => {
+            let stream = call();
+            if stream.is_null() {
+                let _ = sys::close(memory);
+                return stream;
             }
+            put(memory, fd);
+            stream
         }
     }
 }
 
 fn opened(path: *const c_char, mode: *const c_char, call: impl Fn() -> *mut FILE) -> *mut FILE {
+    if changes(mode) {
+        file::list_for_new(AT_FDCWD, path);
+    }
     if changes(mode)
         && !is_exclusive(mode)
         && let Outcome::Failed(errno) = ask(|| open::may_change(AT_FDCWD, path, 0))
@@ -52,6 +61,7 @@ fn opened(path: *const c_char, mode: *const c_char, call: impl Fn() -> *mut FILE
         return stream;
     }
     let fd = number_of(stream);
+    open::met(fd, path);
     match open::arrived(fd, libc::O_RDONLY) {
         open::Arrived::AsItIs => filled(stream, fd, mode),
         open::Arrived::Failed(errno) => failed(stream, errno),
@@ -112,7 +122,10 @@ fn changes(mode: *const c_char) -> bool {
 
 /// The complete object's memory file at the descriptor's offset, if the descriptor is a placeholder's.
 pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
-    let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder) else { return Outcome::Pass };
+    file::placeholder(fd).then(|seen| memory_behind(fd, mode, &seen))
+}
+
+fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> {
     if changes(mode) {
         if !write::is_writable(fd) {
             return Outcome::Pass;
@@ -121,7 +134,7 @@ pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
     }
     let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR) else { return Outcome::Pass };
     link::remember(fd, seen.slot);
-    whole(&seen, at).into()
+    whole(seen, at).into()
 }
 
 fn whole(seen: &Seen, at: i64) -> Result<c_int> {

@@ -1,11 +1,12 @@
 //! `syscall()`: programs that make system calls by number (libuv, Go with cgo's libc, older Rust) meet the
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
-use super::{copy, dup, link, map, open, read, seek, stat, stdin, write};
+use super::{copy, dup, link, map, names, open, place, read, seek, stat, stdin, write};
 use crate::client;
+use crate::file;
 use crate::real;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
-use libc::{iovec, off_t, stat as Stat};
+use libc::{AT_FDCWD, iovec, off_t, stat as Stat};
 
 /// The program's `syscall`. Variadic in C: the same registers as seven plain arguments on x86-64.
 #[unsafe(no_mangle)]
@@ -26,6 +27,7 @@ pub(crate) extern "C-unwind" fn syscall(
     }
     let all = [a, b, c, d, e, f];
     by_path(number, all)
+        .or_else(|| by_name(number, all))
         .or_else(|| by_descriptor(number, all))
         .or_else(|| copying(number, all))
         .unwrap_or_else(|| real::syscall(number, a, b, c, d, e, f))
@@ -52,6 +54,81 @@ fn by_path(number: c_long, [a, b, c, d, e, _]: [usize; 6]) -> Option<c_long> {
     };
     Some(got.into())
 }
+
+/// Calls by path to which nothing is added but the listing of the folders on their way: the kernel is what comes
+/// next, since the C library's function of the name may do it in another way.
+fn by_name(number: c_long, all: [usize; 6]) -> Option<c_long> {
+    let [a, b, c, d, e, f] = all;
+    let call = || real::syscall(number, a, b, c, d, e, f) as c_int;
+    let long = || real::syscall(number, a, b, c, d, e, f);
+    let (here, first) = (AT_FDCWD, a as *const c_char);
+    let at = (a as c_int, b as *const c_char);
+    let (second, at_third) = ((here, b as *const c_char), (c as c_int, d as *const c_char));
+    let removes_folder = c & libc::AT_REMOVEDIR as usize != 0;
+    Some(match number {
+        libc::SYS_mkdir | libc::SYS_mknod => names::made(here, first, call).into(),
+        libc::SYS_mkdirat | libc::SYS_mknodat => names::made(at.0, at.1, call).into(),
+        libc::SYS_symlink => names::made(here, second.1, call).into(),
+        libc::SYS_symlinkat => names::made(b as c_int, c as *const c_char, call).into(),
+        libc::SYS_link => names::linked([(here, first), second], call).into(),
+        libc::SYS_linkat => names::linked([at, at_third], call).into(),
+        libc::SYS_rename => names::moved([(here, first), second], call).into(),
+        libc::SYS_renameat | libc::SYS_renameat2 => names::moved([at, at_third], call).into(),
+        libc::SYS_unlink => names::removed(here, first, false, call).into(),
+        libc::SYS_unlinkat => names::removed(at.0, at.1, removes_folder, call).into(),
+        libc::SYS_rmdir => names::removed(here, first, true, call).into(),
+        libc::SYS_bind | libc::SYS_connect => place::addressed(b as *const c_void, c as u32, call).into(),
+        libc::SYS_inotify_add_watch => file::until_listed(second.0, second.1, long, is_negative),
+        libc::SYS_execveat => stdin::replaced(at.0, at.1, call).into(),
+        _ if IN_FOLDER.contains(&number) => file::until_listed(at.0, at.1, long, is_negative),
+        _ if BY_FIRST.contains(&number) => file::until_listed(here, first, long, is_negative),
+        _ => return None,
+    })
+}
+
+fn is_negative(got: &c_long) -> bool {
+    *got < 0
+}
+
+/// Numbers that this crate's `libc` has no names for.
+const FCHMODAT2: c_long = 452;
+const XATTRS_AT: [c_long; 4] = [463, 464, 465, 466];
+
+/// Calls with a folder's descriptor and a path.
+const IN_FOLDER: [c_long; 12] = [
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fchmodat,
+    FCHMODAT2,
+    libc::SYS_fchownat,
+    libc::SYS_futimesat,
+    libc::SYS_utimensat,
+    libc::SYS_name_to_handle_at,
+    XATTRS_AT[0],
+    XATTRS_AT[1],
+    XATTRS_AT[2],
+    XATTRS_AT[3],
+];
+
+/// Calls with a path as their first argument.
+const BY_FIRST: [c_long; 16] = [
+    libc::SYS_chdir,
+    libc::SYS_chroot,
+    libc::SYS_statfs,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+];
 
 fn by_descriptor(number: c_long, [a, b, c, d, _, f]: [usize; 6]) -> Option<c_long> {
     let (fd, buffer, iov) = (a as c_int, b as *mut c_void, b as *const iovec);

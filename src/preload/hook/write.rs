@@ -10,6 +10,8 @@ use ossc_cache::sys;
 
 hooks! {
     fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t { refused(fd).answer(-1, || real::write(fd, buffer, count)) }
+    fn __write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t { refused(fd).answer(-1, || real::__write(fd, buffer, count)) }
+    fn __pwrite64(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { refused(fd).answer(-1, || real::__pwrite64(fd, buffer, count, at)) }
     fn pwrite(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { refused(fd).answer(-1, || real::pwrite(fd, buffer, count, at)) }
     fn pwrite64(fd: c_int, buffer: *const c_void, count: size_t, at: off_t) -> ssize_t { refused(fd).answer(-1, || real::pwrite64(fd, buffer, count, at)) }
     fn writev(fd: c_int, iov: *const iovec, len: c_int) -> ssize_t { refused(fd).answer(-1, || real::writev(fd, iov, len)) }
@@ -23,8 +25,8 @@ hooks! {
     fn fallocate64(fd: c_int, mode: c_int, at: off_t, len: off_t) -> c_int { refused(fd).answer(-1, || real::fallocate64(fd, mode, at, len)) }
     fn posix_fallocate(fd: c_int, at: off_t, len: off_t) -> c_int { if is_refused(fd) { libc::EROFS } else { real::posix_fallocate(fd, at, len) } }
     fn posix_fallocate64(fd: c_int, at: off_t, len: off_t) -> c_int { if is_refused(fd) { libc::EROFS } else { real::posix_fallocate64(fd, at, len) } }
-    fn truncate(path: *const c_char, len: off_t) -> c_int { ask(|| changed(path)).answer(-1, || real::truncate(path, len)) }
-    fn truncate64(path: *const c_char, len: off_t) -> c_int { ask(|| changed(path)).answer(-1, || real::truncate64(path, len)) }
+    fn truncate(path: *const c_char, len: off_t) -> c_int { truncated(path, || real::truncate(path, len)) }
+    fn truncate64(path: *const c_char, len: off_t) -> c_int { truncated(path, || real::truncate64(path, len)) }
 }
 
 /// Failed for a placeholder that is open for writing; without that the kernel's own EBADF is right.
@@ -33,7 +35,8 @@ pub(super) fn refused<T>(fd: c_int) -> Outcome<T> {
         return Outcome::Pass;
     }
     ask(|| match file::written(fd) {
-        Some(seen) if is_writable(fd) => file::refuse(b"write refused (the folder is read-only)", seen.slot),
+        Outcome::Served(seen) if is_writable(fd) => file::refuse(b"write refused (the folder is read-only)", seen.slot),
+        Outcome::Failed(errno) if is_writable(fd) => Outcome::Failed(errno),
         _ => Outcome::Pass,
     })
 }
@@ -48,9 +51,10 @@ pub(super) fn is_writable(fd: c_int) -> bool {
         .is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != libc::O_RDONLY && flags as c_int & libc::O_PATH == 0)
 }
 
-fn changed<T>(path: *const c_char) -> Outcome<T> {
-    match open::may_change(AT_FDCWD, path, 0) {
-        Outcome::Failed(errno) => Outcome::Failed(errno),
-        _ => Outcome::Pass,
-    }
+fn truncated(path: *const c_char, call: impl Fn() -> c_int) -> c_int {
+    let allowed = || match ask(|| open::may_change(AT_FDCWD, path, 0)) {
+        Outcome::Failed(errno) => Outcome::Failed(errno).answer(-1, || -1),
+        _ => call(),
+    };
+    file::until_listed(AT_FDCWD, path, allowed, |got| *got < 0)
 }

@@ -1,0 +1,72 @@
+//! Names: making, moving and removing them. The calls are the real ones, on placeholders too; all that is added is
+//! that the folders which the names lie in are listed, so that what is in the bucket is found, or is in the way.
+
+use super::dir::{DEPTH_MAX, list_tree};
+use crate::file::{list_for_new, until_all_listed, until_listed};
+use crate::real;
+use core::ffi::{c_char, c_int, c_uint};
+use libc::{AT_FDCWD, dev_t, mode_t};
+
+hooks! {
+    fn mkdir(path: *const c_char, mode: mode_t) -> c_int { made(AT_FDCWD, path, || real::mkdir(path, mode)) }
+    fn mkdirat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { made(dir, path, || real::mkdirat(dir, path, mode)) }
+    fn mknod(path: *const c_char, mode: mode_t, device: dev_t) -> c_int { made(AT_FDCWD, path, || real::mknod(path, mode, device)) }
+    fn mknodat(dir: c_int, path: *const c_char, mode: mode_t, device: dev_t) -> c_int { made(dir, path, || real::mknodat(dir, path, mode, device)) }
+    fn __xmknod(version: c_int, path: *const c_char, mode: mode_t, device: *mut dev_t) -> c_int { made(AT_FDCWD, path, || real::__xmknod(version, path, mode, device)) }
+    fn __xmknodat(version: c_int, dir: c_int, path: *const c_char, mode: mode_t, device: *mut dev_t) -> c_int { made(dir, path, || real::__xmknodat(version, dir, path, mode, device)) }
+    fn mkfifo(path: *const c_char, mode: mode_t) -> c_int { made(AT_FDCWD, path, || real::mkfifo(path, mode)) }
+    fn mkfifoat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { made(dir, path, || real::mkfifoat(dir, path, mode)) }
+    fn symlink(target: *const c_char, path: *const c_char) -> c_int { made(AT_FDCWD, path, || real::symlink(target, path)) }
+    fn symlinkat(target: *const c_char, dir: c_int, path: *const c_char) -> c_int { made(dir, path, || real::symlinkat(target, dir, path)) }
+    fn link(old: *const c_char, new: *const c_char) -> c_int { linked([(AT_FDCWD, old), (AT_FDCWD, new)], || real::link(old, new)) }
+    fn linkat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_int) -> c_int { linked([(old_dir, old), (new_dir, new)], || real::linkat(old_dir, old, new_dir, new, flags)) }
+    fn rename(old: *const c_char, new: *const c_char) -> c_int { moved([(AT_FDCWD, old), (AT_FDCWD, new)], || real::rename(old, new)) }
+    fn renameat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char) -> c_int { moved([(old_dir, old), (new_dir, new)], || real::renameat(old_dir, old, new_dir, new)) }
+    fn renameat2(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_uint) -> c_int { moved([(old_dir, old), (new_dir, new)], || real::renameat2(old_dir, old, new_dir, new, flags)) }
+    fn unlink(path: *const c_char) -> c_int { until_listed(AT_FDCWD, path, || real::unlink(path), failed) }
+    fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int { removed(dir, path, flags & libc::AT_REMOVEDIR != 0, || real::unlinkat(dir, path, flags)) }
+    fn rmdir(path: *const c_char) -> c_int { removed(AT_FDCWD, path, true, || real::rmdir(path)) }
+    fn remove(path: *const c_char) -> c_int { removed(AT_FDCWD, path, true, || real::remove(path)) }
+    // These write into the name before they try it, so a second try would be refused: the folder is listed first.
+    fn mkstemp(name: *mut c_char) -> c_int { list_for_new(AT_FDCWD, name); real::mkstemp(name) }
+    fn mkstemp64(name: *mut c_char) -> c_int { list_for_new(AT_FDCWD, name); real::mkstemp64(name) }
+    fn mkostemp(name: *mut c_char, flags: c_int) -> c_int { list_for_new(AT_FDCWD, name); real::mkostemp(name, flags) }
+    fn mkostemp64(name: *mut c_char, flags: c_int) -> c_int { list_for_new(AT_FDCWD, name); real::mkostemp64(name, flags) }
+    fn mkstemps(name: *mut c_char, tail: c_int) -> c_int { list_for_new(AT_FDCWD, name); real::mkstemps(name, tail) }
+    fn mkstemps64(name: *mut c_char, tail: c_int) -> c_int { list_for_new(AT_FDCWD, name); real::mkstemps64(name, tail) }
+    fn mkostemps(name: *mut c_char, tail: c_int, flags: c_int) -> c_int { list_for_new(AT_FDCWD, name); real::mkostemps(name, tail, flags) }
+    fn mkostemps64(name: *mut c_char, tail: c_int, flags: c_int) -> c_int { list_for_new(AT_FDCWD, name); real::mkostemps64(name, tail, flags) }
+    fn mkdtemp(name: *mut c_char) -> *mut c_char { list_for_new(AT_FDCWD, name); real::mkdtemp(name) }
+}
+
+fn failed(got: &c_int) -> bool {
+    *got < 0
+}
+
+/// A call that makes one name.
+pub(super) fn made(dir: c_int, path: *const c_char, call: impl Fn() -> c_int) -> c_int {
+    list_for_new(dir, path);
+    until_listed(dir, path, call, failed)
+}
+
+/// A call that gives the first name a second one.
+pub(super) fn linked(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int) -> c_int {
+    list_for_new(names[1].0, names[1].1);
+    until_all_listed(&names, call, failed)
+}
+
+/// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before.
+pub(super) fn moved(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int) -> c_int {
+    if !crate::client::knows_all_folders() {
+        list_tree(names[0].0, names[0].1, DEPTH_MAX);
+    }
+    linked(names, call)
+}
+
+/// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.
+pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: impl Fn() -> c_int) -> c_int {
+    if is_folder && !crate::client::knows_all_folders() {
+        list_tree(dir, path, 0);
+    }
+    until_listed(dir, path, call, failed)
+}

@@ -1,0 +1,210 @@
+//! What a file is: a file of ours, the program's own, or one of ours that nobody serves.
+//!
+//! Called by `file`, with what the real call found. The catalog of the engine decides by device and inode. An empty
+//! file that the catalog does not know is asked for its mark (`ossc_cache::mark`), wherever it lies and by whatever
+//! name it was met; one that is marked and not served is an error with a line, never an empty file. Paths are
+//! looked at only to find out which folder has to be listed, and to name the file in that line.
+
+use crate::attach::{self, attach, attached, say};
+use crate::client::{self, Found, GENERATION_SHIFT};
+use crate::environ;
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering};
+use ossc_cache::cpath::CPath;
+use ossc_cache::mark::{self, Kind, Text};
+use ossc_cache::region::Region;
+use ossc_cache::sys::{self, Errno, FileId, Result};
+
+/// How a file was met, by which it can be asked for its mark.
+#[derive(Clone, Copy)]
+pub(crate) enum Met<'a> {
+    /// By a descriptor.
+    Descriptor(i32),
+    /// By a path, relative to a folder's descriptor.
+    Path(i32, &'a CStr),
+    /// Inside the C library: all that is known is its status.
+    Status,
+}
+
+impl Met<'_> {
+    /// Runs `act` on a descriptor of the file; `None` when there can be none.
+    fn with<T>(self, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
+        match self {
+            Met::Descriptor(fd) => Some(act(fd)),
+            Met::Path(dir, path) => client::with_descriptor(dir, path, flags | libc::O_CLOEXEC, act),
+            Met::Status => None,
+        }
+    }
+
+    /// The attribute that says what the file stands for.
+    fn text(self) -> Result<Text> {
+        let named = |fd: i32| {
+            let link = CPath::from(b"/proc/self/fd/").with_number(fd as u64);
+            Text::of_path(link.as_cstr().ok_or(Errno(libc::EIO))?)
+        };
+        match self {
+            Met::Descriptor(fd) => match Text::of_descriptor(fd) {
+                // An O_PATH descriptor can only be asked by a name.
+                Err(Errno(libc::EBADF)) => named(fd),
+                asked => asked,
+            },
+            Met::Path(dir, path) if dir == libc::AT_FDCWD || path.to_bytes().starts_with(b"/") => Text::of_path(path),
+            Met::Path(..) => self.with(libc::O_PATH, named).unwrap_or(Err(Errno(libc::ENODATA))),
+            Met::Status => Err(Errno(libc::ENODATA)),
+        }
+    }
+
+    /// Where the file lies, as the kernel names it.
+    fn path(self) -> Option<CPath> {
+        self.with(libc::O_PATH, environ::descriptor_path).flatten()
+    }
+}
+
+/// True if a file could be ours: an empty regular file, or, once attached, any file on the device of the memory
+/// files.
+#[inline]
+pub(crate) fn could_be_ours(id: &FileId) -> bool {
+    id.is_empty_file() || id.dev == attach::memory_dev() && id.is_file()
+}
+
+/// Finds the record of a file. `Ok(None)` for the program's own.
+///
+/// # Errors
+/// EIO or ESTALE for a file of ours that no engine serves.
+pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
+    if let Some((generation, region)) = attached()
+        && let Some(found) = found_in(generation, region, id)
+    {
+        return Ok(Some(found));
+    }
+    if !id.is_empty_file() {
+        return Ok(known_before(id));
+    }
+    match marked(id, met) {
+        Some(asked) if asked.kind.stands_in() => served(id, met, &asked).map(Some),
+        None if attached().is_none() => by_place(id, met),
+        _ => Ok(None),
+    }
+}
+
+/// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it
+/// all the same (the mark went with a backup, say). EIO when no engine can be asked.
+fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
+    let is_inside = || met.path().is_some_and(|path| client::is_inside(path.as_bytes()));
+    if !client::is_on_model_dir(id) || !is_inside() {
+        return Ok(None);
+    }
+    let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
+    Ok(found_in(generation, region, id))
+}
+
+fn found_in(generation: u32, region: Region, id: &FileId) -> Option<Found> {
+    let (slot, identity) = region.find(id.dev, id.ino)?;
+    Some(Found { slot: slot | generation << GENERATION_SHIFT, identity })
+}
+
+/// A memory file that this process's parent had open: the child registers, as for everything of ours.
+fn known_before(id: &FileId) -> Option<Found> {
+    let (generation, region) = attach::last_known()?;
+    let found = found_in(generation, region, id)?;
+    let _ = attach();
+    Some(found)
+}
+
+/// True for an empty file that says of itself that it stands in for an object.
+pub(crate) fn stands_in(id: &FileId, met: Met<'_>) -> bool {
+    marked(id, met).is_some_and(|asked| asked.kind.stands_in())
+}
+
+/// What a file said of itself.
+struct Asked {
+    kind: Kind,
+    /// Without an attribute the time alone has spoken.
+    text: Option<Text>,
+}
+
+/// Asks a file for its mark.
+fn marked(id: &FileId, met: Met<'_>) -> Option<Asked> {
+    if let Ok(text) = met.text() {
+        let kind = match text.mark() {
+            // A copy that carries the mark of another file and was changed since is the program's own.
+            Some(mark) => (mark.ino == id.ino || mark.is_unchanged(id)).then_some(mark.kind),
+            // Of an engine of another version.
+            None => Some(Kind::Placeholder),
+        };
+        if let Some(kind) = kind {
+            return Some(Asked { kind, text: Some(text) });
+        }
+    }
+    let kind = mark::by_time(id)?;
+    let is_of_kernel = met.with(libc::O_PATH, |fd| sys::fs_type(fd).is_ok_and(mark::is_of_kernel));
+    (is_of_kernel != Some(true)).then_some(Asked { kind, text: None })
+}
+
+/// The record of a file that is marked as one that stands in for an object.
+fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
+    let Some((mut generation, mut region)) = attach().or_else(attach::last_known) else {
+        return Err(lost(id, met, asked, Errno(libc::EIO)));
+    };
+    loop {
+        if let Some(found) = found_in(generation, region, id) {
+            return Ok(found);
+        }
+        // A leftover in a folder that this engine has not listed yet.
+        let folder = folder_of(asked, met, region);
+        if region.header().folders_unlisted.load(Ordering::Acquire) == 0
+            || !folder.is_some_and(|folder| client::list(folder.as_bytes()))
+        {
+            break;
+        }
+        let now = attach().or_else(attach::last_known);
+        match now {
+            Some((next, next_region)) if next != generation => (generation, region) = (next, next_region),
+            _ => match found_in(generation, region, id) {
+                Some(found) => return Ok(found),
+                None => break,
+            },
+        }
+    }
+    Err(lost(id, met, asked, Errno(libc::ESTALE)))
+}
+
+/// The folder that has to be listed for a file to be known: by the mark, if this engine's kind has made it, else by
+/// where the file lies.
+fn folder_of(asked: &Asked, met: Met<'_>, region: Region) -> Option<CPath> {
+    let named = asked.text.as_ref().and_then(Text::mark).filter(|mark| mark.engine == region.engine_key());
+    if let Some(mark) = named {
+        let folder = mark.path.rfind('/').map_or("", |cut| &mark.path[..cut]);
+        return Some(CPath::from(folder.as_bytes()));
+    }
+    let path = met.path().filter(|path| client::is_inside(path.as_bytes()))?;
+    Some(CPath::from(client::parent(path.as_bytes())))
+}
+
+/// A marked file that no engine serves: one line on stderr and in the log, once for each file.
+fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
+    if !is_told(id) {
+        let mark = asked.text.as_ref().and_then(Text::mark);
+        let marked = CPath::from(mark.map_or(b"a file", |mark| mark.path.as_bytes()));
+        // A file without a name any more is named as it was made.
+        let name = met.path().filter(|path| !path.as_bytes().ends_with(b" (deleted)")).unwrap_or(marked);
+        let why: &[u8] = match errno.0 {
+            libc::EIO => {
+                b"this file stands for an object on OSS and no engine serves it, so reading it is an error (are ENABLE_CONNECTOR=1 and the OSS_ variables set?)"
+            }
+            _ => {
+                b"this file stands for an object that the engine of this MODEL_DIR does not serve (an older version, another MODEL_DIR's, or a copy without its bytes), so reading it is an error"
+            }
+        };
+        say(&[b"oss connector: ", name.as_bytes(), b": ", why, b"\n"]);
+        client::log_named(why, name.as_bytes());
+    }
+    errno
+}
+
+/// True if the file was spoken of before. The last few are remembered.
+fn is_told(id: &FileId) -> bool {
+    static TOLD: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
+    let key = id.dev.rotate_left(32) ^ id.ino | 1 << 63;
+    TOLD[(id.ino % TOLD.len() as u64) as usize].swap(key, Ordering::Relaxed) == key
+}

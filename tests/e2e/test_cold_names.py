@@ -1,0 +1,158 @@
+"""Calls by path on a folder that nobody has listed yet answer as on a local folder: they wait for the listing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness import folder, paths
+from harness.run import Run, plain_env
+from tests.e2e.base import PREFIX, EndToEnd
+
+PYTHON = str(paths.VENV_PYTHON)
+# `nested` is there and not listed, `nested/deep` is not there yet. `d` is the folder, `o` one outside of it.
+BEGIN = """
+import ctypes, errno, os, socket, subprocess, sys, tempfile
+d, o = sys.argv[1], sys.argv[2]
+cold, deep, c, j = d + "/nested", d + "/nested/deep", d + "/nested/deep/c.bin", d + "/nested/small.json"
+libc = ctypes.CDLL(None, use_errno=True)
+def checked(got):
+    if got < 0: raise OSError(ctypes.get_errno(), "call")
+    return "done"
+def call(number, *args):
+    return checked(libc.syscall(number, *[a.encode() if isinstance(a, str) else ctypes.c_long(a) for a in args]))
+def made(path): os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)); return path
+"""
+# What each prints, or the errno, must be the same natively and on a cold folder.
+CALLS = {
+    "chdir": "os.chdir(deep); print(sorted(os.listdir('.')))",
+    "chdir by number": "print(call(80, deep))",
+    "cwd of a child": "print(subprocess.run(['ls'], cwd=deep, capture_output=True).stdout)",
+    "posix_spawn of a program": "print(os.WEXITSTATUS(os.waitpid(os.posix_spawn(c, ['c'], os.environ), 0)[1]))",
+    "file action": "print(os.waitpid(os.posix_spawn('/bin/cat', ['cat'], os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 0, c, os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, '/dev/null', os.O_WRONLY, 0)]), 0)[1])",
+    "execv": "os.execv(c, ['c'])",
+    "execveat by number": "print(call(322, -100, c, 0, 0, 0))",
+    "execlp on PATH": "os.environ['PATH'] = deep; libc.setenv(b'PATH', deep.encode(), 1); checked(libc.execlp(b'c.bin', b'c.bin', None))",
+    "dlopen": "libc.dlopen.restype = ctypes.c_void_p; libc.dlerror.restype = ctypes.c_char_p; libc.dlopen(j.encode(), 2); print('No such file' in libc.dlerror().decode())",
+    "statvfs": "print(os.statvfs(deep).f_namemax)",
+    "statfs by number": "print(call(137, deep, ctypes.addressof(ctypes.create_string_buffer(256))))",
+    "pathconf": "print(os.pathconf(deep, 'PC_NAME_MAX'))",
+    "xattr": "print(os.getxattr(c, 'user.absent'))",
+    "setxattr by number": "print(call(188, j, 'user.own', 'x', 1, 0))",
+    "link out": "os.link(j, o + '/l'); print(os.path.getsize(o + '/l'))",
+    "link onto an object": "os.link(made(o + '/f'), c)",
+    "linkat by number": "print(call(265, -100, j, -100, o + '/l2', 0))",
+    "mkdir": "os.mkdir(deep + '/__pycache__'); print(sorted(os.listdir(deep)))",
+    "mkdir of a folder of the bucket": "os.mkdir(deep)",
+    "mkdirat by number": "print(call(258, -100, deep + '/x', 0o700))",
+    "makedirs": "os.makedirs(deep + '/a/b'); print(sorted(os.listdir(deep)))",
+    "rename in": "os.rename(made(o + '/f'), deep + '/f'); print(sorted(os.listdir(deep)))",
+    "rename out": "os.rename(j, o + '/j'); print(len(open(o + '/j', 'rb').read()), os.listdir(cold))",
+    "rename of a folder": "os.rename(cold, d + '/moved'); print(os.listdir(d + '/moved/deep'), len(open(d + '/moved/deep/c.bin', 'rb').read()))",
+    "renameat2 by number": "print(call(316, -100, made(o + '/f'), -100, c, 1))",
+    "unlink": "os.unlink(c); print(os.listdir(deep))",
+    "unlinkat by number": "print(call(263, -100, j, 0), os.listdir(cold))",
+    "rmdir of a folder with objects": "os.rmdir(cold)",
+    "rmdir by number": "print(call(84, cold))",
+    "remove": "libc.remove.argtypes = [ctypes.c_char_p]; print(checked(libc.remove(j.encode())))",
+    "chmod": "os.chmod(c, 0o600); print(oct(os.stat(c).st_mode))",
+    "fchmodat2 by number": "print(call(452, -100, j, 0o640, 0))",
+    "lchown": "os.lchown(c, os.getuid(), os.getgid()); print('done')",
+    "utime": "os.utime(j); print('done')",
+    "utimensat by number": "print(call(280, -100, j, 0, 0))",
+    "symlink": "os.symlink('x', deep + '/s'); print(sorted(os.listdir(deep)))",
+    "symlink at an object": "os.symlink('x', c)",
+    "faccessat2 by number": "print(call(439, -100, deep, 4, 0))",
+    "inotify": "print(checked(libc.inotify_add_watch(libc.inotify_init(), deep.encode(), 2)))",
+    "bind": "os.chdir(d); socket.socket(socket.AF_UNIX).bind('nested/deep/k'); print(sorted(os.listdir(deep)))",
+    "connect": "os.chdir(d); socket.socket(socket.AF_UNIX).connect('nested/deep/c.bin')",
+    "mkfifo": "os.mkfifo(deep + '/f'); print(sorted(os.listdir(deep)))",
+    "mknod at an object": "os.mknod(c)",
+    "mkstemp": "fd, name = tempfile.mkstemp(dir=deep); print(os.path.dirname(name) == deep)",
+    "mkdtemp of libc": "libc.mkdtemp.restype = ctypes.c_char_p; print(libc.mkdtemp(ctypes.create_string_buffer((deep + '/XXXXXX').encode())) is None)",
+    "name_to_handle_at": "print(libc.name_to_handle_at(-100, deep.encode(), ctypes.create_string_buffer(bytes(8), 256), ctypes.byref(ctypes.c_int()), 0), ctypes.get_errno() == errno.ENOENT)",
+    "ftok": "print(libc.ftok(c.encode(), 1) == -1)",
+    "truncate": "os.truncate(d + '/nested/none', 0)",
+    "exclusive": "os.open(c, os.O_CREAT | os.O_EXCL | os.O_WRONLY)",
+    "exclusive in the first folder": "os.open(j, os.O_CREAT | os.O_EXCL | os.O_WRONLY)",
+    "fopen for x": "open(j, 'x')",
+    "a link to a file": "os.symlink(c, o + '/l'); print(len(open(o + '/l', 'rb').read()))",
+    "a link to a folder": "os.symlink(deep, o + '/l'); print(os.stat(o + '/l/c.bin').st_size, os.listdir(o + '/l'))",
+    "links one behind the other": "os.symlink(deep, o + '/a'); os.symlink('a', o + '/b'); os.symlink('b/c.bin', o + '/c'); print(os.stat(o + '/c').st_size)",
+    "a link inside with ..": "os.symlink('nested/deep/../deep', d + '/l'); print(os.listdir(d + '/l'))",
+    "chdir through a link": "os.symlink(deep, o + '/l'); os.chdir(o + '/l'); print(os.listdir('.'))",
+    "chmod through a link": "os.symlink(j, o + '/l'); os.chmod(o + '/l', 0o600); print(oct(os.stat(j).st_mode))",
+    "a loop of links": "os.symlink('b', o + '/a'); os.symlink('a', o + '/b'); os.stat(o + '/a/x')",
+    "a link by the working folder": "os.chdir(d); os.symlink('/proc/self/cwd/nested/deep/c.bin', o + '/l'); print(os.stat(o + '/l').st_size)",
+    "what is not there": "os.chmod(deep + '/none', 0o600)",
+}
+
+
+class ColdNames(EndToEnd):
+    """Each call has a MODEL_DIR and an engine of its own: a folder is cold once only."""
+
+    faults = [{"match": {"kind": "list", "prefix": f"{PREFIX}/nested/"}, "do": {"delay_ms": 400}}]
+
+    def program(self, code: str) -> list[str]:
+        return [PYTHON, "-c", f"{BEGIN}\ntry:\n    {code}\nexcept OSError as e: print(errno.errorcode[e.errno])"]
+
+    def natively(self, name: str, code: str) -> str:
+        own = self.scratch / "natively" / name
+        (own / "out").mkdir(parents=True)
+        shutil.copytree(self.plain / "nested", own / "model" / "nested")
+        argv = [*self.program(code), str(own / "model"), str(own / "out")]
+        return subprocess.run(argv, env=plain_env(), capture_output=True, text=True, cwd="/", timeout=60, check=False).stdout
+
+    def cold(self, code: str) -> tuple[str, str]:
+        with Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:
+            out = run.dir / "out"
+            out.mkdir()
+            done = run.call([*self.program(code), str(run.model_dir), str(out)], cwd="/", timeout=60)
+            return done.stdout.decode(), done.stderr.decode() + run.log_tail()
+
+    def test_calls_wait_for_the_listing(self) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            cold = dict(zip(CALLS, pool.map(self.cold, CALLS.values()), strict=True))
+        for name, code in CALLS.items():
+            with self.subTest(name):
+                expected = self.natively(name, code)
+                self.assertNotEqual(expected, "")
+                self.assertEqual(cold[name][0], expected, cold[name][1])
+
+    def test_without_the_hooks_the_names_are_missing(self) -> None:
+        """The control: the folder is cold indeed."""
+        with Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:
+            code = "import os, sys; print(os.path.exists(sys.argv[1] + '/nested'), os.path.exists(sys.argv[1] + '/nested/deep'))"
+            script = f"true; env -u LD_PRELOAD {PYTHON} -c \"$1\" \"$2\""
+            done = run.call(["bash", "-c", script, "bash", code, str(run.model_dir)], cwd="/")
+            self.assertEqual(done.stdout.decode(), "True False\n", done.stderr.decode() + run.log_tail())
+
+
+class Libraries(EndToEnd):
+    """`dlopen` is still its caller's."""
+
+    def test_a_library_of_the_callers_own_search_path_is_found(self) -> None:
+        place = self.scratch / "dl"
+        (place / "beside").mkdir(parents=True)
+        (place / "inner.c").write_text("int inner(void) { return 7; }\n")
+        (place / "outer.c").write_text(
+            "#define _GNU_SOURCE\n#include <dlfcn.h>\n"
+            "int outer(void) { void *h = dlopen(\"libinner.so\", RTLD_NOW); int (*f)(void) = h ? dlsym(h, \"inner\") : 0; return f ? f() : -1; }\n"
+        )
+        (place / "main.c").write_text("int outer(void);\nint main(void) { return outer(); }\n")
+        for argv in (
+            ["gcc", "-shared", "-fPIC", "-o", "beside/libinner.so", "inner.c"],
+            ["gcc", "-shared", "-fPIC", "-o", "libouter.so", "outer.c", "-ldl", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/beside"],
+            ["gcc", "-o", "main", "main.c", "-L.", "-louter", "-Wl,-rpath,$ORIGIN"],
+        ):
+            subprocess.run(argv, cwd=place, check=True)
+        run = self.managed()
+        self.assertEqual(run.call([str(place / "main")]).returncode, 7)
+        self.assertEqual(run.call([str(Path(place / "main"))], run.env(role=None)).returncode, 7)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,144 @@
+"""A placeholder is known by its mark: by whatever name it is met, its bytes or an error come, never an empty file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from harness import folder
+from harness.run import Run, plain_env
+from tests.e2e.base import EndToEnd
+
+LINGER_SECS = 1
+SIZE = folder.MATERIALIZE_BYTES + 77
+MARK = "user.ossc.made"
+# Every way to meet a file; each prints a size, or the name of an error.
+READER = """
+import errno, mmap, os, sys
+def tried(what):
+    try:
+        return str(what())
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    except ValueError as error:
+        return "ValueError"
+path = sys.argv[1]
+def mapped():
+    with open(path, "rb") as file:
+        return len(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+print(*[tried(what) for what in (
+    lambda: os.stat(path).st_size,
+    lambda: len(open(path, "rb").read()),
+    lambda: os.lseek(os.open(path, os.O_RDONLY), 0, os.SEEK_END),
+    mapped,
+)])
+"""
+RIGHT = " ".join([str(SIZE)] * 4)
+
+
+class Identity(EndToEnd):
+    def setUp(self) -> None:
+        super().setUp()
+        (self.plain / "w.bin").write_bytes(b"v" * SIZE)
+        self.mine = self.managed({"lingerSec": LINGER_SECS})
+
+    def met(self, path: Path | str, run: Run | None = None) -> tuple[str, str]:
+        """What a preloaded program gets of a file, and what it says on stderr."""
+        done = (run or self.mine).call([sys.executable, "-c", READER, str(path)])
+        return done.stdout.decode().strip(), done.stderr.decode()
+
+    def assert_right(self, path: Path | str) -> None:
+        self.assertEqual(self.met(path)[0], RIGHT, self.mine.log_tail())
+
+    def assert_error(self, path: Path | str, run: Run | None = None) -> None:
+        got, said = self.met(path, run)
+        self.assertEqual(got.split(), ["ESTALE"] * 4, said)
+        self.assertIn("stands for an object", said)
+
+    def keep_alive(self, run: Run | None = None) -> None:
+        """A program that keeps the engine, and has met the folder."""
+        holder = (run or self.mine).start(["sh", "-c", "cat $MODEL_DIR/* >/dev/null; exec sleep 60"], stderr=subprocess.DEVNULL)
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        self.met((run or self.mine).model_dir / "w.bin", run)
+
+    def test_other_names_of_a_placeholder(self) -> None:
+        outside = self.mine.dir
+        self.keep_alive()
+        os.link(self.mine.model_dir / "w.bin", outside / "linked")
+        os.symlink(self.mine.model_dir / "w.bin", outside / "symlinked")
+        for name in ("linked", "symlinked"):
+            self.assert_right(outside / name)
+        os.rename(self.mine.model_dir / "w.bin", outside / "moved")
+        self.assert_right(outside / "moved")
+
+    def test_a_copy_without_its_bytes_is_an_error(self) -> None:
+        self.keep_alive()
+        copy = self.mine.dir / "copy.bin"
+        subprocess.run(["cp", "-a", self.mine.model_dir / "w.bin", copy], check=True, env=plain_env())
+        self.assertEqual(copy.stat().st_size, 0)
+        self.assert_error(copy)
+        # What is written anew is the user's, and so is what becomes of it.
+        copy.write_bytes(b"mine")
+        copy.write_bytes(b"")
+        self.assertEqual(self.met(copy)[0], "0 0 0 ValueError")
+
+    def test_a_file_of_a_folder_that_no_engine_has_listed_yet(self) -> None:
+        (self.plain / "deep/er").mkdir(parents=True)
+        (self.plain / "deep/er/w.bin").write_bytes(b"v" * SIZE)
+        path = self.mine.model_dir / "deep/er/w.bin"
+        self.assert_right(path)
+        self.assertIsNotNone(self.mine.wait_engines_gone(LINGER_SECS + 3))
+        os.link(path, self.mine.dir / "linked")
+        self.assert_right(self.mine.dir / "linked")
+
+    def test_a_file_of_an_engine_that_is_gone_is_not_taken_over(self) -> None:
+        self.keep_alive()
+        os.link(self.mine.model_dir / "w.bin", self.mine.dir / "old version")
+        for holder in self.mine.engines():
+            os.kill(holder, 9)
+        place = self.plain / "new"
+        place.write_bytes(b"w" * SIZE)
+        place.rename(self.plain / "w.bin")
+        self.assert_right(self.mine.model_dir / "w.bin")
+        old, new = (os.stat(path).st_ino for path in (self.mine.dir / "old version", self.mine.model_dir / "w.bin"))
+        self.assertNotEqual(old, new, "the new version has taken the inode over")
+        self.assert_error(self.mine.dir / "old version")
+
+    def test_another_folders_placeholders(self) -> None:
+        self.keep_alive()
+        other = self.managed({"lingerSec": LINGER_SECS})
+        self.assert_error(self.mine.model_dir / "w.bin", other)
+
+    def test_a_model_dir_is_used_for_another_model(self) -> None:
+        (self.plain / "only/here").mkdir(parents=True)
+        (self.plain / "only/here/w.bin").write_bytes(b"v" * SIZE)
+        self.met(self.mine.model_dir / "only/here/w.bin")
+        (self.mine.model_dir / "only/notes").write_text("mine")
+        shutil.copy2(self.mine.model_dir / "small.bin", self.mine.model_dir / "kept.json")
+        self.assertIsNotNone(self.mine.wait_engines_gone(LINGER_SECS + 3))
+        path = str(self.mine.env()["OSS_PATH"]) + "nested/"
+        (self.plain / "nested/w2.bin").write_bytes(b"v" * SIZE)
+        env = self.mine.env(OSS_PATH=path)
+        done = self.mine.call([sys.executable, "-c", READER, str(self.mine.model_dir / "w2.bin")], env)
+        self.assertEqual(done.stdout.decode().strip(), RIGHT, done.stderr.decode() + self.mine.log_tail())
+        left = sorted(str(file.relative_to(self.mine.model_dir)) for file in self.mine.model_dir.rglob("*") if file.is_file())
+        self.assertIn("only/notes", left)
+        self.assertIn("kept.json", left)
+        for gone in ("w.bin", "small.bin", "only/here/w.bin"):
+            self.assertNotIn(gone, left)
+
+    def test_the_programs_own_empty_files(self) -> None:
+        self.keep_alive()
+        for path in (self.mine.model_dir / "mine", self.mine.dir / "mine"):
+            path.touch()
+            self.assertEqual(self.met(path), ("0 0 0 ValueError", ""))
+
+    def test_a_mark_that_was_taken_away_leaves_the_catalog(self) -> None:
+        self.keep_alive()
+        os.removexattr(self.mine.model_dir / "w.bin", MARK)
+        os.utime(self.mine.model_dir / "w.bin")
+        self.assert_right(self.mine.model_dir / "w.bin")
