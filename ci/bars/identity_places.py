@@ -160,7 +160,7 @@ def two_engines(rig: Rig) -> None:
                             world.put(name, version)
                         time.sleep(2.2)
                         for space in spaces[::-1] if version % 2 else spaces:
-                            world.look(["big.bin", "sub/part.bin", "config.json"], FEW, f"version {version}", must=False, space=space)
+                            world.look(["big.bin", "sub/part.bin", "config.json"], FEW, f"version {version}", must=False, older=True, space=space)
                 finally:
                     for space in spaces:
                         space.close()

@@ -231,20 +231,24 @@ class World:
             self.tally.loud += 1
         return False
 
-    def look(self, names: dict[str, str] | list[str] | None = None, ways: tuple[str, ...] = WAYS, what: str = "", must: bool = True, **options: Any) -> None:
-        """Reads files by all ways, each in a program of its own. `names` maps paths to objects; a list is below MODEL_DIR."""
+    def look(self, names: dict[str, str] | list[str] | None = None, ways: tuple[str, ...] = WAYS, what: str = "", must: bool = True, older: bool = False, **options: Any) -> None:
+        """Reads files by all ways, each in a program of its own. `names` maps paths to objects; a list is below MODEL_DIR.
+        `older`: an earlier version is right too, as a whole."""
         if names is None:
             names = list(self.objects)
         paths_of = names if isinstance(names, dict) else {str(self.model / name): name for name in names}
         copy = str(self.run.dir / "copy")
         for path, name in paths_of.items():
             expected = self.content(name)
+            versions = [expected]
+            if older:
+                versions += [blocks.content(self.objects[name][0], version, len(expected)) for version in range(1, self.versions[name])]
             for way in ways:
                 Path(copy).unlink(missing_ok=True)
                 done = self.call(argv_of(way, path, copy), **options)
                 if way == "cp" and done.status == 0:
                     done.out = Path(copy).read_bytes() if Path(copy).exists() else b""
-                right = is_right(way, done.out, expected) if expected else done.status == 0
+                right = any(is_right(way, done.out, version) for version in versions) if expected else done.status == 0
                 self.judge(f"{what or 'read'}, {way} {os.path.relpath(path, self.model)}", done, right, must)
 
     def end_engines(self) -> None:

@@ -8,7 +8,6 @@ Some runs at a time, each with an endpoint and a tree of its own that the next r
 from __future__ import annotations
 
 import collections
-import json
 import os
 import random
 import shutil

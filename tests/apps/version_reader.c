@@ -211,11 +211,15 @@ static int by_window(int fd, struct seen *seen)
     return 0;
 }
 
-static int by_stdio(const char *path, struct seen *seen)
+/* The stream opens the file anew, so that its size is what counts. */
+static int by_stdio(const char *path, struct seen *seen, off_t *size)
 {
+    struct stat st;
     FILE *stream = fopen(path, "rb");
     if (!stream)
         return errno;
+    if (fstat(fileno(stream), &st) == 0)
+        *size = st.st_size;
     unsigned char *to = malloc(piece);
     size_t got;
     while ((got = fread(to, 1, piece, stream)) > 0) {
@@ -276,7 +280,7 @@ static int one(const char *way, const char *path, struct seen *seen, off_t *size
     else if (strcmp(way, "window") == 0)
         error = by_window(fd, seen);
     else if (strcmp(way, "stdio") == 0)
-        error = by_stdio(path, seen);
+        error = by_stdio(path, seen, size);
     else if (strcmp(way, "sendfile") == 0 || strcmp(way, "copy") == 0)
         error = by_copy(fd, seen, way[0] == 'c');
     else
