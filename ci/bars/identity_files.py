@@ -52,22 +52,22 @@ def users_files(rig: Rig) -> None:
     """Edits of equal length, copies by cp -a and renames of ours: no start, sweep or new version touches them."""
     for kind in ("ext4", "tmpfs"):
         setup, model = placed(rig, kind)
-        with rig.world(f"users' files on {kind}", setup=setup, model=model, config={"lingerSec": 1}) as world:
+        with rig.world(f"users' files on {kind}", setup=setup, model=model, objects={**OBJECTS, "sub/y.json": (6, 350)}) as world:
             world.look(ways=("cat",))
             mine = world.native(
                 f"cd {model} && cp -a big.bin copy.bin && cp -a config.json copy.json && cp -a sub sub2 && mv sub/x.json sub/mine.json && "
-                "printf MINE | dd of=config.json conv=notrunc status=none && mkdir extra && ln -s ../big.bin extra/link && touch extra/empty && "
-                "find copy.bin copy.json sub2 sub/mine.json config.json extra \\( -type f -o -type l \\) -printf '%p %s %y %l\\n' | sort; "
-                "cat copy.json sub2/x.json sub/mine.json config.json | sha256sum"
+                "printf MINE | dd of=sub/y.json conv=notrunc status=none && mkdir extra && ln -s ../big.bin extra/link && touch extra/empty && "
+                "find copy.bin copy.json sub2 sub/mine.json sub/y.json extra \\( -type f -o -type l \\) -printf '%p %s %y %l\\n' | sort; "
+                "cat copy.json sub2/x.json sub/mine.json sub/y.json | sha256sum"
             ).out
             again = (
-                f"cd {model} && find copy.bin copy.json sub2 sub/mine.json config.json extra \\( -type f -o -type l \\) -printf '%p %s %y %l\\n' | sort; "
-                "cat copy.json sub2/x.json sub/mine.json config.json | sha256sum"
+                f"cd {model} && find copy.bin copy.json sub2 sub/mine.json sub/y.json extra \\( -type f -o -type l \\) -printf '%p %s %y %l\\n' | sort; "
+                "cat copy.json sub2/x.json sub/mine.json sub/y.json | sha256sum"
             )
             steps = ("a program", "a new version", "a killed engine", "objects that are gone")
             for step in steps:
                 if step == "a new version":
-                    for name in ("big.bin", "config.json", "sub/part.bin"):
+                    for name in ("big.bin", "config.json", "sub/part.bin", "sub/y.json"):
                         world.put(name, 2)
                     time.sleep(1.2)
                 elif step == "a killed engine":
