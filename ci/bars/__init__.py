@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 SETS = {
-    "engine": "bars.engine", "hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles", "ship": "bars.ship", "wire": "bars.wire",
+    "bytes": "bars.bytes", "engine": "bars.engine", "hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles", "ship": "bars.ship",
+    "wire": "bars.wire",
 }
 
 
@@ -46,6 +48,10 @@ class Scale:
     seed: int = 1
     size_mib: int | None = None
     secs: int | None = None
+    # Another build's folder: what is compared with, or what a control has to notice.
+    against: Path | None = None
+    # Words of the kinds that are run, where a bar has kinds.
+    only: list[str] = field(default_factory=list)
 
 
 scale = Scale()

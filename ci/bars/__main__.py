@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import bars
 from harness import paths
@@ -27,13 +28,15 @@ def main() -> int:
     parser.add_argument("set", nargs="?", choices=sorted(bars.SETS), help="set of bars")
     parser.add_argument("number", nargs="?", type=int, help="number within the set")
     parser.add_argument("--control", action="store_true", help="break it on purpose; ends with 0 when the bar fails")
-    parser.add_argument("--runs", type=int, help="how many runs, where a bar has many (roles 2)")
-    parser.add_argument("--seed", type=int, default=1, help="the first run's seed (roles 2)")
+    parser.add_argument("--runs", type=int, help="how many runs, where a bar has many (roles 2, bytes 2 and 5)")
+    parser.add_argument("--seed", type=int, default=1, help="the first run's seed (roles 2, bytes 2 and 5)")
     parser.add_argument("--size-mib", type=int, help="size of the model (roles 1 and 3)")
     parser.add_argument("--secs", type=int, help="time for each target (wire 5)")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another build's folder, with ossc and libossc_preload.so (bytes)")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only kinds whose name has TEXT (bytes 1)")
     parser.add_argument("--list", action="store_true", help="list all bars")
     options = parser.parse_args()
-    bars.scale = bars.Scale(options.runs, options.seed, options.size_mib, options.secs)
+    bars.scale = bars.Scale(options.runs, options.seed, options.size_mib, options.secs, options.against and options.against.resolve(), options.only)
     if options.list:
         for name in sorted(bars.SETS):
             for bar in bars.of_set(name):

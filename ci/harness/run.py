@@ -47,8 +47,11 @@ class Run:
         config: dict[str, Any] | None = None,
         io: str | None = None,
         below: Path | None = None,
+        products: Path = paths.PRODUCTS,
     ) -> None:
+        """`products` is another build's folder, which holds the library and `ossc`."""
         self.endpoint = endpoint
+        self.products = products
         self.prefix = prefix.strip("/") + "/"
         self.dir = Path(tempfile.mkdtemp(prefix="ossc-run-", dir=below))
         self.model_dir = self.dir / "model"
@@ -87,7 +90,7 @@ class Run:
             OSS_PATH=f"oss://{paths.BUCKET}/{self.prefix}",
             MODEL_DIR=str(self.model_dir),
             OSSC_CONFIG=str(self.config_path),
-            LD_PRELOAD=str(paths.PRELOAD),
+            LD_PRELOAD=str(self.products / paths.PRELOAD.name),
         )
         if role is not None:
             env["ENABLE_CONNECTOR"] = str(role)
@@ -132,7 +135,7 @@ class Run:
     def _is_own_engine(self, pid: str) -> bool:
         try:
             executable = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
-            if executable != str(paths.OSSC):
+            if executable != str(self.products / paths.OSSC.name):
                 return False
             if str(self.dir).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return True

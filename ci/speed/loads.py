@@ -63,10 +63,10 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-def connector(endpoint: Endpoint, model: str, config: dict[str, Any] | None = None, python: Path = paths.VENV_PYTHON, framework: str = "np") -> Load:
+def connector(endpoint: Endpoint, model: str, config: dict[str, Any] | None = None, python: Path = paths.VENV_PYTHON, framework: str = "np", products: Path = paths.PRODUCTS) -> Load:
     """The unmodified program under the library: an engine of its own, nothing cached."""
     # The cache, and the program's copy of it.
-    with Run(endpoint, model, config={**SETTINGS, **(config or {})}) as run, warm.held(2 * shaped.weights(model)):
+    with Run(endpoint, model, config={**SETTINGS, **(config or {})}, products=products) as run, warm.held(2 * shaped.weights(model)):
         found = _tensors(run.model_dir, now(), python, framework, run.env(), run)
         engine = sum(_cpu(pid) for pid in run.engines())
     return Load(found["secs"], found["cpu_secs"] + engine, found["bytes"])
@@ -82,9 +82,9 @@ def from_tmpfs(model: str, python: Path = paths.VENV_PYTHON, framework: str = "n
     return Load(found["secs"], found["cpu_secs"], found["bytes"])
 
 
-def download_alone(endpoint: Endpoint, model: str) -> Load:
+def download_alone(endpoint: Endpoint, model: str, products: Path = paths.PRODUCTS) -> Load:
     """Only the engine: a program that maps each file whole, and touches nothing."""
-    with Run(endpoint, model, config=SETTINGS) as run, warm.held(shaped.weights(model)):
+    with Run(endpoint, model, config=SETTINGS, products=products) as run, warm.held(shaped.weights(model)):
         begin = now()
         argv = [str(paths.VENV_PYTHON), "-c", shaped.CLIENT, str(run.model_dir), str(begin), "none", "0"]
         done = run.call(argv, timeout=600)
