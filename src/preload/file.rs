@@ -166,26 +166,36 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
 /// The same for a call that takes several paths.
 pub(crate) fn until_all_listed<T>(paths: &[Named], call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
     let before = errno();
-    let mut listings = client::listings();
+    let listings = client::listings();
     let mut got = call();
+    if failed(&got) && errno() == libc::ENOENT {
+        list_and_repeat(paths, before, listings, &mut || {
+            got = call();
+            failed(&got) && errno() == libc::ENOENT
+        });
+    }
+    got
+}
+
+/// The part of it that is the same for all calls: `again` makes the call, and is true while it ends in ENOENT.
+#[cold]
+#[inline(never)]
+fn list_and_repeat(paths: &[Named], before: c_int, mut listings: u64, again: &mut dyn FnMut() -> bool) {
     for _ in 0..FOLDERS_DEEP {
-        if !failed(&got) || errno() != libc::ENOENT {
-            break;
-        }
         let listing = paths.iter().fold(Listing::Needless, |so_far, (dir, path)| match so_far {
             Listing::Needless => listing_for(*dir, *path),
             _ => so_far,
         });
         if listing != Listing::Done && client::listings() == listings {
             // What may lie in a folder that could not be listed is not absent.
-            set_errno(if listing == Listing::Failed { libc::EIO } else { libc::ENOENT });
-            break;
+            return set_errno(if listing == Listing::Failed { libc::EIO } else { libc::ENOENT });
         }
         set_errno(before);
         listings = client::listings();
-        got = call();
+        if !again() {
+            return;
+        }
     }
-    got
 }
 
 /// A name is about to be made: the folder that it will lie in is listed first, so that what is in the bucket is in

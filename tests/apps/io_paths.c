@@ -230,10 +230,10 @@ static void c_others(const char *file, const char *scratch) {
     report("created", __open(own("new"), O_CREAT | O_WRONLY, 0640) < 0 ? -1 : 0);
 }
 
-static void ended(const char *what, int error, pid_t child) {
+static void ended(const char *what, int error, const pid_t *child) {
     int status = 0;
     if (error) { printf("%s: %s\n", what, strerror(error)); return; }
-    waitpid(child, &status, 0);
+    waitpid(*child, &status, 0);
     report(what, WEXITSTATUS(status));
 }
 
@@ -245,11 +245,11 @@ static void c_spawned(const char *file, const char *scratch) {
     setvbuf(stdout, NULL, _IONBF, 0);
     posix_spawn_file_actions_init(&actions);
     report("addopen", posix_spawn_file_actions_addopen(&actions, 0, file, O_RDONLY, 0));
-    ended("posix_spawnp", posix_spawnp(&child, "sha256sum", &actions, NULL, sum, environ), child);
-    ended("posix_spawn", posix_spawn(&child, "nested/absent", NULL, NULL, sum, environ), child);
+    ended("posix_spawnp", posix_spawnp(&child, "sha256sum", &actions, NULL, sum, environ), &child);
+    ended("posix_spawn", posix_spawn(&child, "nested/absent", NULL, NULL, sum, environ), &child);
     posix_spawn_file_actions_init(&actions);
     report("addchdir", posix_spawn_file_actions_addchdir_np(&actions, "nested/deep"));
-    ended("posix_spawn", posix_spawn(&child, "/usr/bin/sha256sum", &actions, NULL, deep, environ), child);
+    ended("posix_spawn", posix_spawn(&child, "/usr/bin/sha256sum", &actions, NULL, deep, environ), &child);
     for (int way = 0; way < 4; way++) {
         child = fork();
         if (child == 0) {
@@ -259,7 +259,7 @@ static void c_spawned(const char *file, const char *scratch) {
             if (way == 3) syscall(SYS_execveat, AT_FDCWD, "/usr/bin/sha256sum", deep, environ, 0);
             _exit(9);
         }
-        ended("exec", 0, child);
+        ended("exec", 0, &child);
     }
     report("execl", execl("nested/absent", "x", NULL));
     report("execveat", execveat(AT_FDCWD, "nested/absent", deep, environ, 0));
