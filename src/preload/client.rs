@@ -688,10 +688,9 @@ pub(crate) fn resolve(slot: u32) -> Option<(Region, &'static Object, u32)> {
     let (region, object) = record_of(slot)?;
     if attach::generation() != slot >> GENERATION_SHIFT {
         resolve_again(slot, region, object)
-    } else if lasts(object, slot) {
-        Some((region, object, slot))
     } else {
-        None
+        let is_same = object.seen().is_some_and(|incarnation| incarnation & USE_MASK == tag_of(slot) & USE_MASK);
+        is_same.then_some((region, object, slot))
     }
 }
 
