@@ -58,9 +58,14 @@ impl Which {
     }
 }
 
-/// All objects, folders left out.
+/// All objects, folders left out, and files that a newer version has replaced.
 pub fn objects(region: &Region) -> impl Iterator<Item = &Object> {
-    (0..region.objects_len()).filter_map(|slot| region.object(slot)).filter(|object| object.kind() != Kind::Folder)
+    let is_shown = |object: &&Object| match object.kind() {
+        Kind::Folder => false,
+        Kind::Small => !object.is_superseded(),
+        Kind::Large => true,
+    };
+    (0..region.objects_len()).filter_map(|slot| region.object(slot)).filter(is_shown)
 }
 
 /// Bytes of an object that readers get without waiting.
