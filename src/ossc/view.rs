@@ -58,14 +58,14 @@ impl Which {
     }
 }
 
-/// All objects, folders and records that stand for nothing left out.
+/// All objects, folders left out, records that stand for nothing, and files that a newer version has replaced.
 pub fn objects(region: &Region) -> impl Iterator<Item = &Object> {
-    let is_void = |object: &Object| {
-        let superseded = object.superseded.load(std::sync::atomic::Ordering::Acquire) != 0;
-        object.state() == state::GONE && (object.kind() == Kind::Large || superseded)
+    let is_shown = |object: &&Object| match object.kind() {
+        Kind::Folder => false,
+        Kind::Small => !object.is_superseded(),
+        Kind::Large => object.state() != state::GONE,
     };
-    let records = (0..region.objects_len()).filter_map(|slot| region.object(slot));
-    records.filter(move |object| object.kind() != Kind::Folder && !is_void(object))
+    (0..region.objects_len()).filter_map(|slot| region.object(slot)).filter(is_shown)
 }
 
 /// Bytes of an object that readers get without waiting.
