@@ -219,19 +219,20 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
             return Ok(found);
         }
         // A leftover in a folder that this engine has not listed yet.
-        let folder = folder_of(asked, met, region);
-        if region.header().folders_unlisted.load(Ordering::Acquire) == 0
-            || !folder.is_some_and(|folder| client::list(folder.as_bytes()))
-        {
-            break;
+        let is_listed = region.header().folders_unlisted.load(Ordering::Acquire) != 0
+            && folder_of(asked, met, region).is_some_and(|folder| client::list(folder.as_bytes()));
+        if is_listed && let Some(found) = found_in(generation, region, id) {
+            return Ok(found);
         }
-        let now = attach().or_else(attach::last_known);
-        match now {
+        // The engine of this region may be gone, and another have taken the file over.
+        match attach::alive(generation) {
+            Ok(()) => break,
+            Err(attach::MOVED) => {}
+            Err(_) => return Err(lost(id, met, asked, Errno(libc::EIO))),
+        }
+        match attach().or_else(attach::last_known) {
             Some((next, next_region)) if next != generation => (generation, region) = (next, next_region),
-            _ => match found_in(generation, region, id) {
-                Some(found) => return Ok(found),
-                None => break,
-            },
+            _ => break,
         }
     }
     Err(lost(id, met, asked, Errno(libc::ESTALE)))
