@@ -68,9 +68,9 @@ def one(scratch: Path, endpoint: Endpoint, seed: int, pages: str, ossc: Path | N
         programs = [run.start(argv, env, cwd=run.model_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for argv in argvs]
         engine = engine_of(run, ossc)
         delay = chance.choice([50, 150, 300]) * 1000
-        # The threads that fetch take leases, too, and answer nobody while they are delayed: once in a while.
-        threads = ["-f"] if chance.random() < 0.2 else []
-        traced = ["strace", *threads, "-qq", "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_exit={delay}", "-o", "/dev/null", "-p", str(engine)]
+        # The threads that fetch take leases, too, and answer nobody while they are delayed: these once in a while.
+        traced_thread = ["-f", "-p", str(engine)] if chance.random() < 0.2 else ["-p", str(thread_of(engine, "ossc-lease"))]
+        traced = ["strace", "-qq", "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_exit={delay}", "-o", "/dev/null", *traced_thread]
         tracer = subprocess.Popen(traced, stderr=subprocess.DEVNULL, env=plain_env())
         done = [program.communicate(timeout=120) for program in programs]
         tracer.send_signal(signal.SIGINT)
@@ -94,6 +94,17 @@ def engine_of(run: Run, ossc: Path | None) -> int:
             return found[0]
         time.sleep(0.02)
     raise AssertionError(f"no engine came\n{run.log_tail()}")
+
+
+def thread_of(engine: int, name: str) -> int:
+    """The thread of the engine that has this name, once it is there."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for task in Path(f"/proc/{engine}/task").iterdir():
+            if (task / "comm").read_text().strip() == name:
+                return int(task.name)
+        time.sleep(0.02)
+    raise AssertionError(f"no thread {name}")
 
 
 def engines_of(ossc: Path, run: Run) -> list[int]:

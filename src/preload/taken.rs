@@ -12,7 +12,7 @@ use crate::client::{self, Fills, record, resolve};
 use crate::file::{self, Seen, Stamp};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::event::ACT_GIVEN;
-use ossc_cache::region::{Object, Seen as Event};
+use ossc_cache::region::{OBJECTS_MAX, Object, Seen as Event};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::verdict::{Judged, Judgement};
 
@@ -30,6 +30,9 @@ struct Entry {
 }
 
 static TAKEN: [Entry; ENTRIES] = [const { Entry { key: AtomicU64::new(0), taken: AtomicU64::new(0) } }; ENTRIES];
+/// By record number: the round before whose verdict this process was given bytes last, and the epoch, as `quick` packs
+/// them. A hint that spares the look at the table.
+static QUICK: [AtomicU64; OBJECTS_MAX as usize] = [const { AtomicU64::new(0) }; OBJECTS_MAX as usize];
 /// There are entries.
 static ANY: AtomicBool = AtomicBool::new(false);
 /// There were entries when the generation changed: those of an engine before have to be looked at.
@@ -148,6 +151,9 @@ pub(crate) fn is_plain(object: &Object) -> bool {
 #[inline(never)]
 pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
     let (region, object) = (&fills.region, fills.object);
+    if is_as_before(seen, fills) {
+        return Ok(May::Take);
+    }
     loop {
         let judged = object.verdict.get();
         let key = key_of(object);
@@ -175,6 +181,29 @@ pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
     }
 }
 
+/// True if the process and this descriptor were given bytes of this round before, and the parts are handed out: as in
+/// most reads before a verdict. In 20 ns, where the table takes 100.
+fn is_as_before(seen: &Seen, fills: &Fills) -> bool {
+    let judged = fills.object.verdict.get();
+    let Stamp::Took(epoch) = file::stamp(seen.fd) else { return false };
+    let is_handed = |index: u32| {
+        let part = fills.region.part(fills.object, index);
+        part.is_known(judged.round) && part.is_handed_out(judged.round)
+    };
+    judged.judgement == Judgement::Open
+        && QUICK.get(fills.number as usize).is_some_and(|at| at.load(Ordering::Acquire) == quick(fills, epoch, judged))
+        && fills.parts.clone().all(is_handed)
+}
+
+/// Never 0: generations count from 1. A record that is used again has another incarnation.
+fn quick(fills: &Fills, epoch: u16, judged: Judged) -> u64 {
+    let incarnation = fills.object.incarnation.load(Ordering::Relaxed);
+    u64::from(fills.generation & 0x7f) << 56
+        | u64::from(incarnation & 0xff) << 48
+        | u64::from(epoch) << 32
+        | u64::from(judged.round)
+}
+
 /// The process and the descriptor have bytes of this round from now on. False if another thread changed what is known.
 fn stamp(seen: &Seen, fills: &Fills, judged: Judged, entry: &Entry) -> bool {
     let before = entry.get();
@@ -188,6 +217,9 @@ fn stamp(seen: &Seen, fills: &Fills, judged: Judged, entry: &Entry) -> bool {
         fills.region.tell(Event { pid: attach::pid() as u32, slot: number, act: ACT_GIVEN });
     }
     file::set_stamp(seen.fd, Stamp::Took(now.epoch));
+    if let Some(at) = QUICK.get(number as usize) {
+        at.store(quick(fills, now.epoch, judged), Ordering::Release);
+    }
     true
 }
 
