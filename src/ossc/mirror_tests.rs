@@ -105,7 +105,7 @@ fn many_versions_cost_what_a_few_do() {
     let mut most = (0, 0, 0);
     for version in 0..versions {
         still::pass(Duration::from_millis(random.below(4000)));
-        let slot = scene.list(&[("w", version, SIZE)]).unwrap()["w"];
+        let slot = scene.list(&[("w.bin", version, SIZE)]).unwrap()["w.bin"];
         still::fill(&scene.work, slot);
         let held = scene.work.held(slot).unwrap();
         let memory = held.memory.as_ref().unwrap();
@@ -117,7 +117,7 @@ fn many_versions_cost_what_a_few_do() {
         if random.below(50) == 0 {
             open = None;
         } else if random.below(50) == 0 {
-            let file = File::open(scene.path("w")).unwrap();
+            let file = File::open(scene.path("w.bin")).unwrap();
             assert_eq!(scene.find(&file), Some(slot));
             open = Some((file, slot, region.object(slot).unwrap().seen().unwrap()));
         }
@@ -139,14 +139,14 @@ fn many_versions_cost_what_a_few_do() {
 #[test]
 fn an_object_that_is_gone_loses_its_name_and_a_users_file_does_not() {
     let scene = Scene::new("gone", 8 << 20);
-    scene.list(&[("a", 1, SIZE), ("b", 1, SIZE), ("c", 1, SIZE)]).unwrap();
-    let reader = File::open(scene.path("a")).unwrap();
-    std::fs::remove_file(scene.path("b")).unwrap();
-    std::fs::write(scene.path("b"), "mine").unwrap();
-    scene.list(&[("c", 1, SIZE)]).unwrap();
+    scene.list(&[("a.bin", 1, SIZE), ("b.bin", 1, SIZE), ("c.bin", 1, SIZE)]).unwrap();
+    let reader = File::open(scene.path("a.bin")).unwrap();
+    std::fs::remove_file(scene.path("b.bin")).unwrap();
+    std::fs::write(scene.path("b.bin"), "mine").unwrap();
+    scene.list(&[("c.bin", 1, SIZE)]).unwrap();
     scene.look();
-    assert!(!scene.path("a").exists());
-    assert_eq!(std::fs::read(scene.path("b")).unwrap(), b"mine");
+    assert!(!scene.path("a.bin").exists());
+    assert_eq!(std::fs::read(scene.path("b.bin")).unwrap(), b"mine");
     assert!(scene.find(&reader).is_some(), "a program that has it open keeps it");
     drop(reader);
     scene.look();
@@ -154,20 +154,20 @@ fn an_object_that_is_gone_loses_its_name_and_a_users_file_does_not() {
     let living = (0..region.objects_len()).filter(|slot| region.object(*slot).unwrap().state() != state::GONE);
     assert_eq!(living.count(), 2, "the folder and what is left in it");
     // It comes again.
-    let slot = scene.list(&[("a", 2, SIZE), ("c", 1, SIZE)]).unwrap()["a"];
-    assert_eq!(scene.find(&File::open(scene.path("a")).unwrap()), Some(slot));
+    let slot = scene.list(&[("a.bin", 2, SIZE), ("c.bin", 1, SIZE)]).unwrap()["a.bin"];
+    assert_eq!(scene.find(&File::open(scene.path("a.bin")).unwrap()), Some(slot));
 }
 
 /// What becomes empty, and has bytes again, is one file of its own each time, also where it is listed twice.
 #[test]
 fn an_object_that_becomes_empty_is_an_empty_file() {
     let scene = Scene::new("empty", 8 << 20);
-    scene.list(&[("a", 1, SIZE)]).unwrap();
-    scene.list(&[("a", 2, 0)]).unwrap();
-    let empty = File::open(scene.path("a")).unwrap();
+    scene.list(&[("a.bin", 1, SIZE)]).unwrap();
+    scene.list(&[("a.bin", 2, 0)]).unwrap();
+    let empty = File::open(scene.path("a.bin")).unwrap();
     assert_eq!(scene.find(&empty), None);
-    scene.list(&[("a", 2, 0)]).unwrap();
-    assert_eq!(std::fs::metadata(scene.path("a")).unwrap().ino(), empty.metadata().unwrap().ino());
+    scene.list(&[("a.bin", 2, 0)]).unwrap();
+    assert_eq!(std::fs::metadata(scene.path("a.bin")).unwrap().ino(), empty.metadata().unwrap().ino());
 }
 
 /// Where all of the catalog is in use the version before stays, name and all, and the new one is had when there is room.
@@ -176,19 +176,22 @@ fn a_full_catalog_leaves_the_version_before_in_its_place() {
     // One version takes more than half of all parts.
     let scene = Scene::new("full", 4096);
     let size = 4096 * u64::from(ossc_cache::region::PARTS_MAX / 5 * 3);
-    let slot = scene.list(&[("w", 1, size)]).unwrap()["w"];
-    let reader = File::open(scene.path("w")).unwrap();
-    assert!(scene.list(&[("w", 2, size), ("x", 1, SIZE)]).unwrap().contains_key("x"), "others are not left out");
-    assert_eq!(std::fs::metadata(scene.path("w")).unwrap().ino(), reader.metadata().unwrap().ino());
+    let slot = scene.list(&[("w.bin", 1, size)]).unwrap()["w.bin"];
+    let reader = File::open(scene.path("w.bin")).unwrap();
+    assert!(
+        scene.list(&[("w.bin", 2, size), ("x.bin", 1, SIZE)]).unwrap().contains_key("x.bin"),
+        "others are not left out"
+    );
+    assert_eq!(std::fs::metadata(scene.path("w.bin")).unwrap().ino(), reader.metadata().unwrap().ino());
     assert_eq!(scene.find(&reader), Some(slot));
     let object = scene.work.region().object(slot).unwrap();
     assert_eq!(object.superseded.load(Ordering::Acquire), 0, "what stays is not an old version");
     // Smaller now: both have room, and the first one ends with its reader.
-    let next = scene.list(&[("w", 3, size / 3), ("x", 1, SIZE)]).unwrap()["w"];
-    assert_eq!(scene.find(&File::open(scene.path("w")).unwrap()), Some(next));
+    let next = scene.list(&[("w.bin", 3, size / 3), ("x.bin", 1, SIZE)]).unwrap()["w.bin"];
+    assert_eq!(scene.find(&File::open(scene.path("w.bin")).unwrap()), Some(next));
     assert_eq!(scene.find(&reader), Some(slot));
     drop(reader);
-    let third = scene.list(&[("w", 4, size), ("x", 1, SIZE)]).unwrap()["w"];
-    let (dev, ino) = std::fs::metadata(scene.path("w")).map(|file| (file.dev(), file.ino())).unwrap();
+    let third = scene.list(&[("w.bin", 4, size), ("x.bin", 1, SIZE)]).unwrap()["w.bin"];
+    let (dev, ino) = std::fs::metadata(scene.path("w.bin")).map(|file| (file.dev(), file.ino())).unwrap();
     assert_eq!(scene.work.region().find(dev, ino), Some((third, Identity::Placeholder)));
 }

@@ -191,17 +191,15 @@ fn is_as_before(seen: &Seen, fills: &Fills) -> bool {
         part.is_known(judged.round) && part.is_handed_out(judged.round)
     };
     judged.judgement == Judgement::Open
-        && QUICK.get(fills.number as usize).is_some_and(|at| at.load(Ordering::Acquire) == quick(fills, epoch, judged))
+        && QUICK
+            .get(client::number_of(fills.slot) as usize)
+            .is_some_and(|at| at.load(Ordering::Acquire) == quick(fills, epoch, judged))
         && fills.parts.clone().all(is_handed)
 }
 
-/// Never 0: generations count from 1. A record that is used again has another incarnation.
+/// Never 0: generations count from 1. A record that is used again has another tag.
 fn quick(fills: &Fills, epoch: u16, judged: Judged) -> u64 {
-    let incarnation = fills.object.incarnation.load(Ordering::Relaxed);
-    u64::from(fills.generation & 0x7f) << 56
-        | u64::from(incarnation & 0xff) << 48
-        | u64::from(epoch) << 32
-        | u64::from(judged.round)
+    u64::from(client::tag_of(fills.slot)) << 48 | u64::from(epoch) << 32 | u64::from(judged.round)
 }
 
 /// The process and the descriptor have bytes of this round from now on. False if another thread changed what is known.
