@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
-from bars import Bar, Measure, identity, one_model, paired, still, uses, versions
-
-
-def of_module(module: str, function: str) -> Measure:
-    """A measurement of a file that may not be part of this tree yet."""
-    try:
-        return getattr(importlib.import_module(f"bars.{module}"), function)()
-    except ModuleNotFoundError:
-        return Measure("not there yet", False)
+from bars import Bar, Measure, identity, one_model, paired, releases, still, uses, verdicts, versions
 
 
 def judged_bytes() -> Measure:
     """The matrix of flipped bytes, and what the verdicts cost beside another build."""
-    measure = of_module("verdicts", "verdicts")
+    measure = verdicts.verdicts()
     text, problems = paired.cost()
     return Measure(f"{measure.value}; {text}", measure.good and not problems, measure.spread, problems + measure.notes)
 
@@ -37,12 +27,12 @@ BARS = [
     Bar(
         3, "memory is given back while programs open, map, dup, fork and exit: a checker of schedules, and runs with slowed system calls",
         "1,000,000 schedules and 200 runs: no byte changed under a map",
-        lambda: of_module("releases", "releases"), lambda: of_module("releases", "releases_control"), "the lease is dropped in the statement that takes it",
+        releases.releases, releases.releases_control, "the lease is dropped in the statement that takes it",
     ),
     Bar(
         4, "a flipped byte, once or always, in the first, a middle or the last part, beside every way to read; what it costs (--against)",
         f"success means right bytes, log and audit name the rest; CPU at most {paired.FACTOR_MAX} times the other build's",
-        judged_bytes, lambda: of_module("verdicts", "verdicts_control"), "nothing is compared with the object's CRC-64",
+        judged_bytes, verdicts.verdicts_control, "nothing is compared with the object's CRC-64",
     ),
     Bar(
         5, f"a model of {len(one_model.MODEL)} objects is replaced around the start of programs beside engines in four states; {one_model.TAKE_OVERS} take-overs (--runs, --seed)",

@@ -122,6 +122,7 @@ fn use_at_random(counts: bool) -> (u32, u32) {
 #[test]
 fn what_is_used_stays_for_expire_after_each_use() {
     let (releases, uses) = use_at_random(true);
+    println!("{SCHEDULES} schedules of uses: {releases} releases in {uses} pauses");
     assert!(releases > uses / 10 && releases < uses, "{releases} releases in {uses} pauses");
 }
 
