@@ -159,6 +159,21 @@ pub fn by_time(id: &FileId) -> Option<Kind> {
     [Kind::Placeholder, Kind::Coming, Kind::Finished].into_iter().find(says)
 }
 
+/// False for file systems whose inode numbers a server or another process gives out: a descriptor without access
+/// (O_PATH) keeps no number from being used again there. The numbers are those of linux/magic.h and fs/*/.
+pub fn keeps_pinned_numbers(fs_type: i64) -> bool {
+    const ELSEWHERE: [i64; 7] = [
+        0x6573_5546, // FUSE
+        0x6969,      // NFS
+        0x0102_1997, // 9p
+        0xff53_4d42, // CIFS
+        0xfe53_4d42, // SMB2
+        0x00c3_6400, // Ceph
+        0x0bd0_0bd0, // Lustre
+    ];
+    !ELSEWHERE.contains(&fs_type)
+}
+
 /// True for files that the kernel makes up (procfs, sysfs, ...): their times are those of the moment.
 pub fn is_of_kernel(fs_type: i64) -> bool {
     const MADE_UP: [i64; 12] = [

@@ -428,6 +428,14 @@ impl Region {
         })
     }
 
+    /// Engine only: a new file has this number, so the stand-in or placeholder that had it is no more.
+    pub fn number_is_anothers(&self, dev: u64, ino: u64) {
+        while let Some((slot, Identity::Placeholder)) = self.find(dev, ino) {
+            let Some(object) = self.object(slot) else { return };
+            object.settled.store(1, Ordering::Release);
+        }
+    }
+
     fn identity(&self, object: &Object, dev: u64, ino: u64) -> Option<Identity> {
         let memory_dev = self.header().memory_dev.load(Ordering::Acquire);
         if object.memory_ino.load(Ordering::Acquire) == ino && dev == memory_dev && ino != 0 {

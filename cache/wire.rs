@@ -368,7 +368,12 @@ fn connect(socket: &CPath) -> Result<i32> {
     let args = [fd as usize, (&raw const address.inner) as usize, address.len as usize, 0, 0, 0];
     // SAFETY: the address is a live sockaddr_un of the given length.
     match result(unsafe { sys::raw(libc::SYS_connect, args) }) {
-        Ok(_) => Ok(fd),
+        // Another user who listens there is told nothing and believed nothing.
+        Ok(_) if peer(fd).is_ok_and(|peer| peer.uid == sys::geteuid()) => Ok(fd),
+        Ok(_) => {
+            let _ = sys::close(fd);
+            Err(Errno(libc::EACCES))
+        }
         Err(errno) => {
             let _ = sys::close(fd);
             Err(errno)

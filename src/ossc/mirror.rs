@@ -674,6 +674,8 @@ impl Mirror {
         let memory_ino = reserved.memory.as_ref().map_or(0, pages::Memory::ino);
         held.memory = reserved.memory.map(|memory| Box::new(memory) as Box<dyn Memory>);
         let new = self.record((reserved.kind, reserved.state), &path, Some(object), id, folder);
+        // FUSE and network file systems use the number of a file again that is pinned, but not open.
+        self.work.region().number_is_anothers(id.0, id.1);
         let slot = self.work.publish(reserved.room, &new, memory_ino);
         self.work.hold(slot, held);
         if reserved.kind == Kind::Small {

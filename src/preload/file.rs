@@ -221,10 +221,12 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
 }
 
 /// What is about to be done to the file at this name must not be done to the empty one that stands in for a small
-/// object on its way: waits for the object.
-pub(crate) fn settle(dir: c_int, path: *const c_char) {
+/// object on its way: waits for the object. `flags` is AT_SYMLINK_NOFOLLOW for calls that do not follow a link: what it
+/// leads to may be a mount that does not answer.
+pub(crate) fn settle(dir: c_int, path: *const c_char, flags: c_int) {
     let before = errno();
-    let _ = ask(|| of_path(dir, path, 0).filter(Seen::is_coming).then(|seen| client::wait_placed(seen.slot).into()));
+    let _ =
+        ask(|| of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| client::wait_placed(seen.slot).into()));
     set_errno(before);
 }
 
@@ -235,7 +237,7 @@ pub(crate) fn reach(dir: c_int, path: *const c_char) {
     let before = errno();
     let got = until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
     if got >= 0 {
-        settle(dir, path);
+        settle(dir, path, 0);
     }
     let _ = ask(|| {
         let id = real::stat_at(dir, path, 0).map(|st| id_of(&st));

@@ -80,9 +80,6 @@ pub(crate) fn could_be_ours(id: &FileId) -> bool {
 /// # Errors
 /// EIO or ESTALE for a file of ours that no engine serves.
 pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
-    if is_spoiled(id) {
-        return Err(Errno(libc::EIO));
-    }
     if let Some((generation, region)) = attached()
         && let Some(found) = found_in(generation, region, id)
         && is_still(&found, id, met, generation)
@@ -99,23 +96,13 @@ pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     }
 }
 
-/// Device and inode of the file that stands at descriptor 0 for an object whose bytes cannot be had; 0 if there is none.
-static SPOILED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-
-/// Constructor: from now on this file is an error.
-pub(crate) fn spoil(id: &FileId) {
-    SPOILED[0].store(id.dev, Ordering::Relaxed);
-    SPOILED[1].store(id.ino, Ordering::Relaxed);
-}
-
-fn is_spoiled(id: &FileId) -> bool {
-    id.ino != 0 && id.ino == SPOILED[1].load(Ordering::Relaxed) && id.dev == SPOILED[0].load(Ordering::Relaxed)
-}
-
 /// The numbers of placeholders stay theirs only while their engine lives, which pins them: a hit without a mark counts
-/// if it does. (A mark goes with a backup, say, or by a user's hand.)
+/// if it does. (A mark goes with a backup, say, or by a user's hand.) Where the kernel does not give the numbers out,
+/// nothing pins them.
 fn is_still(found: &Found, id: &FileId, met: Met<'_>, generation: u32) -> bool {
-    found.identity != Identity::Placeholder || stands_in(id, met) || attach::alive(generation).is_ok()
+    let is_pinned =
+        || met.with(libc::O_PATH, |fd| sys::fs_type(fd).is_ok_and(mark::keeps_pinned_numbers)) != Some(false);
+    found.identity != Identity::Placeholder || stands_in(id, met) || attach::alive(generation).is_ok() && is_pinned()
 }
 
 /// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it

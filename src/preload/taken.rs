@@ -242,7 +242,9 @@ fn checked(
     }
     let Some(entry) = entry.filter(|_| taken.generation != 0) else { return Ok(None) };
     if taken.generation == fills.generation {
-        let is_same = taken.round == judged.round as u16 && !taken.told;
+        // Another record: the object went and came again, and the older one cannot be judged any more.
+        let is_record = taken.number == client::number_of(fills.slot);
+        let is_same = is_record && taken.round == judged.round as u16 && !taken.told;
         return if is_same { Ok(None) } else { Err(spoiled(seen, Some(entry))) };
     }
     of_older_engine(seen, fills, judged, (entry, taken))

@@ -10,6 +10,7 @@ use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_int, c_void};
 use libc::aiocb;
+use ossc_cache::region::Identity;
 
 hooks! {
     fn aio_read(block: *mut aiocb) -> c_int { pointed(&raw const block, 1, Some(libc::LIO_READ)).answer(-1, || real::aio_read(block)) }
@@ -46,8 +47,11 @@ fn pointed(list: *const *mut aiocb, len: c_int, operation: Option<c_int>) -> Out
     Outcome::Pass
 }
 
+/// A block that was used before may still have the memory file of its last request: that is waited for as the
+/// placeholder is.
 fn point(block: &mut aiocb) -> Outcome<()> {
-    file::placeholder(block.aio_fildes).then(|seen| point_at(block, &seen))
+    let is_large = |seen: &Seen| seen.is_placeholder() || seen.identity == Identity::Memory;
+    file::of_descriptor(block.aio_fildes).filter(is_large).then(|seen| point_at(block, &seen))
 }
 
 fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {

@@ -16,7 +16,7 @@ hooks! {
     fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::fcntl(fd, command, argument), command) }
     fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::__fcntl(fd, command, argument), command) }
     fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::fcntl64(fd, command, argument), command) }
-    fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { let_go(from); file::forget_range(from, to); real::close_range(from, to, flags) }
+    fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { closed_range(from, to, flags); real::close_range(from, to, flags) }
     fn closefrom(from: c_int) -> () { let_go(from.max(0) as u32); file::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
     fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
         let got = real::recvmsg(socket, message, flags);
@@ -31,6 +31,14 @@ hooks! {
             forget_received(messages.wrapping_add(index).cast());
         }
         got
+    }
+}
+
+/// A range of descriptors is about to be closed, or only marked for the next exec.
+pub(super) fn closed_range(from: c_uint, to: c_uint, flags: c_int) {
+    if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
+        let_go(from);
+        file::forget_range(from, to);
     }
 }
 

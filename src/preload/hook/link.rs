@@ -1,6 +1,7 @@
 //! Names of open files: `readlink` and `realpath`. A placeholder's descriptor has its natural name; one
 //! behind a FILE is the memory file's, and answers with the name of the placeholder it came from.
 
+use crate::attach;
 use crate::environ;
 use crate::file;
 use crate::outcome::{Outcome, ask};
@@ -54,10 +55,11 @@ fn followed(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, cal
 
 /// True for a link of procfs itself (`/proc/self/fd/N`), not for one that leads to such a link.
 fn is_magic(dir: c_int, path: *const c_char) -> bool {
-    let followed = real::stat_at(dir, path, 0).map(|st| file::id_of(&st));
-    if !followed.is_ok_and(|id| crate::identity::could_be_ours(&id)) {
+    // Before the first object nothing of ours is behind one.
+    if attach::generation() == 0 {
         return false;
     }
+    // The link itself first: what another one leads to may be a mount that does not answer.
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let Ok(fd) = real::kernel(libc::SYS_openat, [dir as usize, path as usize, flags as usize, 0, 0, 0]) else {
         return false;
@@ -66,7 +68,9 @@ fn is_magic(dir: c_int, path: *const c_char) -> bool {
     let asked = real::kernel(libc::SYS_fstatfs, [fd, fs.as_mut_ptr() as usize, 0, 0, 0, 0]);
     let _ = sys::close(fd as c_int);
     // SAFETY: zeroed is a valid `statfs`, and the kernel has filled it.
-    asked.is_ok() && unsafe { fs.assume_init() }.f_type == libc::PROC_SUPER_MAGIC
+    let is_of_procfs = asked.is_ok() && unsafe { fs.assume_init() }.f_type == libc::PROC_SUPER_MAGIC;
+    let followed = || real::stat_at(dir, path, 0).map(|st| file::id_of(&st));
+    is_of_procfs && followed().is_ok_and(|id| crate::identity::could_be_ours(&id))
 }
 
 /// The placeholder's name, where a path leads to the memory file behind a FILE of this process.

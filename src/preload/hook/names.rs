@@ -8,7 +8,7 @@ use crate::join;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_char, c_int, c_uint};
-use libc::{AT_FDCWD, dev_t, mode_t};
+use libc::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, dev_t, mode_t};
 
 hooks! {
     fn mkdir(path: *const c_char, mode: mode_t) -> c_int { made(AT_FDCWD, path, || real::mkdir(path, mode)) }
@@ -21,8 +21,8 @@ hooks! {
     fn mkfifoat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { made(dir, path, || real::mkfifoat(dir, path, mode)) }
     fn symlink(target: *const c_char, path: *const c_char) -> c_int { made(AT_FDCWD, path, || real::symlink(target, path)) }
     fn symlinkat(target: *const c_char, dir: c_int, path: *const c_char) -> c_int { made(dir, path, || real::symlinkat(target, dir, path)) }
-    fn link(old: *const c_char, new: *const c_char) -> c_int { linked([(AT_FDCWD, old), (AT_FDCWD, new)], || real::link(old, new)) }
-    fn linkat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_int) -> c_int { linked([(old_dir, old), (new_dir, new)], || real::linkat(old_dir, old, new_dir, new, flags)) }
+    fn link(old: *const c_char, new: *const c_char) -> c_int { linked([(AT_FDCWD, old), (AT_FDCWD, new)], 0, || real::link(old, new)) }
+    fn linkat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_int) -> c_int { linked([(old_dir, old), (new_dir, new)], flags, || real::linkat(old_dir, old, new_dir, new, flags)) }
     fn rename(old: *const c_char, new: *const c_char) -> c_int { moved([(AT_FDCWD, old), (AT_FDCWD, new)], || real::rename(old, new)) }
     fn renameat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char) -> c_int { moved([(old_dir, old), (new_dir, new)], || real::renameat(old_dir, old, new_dir, new)) }
     fn renameat2(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_uint) -> c_int { moved([(old_dir, old), (new_dir, new)], || real::renameat2(old_dir, old, new_dir, new, flags)) }
@@ -43,7 +43,7 @@ hooks! {
 }
 
 fn leaving(dir: c_int, path: *const c_char) {
-    settle(dir, path);
+    settle(dir, path, AT_SYMLINK_NOFOLLOW);
     if !client::is_attached() {
         let _ = ask(|| {
             join::before_removal(dir, path);
@@ -62,10 +62,11 @@ pub(super) fn made(dir: c_int, path: *const c_char, call: impl Fn() -> c_int) ->
     until_listed(dir, path, call, failed)
 }
 
-/// A call that gives the first name a second one.
-pub(super) fn linked(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int) -> c_int {
+/// A call that gives the first name a second one. `flags` are those of `linkat`.
+pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: impl Fn() -> c_int) -> c_int {
     list_for_new(names[1].0, names[1].1);
-    settle(names[0].0, names[0].1);
+    let follows = flags & AT_SYMLINK_FOLLOW != 0;
+    settle(names[0].0, names[0].1, if follows { 0 } else { AT_SYMLINK_NOFOLLOW });
     until_all_listed(&names, call, failed)
 }
 
@@ -75,7 +76,7 @@ pub(super) fn moved(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int
     if !client::knows_all_folders() {
         list_tree(names[0].0, names[0].1, DEPTH_MAX);
     }
-    linked(names, call)
+    linked(names, 0, call)
 }
 
 /// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.

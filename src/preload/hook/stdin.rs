@@ -50,15 +50,10 @@ pub(crate) fn take() {
     }
 }
 
-/// The object's bytes cannot be had, and the C library would find the placeholder empty: descriptor 0 becomes a file
-/// whose reads are EIO, also inside the C library. This process's own memory is one: nothing is mapped at address 0.
+/// The object's bytes cannot be had, and the C library would find the placeholder empty: descriptor 0 becomes a name
+/// without access, whose reads are EBADF, also inside the C library, after exec and in children that live on.
 fn spoil() {
-    let mem = sys::openat(AT_FDCWD, c"/proc/self/mem", libc::O_RDONLY | libc::O_CLOEXEC, 0);
-    // Without /proc a name without access, whose reads are EBADF.
-    let Ok(fd) = mem.or_else(|_| sys::openat(AT_FDCWD, c"/", libc::O_PATH | libc::O_CLOEXEC, 0)) else { return };
-    if let Ok(id) = sys::file_id(fd) {
-        identity::spoil(&id);
-    }
+    let Ok(fd) = sys::openat(AT_FDCWD, c"/", libc::O_PATH | libc::O_CLOEXEC, 0) else { return };
     let _ = sys::dup3(fd, 0, 0);
     let _ = sys::close(fd);
     say(&[

@@ -68,14 +68,21 @@ fn by_name(number: c_long, all: [usize; 6]) -> Option<c_long> {
     let (here, first) = (AT_FDCWD, a as *const c_char);
     let at = (a as c_int, b as *const c_char);
     let (second, at_third) = ((here, b as *const c_char), (c as c_int, d as *const c_char));
+    let flags = match number {
+        libc::SYS_lchown | libc::SYS_lsetxattr | libc::SYS_lremovexattr => libc::AT_SYMLINK_NOFOLLOW,
+        SETXATTRAT | REMOVEXATTRAT => c as c_int,
+        FCHMODAT2 | libc::SYS_utimensat => d as c_int,
+        libc::SYS_fchownat => e as c_int,
+        _ => 0,
+    };
     let removes_folder = c & libc::AT_REMOVEDIR as usize != 0;
     Some(match number {
         libc::SYS_mkdir | libc::SYS_mknod => names::made(here, first, call).into(),
         libc::SYS_mkdirat | libc::SYS_mknodat => names::made(at.0, at.1, call).into(),
         libc::SYS_symlink => names::made(here, second.1, call).into(),
         libc::SYS_symlinkat => names::made(b as c_int, c as *const c_char, call).into(),
-        libc::SYS_link => names::linked([(here, first), second], call).into(),
-        libc::SYS_linkat => names::linked([at, at_third], call).into(),
+        libc::SYS_link => names::linked([(here, first), second], 0, call).into(),
+        libc::SYS_linkat => names::linked([at, at_third], e as c_int, call).into(),
         libc::SYS_rename => names::moved([(here, first), second], call).into(),
         libc::SYS_renameat | libc::SYS_renameat2 => names::moved([at, at_third], call).into(),
         libc::SYS_unlink => names::removed(here, first, false, call).into(),
@@ -86,8 +93,8 @@ fn by_name(number: c_long, all: [usize; 6]) -> Option<c_long> {
         libc::SYS_execveat => stdin::replaced(at.0, at.1, call).into(),
         _ if LOOKS_IN_FOLDER.contains(&number) => file::until_listed(at.0, at.1, long, is_negative),
         _ if LOOKS.contains(&number) => file::until_listed(here, first, long, is_negative),
-        _ if CHANGES_IN_FOLDER.contains(&number) => attribute::changed(at.0, at.1, long, is_negative),
-        _ if CHANGES.contains(&number) => attribute::changed(here, first, long, is_negative),
+        _ if CHANGES_IN_FOLDER.contains(&number) => attribute::changed(at.0, at.1, flags, long, is_negative),
+        _ if CHANGES.contains(&number) => attribute::changed(here, first, flags, long, is_negative),
         _ => return None,
     })
 }
