@@ -5,7 +5,7 @@
 //! end-of-file, so a state that became stale costs a check and never an answer. No path is parsed here.
 
 use crate::client::{self, Facts, Listing};
-use crate::identity::{self, Met};
+use crate::identity::{self, Met, Real};
 use crate::kept;
 use crate::missing;
 use crate::outcome::{Outcome, ask, errno, set_errno};
@@ -130,14 +130,14 @@ fn look_up(id: &FileId, met: Met<'_>) -> Outcome<Seen> {
     Outcome::Failed(client::GONE)
 }
 
-/// The small object whose real file a descriptor is of: its slot.
-pub(crate) fn real(id: &FileId, fd: c_int) -> Option<u32> {
+/// Whose the real file is that a descriptor is of.
+pub(crate) fn real(id: &FileId, fd: c_int) -> Real {
     identity::find_real(id, Met::Descriptor(fd))
 }
 
 /// The same for a file that was met by path. A process that has no engine yet asks only files that lie in MODEL_DIR by their
 /// name, or by the device of MODEL_DIR.
-pub(crate) fn real_at(id: &FileId, dir: c_int, path: *const c_char) -> Option<u32> {
+pub(crate) fn real_at(id: &FileId, dir: c_int, path: *const c_char) -> Real {
     if path.is_null() {
         return real(id, dir);
     }
@@ -244,7 +244,7 @@ pub(crate) fn reach(dir: c_int, path: *const c_char) {
         // A script or library that is a real file of ours: its folder's listing is to be new enough.
         if let Ok(id) = id
             && id.is_file()
-            && let Some(slot) = real_at(&id, dir, path)
+            && let Real::Of(slot) = real_at(&id, dir, path)
         {
             let _ = session::looked(slot, 0);
         }

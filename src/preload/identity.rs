@@ -121,34 +121,54 @@ fn found_in(generation: u32, region: Region, id: &FileId) -> Option<Found> {
     Some(Found { slot: client::slot_of(generation, incarnation, number), identity })
 }
 
-/// Finds the small object whose real file this is: its slot. `None` for the program's own, and for a file that a user
-/// has changed.
-pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Option<u32> {
+/// Whose a real file is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Real {
+    /// The small object's behind this slot.
+    Of(u32),
+    /// The program's own, or one that a user has changed.
+    Theirs,
+    /// An engine has made it, and listings came meanwhile that do not show it: its name may lead to another file.
+    Again,
+}
+
+/// Finds the small object whose real file this is.
+pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     let known = |(generation, region): (u32, Region)| {
         let number = region.find_file((id.dev, id.ino), id.size, id.mtime_secs)?;
         let incarnation = region.object(number)?.incarnation();
         Some(client::slot_of(generation, incarnation, number))
     };
-    if let Some(now) = attached()
-        && let found @ Some(_) = known(now)
-    {
-        return found;
+    let find = || attached().and_then(known);
+    if let Some(slot) = find() {
+        return Real::Of(slot);
     }
-    let all_listed = |(_, region): (u32, Region)| region.header().folders_unlisted.load(Ordering::Acquire) == 0;
-    if matches!(met, Met::Status) || attached().is_some_and(all_listed) {
-        return None;
+    // Of another engine's listing, perhaps: its time has no fraction, or one that is a mark.
+    let could_be = id.mtime_nanos == 0 || mark::by_time(id).is_some();
+    if matches!(met, Met::Status) || !could_be {
+        return Real::Theirs;
     }
-    let asked = marked(id, met).filter(|asked| asked.kind == Kind::Finished && asked.is_of(id))?;
-    let (_, region) = attach()?;
-    if let found @ Some(_) = known(attach()?) {
-        return found;
+    let listings = client::listings();
+    let is_finished = |asked: &Asked| asked.kind == Kind::Finished && asked.is_of(id);
+    let Some(asked) = marked(id, met).filter(is_finished) else { return Real::Theirs };
+    let Some((generation, _)) = attach() else { return Real::Theirs };
+    // That engine may be gone, and another have listed the folder.
+    let _ = attach::alive(generation);
+    let Some((_, region)) = attached() else { return Real::Theirs };
+    if let Some(slot) = find() {
+        return Real::Of(slot);
     }
     // A leftover in a folder that this engine has not listed yet.
-    let folder = folder_of(&asked, met, region)?;
-    if !client::list(folder.as_bytes()) {
-        return None;
+    if region.header().folders_unlisted.load(Ordering::Acquire) != 0
+        && let Some(folder) = folder_of(&asked, met, region)
+    {
+        client::list(folder.as_bytes());
     }
-    known(attached()?)
+    match find() {
+        Some(slot) => Real::Of(slot),
+        None if client::listings() != listings => Real::Again,
+        None => Real::Theirs,
+    }
 }
 
 /// A memory file that this process's parent had open: the child registers, as for everything of ours.

@@ -5,7 +5,7 @@
 
 use crate::client;
 use crate::file::{self, Seen};
-use crate::identity;
+use crate::identity::{self, Real};
 use crate::join;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
@@ -152,7 +152,11 @@ pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
             return Arrived::AsItIs;
         }
-        let real = || file::real(&id, fd).map_or(Outcome::Pass, |slot| Outcome::Served(in_session(slot, repeats)));
+        let real = || match file::real(&id, fd) {
+            Real::Of(slot) => Outcome::Served(in_session(slot, repeats)),
+            Real::Again => Outcome::Served(Arrived::Again),
+            Real::Theirs => Outcome::Pass,
+        };
         return ask(real).answer(Arrived::AsItIs, || Arrived::AsItIs);
     }
     ask(|| match file::of_id(&id, fd) {

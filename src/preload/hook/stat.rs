@@ -3,7 +3,7 @@
 use super::open;
 use crate::client;
 use crate::file::{self, Seen};
-use crate::identity;
+use crate::identity::{self, Real};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session::{self, Turn};
@@ -70,7 +70,8 @@ fn look(id: &FileId, dir: c_int, path: *const c_char, repeats: u32) -> Outcome<S
     let current = |slot: u32| is_last || session::looked(slot, repeats) != Turn::Again;
     if !identity::could_be_ours(id) {
         return match file::real_at(id, dir, path) {
-            Some(slot) if !current(slot) => Outcome::Failed(client::GONE),
+            Real::Of(slot) if !current(slot) => Outcome::Failed(client::GONE),
+            Real::Again if !is_last => Outcome::Failed(client::GONE),
             _ => Outcome::Pass,
         };
     }
