@@ -135,7 +135,7 @@ def loaders(rig: Rig) -> None:
     """What the dynamic linker and the kernel open themselves is a real file, whatever its size."""
     library, program = built(rig, "loaded.c", "l.so", "-shared", "-fPIC"), built(rig, "loaded.c", "l.exe", "-DPROGRAM")
     with rig.world("objects that are loaded", objects={"config.json": (2, 600)}) as world:
-        for name, source in (("lib/model.so", library), ("run.bin", program)):
+        for name, source in (("lib/model.so", library), ("run", program)):
             (world.base / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source, world.base / name)
         (world.base / "run.sh").write_text("#!/bin/sh\necho said\nexit 0\n" + "#" * 200_000)
@@ -143,9 +143,9 @@ def loaders(rig: Rig) -> None:
         for mode in (os.RTLD_NOW, os.RTLD_LAZY | os.RTLD_GLOBAL):
             done = world.call([PYTHON, "-c", LOADER, str(lib), str(mode)])
             world.judge(f"dlopen {mode}", done, done.out.strip() == b"42")
-        for name in ("run.bin", "run.sh"):
+        for name in ("run", "run.sh"):
             done = world.call(["sh", "-c", f"chmod +x {world.model}/{name}; exec {world.model}/{name}"])
-            world.judge(f"exec {name}", done, name == "run.bin" or done.out == b"said\n")
+            world.judge(f"exec {name}", done, name == "run" or done.out == b"said\n")
         done = world.call(["sh", "-c", f"LD_PRELOAD=$LD_PRELOAD:{lib} true"])
         world.judge("LD_PRELOAD", done, not done.err)
 
@@ -157,7 +157,12 @@ def scopes(rig: Rig) -> None:
         for how in ("plain", "deepbind", "dlmopen"):
             for name in (*LARGE, "config.json"):
                 done = world.call([PYTHON, "-c", SUMMER, str(library), str(world.model / name), how])
-                world.judge(f"{how} {name}", done, done.out.strip() == str(len(world.content(name))).encode(), must=how == "plain")
+                whole = done.out.strip() == str(len(world.content(name))).encode()
+                # Such a library calls past the hooks: that its large objects are empty is said by its name.
+                if not whole and how != "plain" and f"oss connector: {library}" in done.err:
+                    rig.tally.loud += 1
+                else:
+                    world.judge(f"{how} {name}", done, whole, must=how == "plain")
 
 
 def other_preloads(rig: Rig) -> None:
@@ -272,7 +277,9 @@ def sockets(rig: Rig) -> None:
             shared.chmod(0o1777)
             path, precious = shared / "s", shared / "precious"
             precious.write_bytes(b"precious")
-            (shared / "s.lock").write_bytes(b"mine")
+            locked = what != "a dead socket"
+            if locked:
+                (shared / "s.lock").write_bytes(b"mine")
             if what == "a file":
                 path.write_bytes(b"precious")
             elif what == "a link to a file":
@@ -284,8 +291,8 @@ def sockets(rig: Rig) -> None:
             else:
                 with socket.socket(socket.AF_UNIX) as dead:
                     dead.bind(str(path))
-            world.look(["big.bin", "config.json"], ("cat",), must=what == "a dead socket", CONNECTOR_UDS_PATH=str(path))
-            kept = [precious.read_bytes() == b"precious", (shared / "s.lock").read_bytes() == b"mine"]
+            world.look(["big.bin", "config.json"], ("cat",), must=not locked, CONNECTOR_UDS_PATH=str(path))
+            kept = [precious.read_bytes() == b"precious", not locked or (shared / "s.lock").read_bytes() == b"mine"]
             kept.append(what != "a file" or (path.is_file() and path.read_bytes() == b"precious"))
             kept.append(what != "a link to a file" or path.is_symlink())
             if not all(kept):

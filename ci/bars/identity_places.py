@@ -61,7 +61,8 @@ def other_names(rig: Rig) -> None:
                 world.native(f"ln {model}/big.bin {beside}/links/hard; ln {model}/big.bin {model}/hard; ln -s {model}/sub {beside}/links/folder; ln -s ../model/big.bin {beside}/links/soft")
                 if not warm:
                     world.end_engines()
-                world.look({f"{beside}/links/hard": "big.bin", f"{model}/hard": "big.bin"}, FEW, "hard link")
+                # Without an attribute a later engine cannot know which version a link of before is of.
+                world.look({f"{beside}/links/hard": "big.bin", f"{model}/hard": "big.bin"}, FEW, "hard link", must=warm or not rig.wrap)
                 world.look({f"{beside}/links/soft": "big.bin", f"{beside}/links/folder/part.bin": "sub/part.bin"}, FEW, "symbolic link")
                 world.look({f"/proc/self/cwd/{beside}/links/soft": "big.bin", f"{model}/../model/./sub/../big.bin": "big.bin"}, FEW, "detour", cwd=Path("/"))
                 world.native(f"mv {model}/sub/part.bin {beside}/links/moved")

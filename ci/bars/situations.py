@@ -184,9 +184,9 @@ class World:
         secs_max: float = PROGRAM_SECS_MAX, cwd: Path | None = None, **changes: str | None,
     ) -> Done:
         env = self.run.env(role, **changes)
-        whole = self.argv(argv, env, wrap or [], space)
-        if cwd is not None:
-            whole[-len(argv):] = ["sh", "-c", 'cd "$0" && exec "$@"', str(cwd), *argv]
+        # The folder is entered before the library is there.
+        enter = [] if cwd is None else ["env", f"--chdir={cwd}"]
+        whole = self.argv(argv, env, [*(wrap or []), *enter], space)
         process = subprocess.Popen(whole, env=plain_env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         try:
             out, err = process.communicate(timeout=secs_max)
