@@ -22,6 +22,21 @@ FAILED = "failed to launch oss connector: failed to acquire uds lock: "
 NAMES = ("OSS", "ENABLE", "MODEL", "LD_PRE", "XDG", "CONNECTOR")
 
 
+# Holds the lock of an engine at a path, and prints what it is told there. Arguments: the path and a user.
+LISTENER = """
+import fcntl, os, socket, struct, sys
+path = sys.argv[1]
+os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2])); os.umask(0)
+lock = os.open(path + '.lock', os.O_RDWR | os.O_CREAT, 0o666)
+fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.bind(path); s.listen(9)
+print('ready', flush=True)
+while True:
+    told = s.accept()[0].recv(65536)
+    if told: print(told, flush=True)
+"""
+
+
 def can_unshare() -> bool:
     return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
 
@@ -136,6 +151,27 @@ class SocketPath(EndToEnd):
                     other.listen(1024)
                 self.refused(run, path, "is the socket of another program")
                 self.assertTrue(path.is_socket())
+
+    @unittest.skipUnless(os.getuid() == 0, "needs root")
+    def test_another_user_who_listens_there_is_told_nothing(self) -> None:
+        run = self.managed()
+        shared = run.dir / "shared"
+        run.dir.chmod(0o755)
+        shared.mkdir()
+        shared.chmod(0o1777)
+        path = shared / "s"
+        other = subprocess.Popen(["/usr/bin/python3", "-c", LISTENER, str(path), str(NOBODY)], stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        self.addCleanup(other.stdout.close)
+        self.addCleanup(other.wait)
+        self.addCleanup(other.kill)
+        self.assertEqual(other.stdout.readline(), b"ready\n")
+        done = self.start(run, path)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.stdout, b"")
+        self.assertIn(b"oss connector", done.stderr)
+        other.kill()
+        self.assertEqual(other.stdout.read(), b"", "what the listener was told")
 
     def test_what_an_engine_left_is_used_again(self) -> None:
         run = self.managed()

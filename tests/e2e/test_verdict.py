@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from bars import verdicts
+from harness import compile as compiler
 from harness import faults, folder, paths
 from harness.endpoint import Endpoint
 from harness.run import Run
@@ -198,6 +199,24 @@ class Verdict(EndToEnd):
         run, got = self.reread(None)
         self.assertEqual(got, ["EIO"], run.log_tail())
         self.assertTrue(run.logged("ERROR", "a part came with other bytes than before", KEY), run.log_tail())
+
+    def test_one_control_block_for_several_pieces(self) -> None:
+        run, offsets = self.start([], SLOW), (0, 9 * MIB, 18 * MIB)
+        done = run.call([str(compiler.program("aio_again.c")), "b.bin", *map(str, offsets)], cwd=run.model_dir, timeout=60)
+        whole = (self.plain / "b.bin").read_bytes()
+        self.assertEqual((done.returncode, done.stderr), (0, b""), run.log_tail())
+        self.assertTrue(done.stdout == b"".join(whole[at:at + MIB] for at in offsets), "other bytes")
+
+    def test_standard_input_that_failed_stays_an_error_after_exec_and_in_children(self) -> None:
+        run = self.start([faults.flipped_at(KEY, 5)])
+        self.assertEqual(run.call(["cat", "small.bin"], cwd=run.model_dir).returncode, 0, run.log_tail())
+        for script in ("cat", "exec cat", "env cat", "(sleep 0.3; cat) <&0 & exit 7"):
+            with self.subTest(script), open(run.model_dir / "b.bin", "rb") as file:
+                done = run.call(["bash", "-c", script], stdin=file, cwd=run.model_dir, timeout=60)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertEqual(done.stdout, b"")
+                self.assertIn(b"standard input is an object whose bytes cannot be had", done.stderr)
+                self.assertIn(b"Bad file descriptor", done.stderr)
 
     def killed(self, rules: list[faults.Rule]) -> tuple[Run, list[str]]:
         """A reader whose engine is killed, with its memory, in the middle."""
