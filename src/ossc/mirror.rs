@@ -13,7 +13,7 @@ use crate::known::Known;
 use crate::made::{self, Growing, Purpose};
 use crate::memory::Memory;
 use crate::place::{self, Lies, Pinned, Root};
-use crate::renew::{Asked, Changing};
+use crate::renew::{Asked, Changing, Superseded};
 use crate::tree::Level;
 use crate::turn;
 use crate::work::{Patience, Work};
@@ -357,9 +357,9 @@ impl Mirror {
         let folder =
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
         let steps = self.inspect(known, &folder, path, level, reason == Reason::Start)?;
-        let changing = self.begin_changes(known, path, slot, level);
+        let (changing, old) = self.begin_changes(known, (path, slot), level, &steps);
         let _ = made::clean(&folder);
-        self.clear_away(known, &folder, path, level);
+        self.clear_away(&folder, path, level, &old);
         if self.is_unlisted(slot) {
             sweep(&folder, path, level);
         }
@@ -367,7 +367,7 @@ impl Mirror {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
         let programs = self.programs(&folder, path, level, &steps);
-        let slots = self.make(known, (&folder, &programs), path, level, &steps)?;
+        let slots = self.make(known, (&folder, &programs), path, level, (&steps, &old))?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
             known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
         }
@@ -403,7 +403,8 @@ impl Mirror {
     }
 
     fn make_folder(&self, known: &mut Known, folder: &OwnedFd, path: String, name: &str) -> Result<(), Failure> {
-        if let Some(slot) = known.folder(&path) {
+        let before = known.folder(&path);
+        if let Some(slot) = before {
             if self.is_there(slot, folder, name) {
                 return Ok(());
             }
@@ -423,7 +424,13 @@ impl Mirror {
                 }
                 known.add_folder(path, slot, true);
             }
-            Err(e) => tracing::error!(folder = path, "cannot make the folder, its objects are not served: {e}"),
+            Err(e) => {
+                // What was known below a folder that is no more has no place either.
+                let (folders, objects) = known.remove_folder(&path);
+                objects.into_iter().for_each(|slot| self.supersede(slot));
+                folders.into_iter().filter(|slot| Some(*slot) != before).for_each(|slot| self.forget_folder(slot));
+                tracing::error!(folder = path, "cannot make the folder, its objects are not served: {e}");
+            }
         }
         Ok(())
     }
@@ -451,7 +458,7 @@ impl Mirror {
                 }
                 Err(e) => return Err(Failure::Local(format!("{}: {e}", shown(name)))),
             };
-            let ours = known.object(path, name).and_then(|slot| self.work.region().object(slot));
+            let ours = known.object(path, name).and_then(|slot| self.current(path, name, slot));
             let step = match (lies, ours) {
                 (Lies::Nothing, _) => Step::Make,
                 (Lies::Folder, _) if turn::gives_way(folder, name) => Step::Turn,
@@ -553,7 +560,7 @@ impl Mirror {
         (folder, programs): (&OwnedFd, &HashSet<String>),
         path: &str,
         level: &Level,
-        steps: &HashMap<String, Step>,
+        (steps, old): (&HashMap<String, Step>, &HashMap<String, Superseded>),
     ) -> Result<HashMap<String, u32>, Failure> {
         let mut slots = HashMap::new();
         let above = known.folder(path).unwrap_or(0);
@@ -566,7 +573,6 @@ impl Mirror {
                 continue;
             }
             let whole_path = below(path, name);
-            let old = known.object(path, name);
             // An empty object is an empty file: there is nothing to fetch.
             let reserved = match object.size {
                 0 => None,
@@ -574,7 +580,7 @@ impl Mirror {
                     Ok(reserved) => Some(reserved),
                     Err(full) if self.is_unlisted(above) => return Err(too_much(&whole_path, full)),
                     Err(full) => {
-                        self.leave_out(object, old, full);
+                        self.leave_out(known, (&whole_path, object), old.get(name), full);
                         continue;
                     }
                 },
@@ -596,6 +602,8 @@ impl Mirror {
                     return Err(Failure::Local(why));
                 }
             };
+            // A record of this very version, whose file was away.
+            let before = known.object(path, name);
             known.remove_object(path, name);
             if let Some(reserved) = reserved {
                 let large = reserved.kind == Kind::Large;
@@ -606,14 +614,16 @@ impl Mirror {
                     slots.insert(name.clone(), slot);
                 }
             }
-            old.into_iter().for_each(|slot| self.supersede(slot));
+            before.into_iter().for_each(|slot| self.supersede(slot));
         }
         Ok(slots)
     }
 
     /// There is no room for an object's record: the version before, if there is one, stays the folder's.
-    fn leave_out(&self, object: &ObjectEntry, old: Option<u32>, full: Full) {
-        let stays = old.is_some_and(|slot| self.work.keep_on(slot));
+    fn leave_out(&self, known: &mut Known, (path, object): (&str, &ObjectEntry), old: Option<&Superseded>, full: Full) {
+        let kept = old.filter(|old| self.work.keep_on(old.slot, old.incarnation));
+        kept.into_iter().for_each(|old| known.add_object(path, old.slot));
+        let stays = kept.is_some();
         tracing::error!(
             object = object.key,
             etag = object.etag,

@@ -195,3 +195,52 @@ fn a_full_catalog_leaves_the_version_before_in_its_place() {
     let (dev, ino) = std::fs::metadata(scene.path("w.bin")).map(|file| (file.dev(), file.ino())).unwrap();
     assert_eq!(scene.work.region().find(dev, ino), Some((third, Identity::Placeholder)));
 }
+
+/// A version whose place a user has taken ends, and its record becomes another object's: listings after that leave it
+/// alone, and change nothing.
+#[test]
+fn a_record_that_is_another_objects_now_is_left_alone() {
+    let scene = Scene::new("conflict", 8 << 20);
+    let first = scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"];
+    std::fs::remove_file(scene.path("a.bin")).unwrap();
+    std::fs::write(scene.path("a.bin"), "mine").unwrap();
+    let listed = scene.list(&[("a.bin", 2, SIZE)]).unwrap();
+    assert!(!listed.contains_key("a.bin"), "what is not served has no record");
+    scene.look();
+    still::pass(Duration::from_secs(20));
+    let next = scene.list(&[("a.bin", 2, SIZE), ("b.bin", 1, SIZE)]).unwrap()["b.bin"];
+    assert_eq!(next, first, "this test is of a record that is used again");
+    let region = scene.work.region();
+    let changes = region.object(ROOT).unwrap().changes.load(Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(scene.list(&[("a.bin", 2, SIZE), ("b.bin", 1, SIZE)]).unwrap()["b.bin"], next);
+        scene.look();
+    }
+    let object = region.object(next).unwrap();
+    assert!(!object.is_superseded() && object.state() != state::GONE, "another object's version was ended");
+    assert_eq!(scene.find(&File::open(scene.path("b.bin")).unwrap()), Some(next));
+    assert_eq!(region.object(ROOT).unwrap().changes.load(Ordering::SeqCst), changes, "nothing has changed");
+    assert_eq!(std::fs::read(scene.path("a.bin")).unwrap(), b"mine");
+}
+
+/// A listing that fails halfway has replaced nothing that a later one could take for its own.
+#[test]
+fn a_listing_that_fails_halfway_is_made_real_by_the_next_one() {
+    let scene = Scene::new("halfway", 4096);
+    let all = 4096 * u64::from(ossc_cache::region::PARTS_MAX);
+    let first = scene.list(&[("a.bin", 1, SIZE), ("b.bin", 1, SIZE)]).unwrap();
+    let region = *scene.work.region();
+    region.object(ROOT).unwrap().set_state(state::UNLISTED);
+    assert!(scene.list(&[("a.bin", 2, all), ("b.bin", 2, all)]).is_err());
+    region.object(ROOT).unwrap().set_state(state::LISTED);
+    scene.look();
+    still::pass(Duration::from_secs(20));
+    let objects = [("0.bin", 1, SIZE), ("1.bin", 1, SIZE), ("a.bin", 3, SIZE), ("b.bin", 3, SIZE)];
+    let next = scene.list(&objects).unwrap();
+    assert!(first.values().any(|slot| next.values().any(|next| next == slot)), "no record was used again");
+    assert_eq!(scene.list(&objects).unwrap(), next);
+    for (name, slot) in &next {
+        assert!(!region.object(*slot).unwrap().is_superseded(), "{name}");
+        assert_eq!(scene.find(&File::open(scene.path(name)).unwrap()), Some(*slot), "{name}");
+    }
+}

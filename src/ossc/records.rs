@@ -57,12 +57,11 @@ impl Work {
         }
     }
 
-    /// A version stays the folder's after all; false if it has ended meanwhile.
-    pub fn keep_on(&self, slot: u32) -> bool {
+    /// A version, given by its record and the use of it, stays the folder's after all; false if it has ended meanwhile.
+    pub fn keep_on(&self, slot: u32, incarnation: u32) -> bool {
         let mut superseded = lock(&self.superseded);
+        let Some(object) = self.region.object(slot).filter(|object| object.lasts(incarnation)) else { return false };
         superseded.remove(&slot);
-        let lasts = |object: &Object| object.state() != state::GONE;
-        let Some(object) = self.region.object(slot).filter(|object| lasts(object)) else { return false };
         object.superseded.store(0, Ordering::Release);
         true
     }
