@@ -195,6 +195,11 @@ impl Growing {
         self.fresh.file.write_all_at(bytes, at)
     }
 
+    /// How many bytes it has, with holes that may be left.
+    pub fn len(&self) -> Result<u64, std::io::Error> {
+        self.fresh.file.metadata().map(|file| file.len())
+    }
+
     /// It is whole: as `put`.
     pub fn put(
         self,

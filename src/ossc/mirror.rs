@@ -64,8 +64,8 @@ pub struct Mirror {
     pub(crate) prefix: String,
     pub(crate) options: Options,
     pub(crate) materialized: AtomicU64,
-    /// Long objects that are being written to disk, by their records.
-    growing: Mutex<HashMap<u32, Growing>>,
+    /// Long objects that are being written to disk, by their records. A record may be another version's by now.
+    growing: Mutex<HashMap<u32, (Arc<Held>, Growing)>>,
     /// Held while a listing is made real.
     pub(crate) known: Mutex<Known>,
     /// When OSS was last asked in vain for a listing, without a success since.
@@ -87,6 +87,14 @@ pub(crate) enum Reason {
     Ahead,
     /// Again, since an object has changed or another engine had listed it.
     Refresh,
+}
+
+/// An error where not as many bytes have come as the object has.
+fn is_whole(bytes: u64, size: u64) -> Result<(), std::io::Error> {
+    match bytes == size {
+        true => Ok(()),
+        false => Err(std::io::Error::other(format!("{bytes} bytes have come of {size}"))),
+    }
 }
 
 fn too_much(name: &str, full: Full) -> Failure {
@@ -358,6 +366,7 @@ impl Mirror {
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
         let steps = self.inspect(known, &folder, path, level, reason == Reason::Start)?;
         let (changing, old) = self.begin_changes(known, (path, slot), level, &steps);
+        self.end_growing();
         let _ = made::clean(&folder);
         self.clear_away(&folder, path, level, &old);
         if self.is_unlisted(slot) {
@@ -792,20 +801,24 @@ impl Mirror {
     /// Puts a small object's bytes into its file. The placeholder's inode is given back for the caller to
     /// keep a while: a client may be just about to look it up.
     pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
-        let held = self.work.held(arrived.slot)?;
-        let object: &Object = self.work.region().object(arrived.slot)?;
-        // No listing is made real meanwhile, which may put a new version at this name.
+        // No listing is made real meanwhile, which may put a new version at this name, or give the record to another
+        // version.
         let _known = lock(&self.known);
+        self.end_growing();
+        let (object, held): (&Object, &Held) = (self.work.region().object(arrived.slot)?, &arrived.held);
+        if !self.is_record_of(arrived.slot, &arrived.held) {
+            self.work.small_is_over(held);
+            return None;
+        }
         if object.is_superseded() {
-            lock(&self.growing).remove(&arrived.slot).into_iter().for_each(Growing::drop_it);
-            self.work.small_is_over(&held);
+            self.work.small_is_over(held);
             object.set_state(state::PLACED);
             return lock(&held.pinned).take();
         }
-        let put = self.put(arrived, &held, object);
+        let put = self.put(arrived, object);
         match arrived.at {
-            Some(at) if put.is_ok() => self.work.piece_is_over(&held, at),
-            _ => self.work.small_is_over(&held),
+            Some(at) if put.is_ok() => self.work.piece_is_over(held, at),
+            _ => self.work.small_is_over(held),
         }
         match put {
             Ok(None) => None,
@@ -832,7 +845,12 @@ impl Mirror {
     }
 
     /// Puts what has arrived where it belongs; device and inode of the real file when it is whole.
-    fn put(&self, arrived: &Arrived, held: &Held, object: &Object) -> Result<Option<(u64, u64)>, std::io::Error> {
+    fn put(&self, arrived: &Arrived, object: &Object) -> Result<Option<(u64, u64)>, std::io::Error> {
+        // Given up meanwhile: what is on the way of it is not wanted.
+        if object.state() != state::COMING {
+            return Ok(None);
+        }
+        let held = &arrived.held;
         let mut growing = lock(&self.growing);
         let path = below(&held.folder, &held.name);
         let purpose = Purpose {
@@ -846,29 +864,50 @@ impl Mirror {
         let is_stand_in =
             |found: &made::Found| found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev(), object.ino());
         let result = match arrived.at {
-            // Given up meanwhile: the rest of its pieces is not wanted.
-            Some(_) if object.state() != state::COMING => return Ok(None),
             Some(at) => {
-                let file = match growing.entry(arrived.slot) {
+                let (_, file) = match growing.entry(arrived.slot) {
                     Entry::Occupied(file) => file.into_mut(),
-                    Entry::Vacant(none) => none.insert(Growing::new(self.root.folder(&held.folder)?)?),
+                    Entry::Vacant(none) => none.insert((held.clone(), Growing::new(self.root.folder(&held.folder)?)?)),
                 };
                 file.write(&arrived.body, at).map(|()| None)
             }
             None => match growing.remove(&arrived.slot) {
-                Some(file) => file.put(&held.name, &purpose, is_stand_in).map(Some),
+                Some((_, file)) => match file.len().and_then(|len| is_whole(len, held.size)) {
+                    Ok(()) => file.put(&held.name, &purpose, is_stand_in).map(Some),
+                    Err(e) => {
+                        file.drop_it();
+                        Err(e)
+                    }
+                },
                 None => {
+                    is_whole(arrived.body.len() as u64, held.size)?;
                     let folder = self.root.folder(&held.folder)?;
                     made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in).map(Some)
                 }
             },
         };
         if result.is_err()
-            && let Some(file) = growing.remove(&arrived.slot)
+            && let Some((_, file)) = growing.remove(&arrived.slot)
         {
             file.drop_it();
         }
         result
+    }
+
+    /// True while a record is that of the version that is held so.
+    fn is_record_of(&self, slot: u32, held: &Arc<Held>) -> bool {
+        self.work.held(slot).is_some_and(|now| Arc::ptr_eq(&now, held))
+    }
+
+    /// Files that are being written are dropped where their version is given up or superseded. One that is fetched
+    /// again is written from its beginning. The caller holds `known`.
+    fn end_growing(&self) {
+        let is_coming = |(slot, held): (&u32, &Arc<Held>)| {
+            let record = self.work.region().object(*slot).filter(|_| self.is_record_of(*slot, held));
+            record.is_some_and(|object| object.state() == state::COMING && !object.is_superseded())
+        };
+        let over = lock(&self.growing).extract_if(|slot, (held, _)| !is_coming((slot, held))).collect::<Vec<_>>();
+        over.into_iter().for_each(|(_, (_, file))| file.drop_it());
     }
 
     /// Which use of its record a settled object has, for `forget`.

@@ -71,6 +71,11 @@ impl Scene {
         Ok(objects.iter().filter_map(slot).collect())
     }
 
+    /// All bytes of a small object have come, or those from `at` on.
+    fn arrived(&self, slot: u32, at: Option<u64>, body: &[u8]) -> Arrived {
+        Arrived { slot, held: self.work.held(slot).unwrap(), at, body: body.to_vec() }
+    }
+
     fn look(&self) {
         self.work.look_at_leases(Some(Duration::from_secs(600)), &|| false);
     }
@@ -243,4 +248,65 @@ fn a_listing_that_fails_halfway_is_made_real_by_the_next_one() {
         assert!(!region.object(*slot).unwrap().is_superseded(), "{name}");
         assert_eq!(scene.find(&File::open(scene.path(name)).unwrap()), Some(*slot), "{name}");
     }
+}
+
+/// Bytes of a small version that come when its record is another version's already are dropped.
+#[test]
+fn the_bytes_of_an_old_small_version_are_never_another_files() {
+    let mut scene = Scene::new("late", 8 << 20);
+    (scene.mirror.options.materialize_bytes_max, scene.mirror.options.materialize_total_max) = (100, 10_000);
+    let first = scene.list(&[("a.json", 1, 5)]).unwrap()["a.json"];
+    let late = scene.arrived(first, None, b"first");
+    scene.list(&[("a.json", 2, 6)]).unwrap();
+    scene.look();
+    still::pass(Duration::from_secs(20));
+    let other = scene.list(&[("a.json", 2, 6), ("b.json", 1, 5)]).unwrap()["b.json"];
+    assert_eq!(other, first, "this test is of a record that is used again");
+    assert!(scene.mirror.settle(&late).is_none());
+    let object = scene.work.region().object(other).unwrap();
+    assert_eq!((object.state(), std::fs::metadata(scene.path("b.json")).unwrap().len()), (state::COMING, 0));
+    // Another length than the object's is not its bytes.
+    assert!(scene.mirror.settle(&scene.arrived(other, None, b"other bytes")).is_none());
+    assert_eq!((object.state(), std::fs::metadata(scene.path("b.json")).unwrap().len()), (state::FAILED, 0));
+    object.set_state(state::COMING);
+    assert!(scene.mirror.settle(&scene.arrived(other, None, b"other")).is_some());
+    assert_eq!(std::fs::read(scene.path("b.json")).unwrap(), b"other");
+    // The same name again, in the same record.
+    let late = scene.arrived(other, None, b"other");
+    scene.list(&[("a.json", 2, 6), ("b.json", 2, 5)]).unwrap();
+    scene.look();
+    still::pass(Duration::from_secs(20));
+    assert_eq!(scene.list(&[("a.json", 2, 6), ("b.json", 3, 5)]).unwrap()["b.json"], other);
+    assert!(scene.mirror.settle(&late).is_none());
+    assert_eq!(std::fs::metadata(scene.path("b.json")).unwrap().len(), 0);
+}
+
+/// A long version that is given up or superseded while it is written leaves no file behind, and none to its successor.
+#[test]
+fn what_was_written_of_a_version_that_is_over_goes() {
+    let mut scene = Scene::new("growing", 8 << 20);
+    (scene.mirror.options.materialize_bytes_max, scene.mirror.options.materialize_total_max) = (100, 10_000);
+    let (none, _) = count(&scene.folder);
+    let first = scene.list(&[("run", 1, 9)]).unwrap()["run"];
+    let (placed, _) = count(&scene.folder);
+    scene.mirror.settle(&scene.arrived(first, Some(3), b"abcdef"));
+    let rest = scene.arrived(first, Some(0), b"xyz");
+    assert!(placed > none && count(&scene.folder).0 > placed);
+    scene.work.region().object(first).unwrap().fail(libc::EIO);
+    scene.mirror.settle(&rest);
+    assert!(lock(&scene.mirror.growing).is_empty(), "a version that is given up is still being written");
+    scene.work.region().object(first).unwrap().set_state(state::COMING);
+    scene.mirror.settle(&rest);
+    assert_eq!(lock(&scene.mirror.growing).len(), 1);
+    let other = scene.list(&[("run", 2, 4)]).unwrap()["run"];
+    assert!(lock(&scene.mirror.growing).is_empty(), "an old version is still being written");
+    scene.mirror.settle(&rest);
+    scene.mirror.settle(&scene.arrived(other, Some(0), b"new"));
+    scene.mirror.settle(&scene.arrived(other, None, b""));
+    assert_eq!(scene.work.region().object(other).unwrap().state(), state::FAILED, "a byte is missing");
+    scene.work.region().object(other).unwrap().set_state(state::COMING);
+    scene.mirror.settle(&scene.arrived(other, Some(0), b"new!"));
+    assert!(scene.mirror.settle(&scene.arrived(other, None, b"")).is_some());
+    assert_eq!(std::fs::read(scene.path("run")).unwrap(), b"new!");
+    assert!(lock(&scene.mirror.growing).is_empty());
 }
