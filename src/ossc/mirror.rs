@@ -125,7 +125,7 @@ pub(crate) enum Step {
     /// An engine before has left the file that stands in for this very version, or for one that is gone.
     Leftover(made::Found),
     /// An empty file lies there that nothing is known of.
-    Adopt,
+    Adopt(made::Found),
     /// A file of ours holds another version: the new one takes its name.
     Replace(made::Found),
     /// A folder that only engines made lies at its place, with nothing of a user's in it: it gives way.
@@ -505,7 +505,7 @@ impl Mirror {
         Ok(match () {
             _ if is_placeholder && object.size > 0 => Step::Leftover(found),
             _ if is_placeholder || found.is_own() && ours.is_some() => Step::Replace(found),
-            _ if is_empty && made.is_none() && (object.size > 0 || found.is_copy) => Step::Adopt,
+            _ if is_empty && made.is_none() && (object.size > 0 || found.is_copy) => Step::Adopt(found),
             _ if is_empty && object.size == 0 => Step::Keep,
             _ if found.id.size == object.size && self.is_same(folder, name, object)? => Step::Take,
             // An engine before has made it, of a version that is no longer there.
@@ -537,7 +537,7 @@ impl Mirror {
         match step {
             Step::Leftover(found) if found.stands_for(purpose) => place::pinned(folder, name),
             Step::Leftover(found) | Step::Replace(found) => made::replace(folder, name, purpose, |now| now == found),
-            Step::Adopt => made::adopt(folder, name, purpose),
+            Step::Adopt(found) => made::adopt(folder, name, purpose, found),
             _ => made::make(folder, name, purpose),
         }
     }
@@ -607,6 +607,13 @@ impl Mirror {
                 Ok(pinned) => pinned,
                 Err(e) => {
                     reserved.into_iter().for_each(|reserved| self.give_back(reserved, &whole_path, object));
+                    if matches!(step, Step::Adopt(_)) && e == rustix::io::Errno::EXIST {
+                        tracing::error!(
+                            "{} in MODEL_DIR was empty, and a user has changed it; it is not served",
+                            shown(name)
+                        );
+                        continue;
+                    }
                     let why = format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name));
                     return Err(Failure::Local(why));
                 }

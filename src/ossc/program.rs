@@ -122,7 +122,7 @@ impl Mirror {
         let is_new = |name: &String| {
             matches!(
                 steps.get(name),
-                Some(Step::Make | Step::Leftover(_) | Step::Adopt | Step::Replace(_) | Step::Turn)
+                Some(Step::Make | Step::Leftover(_) | Step::Adopt(_) | Step::Replace(_) | Step::Turn)
             )
         };
         let large = |object: &ObjectEntry| object.size > self.options.materialize_bytes_max && !object.needs_restore();
