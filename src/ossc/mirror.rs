@@ -13,7 +13,7 @@ use crate::known::Known;
 use crate::made::{self, Growing, Purpose};
 use crate::memory::Memory;
 use crate::place::{self, Lies, Pinned, Root};
-use crate::renew::{Asked, Changing, Superseded};
+use crate::renew::{Asked, Changing, RENEWAL_MAX, Superseded};
 use crate::tree::Level;
 use crate::turn;
 use crate::work::{Patience, Work};
@@ -365,6 +365,8 @@ impl Mirror {
         let folder =
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
         let steps = self.inspect(known, &folder, path, level, reason == Reason::Start)?;
+        // Before programs are told to wait for the end of the changes: this asks OSS.
+        let programs = self.programs(&folder, path, level, &steps);
         let (changing, old) = self.begin_changes(known, (path, slot), level, &steps);
         self.end_growing();
         let _ = made::clean(&folder);
@@ -375,7 +377,6 @@ impl Mirror {
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
-        let programs = self.programs(&folder, path, level, &steps);
         let slots = self.make(known, (&folder, &programs), path, level, (&steps, &old))?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
             known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
@@ -552,7 +553,7 @@ impl Mirror {
             return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
         }
         let head = Query::Head { key: object.key.clone() };
-        let patience = Patience { attempts: self.options.list_attempts, until: None };
+        let patience = Patience { attempts: self.options.list_attempts, until: Some(Instant::now() + RENEWAL_MAX) };
         let done = self.work.call(&head, patience).map_err(|e| Failure::List(Box::new(e)))?;
         let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
             return Ok(false);

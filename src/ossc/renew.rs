@@ -22,8 +22,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long OSS is asked for a newer listing before what is known is served on.
-const RENEWAL_MAX: Duration = Duration::from_secs(10);
+/// How long OSS is asked for a newer listing before what is known is served on, and for what a listing needs to know of
+/// its objects beside.
+pub(crate) const RENEWAL_MAX: Duration = Duration::from_secs(10);
 
 /// When a listing was asked for.
 #[derive(Clone, Copy)]
