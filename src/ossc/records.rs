@@ -52,9 +52,20 @@ impl Work {
     /// The newest listing names another version of this object, or none: it goes when nobody uses it.
     pub fn supersede(&self, slot: u32) {
         if let Some(object) = self.region.object(slot) {
+            let mut superseded = lock(&self.superseded);
             object.superseded.store(1, Ordering::SeqCst);
-            lock(&self.superseded).insert(slot);
+            superseded.insert(slot);
         }
+    }
+
+    /// A superseded version is GONE from now on; false if it stays the folder's after all (`keep_on`).
+    fn void_superseded(&self, slot: u32, object: &Object) -> bool {
+        let superseded = lock(&self.superseded);
+        let ends = superseded.contains(&slot) && object.is_superseded();
+        if ends {
+            lock(&self.catalog).void(slot);
+        }
+        ends
     }
 
     /// A version, given by its record and the use of it, stays the folder's after all; false if it has ended meanwhile.
@@ -111,7 +122,9 @@ impl Work {
     /// Ends a large version that nobody uses. What is under way keeps it for another look.
     pub(crate) fn end_version(&self, slot: u32, object: &Object, held: &Arc<Held>, unused: Unused) {
         let room = lock(&self.room);
-        lock(&self.catalog).void(slot);
+        if !self.void_superseded(slot, object) {
+            return;
+        }
         // Whoever prepares a request counts it and then looks at the state: either it sees GONE, or this sees it.
         fence(Ordering::SeqCst);
         if held.has_requests() {
@@ -146,7 +159,9 @@ impl Work {
         if !is_over || held.under_way.load(Ordering::Acquire) {
             return;
         }
-        lock(&self.catalog).void(slot);
+        if !self.void_superseded(slot, object) {
+            return;
+        }
         fence(Ordering::SeqCst);
         if held.has_requests() {
             return;
