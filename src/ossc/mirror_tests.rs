@@ -286,12 +286,10 @@ fn the_bytes_of_an_old_small_version_are_never_another_files() {
 fn what_was_written_of_a_version_that_is_over_goes() {
     let mut scene = Scene::new("growing", 8 << 20);
     (scene.mirror.options.materialize_bytes_max, scene.mirror.options.materialize_total_max) = (100, 10_000);
-    let (none, _) = count(&scene.folder);
     let first = scene.list(&[("run", 1, 9)]).unwrap()["run"];
-    let (placed, _) = count(&scene.folder);
     scene.mirror.settle(&scene.arrived(first, Some(3), b"abcdef"));
     let rest = scene.arrived(first, Some(0), b"xyz");
-    assert!(placed > none && count(&scene.folder).0 > placed);
+    assert_eq!(lock(&scene.mirror.growing).len(), 1);
     scene.work.region().object(first).unwrap().fail(libc::EIO);
     scene.mirror.settle(&rest);
     assert!(lock(&scene.mirror.growing).is_empty(), "a version that is given up is still being written");
@@ -309,4 +307,35 @@ fn what_was_written_of_a_version_that_is_over_goes() {
     assert!(scene.mirror.settle(&scene.arrived(other, None, b"")).is_some());
     assert_eq!(std::fs::read(scene.path("run")).unwrap(), b"new!");
     assert!(lock(&scene.mirror.growing).is_empty());
+}
+
+/// Of a file that had its object's bytes already there is a record without anything under way: it ends like others.
+#[test]
+fn the_record_of_a_file_that_was_there_ends() {
+    let scene = Scene::new("taken", 8 << 20);
+    let object = |bytes: &[u8], kind| ObjectEntry {
+        key: "m/a.json".into(),
+        size: bytes.len() as u64,
+        etag: format!("\"{:X}\"", md5::compute(bytes)),
+        last_modified: (1_700_000_000, 0),
+        storage_class: "Standard".into(),
+        kind,
+        restore: None,
+    };
+    std::fs::write(scene.path("a.json"), "mine").unwrap();
+    let list = |bytes: &[u8]| {
+        let objects = [("a.json".to_string(), object(bytes, list::Type::Normal))].into();
+        let level = Level { objects, ..Level::default() };
+        scene.mirror.make_real("", ROOT, Reason::Background, &level, Asked::now()).unwrap();
+        lock(&scene.mirror.known).object("", "a.json")
+    };
+    let slot = list(b"mine").unwrap();
+    let region = scene.work.region();
+    assert!(scene.work.held(slot).is_none() && region.object(slot).unwrap().state() == state::PLACED);
+    list(b"other");
+    scene.look();
+    assert_eq!(region.object(slot).unwrap().state(), state::GONE);
+    assert_eq!(scene.find(&File::open(scene.path("a.json")).unwrap()), None);
+    still::pass(Duration::from_secs(20));
+    assert_eq!(scene.list(&[("b.bin", 1, SIZE)]).unwrap()["b.bin"], slot, "it was not used again");
 }

@@ -102,8 +102,9 @@ impl Work {
     pub(crate) fn end_unused_versions(&self) {
         let all: Vec<u32> = lock(&self.superseded).iter().copied().collect();
         for slot in all {
-            let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
-                lock(&self.superseded).remove(&slot);
+            let Some(object) = self.region.object(slot) else { continue };
+            let Some(held) = self.held(slot) else {
+                self.end_unheld(slot, object);
                 continue;
             };
             match object.kind() {
@@ -168,6 +169,16 @@ impl Work {
         }
         self.forget(slot, object);
         lock(&self.catalog).rest(slot, (self.options.now)());
+    }
+
+    /// A real file that was there before its record, or before this engine: nothing is under way for it.
+    fn end_unheld(&self, slot: u32, object: &Object) {
+        let is_small = object.kind() == Kind::Small && object.state() != state::GONE;
+        let ends = is_small && self.void_superseded(slot, object);
+        lock(&self.superseded).remove(&slot);
+        if ends {
+            lock(&self.catalog).rest(slot, (self.options.now)());
+        }
     }
 
     /// Nothing of the engine's names the record any more.
