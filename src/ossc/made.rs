@@ -319,7 +319,11 @@ impl Fresh {
         // What lies under a temporary name is removed by the next engine, unless its mark says that it is a user's.
         let exchanged = if has_attribute { exchange() } else { Err(Errno::NOSYS) };
         match exchanged {
-            Ok(()) if look(&folder, temporary).is_ok_and(|found| may(&found)) => Ok(()),
+            // The one that gave way may have no mark, by which it would be known later.
+            Ok(()) if look(&folder, temporary).is_ok_and(|found| may(&found)) => {
+                let _ = rustix::fs::unlinkat(&folder, temporary, AtFlags::empty());
+                Ok(())
+            }
             Ok(()) => exchange().and(Err(Errno::EXIST)),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 rustix::fs::renameat(&folder, temporary, &folder, name)

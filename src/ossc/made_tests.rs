@@ -169,6 +169,18 @@ fn a_file_that_was_empty_a_moment_ago_is_not_adopted() {
 }
 
 #[test]
+fn a_placeholder_without_its_mark_leaves_nothing_when_it_is_replaced() {
+    let (dir, wanted) = (Folder::new("unmarked"), purpose(Kind::Placeholder, "w", "\"1\""));
+    let top = dir.top();
+    std::fs::write(dir.path("w"), "").unwrap();
+    let found = look(&top, "w").unwrap();
+    assert!(found.made.is_none());
+    replace(&top, "w", &wanted, |now| *now == found).unwrap();
+    assert!(look(&top, "w").unwrap().stands_for(&wanted));
+    assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
+}
+
+#[test]
 fn leftovers_under_temporary_names_go_but_not_what_is_in_use() {
     let dir = Folder::new("clean");
     let top = dir.top();
