@@ -434,7 +434,7 @@ fn settle_files(mirror: &Mirror, arrived: &Receiver<Arrived>) {
             |wait| arrived.recv_timeout(wait),
         ) {
             Ok(file) => {
-                // Before its record may be used again: a version is not ended before it is settled.
+                // Before its record may be used again. Where it already is another version's, nothing comes back.
                 let incarnation = mirror.incarnation(file.slot);
                 if let Some(pin) = mirror.settle(&file) {
                     pins.push_back((Instant::now() + PIN_FOR, file.slot, incarnation, pin));

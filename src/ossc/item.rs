@@ -2,8 +2,10 @@
 //!
 //! Called by `work`, which plans them, and by the threads that take them. Plain values.
 
+use crate::held::Held;
 use ossc_cache::wire;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// Below these bits of a token lies the number of a part, which is less than `PARTS_MAX`.
 const PIECE_SHIFT: u32 = ossc_cache::region::PARTS_MAX.trailing_zeros();
@@ -81,8 +83,10 @@ impl Item {
 
 /// A small object's bytes on the way to disk.
 pub struct Arrived {
-    /// Its record.
+    /// Its record, which may be another version's by the time that this is taken up.
     pub slot: u32,
+    /// The version that they are of.
+    pub held: Arc<Held>,
     /// Where they begin, for a piece of an object that is written piece by piece. `None`: all bytes of an object, or
     /// none of one whose pieces are there; they have passed the check of the whole.
     pub at: Option<u64>,

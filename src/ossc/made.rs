@@ -58,9 +58,11 @@ pub struct MadeBefore {
 }
 
 impl Found {
-    /// An engine has made it and left it like this.
+    /// An engine has made it and left it like this. What stands in for an object has no bytes: where there are some a
+    /// user has written them.
     pub fn is_own(&self) -> bool {
-        self.made.as_ref().is_some_and(|made| made.is_unchanged)
+        let is_possible = |made: &MadeBefore| !made.kind.stands_in() || self.id.size == 0;
+        self.made.as_ref().is_some_and(|made| made.is_unchanged && is_possible(made))
     }
 
     /// It is a leftover that stands in for exactly this version.
@@ -135,13 +137,29 @@ pub fn make(folder: impl AsFd, name: &str, purpose: &Purpose<'_>) -> Result<Pinn
     if (pinned.dev, pinned.ino) == fresh.id()? { Ok(pinned) } else { Err(Errno::STALE) }
 }
 
-/// Takes the empty file that lies at `name` for an object's: it is marked where it lies.
-pub fn adopt(folder: impl AsFd, name: &str, purpose: &Purpose<'_>) -> Result<Pinned, Errno> {
-    let file = File::from(open_to_look(&folder, name)?);
+/// Takes the empty file that lies at `name` for an object's: it is marked where it lies, if it still is what was found.
+/// EEXIST if it is not, or if somebody writes into it meanwhile: then it has no mark.
+pub fn adopt(folder: impl AsFd, name: &str, purpose: &Purpose<'_>, found: &Found) -> Result<Pinned, Errno> {
+    let file = open_to_look(&folder, name)?;
+    if found.id.size != 0 || look_at(&file)? != *found {
+        return Err(Errno::EXIST);
+    }
+    let file = File::from(file);
     mark_file(&file, purpose)?;
-    let pinned = place::pinned(&folder, name)?;
-    let st = rustix::fs::fstat(&file)?;
-    if st.st_size == 0 && (pinned.dev, pinned.ino) == (st.st_dev, st.st_ino) { Ok(pinned) } else { Err(Errno::STALE) }
+    if rustix::fs::fstat(&file)?.st_size != 0 {
+        // With the time of its last byte: the time of the mark may be one, too.
+        unmark(&file);
+        return Err(Errno::EXIST);
+    }
+    let (pinned, id) = (place::pinned(&folder, name)?, id_of(&rustix::fs::fstat(&file)?));
+    if (pinned.dev, pinned.ino) == (id.dev, id.ino) { Ok(pinned) } else { Err(Errno::STALE) }
+}
+
+/// It is a user's after all.
+fn unmark(file: &File) {
+    let _ = rustix::fs::fremovexattr(file, mark::ATTRIBUTE);
+    let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let _ = rustix::fs::futimens(file, &Timestamps { last_access: now, last_modification: now });
 }
 
 /// A new empty file takes the name from the one that is there, if that still is what `may` says; descriptors of the
@@ -193,6 +211,11 @@ impl Growing {
     /// Writes one piece.
     pub fn write(&self, bytes: &[u8], at: u64) -> Result<(), std::io::Error> {
         self.fresh.file.write_all_at(bytes, at)
+    }
+
+    /// How many bytes it has, with holes that may be left.
+    pub fn len(&self) -> Result<u64, std::io::Error> {
+        self.fresh.file.metadata().map(|file| file.len())
     }
 
     /// It is whole: as `put`.
@@ -296,7 +319,11 @@ impl Fresh {
         // What lies under a temporary name is removed by the next engine, unless its mark says that it is a user's.
         let exchanged = if has_attribute { exchange() } else { Err(Errno::NOSYS) };
         match exchanged {
-            Ok(()) if look(&folder, temporary).is_ok_and(|found| may(&found)) => Ok(()),
+            // The one that gave way may have no mark, by which it would be known later.
+            Ok(()) if look(&folder, temporary).is_ok_and(|found| may(&found)) => {
+                let _ = rustix::fs::unlinkat(&folder, temporary, AtFlags::empty());
+                Ok(())
+            }
             Ok(()) => exchange().and(Err(Errno::EXIST)),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 rustix::fs::renameat(&folder, temporary, &folder, name)

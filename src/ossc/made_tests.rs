@@ -144,8 +144,40 @@ fn an_empty_file_is_adopted_where_it_lies() {
     let top = dir.top();
     std::fs::write(dir.path("w"), "").unwrap();
     let ino = std::fs::metadata(dir.path("w")).unwrap().ino();
-    assert_eq!(adopt(&top, "w", &wanted).unwrap().ino, ino);
+    let found = look(&top, "w").unwrap();
+    assert_eq!(adopt(&top, "w", &wanted, &found).unwrap().ino, ino);
     assert!(look(&top, "w").unwrap().stands_for(&wanted));
+}
+
+/// A user fills the empty file before it is marked, or with a mark on it already: it is a user's.
+#[test]
+fn a_file_that_was_empty_a_moment_ago_is_not_adopted() {
+    let (dir, wanted) = (Folder::new("filled"), purpose(Kind::Placeholder, "w", "\"1\""));
+    let top = dir.top();
+    std::fs::write(dir.path("w"), "").unwrap();
+    let found = look(&top, "w").unwrap();
+    std::fs::write(dir.path("w"), "mine").unwrap();
+    assert_eq!(adopt(&top, "w", &wanted, &found).err(), Some(Errno::EXIST));
+    assert!(look(&top, "w").unwrap().made.is_none());
+    let file = File::open(dir.path("w")).unwrap();
+    mark_file(&file, &wanted).unwrap();
+    assert!(!look(&top, "w").unwrap().is_own(), "what stands in has no bytes");
+    assert!(sweep(&top, "", |_| false).unwrap().removed.is_empty());
+    unmark(&file);
+    assert!(look(&top, "w").unwrap().made.is_none());
+    assert_eq!(std::fs::read(dir.path("w")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_placeholder_without_its_mark_leaves_nothing_when_it_is_replaced() {
+    let (dir, wanted) = (Folder::new("unmarked"), purpose(Kind::Placeholder, "w", "\"1\""));
+    let top = dir.top();
+    std::fs::write(dir.path("w"), "").unwrap();
+    let found = look(&top, "w").unwrap();
+    assert!(found.made.is_none());
+    replace(&top, "w", &wanted, |now| *now == found).unwrap();
+    assert!(look(&top, "w").unwrap().stands_for(&wanted));
+    assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::known::Known;
 use crate::made::{self, Growing, Purpose};
 use crate::memory::Memory;
 use crate::place::{self, Lies, Pinned, Root};
-use crate::renew::{Asked, Changing};
+use crate::renew::{Asked, Changing, RENEWAL_MAX, Superseded};
 use crate::tree::Level;
 use crate::turn;
 use crate::work::{Patience, Work};
@@ -64,8 +64,8 @@ pub struct Mirror {
     pub(crate) prefix: String,
     pub(crate) options: Options,
     pub(crate) materialized: AtomicU64,
-    /// Long objects that are being written to disk, by their records.
-    growing: Mutex<HashMap<u32, Growing>>,
+    /// Long objects that are being written to disk, by their records. A record may be another version's by now.
+    growing: Mutex<HashMap<u32, (Arc<Held>, Growing)>>,
     /// Held while a listing is made real.
     pub(crate) known: Mutex<Known>,
     /// When OSS was last asked in vain for a listing, without a success since.
@@ -87,6 +87,14 @@ pub(crate) enum Reason {
     Ahead,
     /// Again, since an object has changed or another engine had listed it.
     Refresh,
+}
+
+/// An error where not as many bytes have come as the object has.
+fn is_whole(bytes: u64, size: u64) -> Result<(), std::io::Error> {
+    match bytes == size {
+        true => Ok(()),
+        false => Err(std::io::Error::other(format!("{bytes} bytes have come of {size}"))),
+    }
 }
 
 fn too_much(name: &str, full: Full) -> Failure {
@@ -117,7 +125,7 @@ pub(crate) enum Step {
     /// An engine before has left the file that stands in for this very version, or for one that is gone.
     Leftover(made::Found),
     /// An empty file lies there that nothing is known of.
-    Adopt,
+    Adopt(made::Found),
     /// A file of ours holds another version: the new one takes its name.
     Replace(made::Found),
     /// A folder that only engines made lies at its place, with nothing of a user's in it: it gives way.
@@ -357,17 +365,19 @@ impl Mirror {
         let folder =
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
         let steps = self.inspect(known, &folder, path, level, reason == Reason::Start)?;
-        let changing = self.begin_changes(known, path, slot, level);
+        // Before programs are told to wait for the end of the changes: this asks OSS.
+        let programs = self.programs(&folder, path, level, &steps);
+        let (changing, old) = self.begin_changes(known, (path, slot), level, &steps);
+        self.end_growing();
         let _ = made::clean(&folder);
-        self.clear_away(known, &folder, path, level);
+        self.clear_away(&folder, path, level, &old);
         if self.is_unlisted(slot) {
             sweep(&folder, path, level);
         }
         for name in &level.folders {
             self.make_folder(known, &folder, below(path, name), name)?;
         }
-        let programs = self.programs(&folder, path, level, &steps);
-        let slots = self.make(known, (&folder, &programs), path, level, &steps)?;
+        let slots = self.make(known, (&folder, &programs), path, level, (&steps, &old))?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
             known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
         }
@@ -403,7 +413,8 @@ impl Mirror {
     }
 
     fn make_folder(&self, known: &mut Known, folder: &OwnedFd, path: String, name: &str) -> Result<(), Failure> {
-        if let Some(slot) = known.folder(&path) {
+        let before = known.folder(&path);
+        if let Some(slot) = before {
             if self.is_there(slot, folder, name) {
                 return Ok(());
             }
@@ -423,7 +434,13 @@ impl Mirror {
                 }
                 known.add_folder(path, slot, true);
             }
-            Err(e) => tracing::error!(folder = path, "cannot make the folder, its objects are not served: {e}"),
+            Err(e) => {
+                // What was known below a folder that is no more has no place either.
+                let (folders, objects) = known.remove_folder(&path);
+                objects.into_iter().for_each(|slot| self.supersede(slot));
+                folders.into_iter().filter(|slot| Some(*slot) != before).for_each(|slot| self.forget_folder(slot));
+                tracing::error!(folder = path, "cannot make the folder, its objects are not served: {e}");
+            }
         }
         Ok(())
     }
@@ -451,7 +468,7 @@ impl Mirror {
                 }
                 Err(e) => return Err(Failure::Local(format!("{}: {e}", shown(name)))),
             };
-            let ours = known.object(path, name).and_then(|slot| self.work.region().object(slot));
+            let ours = known.object(path, name).and_then(|slot| self.current(path, name, slot));
             let step = match (lies, ours) {
                 (Lies::Nothing, _) => Step::Make,
                 (Lies::Folder, _) if turn::gives_way(folder, name) => Step::Turn,
@@ -489,7 +506,7 @@ impl Mirror {
         Ok(match () {
             _ if is_placeholder && object.size > 0 => Step::Leftover(found),
             _ if is_placeholder || found.is_own() && ours.is_some() => Step::Replace(found),
-            _ if is_empty && made.is_none() && (object.size > 0 || found.is_copy) => Step::Adopt,
+            _ if is_empty && made.is_none() && (object.size > 0 || found.is_copy) => Step::Adopt(found),
             _ if is_empty && object.size == 0 => Step::Keep,
             _ if found.id.size == object.size && self.is_same(folder, name, object)? => Step::Take,
             // An engine before has made it, of a version that is no longer there.
@@ -521,7 +538,7 @@ impl Mirror {
         match step {
             Step::Leftover(found) if found.stands_for(purpose) => place::pinned(folder, name),
             Step::Leftover(found) | Step::Replace(found) => made::replace(folder, name, purpose, |now| now == found),
-            Step::Adopt => made::adopt(folder, name, purpose),
+            Step::Adopt(found) => made::adopt(folder, name, purpose, found),
             _ => made::make(folder, name, purpose),
         }
     }
@@ -536,7 +553,7 @@ impl Mirror {
             return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
         }
         let head = Query::Head { key: object.key.clone() };
-        let patience = Patience { attempts: self.options.list_attempts, until: None };
+        let patience = Patience { attempts: self.options.list_attempts, until: Some(Instant::now() + RENEWAL_MAX) };
         let done = self.work.call(&head, patience).map_err(|e| Failure::List(Box::new(e)))?;
         let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
             return Ok(false);
@@ -553,7 +570,7 @@ impl Mirror {
         (folder, programs): (&OwnedFd, &HashSet<String>),
         path: &str,
         level: &Level,
-        steps: &HashMap<String, Step>,
+        (steps, old): (&HashMap<String, Step>, &HashMap<String, Superseded>),
     ) -> Result<HashMap<String, u32>, Failure> {
         let mut slots = HashMap::new();
         let above = known.folder(path).unwrap_or(0);
@@ -566,7 +583,6 @@ impl Mirror {
                 continue;
             }
             let whole_path = below(path, name);
-            let old = known.object(path, name);
             // An empty object is an empty file: there is nothing to fetch.
             let reserved = match object.size {
                 0 => None,
@@ -574,7 +590,7 @@ impl Mirror {
                     Ok(reserved) => Some(reserved),
                     Err(full) if self.is_unlisted(above) => return Err(too_much(&whole_path, full)),
                     Err(full) => {
-                        self.leave_out(object, old, full);
+                        self.leave_out(known, (&whole_path, object), old.get(name), full);
                         continue;
                     }
                 },
@@ -592,10 +608,19 @@ impl Mirror {
                 Ok(pinned) => pinned,
                 Err(e) => {
                     reserved.into_iter().for_each(|reserved| self.give_back(reserved, &whole_path, object));
+                    if matches!(step, Step::Adopt(_)) && e == rustix::io::Errno::EXIST {
+                        tracing::error!(
+                            "{} in MODEL_DIR was empty, and a user has changed it; it is not served",
+                            shown(name)
+                        );
+                        continue;
+                    }
                     let why = format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name));
                     return Err(Failure::Local(why));
                 }
             };
+            // A record of this very version, whose file was away.
+            let before = known.object(path, name);
             known.remove_object(path, name);
             if let Some(reserved) = reserved {
                 let large = reserved.kind == Kind::Large;
@@ -606,14 +631,16 @@ impl Mirror {
                     slots.insert(name.clone(), slot);
                 }
             }
-            old.into_iter().for_each(|slot| self.supersede(slot));
+            before.into_iter().for_each(|slot| self.supersede(slot));
         }
         Ok(slots)
     }
 
     /// There is no room for an object's record: the version before, if there is one, stays the folder's.
-    fn leave_out(&self, object: &ObjectEntry, old: Option<u32>, full: Full) {
-        let stays = old.is_some_and(|slot| self.work.keep_on(slot));
+    fn leave_out(&self, known: &mut Known, (path, object): (&str, &ObjectEntry), old: Option<&Superseded>, full: Full) {
+        let kept = old.filter(|old| self.work.keep_on(old.slot, old.incarnation));
+        kept.into_iter().for_each(|old| known.add_object(path, old.slot));
+        let stays = kept.is_some();
         tracing::error!(
             object = object.key,
             etag = object.etag,
@@ -784,20 +811,24 @@ impl Mirror {
     /// Puts a small object's bytes into its file. The placeholder's inode is given back for the caller to
     /// keep a while: a client may be just about to look it up.
     pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
-        let held = self.work.held(arrived.slot)?;
-        let object: &Object = self.work.region().object(arrived.slot)?;
-        // No listing is made real meanwhile, which may put a new version at this name.
+        // No listing is made real meanwhile, which may put a new version at this name, or give the record to another
+        // version.
         let _known = lock(&self.known);
+        self.end_growing();
+        let (object, held): (&Object, &Held) = (self.work.region().object(arrived.slot)?, &arrived.held);
+        if !self.is_record_of(arrived.slot, &arrived.held) {
+            self.work.small_is_over(held);
+            return None;
+        }
         if object.is_superseded() {
-            lock(&self.growing).remove(&arrived.slot).into_iter().for_each(Growing::drop_it);
-            self.work.small_is_over(&held);
+            self.work.small_is_over(held);
             object.set_state(state::PLACED);
             return lock(&held.pinned).take();
         }
-        let put = self.put(arrived, &held, object);
+        let put = self.put(arrived, object);
         match arrived.at {
-            Some(at) if put.is_ok() => self.work.piece_is_over(&held, at),
-            _ => self.work.small_is_over(&held),
+            Some(at) if put.is_ok() => self.work.piece_is_over(held, at),
+            _ => self.work.small_is_over(held),
         }
         match put {
             Ok(None) => None,
@@ -824,7 +855,12 @@ impl Mirror {
     }
 
     /// Puts what has arrived where it belongs; device and inode of the real file when it is whole.
-    fn put(&self, arrived: &Arrived, held: &Held, object: &Object) -> Result<Option<(u64, u64)>, std::io::Error> {
+    fn put(&self, arrived: &Arrived, object: &Object) -> Result<Option<(u64, u64)>, std::io::Error> {
+        // Given up meanwhile: what is on the way of it is not wanted.
+        if object.state() != state::COMING {
+            return Ok(None);
+        }
+        let held = &arrived.held;
         let mut growing = lock(&self.growing);
         let path = below(&held.folder, &held.name);
         let purpose = Purpose {
@@ -838,29 +874,50 @@ impl Mirror {
         let is_stand_in =
             |found: &made::Found| found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev(), object.ino());
         let result = match arrived.at {
-            // Given up meanwhile: the rest of its pieces is not wanted.
-            Some(_) if object.state() != state::COMING => return Ok(None),
             Some(at) => {
-                let file = match growing.entry(arrived.slot) {
+                let (_, file) = match growing.entry(arrived.slot) {
                     Entry::Occupied(file) => file.into_mut(),
-                    Entry::Vacant(none) => none.insert(Growing::new(self.root.folder(&held.folder)?)?),
+                    Entry::Vacant(none) => none.insert((held.clone(), Growing::new(self.root.folder(&held.folder)?)?)),
                 };
                 file.write(&arrived.body, at).map(|()| None)
             }
             None => match growing.remove(&arrived.slot) {
-                Some(file) => file.put(&held.name, &purpose, is_stand_in).map(Some),
+                Some((_, file)) => match file.len().and_then(|len| is_whole(len, held.size)) {
+                    Ok(()) => file.put(&held.name, &purpose, is_stand_in).map(Some),
+                    Err(e) => {
+                        file.drop_it();
+                        Err(e)
+                    }
+                },
                 None => {
+                    is_whole(arrived.body.len() as u64, held.size)?;
                     let folder = self.root.folder(&held.folder)?;
                     made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in).map(Some)
                 }
             },
         };
         if result.is_err()
-            && let Some(file) = growing.remove(&arrived.slot)
+            && let Some((_, file)) = growing.remove(&arrived.slot)
         {
             file.drop_it();
         }
         result
+    }
+
+    /// True while a record is that of the version that is held so.
+    fn is_record_of(&self, slot: u32, held: &Arc<Held>) -> bool {
+        self.work.held(slot).is_some_and(|now| Arc::ptr_eq(&now, held))
+    }
+
+    /// Files that are being written are dropped where their version is given up or superseded. One that is fetched
+    /// again is written from its beginning. The caller holds `known`.
+    fn end_growing(&self) {
+        let is_coming = |(slot, held): (&u32, &Arc<Held>)| {
+            let record = self.work.region().object(*slot).filter(|_| self.is_record_of(*slot, held));
+            record.is_some_and(|object| object.state() == state::COMING && !object.is_superseded())
+        };
+        let over = lock(&self.growing).extract_if(|slot, (held, _)| !is_coming((slot, held))).collect::<Vec<_>>();
+        over.into_iter().for_each(|(_, (_, file))| file.drop_it());
     }
 
     /// Which use of its record a settled object has, for `forget`.

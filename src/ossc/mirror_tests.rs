@@ -71,6 +71,11 @@ impl Scene {
         Ok(objects.iter().filter_map(slot).collect())
     }
 
+    /// All bytes of a small object have come, or those from `at` on.
+    fn arrived(&self, slot: u32, at: Option<u64>, body: &[u8]) -> Arrived {
+        Arrived { slot, held: self.work.held(slot).unwrap(), at, body: body.to_vec() }
+    }
+
     fn look(&self) {
         self.work.look_at_leases(Some(Duration::from_secs(600)), &|| false);
     }
@@ -194,4 +199,143 @@ fn a_full_catalog_leaves_the_version_before_in_its_place() {
     let third = scene.list(&[("w.bin", 4, size), ("x.bin", 1, SIZE)]).unwrap()["w.bin"];
     let (dev, ino) = std::fs::metadata(scene.path("w.bin")).map(|file| (file.dev(), file.ino())).unwrap();
     assert_eq!(scene.work.region().find(dev, ino), Some((third, Identity::Placeholder)));
+}
+
+/// A version whose place a user has taken ends, and its record becomes another object's: listings after that leave it
+/// alone, and change nothing.
+#[test]
+fn a_record_that_is_another_objects_now_is_left_alone() {
+    let scene = Scene::new("conflict", 8 << 20);
+    let first = scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"];
+    std::fs::remove_file(scene.path("a.bin")).unwrap();
+    std::fs::write(scene.path("a.bin"), "mine").unwrap();
+    let listed = scene.list(&[("a.bin", 2, SIZE)]).unwrap();
+    assert!(!listed.contains_key("a.bin"), "what is not served has no record");
+    scene.look();
+    still::pass(Duration::from_secs(20));
+    let next = scene.list(&[("a.bin", 2, SIZE), ("b.bin", 1, SIZE)]).unwrap()["b.bin"];
+    assert_eq!(next, first, "this test is of a record that is used again");
+    let region = scene.work.region();
+    let changes = region.object(ROOT).unwrap().changes.load(Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(scene.list(&[("a.bin", 2, SIZE), ("b.bin", 1, SIZE)]).unwrap()["b.bin"], next);
+        scene.look();
+    }
+    let object = region.object(next).unwrap();
+    assert!(!object.is_superseded() && object.state() != state::GONE, "another object's version was ended");
+    assert_eq!(scene.find(&File::open(scene.path("b.bin")).unwrap()), Some(next));
+    assert_eq!(region.object(ROOT).unwrap().changes.load(Ordering::SeqCst), changes, "nothing has changed");
+    assert_eq!(std::fs::read(scene.path("a.bin")).unwrap(), b"mine");
+}
+
+/// A listing that fails halfway has replaced nothing that a later one could take for its own.
+#[test]
+fn a_listing_that_fails_halfway_is_made_real_by_the_next_one() {
+    let scene = Scene::new("halfway", 4096);
+    let all = 4096 * u64::from(ossc_cache::region::PARTS_MAX);
+    let first = scene.list(&[("a.bin", 1, SIZE), ("b.bin", 1, SIZE)]).unwrap();
+    let region = *scene.work.region();
+    region.object(ROOT).unwrap().set_state(state::UNLISTED);
+    assert!(scene.list(&[("a.bin", 2, all), ("b.bin", 2, all)]).is_err());
+    region.object(ROOT).unwrap().set_state(state::LISTED);
+    scene.look();
+    still::pass(Duration::from_secs(20));
+    let objects = [("0.bin", 1, SIZE), ("1.bin", 1, SIZE), ("a.bin", 3, SIZE), ("b.bin", 3, SIZE)];
+    let next = scene.list(&objects).unwrap();
+    assert!(first.values().any(|slot| next.values().any(|next| next == slot)), "no record was used again");
+    assert_eq!(scene.list(&objects).unwrap(), next);
+    for (name, slot) in &next {
+        assert!(!region.object(*slot).unwrap().is_superseded(), "{name}");
+        assert_eq!(scene.find(&File::open(scene.path(name)).unwrap()), Some(*slot), "{name}");
+    }
+}
+
+/// Bytes of a small version that come when its record is another version's already are dropped.
+#[test]
+fn the_bytes_of_an_old_small_version_are_never_another_files() {
+    let mut scene = Scene::new("late", 8 << 20);
+    (scene.mirror.options.materialize_bytes_max, scene.mirror.options.materialize_total_max) = (100, 10_000);
+    let first = scene.list(&[("a.json", 1, 5)]).unwrap()["a.json"];
+    let late = scene.arrived(first, None, b"first");
+    scene.list(&[("a.json", 2, 6)]).unwrap();
+    scene.look();
+    still::pass(Duration::from_secs(20));
+    let other = scene.list(&[("a.json", 2, 6), ("b.json", 1, 5)]).unwrap()["b.json"];
+    assert_eq!(other, first, "this test is of a record that is used again");
+    assert!(scene.mirror.settle(&late).is_none());
+    let object = scene.work.region().object(other).unwrap();
+    assert_eq!((object.state(), std::fs::metadata(scene.path("b.json")).unwrap().len()), (state::COMING, 0));
+    // Another length than the object's is not its bytes.
+    assert!(scene.mirror.settle(&scene.arrived(other, None, b"other bytes")).is_none());
+    assert_eq!((object.state(), std::fs::metadata(scene.path("b.json")).unwrap().len()), (state::FAILED, 0));
+    object.set_state(state::COMING);
+    assert!(scene.mirror.settle(&scene.arrived(other, None, b"other")).is_some());
+    assert_eq!(std::fs::read(scene.path("b.json")).unwrap(), b"other");
+    // The same name again, in the same record.
+    let late = scene.arrived(other, None, b"other");
+    scene.list(&[("a.json", 2, 6), ("b.json", 2, 5)]).unwrap();
+    scene.look();
+    still::pass(Duration::from_secs(20));
+    assert_eq!(scene.list(&[("a.json", 2, 6), ("b.json", 3, 5)]).unwrap()["b.json"], other);
+    assert!(scene.mirror.settle(&late).is_none());
+    assert_eq!(std::fs::metadata(scene.path("b.json")).unwrap().len(), 0);
+}
+
+/// A long version that is given up or superseded while it is written leaves no file behind, and none to its successor.
+#[test]
+fn what_was_written_of_a_version_that_is_over_goes() {
+    let mut scene = Scene::new("growing", 8 << 20);
+    (scene.mirror.options.materialize_bytes_max, scene.mirror.options.materialize_total_max) = (100, 10_000);
+    let first = scene.list(&[("run", 1, 9)]).unwrap()["run"];
+    scene.mirror.settle(&scene.arrived(first, Some(3), b"abcdef"));
+    let rest = scene.arrived(first, Some(0), b"xyz");
+    assert_eq!(lock(&scene.mirror.growing).len(), 1);
+    scene.work.region().object(first).unwrap().fail(libc::EIO);
+    scene.mirror.settle(&rest);
+    assert!(lock(&scene.mirror.growing).is_empty(), "a version that is given up is still being written");
+    scene.work.region().object(first).unwrap().set_state(state::COMING);
+    scene.mirror.settle(&rest);
+    assert_eq!(lock(&scene.mirror.growing).len(), 1);
+    let other = scene.list(&[("run", 2, 4)]).unwrap()["run"];
+    assert!(lock(&scene.mirror.growing).is_empty(), "an old version is still being written");
+    scene.mirror.settle(&rest);
+    scene.mirror.settle(&scene.arrived(other, Some(0), b"new"));
+    scene.mirror.settle(&scene.arrived(other, None, b""));
+    assert_eq!(scene.work.region().object(other).unwrap().state(), state::FAILED, "a byte is missing");
+    scene.work.region().object(other).unwrap().set_state(state::COMING);
+    scene.mirror.settle(&scene.arrived(other, Some(0), b"new!"));
+    assert!(scene.mirror.settle(&scene.arrived(other, None, b"")).is_some());
+    assert_eq!(std::fs::read(scene.path("run")).unwrap(), b"new!");
+    assert!(lock(&scene.mirror.growing).is_empty());
+}
+
+/// Of a file that had its object's bytes already there is a record without anything under way: it ends like others.
+#[test]
+fn the_record_of_a_file_that_was_there_ends() {
+    let scene = Scene::new("taken", 8 << 20);
+    let object = |bytes: &[u8], kind| ObjectEntry {
+        key: "m/a.json".into(),
+        size: bytes.len() as u64,
+        etag: format!("\"{:X}\"", md5::compute(bytes)),
+        last_modified: (1_700_000_000, 0),
+        storage_class: "Standard".into(),
+        kind,
+        restore: None,
+    };
+    std::fs::write(scene.path("a.json"), "mine").unwrap();
+    let list = |bytes: &[u8]| {
+        let objects = [("a.json".to_string(), object(bytes, list::Type::Normal))].into();
+        let level = Level { objects, ..Level::default() };
+        scene.mirror.make_real("", ROOT, Reason::Background, &level, Asked::now()).unwrap();
+        lock(&scene.mirror.known).object("", "a.json")
+    };
+    let slot = list(b"mine").unwrap();
+    let region = scene.work.region();
+    assert!(scene.work.held(slot).is_none() && region.object(slot).unwrap().state() == state::PLACED);
+    list(b"other");
+    scene.look();
+    assert_eq!(region.object(slot).unwrap().state(), state::GONE);
+    assert_eq!(scene.find(&File::open(scene.path("a.json")).unwrap()), None);
+    still::pass(Duration::from_secs(20));
+    assert_eq!(scene.list(&[("b.bin", 1, SIZE)]).unwrap()["b.bin"], slot, "it was not used again");
 }

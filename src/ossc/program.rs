@@ -7,12 +7,14 @@
 use crate::audit::Fetched;
 use crate::mirror::{Mirror, Step};
 use crate::place;
+use crate::renew::RENEWAL_MAX;
 use crate::tree::Level;
 use crate::work::{Patience, Work};
 use ossc_net::Query;
 use ossc_net::list::ObjectEntry;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 /// Endings of files that hold data: weights, tokenizers, tables, media, archives, texts. A program among them is run
 /// by one that reads it.
@@ -122,12 +124,13 @@ impl Mirror {
         let is_new = |name: &String| {
             matches!(
                 steps.get(name),
-                Some(Step::Make | Step::Leftover(_) | Step::Adopt | Step::Replace(_) | Step::Turn)
+                Some(Step::Make | Step::Leftover(_) | Step::Adopt(_) | Step::Replace(_) | Step::Turn)
             )
         };
         let large = |object: &ObjectEntry| object.size > self.options.materialize_bytes_max && !object.needs_restore();
         let new = level.objects.iter().filter(|(name, object)| is_new(name) && large(object));
-        let mut found = find(&self.work, new.map(|(name, object)| (name.as_str(), object)));
+        let until = Instant::now() + RENEWAL_MAX;
+        let mut found = find(&self.work, new.map(|(name, object)| (name.as_str(), object)), until);
         let mut room = place::room(folder).unwrap_or(0).saturating_sub(DISK_BYTES_LEFT);
         found.retain(|name| {
             let size = level.objects.get(name).map_or(0, |object| object.size);
@@ -147,8 +150,9 @@ impl Mirror {
     }
 }
 
-/// The names among these that are programs'. What cannot be asked for is taken for data.
-fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>) -> HashSet<String> {
+/// The names among these that are programs'. What cannot be asked for, or does not answer until then, is taken for data.
+fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>, until: Instant) -> HashSet<String> {
+    let patience = Patience { attempts: 1, until: Some(until) };
     let unknown: Vec<_> = new.filter(|(name, _)| !is_data(name)).collect();
     if unknown.len() > ASKED_MAX {
         tracing::warn!(
@@ -160,8 +164,7 @@ fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>) 
     let mut found = HashSet::new();
     for some in unknown[..unknown.len().min(ASKED_MAX)].chunks(AT_ONCE) {
         let queries: Vec<Query> = some.iter().map(|(_, object)| beginning_of(object)).collect();
-        for ((name, object), answer) in some.iter().zip(work.call_all(&queries, Patience { attempts: 1, until: None }))
-        {
+        for ((name, object), answer) in some.iter().zip(work.call_all(&queries, patience)) {
             let answer = answer.and_then(|done| done.result.map(|response| (response, done.body)));
             if let Ok((response, _)) = &answer {
                 work.audit.origin(&Fetched {

@@ -52,17 +52,27 @@ impl Work {
     /// The newest listing names another version of this object, or none: it goes when nobody uses it.
     pub fn supersede(&self, slot: u32) {
         if let Some(object) = self.region.object(slot) {
+            let mut superseded = lock(&self.superseded);
             object.superseded.store(1, Ordering::SeqCst);
-            lock(&self.superseded).insert(slot);
+            superseded.insert(slot);
         }
     }
 
-    /// A version stays the folder's after all; false if it has ended meanwhile.
-    pub fn keep_on(&self, slot: u32) -> bool {
+    /// A superseded version is GONE from now on; false if it stays the folder's after all (`keep_on`).
+    fn void_superseded(&self, slot: u32, object: &Object) -> bool {
+        let superseded = lock(&self.superseded);
+        let ends = superseded.contains(&slot) && object.is_superseded();
+        if ends {
+            lock(&self.catalog).void(slot);
+        }
+        ends
+    }
+
+    /// A version, given by its record and the use of it, stays the folder's after all; false if it has ended meanwhile.
+    pub fn keep_on(&self, slot: u32, incarnation: u32) -> bool {
         let mut superseded = lock(&self.superseded);
+        let Some(object) = self.region.object(slot).filter(|object| object.lasts(incarnation)) else { return false };
         superseded.remove(&slot);
-        let lasts = |object: &Object| object.state() != state::GONE;
-        let Some(object) = self.region.object(slot).filter(|object| lasts(object)) else { return false };
         object.superseded.store(0, Ordering::Release);
         true
     }
@@ -92,8 +102,9 @@ impl Work {
     pub(crate) fn end_unused_versions(&self) {
         let all: Vec<u32> = lock(&self.superseded).iter().copied().collect();
         for slot in all {
-            let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else {
-                lock(&self.superseded).remove(&slot);
+            let Some(object) = self.region.object(slot) else { continue };
+            let Some(held) = self.held(slot) else {
+                self.end_unheld(slot, object);
                 continue;
             };
             match object.kind() {
@@ -112,7 +123,9 @@ impl Work {
     /// Ends a large version that nobody uses. What is under way keeps it for another look.
     pub(crate) fn end_version(&self, slot: u32, object: &Object, held: &Arc<Held>, unused: Unused) {
         let room = lock(&self.room);
-        lock(&self.catalog).void(slot);
+        if !self.void_superseded(slot, object) {
+            return;
+        }
         // Whoever prepares a request counts it and then looks at the state: either it sees GONE, or this sees it.
         fence(Ordering::SeqCst);
         if held.has_requests() {
@@ -147,13 +160,25 @@ impl Work {
         if !is_over || held.under_way.load(Ordering::Acquire) {
             return;
         }
-        lock(&self.catalog).void(slot);
+        if !self.void_superseded(slot, object) {
+            return;
+        }
         fence(Ordering::SeqCst);
         if held.has_requests() {
             return;
         }
         self.forget(slot, object);
         lock(&self.catalog).rest(slot, (self.options.now)());
+    }
+
+    /// A real file that was there before its record, or before this engine: nothing is under way for it.
+    fn end_unheld(&self, slot: u32, object: &Object) {
+        let is_small = object.kind() == Kind::Small && object.state() != state::GONE;
+        let ends = is_small && self.void_superseded(slot, object);
+        lock(&self.superseded).remove(&slot);
+        if ends {
+            lock(&self.catalog).rest(slot, (self.options.now)());
+        }
     }
 
     /// Nothing of the engine's names the record any more.

@@ -149,3 +149,23 @@ fn succeed(
     }
     work
 }
+
+/// The lease thread has found an old version unused, and the mirror keeps it on: the version stays.
+#[test]
+fn a_version_that_is_kept_on_does_not_end() {
+    let work = still::work(1 << 20);
+    let (slot, _) = still::object(&work, "w", 1, 4);
+    let (object, held) = (work.region().object(slot).unwrap(), work.held(slot).unwrap());
+    let before = object.seen().unwrap();
+    work.supersede(slot);
+    let unused = Unused::take(&held).unwrap();
+    assert!(!work.keep_on(slot, before + 1), "that use of the record is another version's");
+    assert!(object.is_superseded());
+    assert!(work.keep_on(slot, before));
+    work.end_version(slot, object, &held, unused);
+    work.look_at_leases(FOREVER, &|| false);
+    assert!(object.lasts(before) && !object.is_superseded() && work.held(slot).is_some());
+    work.supersede(slot);
+    work.look_at_leases(FOREVER, &|| false);
+    assert!(!object.lasts(before) && !work.keep_on(slot, before));
+}

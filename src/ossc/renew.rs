@@ -9,7 +9,7 @@ use crate::held::lock;
 use crate::known::Known;
 use crate::listing;
 use crate::made;
-use crate::mirror::{Mirror, Reason, below};
+use crate::mirror::{Mirror, Reason, Step, below};
 use crate::quiet::{self, Before, Unquiet};
 use crate::tree::Level;
 use crate::work::Patience;
@@ -17,12 +17,14 @@ use ossc_cache::region::{Kind, Object, state};
 use ossc_cache::sys::{self, FileId};
 use ossc_net::list::ObjectEntry;
 use rustix::fs::AtFlags;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long OSS is asked for a newer listing before what is known is served on.
-const RENEWAL_MAX: Duration = Duration::from_secs(10);
+/// How long OSS is asked for a newer listing before what is known is served on, and for what a listing needs to know of
+/// its objects beside.
+pub(crate) const RENEWAL_MAX: Duration = Duration::from_secs(10);
 
 /// When a listing was asked for.
 #[derive(Clone, Copy)]
@@ -42,6 +44,14 @@ impl Asked {
 /// A listing with changes is being made real; programs wait for its end, which comes however this is left.
 pub(crate) struct Changing<'a> {
     folder: &'a Object,
+}
+
+/// The record that a version had until a newer listing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Superseded {
+    pub slot: u32,
+    /// Which use of the record is the version's.
+    pub incarnation: u32,
 }
 
 impl<'a> Changing<'a> {
@@ -251,24 +261,45 @@ impl Mirror {
 
     /// A listing of this folder is about to be made real: marks what it replaces, and says that names may lead to either
     /// version until the returned value is dropped. `None` if the listing shows what is known.
-    pub(crate) fn begin_changes(&self, known: &Known, path: &str, slot: u32, level: &Level) -> Option<Changing<'_>> {
-        let region = self.work.region();
-        let is_listed = |name: &str, slot: u32| {
-            let record = region.object(slot);
-            let is_same = |etag: &str| record.is_some_and(|record| *record.etag() == *etag);
-            level.objects.get(name).is_some_and(|object| is_same(&object.etag))
+    ///
+    /// What is replaced is known no more from here on, whatever becomes of its successor: its record ends when nobody
+    /// uses it, and is another object's then.
+    pub(crate) fn begin_changes(
+        &self,
+        known: &mut Known,
+        (path, slot): (&str, u32),
+        level: &Level,
+        steps: &HashMap<String, Step>,
+    ) -> (Option<Changing<'_>>, HashMap<String, Superseded>) {
+        let mut old = HashMap::new();
+        for (name, slot) in known.named_objects_of(path) {
+            let record = self.current(path, &name, slot);
+            let is_same =
+                |record: &Object| level.objects.get(&name).is_some_and(|object| *record.etag() == *object.etag);
+            if record.is_some_and(is_same) {
+                continue;
+            }
+            known.remove_object(path, &name);
+            if let Some(record) = record {
+                old.insert(name, Superseded { slot, incarnation: record.incarnation() });
+            }
+        }
+        let is_made = |name: &String| !matches!(steps.get(name), None | Some(Step::Keep | Step::Conflict));
+        let is_new = |(name, object): (&String, &ObjectEntry)| {
+            object.size > 0 && is_made(name) && known.object(path, name).is_none()
         };
-        let old: Vec<u32> = known
-            .named_objects_of(path)
-            .into_iter()
-            .filter(|(name, slot)| !is_listed(name, *slot))
-            .map(|(_, slot)| slot)
-            .collect();
-        let is_new = |(name, object): (&String, &ObjectEntry)| object.size > 0 && known.object(path, name).is_none();
         let is_other = !old.is_empty() || !self.is_unlisted(slot) && level.objects.iter().any(is_new);
-        let changing = Changing::begin(region.object(slot).filter(|_| is_other)?);
-        old.into_iter().for_each(|slot| self.supersede(slot));
-        Some(changing)
+        let changing = self.work.region().object(slot).filter(|_| is_other).map(Changing::begin);
+        old.values().for_each(|before| self.supersede(before.slot));
+        (changing, old)
+    }
+
+    /// The record that is known for an object, while it is that object's and the folder's version.
+    pub(crate) fn current(&self, path: &str, name: &str, slot: u32) -> Option<&Object> {
+        let region = self.work.region();
+        let object = region.object(slot)?;
+        let is_living = object.state() != state::GONE && !object.is_superseded();
+        (is_living && region.name(object) == *below(path, name)).then_some(object)
     }
 
     /// The engine before ended while it made a listing real: the folder is listed again at its next use.
@@ -297,13 +328,10 @@ impl Mirror {
     }
 
     /// Removes the files of objects that OSS has no longer, unless a user has changed them.
-    pub(crate) fn clear_away(&self, known: &mut Known, folder: &OwnedFd, path: &str, level: &Level) {
-        for (name, slot) in known.named_objects_of(path) {
-            if level.objects.contains_key(&name) {
-                continue;
-            }
-            known.remove_object(path, &name);
-            let is_ours = self.work.region().object(slot).is_some_and(|object| is_untouched(object, folder, &name));
+    pub(crate) fn clear_away(&self, folder: &OwnedFd, path: &str, level: &Level, old: &HashMap<String, Superseded>) {
+        for (name, before) in old.iter().filter(|(name, _)| !level.objects.contains_key(*name)) {
+            let is_ours =
+                self.work.region().object(before.slot).is_some_and(|object| is_untouched(object, folder, name));
             if is_ours && rustix::fs::unlinkat(folder, name.as_str(), AtFlags::empty()).is_ok() {
                 tracing::info!(folder = path, name, "removed: OSS has it no longer");
             }
@@ -312,15 +340,9 @@ impl Mirror {
 
     /// An object has a name that was a folder's, in which nothing of a user's lies.
     pub(crate) fn turn(&self, known: &mut Known, folder: &OwnedFd, path: &str, name: &str) {
-        let region = self.work.region();
         let (folders, objects) = known.remove_folder(&below(path, name));
         objects.into_iter().for_each(|slot| self.supersede(slot));
-        for folder in folders {
-            if self.is_unlisted(folder) {
-                region.header().folders_unlisted.fetch_sub(1, Ordering::AcqRel);
-            }
-            self.work.let_rest(folder);
-        }
+        folders.into_iter().for_each(|slot| self.forget_folder(slot));
         crate::turn::remove(folder, name);
         tracing::info!(folder = path, name, "a folder has given way to the object of its name");
     }

@@ -147,7 +147,12 @@ impl Work {
         let mut body = done.body;
         if is_streamed(&held) {
             // Without the thread that writes files the engine is ending.
-            let _ = self.arrived.send(Arrived { slot, at: Some(start), body: std::mem::take(&mut body) });
+            let _ = self.arrived.send(Arrived {
+                slot,
+                held: held.clone(),
+                at: Some(start),
+                body: std::mem::take(&mut body),
+            });
         }
         let Some(pieces) = self.put_piece(&held, index, (body, response.crc64_body.unwrap_or(0))) else { return };
         let found = pieces.iter().fold(0, |sum, (index, (_, crc))| {
@@ -162,7 +167,7 @@ impl Work {
             let round = if held.rechecked.load(Ordering::Acquire) { 2 } else { 1 };
             self.audit.verdict(&held.key, &held.etag, held.size, known, round);
             let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
-            let _ = self.arrived.send(Arrived { slot, at: None, body });
+            let _ = self.arrived.send(Arrived { slot, held: held.clone(), at: None, body });
         } else if held.rechecked.swap(true, Ordering::AcqRel) {
             tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
             self.small_is_over(&held);
