@@ -175,6 +175,14 @@ pub fn fs_type(fd: i32) -> Result<i64> {
     Ok(unsafe { fs.assume_init() }.f_type)
 }
 
+/// The writing end of a pipe that nobody reads, close-on-exec.
+pub fn write_end() -> Result<i32> {
+    let mut ends = [-1i32; 2];
+    call!(libc::SYS_pipe2, ends.as_mut_ptr(), libc::O_CLOEXEC as isize)?;
+    let _ = close(ends[0]);
+    Ok(ends[1])
+}
+
 /// True for a file on a tmpfs, anonymous memory files among them.
 pub fn is_on_tmpfs(fd: i32) -> bool {
     fs_type(fd) == Ok(libc::TMPFS_MAGIC)

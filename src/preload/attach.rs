@@ -31,6 +31,8 @@ const WORD_MS: u64 = 5_000;
 const STARTS_MAX: u32 = 3;
 /// Kept descriptors lie from here on, out of the way of programs that count on low numbers.
 pub(crate) const KEPT_FD_MIN: i32 = 700;
+/// The door is kept where numbers up to here may be used.
+const SPARE_FD_MIN: i32 = 64;
 /// Not an errno of any kernel: the wait goes on with another region.
 pub(crate) const MOVED: Errno = Errno(i32::MAX);
 
@@ -318,7 +320,14 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
     }
     MEMORY_DEV.store(region.header().memory_dev.load(Ordering::Acquire), Ordering::Relaxed);
     STORE.keep(store);
-    DOOR.keep(door);
+    // A process that may have few descriptors needs them for its files.
+    match sys::dup_from(door, SPARE_FD_MIN) {
+        Ok(spare) => {
+            let _ = sys::close(spare);
+            DOOR.keep(door);
+        }
+        Err(_) => wire::close_all(&[door]),
+    }
     let before = generation();
     // A forked child or a process that registers again meets the region it already has: same numbers.
     let known = region_of(before).filter(|old| old.same_as(&region));

@@ -63,6 +63,10 @@ pub(crate) fn placeholder(fd: c_int) -> Outcome<Seen> {
 /// ESTALE when no engine has that version any more: it is not looked up again under another one.
 pub(crate) fn known(fd: c_int) -> Outcome<Seen> {
     let slot = marked(fd);
+    if slot == LOST {
+        let is_lost = sys::file_id(fd).is_ok_and(|id| identity::is_lost(&id));
+        return if is_lost { Outcome::Failed(Errno(libc::EIO)) } else { Outcome::Pass };
+    }
     if slot == 0 || !client::is_attached() {
         return Outcome::Pass;
     }
@@ -303,6 +307,17 @@ pub(crate) fn may_be_marked(fd: c_int) -> bool {
     MARKS[fd as usize % NUMBERS].load(Relaxed) != 0
 }
 
+/// The mark of a number whose object's bytes cannot be had (`identity::lose`). No slot: generations count to 127.
+const LOST: u32 = u32::MAX;
+
+/// What is read through this number is an error from now on.
+pub(crate) fn mark_lost(fd: c_int) {
+    if let Some(mark) = usize::try_from(fd).ok().and_then(|at| MARKS.get(at)) {
+        HIGHEST.fetch_max(fd as usize, Relaxed);
+        mark.store(LOST, Relaxed);
+    }
+}
+
 /// The object is read through this number: what the client keeps of it stays until the number is gone.
 pub(crate) fn mark(fd: c_int, slot: u32) {
     let Some((at, mark)) = usize::try_from(fd).ok().and_then(|at| Some((at, MARKS.get(at)?))) else { return };
@@ -313,7 +328,7 @@ pub(crate) fn mark(fd: c_int, slot: u32) {
     kept::used_by_one_more(slot);
     session::taken(slot);
     let before = mark.swap(slot, Relaxed);
-    if before != 0 {
+    if before != 0 && before != LOST {
         if !client::is_same(before, slot) {
             STAMPS[at].store(0, Relaxed);
         }
@@ -369,7 +384,7 @@ pub(crate) fn copy_stamp(fd: c_int, new: c_int) {
 fn unmark(at: usize) {
     if MARKS[at].load(Relaxed) != 0 && OWNER.load(Relaxed) == sys::getpid() {
         let before = MARKS[at].swap(0, Relaxed);
-        if before != 0 {
+        if before != 0 && before != LOST {
             session::let_go(before);
             kept::used_by_one_less(before);
         }

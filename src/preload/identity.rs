@@ -72,7 +72,22 @@ impl Met<'_> {
 /// files.
 #[inline]
 pub(crate) fn could_be_ours(id: &FileId) -> bool {
-    id.is_empty_file() || id.dev == attach::memory_dev() && id.is_file()
+    id.is_empty_file() || id.dev == attach::memory_dev() && id.is_file() || is_lost(id)
+}
+
+/// Device and inode of what stands at descriptor 0 for an object whose bytes cannot be had; 0 if there is none.
+static LOST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Constructor: from now on this file is an error.
+pub(crate) fn lose(id: &FileId) {
+    LOST[0].store(id.dev, Ordering::Relaxed);
+    LOST[1].store(id.ino, Ordering::Relaxed);
+}
+
+/// True for the file that `lose` was told of.
+#[inline]
+pub(crate) fn is_lost(id: &FileId) -> bool {
+    id.ino == LOST[1].load(Ordering::Relaxed) && id.dev == LOST[0].load(Ordering::Relaxed) && id.ino != 0
 }
 
 /// Finds the record of a file. `Ok(None)` for the program's own.
@@ -80,6 +95,9 @@ pub(crate) fn could_be_ours(id: &FileId) -> bool {
 /// # Errors
 /// EIO or ESTALE for a file of ours that no engine serves.
 pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
+    if is_lost(id) {
+        return Err(Errno(libc::EIO));
+    }
     if let Some((generation, region)) = attached()
         && let Some(found) = found_in(generation, region, id)
         && is_still(&found, id, met, generation)

@@ -46,16 +46,21 @@ pub(crate) fn take() {
         }
         // What the memory budget can never hold a program may still read through the hooks.
         Outcome::Failed(Errno(libc::ENOMEM)) | Outcome::Pass => {}
-        Outcome::Failed(_) => spoil(),
+        Outcome::Failed(_) => lose(),
     }
 }
 
-/// The object's bytes cannot be had, and the C library would find the placeholder empty: descriptor 0 becomes a name
-/// without access, whose reads are EBADF, also inside the C library, after exec and in children that live on.
-fn spoil() {
-    let Ok(fd) = sys::openat(AT_FDCWD, c"/", libc::O_PATH | libc::O_CLOEXEC, 0) else { return };
+/// The object's bytes cannot be had, and the C library would find the placeholder empty: descriptor 0 becomes the
+/// writing end of a pipe. Its reads are EBADF inside the C library, after exec and in children that live on; the hooks
+/// make it EIO.
+fn lose() {
+    let Ok(fd) = sys::write_end() else { return };
+    if let Ok(id) = sys::file_id(fd) {
+        identity::lose(&id);
+    }
     let _ = sys::dup3(fd, 0, 0);
     let _ = sys::close(fd);
+    file::mark_lost(0);
     say(&[
         b"oss connector: standard input is an object whose bytes cannot be had: reads of it fail; the log says why\n",
     ]);
