@@ -112,7 +112,7 @@ fn patch(out: *mut Stat, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<
 
 /// The file of ours whose facts count.
 fn known(id: &FileId, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<Option<Seen>> {
-    if !id.is_file() {
+    if !id.is_file() && !identity::is_lost(id) {
         return Ok(None);
     }
     match ask(|| look(id)) {
