@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def program(source: str, variant: str = "") -> Path:
         argv += ["-D_FILE_OFFSET_BITS=64", "-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
     if variant == "static":
         argv += ["-static"]
-    done = subprocess.run([*argv, "-o", str(target), str(origin)], capture_output=True, text=True, check=False)
+    # Two runs of tests may need it at once.
+    fresh = OUT / f"{target.name}.{os.getpid()}"
+    done = subprocess.run([*argv, "-o", str(fresh), str(origin)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{source} does not compile:\n{done.stderr}")
+    fresh.replace(target)
     return target

@@ -10,8 +10,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
+from collections.abc import Iterator
 
 from harness import paths
 from harness.run import plain_env
@@ -28,6 +30,9 @@ CARGO_TEST = [
 ]
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed;", re.MULTILINE)
 SLOW_SECS = 10.0
+# Files of end-to-end tests that wait most of their time: they run beside the others, in a process of their own.
+WAITING = {"test_bytes", "test_session", "test_versions", "test_verdict", "test_credentials", "test_heal"}
+SUM = re.compile(r"^(\d+) passed, (\d+) failed$", re.MULTILINE)
 
 
 class Count:
@@ -99,7 +104,31 @@ class Result(unittest.TextTestResult):
         super().addSuccess(test)
 
 
-def end_to_end(count: Count, patterns: list[str]) -> None:
+def tests_of(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from tests_of(test)
+        else:
+            yield test
+
+
+def beside(count: Count) -> None:
+    """Runs the files that wait in a process of its own while the others run, then prints what it has said."""
+    with tempfile.TemporaryFile("w+") as said:
+        argv = [sys.executable, "-m", "harness.testrun", "--only", "e2e", "--lane", "waiting"]
+        process = subprocess.Popen(argv, cwd=paths.ROOT, stdout=said, stderr=subprocess.STDOUT)
+        end_to_end(count, [], "others")
+        process.wait()
+        said.seek(0)
+        text = said.read()
+    title("end to end: what waits most of its time")
+    print(text, flush=True)
+    sums = SUM.findall(text)
+    passed, failed = (int(number) for number in sums[-1]) if sums else (0, 1)
+    count.add("end to end, waiting", passed, max(failed, int(process.returncode != 0)))
+
+
+def end_to_end(count: Count, patterns: list[str], lane: str = "") -> None:
     title("end to end: tests/e2e")
     paths.require_products()
     sys.path.insert(0, str(paths.ROOT))
@@ -107,6 +136,9 @@ def end_to_end(count: Count, patterns: list[str]) -> None:
     if patterns:
         loader.testNamePatterns = [f"*{p}*" for p in patterns]
     suite = loader.discover(str(paths.ROOT / "tests" / "e2e"), top_level_dir=str(paths.ROOT))
+    if lane:
+        waits = {test: test.id().split(".")[2] in WAITING for test in tests_of(suite)}
+        suite = unittest.TestSuite(test for test, it_waits in waits.items() if it_waits == (lane == "waiting"))
     runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=1, resultclass=Result)
     result = runner.run(suite)
     assert isinstance(result, Result)
@@ -128,6 +160,8 @@ def main() -> int:
     )
     parser.add_argument("--only", choices=["lint", "cargo", "e2e"], help="one part of it")
     parser.add_argument("-k", dest="patterns", action="append", default=[], metavar="TEXT", help="e2e tests whose name has TEXT")
+    # For the process that runs beside.
+    parser.add_argument("--lane", choices=["waiting", "others"], default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.chdir(paths.ROOT)
     begin = time.monotonic()
@@ -137,8 +171,10 @@ def main() -> int:
         lint(count)
     if only in (None, "cargo"):
         cargo_tests(count)
-    if only in (None, "e2e"):
-        end_to_end(count, options.patterns)
+    if only == "e2e" and (options.patterns or options.lane):
+        end_to_end(count, options.patterns, options.lane)
+    elif only in (None, "e2e"):
+        beside(count)
     print(f"\n{time.monotonic() - begin:.0f} s" + "".join(f"; failed: {name}" for name in count.names))
     print(f"{count.passed} passed, {count.failed} failed", flush=True)
     return 1 if count.failed else 0
