@@ -41,6 +41,11 @@ fn resolved(path: *const c_char, out: *mut c_char, call: impl Fn() -> *mut c_cha
 }
 
 fn followed(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, call: impl Fn() -> ssize_t) -> ssize_t {
+    followed_by(dir, path, out, room, &call)
+}
+
+#[inline(never)]
+fn followed_by(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, call: &dyn Fn() -> ssize_t) -> ssize_t {
     let got = file::until_listed(dir, path, call, |got| *got < 0);
     if got <= 0 || !is_magic(dir, path) {
         return got;

@@ -58,12 +58,22 @@ fn failed(got: &c_int) -> bool {
 
 /// A call that makes one name.
 pub(super) fn made(dir: c_int, path: *const c_char, call: impl Fn() -> c_int) -> c_int {
+    made_by(dir, path, &call)
+}
+
+#[inline(never)]
+fn made_by(dir: c_int, path: *const c_char, call: &dyn Fn() -> c_int) -> c_int {
     list_for_new(dir, path);
     until_listed(dir, path, call, failed)
 }
 
 /// A call that gives the first name a second one. `flags` are those of `linkat`.
 pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: impl Fn() -> c_int) -> c_int {
+    linked_by(names, flags, &call)
+}
+
+#[inline(never)]
+fn linked_by(names: [(c_int, *const c_char); 2], flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     list_for_new(names[1].0, names[1].1);
     let follows = flags & AT_SYMLINK_FOLLOW != 0;
     settle(names[0].0, names[0].1, if follows { 0 } else { AT_SYMLINK_NOFOLLOW });
@@ -72,15 +82,25 @@ pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: imp
 
 /// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before.
 pub(super) fn moved(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int) -> c_int {
+    moved_by(names, &call)
+}
+
+#[inline(never)]
+fn moved_by(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int {
     leaving(names[0].0, names[0].1);
     if !client::knows_all_folders() {
         list_tree(names[0].0, names[0].1, DEPTH_MAX);
     }
-    linked(names, 0, call)
+    linked_by(names, 0, call)
 }
 
 /// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.
 pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: impl Fn() -> c_int) -> c_int {
+    removed_by(dir, path, is_folder, &call)
+}
+
+#[inline(never)]
+fn removed_by(dir: c_int, path: *const c_char, is_folder: bool, call: &dyn Fn() -> c_int) -> c_int {
     leaving(dir, path);
     if is_folder && !client::knows_all_folders() {
         list_tree(dir, path, 0);

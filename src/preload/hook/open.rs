@@ -45,6 +45,11 @@ const CREATES: c_int = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
 const EXCLUSIVE: c_int = libc::O_CREAT | libc::O_EXCL;
 
 fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_int) -> c_int {
+    opened_by(dir, path, flags, &call)
+}
+
+#[inline(never)]
+fn opened_by(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
     if changes || flags & libc::O_CREAT != 0 {
         file::list_for_new(dir, path);

@@ -44,6 +44,11 @@ hooks! {
 }
 
 fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: impl Fn() -> c_int) -> c_int {
+    by_path_by(dir, path, out, &call)
+}
+
+#[inline(never)]
+fn by_path_by(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c_int) -> c_int {
     again_if_gone(|repeats| {
         let got = file::until_listed(dir, path, &call, |got| *got != 0);
         if got != 0 { Ok(got) } else { patch(out, |id| look(id, dir, path, repeats)).map(|()| got) }
@@ -154,6 +159,11 @@ fn patch_x(dir: c_int, path: *const c_char, out: *mut Statx, repeats: u32) -> Re
 }
 
 fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: impl Fn() -> c_int) -> c_int {
+    reached_by(dir, path, mode, flags, &call)
+}
+
+#[inline(never)]
+fn reached_by(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     let got = file::until_listed(dir, path, call, |got| *got != 0);
     if got != 0 || mode & libc::W_OK == 0 {
         return got;

@@ -49,6 +49,11 @@ fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *m
 
 /// `reopens`: the call closes by itself what it has opened before.
 fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: impl Fn() -> *mut FILE) -> *mut FILE {
+    opened_by(path, mode, reopens, &call)
+}
+
+#[inline(never)]
+fn opened_by(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn() -> *mut FILE) -> *mut FILE {
     if changes(mode) {
         file::list_for_new(AT_FDCWD, path);
     }
