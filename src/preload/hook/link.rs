@@ -24,6 +24,11 @@ hooks! {
 }
 
 fn resolved(path: *const c_char, out: *mut c_char, call: impl Fn() -> *mut c_char) -> *mut c_char {
+    resolved_by(path, out, &call)
+}
+
+#[inline(never)]
+fn resolved_by(path: *const c_char, out: *mut c_char, call: &dyn Fn() -> *mut c_char) -> *mut c_char {
     if path.is_null() {
         return call();
     }

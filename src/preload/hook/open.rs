@@ -65,9 +65,9 @@ fn opened_by(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c
     }
     let before = errno();
     for tries in 1.. {
-        let mut fd = file::until_listed(dir, path, &call, |fd| *fd < 0);
+        let mut fd = file::until_listed(dir, path, call, |fd| *fd < 0);
         if fd < 0 && flags & libc::O_NONBLOCK != 0 && errno() == libc::EAGAIN {
-            fd = again(dir, path, flags, before, &call);
+            fd = again(dir, path, flags, before, call);
         }
         met(fd, path);
         match arrived(fd, flags, tries - 1) {

@@ -33,6 +33,11 @@ const FAMILY_BYTES: usize = size_of::<libc::sa_family_t>();
 
 /// A call with a socket's address: only a local one that is a path can end in ENOENT.
 pub(super) fn addressed(address: *const c_void, len: socklen_t, call: impl Fn() -> c_int) -> c_int {
+    addressed_by(address, len, &call)
+}
+
+#[inline(never)]
+fn addressed_by(address: *const c_void, len: socklen_t, call: &dyn Fn() -> c_int) -> c_int {
     let before = errno();
     let got = call();
     if got == 0 || errno() != libc::ENOENT {

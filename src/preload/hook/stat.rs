@@ -50,7 +50,7 @@ fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: impl Fn() -> c
 #[inline(never)]
 fn by_path_by(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c_int) -> c_int {
     again_if_gone(|repeats| {
-        let got = file::until_listed(dir, path, &call, |got| *got != 0);
+        let got = file::until_listed(dir, path, call, |got| *got != 0);
         if got != 0 { Ok(got) } else { patch(out, |id| look(id, dir, path, repeats)).map(|()| got) }
     })
 }

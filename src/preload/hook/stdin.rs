@@ -117,7 +117,12 @@ pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
 
 /// A new program takes over: it finds the placeholder at 0, as it was, and does the same on its own. `path` is the
 /// program's file, or null where its folder needs no listing.
-pub(super) fn replaced(dir: c_int, path: *const c_char, exec: impl FnOnce() -> c_int) -> c_int {
+pub(super) fn replaced(dir: c_int, path: *const c_char, exec: impl Fn() -> c_int) -> c_int {
+    replaced_by(dir, path, &exec)
+}
+
+#[inline(never)]
+fn replaced_by(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int) -> c_int {
     if !path.is_null() {
         file::reach(dir, path);
     }

@@ -66,7 +66,7 @@ fn opened_by(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn
     let before = errno();
     let mut repeats = 0;
     loop {
-        let stream = file::until_listed(AT_FDCWD, path, &call, |stream| stream.is_null());
+        let stream = file::until_listed(AT_FDCWD, path, call, |stream| stream.is_null());
         if stream.is_null() {
             return stream;
         }

@@ -93,8 +93,8 @@ fn by_name(number: c_long, all: [usize; 6]) -> Option<c_long> {
         libc::SYS_execveat => stdin::replaced(at.0, at.1, call).into(),
         _ if LOOKS_IN_FOLDER.contains(&number) => file::until_listed(at.0, at.1, long, is_negative),
         _ if LOOKS.contains(&number) => file::until_listed(here, first, long, is_negative),
-        _ if CHANGES_IN_FOLDER.contains(&number) => attribute::changed(at.0, at.1, flags, long, is_negative),
-        _ if CHANGES.contains(&number) => attribute::changed(here, first, flags, long, is_negative),
+        _ if CHANGES_IN_FOLDER.contains(&number) => attribute::changed(at.0, at.1, flags, call).into(),
+        _ if CHANGES.contains(&number) => attribute::changed(here, first, flags, call).into(),
         _ => return None,
     })
 }
