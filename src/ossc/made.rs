@@ -498,26 +498,33 @@ pub struct Swept {
 }
 
 /// Removes files that an engine before has made, is left unchanged, and that are not wanted any more: in the folder
-/// `path` (relative to MODEL_DIR), and in the folders below it that are not wanted either.
-pub fn sweep(folder: impl AsFd, path: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Swept, Errno> {
+/// `path` (relative to MODEL_DIR), and in the folders below it that are not wanted either. `is_wanted` is told a name, and
+/// whether a file lies there.
+pub fn sweep(folder: impl AsFd, path: &str, is_wanted: impl Fn(&str, bool) -> bool) -> Result<Swept, Errno> {
     let mut swept = Swept::default();
     sweep_into(&mut swept, folder, path, &is_wanted)?;
     Ok(swept)
 }
 
-fn sweep_into(swept: &mut Swept, folder: impl AsFd, path: &str, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), Errno> {
+fn sweep_into(
+    swept: &mut Swept,
+    folder: impl AsFd,
+    path: &str,
+    is_wanted: &dyn Fn(&str, bool) -> bool,
+) -> Result<(), Errno> {
     for name in names(&folder)? {
         swept.looked_at += 1;
-        if is_wanted(&name) || swept.looked_at > SWEPT_MAX {
+        let lies = place::look(&folder, &name);
+        if is_wanted(&name, matches!(lies, Ok(place::Lies::File(_)))) || swept.looked_at > SWEPT_MAX {
             continue;
         }
         let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-        match place::look(&folder, &name) {
+        match lies {
             Ok(place::Lies::File(_)) => sweep_file(swept, &folder, &name, below),
             Ok(place::Lies::Folder) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let Ok(inner) = rustix::fs::openat(&folder, name.as_str(), flags, Mode::empty()) else { continue };
-                let _ = sweep_into(swept, &inner, &below, &|_| false);
+                let _ = sweep_into(swept, &inner, &below, &|_, _| false);
                 if is_own_folder(&inner) {
                     // A folder with something in it stays.
                     let _ = rustix::fs::unlinkat(&folder, name.as_str(), AtFlags::REMOVEDIR);

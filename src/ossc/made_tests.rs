@@ -110,7 +110,7 @@ fn copies_and_renamed_files_are_the_users() {
     std::fs::write(dir.path("theirs"), "").unwrap();
     assert!(look(&top, "copied weights").unwrap().made.is_none());
     assert!(look(&top, "theirs").unwrap().made.is_none());
-    let mut swept = sweep(&top, "", |name| name == "weights").unwrap();
+    let mut swept = sweep(&top, "", |name, _| name == "weights").unwrap();
     swept.removed.sort();
     assert_eq!(swept.removed, ["config", "old"]);
     let mut left: Vec<_> = std::fs::read_dir(&dir.0).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -131,7 +131,7 @@ fn a_folder_that_is_not_wanted_is_swept_and_users_files_in_it_stay() {
     }
     std::fs::write(dir.path("filled/notes"), "mine").unwrap();
     std::fs::create_dir(dir.path("theirs")).unwrap();
-    let mut swept = sweep(&top, "", |_| false).unwrap();
+    let mut swept = sweep(&top, "", |_, _| false).unwrap();
     swept.removed.sort();
     assert_eq!(swept.removed, ["empty/w", "filled/w"]);
     assert!(!dir.path("empty").exists() && dir.path("theirs").exists());
@@ -162,7 +162,7 @@ fn a_file_that_was_empty_a_moment_ago_is_not_adopted() {
     let file = File::open(dir.path("w")).unwrap();
     mark_file(&file, &wanted).unwrap();
     assert!(!look(&top, "w").unwrap().is_own(), "what stands in has no bytes");
-    assert!(sweep(&top, "", |_| false).unwrap().removed.is_empty());
+    assert!(sweep(&top, "", |_, _| false).unwrap().removed.is_empty());
     unmark(&file);
     assert!(look(&top, "w").unwrap().made.is_none());
     assert_eq!(std::fs::read(dir.path("w")).unwrap(), b"mine");

@@ -136,7 +136,9 @@ pub(crate) enum Step {
 
 /// Removes what an engine before has left in a folder and OSS does not have.
 fn sweep(folder: &OwnedFd, path: &str, level: &Level) {
-    let is_wanted = |name: &str| level.objects.contains_key(name) || level.folders.iter().any(|folder| folder == name);
+    // A file of ours at the name of a folder is in its way.
+    let is_folder = |name: &str| level.folders.iter().any(|folder| folder == name);
+    let is_wanted = |name: &str, is_file: bool| level.objects.contains_key(name) || !is_file && is_folder(name);
     let swept = made::sweep(folder, path, is_wanted).unwrap_or_default();
     for path in swept.removed {
         tracing::info!(path, "removed: an engine before has made it, and OSS has it no longer");
