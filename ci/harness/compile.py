@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 from harness import paths
@@ -27,8 +28,8 @@ def program(source: str, variant: str = "") -> Path:
         argv += ["-D_FILE_OFFSET_BITS=64", "-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
     if variant == "static":
         argv += ["-static"]
-    # Two runs of tests may need it at once.
-    fresh = OUT / f"{target.name}.{os.getpid()}"
+    # Two threads or runs of tests may need it at once.
+    fresh = OUT / f"{target.name}.{os.getpid()}.{threading.get_ident()}"
     done = subprocess.run([*argv, "-o", str(fresh), str(origin)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{source} does not compile:\n{done.stderr}")

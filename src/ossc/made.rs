@@ -540,7 +540,9 @@ fn sweep_file(swept: &mut Swept, folder: impl AsFd, name: &str, path: String) {
     let Ok(found) = look(&folder, name) else { return };
     let Some(made) = &found.made else { return };
     let is_at_its_place = made.version.as_ref().is_none_or(|(.., of)| *of == path);
-    if found.is_own() && is_at_its_place {
+    // Without an attribute nobody can tell whether a user has moved it here.
+    let is_nameless = made.version.is_none() && found.id.size > 0;
+    if found.is_own() && is_at_its_place && !is_nameless {
         if rustix::fs::unlinkat(&folder, name, AtFlags::empty()).is_ok() {
             swept.removed.push(path);
         }
