@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import bars
-from bars import Measure
+from bars import Measure, seeded
 from harness import compile as compiler
 from harness import faults, paths
 from harness.endpoint import Endpoint
@@ -361,13 +360,7 @@ class Act:
             except ProcessLookupError:
                 pass
             client.process.wait()
-        while engines := self.run.engines():
-            for pid in engines:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            time.sleep(0.005)
+        self.run.kill_engines()
         shutil.rmtree(self.run.dir, ignore_errors=True)
 
 
@@ -383,41 +376,19 @@ def rules_of(plan: Plan) -> list[faults.Rule]:
 
 def many(seeds: list[int]) -> list[Found]:
     compiler.program("heal_reader.c")
-    results: list[Found] = []
-    failures: list[BaseException] = []
-    waiting = collections.deque(seeds)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossc-bar-")))
         sums = make_model(scratch / "root")
-        slots = []
-        for n in range(min(TOGETHER, len(seeds))):
-            slots.append(Slot(scratch / "root", scratch / f"slot{n}"))
-            stack.enter_context(slots[-1].endpoint)
+        slots = [Slot(scratch / "root", scratch / f"slot{n}") for n in range(min(TOGETHER, len(seeds)))]
+        for slot in slots:
+            stack.enter_context(slot.endpoint)
 
-        def work(slot: Slot) -> None:
-            try:
-                while True:
-                    plan = Plan.of(waiting.popleft())
-                    slot.set_rules(rules_of(plan))
-                    found = Act(slot, plan, sums).act()
-                    results.append(found)
-                    if len(results) % 100 == 0:
-                        print(f"  {len(results)} runs", flush=True)
-                    if found.problems():
-                        print(f"  seed {plan.seed} ({plan}): {found.problems()[:3]}\n{found.log}", flush=True)
-            except IndexError:
-                pass
-            except BaseException as error:  # noqa: BLE001 - told by the caller, in its own thread
-                failures.append(error)
+        def act(slot: Slot, seed: int) -> Found:
+            plan = Plan.of(seed)
+            slot.set_rules(rules_of(plan))
+            return Act(slot, plan, sums).act()
 
-        threads = [threading.Thread(target=work, args=(slot,)) for slot in slots]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if failures:
-        raise failures[0]
-    return results
+        return seeded.run_all(seeds, slots, act)
 
 
 def survive(runs: int | None = None, first: int | None = None) -> Measure:

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bars
-from bars import Measure
-from bars.versions import Reader, end_engines
+from bars import Measure, seeded
+from bars.versions import Reader
 from harness import blocks, paths
 from harness import compile as compiler
 from harness.endpoint import Endpoint
@@ -181,7 +181,7 @@ class Act:
         subprocess.run(["sh", "-c", f"cat {self.run.model_dir}/notes/* > /dev/null"], env=self.run.env(CONNECTOR_UDS_PATH=str(self.socket)), check=False, capture_output=True)
         files = self.users_files()
         if self.plan.state == "none":
-            end_engines(self.run)
+            self.run.kill_engines()
         return files
 
     def replace(self) -> None:
@@ -264,42 +264,18 @@ class Act:
             except ProcessLookupError:
                 pass
             reader.process.wait()
-        end_engines(self.run)
+        self.run.kill_engines()
         shutil.rmtree(self.run.dir, ignore_errors=True)
         shutil.rmtree(self.base, ignore_errors=True)
 
 
 def many(plans: list[Plan], config: dict[str, object], products: Path, quiet: bool = False) -> list[Found]:
     compiler.program("version_reader.c")
-    results: list[Found] = []
-    failures: list[BaseException] = []
-    waiting = collections.deque(plans)
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
         (Path(scratch) / "root" / paths.BUCKET).mkdir(parents=True)
         with Endpoint(Path(scratch) / "root", Path(scratch) / "endpoint") as endpoint:
-
-            def work() -> None:
-                try:
-                    while True:
-                        found = Act(endpoint, waiting.popleft(), config, products).act()
-                        results.append(found)
-                        if found.problems() and not quiet:
-                            print(f"  seed {found.plan.seed} ({found.plan}): {found.problems()[:2]}\n{found.log}", flush=True)
-                        if len(results) % 50 == 0:
-                            print(f"  {len(results)} runs, {sum(bool(f.problems()) for f in results)} with a problem", flush=True)
-                except IndexError:
-                    pass
-                except BaseException as error:  # noqa: BLE001 - told by the caller, in its own thread
-                    failures.append(error)
-
-            threads = [threading.Thread(target=work) for _ in range(min(TOGETHER, len(plans)))]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-    if failures:
-        raise failures[0]
-    return results
+            places = [endpoint] * min(TOGETHER, len(plans))
+            return seeded.run_all(plans, places, lambda place, plan: Act(place, plan, config, products).act(), 50, quiet)
 
 
 def whole_models(runs: int | None = None, first: int | None = None, take_overs: int | None = None) -> Measure:

@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bars
-from bars import Measure
+from bars import Measure, seeded
 from harness import blocks, faults, paths
 from harness import compile as compiler
 from harness.endpoint import Endpoint
@@ -293,55 +292,24 @@ class Act:
             except ProcessLookupError:
                 pass
             reader.process.wait()
-        end_engines(self.run)
+        self.run.kill_engines()
         shutil.rmtree(self.run.dir, ignore_errors=True)
         shutil.rmtree(self.bucket.base, ignore_errors=True)
-
-
-def end_engines(run: Run) -> None:
-    while engines := run.engines():
-        for pid in engines:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        time.sleep(0.005)
 
 
 def many(seeds: list[int], products: Path, rules: list[faults.Rule], enough: int | None = None) -> list[Found]:
     """Runs all seeds, or until so many had a problem."""
     compiler.program("version_reader.c")
-    results: list[Found] = []
-    failures: list[BaseException] = []
-    waiting = collections.deque(seeds)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossc-bar-")))
         slots = [Slot(scratch / f"slot{n}", rules) for n in range(min(TOGETHER, len(seeds)))]
         for slot in slots:
             stack.enter_context(slot.endpoint)
 
-        def work(slot: Slot) -> None:
-            try:
-                while enough is None or sum("mix" in text for f in results for text in f.wrong) < enough:
-                    found = Act(slot, Plan.of(waiting.popleft()), products).act()
-                    results.append(found)
-                    if len(results) % 100 == 0:
-                        print(f"  {len(results)} runs, {sum(bool(f.problems()) for f in results)} with a problem", flush=True)
-                    if found.problems():
-                        print(f"  seed {found.plan.seed} ({found.plan}): {found.problems()[:3]}\n{found.log}", flush=True)
-            except IndexError:
-                pass
-            except BaseException as error:  # noqa: BLE001 - told by the caller, in its own thread
-                failures.append(error)
+        def is_enough(results: list[Found]) -> bool:
+            return enough is not None and sum("mix" in text for f in results for text in f.wrong) >= enough
 
-        threads = [threading.Thread(target=work, args=(slot,)) for slot in slots]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if failures:
-        raise failures[0]
-    return results
+        return seeded.run_all(seeds, slots, lambda slot, seed: Act(slot, Plan.of(seed), products).act(), enough=is_enough)
 
 
 def whole_versions(runs: int | None = None, first: int | None = None) -> Measure:

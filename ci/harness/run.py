@@ -150,6 +150,16 @@ class Run:
                 continue
         return False
 
+    def kill_engines(self) -> None:
+        """Kills the engines of this run, and those that a program starts meanwhile."""
+        while engines := self.engines():
+            for pid in engines:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.005)
+
     def wait_engines_gone(self, secs_max: float) -> float | None:
         """Seconds until no engine of this run was left, or None when one outlived the limit."""
         begin = time.monotonic()

@@ -50,7 +50,7 @@ int main(void) { printf("%d\\n", fstat64("A")); return 0; }
 
 
 class Hidden(EndToEnd):
-    def library(self, name: str, text: str) -> Path:
+    def compiled(self, name: str, text: str) -> Path:
         target = self.scratch / f"{name}.so"
         source = target.with_suffix(".c")
         source.write_text(HEAD + text)
@@ -72,29 +72,29 @@ class Hidden(EndToEnd):
     def test_a_library_that_goes_to_libc_by_itself_is_refused(self) -> None:
         for name in HIDDEN:
             with self.subTest(name):
-                self.refused(self.library(f"hides-{name}", WRAPPED % (name, LIBC, name)), name)
+                self.refused(self.compiled(f"hides-{name}", WRAPPED % (name, LIBC, name)), name)
 
     def test_one_that_goes_to_the_kernel_by_itself_too(self) -> None:
         for name, number in NUMBERS.items():
             with self.subTest(name):
-                self.refused(self.library(f"calls-{name}", BY_NUMBER % (name, number)), name)
+                self.refused(self.compiled(f"calls-{name}", BY_NUMBER % (name, number)), name)
 
     def test_a_secondary_is_refused_too(self) -> None:
-        self.refused(self.library("secondary", WRAPPED % ("read", LIBC, "read")), "read", 2)
+        self.refused(self.compiled("secondary", WRAPPED % ("read", LIBC, "read")), "read", 2)
 
     def test_one_that_passes_its_calls_on_is_as_good_as_none(self) -> None:
         text = "".join(WRAPPED % (name, "RTLD_NEXT", name) for name in HIDDEN)
-        status, out, err = self.started(self.library("passes", text))
+        status, out, err = self.started(self.compiled("passes", text))
         self.assertEqual((status, out, err), (0, b"started\n", ""))
 
     def test_one_that_passes_them_on_by_another_name_or_number_too(self) -> None:
         text = WRAPPED % ("fopen64", "RTLD_NEXT", "fopen") + WRAPPED % ("pread", "RTLD_NEXT", "pread64")
         text += "long read(int fd, void *b, long n) { return syscall(SYS_read, fd, b, n); }\n"
-        status, out, err = self.started(self.library("renames", text))
+        status, out, err = self.started(self.compiled("renames", text))
         self.assertEqual((status, out, err), (0, b"started\n", ""))
 
     def test_what_hides_nothing_that_gives_bytes_is_none_of_our_business(self) -> None:
-        status, out, err = self.started(self.library("closes", WRAPPED % ("close", LIBC, "close")))
+        status, out, err = self.started(self.compiled("closes", WRAPPED % ("close", LIBC, "close")))
         self.assertEqual((status, out, err), (0, b"started\n", ""))
 
     def test_a_function_of_the_programs_own_is_not_called(self) -> None:
@@ -107,7 +107,7 @@ class Hidden(EndToEnd):
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"65\n", b""))
 
     def test_without_the_connector_nothing_is_said(self) -> None:
-        library = self.library("inert", WRAPPED % ("read", LIBC, "read"))
+        library = self.compiled("inert", WRAPPED % ("read", LIBC, "read"))
         run = self.managed()
         done = run.call(["/bin/echo", "started"], run.env(None, LD_PRELOAD=f"{library}:{paths.PRELOAD}"))
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"started\n", b""))
