@@ -63,23 +63,11 @@ impl Audit {
     /// An object is here as a whole; `crc` is the CRC-64/XZ that its bytes have as OSS reports it, `None` if it
     /// could not be verified. `round` counts from 1; above it says that the bytes did not match before and were fetched
     /// again.
-    pub fn verdict(&self, key: &str, etag: &str, size: u64, crc: Option<u64>, round: u32) {
+    pub fn verdict(&self, object: (&str, &str, u64), crc: Option<u64>, round: u32) {
         self.write(|| {
-            let mut line = json!({
-            "time": now(),
-            "pid": std::process::id(),
-            "command": "ossc engine",
-            "object": self.object(key),
-            "etag": etag,
-            "range": [0, size],
-            "bytes": Value::Null,
-            "status": Value::Null,
-            "request_id": Value::Null,
-            "source": "cache",
-            "act": "verify",
-            "verified": crc.is_some(),
-            "crc": crc.map(|crc| crc.to_string()),
-            });
+            let mut line = self.line((std::process::id(), "ossc engine"), "verify", object);
+            line["verified"] = json!(crc.is_some());
+            line["crc"] = json!(crc.map(|crc| crc.to_string()));
             if round > 1 {
                 line["try"] = json!(round);
             }
@@ -87,46 +75,37 @@ impl Audit {
         });
     }
 
-    /// A client process was given bytes of an object (key, ETag, size) that turned out not to be its: in which try, and
-    /// how many parts all readers together were given.
+    /// A client process was given bytes of an object that turned out not to be its: in which try, and how many parts
+    /// all readers together were given.
     pub fn misread(&self, pid: u32, command: &str, object: (&str, &str, u64), (round, parts): (u32, u32)) {
-        let (key, etag, size) = object;
         self.write(|| {
-            json!({
-                "time": now(),
-                "pid": pid,
-                "command": command,
-                "object": self.object(key),
-                "etag": etag,
-                "range": [0, size],
-                "bytes": Value::Null,
-                "status": Value::Null,
-                "request_id": Value::Null,
-                "source": "cache",
-                "act": "misread",
-                "try": round,
-                "parts": parts,
-            })
+            let mut line = self.line((pid, command), "misread", object);
+            line["try"] = json!(round);
+            line["parts"] = json!(parts);
+            line
         });
     }
 
     /// A client process opened (`open`), mapped (`map`) or took as a FILE (`file`) an object in the cache.
-    pub fn cache(&self, pid: u32, act: &str, key: &str, etag: &str, size: u64) {
-        self.write(|| {
-            json!({
-                "time": now(),
-                "pid": pid,
-                "command": command(pid),
-                "object": self.object(key),
-                "etag": etag,
-                "range": [0, size],
-                "bytes": Value::Null,
-                "status": Value::Null,
-                "request_id": Value::Null,
-                "source": "cache",
-                "act": act,
-            })
-        });
+    pub fn cache(&self, pid: u32, act: &str, object: (&str, &str, u64)) {
+        self.write(|| self.line((pid, &command(pid)), act, object));
+    }
+
+    /// What a process did with an object (key, ETag, size) that is in the cache.
+    fn line(&self, (pid, command): (u32, &str), act: &str, (key, etag, size): (&str, &str, u64)) -> Value {
+        json!({
+            "time": now(),
+            "pid": pid,
+            "command": command,
+            "object": self.object(key),
+            "etag": etag,
+            "range": [0, size],
+            "bytes": Value::Null,
+            "status": Value::Null,
+            "request_id": Value::Null,
+            "source": "cache",
+            "act": act,
+        })
     }
 
     fn object(&self, key: &str) -> String {

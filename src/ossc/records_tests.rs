@@ -1,25 +1,10 @@
 //! Versions that come and go: what is bounded, what is refused, and what a successor makes of them.
 
 use super::*;
-use crate::still::{self, Random};
+use crate::still::{self, Random, new};
 use ossc_cache::region::{Identity, PARTS_MAX};
 
 const FOREVER: Option<Duration> = None;
-
-fn new(name: &str, ino: u64, parts: u32) -> NewObject<'_> {
-    NewObject {
-        kind: Kind::Large,
-        state: state::LOADING,
-        name,
-        etag: "\"E\"",
-        size: u64::from(parts) * 4096,
-        part_bytes: 4096,
-        mtime_secs: 1,
-        dev: 9,
-        ino,
-        folder: 0,
-    }
-}
 
 #[test]
 fn an_old_version_ends_when_nobody_has_it_open() {

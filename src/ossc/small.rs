@@ -165,7 +165,7 @@ impl Work {
             let judgement = if known.is_some() { Judgement::Matched } else { Judgement::Nothing };
             object.verdict.set(object.verdict.get().with(judgement));
             let round = if held.rechecked.load(Ordering::Acquire) { 2 } else { 1 };
-            self.audit.verdict(&held.key, &held.etag, held.size, known, round);
+            self.audit.verdict((&held.key, &held.etag, held.size), known, round);
             let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
             let _ = self.arrived.send(Arrived { slot, held: held.clone(), at: None, body });
         } else if held.rechecked.swap(true, Ordering::AcqRel) {

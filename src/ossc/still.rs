@@ -102,9 +102,9 @@ impl Memory for Empty {
     }
 }
 
-/// A large object with all of its `parts` in memory, and the number of programs that have it open.
-pub fn object(work: &Work, name: &str, ino: u64, parts: u32) -> (u32, Arc<AtomicU32>) {
-    let new = NewObject {
+/// The record of a large object that is loading, of `parts` parts of 4 KiB.
+pub fn new(name: &str, ino: u64, parts: u32) -> NewObject<'_> {
+    NewObject {
         kind: Kind::Large,
         state: state::LOADING,
         name,
@@ -115,7 +115,12 @@ pub fn object(work: &Work, name: &str, ino: u64, parts: u32) -> (u32, Arc<Atomic
         dev: 9,
         ino,
         folder: 0,
-    };
+    }
+}
+
+/// A large object with all of its `parts` in memory, and the number of programs that have it open.
+pub fn object(work: &Work, name: &str, ino: u64, parts: u32) -> (u32, Arc<AtomicU32>) {
+    let new = new(name, ino, parts);
     let slot = work.publish(work.reserve(&new).unwrap(), &new, 1_000_000 + ino);
     let users = Arc::new(AtomicU32::new(0));
     let mut held = Held::new(name.into(), "\"E\"".into(), new.size, 1, (String::new(), name.into()));

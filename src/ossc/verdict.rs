@@ -207,7 +207,7 @@ impl Work {
         let judgement = if crc64.is_some() { Judgement::Matched } else { Judgement::Nothing };
         object.verdict.set(judged.with(judgement));
         lock(&held.given).clear();
-        self.audit.verdict(&held.key, &held.etag, held.size, crc64, judged.round);
+        self.audit.verdict((&held.key, &held.etag, held.size), crc64, judged.round);
     }
 
     /// If all parts are here and judged, the object says so. A part that is given up meanwhile takes it back.

@@ -332,7 +332,7 @@ impl Work {
                 2 => "map",
                 _ => "file",
             };
-            self.audit.cache(seen.pid, act, &held.key, &held.etag, held.size);
+            self.audit.cache(seen.pid, act, (&held.key, &held.etag, held.size));
         }
     }
 
