@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod adopt;
+mod arrive;
 pub mod audit;
 mod caller;
 mod choose;
@@ -53,6 +54,7 @@ mod spare;
 mod status;
 #[cfg(test)]
 mod still;
+mod takeover;
 mod top;
 mod tree;
 mod turn;

@@ -8,7 +8,6 @@
 use crate::choose;
 use crate::failure::Failure;
 use crate::held::{Held, lock};
-use crate::item::Arrived;
 use crate::known::Known;
 use crate::made::{self, Growing, Purpose};
 use crate::memory::Memory;
@@ -23,9 +22,8 @@ use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
 use ossc_net::error::shown;
 use ossc_net::list::{self, ObjectEntry};
 use ossc_net::{Query, crc};
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -65,7 +63,7 @@ pub struct Mirror {
     pub(crate) options: Options,
     pub(crate) materialized: AtomicU64,
     /// Long objects that are being written to disk, by their records. A record may be another version's by now.
-    growing: Mutex<HashMap<u32, (Arc<Held>, Growing)>>,
+    pub(crate) growing: Mutex<HashMap<u32, (Arc<Held>, Growing)>>,
     /// Held while a listing is made real.
     pub(crate) known: Mutex<Known>,
     /// When OSS was last asked in vain for a listing, without a success since.
@@ -87,14 +85,6 @@ pub(crate) enum Reason {
     Ahead,
     /// Again, since an object has changed or another engine had listed it.
     Refresh,
-}
-
-/// An error where not as many bytes have come as the object has.
-fn is_whole(bytes: u64, size: u64) -> Result<(), std::io::Error> {
-    match bytes == size {
-        true => Ok(()),
-        false => Err(std::io::Error::other(format!("{bytes} bytes have come of {size}"))),
-    }
 }
 
 fn too_much(name: &str, full: Full) -> Failure {
@@ -194,138 +184,6 @@ impl Mirror {
             let Some((path, slot)) = lock(&self.known).filled.pop() else { return Ok(()) };
             self.list_quiet(&path, slot, Reason::Background, until)?;
         }
-    }
-
-    /// Takes over the records of an engine that is gone: what has arrived stays, what was being written is
-    /// fetched again. The caller then has the root folder listed again; readers do not wait for that.
-    pub fn adopt(&self) -> Result<(), Failure> {
-        let region = *self.work.region();
-        let mut known = lock(&self.known);
-        let mut unlisted = 0;
-        let mut wanted = Vec::new();
-        region.header().ready_bytes.store(0, Ordering::Relaxed);
-        region.header().large_bytes.store(0, Ordering::Relaxed);
-        let left = self.work.adopt_catalog();
-        // What the engine before had no time to give back.
-        left.gone.into_iter().for_each(|slot| self.store.remove(slot));
-        for object in left.old.into_iter().filter_map(|slot| Some((slot, region.object(slot)?))) {
-            self.adopt_large(object.0, object.1, &region.name(object.1));
-        }
-        for slot in 0..region.objects_len() {
-            let Some(object) = region.object(slot).filter(|object| object.state() != state::GONE) else { continue };
-            let name = region.name(object).to_string();
-            match object.kind() {
-                Kind::Folder => {
-                    let is_unlisted = object.state() == state::UNLISTED;
-                    unlisted += u32::from(is_unlisted);
-                    self.finish_changes(object);
-                    known.add_folder(name, slot, is_unlisted);
-                }
-                // Of a version that is no longer the folder's.
-                Kind::Small if object.is_superseded() => self.work.let_rest(slot),
-                Kind::Small => {
-                    if self.adopt_small(slot, object, &name) {
-                        known.add_object(&name, slot);
-                    }
-                }
-                Kind::Large => {
-                    if let Some(is_wanted) = self.adopt_large(slot, object, &name) {
-                        known.add_object(&name, slot);
-                        wanted.extend(is_wanted.then_some(slot));
-                    }
-                }
-            }
-        }
-        region.header().folders_unlisted.store(unlisted, Ordering::Release);
-        tracing::warn!(
-            objects = known.objects_len(),
-            ready_bytes = region.header().ready_bytes.load(Ordering::Relaxed),
-            "took over from an engine that is gone"
-        );
-        self.work.prefetch(&wanted);
-        match known.folder("").is_some() {
-            true => Ok(()),
-            false => Err(Failure::Local("the catalog of the engine before has no root".into())),
-        }
-    }
-
-    /// True if the object's file may still be ours.
-    fn adopt_small(&self, slot: u32, object: &Object, name: &str) -> bool {
-        match (object.state(), self.repin(object, name)) {
-            (state::COMING | state::FAILED, Some(pinned)) => {
-                self.count(object.size());
-                let held = self.held_again(object, name, Some(pinned));
-                self.work.hold(slot, held);
-                object.set_state(state::COMING);
-                self.work.fetch_small(slot);
-                true
-            }
-            (state::PLACED, _) if self.is_in_place(object, name) => {
-                self.count(object.size());
-                object.settled.store(1, Ordering::Release);
-                true
-            }
-            _ => {
-                self.work.let_rest(slot);
-                false
-            }
-        }
-    }
-
-    /// True if the real file of a small object lies where it was put.
-    fn is_in_place(&self, object: &Object, name: &str) -> bool {
-        let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
-        let id = (object.file_dev.load(Ordering::Acquire), object.file_ino.load(Ordering::Acquire));
-        let lies = self.root.folder(folder).and_then(|folder| place::pinned(&folder, name));
-        lies.is_ok_and(|lies| (lies.dev, lies.ino) == id)
-    }
-
-    /// `None` for a version that lies at its place no more; else true if it is worth fetching on.
-    fn adopt_large(&self, slot: u32, object: &Object, name: &str) -> Option<bool> {
-        let region = self.work.region();
-        let memory = self.store.memory(slot, object.size());
-        let Some(memory) = memory.ok().filter(|memory| memory.ino() == object.memory_ino.load(Ordering::Acquire))
-        else {
-            // Its bytes are lost. What lies at its place gets a record with the next listing.
-            self.work.let_rest(slot);
-            return None;
-        };
-        let ready = (0..object.parts()).filter(|index| region.part(object, *index).is_ready());
-        let bytes = ready.map(|index| object.part_range(index)).map(|range| range.end - range.start).sum();
-        region.header().ready_bytes.fetch_add(bytes, Ordering::Relaxed);
-        region.header().large_bytes.fetch_add(object.size(), Ordering::Relaxed);
-        // One that was old for the engine before is so whatever lies there.
-        let pinned = if object.state() == state::GONE { None } else { self.repin(object, name) };
-        let is_old = pinned.is_none();
-        let mut held = self.held_again(object, name, pinned);
-        held.memory = Some(Box::new(memory));
-        if is_old {
-            self.work.adopt_old(slot, object, held);
-            return None;
-        }
-        object.superseded.store(0, Ordering::Release);
-        Some(self.work.adopt(slot, object, held))
-    }
-
-    /// The placeholder of a record of an engine before, if it still lies at its place.
-    fn repin(&self, object: &Object, name: &str) -> Option<Pinned> {
-        let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
-        let folder = self.root.folder(folder).ok()?;
-        let (found, pinned) = (made::look(&folder, name).ok()?, place::pinned(&folder, name).ok()?);
-        let ids = [(found.id.dev, found.id.ino), (pinned.dev, pinned.ino)];
-        // The number may have gone to a file of a user's in between, which has no mark.
-        let stands_in = found.id.size == 0 && found.made.as_ref().is_some_and(|made| made.kind.stands_in());
-        let is_version = found.etag().is_none_or(|etag| *etag == *object.etag());
-        (stands_in && is_version && ids == [(object.dev(), object.ino()); 2]).then_some(pinned)
-    }
-
-    fn held_again(&self, object: &Object, name: &str, pinned: Option<Pinned>) -> Held {
-        let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
-        let place = (folder.to_string(), last.to_string());
-        let key = format!("{}{name}", self.prefix);
-        let held = Held::new(key, object.etag().to_string(), object.size(), object.mtime_secs(), place);
-        *lock(&held.pinned) = pinned;
-        held
     }
 
     /// Waits until the small objects of a listed folder are real files, at most `within`: a program that reads
@@ -745,7 +603,7 @@ impl Mirror {
     }
 
     /// A small object counts from now on; a longer one is a program, which does not.
-    fn count(&self, size: u64) {
+    pub(crate) fn count(&self, size: u64) {
         if size <= self.options.materialize_bytes_max {
             self.materialized.fetch_add(size, Ordering::AcqRel);
         }
@@ -807,130 +665,6 @@ impl Mirror {
             let order: Vec<u32> =
                 choose::ahead(&large, &small).into_iter().filter_map(|at| slots.get(large[at]).copied()).collect();
             self.work.prefetch(&order);
-        }
-    }
-
-    /// Puts a small object's bytes into its file. The placeholder's inode is given back for the caller to
-    /// keep a while: a client may be just about to look it up.
-    pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
-        // No listing is made real meanwhile, which may put a new version at this name, or give the record to another
-        // version.
-        let _known = lock(&self.known);
-        self.end_growing();
-        let (object, held): (&Object, &Held) = (self.work.region().object(arrived.slot)?, &arrived.held);
-        if !self.is_record_of(arrived.slot, &arrived.held) {
-            self.work.small_is_over(held);
-            return None;
-        }
-        if object.is_superseded() {
-            self.work.small_is_over(held);
-            object.set_state(state::PLACED);
-            return lock(&held.pinned).take();
-        }
-        let put = self.put(arrived, object);
-        match arrived.at {
-            Some(at) if put.is_ok() => self.work.piece_is_over(held, at),
-            _ => self.work.small_is_over(held),
-        }
-        match put {
-            Ok(None) => None,
-            Ok(Some((dev, ino))) => {
-                self.work.region().set_file(arrived.slot, (dev, ino));
-                tracing::debug!(object = held.key, bytes = held.size, "in place");
-                object.set_state(state::PLACED);
-                lock(&held.pinned).take()
-            }
-            Err(e) => {
-                tracing::error!(
-                    object = held.key,
-                    folder = held.folder,
-                    "cannot write the file in MODEL_DIR, readers get EIO: {e}"
-                );
-                object.fail(ossc_net::error::Kind::Local.errno());
-                // A full disk may have room again; what a user put at its place stays.
-                if e.kind() != std::io::ErrorKind::AlreadyExists {
-                    self.work.revive_later(arrived.slot);
-                }
-                None
-            }
-        }
-    }
-
-    /// Puts what has arrived where it belongs; device and inode of the real file when it is whole.
-    fn put(&self, arrived: &Arrived, object: &Object) -> Result<Option<(u64, u64)>, std::io::Error> {
-        // Given up meanwhile: what is on the way of it is not wanted.
-        if object.state() != state::COMING {
-            return Ok(None);
-        }
-        let held = &arrived.held;
-        let mut growing = lock(&self.growing);
-        let path = below(&held.folder, &held.name);
-        let purpose = Purpose {
-            kind: mark::Kind::Finished,
-            engine: self.work.region().engine_key(),
-            etag: &held.etag,
-            object_size: held.size,
-            path: &path,
-            mtime_secs: held.mtime_secs,
-        };
-        let is_stand_in =
-            |found: &made::Found| found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev(), object.ino());
-        let result = match arrived.at {
-            Some(at) => {
-                let (_, file) = match growing.entry(arrived.slot) {
-                    Entry::Occupied(file) => file.into_mut(),
-                    Entry::Vacant(none) => none.insert((held.clone(), Growing::new(self.root.folder(&held.folder)?)?)),
-                };
-                file.write(&arrived.body, at).map(|()| None)
-            }
-            None => match growing.remove(&arrived.slot) {
-                Some((_, file)) => match file.len().and_then(|len| is_whole(len, held.size)) {
-                    Ok(()) => file.put(&held.name, &purpose, is_stand_in).map(Some),
-                    Err(e) => {
-                        file.drop_it();
-                        Err(e)
-                    }
-                },
-                None => {
-                    is_whole(arrived.body.len() as u64, held.size)?;
-                    let folder = self.root.folder(&held.folder)?;
-                    made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in).map(Some)
-                }
-            },
-        };
-        if result.is_err()
-            && let Some((_, file)) = growing.remove(&arrived.slot)
-        {
-            file.drop_it();
-        }
-        result
-    }
-
-    /// True while a record is that of the version that is held so.
-    fn is_record_of(&self, slot: u32, held: &Arc<Held>) -> bool {
-        self.work.held(slot).is_some_and(|now| Arc::ptr_eq(&now, held))
-    }
-
-    /// Files that are being written are dropped where their version is given up or superseded. One that is fetched
-    /// again is written from its beginning. The caller holds `known`.
-    fn end_growing(&self) {
-        let is_coming = |(slot, held): (&u32, &Arc<Held>)| {
-            let record = self.work.region().object(*slot).filter(|_| self.is_record_of(*slot, held));
-            record.is_some_and(|object| object.state() == state::COMING && !object.is_superseded())
-        };
-        let over = lock(&self.growing).extract_if(|slot, (held, _)| !is_coming((slot, held))).collect::<Vec<_>>();
-        over.into_iter().for_each(|(_, (_, file))| file.drop_it());
-    }
-
-    /// Which use of its record a settled object has, for `forget`.
-    pub fn incarnation(&self, slot: u32) -> u32 {
-        self.work.region().object(slot).map_or(0, Object::incarnation)
-    }
-
-    /// The inode number of a settled object's stand-in may be used again from now on.
-    pub fn forget(&self, slot: u32, incarnation: u32) {
-        if let Some(object) = self.work.region().object(slot).filter(|object| object.lasts(incarnation)) {
-            object.settled.store(1, Ordering::Release);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What listings make of MODEL_DIR, on real files and memory, without a network: the listings are made here.
 
 use super::*;
+use crate::item::Arrived;
 use crate::still::{self, Random};
 use ossc_cache::pages::PageKind;
 use ossc_cache::region::Identity;
