@@ -14,21 +14,17 @@ use ossc_cache::region::Identity;
 use ossc_cache::sys;
 
 hooks! {
-    fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { resolved(path, out, || real::realpath(path, out)) }
-    fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { resolved(path, out, || real::__realpath_chk(path, out, room)) }
-    fn canonicalize_file_name(path: *const c_char) -> *mut c_char { resolved(path, core::ptr::null_mut(), || real::canonicalize_file_name(path)) }
-    fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, room, || real::readlink(path, out, room)) }
-    fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(dir, path, out, room, || real::readlinkat(dir, path, out, room)) }
-    fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, count, || real::__readlink_chk(path, out, count, room)) }
-    fn __readlinkat_chk(dir: c_int, path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { followed(dir, path, out, count, || real::__readlinkat_chk(dir, path, out, count, room)) }
-}
-
-fn resolved(path: *const c_char, out: *mut c_char, call: impl Fn() -> *mut c_char) -> *mut c_char {
-    resolved_by(path, out, &call)
+    fn realpath(path: *const c_char, out: *mut c_char) -> *mut c_char { resolved(path, out, &|| real::realpath(path, out)) }
+    fn __realpath_chk(path: *const c_char, out: *mut c_char, room: size_t) -> *mut c_char { resolved(path, out, &|| real::__realpath_chk(path, out, room)) }
+    fn canonicalize_file_name(path: *const c_char) -> *mut c_char { resolved(path, core::ptr::null_mut(), &|| real::canonicalize_file_name(path)) }
+    fn readlink(path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, room, &|| real::readlink(path, out, room)) }
+    fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(dir, path, out, room, &|| real::readlinkat(dir, path, out, room)) }
+    fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, count, &|| real::__readlink_chk(path, out, count, room)) }
+    fn __readlinkat_chk(dir: c_int, path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { followed(dir, path, out, count, &|| real::__readlinkat_chk(dir, path, out, count, room)) }
 }
 
 #[inline(never)]
-fn resolved_by(path: *const c_char, out: *mut c_char, call: &dyn Fn() -> *mut c_char) -> *mut c_char {
+fn resolved(path: *const c_char, out: *mut c_char, call: &dyn Fn() -> *mut c_char) -> *mut c_char {
     if path.is_null() {
         return call();
     }
@@ -45,12 +41,8 @@ fn resolved_by(path: *const c_char, out: *mut c_char, call: &dyn Fn() -> *mut c_
     out
 }
 
-fn followed(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, call: impl Fn() -> ssize_t) -> ssize_t {
-    followed_by(dir, path, out, room, &call)
-}
-
 #[inline(never)]
-fn followed_by(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, call: &dyn Fn() -> ssize_t) -> ssize_t {
+fn followed(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, call: &dyn Fn() -> ssize_t) -> ssize_t {
     let got = file::until_listed(dir, path, call, |got| *got < 0);
     if got <= 0 || !is_magic(dir, path) {
         return got;

@@ -11,25 +11,25 @@ use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, dev_t, mode_t};
 
 hooks! {
-    fn mkdir(path: *const c_char, mode: mode_t) -> c_int { made(AT_FDCWD, path, || real::mkdir(path, mode)) }
-    fn mkdirat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { made(dir, path, || real::mkdirat(dir, path, mode)) }
-    fn mknod(path: *const c_char, mode: mode_t, device: dev_t) -> c_int { made(AT_FDCWD, path, || real::mknod(path, mode, device)) }
-    fn mknodat(dir: c_int, path: *const c_char, mode: mode_t, device: dev_t) -> c_int { made(dir, path, || real::mknodat(dir, path, mode, device)) }
-    fn __xmknod(version: c_int, path: *const c_char, mode: mode_t, device: *mut dev_t) -> c_int { made(AT_FDCWD, path, || real::__xmknod(version, path, mode, device)) }
-    fn __xmknodat(version: c_int, dir: c_int, path: *const c_char, mode: mode_t, device: *mut dev_t) -> c_int { made(dir, path, || real::__xmknodat(version, dir, path, mode, device)) }
-    fn mkfifo(path: *const c_char, mode: mode_t) -> c_int { made(AT_FDCWD, path, || real::mkfifo(path, mode)) }
-    fn mkfifoat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { made(dir, path, || real::mkfifoat(dir, path, mode)) }
-    fn symlink(target: *const c_char, path: *const c_char) -> c_int { made(AT_FDCWD, path, || real::symlink(target, path)) }
-    fn symlinkat(target: *const c_char, dir: c_int, path: *const c_char) -> c_int { made(dir, path, || real::symlinkat(target, dir, path)) }
-    fn link(old: *const c_char, new: *const c_char) -> c_int { linked([(AT_FDCWD, old), (AT_FDCWD, new)], 0, || real::link(old, new)) }
-    fn linkat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_int) -> c_int { linked([(old_dir, old), (new_dir, new)], flags, || real::linkat(old_dir, old, new_dir, new, flags)) }
-    fn rename(old: *const c_char, new: *const c_char) -> c_int { moved([(AT_FDCWD, old), (AT_FDCWD, new)], || real::rename(old, new)) }
-    fn renameat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char) -> c_int { moved([(old_dir, old), (new_dir, new)], || real::renameat(old_dir, old, new_dir, new)) }
-    fn renameat2(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_uint) -> c_int { moved([(old_dir, old), (new_dir, new)], || real::renameat2(old_dir, old, new_dir, new, flags)) }
-    fn unlink(path: *const c_char) -> c_int { removed(AT_FDCWD, path, false, || real::unlink(path)) }
-    fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int { removed(dir, path, flags & libc::AT_REMOVEDIR != 0, || real::unlinkat(dir, path, flags)) }
-    fn rmdir(path: *const c_char) -> c_int { removed(AT_FDCWD, path, true, || real::rmdir(path)) }
-    fn remove(path: *const c_char) -> c_int { removed(AT_FDCWD, path, true, || real::remove(path)) }
+    fn mkdir(path: *const c_char, mode: mode_t) -> c_int { made(AT_FDCWD, path, &|| real::mkdir(path, mode)) }
+    fn mkdirat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { made(dir, path, &|| real::mkdirat(dir, path, mode)) }
+    fn mknod(path: *const c_char, mode: mode_t, device: dev_t) -> c_int { made(AT_FDCWD, path, &|| real::mknod(path, mode, device)) }
+    fn mknodat(dir: c_int, path: *const c_char, mode: mode_t, device: dev_t) -> c_int { made(dir, path, &|| real::mknodat(dir, path, mode, device)) }
+    fn __xmknod(version: c_int, path: *const c_char, mode: mode_t, device: *mut dev_t) -> c_int { made(AT_FDCWD, path, &|| real::__xmknod(version, path, mode, device)) }
+    fn __xmknodat(version: c_int, dir: c_int, path: *const c_char, mode: mode_t, device: *mut dev_t) -> c_int { made(dir, path, &|| real::__xmknodat(version, dir, path, mode, device)) }
+    fn mkfifo(path: *const c_char, mode: mode_t) -> c_int { made(AT_FDCWD, path, &|| real::mkfifo(path, mode)) }
+    fn mkfifoat(dir: c_int, path: *const c_char, mode: mode_t) -> c_int { made(dir, path, &|| real::mkfifoat(dir, path, mode)) }
+    fn symlink(target: *const c_char, path: *const c_char) -> c_int { made(AT_FDCWD, path, &|| real::symlink(target, path)) }
+    fn symlinkat(target: *const c_char, dir: c_int, path: *const c_char) -> c_int { made(dir, path, &|| real::symlinkat(target, dir, path)) }
+    fn link(old: *const c_char, new: *const c_char) -> c_int { linked([(AT_FDCWD, old), (AT_FDCWD, new)], 0, &|| real::link(old, new)) }
+    fn linkat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_int) -> c_int { linked([(old_dir, old), (new_dir, new)], flags, &|| real::linkat(old_dir, old, new_dir, new, flags)) }
+    fn rename(old: *const c_char, new: *const c_char) -> c_int { moved([(AT_FDCWD, old), (AT_FDCWD, new)], &|| real::rename(old, new)) }
+    fn renameat(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char) -> c_int { moved([(old_dir, old), (new_dir, new)], &|| real::renameat(old_dir, old, new_dir, new)) }
+    fn renameat2(old_dir: c_int, old: *const c_char, new_dir: c_int, new: *const c_char, flags: c_uint) -> c_int { moved([(old_dir, old), (new_dir, new)], &|| real::renameat2(old_dir, old, new_dir, new, flags)) }
+    fn unlink(path: *const c_char) -> c_int { removed(AT_FDCWD, path, false, &|| real::unlink(path)) }
+    fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int { removed(dir, path, flags & libc::AT_REMOVEDIR != 0, &|| real::unlinkat(dir, path, flags)) }
+    fn rmdir(path: *const c_char) -> c_int { removed(AT_FDCWD, path, true, &|| real::rmdir(path)) }
+    fn remove(path: *const c_char) -> c_int { removed(AT_FDCWD, path, true, &|| real::remove(path)) }
     // These write into the name before they try it, so a second try would be refused: the folder is listed first.
     fn mkstemp(name: *mut c_char) -> c_int { list_for_new(AT_FDCWD, name); real::mkstemp(name) }
     fn mkstemp64(name: *mut c_char) -> c_int { list_for_new(AT_FDCWD, name); real::mkstemp64(name) }
@@ -57,23 +57,15 @@ fn failed(got: &c_int) -> bool {
 }
 
 /// A call that makes one name.
-pub(super) fn made(dir: c_int, path: *const c_char, call: impl Fn() -> c_int) -> c_int {
-    made_by(dir, path, &call)
-}
-
 #[inline(never)]
-fn made_by(dir: c_int, path: *const c_char, call: &dyn Fn() -> c_int) -> c_int {
+pub(super) fn made(dir: c_int, path: *const c_char, call: &dyn Fn() -> c_int) -> c_int {
     list_for_new(dir, path);
     until_listed(dir, path, call, failed)
 }
 
 /// A call that gives the first name a second one. `flags` are those of `linkat`.
-pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: impl Fn() -> c_int) -> c_int {
-    linked_by(names, flags, &call)
-}
-
 #[inline(never)]
-fn linked_by(names: [(c_int, *const c_char); 2], flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
+pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     list_for_new(names[1].0, names[1].1);
     let follows = flags & AT_SYMLINK_FOLLOW != 0;
     settle(names[0].0, names[0].1, if follows { 0 } else { AT_SYMLINK_NOFOLLOW });
@@ -81,26 +73,18 @@ fn linked_by(names: [(c_int, *const c_char); 2], flags: c_int, call: &dyn Fn() -
 }
 
 /// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before.
-pub(super) fn moved(names: [(c_int, *const c_char); 2], call: impl Fn() -> c_int) -> c_int {
-    moved_by(names, &call)
-}
-
 #[inline(never)]
-fn moved_by(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int {
+pub(super) fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int {
     leaving(names[0].0, names[0].1);
     if !client::knows_all_folders() {
         list_tree(names[0].0, names[0].1, DEPTH_MAX);
     }
-    linked_by(names, 0, call)
+    linked(names, 0, call)
 }
 
 /// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.
-pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: impl Fn() -> c_int) -> c_int {
-    removed_by(dir, path, is_folder, &call)
-}
-
 #[inline(never)]
-fn removed_by(dir: c_int, path: *const c_char, is_folder: bool, call: &dyn Fn() -> c_int) -> c_int {
+pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: &dyn Fn() -> c_int) -> c_int {
     leaving(dir, path);
     if is_folder && !client::knows_all_folders() {
         list_tree(dir, path, 0);

@@ -17,18 +17,18 @@ use ossc_cache::region::Identity;
 use ossc_cache::sys::{self, Errno};
 
 hooks! {
-    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::open(path, flags, mode)) }
-    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::open64(path, flags, mode)) }
-    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat(dir, path, flags, mode)) }
-    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, || real::openat64(dir, path, flags, mode)) }
-    fn __open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::__open(path, flags, mode)) }
-    fn __open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64(path, flags, mode)) }
-    fn __open_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open_2(path, flags)) }
-    fn __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, || real::__open64_2(path, flags)) }
-    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, || real::__openat_2(dir, path, flags)) }
-    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, || real::__openat64_2(dir, path, flags)) }
-    fn creat(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, || real::creat(path, mode)) }
-    fn creat64(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, || real::creat64(path, mode)) }
+    fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, &|| real::open(path, flags, mode)) }
+    fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, &|| real::open64(path, flags, mode)) }
+    fn openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, &|| real::openat(dir, path, flags, mode)) }
+    fn openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(dir, path, flags, &|| real::openat64(dir, path, flags, mode)) }
+    fn __open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, &|| real::__open(path, flags, mode)) }
+    fn __open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, &|| real::__open64(path, flags, mode)) }
+    fn __open_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, &|| real::__open_2(path, flags)) }
+    fn __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(AT_FDCWD, path, flags, &|| real::__open64_2(path, flags)) }
+    fn __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, &|| real::__openat_2(dir, path, flags)) }
+    fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, &|| real::__openat64_2(dir, path, flags)) }
+    fn creat(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, &|| real::creat(path, mode)) }
+    fn creat64(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, &|| real::creat64(path, mode)) }
 }
 
 /// `openat2`, which the C library does not have: for `syscall`. Never called while inert.
@@ -36,7 +36,7 @@ pub(super) fn openat2(dir: c_int, path: *const c_char, how: usize, size: usize) 
     let call = || real::syscall(libc::SYS_openat2, dir as usize, path as usize, how, size, 0, 0) as c_int;
     let mut flags = [0u8; 8];
     match real::peek(how, &mut flags) {
-        Ok(()) => opened(dir, path, u64::from_ne_bytes(flags) as c_int, call),
+        Ok(()) => opened(dir, path, u64::from_ne_bytes(flags) as c_int, &call),
         Err(_) => call(),
     }
 }
@@ -44,12 +44,8 @@ pub(super) fn openat2(dir: c_int, path: *const c_char, how: usize, size: usize) 
 const CREATES: c_int = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
 const EXCLUSIVE: c_int = libc::O_CREAT | libc::O_EXCL;
 
-fn opened(dir: c_int, path: *const c_char, flags: c_int, call: impl Fn() -> c_int) -> c_int {
-    opened_by(dir, path, flags, &call)
-}
-
 #[inline(never)]
-fn opened_by(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
+fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
     if changes || flags & libc::O_CREAT != 0 {
         file::list_for_new(dir, path);

@@ -20,9 +20,9 @@ hooks! {
     fn inotify_add_watch(fd: c_int, path: *const c_char, mask: c_uint) -> c_int { until_listed(AT_FDCWD, path, || real::inotify_add_watch(fd, path, mask), failed) }
     fn name_to_handle_at(dir: c_int, path: *const c_char, handle: *mut c_void, mount: *mut c_int, flags: c_int) -> c_int { until_listed(dir, path, || real::name_to_handle_at(dir, path, handle, mount, flags), failed) }
     fn ftok(path: *const c_char, project: c_int) -> c_int { until_listed(AT_FDCWD, path, || real::ftok(path, project), failed) }
-    fn bind(socket: c_int, address: *const c_void, len: socklen_t) -> c_int { addressed(address, len, || real::bind(socket, address, len)) }
-    fn connect(socket: c_int, address: *const c_void, len: socklen_t) -> c_int { addressed(address, len, || real::connect(socket, address, len)) }
-    fn __connect(socket: c_int, address: *const c_void, len: socklen_t) -> c_int { addressed(address, len, || real::__connect(socket, address, len)) }
+    fn bind(socket: c_int, address: *const c_void, len: socklen_t) -> c_int { addressed(address, len, &|| real::bind(socket, address, len)) }
+    fn connect(socket: c_int, address: *const c_void, len: socklen_t) -> c_int { addressed(address, len, &|| real::connect(socket, address, len)) }
+    fn __connect(socket: c_int, address: *const c_void, len: socklen_t) -> c_int { addressed(address, len, &|| real::__connect(socket, address, len)) }
 }
 
 fn failed(got: &c_int) -> bool {
@@ -32,12 +32,8 @@ fn failed(got: &c_int) -> bool {
 const FAMILY_BYTES: usize = size_of::<libc::sa_family_t>();
 
 /// A call with a socket's address: only a local one that is a path can end in ENOENT.
-pub(super) fn addressed(address: *const c_void, len: socklen_t, call: impl Fn() -> c_int) -> c_int {
-    addressed_by(address, len, &call)
-}
-
 #[inline(never)]
-fn addressed_by(address: *const c_void, len: socklen_t, call: &dyn Fn() -> c_int) -> c_int {
+pub(super) fn addressed(address: *const c_void, len: socklen_t, call: &dyn Fn() -> c_int) -> c_int {
     let before = errno();
     let got = call();
     if got == 0 || errno() != libc::ENOENT {

@@ -13,22 +13,22 @@ use ossc_cache::region::Identity;
 use ossc_cache::sys::{Errno, FileId, Result};
 
 hooks! {
-    fn stat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::stat(path, out)) }
-    fn stat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::stat64(path, out)) }
-    fn lstat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::lstat(path, out)) }
-    fn lstat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::lstat64(path, out)) }
+    fn stat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::stat(path, out)) }
+    fn stat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::stat64(path, out)) }
+    fn lstat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::lstat(path, out)) }
+    fn lstat64(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::lstat64(path, out)) }
     fn fstat(fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::fstat(fd, out), fd, out) }
     fn fstat64(fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::fstat64(fd, out), fd, out) }
-    fn fstatat(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, || real::fstatat(dir, path, out, flags)) }
-    fn fstatat64(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, || real::fstatat64(dir, path, out, flags)) }
-    fn __xstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::__xstat(version, path, out)) }
-    fn __xstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::__xstat64(version, path, out)) }
-    fn __lxstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::__lxstat(version, path, out)) }
-    fn __lxstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, || real::__lxstat64(version, path, out)) }
+    fn fstatat(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, &|| real::fstatat(dir, path, out, flags)) }
+    fn fstatat64(dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, &|| real::fstatat64(dir, path, out, flags)) }
+    fn __xstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::__xstat(version, path, out)) }
+    fn __xstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::__xstat64(version, path, out)) }
+    fn __lxstat(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::__lxstat(version, path, out)) }
+    fn __lxstat64(version: c_int, path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::__lxstat64(version, path, out)) }
     fn __fxstat(version: c_int, fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::__fxstat(version, fd, out), fd, out) }
     fn __fxstat64(version: c_int, fd: c_int, out: *mut Stat) -> c_int { by_descriptor(real::__fxstat64(version, fd, out), fd, out) }
-    fn __fxstatat(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, || real::__fxstatat(version, dir, path, out, flags)) }
-    fn __fxstatat64(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, || real::__fxstatat64(version, dir, path, out, flags)) }
+    fn __fxstatat(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, &|| real::__fxstatat(version, dir, path, out, flags)) }
+    fn __fxstatat64(version: c_int, dir: c_int, path: *const c_char, out: *mut Stat, flags: c_int) -> c_int { by_path(dir, path, out, &|| real::__fxstatat64(version, dir, path, out, flags)) }
     fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, out: *mut Statx) -> c_int {
         // What tells the file is asked for in any case; more than was asked for is allowed.
         let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_MTIME;
@@ -37,18 +37,14 @@ hooks! {
             if got == 0 { patch_x(dir, path, out, repeats).map(|()| got) } else { Ok(got) }
         })
     }
-    fn access(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::access(path, mode)) }
-    fn faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int { reached(dir, path, mode, flags, || real::faccessat(dir, path, mode, flags)) }
-    fn euidaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::euidaccess(path, mode)) }
-    fn eaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, || real::eaccess(path, mode)) }
-}
-
-fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: impl Fn() -> c_int) -> c_int {
-    by_path_by(dir, path, out, &call)
+    fn access(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, &|| real::access(path, mode)) }
+    fn faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int { reached(dir, path, mode, flags, &|| real::faccessat(dir, path, mode, flags)) }
+    fn euidaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, &|| real::euidaccess(path, mode)) }
+    fn eaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, &|| real::eaccess(path, mode)) }
 }
 
 #[inline(never)]
-fn by_path_by(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c_int) -> c_int {
+fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c_int) -> c_int {
     again_if_gone(|repeats| {
         let got = file::until_listed(dir, path, call, |got| *got != 0);
         if got != 0 { Ok(got) } else { patch(out, |id| look(id, dir, path, repeats)).map(|()| got) }
@@ -158,12 +154,8 @@ fn patch_x(dir: c_int, path: *const c_char, out: *mut Statx, repeats: u32) -> Re
     Ok(())
 }
 
-fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: impl Fn() -> c_int) -> c_int {
-    reached_by(dir, path, mode, flags, &call)
-}
-
 #[inline(never)]
-fn reached_by(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
+fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     let got = file::until_listed(dir, path, call, |got| *got != 0);
     if got != 0 || mode & libc::W_OK == 0 {
         return got;

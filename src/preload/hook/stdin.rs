@@ -15,12 +15,12 @@ use libc::AT_FDCWD;
 use ossc_cache::sys::{self, Errno};
 
 hooks! {
-    fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(AT_FDCWD, path, || real::execve(path, arguments, environment)) }
-    fn execv(path: *const c_char, arguments: Strings) -> c_int { replaced(AT_FDCWD, path, || real::execv(path, arguments)) }
-    fn execvp(name: *const c_char, arguments: Strings) -> c_int { spawn::search(name); replaced(AT_FDCWD, null(), || real::execvp(name, arguments)) }
-    fn execvpe(name: *const c_char, arguments: Strings, environment: Strings) -> c_int { spawn::search(name); replaced(AT_FDCWD, null(), || real::execvpe(name, arguments, environment)) }
-    fn execveat(dir: c_int, path: *const c_char, arguments: Strings, environment: Strings, flags: c_int) -> c_int { replaced(dir, path, || real::execveat(dir, path, arguments, environment, flags)) }
-    fn fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int { replaced(AT_FDCWD, null(), || real::fexecve(fd, arguments, environment)) }
+    fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int { replaced(AT_FDCWD, path, &|| real::execve(path, arguments, environment)) }
+    fn execv(path: *const c_char, arguments: Strings) -> c_int { replaced(AT_FDCWD, path, &|| real::execv(path, arguments)) }
+    fn execvp(name: *const c_char, arguments: Strings) -> c_int { spawn::search(name); replaced(AT_FDCWD, null(), &|| real::execvp(name, arguments)) }
+    fn execvpe(name: *const c_char, arguments: Strings, environment: Strings) -> c_int { spawn::search(name); replaced(AT_FDCWD, null(), &|| real::execvpe(name, arguments, environment)) }
+    fn execveat(dir: c_int, path: *const c_char, arguments: Strings, environment: Strings, flags: c_int) -> c_int { replaced(dir, path, &|| real::execveat(dir, path, arguments, environment, flags)) }
+    fn fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int { replaced(AT_FDCWD, null(), &|| real::fexecve(fd, arguments, environment)) }
     // Shells end this way; the real ones do not return either.
     fn _exit(status: c_int) -> () { leave(); real::_exit(status) }
     fn _Exit(status: c_int) -> () { leave(); real::_Exit(status) }
@@ -117,12 +117,8 @@ pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
 
 /// A new program takes over: it finds the placeholder at 0, as it was, and does the same on its own. `path` is the
 /// program's file, or null where its folder needs no listing.
-pub(super) fn replaced(dir: c_int, path: *const c_char, exec: impl Fn() -> c_int) -> c_int {
-    replaced_by(dir, path, &exec)
-}
-
 #[inline(never)]
-fn replaced_by(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int) -> c_int {
+pub(super) fn replaced(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int) -> c_int {
     if !path.is_null() {
         file::reach(dir, path);
     }

@@ -15,16 +15,16 @@ use libc::{AT_FDCWD, FILE};
 use ossc_cache::sys::{self, Errno, Result};
 
 hooks! {
-    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, || real::fopen(path, mode)) }
-    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, || real::fopen64(path, mode)) }
+    fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::fopen(path, mode)) }
+    fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::fopen64(path, mode)) }
     fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
-        if path.is_null() { real::freopen(path, mode, stream) } else { opened(path, mode, true, || real::freopen(path, mode, stream)) }
+        if path.is_null() { real::freopen(path, mode, stream) } else { opened(path, mode, true, &|| real::freopen(path, mode, stream)) }
     }
     fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
-        if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, true, || real::freopen64(path, mode, stream)) }
+        if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, true, &|| real::freopen64(path, mode, stream)) }
     }
     fn fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::fclose(stream)) }
-    fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, || real::_IO_fopen(path, mode)) }
+    fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::_IO_fopen(path, mode)) }
     fn _IO_fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::_IO_fclose(stream)) }
     fn _IO_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::_IO_fdopen(fd, mode)) }
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::fdopen(fd, mode)) }
@@ -48,12 +48,8 @@ fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *m
 }
 
 /// `reopens`: the call closes by itself what it has opened before.
-fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: impl Fn() -> *mut FILE) -> *mut FILE {
-    opened_by(path, mode, reopens, &call)
-}
-
 #[inline(never)]
-fn opened_by(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn() -> *mut FILE) -> *mut FILE {
+fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn() -> *mut FILE) -> *mut FILE {
     if changes(mode) {
         file::list_for_new(AT_FDCWD, path);
     }

@@ -63,7 +63,7 @@ fn by_path(number: c_long, [a, b, c, d, e, _]: [usize; 6]) -> Option<c_long> {
 /// next, since the C library's function of the name may do it in another way.
 fn by_name(number: c_long, all: [usize; 6]) -> Option<c_long> {
     let [a, b, c, d, e, f] = all;
-    let call = || real::syscall(number, a, b, c, d, e, f) as c_int;
+    let call: &dyn Fn() -> c_int = &|| real::syscall(number, a, b, c, d, e, f) as c_int;
     let long = || real::syscall(number, a, b, c, d, e, f);
     let (here, first) = (AT_FDCWD, a as *const c_char);
     let at = (a as c_int, b as *const c_char);
