@@ -5,7 +5,8 @@
 
 use ossc_conf::LogLevel;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -86,11 +87,13 @@ impl Journal {
     }
 }
 
+/// A FIFO without a reader is an error (ENXIO), and one whose reader does not keep up loses lines: the engine waits for
+/// neither.
 fn open(path: &Path) -> std::io::Result<File> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    OpenOptions::new().create(true).append(true).open(path)
+    OpenOptions::new().create(true).append(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn write(queue: &Receiver<Line>, mut log: Option<File>, mut audit: Option<File>, lost: &AtomicU64) {
@@ -102,21 +105,29 @@ fn write(queue: &Receiver<Line>, mut log: Option<File>, mut audit: Option<File>,
         };
         let missed = lost.swap(0, Ordering::Relaxed);
         if missed > 0 {
-            put(&mut log, format!("WARN {missed} lines of log and audit were lost: the disk is too slow\n").as_bytes());
+            let text = format!("WARN {missed} lines of log and audit were lost: the disk or the reader is too slow\n");
+            if !put(&mut log, text.as_bytes()) {
+                lost.fetch_add(missed, Ordering::Relaxed);
+            }
         }
-        match line {
+        let is_written = match line {
             Line::Log(bytes) => put(&mut log, &bytes),
             Line::Audit(bytes) => put(&mut audit, &bytes),
-            Line::Flush(done) => drop(done.send(())),
+            Line::Flush(done) => {
+                let _ = done.send(());
+                true
+            }
+        };
+        if !is_written {
+            lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-fn put(file: &mut Option<File>, bytes: &[u8]) {
-    if let Some(file) = file {
-        // A full disk must not stop the engine, and there is nowhere left to say so.
-        let _ = file.write_all(bytes);
-    }
+/// False if the reader of a pipe has not made room for the line.
+fn put(file: &mut Option<File>, bytes: &[u8]) -> bool {
+    // A full disk must not stop the engine, and there is nowhere left to say so.
+    file.as_mut().is_none_or(|file| !matches!(file.write_all(bytes), Err(e) if e.kind() == ErrorKind::WouldBlock))
 }
 
 struct Writer(Mutex<Journal>);

@@ -10,6 +10,7 @@ mod arrive;
 pub mod audit;
 mod caller;
 mod choose;
+mod clients;
 mod connect;
 mod credentials;
 pub mod demand;

@@ -1,21 +1,20 @@
 //! The attach server: hands clients the region and the memory, takes their requests to list folders, and
 //! ends the engine when nobody has needed it for a while.
 //!
-//! Called by the engine; it is the main thread's loop. Clients are known by pidfds, not by sockets: a
-//! program may close any descriptor, but it cannot hide its end from the kernel.
+//! Called by the engine; it is the main thread's loop. Clients are known by their processes (see `clients`), not by
+//! sockets: a program may close any descriptor, but it cannot hide its end from the kernel.
 
 use ossc_cache::pages::PageKind;
 use ossc_cache::wire::{self, Ask, NO_FDS};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketFlags;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use crate::clients::Clients;
 use crate::credentials::Keys;
 use crate::item::Order;
 use crate::mirror::Mirror;
@@ -36,7 +35,7 @@ pub struct Server {
     region_fd: i32,
     orders: Sender<Order>,
     linger: Duration,
-    clients: HashMap<i32, OwnedFd>,
+    clients: Clients,
 }
 
 impl Server {
@@ -48,7 +47,7 @@ impl Server {
         orders: Sender<Order>,
         linger: Duration,
     ) -> Server {
-        Server { listener, door, work, mirror, keys, region_fd, orders, linger, clients: HashMap::new() }
+        Server { listener, door, work, mirror, keys, region_fd, orders, linger, clients: Clients::default() }
     }
 
     /// Ends serving, and gives the socket back.
@@ -58,15 +57,7 @@ impl Server {
 
     /// Counts a process as a client until it ends.
     pub fn welcome(&mut self, pid: i32) {
-        if self.clients.contains_key(&pid) {
-            return;
-        }
-        match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
-            Some(Ok(fd)) => drop(self.clients.insert(pid, fd)),
-            // It ended before we looked, or lives in another pid namespace.
-            Some(Err(e)) => tracing::debug!(pid, "not counted as a client: {e}"),
-            None => tracing::debug!(pid, "not counted as a client: of another pid namespace"),
-        }
+        self.clients.count(pid);
     }
 
     /// Serves until `linger` after the last client's end.
@@ -85,9 +76,8 @@ impl Server {
                 }
                 continue;
             }
-            let (knocks, ended) = self.wait(left);
-            for pid in ended {
-                self.clients.remove(&pid);
+            let knocks = self.wait(left);
+            if self.clients.remove_ended() {
                 // The wait may have lasted for hours: lingering begins with the end of the last one.
                 alone_since = Instant::now();
             }
@@ -111,18 +101,17 @@ impl Server {
     }
 
     /// Sleeps until a connection, a knock at the door, the end of a client, or the time-out.
-    fn wait(&self, left: Option<Duration>) -> ((bool, bool), Vec<i32>) {
-        let pids: Vec<i32> = self.clients.keys().copied().collect();
+    fn wait(&self, left: Option<Duration>) -> (bool, bool) {
         let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.door.0, PollFlags::IN)];
-        fds.extend(pids.iter().filter_map(|pid| self.clients.get(pid)).map(|fd| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(self.clients.ends().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let left = [left, self.clients.look_again()].into_iter().flatten().min();
         let timeout =
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
         if poll(&mut fds, timeout.as_ref()).is_err() {
-            return ((false, false), Vec::new());
+            return (false, false);
         }
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let knocks = (ready(&fds[0]), ready(&fds[1]));
-        (knocks, pids.iter().zip(&fds[2..]).filter(|(_, fd)| ready(fd)).map(|(pid, _)| *pid).collect())
+        (ready(&fds[0]), ready(&fds[1]))
     }
 
     fn accept(&mut self) {

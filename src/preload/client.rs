@@ -633,7 +633,8 @@ pub(crate) fn log_named(what: &[u8], object: &[u8]) {
     let Some((_, region)) = attach::last_known() else { return };
     let path = CPath::from(region.log_path());
     let Some(name) = path.as_cstr() else { return };
-    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // A FIFO without a reader, or whose reader does not keep up, holds no program back.
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let Ok(fd) = sys::openat(sys::AT_FDCWD, name, flags, 0) else { return };
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: fills the struct it is given.

@@ -1,0 +1,145 @@
+//! The processes that use the engine: who they are, and which of them have ended.
+//!
+//! Called by the attach server. A pidfd tells of a process's end. Where the kernel gives none (Linux before 5.3, or a
+//! seccomp profile that does not know the call) the process is looked at once a second, by its number and the time it
+//! was started at. Nothing here talks to a process.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// How often a process without a pidfd is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What tells of a process's end.
+enum End {
+    /// Readable from then on.
+    Fd(OwnedFd),
+    /// When the process was started, as /proc has it; `None` where /proc does not show it.
+    Look(Option<u64>),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Clients(HashMap<i32, End>);
+
+impl Clients {
+    /// Counts a process until it ends.
+    pub fn count(&mut self, pid: i32) {
+        if self.0.contains_key(&pid) {
+            return;
+        }
+        match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            Some(Ok(fd)) => drop(self.0.insert(pid, End::Fd(fd))),
+            Some(Err(e)) if e != Errno::SRCH && is_alive(pid) => {
+                tracing::debug!(pid, "looked at once a second: pidfd_open: {e}");
+                self.0.insert(pid, End::Look(started_at(pid)));
+            }
+            // It ended before we looked, or lives in another pid namespace.
+            Some(Err(e)) => tracing::debug!(pid, "not counted as a client: {e}"),
+            None => tracing::debug!(pid, "not counted as a client: of another pid namespace"),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Descriptors that become readable when a process ends.
+    pub fn ends(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.0.values().filter_map(|end| if let End::Fd(fd) = end { Some(fd) } else { None })
+    }
+
+    /// When `remove_ended` is to be called although no descriptor of `ends` became readable.
+    pub fn look_again(&self) -> Option<Duration> {
+        self.0.values().any(|end| matches!(end, End::Look(_))).then_some(LOOK_AGAIN)
+    }
+
+    /// Forgets those that have ended; true if there were any.
+    pub fn remove_ended(&mut self) -> bool {
+        let before = self.len();
+        self.0.retain(|pid, end| match end {
+            End::Fd(fd) => !is_readable(fd),
+            End::Look(started) => is_alive(*pid) && started_at(*pid) == *started,
+        });
+        self.len() < before
+    }
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// True for a process that exists, also for another user's. A zombie counts as ended where /proc shows it.
+fn is_alive(pid: i32) -> bool {
+    let exists = Pid::from_raw(pid).is_some_and(|pid| !matches!(test_kill_process(pid), Err(Errno::SRCH)));
+    exists && state(pid).is_none_or(|(state, _)| !matches!(state, b'Z' | b'X'))
+}
+
+fn started_at(pid: i32) -> Option<u64> {
+    state(pid).map(|(_, started)| started)
+}
+
+/// State and start time in clock ticks, fields 3 and 22 of /proc/PID/stat (proc_pid_stat(5)).
+fn state(pid: i32) -> Option<(u8, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // A program's name may hold any byte but its own last parenthesis.
+    let mut fields = text.rsplit_once(") ")?.1.split(' ');
+    let state = *fields.next()?.as_bytes().first()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_without_a_pidfd_counts_until_it_ends() {
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        let pid = child.id() as i32;
+        let mut clients = Clients::default();
+        clients.0.insert(pid, End::Look(started_at(pid)));
+        assert_eq!(clients.look_again(), Some(LOOK_AGAIN));
+        assert!(!clients.remove_ended());
+        // A zombie is nobody's reader any more.
+        child.kill().unwrap();
+        while is_alive(pid) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(clients.remove_ended() && clients.is_empty());
+        child.wait().unwrap();
+        assert_eq!(clients.look_again(), None);
+    }
+
+    #[test]
+    fn another_process_of_the_same_number_is_not_it() {
+        let own = std::process::id() as i32;
+        let started = started_at(own).unwrap();
+        let mut clients = Clients::default();
+        clients.0.insert(own, End::Look(Some(started + 1)));
+        assert!(clients.remove_ended());
+        clients.count(own);
+        assert_eq!((clients.len(), clients.ends().count()), (1, 1));
+    }
+
+    #[test]
+    fn a_process_that_is_no_more_is_not_counted() {
+        let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
+        let pid = child.id() as i32;
+        child.wait().unwrap();
+        let mut clients = Clients::default();
+        clients.count(pid);
+        assert!(clients.is_empty());
+    }
+}
