@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,8 @@ MEMORY_LIMIT = 16 * MIB
 PRESS = "import sys, time; end = time.monotonic() + float(sys.argv[2])\nwhile time.monotonic() < end: open(sys.argv[1], 'rb', buffering=0).read()"
 RUNS = 200
 SECS = 4
+# Runs side by side: most of a run's time is waiting for a delayed call.
+TOGETHER = 4
 SCHEDULES = 1_000_000
 # Of a plain `cargo test`, for the model of releases: three schedulers, the last with twice as many.
 SCHEDULES_PLAIN = 1600
@@ -66,10 +69,10 @@ def one(scratch: Path, endpoint: Endpoint, seed: int, pages: str, ossc: Path | N
             [python, "-c", PRESS, OTHER, str(SECS)],
         ]
         programs = [run.start(argv, env, cwd=run.model_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for argv in argvs]
-        engine = engine_of(run, ossc)
+        engine, leases = engine_of(run, ossc)
         delay = chance.choice([50, 150, 300]) * 1000
         # The threads that fetch take leases, too, and answer nobody while they are delayed: these once in a while.
-        traced_thread = ["-f", "-p", str(engine)] if chance.random() < 0.2 else ["-p", str(thread_of(engine, "ossc-lease"))]
+        traced_thread = ["-f", "-p", str(engine)] if chance.random() < 0.2 else ["-p", str(leases)]
         traced = ["strace", "-qq", "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_exit={delay}", "-o", "/dev/null", *traced_thread]
         tracer = subprocess.Popen(traced, stderr=subprocess.DEVNULL, env=plain_env())
         done = [program.communicate(timeout=120) for program in programs]
@@ -85,26 +88,19 @@ def one(scratch: Path, endpoint: Endpoint, seed: int, pages: str, ossc: Path | N
         return sum(counts), problems
 
 
-def engine_of(run: Run, ossc: Path | None) -> int:
-    """Process id of the engine, once it is there."""
+def engine_of(run: Run, ossc: Path | None) -> tuple[int, int]:
+    """The engine's process and its thread of leases, once both are there; a helper that it starts may be seen before."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        found = run.engines() if ossc is None else engines_of(ossc, run)
-        if found:
-            return found[0]
+        for engine in run.engines() if ossc is None else engines_of(ossc, run):
+            try:
+                for task in Path(f"/proc/{engine}/task").iterdir():
+                    if (task / "comm").read_text().strip() == "ossc-lease":
+                        return engine, int(task.name)
+            except OSError:
+                continue
         time.sleep(0.02)
     raise AssertionError(f"no engine came\n{run.log_tail()}")
-
-
-def thread_of(engine: int, name: str) -> int:
-    """The thread of the engine that has this name, once it is there."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        for task in Path(f"/proc/{engine}/task").iterdir():
-            if (task / "comm").read_text().strip() == name:
-                return int(task.name)
-        time.sleep(0.02)
-    raise AssertionError(f"no thread {name}")
 
 
 def engines_of(ossc: Path, run: Run) -> list[int]:
@@ -121,12 +117,10 @@ def engines_of(ossc: Path, run: Run) -> list[int]:
 
 
 def slowed(runs: int, kinds: tuple[str, ...], ossc: Path | None = None) -> tuple[int, list[str]]:
-    maps, problems = 0, []
-    with bucket() as scratch, Endpoint(scratch / "root", scratch) as endpoint:
-        for number in range(runs):
-            more, wrong = one(scratch, endpoint, bars.scale.seed + number, kinds[number % len(kinds)], ossc)
-            maps, problems = maps + more, problems + wrong
-    return maps, problems
+    with bucket() as scratch, Endpoint(scratch / "root", scratch) as endpoint, ThreadPoolExecutor(TOGETHER) as threads:
+        seeds = range(bars.scale.seed, bars.scale.seed + runs)
+        found = list(threads.map(lambda seed: one(scratch, endpoint, seed, kinds[seed % len(kinds)], ossc), seeds))
+    return sum(maps for maps, _ in found), [text for _, wrong in found for text in wrong]
 
 
 def modelled() -> tuple[int, list[str]]:

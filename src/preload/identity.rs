@@ -12,7 +12,7 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::mark::{self, Kind, Text};
-use ossc_cache::region::{Identity, Region};
+use ossc_cache::region::{Identity, Object, Region};
 use ossc_cache::sys::{self, Errno, FileId, Result};
 
 /// How a file was met, by which it can be asked for its mark.
@@ -99,8 +99,7 @@ pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
         return Err(Errno(libc::EIO));
     }
     if let Some((generation, region)) = attached()
-        && let Some(found) = found_in(generation, region, id)
-        && is_still(&found, id, met, generation)
+        && let Some(found) = found_in(generation, region, id, met)
     {
         return Ok(Some(found));
     }
@@ -114,13 +113,19 @@ pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     }
 }
 
-/// The numbers of placeholders stay theirs only while their engine lives, which pins them: a hit without a mark counts
-/// if it does. (A mark goes with a backup, say, or by a user's hand.) Where the kernel does not give the numbers out,
-/// nothing pins them.
-fn is_still(found: &Found, id: &FileId, met: Met<'_>, generation: u32) -> bool {
-    let is_pinned =
-        || met.with(libc::O_PATH, |fd| sys::fs_type(fd).is_ok_and(mark::keeps_pinned_numbers)) != Some(false);
-    found.identity != Identity::Placeholder || stands_in(id, met) || attach::alive(generation).is_ok() && is_pinned()
+/// Whether an empty file with the number of a record's placeholder is that very file. Another engine may have given the
+/// number to another object's file since, so the mark has to name the version. Where the file can have none (or a backup
+/// or a user's hand took it away) the number is still the record's while its engine lives, which pins it, if the kernel
+/// gives the numbers out.
+fn is_placeholder_of(object: &Object, id: &FileId, met: Met<'_>, generation: u32) -> bool {
+    if let Ok(text) = met.text()
+        && let Some(mark) = text.mark()
+    {
+        let is_version = (mark.object_size, mark.etag) == (object.size(), &*object.etag());
+        return mark.ino == id.ino && mark.kind.stands_in() && is_version;
+    }
+    let is_pinned = |fd| sys::fs_type(fd).is_ok_and(mark::keeps_pinned_numbers);
+    attach::alive(generation).is_ok() && met.with(libc::O_PATH, is_pinned) != Some(false)
 }
 
 /// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it
@@ -131,11 +136,14 @@ fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
         return Ok(None);
     }
     let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
-    Ok(found_in(generation, region, id))
+    Ok(found_in(generation, region, id, met))
 }
 
-fn found_in(generation: u32, region: Region, id: &FileId) -> Option<Found> {
+fn found_in(generation: u32, region: Region, id: &FileId, met: Met<'_>) -> Option<Found> {
     let (number, incarnation, identity) = region.find_use(id.dev, id.ino)?;
+    if identity == Identity::Placeholder && !is_placeholder_of(region.object(number)?, id, met, generation) {
+        return None;
+    }
     Some(Found { slot: client::slot_of(generation, incarnation, number), identity })
 }
 
@@ -192,7 +200,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
 /// A memory file that this process's parent had open: the child registers, as for everything of ours.
 fn known_before(id: &FileId) -> Option<Found> {
     let (generation, region) = attach::last_known()?;
-    let found = found_in(generation, region, id)?;
+    let found = found_in(generation, region, id, Met::Status)?;
     let _ = attach();
     Some(found)
 }
@@ -240,13 +248,13 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
         return Err(lost(id, met, asked, Errno(libc::EIO)));
     };
     loop {
-        if let Some(found) = found_in(generation, region, id) {
+        if let Some(found) = found_in(generation, region, id, met) {
             return Ok(found);
         }
         // A leftover in a folder that this engine has not listed yet.
         let is_listed = region.header().folders_unlisted.load(Ordering::Acquire) != 0
             && folder_of(asked, met, region).is_some_and(|folder| client::list(folder.as_bytes()));
-        if is_listed && let Some(found) = found_in(generation, region, id) {
+        if is_listed && let Some(found) = found_in(generation, region, id, met) {
             return Ok(found);
         }
         // The engine of this region may be gone, and another have taken the file over.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import unittest
+from pathlib import Path
 from typing import Any
 
 from harness.run import Run, plain_env
@@ -20,7 +22,7 @@ EXPIRE_SECS = 10
 POLL_SECS_MAX = 30.0
 # Does what each line of its input says, and answers with one line.
 PROGRAM = """
-import os, subprocess, sys
+import hashlib, os, subprocess, sys
 folder = os.environ["MODEL_DIR"]
 for line in sys.stdin:
     what, name = line.split()
@@ -33,6 +35,9 @@ for line in sys.stdin:
         elif what == "slurp":
             with open(path, "rb") as file:
                 answer = str(len(file.read()))
+        elif what == "sum":
+            with open(path, "rb") as file:
+                answer = hashlib.md5(file.read()).hexdigest()
         elif what == "open":
             kept = open(path, "rb")
             answer = str(os.fstat(kept.fileno()).st_ino)
@@ -98,6 +103,38 @@ class Versions(EndToEnd):
     def origin_bytes(self, run: Run, name: str) -> int:
         rows: list[dict[str, Any]] = [json.loads(line) for line in run.audit_lines()]
         return sum(row["bytes"] for row in rows if row.get("source") == "origin" and row["object"].endswith(f"/{name}"))
+
+    def test_a_number_that_went_to_another_file_is_not_taken_for_the_object(self) -> None:
+        """An engine dies, the next one replaces the placeholders, and the file system gives their numbers out again, to
+        other ones of them: a program of the first engine got another object's bytes, with success."""
+        names = [f"number-{n:02}.bin" for n in range(16)]
+        right = {name: self.put(name, MIB, 1) for name in names}
+        run = self.managed({"materializeBytes": 65536, "expireTimeSec": 3600, "listAgainSec": 3600})
+        process = self.program(run)
+        for name in names:
+            self.assertEqual(self.ask(process, "sum", name), [right[name]])
+        before = {os.stat(run.model_dir / name).st_ino: name for name in names}
+        first = run.model_dir / names[0]
+        try:
+            mark = os.getxattr(first, "user.ossc.made").split(b"\n")
+        except OSError:
+            self.skipTest("no extended attributes here")
+        run.kill_engines()
+        for name in names:
+            (run.model_dir / name).unlink()
+        made: list[Path] = []
+        given = 0
+        while given not in before or before[given] == names[0]:
+            self.assertLess(len(made), 4096, "this file system gives no number out again")
+            made.append(run.model_dir / f"made-{len(made)}")
+            made[-1].touch()
+            given = os.stat(made[-1]).st_ino
+        # As the next engine does it, for the next version.
+        mark[2], mark[9] = str(given).encode(), b'"another"'
+        os.setxattr(made[-1], "user.ossc.made", b"\n".join(mark))
+        made[-1].rename(first)
+        got = self.ask(process, "sum", names[0])
+        self.assertIn(got[-1], (right[names[0]], str(errno.ESTALE), str(errno.EIO)), f"bytes of {before[given]}: {got}")
 
     def test_the_time_runs_from_the_last_use_however_short(self) -> None:
         """Opened at 0, 8 and 20 s with expireTimeSec 10: before, it was dropped after 10 s of looks that missed the
