@@ -37,6 +37,7 @@ RUNS = 200
 SECS = 4
 # Runs side by side: most of a run's time is waiting for a delayed call.
 TOGETHER = 4
+PROGRAM_SECS_MAX = 120
 SCHEDULES = 1_000_000
 # Of a plain `cargo test`, for the model of releases: three schedulers, the last with twice as many.
 SCHEDULES_PLAIN = 1600
@@ -75,7 +76,7 @@ def one(scratch: Path, endpoint: Endpoint, seed: int, pages: str, ossc: Path | N
         traced_thread = ["-f", "-p", str(engine)] if chance.random() < 0.2 else ["-p", str(leases)]
         traced = ["strace", "-qq", "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_exit={delay}", "-o", "/dev/null", *traced_thread]
         tracer = subprocess.Popen(traced, stderr=subprocess.DEVNULL, env=plain_env())
-        done = [program.communicate(timeout=120) for program in programs]
+        done = [finished(program, run) for program in programs]
         tracer.send_signal(signal.SIGINT)
         tracer.wait()
         problems = [f"seed {seed}, {pages}, {delay // 1000} ms: {err.decode().strip()}" for _, err in done if err.strip()]
@@ -86,6 +87,16 @@ def one(scratch: Path, endpoint: Endpoint, seed: int, pages: str, ossc: Path | N
             run.wait_engines_gone(0)
             time.sleep(config["lingerSec"] + 1)
         return sum(counts), problems
+
+
+def finished(program: subprocess.Popen[bytes], run: Run) -> tuple[bytes, bytes]:
+    """What a program wrote to its outputs; one that does not end is a problem, told with the log."""
+    try:
+        return program.communicate(timeout=PROGRAM_SECS_MAX)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        out, err = program.communicate()
+        return out, err + f"not done after {PROGRAM_SECS_MAX} s: {program.args!r}\n{run.log_tail(12)}".encode()
 
 
 def engine_of(run: Run, ossc: Path | None) -> tuple[int, int]:
