@@ -30,7 +30,7 @@ mod text;
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 /// Version of this layout and of the attach messages; both sides must have the same.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Most objects and folders of one MODEL_DIR.
 pub const OBJECTS_MAX: u32 = 1 << 16;
@@ -119,6 +119,8 @@ pub struct Header {
     pub list_again_ms: AtomicU64,
     /// 1: every read waits for the verdict on the whole object (`readsWait: verdict`).
     pub reads_wait: AtomicU32,
+    /// What an open of a large object gives (`openMode`): one of `open_mode`.
+    pub open_mode: AtomicU32,
     /// Wall-clock seconds when the engine was started.
     pub started_secs: AtomicU64,
     model_dir_len: AtomicU32,
@@ -137,6 +139,16 @@ pub enum Kind {
     Small = 2,
     /// A folder of MODEL_DIR.
     Folder = 3,
+}
+
+/// Values of the header's `open_mode`.
+pub mod open_mode {
+    /// As `WHOLE` in processes that are seen to read past the C library, else as `PARTS`.
+    pub const AUTO: u32 = 0;
+    /// An open waits for all of the object and gives its memory.
+    pub const WHOLE: u32 = 1;
+    /// An open gives the placeholder.
+    pub const PARTS: u32 = 2;
 }
 
 /// State of a record. Small: Coming -> Placed. Large: Loading -> Verified. Folder: Unlisted -> Listed.

@@ -167,12 +167,17 @@ pub fn birth(fd: i32) -> Result<Option<(i64, u32)>> {
     Ok((st.stx_mask & libc::STATX_BTIME != 0).then_some((st.stx_btime.tv_sec, st.stx_btime.tv_nsec)))
 }
 
-/// Type of the file system that a descriptor lies on (`statfs`'s f_type).
-pub fn fs_type(fd: i32) -> Result<i64> {
+/// The file system that a descriptor lies on.
+pub fn fs_of(fd: i32) -> Result<libc::statfs> {
     let mut fs = core::mem::MaybeUninit::<libc::statfs>::zeroed();
     call!(libc::SYS_fstatfs, fd as isize, fs.as_mut_ptr())?;
     // SAFETY: zeroed is a valid `statfs`, and the kernel has filled it.
-    Ok(unsafe { fs.assume_init() }.f_type)
+    Ok(unsafe { fs.assume_init() })
+}
+
+/// Its type (`statfs`'s f_type).
+pub fn fs_type(fd: i32) -> Result<i64> {
+    fs_of(fd).map(|fs| fs.f_type)
 }
 
 /// The writing end of a pipe that nobody reads, close-on-exec.

@@ -46,6 +46,17 @@ impl LogLevel {
     }
 }
 
+/// What an open for reading of a large object gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// The default: as `Whole` in programs that are seen to read past the C library, else as `Parts`.
+    Auto,
+    /// All of the object, in memory and verified.
+    Whole,
+    /// A descriptor at once.
+    Parts,
+}
+
 /// Everything the configuration file sets. Defaults and ranges are in docs/CONFIG.md.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -109,6 +120,8 @@ pub struct Config {
     pub verify_crc: bool,
     /// `readsWait`: every read waits for the verdict on the whole object.
     pub reads_wait_for_verdict: bool,
+    /// `openMode`: what an open for reading of a large object gives.
+    pub open_mode: OpenMode,
 }
 
 impl Default for Config {
@@ -214,6 +227,7 @@ impl Config {
             tls_ca_file: None,
             verify_crc: false,
             reads_wait_for_verdict: true,
+            open_mode: OpenMode::Parts,
         }
     }
 
@@ -427,6 +441,7 @@ mod tests {
             tls_ca_file: None,
             verify_crc: true,
             reads_wait_for_verdict: false,
+            open_mode: OpenMode::Auto,
         };
         assert_eq!(Config::default(), expected);
         assert_eq!(parse("{}"), (expected, vec![]));
@@ -439,7 +454,7 @@ mod tests {
             "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "twicePercent": 7, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
             "stallTimeoutMs": 11, "resolveTimeoutMs": 15, "idleConnectionSec": 16, "avoidAddressSec": 17, "retryBaseMs": 18,
             "retryCapMs": 19, "startAttempts": 20, "listAttempts": 21, "listAgainSec": 22, "reviveSec": 23,
-            "throttleRecoverMs": 24, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false, "readsWait": "verdict"}"#;
+            "throttleRecoverMs": 24, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false, "readsWait": "verdict", "openMode": "whole"}"#;
         let expected = Config {
             log_level: LogLevel::Error,
             log_path: "/l".into(),
@@ -471,6 +486,7 @@ mod tests {
             tls_ca_file: Some("/ca.pem".into()),
             verify_crc: false,
             reads_wait_for_verdict: true,
+            open_mode: OpenMode::Whole,
         };
         assert_eq!(parse(text), (expected, vec![]));
     }
@@ -501,6 +517,7 @@ mod tests {
             (r#"{"logPath": "log"}"#, "logPath", r#""log""#, "the absolute path of a file"),
             (r#"{"logPath": ""}"#, "logPath", r#""""#, "the absolute path of a file"),
             (r#"{"auditPath": "/x/"}"#, "auditPath", r#""/x/""#, "the absolute path of a file"),
+            (r#"{"openMode": "never"}"#, "openMode", r#""never""#, "auto, whole, parts"),
             (r#"{"readsWait": "whole"}"#, "readsWait", r#""whole""#, "part, verdict"),
         ] {
             let error = refuse(text);

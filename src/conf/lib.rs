@@ -18,7 +18,7 @@ mod reason;
 mod secret;
 mod table;
 
-pub use config::{Config, DEFAULT_PATH, Error, LogLevel, Warning};
+pub use config::{Config, DEFAULT_PATH, Error, LogLevel, OpenMode, Warning};
 pub use credentials::{AccessKey, Credentials, EcsRole, Oidc};
 pub use docs::{default_file, markdown};
 pub use endpoint::{Endpoint, Scheme};

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, LogLevel, OpenMode};
 
 /// One key of the configuration file.
 pub(crate) struct Key {
@@ -419,7 +419,19 @@ pub(crate) const KEYS: &[Key] = &[
                whole object matched; an object that is larger than the memory budget is fetched twice then. Maps and \
                streams wait for it in any case.",
     },
+    Key {
+        path: "openMode",
+        kind: Kind::Word { words: &["auto", "whole", "parts"], set: |config, at| config.open_mode = OPEN_MODES[at] },
+        in_default_file: false,
+        text: "What an open for reading of a large object gives. `parts`: a descriptor at once, whose bytes come as \
+               they are read through the C library. `whole`: the open waits until all of the object is in memory and \
+               verified, and the kernel has its bytes, so that programs may read them past the C library (io_uring, \
+               libaio, system calls of their own); an object that is larger than the memory budget is ENOMEM. `auto`: \
+               `whole` in programs that are seen to read so, else `parts`. An open with O_DIRECT is whole in any case.",
+    },
 ];
+
+const OPEN_MODES: [OpenMode; 3] = [OpenMode::Auto, OpenMode::Whole, OpenMode::Parts];
 
 #[cfg(test)]
 mod tests {

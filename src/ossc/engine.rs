@@ -19,10 +19,10 @@ use crate::{connect, credentials, demand, quiet, reset, room};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{self, PageKind, Store};
-use ossc_cache::region::Region;
+use ossc_cache::region::{Region, open_mode};
 use ossc_cache::rundir::{self, Paths, Place};
 use ossc_cache::{lock, sys, wire};
-use ossc_conf::{Config, Scheme, Settings};
+use ossc_conf::{Config, OpenMode, Scheme, Settings};
 use ossc_net::retry::Backoff;
 use ossc_net::{Names, Vcpus};
 use ossc_sign::Issued;
@@ -243,6 +243,7 @@ fn build(
     region.header().budget_bytes.store(budget.limit(), Ordering::Release);
     region.header().list_again_ms.store(config.list_again.as_millis() as u64, Ordering::Release);
     region.header().reads_wait.store(u32::from(config.reads_wait_for_verdict), Ordering::Release);
+    region.header().open_mode.store(word_of(config.open_mode), Ordering::Release);
     let renewed = renewed_source(settings, config)?;
     let key = match &renewed {
         Some((_, first)) => Some(first.credentials.clone()),
@@ -286,6 +287,14 @@ fn build(
         spawn("ossc-names", move || keep_addresses(names, &host, port, deadline))?;
     }
     Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted, keys })
+}
+
+fn word_of(mode: OpenMode) -> u32 {
+    match mode {
+        OpenMode::Auto => open_mode::AUTO,
+        OpenMode::Whole => open_mode::WHOLE,
+        OpenMode::Parts => open_mode::PARTS,
+    }
 }
 
 fn endpoint_key(settings: &Settings) -> u64 {

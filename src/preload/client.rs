@@ -622,6 +622,15 @@ pub(crate) fn tell(slot: u32, act: u32) {
     }
 }
 
+/// Where an object's file was made: MODEL_DIR and its name.
+pub(crate) fn path_of(slot: u32) -> CPath {
+    let path = CPath::from(environ::model_dir());
+    match resolve(slot) {
+        Some((region, object, _)) => path.with(b"/").with(region.name(object).as_bytes()),
+        None => path,
+    }
+}
+
 /// A line for the log, from a client (rare: refused writes, failed waits): what, on which object.
 pub(crate) fn log(what: &[u8], slot: u32) {
     let Some((region, object, _)) = resolve(slot) else { return };

@@ -43,6 +43,8 @@ struct Kept {
     lock: CPath,
     socket: CPath,
     can_start: bool,
+    /// OSSC_PAST_REPORT; empty where it is not set.
+    report: CPath,
     oss_path_key: u64,
     endpoint_key: u64,
 }
@@ -109,6 +111,9 @@ pub(crate) fn take() -> Result<sys::FileId, Unusable> {
     kept.oss_path_key = variable(c"OSS_PATH").map_or(0, |path| ossc_cache::region::place_key(path.trim_ascii()));
     kept.endpoint_key = variable(c"OSS_ENDPOINT").map_or(0, ossc_cache::region::endpoint_key);
     kept.can_start = role() == Role::Primary || variable(c"OSS_ENDPOINT").is_some() && variable(c"OSS_PATH").is_some();
+    if let Some(path) = variable(c"OSSC_PAST_REPORT") {
+        kept.report = CPath::from(path);
+    }
     match find_program() {
         Some(program) => (kept.program, kept.program_found) = (program, true),
         None => kept.program_found = false,
@@ -139,6 +144,11 @@ pub(crate) fn settings() -> &'static [u8] {
 /// True if this process may start an engine when there is none.
 pub(crate) fn can_start() -> bool {
     kept().can_start
+}
+
+/// OSSC_PAST_REPORT: a file that takes down how this program reads past the C library, for `ossc doctor`.
+pub(crate) fn report_path() -> Option<&'static CStr> {
+    kept().report.as_cstr().filter(|path| !path.is_empty())
 }
 
 /// `place_key` of OSS_PATH; 0 when it is not set.

@@ -21,6 +21,7 @@ mod attribute;
 mod copy;
 mod dir;
 mod dup;
+mod fs;
 mod link;
 mod map;
 mod names;
@@ -35,6 +36,7 @@ mod stdio;
 mod syscall;
 mod user;
 mod walk;
+mod whole;
 mod write;
 
 pub(crate) use spawn::resolve_jumps;

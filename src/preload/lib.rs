@@ -4,6 +4,7 @@
 mod attach;
 mod client;
 mod copy;
+mod descriptors;
 mod environ;
 mod file;
 mod hidden;
@@ -13,7 +14,9 @@ mod join;
 mod kept;
 mod memory;
 mod missing;
+mod objects;
 mod outcome;
+mod past;
 mod real;
 mod say;
 mod session;

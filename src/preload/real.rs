@@ -11,7 +11,10 @@ use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::mem::transmute;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
-use libc::{DIR, FILE, iovec, mode_t, msghdr, off_t, size_t, ssize_t, stat as Stat, statx as Statx};
+use libc::{
+    DIR, FILE, iovec, mode_t, msghdr, off_t, size_t, ssize_t, stat as Stat, statfs as StatFs, statvfs as StatVfs,
+    statx as Statx,
+};
 use ossc_cache::sys::{self, Errno};
 
 /// A callback of the program's, passed on unseen.
@@ -345,11 +348,15 @@ next! {
     // Places that a name leads to.
     fn chdir(path: *const c_char) -> c_int { kernel!(libc::SYS_chdir, path) as c_int }
     fn chroot(path: *const c_char) -> c_int { kernel!(libc::SYS_chroot, path) as c_int }
-    fn statfs(path: *const c_char, out: *mut c_void) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
-    fn statfs64(path: *const c_char, out: *mut c_void) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
-    fn __statfs(path: *const c_char, out: *mut c_void) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
-    fn statvfs(path: *const c_char, out: *mut c_void) -> c_int { late!(statvfs(path: *const c_char, out: *mut c_void) -> c_int, -1) }
-    fn statvfs64(path: *const c_char, out: *mut c_void) -> c_int { late!(statvfs64(path: *const c_char, out: *mut c_void) -> c_int, -1) }
+    fn statfs(path: *const c_char, out: *mut StatFs) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
+    fn statfs64(path: *const c_char, out: *mut StatFs) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
+    fn __statfs(path: *const c_char, out: *mut StatFs) -> c_int { kernel!(libc::SYS_statfs, path, out) as c_int }
+    fn statvfs(path: *const c_char, out: *mut StatVfs) -> c_int { late!(statvfs(path: *const c_char, out: *mut StatVfs) -> c_int, -1) }
+    fn statvfs64(path: *const c_char, out: *mut StatVfs) -> c_int { late!(statvfs64(path: *const c_char, out: *mut StatVfs) -> c_int, -1) }
+    fn fstatfs(fd: c_int, out: *mut StatFs) -> c_int { kernel!(libc::SYS_fstatfs, fd, out) as c_int }
+    fn fstatfs64(fd: c_int, out: *mut StatFs) -> c_int { kernel!(libc::SYS_fstatfs, fd, out) as c_int }
+    fn fstatvfs(fd: c_int, out: *mut StatVfs) -> c_int { late!(fstatvfs(fd: c_int, out: *mut StatVfs) -> c_int, -1) }
+    fn fstatvfs64(fd: c_int, out: *mut StatVfs) -> c_int { late!(fstatvfs64(fd: c_int, out: *mut StatVfs) -> c_int, -1) }
     fn pathconf(path: *const c_char, name: c_int) -> c_long { late!(pathconf(path: *const c_char, name: c_int) -> c_long, -1) }
     fn inotify_add_watch(fd: c_int, path: *const c_char, mask: c_uint) -> c_int { kernel!(libc::SYS_inotify_add_watch, fd, path, mask) as c_int }
     fn name_to_handle_at(dir: c_int, path: *const c_char, handle: *mut c_void, mount: *mut c_int, flags: c_int) -> c_int { kernel!(libc::SYS_name_to_handle_at, dir, path, handle, mount, flags) as c_int }

@@ -3,6 +3,7 @@
 //! A small object that is still coming is waited for and opened again; a call that would change a large
 //! one is refused before the real call could do it.
 
+use super::whole;
 use crate::client;
 use crate::file::{self, Seen};
 use crate::identity::{self, Real};
@@ -210,7 +211,11 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     if seen.is_placeholder() {
         taken::opened(seen);
     }
-    client::denied(seen.slot).map_or(Arrived::AsItIs, Arrived::Failed)
+    match client::denied(seen.slot) {
+        Some(errno) => Arrived::Failed(errno),
+        None if seen.is_placeholder() => whole::opened(seen, flags),
+        None => Arrived::AsItIs,
+    }
 }
 
 /// Failed if the path names an object; a small one that is still coming is waited for, and then is the

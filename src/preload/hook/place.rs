@@ -1,4 +1,4 @@
-//! Calls that go to the place which a name leads to: working folder, file system, limits, watches, local sockets.
+//! Calls that go to the place which a name leads to: working folder, limits, watches, local sockets.
 //! The calls are the real ones; all that is added is that the folder is listed which the name lies in.
 
 use super::user;
@@ -11,11 +11,6 @@ use libc::{AT_FDCWD, sockaddr_un, socklen_t};
 hooks! {
     fn chdir(path: *const c_char) -> c_int { until_listed(AT_FDCWD, path, || real::chdir(path), failed) }
     fn chroot(path: *const c_char) -> c_int { user::prepare(); until_listed(AT_FDCWD, path, || real::chroot(path), failed) }
-    fn statfs(path: *const c_char, out: *mut c_void) -> c_int { until_listed(AT_FDCWD, path, || real::statfs(path, out), failed) }
-    fn statfs64(path: *const c_char, out: *mut c_void) -> c_int { until_listed(AT_FDCWD, path, || real::statfs64(path, out), failed) }
-    fn __statfs(path: *const c_char, out: *mut c_void) -> c_int { until_listed(AT_FDCWD, path, || real::__statfs(path, out), failed) }
-    fn statvfs(path: *const c_char, out: *mut c_void) -> c_int { until_listed(AT_FDCWD, path, || real::statvfs(path, out), failed) }
-    fn statvfs64(path: *const c_char, out: *mut c_void) -> c_int { until_listed(AT_FDCWD, path, || real::statvfs64(path, out), failed) }
     fn pathconf(path: *const c_char, name: c_int) -> c_long { until_listed(AT_FDCWD, path, || real::pathconf(path, name), |got| *got < 0) }
     fn inotify_add_watch(fd: c_int, path: *const c_char, mask: c_uint) -> c_int { until_listed(AT_FDCWD, path, || real::inotify_add_watch(fd, path, mask), failed) }
     fn name_to_handle_at(dir: c_int, path: *const c_char, handle: *mut c_void, mount: *mut c_int, flags: c_int) -> c_int { until_listed(dir, path, || real::name_to_handle_at(dir, path, handle, mount, flags), failed) }

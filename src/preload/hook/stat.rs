@@ -53,7 +53,7 @@ fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c
 
 /// Asks again where the first answer was a file that its engine does not know, or one that a newer listing may have
 /// replaced: the listing that this has caused may have given the name to another file.
-fn again_if_gone(ask: impl Fn(u32) -> Result<c_int>) -> c_int {
+pub(super) fn again_if_gone(ask: impl Fn(u32) -> Result<c_int>) -> c_int {
     let mut answer = ask(0);
     for repeats in 1..open::TRIES_MAX {
         if !matches!(answer, Err(client::GONE)) {
@@ -66,7 +66,7 @@ fn again_if_gone(ask: impl Fn(u32) -> Result<c_int>) -> c_int {
 
 /// The file of ours that a path names, once the listing of its folder is new enough; GONE for one that may have been
 /// replaced meanwhile.
-fn look(id: &FileId, dir: c_int, path: *const c_char, repeats: u32) -> Outcome<Seen> {
+pub(super) fn look(id: &FileId, dir: c_int, path: *const c_char, repeats: u32) -> Outcome<Seen> {
     let is_last = repeats + 1 == open::TRIES_MAX;
     let current = |slot: u32| is_last || session::looked(slot, repeats) != Turn::Again;
     if !identity::could_be_ours(id) {
@@ -112,7 +112,7 @@ fn patch(out: *mut Stat, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<
 }
 
 /// The file of ours whose facts count.
-fn known(id: &FileId, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<Option<Seen>> {
+pub(super) fn known(id: &FileId, look: impl FnOnce(&FileId) -> Outcome<Seen>) -> Result<Option<Seen>> {
     if !id.is_file() && !identity::is_lost(id) {
         return Ok(None);
     }

@@ -146,7 +146,8 @@ fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> 
     whole(seen, at).into()
 }
 
-fn whole(seen: &Seen, at: i64) -> Result<c_int> {
+/// The complete object's memory file, at an offset. The caller owns it.
+pub(super) fn whole(seen: &Seen, at: i64) -> Result<c_int> {
     session::taken(seen.slot);
     let memory = memory::of_whole(seen)?;
     sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {

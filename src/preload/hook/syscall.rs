@@ -1,9 +1,10 @@
 //! `syscall()`: programs that make system calls by number (libuv, Go with cgo's libc, older Rust) meet the
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
-use super::{attribute, copy, dup, link, map, names, open, place, read, seek, stat, stdin, user, write};
+use super::{attribute, copy, dup, fs, link, map, names, open, place, read, seek, stat, stdin, user, write};
 use crate::client;
 use crate::file;
+use crate::past;
 use crate::real;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use libc::{AT_FDCWD, iovec, off_t, stat as Stat};
@@ -27,6 +28,7 @@ pub(crate) extern "C-unwind" fn syscall(
         libc::SYS_setuid | libc::SYS_setreuid | libc::SYS_setresuid | libc::SYS_setfsuid | libc::SYS_chroot => {
             user::prepare();
         }
+        libc::SYS_io_uring_setup | libc::SYS_io_setup => return made(number, a, b),
         _ => {}
     }
     let all = [a, b, c, d, e, f];
@@ -35,6 +37,18 @@ pub(crate) extern "C-unwind" fn syscall(
         .or_else(|| by_descriptor(number, all))
         .or_else(|| copying(number, all))
         .unwrap_or_else(|| real::syscall(number, a, b, c, d, e, f))
+}
+
+/// A ring or an aio context, through which files may be read.
+#[cold]
+fn made(number: c_long, entries: usize, out: usize) -> c_long {
+    let got = real::syscall(number, entries, out, 0, 0, 0, 0);
+    match number {
+        _ if got < 0 => {}
+        libc::SYS_io_uring_setup => past::made_ring(entries, out),
+        _ => past::made_context(),
+    }
+    got
 }
 
 fn by_path(number: c_long, [a, b, c, d, e, _]: [usize; 6]) -> Option<c_long> {
@@ -51,6 +65,7 @@ fn by_path(number: c_long, [a, b, c, d, e, _]: [usize; 6]) -> Option<c_long> {
         libc::SYS_statx => stat::statx(dir, path, c as c_int, d as c_uint, e as *mut libc::statx),
         libc::SYS_access => stat::access(first, b as c_int),
         libc::SYS_execve => stdin::execve(first, b as real::Strings, c as real::Strings),
+        libc::SYS_statfs => fs::statfs(first, b as *mut libc::statfs),
         libc::SYS_truncate => write::truncate(first, b as off_t),
         libc::SYS_readlink => return Some(link::readlink(first, b as *mut c_char, c) as c_long),
         libc::SYS_readlinkat => return Some(link::readlinkat(dir, path, c as *mut c_char, d) as c_long),
@@ -123,10 +138,9 @@ const CHANGES_IN_FOLDER: [c_long; 7] = [
     SETXATTRAT,
     REMOVEXATTRAT,
 ];
-const LOOKS: [c_long; 7] = [
+const LOOKS: [c_long; 6] = [
     libc::SYS_chdir,
     libc::SYS_chroot,
-    libc::SYS_statfs,
     libc::SYS_getxattr,
     libc::SYS_lgetxattr,
     libc::SYS_listxattr,
@@ -154,6 +168,7 @@ fn by_descriptor(number: c_long, [a, b, c, d, _, f]: [usize; 6]) -> Option<c_lon
         libc::SYS_preadv2 => read::preadv64v2(fd, iov, c as c_int, d as off_t, f as c_int) as c_long,
         libc::SYS_lseek => seek::lseek64(fd, b as off_t, c as c_int),
         libc::SYS_fstat => stat::fstat(fd, b as *mut Stat).into(),
+        libc::SYS_fstatfs => fs::fstatfs(fd, b as *mut libc::statfs).into(),
         libc::SYS_write => write::write(fd, buffer, c) as c_long,
         libc::SYS_pwrite64 => write::pwrite64(fd, buffer, c, d as off_t) as c_long,
         libc::SYS_writev => write::writev(fd, iov, c as c_int) as c_long,

@@ -4,11 +4,11 @@
 //! counts as having one.
 
 use crate::client;
+use crate::descriptors;
 use core::ffi::CStr;
 use ossc_cache::sys;
 
 const BYTES: usize = 4096;
-const FOLDER: i32 = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
 
 /// True if it has one, or cannot tell.
 pub(super) fn any_old() -> bool {
@@ -61,32 +61,10 @@ fn number(text: &[u8], base: u64) -> Option<u64> {
 }
 
 fn in_descriptors() -> Option<bool> {
-    let folder = sys::openat(sys::AT_FDCWD, c"/proc/self/fd", FOLDER, 0).ok()?;
-    let mut buffer = [0u8; BYTES];
     let mut found = false;
-    let whole = loop {
-        match crate::real::entries(folder, &mut buffer) {
-            Ok(0) => break true,
-            Ok(len) => found |= names(&buffer[..len]).any(|name| number(name, 10).is_some_and(|fd| is_old(fd as i32))),
-            Err(_) => break false,
-        }
-    };
-    let _ = sys::close(folder);
-    whole.then_some(found)
+    descriptors::each(|fd| found |= is_old(fd)).then_some(found)
 }
 
 fn is_old(fd: i32) -> bool {
     sys::file_id(fd).is_ok_and(|id| client::is_old_file(id.dev, id.ino))
-}
-
-/// The names in the bytes that `getdents64` gave.
-fn names(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    const LEN_AT: usize = 16;
-    const NAME_AT: usize = 19;
-    core::iter::from_fn(move || {
-        let len = usize::from(u16::from_ne_bytes([*bytes.get(LEN_AT)?, *bytes.get(LEN_AT + 1)?]));
-        let name = CStr::from_bytes_until_nul(bytes.get(NAME_AT..len)?).ok()?;
-        bytes = bytes.get(len..)?;
-        Some(name.to_bytes())
-    })
 }

@@ -1,0 +1,54 @@
+//! An open for reading that gives all of a large object: by O_DIRECT, by `openMode: whole`, or in a process that reads
+//! past the C library. The memory file takes the number of the placeholder's descriptor, so that the kernel has the
+//! bytes, whoever asks it: io_uring, libaio, cuFile, a child without this library.
+//!
+//! Called by `open` at its end. As behind a FILE, the memory is complete, verified and pinned before it is handed out,
+//! and the kernel's leases keep it as long as any process has it open.
+
+use super::{link, open::Arrived, stdio};
+use crate::file::Seen;
+use crate::memory;
+use crate::past::{self, Why, Word};
+use core::ffi::c_int;
+use ossc_cache::sys::{self, Errno, Result};
+
+/// What an open gives of a placeholder that this process may have; `flags` are those of the open.
+pub(super) fn opened(seen: &Seen, flags: c_int) -> Arrived {
+    let Some(why) = past::why(seen.slot, flags) else { return Arrived::AsItIs };
+    let text = match why {
+        Why::Sign(name) => name,
+        Why::Direct => "O_DIRECT",
+        Why::Mode => "openMode: whole",
+    };
+    if flags & libc::O_ACCMODE != libc::O_RDONLY {
+        past::tell(seen, Word::Writable, text);
+        return Arrived::AsItIs;
+    }
+    if memory::is_too_large(seen.slot) {
+        // Who merely may read it past the C library may as well read it by parts.
+        let is_guess = matches!(why, Why::Sign(_));
+        past::tell(seen, if is_guess { Word::Large } else { Word::Refused }, text);
+        return if is_guess { Arrived::AsItIs } else { Arrived::Failed(Errno(libc::ENOMEM)) };
+    }
+    match given(seen) {
+        Ok(()) => {
+            past::tell(seen, Word::Whole, text);
+            Arrived::AsItIs
+        }
+        Err(errno) => Arrived::Failed(errno),
+    }
+}
+
+/// Flags that an open file can be given later.
+const SETTABLE: usize = (libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK) as usize;
+
+fn given(seen: &Seen) -> Result<()> {
+    link::remember(seen.fd, seen.slot);
+    let flags = sys::fcntl(seen.fd, libc::F_GETFL, 0)? & SETTABLE;
+    let memory = stdio::whole(seen, 0)?;
+    // tmpfs takes O_DIRECT since Linux 6.6.
+    let _ = sys::fcntl(memory, libc::F_SETFL, flags)
+        .or_else(|_| sys::fcntl(memory, libc::F_SETFL, flags & !(libc::O_DIRECT as usize)));
+    stdio::put(memory, seen.fd);
+    Ok(())
+}

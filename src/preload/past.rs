@@ -1,0 +1,243 @@
+//! Whether this process reads past the C library: through io_uring, libaio or a loader that uses them. Such a program
+//! asks a large object's size through the hooks and its bytes of the kernel, which has none behind a placeholder: what
+//! it opens for reading is given as a whole (`hook/whole.rs`).
+//!
+//! Called where a large object is opened, and where a ring or an aio context is made by `syscall()`. It decides by the
+//! objects that the process has loaded, and by the rings and contexts that it was seen to make. It says what it found
+//! on stderr, in the log and in a report for `ossc doctor`, never more than a line each.
+
+use crate::client::{self, resolve};
+use crate::descriptors;
+use crate::environ;
+use crate::file::{self, Seen};
+use crate::objects;
+use crate::outcome::{Outcome, ask};
+use crate::real;
+use crate::say::say;
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use ossc_cache::cpath::CPath;
+use ossc_cache::region::open_mode;
+use ossc_cache::sys;
+
+/// Why an open is given the whole object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// `openMode: whole`.
+    Mode,
+    /// It was opened with O_DIRECT.
+    Direct,
+    /// The process reads past the C library: by what that is known.
+    Sign(&'static str),
+}
+
+/// An object that reads past the C library: its name for people, and by what its path is told, which no slash follows.
+struct Way {
+    name: &'static str,
+    marks: [&'static str; 2],
+}
+
+/// Not libcufile: what it cannot read by the GPU's own way it reads with `pread`, which is hooked, and every PyTorch
+/// for CUDA loads it.
+const WAYS: [Way; 4] = [
+    Way { name: "InstantTensor", marks: ["/libinstanttensor", "/instanttensor/_C."] },
+    Way { name: "Run:ai Model Streamer", marks: ["/libstreamer.so", "/libstreamer.so"] },
+    Way { name: "liburing", marks: ["/liburing", "/liburing"] },
+    Way { name: "libaio", marks: ["/libaio", "/libaio"] },
+];
+const RING: &str = "io_uring";
+const CONTEXT: &str = "aio";
+
+/// 0, or one more than the place of the sign in `WAYS`, after which come a ring and a context.
+static SIGN: AtomicUsize = AtomicUsize::new(0);
+const RING_SIGN: usize = WAYS.len() + 1;
+const CONTEXT_SIGN: usize = WAYS.len() + 2;
+/// How many objects had ever been loaded when they were looked at last (`dlpi_adds`).
+static ADDS: AtomicU64 = AtomicU64::new(0);
+
+/// Why an open with these flags of a large object is one of the whole object; `None` where it is not.
+pub(crate) fn why(slot: u32, flags: c_int) -> Option<Why> {
+    if flags & libc::O_DIRECT != 0 {
+        return Some(Why::Direct);
+    }
+    let (region, ..) = resolve(slot)?;
+    match region.header().open_mode.load(Relaxed) {
+        open_mode::WHOLE => Some(Why::Mode),
+        open_mode::AUTO => sign().map(Why::Sign),
+        _ => None,
+    }
+}
+
+fn sign() -> Option<&'static str> {
+    if SIGN.load(Relaxed) == 0 {
+        let mut found = None;
+        let (_, adds) = objects::any(ADDS.load(Relaxed), &mut |path| {
+            found = WAYS.iter().position(|way| way.marks.iter().any(|mark| is_marked(path, mark)));
+            found.is_some()
+        });
+        match found {
+            Some(at) => see(at + 1),
+            None => ADDS.store(adds, Relaxed),
+        }
+    }
+    text_of(SIGN.load(Relaxed))
+}
+
+fn is_marked(path: &[u8], mark: &str) -> bool {
+    let at = path.windows(mark.len()).rposition(|part| part == mark.as_bytes());
+    at.is_some_and(|at| !path[at + mark.len()..].contains(&b'/'))
+}
+
+fn text_of(sign: usize) -> Option<&'static str> {
+    match sign {
+        0 => None,
+        RING_SIGN => Some(RING),
+        CONTEXT_SIGN => Some(CONTEXT),
+        at => WAYS.get(at - 1).map(|way| way.name),
+    }
+}
+
+/// The process is known from now on to read past the C library. What it has open already is spoken of.
+fn see(sign: usize) {
+    // The child of a `vfork` shares its parent's memory.
+    if !file::is_owner() || SIGN.compare_exchange(0, sign, Relaxed, Relaxed).is_err() {
+        return;
+    }
+    let text = text_of(sign).unwrap_or_default();
+    report(b"sign", text.as_bytes());
+    if client::is_attached() {
+        tell_of_open_files(text);
+    }
+}
+
+/// `struct io_uring_params`: its flags, and one of them (linux/io_uring.h).
+const FLAGS_AT: usize = 8;
+const SQPOLL: u32 = 1 << 1;
+/// The entries of the ring by which libuv changes its epoll sets; it reads no file through it.
+const LOOP_ENTRIES: usize = 256;
+
+/// `syscall(SYS_io_uring_setup)` has made a ring.
+#[cold]
+pub(crate) fn made_ring(entries: usize, params: usize) {
+    let _ = ask(|| {
+        if !is_of_event_loop(entries, params) {
+            see(RING_SIGN);
+        }
+        Outcome::<()>::Pass
+    });
+}
+
+/// `syscall(SYS_io_setup)` has made an aio context.
+#[cold]
+pub(crate) fn made_context() {
+    let _ = ask(|| {
+        see(CONTEXT_SIGN);
+        Outcome::<()>::Pass
+    });
+}
+
+/// libuv makes such a ring for each event loop: uvloop in a server written in Python, Node.
+fn is_of_event_loop(entries: usize, params: usize) -> bool {
+    let mut flags = [0u8; 4];
+    let is_like_one = entries == LOOP_ENTRIES
+        && real::peek(params.wrapping_add(FLAGS_AT), &mut flags).is_ok()
+        && u32::from_ne_bytes(flags) & SQPOLL == 0;
+    is_like_one && (is_node() || has_loop())
+}
+
+fn is_node() -> bool {
+    let mut target = [0u8; 1024];
+    let len = sys::readlink(sys::AT_FDCWD, c"/proc/self/exe", &mut target).unwrap_or(0);
+    let name = target[..len].rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    name.starts_with(b"node")
+}
+
+fn has_loop() -> bool {
+    objects::any(0, &mut |path| ["/uvloop/loop.", "/libuv."].iter().any(|mark| is_marked(path, mark))).0
+}
+
+/// What is open already was opened as a placeholder.
+fn tell_of_open_files(sign: &str) {
+    descriptors::each(|fd| {
+        if let Some(seen) = file::placeholder(fd).served()
+            && !file::is_name_only(fd)
+        {
+            tell(&seen, Word::Early, sign);
+        }
+    });
+}
+
+/// What there is to say of an object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It was open before the process was known to read past the C library.
+    Early,
+    /// It does not fit the memory budget, and is given by parts.
+    Large,
+    /// It does not fit the memory budget, and is refused.
+    Refused,
+    /// It is open for writing too, and so no whole one.
+    Writable,
+    /// It was given as a whole.
+    Whole,
+}
+
+impl Word {
+    /// For the report, and, where the program meets an error or an end of file, what happens and what to do.
+    fn texts(self) -> (&'static str, &'static str) {
+        match self {
+            Word::Early => (
+                "early",
+                "was opened before this program was seen to read past the C library, which gives end-of-file through that descriptor: open it later, or set `openMode: whole`",
+            ),
+            Word::Large => (
+                "large",
+                "is larger than the memory budget, so reads past the C library give end-of-file: raise memoryLimit",
+            ),
+            Word::Refused => (
+                "refused",
+                "cannot be opened as a whole (ENOMEM), it is larger than the memory budget: raise memoryLimit, or open it without O_DIRECT and `openMode: whole`",
+            ),
+            Word::Writable => (
+                "writable",
+                "is open for writing too, so reads past the C library give end-of-file: open it for reading only",
+            ),
+            Word::Whole => ("whole", ""),
+        }
+    }
+}
+
+/// Says it once of each object: in the report, and what is wrong on stderr and in the log, too.
+pub(crate) fn tell(seen: &Seen, word: Word, why: &str) {
+    if is_told(seen.slot, word) {
+        return;
+    }
+    let path = client::path_of(seen.slot);
+    let (short, text) = word.texts();
+    report(short.as_bytes(), path.as_bytes());
+    if text.is_empty() {
+        return;
+    }
+    say(&[b"oss connector: ", path.as_bytes(), b" ", text.as_bytes(), b" (", why.as_bytes(), b")\n"]);
+    client::log_named(text.as_bytes(), path.as_bytes());
+}
+
+/// True if it was said before. The last few are remembered.
+fn is_told(slot: u32, word: Word) -> bool {
+    static TOLD: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+    let key = u64::from(slot) << 8 | word as u64 | 1 << 63;
+    TOLD[slot as usize % TOLD.len()].swap(key, Relaxed) == key
+}
+
+/// A line of the report that `ossc doctor` reads: process, program, word, name.
+fn report(word: &[u8], name: &[u8]) {
+    let Some(path) = environ::report_path() else { return };
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    let Ok(fd) = sys::openat(sys::AT_FDCWD, path, flags, 0) else { return };
+    let mut program = [0u8; 1024];
+    let len = sys::readlink(sys::AT_FDCWD, c"/proc/self/exe", &mut program).unwrap_or(0);
+    let line = CPath::default().with_number(sys::getpid() as u64).with(b"\t").with_shown(&program[..len]);
+    let line = line.with(b"\t").with(word).with(b"\t").with_shown(name).with(b"\n");
+    let _ = sys::write(fd, line.as_bytes());
+    let _ = sys::close(fd);
+}
