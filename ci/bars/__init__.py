@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SETS = {
-    "bytes": "bars.bytes", "engine": "bars.engine", "hooks": "bars.hooks", "main": "bars.main", "roles": "bars.roles", "ship": "bars.ship",
+    "bytes": "bars.bytes", "engine": "bars.engine", "hooks": "bars.hooks", "loaders": "bars.loaders", "main": "bars.main", "roles": "bars.roles", "ship": "bars.ship",
     "wire": "bars.wire",
 }
 

@@ -3,6 +3,7 @@
 //! Called by the session and by `past`, rarely. It allocates nothing.
 
 use core::ffi::CStr;
+use ossc_cache::cpath::CPath;
 use ossc_cache::sys;
 
 const BYTES: usize = 4096;
@@ -21,6 +22,14 @@ pub(crate) fn each(mut act: impl FnMut(i32)) -> bool {
     };
     let _ = sys::close(folder);
     whole
+}
+
+/// True if the link below /proc of a descriptor says so.
+pub(crate) fn is_named(fd: i32, name: &[u8]) -> bool {
+    let link = CPath::from(b"/proc/self/fd/").with_number(fd as u64);
+    let mut target = [0u8; 32];
+    let len = link.as_cstr().map_or(Ok(0), |link| sys::readlink(sys::AT_FDCWD, link, &mut target));
+    len.is_ok_and(|len| &target[..len] == name)
 }
 
 fn number(name: &[u8]) -> Option<i32> {

@@ -10,6 +10,7 @@ use crate::client::{self, resolve};
 use crate::descriptors;
 use crate::environ;
 use crate::file::{self, Seen};
+use crate::kept;
 use crate::objects;
 use crate::outcome::{Outcome, ask};
 use crate::real;
@@ -52,6 +53,8 @@ const CONTEXT: &str = "aio";
 static SIGN: AtomicUsize = AtomicUsize::new(0);
 const RING_SIGN: usize = WAYS.len() + 1;
 const CONTEXT_SIGN: usize = WAYS.len() + 2;
+/// For `kept::is_first`, beside what the audit file is told.
+const ACT_LOOKED: u32 = 4;
 /// How many objects had ever been loaded when they were looked at last (`dlpi_adds`).
 static ADDS: AtomicU64 = AtomicU64::new(0);
 
@@ -63,24 +66,41 @@ pub(crate) fn why(slot: u32, flags: c_int) -> Option<Why> {
     let (region, ..) = resolve(slot)?;
     match region.header().open_mode.load(Relaxed) {
         open_mode::WHOLE => Some(Why::Mode),
-        open_mode::AUTO => sign().map(Why::Sign),
+        open_mode::AUTO => sign(slot).map(Why::Sign),
         _ => None,
     }
 }
 
-fn sign() -> Option<&'static str> {
+fn sign(slot: u32) -> Option<&'static str> {
     if SIGN.load(Relaxed) == 0 {
-        let mut found = None;
-        let (_, adds) = objects::any(ADDS.load(Relaxed), &mut |path| {
-            found = WAYS.iter().position(|way| way.marks.iter().any(|mark| is_marked(path, mark)));
-            found.is_some()
-        });
-        match found {
-            Some(at) => see(at + 1),
-            None => ADDS.store(adds, Relaxed),
+        if let Some(at) = loaded() {
+            see(at + 1);
+        } else if kept::is_first(slot, ACT_LOOKED) && has_ring() {
+            see(RING_SIGN);
         }
     }
     text_of(SIGN.load(Relaxed))
+}
+
+/// Place in `WAYS` of a loaded object. Those that were looked at before are not looked at again.
+fn loaded() -> Option<usize> {
+    let mut found = None;
+    let (_, adds) = objects::any(ADDS.load(Relaxed), &mut |path| {
+        found = WAYS.iter().position(|way| way.marks.iter().any(|mark| is_marked(path, mark)));
+        found.is_some()
+    });
+    if found.is_none() {
+        ADDS.store(adds, Relaxed);
+    }
+    found
+}
+
+/// A ring that was made in whatever way, of code that is linked in, say. Looked for once for each object: that reads
+/// the names of all descriptors.
+fn has_ring() -> bool {
+    let mut found = false;
+    descriptors::each(|fd| found = found || descriptors::is_named(fd, b"anon_inode:[io_uring]"));
+    found && !has_loop()
 }
 
 fn is_marked(path: &[u8], mark: &str) -> bool {
@@ -142,7 +162,7 @@ fn is_of_event_loop(entries: usize, params: usize) -> bool {
     let is_like_one = entries == LOOP_ENTRIES
         && real::peek(params.wrapping_add(FLAGS_AT), &mut flags).is_ok()
         && u32::from_ne_bytes(flags) & SQPOLL == 0;
-    is_like_one && (is_node() || has_loop())
+    is_like_one && has_loop()
 }
 
 fn is_node() -> bool {
@@ -153,7 +173,7 @@ fn is_node() -> bool {
 }
 
 fn has_loop() -> bool {
-    objects::any(0, &mut |path| ["/uvloop/loop.", "/libuv."].iter().any(|mark| is_marked(path, mark))).0
+    is_node() || objects::any(0, &mut |path| ["/uvloop/loop.", "/libuv."].iter().any(|mark| is_marked(path, mark))).0
 }
 
 /// What is open already was opened as a placeholder.
