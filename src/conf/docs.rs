@@ -170,6 +170,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
         text: "`tmpfs` or `memfd`: forces the kind of cache memory, for tests. Default: probed.",
     },
     Variable {
+        name: "OSSC_PAST_REPORT",
+        need: "no",
+        text: "An existing file to which programs add how they read past the C library; set by `ossc doctor -- PROGRAM`.",
+    },
+    Variable {
         name: "SSL_CERT_FILE",
         need: "no",
         text: "PEM file with the root certificates that https trusts, in place of the system's. Absolute.",

@@ -1,14 +1,18 @@
 //! `ossc doctor`: everything that a load needs, tried once, in the order in which a load would need it: settings, folders,
 //! memory, name, connection, keys, listing, a ranged read, clock. Each line says what was found and what to do.
 //!
+//! With a program behind `--` it runs that instead, and says how it reads past the C library.
+//!
 //! Called by `main`. It changes nothing, starts no engine and shows no secret. What a failed step makes pointless is
 //! not tried.
 
 mod local;
+mod program;
 mod remote;
 
 use clap::Args;
 use ossc_conf::{Config, DEFAULT_PATH, Settings};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,6 +21,9 @@ pub struct Options {
     /// Ask nobody: look at this machine and the settings only.
     #[arg(long)]
     offline: bool,
+    /// Run this program under the library instead, and tell how it reads files past the C library, and what to set.
+    #[arg(last = true, value_name = "PROGRAM", conflicts_with = "offline")]
+    program: Vec<OsString>,
 }
 
 /// How a step ended.
@@ -55,15 +62,23 @@ impl Report {
         self.say(Mark::Note, what, found.as_ref());
     }
 
+    fn bad(&mut self, what: &str, found: impl AsRef<str>) {
+        self.say(Mark::Bad, what, found.as_ref());
+    }
+
     /// Says why a step failed; `None` ends what depends on it.
     fn need<T>(&mut self, what: &str, found: Result<T, impl ToString>) -> Option<T> {
         found.map_err(|why| self.say(Mark::Bad, what, &why.to_string())).ok()
     }
 }
 
-/// Runs the command: status 1 if a load cannot work.
+/// Runs the command: status 1 if a load cannot work, else that of the program, where there is one.
 pub fn main(options: &Options) -> ExitCode {
     let mut report = Report::default();
+    if !options.program.is_empty() {
+        let status = program::run(&mut report, &options.program).and_then(|status| status.code()).unwrap_or(1);
+        return ExitCode::from(if report.bad > 0 { 1 } else { status as u8 });
+    }
     let config = config(&mut report);
     let settings = settings(&mut report);
     local::library(&mut report);

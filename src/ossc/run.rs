@@ -33,10 +33,10 @@ pub fn main(options: &Options) -> ExitCode {
         eprintln!("ossc run: {LIBRARY} is neither beside ossc nor in ../lib: install it there");
         return ExitCode::FAILURE;
     };
-    let mut command = Command::new(&options.program[0]);
-    command.args(&options.program[1..]);
-    command.env("ENABLE_CONNECTOR", if options.secondary { "2" } else { "1" });
-    command.env("LD_PRELOAD", preload(&library, std::env::var_os("LD_PRELOAD").as_deref()));
+    let mut command = command(&library, &options.program);
+    if options.secondary {
+        command.env("ENABLE_CONNECTOR", "2");
+    }
     if let Some(folder) = &options.model_dir {
         command.env("MODEL_DIR", folder);
     }
@@ -47,6 +47,15 @@ pub fn main(options: &Options) -> ExitCode {
     eprintln!("ossc run: {}: {failed}", options.program[0].to_string_lossy());
     // What shells answer for a program that is not there, and for one that cannot be run.
     ExitCode::from(if failed.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
+}
+
+/// A program and its arguments, to be started as a primary under the library.
+pub fn command(library: &Path, program: &[OsString]) -> Command {
+    let mut command = Command::new(&program[0]);
+    command.args(&program[1..]);
+    command.env("ENABLE_CONNECTOR", "1");
+    command.env("LD_PRELOAD", preload(library, std::env::var_os("LD_PRELOAD").as_deref()));
+    command
 }
 
 /// Where packages and builds put the library as seen from the command.

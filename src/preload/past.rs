@@ -61,6 +61,9 @@ static ADDS: AtomicU64 = AtomicU64::new(0);
 /// Why an open with these flags of a large object is one of the whole object; `None` where it is not.
 pub(crate) fn why(slot: u32, flags: c_int) -> Option<Why> {
     if flags & libc::O_DIRECT != 0 {
+        if environ::report_path().is_some() {
+            let _ = sign(slot);
+        }
         return Some(Why::Direct);
     }
     let (region, ..) = resolve(slot)?;

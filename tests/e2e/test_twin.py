@@ -57,6 +57,17 @@ class ColdTwin(Twin):
         self.twin(case, self.managed())
 
 
+class WholeTwin(Twin):
+    """The C programs where each open for reading gives all of the object (`openMode: whole`)."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        shared = cls.make_run(config={"lingerSec": twin.LINGER_SECS, "openMode": "whole"})
+        cls.addClassCleanup(shared.close)
+        cls.both = twin.Pair(cls.plain, shared)
+
+
 COLD = {
     "shell sha256sum", "shell stdin", "shell tar", "shell cp", "shell lazy folder", "shell tail", "shell cd",
     "c fread on b.bin", "c seek on b.bin", "c fork on b.bin", "c private on b.bin", "c copy on b.bin", "c list on a.bin",
@@ -72,6 +83,8 @@ def add(case: twin.Case) -> None:
     setattr(Twin, method, lambda self: self.twin(case))
     # The others inherit the machinery, not the warm cases.
     setattr(Control, method, None)
+    if case.language != "C":
+        setattr(WholeTwin, method, None)
     setattr(ColdTwin, method, (lambda self: self.cold(case)) if case.name in COLD else None)
 
 
