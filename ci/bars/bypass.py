@@ -38,7 +38,8 @@ class Bypasser:
     argv: Callable[[str, int], list[str]]
     # What the program skips at the start of the file.
     skip: int = 0
-    # The bytes come from a descriptor that a hooked program opened as a verified stream: whole, or nothing.
+    # The bytes come from a descriptor that a hooked call has given as a whole (a verified stream, or what is opened by a
+    # program that is seen to read past the C library): all, or nothing.
     whole_allowed: bool = False
     # Runs as this user (setuid programs only).
     user: int | None = None
@@ -81,9 +82,9 @@ def go_program(cgo: bool) -> str:
     return str(target)
 
 
-def ways(program: str, label: str, names: str, short: bool = False) -> list[Bypasser]:
+def ways(program: str, label: str, names: str, short: bool = False, whole_allowed: bool = False) -> list[Bypasser]:
     def one(way: str) -> Bypasser:
-        return Bypasser(f"{label}, {way}", lambda file, size: [program, way, file, str(size)], short=short)
+        return Bypasser(f"{label}, {way}", lambda file, size: [program, way, file, str(size)], whole_allowed=whole_allowed, short=short)
 
     return [one(way) for way in names.split()]
 
@@ -96,7 +97,8 @@ def shell(name: str, script: str, **options: object) -> Bypasser:
 def programs() -> list[Bypasser]:
     found = ways(compiled("reader_libc.c", "-static"), "gcc -static", "read pread stdio sendfile mmap", short=True)
     found += ways(compiled("reader_asm.c"), "system calls from assembly", "read mixed mmap", short=True)
-    found += ways(compiled("reader_uring.c"), "io_uring", "open mixed", short=True)
+    found += ways(compiled("reader_uring.c"), "io_uring", "open", short=True)
+    found += ways(compiled("reader_uring.c"), "io_uring", "mixed", short=True, whole_allowed=True)
     return found
 
 
@@ -104,7 +106,7 @@ def installed_programs() -> tuple[list[Bypasser], list[str]]:
     """What is made with tools that not every machine has, and what is missing."""
     found, missing = [], []
     for make in (
-        lambda: ways(compiled("reader_aio.c", "-laio"), "libaio", "pread preadv"),
+        lambda: ways(compiled("reader_aio.c", "-laio"), "libaio", "pread preadv", whole_allowed=True),
         lambda: ways(go_program(False), "Go", "read readat mmap"),
         lambda: ways(go_program(True), "Go with cgo", "read readat mmap"),
     ):

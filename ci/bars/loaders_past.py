@@ -30,7 +30,7 @@ HEAD = ("How a program reads", "`open`", "with O_DIRECT", "`openMode: whole`")
 LARGE, SMALL = "a.bin", "small.bin"
 TMPFS = "1021994"
 PLANTS = {
-    "whole": ("src/preload/hook/whole.rs", "let Some(why) = past::why(seen.slot, flags) else {", "let Some(why) = None::<Why>.filter(|_| past::why(seen.slot, flags).is_some()) else {"),
+    "whole": ("src/preload/hook/whole.rs", "let Some(why) = past::why(seen, flags) else {", "let Some(why) = None::<Why>.filter(|_| past::why(seen, flags).is_some()) else {"),
     "statfs": ("src/preload/hook/fs.rs", "    if let Some(fs) = memory_fs() {", "    if let Some(fs) = memory_fs().filter(|_| false) {"),
 }
 

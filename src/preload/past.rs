@@ -10,7 +10,6 @@ use crate::client::{self, resolve};
 use crate::descriptors;
 use crate::environ;
 use crate::file::{self, Seen};
-use crate::kept;
 use crate::objects;
 use crate::outcome::{Outcome, ask};
 use crate::real;
@@ -53,32 +52,33 @@ const CONTEXT: &str = "aio";
 static SIGN: AtomicUsize = AtomicUsize::new(0);
 const RING_SIGN: usize = WAYS.len() + 1;
 const CONTEXT_SIGN: usize = WAYS.len() + 2;
-/// For `kept::is_first`, beside what the audit file is told.
-const ACT_LOOKED: u32 = 4;
+/// Numbers are given out from the lowest free one: an open that got a higher number than this one does not look through all
+/// descriptors for a ring, which would take a millisecond.
+const LOOKED_AT_MAX: i32 = 1024;
 /// How many objects had ever been loaded when they were looked at last (`dlpi_adds`).
 static ADDS: AtomicU64 = AtomicU64::new(0);
 
-/// Why an open with these flags of a large object is one of the whole object; `None` where it is not.
-pub(crate) fn why(slot: u32, flags: c_int) -> Option<Why> {
+/// Why an open with these flags is one of the whole object; `None` where it is not. `seen`: what was opened.
+pub(crate) fn why(seen: &Seen, flags: c_int) -> Option<Why> {
     if flags & libc::O_DIRECT != 0 {
         if environ::report_path().is_some() {
-            let _ = sign(slot);
+            let _ = sign(seen.fd);
         }
         return Some(Why::Direct);
     }
-    let (region, ..) = resolve(slot)?;
+    let (region, ..) = resolve(seen.slot)?;
     match region.header().open_mode.load(Relaxed) {
         open_mode::WHOLE => Some(Why::Mode),
-        open_mode::AUTO => sign(slot).map(Why::Sign),
+        open_mode::AUTO => sign(seen.fd).map(Why::Sign),
         _ => None,
     }
 }
 
-fn sign(slot: u32) -> Option<&'static str> {
+fn sign(fd: i32) -> Option<&'static str> {
     if SIGN.load(Relaxed) == 0 {
         if let Some(at) = loaded() {
             see(at + 1);
-        } else if kept::is_first(slot, ACT_LOOKED) && has_ring() {
+        } else if fd < LOOKED_AT_MAX && has_ring() {
             see(RING_SIGN);
         }
     }
@@ -98,12 +98,16 @@ fn loaded() -> Option<usize> {
     found
 }
 
-/// A ring that was made in whatever way, of code that is linked in, say. Looked for once for each object: that reads
-/// the names of all descriptors.
+/// A ring that was made in whatever way, of code that is linked in, say.
 fn has_ring() -> bool {
     let mut found = false;
-    descriptors::each(|fd| found = found || descriptors::is_named(fd, b"anon_inode:[io_uring]"));
+    descriptors::each(|fd| found = found || is_ring(fd));
     found && !has_loop()
+}
+
+/// Only files of no type, of which a process has a few, are asked for their names.
+fn is_ring(fd: i32) -> bool {
+    sys::file_id(fd).is_ok_and(|id| id.mode & libc::S_IFMT == 0) && descriptors::is_named(fd, b"anon_inode:[io_uring]")
 }
 
 fn is_marked(path: &[u8], mark: &str) -> bool {

@@ -6,10 +6,11 @@ use crate::client;
 use crate::copy::{by_parts, end_of, source};
 use crate::file::{self, Seen};
 use crate::kept;
-use crate::outcome::{Outcome, ask, errno};
+use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use core::ffi::{c_int, c_uint, c_ulong};
 use libc::{off_t, size_t, ssize_t};
+use ossc_cache::region::Identity;
 use ossc_cache::sys::{self, Errno, Result};
 
 hooks! {
@@ -17,11 +18,14 @@ hooks! {
     fn sendfile64(out: c_int, from: c_int, at: *mut off_t, count: size_t) -> ssize_t { sent(out, from, at, count, || real::sendfile64(out, from, at, count)) }
     fn copy_file_range(from: c_int, at: *mut off_t, out: c_int, out_at: *mut off_t, count: size_t, flags: c_uint) -> ssize_t {
         write::refused(out).answer(-1, || {
+            let before = errno();
             let got = real::copy_file_range(from, at, out, out_at, count, flags);
-            if got != 0 || count == 0 {
-                return got;
+            let copy = |seen: &Seen| from_offset(from, at, |start| into_file(seen, start, count, Target { out, at: out_at }));
+            match got {
+                0 if count > 0 => read::serve(from, copy),
+                -1 if errno() == libc::EXDEV => from_memory(from, before, copy).answer(-1, || got),
+                _ => got,
             }
-            read::serve(from, |seen| from_offset(from, at, |start| into_file(seen, start, count, Target { out, at: out_at })))
         })
     }
     fn splice(from: c_int, at: *mut off_t, out: c_int, out_at: *mut off_t, count: size_t, flags: c_uint) -> ssize_t {
@@ -44,6 +48,20 @@ fn sent(out: c_int, from: c_int, at: *mut off_t, count: size_t, call: impl Fn() 
         }
         read::serve(from, |seen| from_offset(from, at, |start| into_any(seen, start, count, out)))
     })
+}
+
+/// A descriptor of a memory file is one of the placeholder to the program, and so on the file system of MODEL_DIR. The
+/// real call has read the offsets and checked the rest. `before`: the `errno` of a success.
+#[cold]
+fn from_memory(from: c_int, before: c_int, copy: impl Fn(&Seen) -> Result<usize>) -> Outcome<ssize_t> {
+    let copied = ask(|| {
+        let seen = file::of_descriptor(from).filter(|seen| seen.identity == Identity::Memory);
+        seen.then(|seen| copy(&seen).map(|n| n as ssize_t).into())
+    });
+    if matches!(copied, Outcome::Served(_)) {
+        set_errno(before);
+    }
+    copied
 }
 
 /// What a pipe holds at most without privileges (fs.pipe-max-size).

@@ -14,14 +14,16 @@ use ossc_cache::sys::{self, Errno, Result};
 
 /// What an open gives of a placeholder that this process may have; `flags` are those of the open.
 pub(super) fn opened(seen: &Seen, flags: c_int) -> Arrived {
-    let Some(why) = past::why(seen.slot, flags) else { return Arrived::AsItIs };
+    let Some(why) = past::why(seen, flags) else { return Arrived::AsItIs };
     let text = match why {
         Why::Sign(name) => name,
         Why::Direct => "O_DIRECT",
         Why::Mode => "openMode: whole",
     };
     if flags & libc::O_ACCMODE != libc::O_RDONLY {
-        past::tell(seen, Word::Writable, text);
+        if why != Why::Mode {
+            past::tell(seen, Word::Writable, text);
+        }
         return Arrived::AsItIs;
     }
     if memory::is_too_large(seen.slot) {
