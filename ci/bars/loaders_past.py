@@ -139,7 +139,7 @@ def table() -> str:
 
 def outcome(done: subprocess.CompletedProcess[bytes], original: bytes) -> str:
     if done.stdout == original and done.returncode == 0:
-        return RIGHT
+        return f"{RIGHT}, and a line" if b"oss connector: " in done.stderr else RIGHT
     if done.stdout != original[: len(done.stdout)]:
         return f"wrong bytes, {done.stdout.count(0)} of {len(done.stdout)} zero"
     if done.returncode != 0:

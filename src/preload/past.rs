@@ -77,9 +77,9 @@ pub(crate) fn why(seen: &Seen, flags: c_int) -> Option<Why> {
 fn sign(fd: i32) -> Option<&'static str> {
     if SIGN.load(Relaxed) == 0 {
         if let Some(at) = loaded() {
-            see(at + 1);
+            see(at + 1, fd);
         } else if fd < LOOKED_AT_MAX && has_ring() {
-            see(RING_SIGN);
+            see(RING_SIGN, fd);
         }
     }
     text_of(SIGN.load(Relaxed))
@@ -124,8 +124,9 @@ fn text_of(sign: usize) -> Option<&'static str> {
     }
 }
 
-/// The process is known from now on to read past the C library. What it has open already is spoken of.
-fn see(sign: usize) {
+/// The process is known from now on to read past the C library. What it has open already is spoken of, but for `new`,
+/// which is being opened.
+fn see(sign: usize, new: i32) {
     // The child of a `vfork` shares its parent's memory.
     if !file::is_owner() || SIGN.compare_exchange(0, sign, Relaxed, Relaxed).is_err() {
         return;
@@ -133,7 +134,7 @@ fn see(sign: usize) {
     let text = text_of(sign).unwrap_or_default();
     report(b"sign", text.as_bytes());
     if client::is_attached() {
-        tell_of_open_files(text);
+        tell_of_open_files(text, new);
     }
 }
 
@@ -148,7 +149,7 @@ const LOOP_ENTRIES: usize = 256;
 pub(crate) fn made_ring(entries: usize, params: usize) {
     let _ = ask(|| {
         if !is_of_event_loop(entries, params) {
-            see(RING_SIGN);
+            see(RING_SIGN, -1);
         }
         Outcome::<()>::Pass
     });
@@ -158,7 +159,7 @@ pub(crate) fn made_ring(entries: usize, params: usize) {
 #[cold]
 pub(crate) fn made_context() {
     let _ = ask(|| {
-        see(CONTEXT_SIGN);
+        see(CONTEXT_SIGN, -1);
         Outcome::<()>::Pass
     });
 }
@@ -184,9 +185,10 @@ fn has_loop() -> bool {
 }
 
 /// What is open already was opened as a placeholder.
-fn tell_of_open_files(sign: &str) {
+fn tell_of_open_files(sign: &str, new: i32) {
     descriptors::each(|fd| {
-        if let Some(seen) = file::placeholder(fd).served()
+        if fd != new
+            && let Some(seen) = file::placeholder(fd).served()
             && !file::is_name_only(fd)
         {
             tell(&seen, Word::Early, sign);
@@ -219,11 +221,11 @@ impl Word {
             ),
             Word::Large => (
                 "large",
-                "is larger than the memory budget, so reads past the C library give end-of-file: raise memoryLimit",
+                "does not fit the memory budget, so reads past the C library give end-of-file: raise memoryLimit",
             ),
             Word::Refused => (
                 "refused",
-                "cannot be opened as a whole (ENOMEM), it is larger than the memory budget: raise memoryLimit, or open it without O_DIRECT and `openMode: whole`",
+                "cannot be opened as a whole (ENOMEM), it does not fit the memory budget: raise memoryLimit, or open it without O_DIRECT and `openMode: whole`",
             ),
             Word::Writable => (
                 "writable",

@@ -131,6 +131,20 @@ class Opens(EndToEnd):
         self.assertEqual(outcome(done, (self.plain / "b.bin").read_bytes()), END, done.stderr)
         self.assertIn("raise memoryLimit", done.stderr.decode())
 
+    def test_what_does_not_fit_beside_others_is_enomem_too_or_given_by_parts(self) -> None:
+        limit = {"memoryLimit": 9 * MIB, "partBytes": MIB}
+        both = "kept = os.open(name, flags); other = name.replace('deep/c.bin', '../a.bin')\n"
+        out, said, run = self.opened(both + "attempt('open', lambda: os.open(other, flags))\n", limit, "nested/deep/c.bin")
+        self.assertEqual(out, ["open ENOMEM"])
+        self.assertIn("raise memoryLimit", said[0])
+        self.assertIn("a.bin", said[0])
+        library = self.scratch / "libaio.so.1"
+        subprocess.run(["gcc", "-shared", "-o", str(library), "-x", "c", "/dev/null"], check=True)
+        by_parts = f"import ctypes; ctypes.CDLL({str(library)!r})\n{both}fd = os.open(other, os.O_RDONLY)\nos.close(kept)\nattempt('parts', lambda: len(os.pread(fd, 999, 1234567)))\n"
+        out, said, _ = self.opened(by_parts, limit, "nested/deep/c.bin")
+        self.assertEqual(out, ["parts 999"])
+        self.assertIn("raise memoryLimit", said[0])
+
     def held(self, *words: str) -> tuple[Run, subprocess.Popen[bytes]]:
         run = self.managed({"memoryLimit": 9 * MIB, "expireTimeSec": 0, "partBytes": MIB, "lingerSec": 2})
         names = [str(run.model_dir / LARGE), str(run.model_dir / "nested/deep/c.bin"), str(self.plain / LARGE)]

@@ -7,7 +7,6 @@
 
 use super::{link, open::Arrived, stdio};
 use crate::file::Seen;
-use crate::memory;
 use crate::past::{self, Why, Word};
 use core::ffi::c_int;
 use ossc_cache::sys::{self, Errno, Result};
@@ -26,19 +25,18 @@ pub(super) fn opened(seen: &Seen, flags: c_int) -> Arrived {
         }
         return Arrived::AsItIs;
     }
-    if memory::is_too_large(seen.slot) {
-        // Who merely may read it past the C library may as well read it by parts.
-        let is_guess = matches!(why, Why::Sign(_));
-        past::tell(seen, if is_guess { Word::Large } else { Word::Refused }, text);
-        return if is_guess { Arrived::AsItIs } else { Arrived::Failed(Errno(libc::ENOMEM)) };
-    }
     match given(seen) {
-        Ok(()) => {
-            past::tell(seen, Word::Whole, text);
-            Arrived::AsItIs
+        Ok(()) => past::tell(seen, Word::Whole, text),
+        // Who merely may read it past the C library may as well read it by parts.
+        Err(Errno(libc::ENOMEM)) if matches!(why, Why::Sign(_)) => past::tell(seen, Word::Large, text),
+        Err(errno) => {
+            if errno == Errno(libc::ENOMEM) {
+                past::tell(seen, Word::Refused, text);
+            }
+            return Arrived::Failed(errno);
         }
-        Err(errno) => Arrived::Failed(errno),
     }
+    Arrived::AsItIs
 }
 
 /// Flags that an open file can be given later.
