@@ -435,11 +435,35 @@ pub(crate) fn written(fd: c_int) -> Outcome<Seen> {
             seen => seen,
         };
     }
-    if let Some(state) = state
+    set_plain(at, before);
+    Outcome::Pass
+}
+
+/// The file behind a number is none of ours, if the number is the same reuse still as when it had the state `before`.
+fn set_plain(at: usize, before: u8) {
+    if let Some(state) = STATES.get(at)
         && OWNER.load(Relaxed) == sys::getpid()
     {
         HIGHEST.fetch_max(at, Relaxed);
         let _ = state.compare_exchange(before, before | NOT_OURS, Relaxed, Relaxed);
     }
-    Outcome::Pass
+}
+
+/// True if `is` holds of an open file whose number is below `end`, and of which it was not asked before: what is none of
+/// ours is remembered until its number is closed.
+pub(crate) fn any_new(end: c_int, is: impl Fn(c_int, &FileId) -> bool) -> bool {
+    for (at, state) in STATES.iter().enumerate().take(end.max(0) as usize) {
+        let before = state.load(Relaxed);
+        if before & NOT_OURS != 0 {
+            continue;
+        }
+        let Ok(id) = sys::file_id(at as c_int) else { continue };
+        if is(at as c_int, &id) {
+            return true;
+        }
+        if !identity::could_be_ours(&id) {
+            set_plain(at, before);
+        }
+    }
+    false
 }
