@@ -133,7 +133,7 @@ static void pass(int socket, int fd) {
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
     memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    report("sent", sendmsg(socket, &message, 0));
+    if (sendmsg(socket, &message, 0) != 1) exit(3);
 }
 
 static int take(int socket) {
