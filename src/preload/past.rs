@@ -68,12 +68,15 @@ pub(crate) fn why(seen: &Seen, flags: c_int) -> Option<Why> {
         }
         return Some(Why::Direct);
     }
-    let (region, ..) = resolve(seen.slot)?;
-    match region.header().open_mode.load(Relaxed) {
+    match mode_of(seen)? {
         open_mode::WHOLE => Some(Why::Mode),
         open_mode::AUTO => sign(seen.fd).map(Why::Sign),
         _ => None,
     }
+}
+
+fn mode_of(seen: &Seen) -> Option<u32> {
+    resolve(seen.slot).map(|(region, ..)| region.header().open_mode.load(Relaxed))
 }
 
 fn sign(fd: i32) -> Option<&'static str> {
@@ -186,11 +189,12 @@ fn has_loop() -> bool {
     is_node() || objects::any(0, &mut |path| ["/uvloop/loop.", "/libuv."].iter().any(|mark| is_marked(path, mark))).0
 }
 
-/// What is open already was opened as a placeholder.
+/// What is open already was opened as a placeholder. Where `openMode` says what to do, nobody waits for a sign.
 fn tell_of_open_files(sign: &str, new: i32) {
     descriptors::each(|fd| {
         if fd != new
             && let Some(seen) = file::placeholder(fd).served()
+            && mode_of(&seen) == Some(open_mode::AUTO)
             && !file::is_name_only(fd)
         {
             tell(&seen, Word::Early, sign);

@@ -63,6 +63,7 @@ class Ways(EndToEnd):
         run = self.managed({"openMode": "parts"})
         self.assertEqual(self.one("uring first", PLAIN, run), (SILENT, ""))
         self.assertEqual(self.one("uring first", DIRECT, run), (RIGHT, ""))
+        self.assertEqual(self.one("uring", PLAIN, run), (SILENT, ""))
 
     def test_a_library_that_comes_later_is_seen_at_the_next_open(self) -> None:
         run = self.managed()
