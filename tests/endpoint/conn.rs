@@ -257,8 +257,13 @@ impl Shared {
     }
 }
 
-/// The faults that change an answer's head.
+/// The faults that change an answer's head, and a listing's token.
 fn distort(answer: &mut Answer, effects: &Effects) {
+    if let Body::Bytes(text) = &mut answer.body
+        && effects.loop_list
+    {
+        *text = list::loops(&String::from_utf8_lossy(text)).into_bytes();
+    }
     if effects.wrong_content_range
         && let (Some(span), Body::File { .. }) = (answer.range.clone(), &answer.body)
     {

@@ -77,6 +77,8 @@ pub(crate) struct Effects {
     pub bad_crc: bool,
     pub close: bool,
     pub garbage: bool,
+    /// A listing says that it goes on, and its token leads back to its beginning.
+    pub loop_list: bool,
 }
 
 /// The rules of one file, and its state when they were read.
@@ -262,6 +264,7 @@ impl Effects {
         self.bad_crc |= other.bad_crc;
         self.close |= other.close;
         self.garbage |= other.garbage;
+        self.loop_list |= other.loop_list;
     }
 }
 

@@ -38,6 +38,19 @@ fn status_and_code() {
 }
 
 #[test]
+fn a_listing_that_loops() {
+    let (rig, _) = rig();
+    let endpoint = rig.start_with(r#"[{"match":{"kind":"list"},"do":{"loop_list":true}}]"#);
+    let mut client = Client::to(endpoint.addr());
+    let mut token = String::new();
+    for _ in 0..3 {
+        let got = client.get(&format!("/b/?list-type=2{token}"), &[]);
+        assert_eq!((got.element("Key").as_str(), got.element("IsTruncated").as_str()), ("k", "true"));
+        token = format!("&continuation-token={}", got.element("NextContinuationToken"));
+    }
+}
+
+#[test]
 fn cut_after() {
     let (rig, bytes) = rig();
     let endpoint =
