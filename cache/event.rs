@@ -13,18 +13,20 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Seen {
     /// Process id of the client; below 2^22, the kernel's PID_MAX_LIMIT.
     pub pid: u32,
-    /// Record number; below 2^16, `OBJECTS_MAX`.
+    /// Record number; below 2^17, `OBJECTS_MAX`.
     pub slot: u32,
-    /// 1 opened, 2 mapped, 3 as a FILE; `ACT_GIVEN`.
+    /// 1 opened, 2 mapped, 3 as a FILE; `ACT_GIVEN`, `ACT_SMALL`.
     pub act: u32,
 }
 
 /// The process is being given bytes of the object before the verdict on it: once for each round of the object.
 pub const ACT_GIVEN: u32 = 0;
+/// The process has opened a small object for the first time.
+pub const ACT_SMALL: u32 = 4;
 
 const PID_BITS: u32 = 22;
-const SLOT_BITS: u32 = 16;
-const ACT_BITS: u32 = 2;
+const SLOT_BITS: u32 = 17;
+const ACT_BITS: u32 = 3;
 const TAKEN: u64 = 1 << (PID_BITS + SLOT_BITS + ACT_BITS);
 const LAP_SHIFT: u32 = PID_BITS + SLOT_BITS + ACT_BITS + 1;
 /// Laps are told apart modulo this; a writer would have to be stopped for all of them to be mistaken.

@@ -23,7 +23,7 @@ struct Entry {
 }
 
 const FREE: u32 = 0;
-/// Being written. No slot is so large: generations are counted to 127.
+/// Being written. No slot is so large: generations are counted to 126.
 const BUSY: u32 = u32::MAX;
 /// It was taken out: later entries of its chain are looked for on.
 const GONE: u32 = u32::MAX - 1;

@@ -193,6 +193,15 @@ pub fn is_of_kernel(fs_type: i64) -> bool {
     MADE_UP.contains(&fs_type)
 }
 
+/// What tells a file from every later one with its inode number, for as long as it lies on its file system; `None` where
+/// nothing does. Never 0. Handles of files whose numbers another process gives out change while the file stays.
+pub fn incarnation(fd: i32) -> Option<u64> {
+    let has_handles = sys::fs_type(fd).is_ok_and(keeps_pinned_numbers);
+    let handle = || sys::handle(fd).ok().filter(|_| has_handles);
+    let birth = || sys::birth(fd).ok().flatten().map(|(secs, nanos)| (secs as u64) << 30 | u64::from(nanos));
+    handle().or_else(birth).map(|number| number.max(1))
+}
+
 /// What tells a file from a later one with the same inode number: its time of birth in nanoseconds since 1970, or
 /// its device where the file system keeps no such time.
 pub fn born(fd: i32) -> Result<u64> {

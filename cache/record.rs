@@ -110,6 +110,15 @@ impl Region {
         }
     }
 
+    /// Engine only: an object has no memory file for now.
+    pub fn clear_memory(&self, slot: u32) {
+        let Some(object) = self.object(slot) else { return };
+        let ino = object.memory_ino.swap(0, Ordering::AcqRel);
+        if ino != 0 {
+            self.index().remove(self.header().memory_dev.load(Ordering::Acquire), ino, slot);
+        }
+    }
+
     /// Engine only: makes an object's memory file findable by its inode.
     pub fn set_memory(&self, slot: u32, memory_ino: u64) {
         if let Some(object) = self.object(slot) {
@@ -145,6 +154,7 @@ impl Object {
             (&self.changes, 0),
             (&self.uses, 0),
             (&self.settled, 0),
+            (&self.unfetched, 0),
         ];
         self.verdict.renew();
         words.into_iter().chain(self.spare.iter().map(|word| (word, 0))).for_each(|(word, value)| {
@@ -159,6 +169,7 @@ impl Object {
             (&self.listed_ms, 0),
             (&self.file_dev, 0),
             (&self.file_ino, 0),
+            (&self.born, 0),
         ];
         longs.into_iter().for_each(|(word, value)| word.store(value, Ordering::Relaxed));
         let mut etag = [0; ETAG_MAX];

@@ -7,7 +7,7 @@
 //! versions that nobody uses are used again (`life` says how a reader tells); which ones, `catalog` decides.
 //!
 //! Layout (offsets in `Layout`): header | objects | index | names | parts | demand bits | demand summary |
-//! events. The file is sparse: only what is used costs memory.
+//! events | bits of wanted small objects | their summary. The file is sparse: only what is used costs memory.
 
 use crate::bell::Bell;
 use crate::demand::Demand;
@@ -33,12 +33,12 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 pub const LAYOUT_VERSION: u32 = 7;
 
 /// Most objects and folders of one MODEL_DIR.
-pub const OBJECTS_MAX: u32 = 1 << 16;
+pub const OBJECTS_MAX: u32 = 1 << 17;
 /// Most parts: 8 TiB in parts of 8 MiB.
 pub const PARTS_MAX: u32 = 1 << 20;
 /// Two entries for each record at most use a quarter of it.
-const INDEX_LEN: usize = 1 << 19;
-const NAMES_BYTES: usize = 16 << 20;
+const INDEX_LEN: usize = 1 << 20;
+const NAMES_BYTES: usize = 32 << 20;
 /// Names begin at words of this many bytes.
 pub const NAME_WORD: usize = 4;
 /// Words of names.
@@ -47,6 +47,8 @@ pub const NAME_WORDS: u32 = (NAMES_BYTES / NAME_WORD) as u32;
 pub const NAME_MAX: usize = 1024;
 const DEMAND_WORDS: usize = PARTS_MAX as usize / 64;
 const SUMMARY_WORDS: usize = DEMAND_WORDS / 64;
+const WANTED_WORDS: usize = OBJECTS_MAX as usize / 64;
+const WANTED_SUMMARY_WORDS: usize = WANTED_WORDS / 64;
 /// Events that fit before the engine has read them; later ones are counted as lost.
 pub const EVENTS_LEN: usize = 4096;
 
@@ -60,7 +62,9 @@ impl Layout {
     const DEMAND: usize = Self::PARTS + PARTS_MAX as usize * size_of::<Part>();
     const SUMMARY: usize = Self::DEMAND + DEMAND_WORDS * 8;
     const EVENTS: usize = Self::SUMMARY + SUMMARY_WORDS * 8;
-    const END: usize = Self::EVENTS + EVENTS_LEN * 8;
+    const WANTED: usize = Self::EVENTS + EVENTS_LEN * 8;
+    const WANTED_SUMMARY: usize = Self::WANTED + WANTED_WORDS * 8;
+    const END: usize = Self::WANTED_SUMMARY + WANTED_SUMMARY_WORDS * 8;
 }
 
 /// Length of the region's file in bytes, a multiple of the page size.
@@ -197,6 +201,9 @@ pub struct Object {
     pub file_dev: AtomicU64,
     /// Small object: inode of that file; 0 before it is in place.
     pub file_ino: AtomicU64,
+    /// What tells the placeholder from a later file with its inode number (`mark::incarnation`); 0 where nothing does:
+    /// then the engine holds a descriptor that keeps the number.
+    pub born: AtomicU64,
     first_part: AtomicU32,
     parts: AtomicU32,
     /// How many are ready.
@@ -214,11 +221,14 @@ pub struct Object {
     /// Folder: grows by two with every listing that shows another content than the one before; odd while such a
     /// listing is being made real, see `Object::is_changing`.
     pub changes: AtomicU32,
-    /// Opens, maps and streams of programs, counted by the clients: it changes with every use, however short.
+    /// Opens, maps and streams of programs, counted by the clients: it changes with every use, however short. Of a
+    /// folder: opens of what lies in it.
     pub uses: AtomicU32,
     /// Small object: 1 when its stand-in is gone, whose inode number may be another file's by now.
     pub settled: AtomicU32,
-    spare: [AtomicU32; 10],
+    /// Folder: 1 while its small objects are fetched only when a program uses it.
+    pub unfetched: AtomicU32,
+    spare: [AtomicU32; 7],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
@@ -514,6 +524,17 @@ impl Region {
         }
     }
 
+    /// Asks for a small object to be fetched before all others, and rings the bell. Asked again it changes nothing.
+    pub fn want(&self, slot: u32) {
+        self.wanted().set(slot.min(OBJECTS_MAX - 1));
+        self.header().bell.ring();
+    }
+
+    /// Engine only: takes the records that programs wait for.
+    pub fn take_wanted(&self, each: impl FnMut(u32)) {
+        self.wanted().take(each);
+    }
+
     /// Tells the engine what this process did, for the audit file. A full queue is counted, never waited for.
     pub fn tell(&self, seen: Seen) {
         self.events().tell(seen);
@@ -547,6 +568,13 @@ impl Region {
 
     fn demands(&self) -> Demand<'_> {
         Demand { bits: self.words(Layout::DEMAND, DEMAND_WORDS), summary: self.words(Layout::SUMMARY, SUMMARY_WORDS) }
+    }
+
+    fn wanted(&self) -> Demand<'_> {
+        Demand {
+            bits: self.words(Layout::WANTED, WANTED_WORDS),
+            summary: self.words(Layout::WANTED_SUMMARY, WANTED_SUMMARY_WORDS),
+        }
     }
 
     fn events(&self) -> Events<'_> {

@@ -167,6 +167,23 @@ pub fn birth(fd: i32) -> Result<Option<(i64, u32)>> {
     Ok((st.stx_mask & libc::STATX_BTIME != 0).then_some((st.stx_btime.tv_sec, st.stx_btime.tv_nsec)))
 }
 
+/// A number of the file's handle (`name_to_handle_at`), which the kernel gives to no other file, later ones with its inode
+/// number among them. An error where the file system has no handles, or the call may not be made.
+pub fn handle(fd: i32) -> Result<u64> {
+    /// `struct file_handle` with room for MAX_HANDLE_SZ bytes.
+    #[repr(C)]
+    struct Handle {
+        len: u32,
+        kind: i32,
+        bytes: [u8; 128],
+    }
+    let mut handle = Handle { len: 128, kind: 0, bytes: [0; 128] };
+    let (mut mount, out) = (0i32, &raw mut handle);
+    call!(libc::SYS_name_to_handle_at, fd as isize, c"".as_ptr(), out, &raw mut mount, libc::AT_EMPTY_PATH as isize)?;
+    let bytes = handle.bytes.iter().take(handle.len as usize);
+    Ok(bytes.fold(handle.kind as u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)))
+}
+
 /// The file system that a descriptor lies on.
 pub fn fs_of(fd: i32) -> Result<libc::statfs> {
     let mut fs = core::mem::MaybeUninit::<libc::statfs>::zeroed();

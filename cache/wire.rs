@@ -27,6 +27,8 @@ pub enum Ask {
     Memory(u32),
     /// The folder named by the text (absolute, as the kernel names it) listed.
     List,
+    /// The same, since the asker is about to read the names in it: its small objects in place, if that is a use of it.
+    Enter,
     /// The region, to look at: who asks does not become a client, for whom the engine would stay.
     Look,
     /// To note where the asker's credentials come from: the text is `NAME=value` entries, each ended by NUL.
@@ -93,6 +95,7 @@ impl Packet {
             3 => Ok(Ask::List),
             4 => Ok(Ask::Look),
             5 => Ok(Ask::Credentials),
+            6 => Ok(Ask::Enter),
             _ => Err(Errno(libc::EPROTO)),
         }
     }
@@ -201,6 +204,7 @@ fn number(ask: Ask) -> (u32, u32) {
         Ask::List => (3, 0),
         Ask::Look => (4, 0),
         Ask::Credentials => (5, 0),
+        Ask::Enter => (6, 0),
     }
 }
 

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Mirror {
-    /// Puts a small object's bytes into its file. The placeholder's inode is given back for the caller to
-    /// keep a while: a client may be just about to look it up.
-    pub fn settle(&self, arrived: &Arrived) -> Option<Pinned> {
+    /// Puts a small object's bytes into its file. Of one whose stand-in is gone now the descriptor that kept its number,
+    /// if there was one, is given back: the caller tells `forget` in a while, since a client may be just about to look the
+    /// stand-in up.
+    pub fn settle(&self, arrived: &Arrived) -> Option<Option<Pinned>> {
         // No listing is made real meanwhile, which may put a new version at this name, or give the record to another
         // version.
         let _known = lock(&self.known);
@@ -31,7 +32,7 @@ impl Mirror {
         if object.is_superseded() {
             self.work.small_is_over(held);
             object.set_state(state::PLACED);
-            return lock(&held.pinned).take();
+            return Some(lock(&held.pinned).take());
         }
         let put = self.put(arrived, object);
         match arrived.at {
@@ -41,10 +42,10 @@ impl Mirror {
         match put {
             Ok(None) => None,
             Ok(Some((dev, ino))) => {
-                self.work.region().set_file(arrived.slot, (dev, ino));
+                self.work.set_file(arrived.slot, (dev, ino));
                 tracing::debug!(object = held.key, bytes = held.size, "in place");
                 object.set_state(state::PLACED);
-                lock(&held.pinned).take()
+                Some(lock(&held.pinned).take())
             }
             Err(e) => {
                 tracing::error!(
@@ -79,8 +80,7 @@ impl Mirror {
             path: &path,
             mtime_secs: held.mtime_secs,
         };
-        let is_stand_in =
-            |found: &made::Found| found.id.size == 0 && (found.id.dev, found.id.ino) == (object.dev(), object.ino());
+        let is_stand_in = |found: &made::Found| found.is_stand_in_of(object);
         let result = match arrived.at {
             Some(at) => {
                 let (_, file) = match growing.entry(arrived.slot) {

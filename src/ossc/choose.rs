@@ -29,6 +29,11 @@ pub fn is_model(names: &[&str]) -> bool {
     names.iter().any(|name| *name == "config.json" || FORMATS[..2].iter().any(|endings| ends(name, endings)))
 }
 
+/// True for a file that a program reads before it loads a model's weights.
+pub fn announces(name: &str) -> bool {
+    matches!(name, "config.json" | "model_index.json" | "params.json") || name.ends_with(INDEX)
+}
+
 fn ends(name: &str, endings: &[&str]) -> bool {
     endings.iter().any(|ending| name.ends_with(ending))
 }

@@ -21,6 +21,7 @@ impl Looked {
         let region = work.region();
         let heard = region.header().bell.heard();
         region.take_demand(|part| work.demanded(part));
+        region.take_wanted(|slot| work.wanted(slot));
         self.events = region.take_events(self.events, |seen| work.seen(seen));
         work.tell_misreads();
         heard

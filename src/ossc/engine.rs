@@ -8,7 +8,7 @@ use crate::audit::Audit;
 use crate::first_word::Starter;
 use crate::item::{Arrived, Order};
 use crate::journal::Journal;
-use crate::listings::{Listings, SETTLE_WITHIN};
+use crate::listings::{Lanes, Listings, SETTLE_WITHIN};
 use crate::made;
 use crate::mirror::{self, Mirror};
 use crate::place::Root;
@@ -173,7 +173,9 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         let _ = orders.send(Order::Refresh { folder: String::new(), asked_ms: sys::now_ms() });
     }
     spawn("ossc-mirror", {
-        let listings = Listings::new(mirror.clone(), settings.model_dir.clone(), config.list_again);
+        let lanes = Lanes::of(config.prefetch_vcpus * config.prefetch_workers);
+        let place = (mirror.clone(), settings.model_dir.clone());
+        let listings = Listings::new(place, config.list_again, lanes, orders.clone());
         move || listings.keep(&wanted)
     })?;
     if !adopted {
@@ -267,6 +269,7 @@ fn build(
         now: Instant::now,
         requests_max: config.prefetch_vcpus * config.prefetch_workers,
         twice_percent_max: config.twice_percent_max,
+        memory_files_max: memory_files_max(),
         scale: Scale::PRODUCT,
         throttle_recover: config.throttle_recover,
         backoff: Backoff { base: config.retry_base, cap: config.retry_cap },
@@ -364,6 +367,12 @@ fn splices(store: &Store, scheme: Scheme, vcpus: usize) -> bool {
         tracing::warn!(error = %os, "bodies are received into mapped pages: splice does not work here");
     }
     probed.is_ok()
+}
+
+/// Half of the descriptors that this process may have; the rest is for clients, connections and what must not fail.
+fn memory_files_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 2).unwrap_or(usize::MAX)
 }
 
 fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {

@@ -3,11 +3,11 @@
 //! Called by `work` on vcpu threads and by the mirror. Plain state; it starts nothing.
 
 use crate::memory::Memory;
-use crate::place::Pinned;
+use crate::place::{Pinned, Root};
 use crate::verdict::Check;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// One object.
@@ -24,7 +24,11 @@ pub struct Held {
     pub folder: String,
     /// Name in that folder.
     pub name: String,
-    /// Keeps the placeholder's inode from being used again.
+    /// MODEL_DIR, where there is one.
+    pub root: Option<Arc<Root>>,
+    /// `Object::uses` when the kernel said last that nobody has the placeholder open.
+    pub closed_at: AtomicU32,
+    /// A descriptor of the placeholder: see `stand`.
     pub pinned: Mutex<Option<Pinned>>,
     /// Where the bytes of a large object go.
     pub memory: Option<Box<dyn Memory>>,
@@ -38,8 +42,14 @@ pub struct Held {
     pub pieces_under_way: Mutex<BTreeSet<u32>>,
     /// Pieces of a small object that have arrived, with their CRC-64; without their bytes when these are on disk.
     pub pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
+    /// A small object is being fetched, or was.
+    pub begun: AtomicBool,
+    /// Its pieces that are under way or here.
+    pub asked: Mutex<BTreeSet<u32>>,
     /// All its parts were put into the plan.
     pub planned: AtomicBool,
+    /// It was said that its memory file could not be made.
+    pub told_no_file: AtomicBool,
     /// Connections were freed for its readers.
     pub made_way: AtomicBool,
     /// A program opened it.
@@ -74,6 +84,8 @@ impl Held {
             mtime_secs,
             folder: place.0,
             name: place.1,
+            root: None,
+            closed_at: AtomicU32::new(0),
             pinned: Mutex::new(None),
             memory: None,
             crc64: Mutex::new(None),
@@ -81,7 +93,10 @@ impl Held {
             under_way: AtomicBool::new(false),
             pieces_under_way: Mutex::default(),
             pieces: Mutex::default(),
+            begun: AtomicBool::new(false),
+            asked: Mutex::default(),
             planned: AtomicBool::new(false),
+            told_no_file: AtomicBool::new(false),
             made_way: AtomicBool::new(false),
             opened: AtomicBool::new(false),
             uses_seen: AtomicU32::new(0),

@@ -2,7 +2,9 @@
 //!
 //! Called by `work`, which plans them, and by the threads that take them. Plain values.
 
+use crate::failure::Failure;
 use crate::held::Held;
+use crate::renew::Look;
 use ossc_cache::wire;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -100,6 +102,8 @@ pub enum Order {
     List {
         /// The folder.
         path: String,
+        /// It is about to read the names in it.
+        enters: bool,
         /// Where to answer.
         conn: OwnedFd,
     },
@@ -112,6 +116,22 @@ pub enum Order {
         conn: OwnedFd,
         /// With what.
         fds: [i32; wire::FDS_MAX],
+    },
+    /// A program has opened this object, or waits for it.
+    Used {
+        /// Its record.
+        slot: u32,
+        /// The program, where it has said so.
+        pid: Option<u32>,
+    },
+    /// A listing is made real, or could not be had.
+    Looked {
+        /// The folder (relative path).
+        path: String,
+        /// No program has asked for it.
+        is_ahead: bool,
+        /// What came of it.
+        done: Result<Look, Failure>,
     },
     /// An object in this folder is no longer the one that was listed.
     Refresh {

@@ -3,8 +3,13 @@
 //! Called by the mirror under its lock. Pure: it touches no file and no record. Nothing here looks at all
 //! objects for one folder, so that a listing costs what its own folder holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
+
+/// Most folders in one that are listed ahead of their use.
+const FEW: usize = 32;
+/// Folders that wait for that.
+const AHEAD_MAX: usize = 256;
 
 /// Record numbers by path relative to MODEL_DIR.
 #[derive(Default)]
@@ -12,10 +17,8 @@ pub struct Known {
     folders: HashMap<String, u32>,
     /// By folder, then by name: the newest version of each object.
     objects: HashMap<String, HashMap<String, u32>>,
-    /// Folders to be listed in the background, the oldest record first.
-    unlisted: BTreeMap<u32, String>,
-    /// Folders that held something before they were listed: files of an engine before may be old versions.
-    pub filled: Vec<(String, u32)>,
+    /// Folders that may be listed before a program uses them, in this order.
+    ahead: VecDeque<String>,
     /// When the listing that a folder shows was asked for.
     listed: HashMap<String, SystemTime>,
 }
@@ -38,22 +41,30 @@ impl Known {
         self.objects.get(folder).into_iter().flat_map(|names| names.keys().map(String::as_str))
     }
 
-    /// Takes a folder in; `unlisted` ones are offered by [`Known::next_unlisted`].
-    pub fn add_folder(&mut self, path: String, slot: u32, unlisted: bool) {
-        if unlisted {
-            self.unlisted.insert(slot, path.clone());
-        }
+    /// Takes a folder in.
+    pub fn add_folder(&mut self, path: String, slot: u32) {
         self.folders.insert(path, slot);
     }
 
-    /// The folder is listed, or shall not be listed unasked any more.
-    pub fn not_ahead(&mut self, slot: u32) {
-        self.unlisted.remove(&slot);
+    /// These folders, which lie in `path`, may be listed ahead. A folder with many is no model's: those in it are listed
+    /// when programs use them.
+    pub fn offer(&mut self, path: &str, folders: &[String]) {
+        if folders.len() <= FEW {
+            // Those of the folder that was used last are the likeliest to be used next.
+            folders.iter().rev().for_each(|name| self.ahead.push_front(crate::mirror::below(path, name)));
+        }
+        self.ahead.truncate(AHEAD_MAX);
     }
 
-    /// A folder that nobody has touched yet.
-    pub fn next_unlisted(&self) -> Option<(String, u32)> {
-        self.unlisted.first_key_value().map(|(slot, path)| (path.clone(), *slot))
+    /// A folder holds something of an engine before, which may be of old versions.
+    pub fn offer_first(&mut self, path: &str) {
+        self.ahead.push_front(path.to_string());
+        self.ahead.truncate(AHEAD_MAX);
+    }
+
+    /// The next folder to be listed ahead, if there is one.
+    pub fn next_ahead(&mut self) -> Option<String> {
+        self.ahead.pop_front()
     }
 
     /// The record of an object.
@@ -86,13 +97,10 @@ impl Known {
         let mut objects = Vec::new();
         for path in paths {
             objects.extend(self.objects.remove(&path).into_iter().flat_map(HashMap::into_values));
-            if let Some(slot) = self.folders.remove(&path) {
-                self.unlisted.remove(&slot);
-                folders.push(slot);
-            }
+            folders.extend(self.folders.remove(&path));
             self.listed.remove(&path);
         }
-        self.filled.retain(|(path, _)| !is_below(path));
+        self.ahead.retain(|path| !is_below(path));
         (folders, objects)
     }
 
@@ -146,12 +154,13 @@ mod tests {
     fn what_is_there_no_longer_is_forgotten() {
         let mut known = Known::default();
         for (path, slot) in [("", 0), ("d", 1), ("d/e", 2), ("dd", 3)] {
-            known.add_folder(path.into(), slot, slot == 2);
+            known.add_folder(path.into(), slot);
         }
         for (path, slot) in [("d/a", 4), ("d/e/b", 5), ("dd/c", 6), ("a", 7)] {
             known.add_object(path, slot);
         }
         known.listed("d", SystemTime::UNIX_EPOCH);
+        known.offer("d", &["e".into()]);
         known.remove_object("", "a");
         assert_eq!(known.object("", "a"), None);
         let (mut folders, mut objects) = known.remove_folder("d");
@@ -159,21 +168,24 @@ mod tests {
         objects.sort_unstable();
         assert_eq!((folders, objects), (vec![1, 2], vec![4, 5]));
         assert_eq!((known.folder("dd"), known.named_objects_of("dd")), (Some(3), vec![("c".to_string(), 6)]));
-        assert_eq!((known.next_unlisted(), known.listed_at("d")), (None, None));
+        assert_eq!((known.next_ahead(), known.listed_at("d")), (None, None));
     }
 
     #[test]
-    fn folders_are_offered_until_they_are_listed() {
+    fn folders_of_a_few_are_offered_and_those_of_the_newest_first() {
         let mut known = Known::default();
-        known.add_folder(String::new(), 0, false);
-        known.add_folder("b".into(), 5, true);
-        known.add_folder("a".into(), 7, true);
-        assert_eq!(known.next_unlisted(), Some(("b".into(), 5)));
-        known.not_ahead(5);
-        assert_eq!(known.next_unlisted(), Some(("a".into(), 7)));
-        known.not_ahead(7);
-        assert_eq!((known.next_unlisted(), known.folder("b")), (None, Some(5)));
-        known.add_folder("a/c".into(), 9, false);
+        for (path, slot) in [("", 0), ("b", 5), ("a", 7), ("a/c", 9)] {
+            known.add_folder(path.into(), slot);
+        }
         assert_eq!(known.folders().map(|(path, _)| path).collect::<Vec<_>>(), ["", "a", "b", "a/c"]);
+        known.offer("", &["a".into(), "b".into()]);
+        known.offer("a", &["c".into()]);
+        let many: Vec<String> = (0..=FEW).map(|n| format!("m{n}")).collect();
+        known.offer("a/c", &many);
+        known.offer_first("b");
+        let offered: Vec<String> = std::iter::from_fn(|| known.next_ahead()).collect();
+        assert_eq!(offered, ["b", "a/c", "a", "b"]);
+        known.offer("x", &many[1..]);
+        assert_eq!(known.next_ahead(), Some("x/m1".into()));
     }
 }

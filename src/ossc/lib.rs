@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod adopt;
+mod announce;
 mod arrive;
 pub mod audit;
 mod caller;
@@ -19,14 +20,17 @@ mod doctor;
 mod engine;
 mod errors;
 mod failure;
+mod files;
 mod first_word;
 pub mod flight;
 pub mod gauges;
 mod growth;
 pub mod held;
+mod inspect;
 pub mod item;
 mod journal;
 mod known;
+mod lazy;
 mod listing;
 mod listings;
 mod made;
@@ -49,9 +53,11 @@ mod reset;
 mod room;
 mod run;
 pub mod scale;
+mod scan;
 mod serve;
 mod small;
 mod spare;
+mod stand;
 mod status;
 #[cfg(test)]
 mod still;
@@ -59,6 +65,7 @@ mod takeover;
 mod top;
 mod tree;
 mod turn;
+mod usage;
 pub mod verdict;
 mod view;
 pub mod work;

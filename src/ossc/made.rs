@@ -7,6 +7,7 @@
 
 use crate::place::{self, Pinned, TEMPORARY};
 use ossc_cache::mark::{self, Kind, Mark, Text};
+use ossc_cache::region::Object;
 use ossc_cache::sys::FileId;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 
@@ -43,6 +45,8 @@ pub struct Found {
     pub made: Option<MadeBefore>,
     /// It carries the mark of another file: it is a copy.
     pub is_copy: bool,
+    /// Of an empty file without a mark: what tells it from others with its number (`mark::incarnation`).
+    pub incarnation: Option<u64>,
 }
 
 /// What the mark of a file says of the engine's work.
@@ -63,6 +67,14 @@ impl Found {
     pub fn is_own(&self) -> bool {
         let is_possible = |made: &MadeBefore| !made.kind.stands_in() || self.id.size == 0;
         self.made.as_ref().is_some_and(|made| made.is_unchanged && is_possible(made))
+    }
+
+    /// It is the file that was made for this record, and not a later one to which its number went.
+    pub fn is_stand_in_of(&self, object: &Object) -> bool {
+        let is_its = self.id.size == 0 && (self.id.dev, self.id.ino) == (object.dev(), object.ino());
+        let born = object.born.load(Ordering::Acquire);
+        let is_marked = || self.made.as_ref().is_some_and(|made| made.kind.stands_in());
+        is_its && (born == 0 || self.incarnation == Some(born) || is_marked())
     }
 
     /// It is a leftover that stands in for exactly this version.
@@ -95,7 +107,9 @@ pub fn look(folder: impl AsFd, name: &str) -> Result<Found, Errno> {
     }
     match open_to_look(&folder, name) {
         Ok(file) => look_at(&file),
-        Err(Errno::ACCESS | Errno::PERM | Errno::AGAIN) => Ok(Found { id: id_of(&st), made: None, is_copy: false }),
+        Err(Errno::ACCESS | Errno::PERM | Errno::AGAIN) => {
+            Ok(Found { id: id_of(&st), made: None, is_copy: false, incarnation: None })
+        }
         Err(e) => Err(e),
     }
 }
@@ -114,22 +128,27 @@ fn id_of(st: &rustix::fs::Stat) -> FileId {
 fn look_at(file: &OwnedFd) -> Result<Found, Errno> {
     let id = id_of(&rustix::fs::fstat(file)?);
     let by_time = || mark::by_time(&id).map(|kind| MadeBefore { kind, is_unchanged: true, version: None });
-    let Ok(text) = Text::of_descriptor(file.as_raw_fd()) else {
-        return Ok(Found { id, made: by_time(), is_copy: false });
+    let found = |made: Option<MadeBefore>, is_copy: bool| {
+        let incarnation = (made.is_none() && id.size == 0).then(|| mark::incarnation(file.as_raw_fd())).flatten();
+        Ok(Found { id, made, is_copy, incarnation })
     };
-    let Some(said) = text.mark() else { return Ok(Found { id, made: None, is_copy: false }) };
+    let Ok(text) = Text::of_descriptor(file.as_raw_fd()) else { return found(by_time(), false) };
+    let Some(said) = text.mark() else { return found(None, false) };
     let born = mark::born(file.as_raw_fd()).map_err(|e| Errno::from_raw_os_error(e.0))?;
     let is_copy = !said.is_of(&id, born);
     let version = Some((said.etag.to_string(), said.object_size, said.path.to_string()));
     let made = MadeBefore { kind: said.kind, is_unchanged: said.is_unchanged(&id), version };
-    Ok(Found { id, made: (!is_copy).then_some(made), is_copy })
+    found((!is_copy).then_some(made), is_copy)
 }
 
 /// Makes an empty file where nothing lies: EEXIST if anything does.
 pub fn make(folder: impl AsFd, name: &str, purpose: &Purpose<'_>) -> Result<Pinned, Errno> {
     let fresh = Fresh::make(&folder)?;
     let made = fresh.mark(purpose).and_then(|_| fresh.link(&folder, name));
-    fresh.clear(&folder);
+    // Without a name it has left nothing.
+    if !fresh.nameless {
+        fresh.clear(&folder);
+    }
     made?;
     let pinned = place::pinned(&folder, name)?;
     // The inode must be the same by name and by descriptor, or clients could not recognise it (some network and
@@ -350,7 +369,7 @@ fn mark_file(file: &File, purpose: &Purpose<'_>) -> Result<bool, Errno> {
     // A real file's time is its object's, without a fraction, where an attribute says what it is.
     let is_real = purpose.kind == Kind::Finished;
     set_time(file, purpose.mtime_secs, if is_real { 0 } else { nanos });
-    if set_attribute(file, purpose).is_ok() {
+    if set_attribute(file.as_raw_fd(), purpose).is_ok() {
         return Ok(true);
     }
     set_time(file, purpose.mtime_secs, nanos);
@@ -365,8 +384,7 @@ fn set_time(file: &File, secs: i64, nanos: u32) {
     let _ = rustix::fs::futimens(file, &times);
 }
 
-fn set_attribute(file: &File, purpose: &Purpose<'_>) -> Result<(), ossc_cache::sys::Errno> {
-    let fd = file.as_raw_fd();
+fn set_attribute(fd: i32, purpose: &Purpose<'_>) -> Result<(), ossc_cache::sys::Errno> {
     let id = ossc_cache::sys::file_id(fd)?;
     let mark = Mark {
         kind: purpose.kind,
@@ -384,11 +402,8 @@ fn set_attribute(file: &File, purpose: &Purpose<'_>) -> Result<(), ossc_cache::s
 
 /// Marks a folder that the engine has just made. Where that cannot be done nothing is lost: a folder is known by the
 /// catalog.
-pub fn mark_folder(folder: impl AsFd, name: &str, purpose: &Purpose<'_>) {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    if let Ok(made) = rustix::fs::openat(folder, name, flags, Mode::empty()) {
-        let _ = set_attribute(&File::from(made), purpose);
-    }
+pub fn mark_folder(folder: &Pinned, purpose: &Purpose<'_>) {
+    let _ = set_attribute(folder.descriptor(), purpose);
 }
 
 /// True for a folder that an engine has made.

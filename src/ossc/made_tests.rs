@@ -123,8 +123,8 @@ fn a_folder_that_is_not_wanted_is_swept_and_users_files_in_it_stay() {
     let dir = Folder::new("below");
     let top = dir.top();
     for name in ["empty", "filled"] {
-        place::make_folder(&top, name).unwrap();
-        mark_folder(&top, name, &purpose(Kind::Folder, name, ""));
+        let (folder, _) = place::make_folder(&top, name).unwrap();
+        mark_folder(&folder, &purpose(Kind::Folder, name, ""));
         let inner = Root::open(&dir.0).unwrap().folder(name).unwrap();
         let path = format!("{name}/w");
         make(&inner, "w", &purpose(Kind::Placeholder, &path, "\"1\"")).unwrap();

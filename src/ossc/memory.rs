@@ -12,6 +12,11 @@ pub trait Guard {
     fn is_whole(&self) -> bool {
         true
     }
+
+    /// False where there was no memory when it was taken.
+    fn is_of_memory(&self) -> bool {
+        true
+    }
 }
 
 impl Guard for Lease {
@@ -22,6 +27,19 @@ impl Guard for Lease {
 
 /// See the module. What each does and needs is said at `pages::Memory`.
 pub trait Memory: Send + Sync {
+    /// Makes it, if it is not there: then the number of its inode.
+    fn open(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+    /// True while it is there.
+    fn is_open(&self) -> bool {
+        true
+    }
+    /// Gives all of it back if `may` says so, which is asked while nobody has it open or can open it: `guard` is given
+    /// back after that. True if it did.
+    fn close(&self, _guard: Box<dyn Guard>, _may: &dyn Fn(&dyn Guard) -> bool) -> bool {
+        false
+    }
     /// Address of byte `offset`.
     fn address(&self, offset: u64) -> *mut u8;
     /// The file that it is a mapping of, open for writing.

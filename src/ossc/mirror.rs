@@ -5,33 +5,36 @@
 //! then the others in the background), and by its file thread (small objects). Nothing of a user's is
 //! overwritten; what cannot be mirrored is skipped with a warning.
 
-use crate::choose;
 use crate::failure::Failure;
 use crate::held::{Held, lock};
+use crate::inspect::Step;
 use crate::known::Known;
+use crate::lazy::Lazy;
 use crate::made::{self, Growing, Purpose};
-use crate::memory::Memory;
-use crate::place::{self, Lies, Pinned, Root};
-use crate::renew::{Asked, Changing, RENEWAL_MAX, Superseded};
+use crate::place::{self, Pinned, Root};
+use crate::renew::{Asked, Changing, Superseded};
 use crate::tree::Level;
-use crate::turn;
-use crate::work::{Patience, Work};
+use crate::work::Work;
 use ossc_cache::mark;
-use ossc_cache::pages::{self, Store};
-use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
+use ossc_cache::pages::Store;
+use ossc_cache::region::{Full, Kind, NewObject, OBJECTS_MAX, PARTS_MAX, Room, state};
 use ossc_net::error::shown;
-use ossc_net::list::{self, ObjectEntry};
-use ossc_net::{Query, crc};
+use ossc_net::list::ObjectEntry;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Parts are at least this long, so that a huge page (2 MiB) has one filler.
 const PART_BYTES_MIN: u64 = 2 << 20;
 /// Objects are cut into about this many parts, until the parts reach `partBytes`.
 const PARTS_AIM: u64 = 16;
+/// Folders that no program uses may take one of so many equal parts of the catalog and of `materializeTotal`.
+const AHEAD_SHARE: u64 = 4;
+/// So many objects are made at a time; then others that need the mirror have their turn.
+const AT_ONCE: usize = 256;
+const TURN: Duration = Duration::from_micros(50);
 
 /// Sizes that decide how objects are represented.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +58,9 @@ pub struct Options {
 
 /// See the module.
 pub struct Mirror {
-    pub(crate) root: Root,
+    pub(crate) root: Arc<Root>,
     pub(crate) work: Arc<Work>,
-    store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) location: String,
     pub(crate) prefix: String,
     pub(crate) options: Options,
@@ -68,6 +71,8 @@ pub struct Mirror {
     pub(crate) known: Mutex<Known>,
     /// When OSS was last asked in vain for a listing, without a success since.
     pub(crate) away_since: Mutex<Option<Instant>>,
+    /// Folders whose weights are being fetched ahead, or were: see `usage`.
+    pub(crate) ahead: Mutex<HashSet<String>>,
     /// See `refill`: times of folders when they were last looked at.
     pub(crate) folder_times: Mutex<HashMap<String, (i64, i64)>>,
 }
@@ -77,7 +82,7 @@ pub struct Mirror {
 pub(crate) enum Reason {
     /// The engine starts: a conflict is an error.
     Start,
-    /// A program touched it: its weights are fetched ahead.
+    /// A program touched it.
     Touched,
     /// A program touched a folder below it.
     Background,
@@ -101,27 +106,6 @@ struct Reserved {
     room: Room,
     kind: Kind,
     state: u32,
-    memory: Option<pages::Memory>,
-}
-
-/// What is to be done with one object of a listing.
-pub(crate) enum Step {
-    /// It is there already.
-    Keep,
-    /// A file with its bytes is there, which no record knows.
-    Take,
-    /// Nothing is there.
-    Make,
-    /// An engine before has left the file that stands in for this very version, or for one that is gone.
-    Leftover(made::Found),
-    /// An empty file lies there that nothing is known of.
-    Adopt(made::Found),
-    /// A file of ours holds another version: the new one takes its name.
-    Replace(made::Found),
-    /// A folder that only engines made lies at its place, with nothing of a user's in it: it gives way.
-    Turn,
-    /// Something else lies at its place.
-    Conflict,
 }
 
 /// Removes what an engine before has left in a folder and OSS does not have.
@@ -152,9 +136,9 @@ impl Mirror {
         options: Options,
     ) -> Mirror {
         Mirror {
-            root,
+            root: Arc::new(root),
             work,
-            store,
+            store: Arc::new(store),
             location,
             prefix,
             options,
@@ -162,6 +146,7 @@ impl Mirror {
             growing: Mutex::default(),
             known: Mutex::default(),
             away_since: Mutex::default(),
+            ahead: Mutex::default(),
             folder_times: Mutex::default(),
         }
     }
@@ -176,14 +161,11 @@ impl Mirror {
         let (dev, ino) = self.root.id().map_err(|e| Failure::Local(format!("MODEL_DIR: {e}")))?;
         let slot = self.append_folder("", (dev, ino), 0)?;
         self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
-        lock(&self.known).add_folder(String::new(), slot, false);
+        lock(&self.known).add_folder(String::new(), slot);
         let until = Instant::now() + self.options.start_quiet_max;
-        self.list_quiet("", slot, Reason::Start, until)?;
-        // A real file is opened without a question, so an old version must be gone before a program runs.
-        loop {
-            let Some((path, slot)) = lock(&self.known).filled.pop() else { return Ok(()) };
-            self.list_quiet(&path, slot, Reason::Background, until)?;
-        }
+        // What an engine before has left in sub-folders is settled when they are listed: a program that opens a file of
+        // an engine's has its folder listed before.
+        self.list_quiet("", slot, until)
     }
 
     /// Waits until the small objects of a listed folder are real files, at most `within`: a program that reads
@@ -193,7 +175,8 @@ impl Mirror {
         let region = self.work.region();
         let known = lock(&self.known).objects_of(path);
         let until = Instant::now() + within;
-        for object in known.into_iter().filter_map(|slot| region.object(slot)) {
+        let begun = known.into_iter().filter(|slot| self.work.is_begun(*slot));
+        for object in begun.filter_map(|slot| region.object(slot)) {
             while object.state() == state::COMING {
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
@@ -217,17 +200,16 @@ impl Mirror {
         level: &Level,
         asked: Asked,
     ) -> Result<(), Failure> {
-        let mut known = lock(&self.known);
-        let known = &mut *known;
         for (key, why) in &level.skipped {
             tracing::warn!(key, "not mirrored: {why}");
         }
         let folder =
             self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
-        let steps = self.inspect(known, &folder, path, level, reason == Reason::Start)?;
-        // Before programs are told to wait for the end of the changes: this asks OSS.
-        let programs = self.programs(&folder, path, level, &steps);
-        let (changing, old) = self.begin_changes(known, (path, slot), level, &steps);
+        if reason == Reason::Ahead && !self.may_be_ahead(level) {
+            return Ok(());
+        }
+        let Some((mut known, steps, programs)) = self.decided(&folder, path, level, reason)? else { return Ok(()) };
+        let (changing, old) = self.begin_changes(&mut known, (path, slot), level, &steps);
         self.end_growing();
         let _ = made::clean(&folder);
         self.clear_away(&folder, path, level, &old);
@@ -235,13 +217,15 @@ impl Mirror {
             sweep(&folder, path, level);
         }
         for name in &level.folders {
-            self.make_folder(known, &folder, below(path, name), name)?;
+            self.make_folder(&mut known, &folder, below(path, name), name)?;
         }
-        let slots = self.make(known, (&folder, &programs), path, level, (&steps, &old))?;
+        let (mut known, slots) = self.make(known, (&folder, &programs), path, level, (&steps, &old))?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
             known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
         }
-        self.listed(known, path, slot, asked, changing);
+        self.used_or_not(&known, (path, slot), reason);
+        self.listed(&mut known, path, slot, asked, changing);
+        known.offer(path, &level.folders);
         tracing::info!(
             folder = path,
             objects = level.objects.len(),
@@ -249,11 +233,20 @@ impl Mirror {
             skipped = level.skipped.len(),
             "listed"
         );
-        // Of a folder that a program uses what is new is fetched ahead, too.
-        if !matches!(reason, Reason::Background | Reason::Ahead) {
-            self.plan(level, &slots);
-        }
+        drop(known);
+        self.plan_new(path, reason, &slots);
         Ok(())
+    }
+
+    /// True if what a folder holds that nobody has asked for leaves enough for those that programs use.
+    fn may_be_ahead(&self, level: &Level) -> bool {
+        let is_small = |object: &&ObjectEntry| object.size <= self.options.materialize_bytes_max;
+        let bytes: u64 = level.objects.values().filter(is_small).map(|object| object.size).sum();
+        let materialized = self.materialized.load(Ordering::Acquire);
+        let records = u64::from(self.work.region().objects_len()) + level.objects.len() as u64;
+        materialized + bytes <= self.options.materialize_total_max / AHEAD_SHARE
+            && records + level.folders.len() as u64 <= u64::from(OBJECTS_MAX) / AHEAD_SHARE
+            && self.work.parts_left() >= u64::from(PARTS_MAX) / AHEAD_SHARE
     }
 
     /// The folder's content is what the listing says.
@@ -264,7 +257,6 @@ impl Mirror {
             if self.is_unlisted(slot) {
                 header.folders_unlisted.fetch_sub(1, Ordering::AcqRel);
                 folder.set_state(state::LISTED);
-                known.not_ahead(slot);
             }
         }
         known.listed(path, asked.at);
@@ -280,19 +272,18 @@ impl Mirror {
             }
             self.forget_folder(slot);
         }
-        let is_filled = place::is_filled(folder, name);
         match place::make_folder(folder, name) {
             Ok((made, is_new)) => {
                 if is_new {
-                    made::mark_folder(folder, name, &self.purpose(mark::Kind::Folder, &path, None));
+                    made::mark_folder(&made, &self.purpose(mark::Kind::Folder, &path, None));
                 }
                 let above = known.folder(path.rsplit_once('/').map_or("", |(above, _)| above)).unwrap_or(0);
                 let slot = self.append_folder(&path, (made.dev, made.ino), above)?;
                 self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
-                if is_filled {
-                    known.filled.push((path.clone(), slot));
+                if !is_new && place::is_filled(folder, name) {
+                    known.offer_first(&path);
                 }
-                known.add_folder(path, slot, true);
+                known.add_folder(path, slot);
             }
             Err(e) => {
                 // What was known below a folder that is no more has no place either.
@@ -303,76 +294,6 @@ impl Mirror {
             }
         }
         Ok(())
-    }
-
-    /// Looks at each object's place before anything is changed. At the start a conflict is an error; later
-    /// the object is left out.
-    fn inspect(
-        &self,
-        known: &Known,
-        folder: &OwnedFd,
-        path: &str,
-        level: &Level,
-        strict: bool,
-    ) -> Result<HashMap<String, Step>, Failure> {
-        let mut steps = HashMap::new();
-        for (name, object) in &level.objects {
-            let lies = match place::look(folder, name) {
-                Ok(lies) => lies,
-                Err(e) if place::refuses_name(e) => {
-                    tracing::warn!(
-                        key = object.key,
-                        "not mirrored: the file system of MODEL_DIR refuses its name: {e}"
-                    );
-                    continue;
-                }
-                Err(e) => return Err(Failure::Local(format!("{}: {e}", shown(name)))),
-            };
-            let ours = known.object(path, name).and_then(|slot| self.current(path, name, slot));
-            let step = match (lies, ours) {
-                (Lies::Nothing, _) => Step::Make,
-                (Lies::Folder, _) if turn::gives_way(folder, name) => Step::Turn,
-                (_, Some(ours)) if *ours.etag() == *object.etag && ours.size() == object.size => Step::Keep,
-                (Lies::File(_), ours) => self.step(folder, name, object, ours)?,
-                _ => Step::Conflict,
-            };
-            if matches!(step, Step::Conflict) {
-                let why = format!(
-                    "{} in MODEL_DIR is neither empty nor the object {}: empty the folder or choose another one",
-                    shown(name),
-                    shown(&object.key)
-                );
-                if strict {
-                    return Err(Failure::Local(why));
-                }
-                tracing::error!("{why}; it is not served");
-            }
-            steps.insert(name.clone(), step);
-        }
-        Ok(steps)
-    }
-
-    /// What becomes of a file that lies at an object's place and is not known to hold this version. `ours` is the
-    /// record of the version before.
-    fn step(&self, folder: &OwnedFd, name: &str, object: &ObjectEntry, ours: Option<&Object>) -> Result<Step, Failure> {
-        let Ok(found) = made::look(folder, name) else { return Ok(Step::Conflict) };
-        let is_empty = found.id.size == 0;
-        let made = found.made.as_ref();
-        let stands_in = made.is_some_and(|made| made.kind.stands_in());
-        // The file of the version before, or one that an engine before has left: with a changed time it still
-        // has no byte that could be a user's.
-        let is_placeholder = is_empty
-            && (stands_in || ours.is_some_and(|ours| (ours.dev(), ours.ino()) == (found.id.dev, found.id.ino)));
-        Ok(match () {
-            _ if is_placeholder && object.size > 0 => Step::Leftover(found),
-            _ if is_placeholder || found.is_own() && ours.is_some() => Step::Replace(found),
-            _ if is_empty && made.is_none() && (object.size > 0 || found.is_copy) => Step::Adopt(found),
-            _ if is_empty && object.size == 0 => Step::Keep,
-            _ if found.id.size == object.size && self.is_same(folder, name, object)? => Step::Take,
-            // An engine before has made it, of a version that is no longer there.
-            _ if found.is_own() => Step::Replace(found),
-            _ => Step::Conflict,
-        })
     }
 
     /// What a file is made for; without an object it is a folder.
@@ -403,38 +324,25 @@ impl Mirror {
         }
     }
 
-    /// True if the file at an object's place holds its bytes: by MD5 where the ETag is one, else by CRC-64.
-    fn is_same(&self, folder: &OwnedFd, name: &str, object: &ObjectEntry) -> Result<bool, Failure> {
-        let etag = object.etag.trim_matches('"');
-        let local = |e: std::io::Error| Failure::Local(format!("{}: {e}", shown(name)));
-        if etag.len() == 32 && object.kind == list::Type::Normal {
-            let mut sum = md5::Context::new();
-            place::read_file(folder, name, |bytes| sum.consume(bytes)).map_err(local)?;
-            return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
-        }
-        let head = Query::Head { key: object.key.clone() };
-        let patience = Patience { attempts: self.options.list_attempts, until: Some(Instant::now() + RENEWAL_MAX) };
-        let done = self.work.call(&head, patience).map_err(|e| Failure::List(Box::new(e)))?;
-        let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
-            return Ok(false);
-        };
-        let mut sum = crc::Crc::new();
-        place::read_file(folder, name, |bytes| sum.update(bytes)).map_err(local)?;
-        Ok(sum.value() == expected)
-    }
-
     /// Makes the files of a folder; gives the record numbers of its new large objects by name.
-    fn make(
-        &self,
-        known: &mut Known,
+    fn make<'a>(
+        &'a self,
+        mut known: MutexGuard<'a, Known>,
         (folder, programs): (&OwnedFd, &HashSet<String>),
         path: &str,
         level: &Level,
         (steps, old): (&HashMap<String, Step>, &HashMap<String, Superseded>),
-    ) -> Result<HashMap<String, u32>, Failure> {
+    ) -> Result<(MutexGuard<'a, Known>, HashMap<String, u32>), Failure> {
         let mut slots = HashMap::new();
         let above = known.folder(path).unwrap_or(0);
-        for (name, object) in &level.objects {
+        for (count, (name, object)) in level.objects.iter().enumerate() {
+            if count % AT_ONCE == AT_ONCE - 1 {
+                known = self.let_others(known);
+                if known.folder(path) != Some(above) {
+                    return Err(Failure::Local(format!("the folder {path:?} in MODEL_DIR has gone meanwhile")));
+                }
+            }
+            let known = &mut *known;
             let Some(step) = steps.get(name).filter(|step| !matches!(step, Step::Keep | Step::Conflict)) else {
                 continue;
             };
@@ -463,7 +371,12 @@ impl Mirror {
                 Some(reserved) if reserved.kind == Kind::Small => mark::Kind::Coming,
                 Some(_) => mark::Kind::Placeholder,
             };
+            // What a program has open of the version before stays, without its name.
+            let stood =
+                old.get(name).map(|old| old.slot).filter(|_| matches!(step, Step::Leftover(_) | Step::Replace(_)));
+            stood.into_iter().for_each(|slot| self.work.keep_stand(slot));
             let made = self.stand_in(folder, name, &self.purpose(kind, &whole_path, Some(object)), step);
+            stood.into_iter().for_each(|slot| self.work.drop_stand(slot));
             let pinned = match made {
                 Ok(pinned) => pinned,
                 Err(e) => {
@@ -493,7 +406,15 @@ impl Mirror {
             }
             before.into_iter().for_each(|slot| self.supersede(slot));
         }
-        Ok(slots)
+        Ok((known, slots))
+    }
+
+    /// Others that wait for the mirror have their turn.
+    fn let_others<'a>(&'a self, known: MutexGuard<'a, Known>) -> MutexGuard<'a, Known> {
+        drop(known);
+        // Else this thread would mostly have it again before they wake up.
+        std::thread::sleep(TURN);
+        lock(&self.known)
     }
 
     /// There is no room for an object's record: the version before, if there is one, stays the folder's.
@@ -530,18 +451,7 @@ impl Mirror {
                 return Ok(Err(full));
             }
         };
-        let memory = match kind {
-            Kind::Large => match self.store.new_memory(room.slot, object.size) {
-                Ok(memory) => Some(memory),
-                Err(e) => {
-                    self.work.give_room_back(room, name);
-                    let (what, why) = (shown(name), std::io::Error::from_raw_os_error(e.0));
-                    return Err(Failure::Local(format!("no memory file for {what} of {} bytes: {why}", object.size)));
-                }
-            },
-            _ => None,
-        };
-        Ok(Ok(Reserved { room, kind, state, memory }))
+        Ok(Ok(Reserved { room, kind, state }))
     }
 
     /// Gives an object its record; its number.
@@ -555,18 +465,22 @@ impl Mirror {
     ) -> u32 {
         let place = (path.to_string(), name.to_string());
         let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
-        let id = (pinned.dev, pinned.ino);
-        *lock(&held.pinned) = Some(pinned);
+        held.root = Some(self.root.clone());
+        let (id, born) = ((pinned.dev, pinned.ino), pinned.incarnation());
+        if born == 0 {
+            *lock(&held.pinned) = Some(pinned);
+        }
         let path = below(path, name);
-        let memory_ino = reserved.memory.as_ref().map_or(0, pages::Memory::ino);
-        held.memory = reserved.memory.map(|memory| Box::new(memory) as Box<dyn Memory>);
+        if reserved.kind == Kind::Large {
+            held.memory = Some(Box::new(Lazy::new(self.store.clone(), reserved.room.slot, object.size)));
+        }
         let new = self.record((reserved.kind, reserved.state), &path, Some(object), id, folder);
-        // FUSE and network file systems use the number of a file again that is pinned, but not open.
+        // Of a file that is gone.
         self.work.region().number_is_anothers(id.0, id.1);
-        let slot = self.work.publish(reserved.room, &new, memory_ino);
+        let slot = self.work.publish(reserved.room, &new, 0);
+        self.work.region().object(slot).into_iter().for_each(|object| object.born.store(born, Ordering::Release));
         self.work.hold(slot, held);
         if reserved.kind == Kind::Small {
-            self.work.fetch_small(slot);
             return slot;
         }
         self.work.region().header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
@@ -596,7 +510,7 @@ impl Mirror {
         if let Some(object) = self.work.region().object(slot) {
             object.settled.store(1, Ordering::Release);
         }
-        self.work.region().set_file(slot, (file.dev, file.ino));
+        self.work.set_file(slot, (file.dev, file.ino));
         self.count(object.size);
         known.add_object(&path, slot);
         Ok(())
@@ -655,17 +569,6 @@ impl Mirror {
         let longest = self.options.part_bytes_max;
         let aim = (size / PARTS_AIM).next_multiple_of(PART_BYTES_MIN);
         aim.clamp(PART_BYTES_MIN.min(longest), longest) as u32
-    }
-
-    fn plan(&self, level: &Level, slots: &HashMap<String, u32>) {
-        let (large, small): (Vec<&str>, Vec<&str>) =
-            level.objects.keys().map(String::as_str).partition(|name| slots.contains_key(*name));
-        let all: Vec<&str> = level.objects.keys().map(String::as_str).collect();
-        if choose::is_model(&all) {
-            let order: Vec<u32> =
-                choose::ahead(&large, &small).into_iter().filter_map(|at| slots.get(large[at]).copied()).collect();
-            self.work.prefetch(&order);
-        }
     }
 }
 

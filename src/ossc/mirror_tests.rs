@@ -5,6 +5,7 @@ use crate::item::Arrived;
 use crate::still::{self, Random};
 use ossc_cache::pages::PageKind;
 use ossc_cache::region::Identity;
+use ossc_net::list;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,14 @@ impl Drop for Scene {
 
 impl Scene {
     fn new(name: &str, part_bytes_max: u64) -> Scene {
-        let folder = std::env::temp_dir().join(format!("ossc-mirror-{}-{name}", std::process::id()));
+        Scene::in_folder(
+            &std::env::temp_dir().join(format!("ossc-mirror-{}-{name}", std::process::id())),
+            part_bytes_max,
+        )
+    }
+
+    fn in_folder(folder: &Path, part_bytes_max: u64) -> Scene {
+        let folder = folder.to_path_buf();
         std::fs::create_dir(&folder).unwrap();
         let (work, store) = (still::work(1 << 30), Store::create(Some(PageKind::Memfd), 1 << 30));
         work.region().header().memory_dev.store(store.dev().unwrap(), Ordering::Release);
@@ -46,7 +54,7 @@ impl Scene {
         let mirror = Mirror::new(root, work.clone(), store, "oss://b/m/".into(), "m/".into(), options);
         let slot = mirror.append_folder("", mirror.root.id().unwrap(), 0).unwrap();
         assert_eq!(slot, ROOT);
-        lock(&mirror.known).add_folder(String::new(), slot, false);
+        lock(&mirror.known).add_folder(String::new(), slot);
         work.region().object(slot).unwrap().set_state(state::LISTED);
         Scene { folder, work, mirror }
     }
@@ -99,6 +107,12 @@ fn count(folder: &Path) -> (usize, usize) {
     (descriptors, std::fs::read_to_string("/proc/self/maps").unwrap().lines().filter(|line| is_ours(line)).count())
 }
 
+/// Descriptors of this process that are of this folder.
+fn own(folder: &Path) -> usize {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten().map(|fd| std::fs::read_link(fd.path()));
+    links.flatten().filter(|link| link.starts_with(folder) && link != folder).count()
+}
+
 /// One object is overwritten again and again under a program now and then: records, parts, descriptors, maps and memory
 /// stay what a few versions take, and a version that is open stays as it is until it is closed.
 #[test]
@@ -112,8 +126,9 @@ fn many_versions_cost_what_a_few_do() {
     for version in 0..versions {
         still::pass(Duration::from_millis(random.below(4000)));
         let slot = scene.list(&[("w.bin", version, SIZE)]).unwrap()["w.bin"];
-        still::fill(&scene.work, slot);
         let held = scene.work.held(slot).unwrap();
+        scene.work.open_memory(slot, region.object(slot).unwrap(), &held).unwrap();
+        still::fill(&scene.work, slot);
         let memory = held.memory.as_ref().unwrap();
         memory.populate(0, 1).unwrap();
         if let Some((file, slot, incarnation)) = &open {
@@ -339,4 +354,122 @@ fn the_record_of_a_file_that_was_there_ends() {
     assert_eq!(scene.find(&File::open(scene.path("a.json")).unwrap()), None);
     still::pass(Duration::from_secs(20));
     assert_eq!(scene.list(&[("b.bin", 1, SIZE)]).unwrap()["b.bin"], slot, "it was not used again");
+}
+
+impl Scene {
+    /// The same on another file system, if there is one.
+    fn on_tmpfs(name: &str) -> Option<Scene> {
+        let above = Path::new("/dev/shm");
+        above
+            .is_dir()
+            .then(|| Scene::in_folder(&above.join(format!("ossc-mirror-{}-{name}", std::process::id())), 8 << 20))
+    }
+}
+
+/// Objects that nobody reads take no descriptor and no map, however many there are.
+#[test]
+fn objects_that_nobody_reads_take_no_descriptors() {
+    let scene = Scene::new("many", 8 << 20);
+    let names: Vec<String> = (0..3000).map(|n| format!("o{n:04}.bin")).collect();
+    let objects: Vec<(&str, u64, u64)> = names.iter().map(|name| (name.as_str(), 1, SIZE)).collect();
+    let slots = scene.list(&objects).unwrap();
+    assert_eq!((own(&scene.folder), scene.work.memory_files.load(Ordering::Acquire)), (0, 0));
+    let (slot, region) = (slots["o0007.bin"], *scene.work.region());
+    let object = region.object(slot).unwrap();
+    let reader = File::open(scene.path("o0007.bin")).unwrap();
+    assert_eq!(scene.find(&reader), Some(slot));
+    scene.work.open_memory(slot, object, &scene.work.held(slot).unwrap()).unwrap();
+    let ino = object.memory_ino.load(Ordering::Acquire);
+    assert_eq!(region.find(region.header().memory_dev.load(Ordering::Acquire), ino), Some((slot, Identity::Memory)));
+    still::fill(&scene.work, slot);
+    scene.look();
+    assert!(scene.work.held(slot).unwrap().memory.as_ref().unwrap().is_open(), "a program has it open");
+    drop(reader);
+    for _ in 0..2 {
+        scene.look();
+        still::pass(Duration::from_secs(601));
+    }
+    scene.look();
+    let held = scene.work.held(slot).unwrap();
+    assert!(!held.memory.as_ref().unwrap().is_open(), "nothing of it is in memory");
+    assert_eq!(object.memory_ino.load(Ordering::Acquire), 0);
+    assert_eq!(region.find(region.header().memory_dev.load(Ordering::Acquire), ino), None);
+    // All versions again, under a program that has one of them open.
+    let reader = File::open(scene.path("o0009.bin")).unwrap();
+    let objects: Vec<(&str, u64, u64)> = names.iter().map(|name| (name.as_str(), 2, SIZE)).collect();
+    scene.list(&objects).unwrap();
+    // Of the reader's, and of the one that the engine keeps as long.
+    assert_eq!((own(&scene.folder), scene.work.memory_files.load(Ordering::Acquire)), (2, 0));
+    assert_eq!(scene.find(&reader), Some(slots["o0009.bin"]));
+    scene.look();
+    assert!(region.object(slots["o0009.bin"]).unwrap().seen().is_some(), "an open version was ended");
+    let ended = slots.values().filter(|slot| region.object(**slot).unwrap().seen().is_none()).count();
+    assert_eq!(ended, slots.len() - 1, "versions that nobody has end at once");
+    drop(reader);
+    scene.look();
+    assert!(region.object(slots["o0009.bin"]).unwrap().seen().is_none());
+    assert_eq!(own(&scene.folder), 0);
+}
+
+/// As many memory files as may be there: those that were used longest ago give way, those in use do not.
+#[test]
+fn memory_files_are_bounded() {
+    let scene = Scene::new("bounded", 8 << 20);
+    let names: Vec<String> = (0..9).map(|n| format!("o{n}.bin")).collect();
+    let objects: Vec<(&str, u64, u64)> = names.iter().map(|name| (name.as_str(), 1, SIZE)).collect();
+    let slots = scene.list(&objects).unwrap();
+    let region = *scene.work.region();
+    let limit = scene.work.options.memory_files_max;
+    assert!(limit >= 9, "this test sets it below");
+    let open = |name: &str| {
+        let slot = slots[name];
+        scene.work.open_memory(slot, region.object(slot).unwrap(), &scene.work.held(slot).unwrap())
+    };
+    for name in &names {
+        open(name).unwrap();
+        still::fill(&scene.work, slots[name]);
+    }
+    assert_eq!(scene.work.memory_files.load(Ordering::Acquire), 9);
+    scene.look();
+    let readers: Vec<File> = names[..3].iter().map(|name| File::open(scene.path(name)).unwrap()).collect();
+    let held = |name: &str| scene.work.held(slots[name]).unwrap();
+    assert!(scene.work.close_down_to(3, u32::MAX) > 0);
+    assert_eq!(scene.work.memory_files.load(Ordering::Acquire), 3);
+    assert!(names[..3].iter().all(|name| held(name).memory.as_ref().unwrap().is_open()));
+    assert_eq!(scene.work.close_down_to(0, u32::MAX), 0, "programs have the others open");
+    drop(readers);
+    assert_eq!(scene.work.close_down_to(0, u32::MAX), 3);
+    open("o5.bin").unwrap();
+    assert!(held("o5.bin").memory.as_ref().unwrap().is_open());
+}
+
+/// A placeholder is removed, and its inode number goes to files of a user's: none of them is ever taken for the object,
+/// or touched.
+#[test]
+fn a_number_that_is_used_again_is_nobodys_object() {
+    for scene in [Some(Scene::new("number", 8 << 20)), Scene::on_tmpfs("number")].into_iter().flatten() {
+        let slot = scene.list(&[("a.bin", 1, SIZE), ("b.bin", 1, SIZE)]).unwrap()["a.bin"];
+        let object = scene.work.region().object(slot).unwrap();
+        let folder = scene.mirror.root.folder("").unwrap();
+        assert!(made::look(&folder, "a.bin").unwrap().is_stand_in_of(object));
+        assert_ne!(object.born.load(Ordering::Acquire), 0, "this file system tells them apart");
+        std::fs::remove_file(scene.path("a.bin")).unwrap();
+        let mut tries = 0..20_000;
+        let again = tries.find(|_| {
+            let file = File::create(scene.path("a.bin")).unwrap();
+            let is_again = file.metadata().unwrap().ino() == object.ino();
+            if !is_again {
+                std::fs::rename(scene.path("a.bin"), scene.path("keep")).unwrap();
+            }
+            is_again
+        });
+        if again.is_none() {
+            // tmpfs counts on.
+            continue;
+        }
+        assert!(!made::look(&folder, "a.bin").unwrap().is_stand_in_of(object));
+        let _ = std::fs::remove_file(scene.path("keep"));
+        scene.list(&[("b.bin", 1, SIZE)]).unwrap();
+        assert!(scene.path("a.bin").exists(), "a user's file was removed for the object's number");
+    }
 }

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How names of files under construction begin.
 pub const TEMPORARY: &str = ".ossc-tmp-";
@@ -30,16 +32,39 @@ pub enum Lies {
 /// A file's identity and a descriptor that keeps its inode number from being used again.
 pub struct Pinned {
     fd: OwnedFd,
+    /// How many there are of those that are counted, this one among them.
+    counted: Option<Arc<AtomicUsize>>,
     /// st_dev.
     pub dev: u64,
     /// st_ino.
     pub ino: u64,
 }
 
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Some(count) = &self.counted {
+            count.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
 impl Pinned {
-    /// Its O_PATH descriptor.
+    /// It is one of these from now on, until it goes.
+    pub fn count_in(&mut self, count: &Arc<AtomicUsize>) {
+        if self.counted.is_none() {
+            count.fetch_add(1, Ordering::AcqRel);
+            self.counted = Some(count.clone());
+        }
+    }
+
+    /// Its descriptor.
     pub fn descriptor(&self) -> i32 {
         std::os::fd::AsRawFd::as_raw_fd(&self.fd)
+    }
+
+    /// What tells it from later files with its number; 0 where nothing does.
+    pub fn incarnation(&self) -> u64 {
+        ossc_cache::mark::incarnation(self.descriptor()).unwrap_or(0)
     }
 }
 
@@ -110,19 +135,17 @@ pub fn room(folder: impl AsFd) -> Result<u64, Errno> {
     Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
-/// Makes a folder unless it is there; gives its identity, and whether it was made now.
+/// Makes a folder unless it is there; gives its identity with a descriptor, and whether it was made now.
 pub fn make_folder(folder: impl AsFd, name: &str) -> Result<(Pinned, bool), Errno> {
     let is_new = match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
         Err(e) => return Err(e),
     };
-    let pinned = pin(rustix::fs::openat(
-        folder,
-        name,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)?;
+    // What is new is opened to be marked; what a user has made may be closed to this one.
+    let access = if is_new { OFlags::RDONLY } else { OFlags::PATH };
+    let flags = access | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let pinned = pin(rustix::fs::openat(folder, name, flags, Mode::empty())?)?;
     Ok((pinned, is_new))
 }
 
@@ -146,7 +169,7 @@ pub fn read_file(folder: impl AsFd, name: &str, mut each: impl FnMut(&[u8])) -> 
 
 fn pin(fd: OwnedFd) -> Result<Pinned, Errno> {
     let st = rustix::fs::fstat(&fd)?;
-    Ok(Pinned { fd, dev: st.st_dev, ino: st.st_ino })
+    Ok(Pinned { fd, counted: None, dev: st.st_dev, ino: st.st_ino })
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! bytes are asked for, side by side, once per version. It changes nothing.
 
 use crate::audit::Fetched;
-use crate::mirror::{Mirror, Step};
+use crate::inspect::Step;
+use crate::mirror::Mirror;
 use crate::place;
 use crate::renew::RENEWAL_MAX;
 use crate::tree::Level;
@@ -112,6 +113,31 @@ const AT_ONCE: usize = 64;
 const DISK_BYTES_LEFT: u64 = 256 << 20;
 
 impl Mirror {
+    /// No names, if that is known without asking OSS.
+    pub(crate) fn no_programs(&self, level: &Level, steps: &HashMap<String, Step>) -> Option<HashSet<String>> {
+        self.new_large(level, steps).all(|(name, _)| is_data(name)).then(HashSet::new)
+    }
+
+    fn new_large<'a>(
+        &self,
+        level: &'a Level,
+        steps: &HashMap<String, Step>,
+    ) -> impl Iterator<Item = (&'a str, &'a ObjectEntry)> {
+        let is_new = |name: &String| {
+            matches!(
+                steps.get(name),
+                Some(Step::Make | Step::Leftover(_) | Step::Adopt(_) | Step::Replace(_) | Step::Turn)
+            )
+        };
+        let bytes_max = self.options.materialize_bytes_max;
+        let is_large = move |object: &ObjectEntry| object.size > bytes_max && !object.needs_restore();
+        level
+            .objects
+            .iter()
+            .filter(move |(name, object)| is_new(name) && is_large(object))
+            .map(|(name, object)| (name.as_str(), object))
+    }
+
     /// Names of the new large objects that the loader or the kernel may open by themselves: they become real files,
     /// whatever their size, if the disk has room. `materializeTotal` does not count for them.
     pub(crate) fn programs(
@@ -121,16 +147,8 @@ impl Mirror {
         level: &Level,
         steps: &HashMap<String, Step>,
     ) -> HashSet<String> {
-        let is_new = |name: &String| {
-            matches!(
-                steps.get(name),
-                Some(Step::Make | Step::Leftover(_) | Step::Adopt(_) | Step::Replace(_) | Step::Turn)
-            )
-        };
-        let large = |object: &ObjectEntry| object.size > self.options.materialize_bytes_max && !object.needs_restore();
-        let new = level.objects.iter().filter(|(name, object)| is_new(name) && large(object));
         let until = Instant::now() + RENEWAL_MAX;
-        let mut found = find(&self.work, new.map(|(name, object)| (name.as_str(), object)), until);
+        let mut found = find(&self.work, self.new_large(level, steps), until);
         let mut room = place::room(folder).unwrap_or(0).saturating_sub(DISK_BYTES_LEFT);
         found.retain(|name| {
             let size = level.objects.get(name).map_or(0, |object| object.size);

@@ -42,11 +42,22 @@ impl Work {
         lock(&self.catalog).publish(room, new, memory_ino)
     }
 
+    /// Parts of the catalog that nothing has.
+    pub fn parts_left(&self) -> u64 {
+        lock(&self.catalog).parts_left()
+    }
+
     /// Takes the catalog of an engine that is gone over; gives what it has left of records that no program finds.
     pub fn adopt_catalog(&self) -> Left {
         let (catalog, left) = Catalog::adopt(self.region, (self.options.now)());
         *lock(&self.catalog) = catalog;
         left
+    }
+
+    /// A small object's real file is found by its device and inode from now on.
+    pub fn set_file(&self, slot: u32, id: (u64, u64)) {
+        let _index = lock(&self.catalog);
+        self.region.set_file(slot, id);
     }
 
     /// The newest listing names another version of this object, or none: it goes when nobody uses it.
@@ -110,7 +121,7 @@ impl Work {
             match object.kind() {
                 Kind::Large => {
                     let busy = (0..object.parts()).any(|index| self.region.part(object, index).state() == FILLING);
-                    let unused = if busy { None } else { Unused::take(&held).filter(Unused::is_closed) };
+                    let unused = if busy { None } else { Unused::take(object, &held).filter(Unused::is_closed) };
                     if let Some(unused) = unused {
                         self.end_version(slot, object, &held, unused);
                     }
@@ -133,15 +144,13 @@ impl Work {
         }
         (0..object.parts()).for_each(|index| self.region.part(object, index).unpin());
         self.end_kept(object, held);
-        self.release(slot, held, &unused);
+        self.release(slot, held, unused);
         if !Self::is_empty(object, held) {
             return;
         }
         drop(room);
+        held.memory.iter().for_each(|memory| memory.unlink());
         self.region.header().large_bytes.fetch_sub(object.size(), Ordering::Relaxed);
-        if let Some(memory) = &held.memory {
-            memory.unlink();
-        }
         self.forget(slot, object);
         tracing::info!(
             object = held.key,
@@ -149,8 +158,6 @@ impl Work {
             bytes = held.size,
             "dropped: an old version that nobody uses"
         );
-        // Not before the record is forgotten: a program that opens the memory file now finds out that it is void.
-        drop(unused);
         lock(&self.catalog).rest(slot, (self.options.now)());
     }
 
@@ -184,7 +191,11 @@ impl Work {
     /// Nothing of the engine's names the record any more.
     fn forget(&self, slot: u32, object: &Object) {
         lock(&self.superseded).remove(&slot);
-        self.held.write().unwrap_or_else(|e| e.into_inner()).remove(&slot);
+        let held = self.held.write().unwrap_or_else(|e| e.into_inner()).remove(&slot);
+        let has_memory = |held: Arc<Held>| held.memory.as_ref().is_some_and(|memory| memory.is_open());
+        if held.is_some_and(has_memory) {
+            self.memory_files.fetch_sub(1, Ordering::AcqRel);
+        }
         if object.parts() > 0 {
             self.owners.write().unwrap_or_else(|e| e.into_inner()).remove(&object.first_part());
         }

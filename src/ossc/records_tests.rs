@@ -143,7 +143,7 @@ fn a_version_that_is_kept_on_does_not_end() {
     let (object, held) = (work.region().object(slot).unwrap(), work.held(slot).unwrap());
     let before = object.seen().unwrap();
     work.supersede(slot);
-    let unused = Unused::take(&held).unwrap();
+    let unused = Unused::take(object, &held).unwrap();
     assert!(!work.keep_on(slot, before + 1), "that use of the record is another version's");
     assert!(object.is_superseded());
     assert!(work.keep_on(slot, before));

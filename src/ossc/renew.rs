@@ -6,15 +6,16 @@
 
 use crate::failure::Failure;
 use crate::held::lock;
+use crate::inspect::Step;
 use crate::known::Known;
 use crate::listing;
 use crate::made;
-use crate::mirror::{Mirror, Reason, Step, below};
+use crate::mirror::{Mirror, Reason, below};
 use crate::quiet::{self, Before, Unquiet};
 use crate::tree::Level;
 use crate::work::Patience;
 use ossc_cache::region::{Kind, Object, state};
-use ossc_cache::sys::{self, FileId};
+use ossc_cache::sys;
 use ossc_net::list::ObjectEntry;
 use rustix::fs::AtFlags;
 use std::collections::HashMap;
@@ -25,6 +26,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// How long OSS is asked for a newer listing before what is known is served on, and for what a listing needs to know of
 /// its objects beside.
 pub(crate) const RENEWAL_MAX: Duration = Duration::from_secs(10);
+
+/// How long a listing that a program waits for may take.
+const LISTING_MAX: Duration = Duration::from_secs(60);
+/// Pages of a listing that no program waits for.
+const AHEAD_PAGES: u32 = 1;
 
 /// When a listing was asked for.
 #[derive(Clone, Copy)]
@@ -69,6 +75,20 @@ impl Drop for Changing<'_> {
     }
 }
 
+/// A folder that is to be listed.
+pub(crate) struct Due {
+    pub path: String,
+    pub slot: u32,
+    pub reason: Reason,
+}
+
+impl Due {
+    /// No program has asked for it.
+    pub fn is_ahead(&self) -> bool {
+        self.reason == Reason::Ahead
+    }
+}
+
 /// What came of a look at a folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Look {
@@ -78,61 +98,51 @@ pub enum Look {
     Wait(Duration),
 }
 
-/// How old the listing of a folder may be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wanted {
-    /// `listAgainSec`.
-    Fresh,
-    /// Not asked for before this time, in milliseconds of the monotonic clock.
-    Since(u64),
-}
+/// How new the listing of a folder has to be: not asked for before this time, in milliseconds of the monotonic clock. A
+/// listing that takes longer than `listAgainSec` is new enough for who has waited for it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Since(pub u64);
 
 impl Mirror {
-    /// Lists a folder (path relative to MODEL_DIR) whose listing is not as new as wanted, and the unlisted ones above it.
-    /// What is not in the bucket is no error: there is nothing to wait for. With `impatient` a folder that is being
-    /// changed is shown as it is.
-    ///
-    /// # Errors
-    /// A folder that was never listed and cannot be. One that was is served on as it is, with a line in the log.
-    pub fn look(&self, path: &str, wanted: Wanted, impatient: bool) -> Result<Look, Failure> {
+    /// What is to be listed next so that the listing of a folder (path relative to MODEL_DIR) is as new as wanted: itself,
+    /// or the first unlisted one above it; `None` if it is. What is not in the bucket is no error: there is nothing to
+    /// wait for.
+    pub(crate) fn due(&self, path: &str, since: Since) -> Option<Due> {
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            let Some(slot) = lock(&self.known).folder(&path[..end]) else { return Ok(Look::Done) };
+        // The root folder is the first of all.
+        for end in (!path.is_empty()).then_some(0).into_iter().chain(ends) {
+            let slot = lock(&self.known).folder(&path[..end])?;
             let is_last = end == path.len();
             let reason = match self.is_unlisted(slot) {
                 true if is_last => Reason::Touched,
                 true => Reason::Background,
-                false if is_last && self.is_too_old(slot, wanted) => Reason::Refresh,
+                false if is_last && self.is_too_old(slot, since) => Reason::Refresh,
                 false => continue,
             };
-            if let wait @ Look::Wait(_) = self.list_one(&path[..end], slot, reason, impatient)? {
-                return Ok(wait);
-            }
+            return Some(Due { path: path[..end].to_string(), slot, reason });
         }
-        Ok(Look::Done)
+        None
     }
 
-    /// Lists one folder that no program has touched yet; false if there is none left. A folder that may not be listed,
-    /// or is being changed, is left to the program that touches it, and keeps no other from being listed.
-    pub fn list_ahead(&self) -> Result<bool, Failure> {
-        let Some((path, slot)) = lock(&self.known).next_unlisted() else { return Ok(false) };
-        match self.list_one(&path, slot, Reason::Ahead, false) {
-            Err(Failure::List(error)) if !error.retryable() => {
-                tracing::warn!(folder = path, "not listed ahead: {error}");
+    /// The next folder that may be listed ahead of its use, if there is one.
+    pub(crate) fn due_ahead(&self) -> Option<Due> {
+        loop {
+            let mut known = lock(&self.known);
+            let path = known.next_ahead()?;
+            if let Some(slot) = known.folder(&path).filter(|slot| self.is_unlisted(*slot)) {
+                return Some(Due { path, slot, reason: Reason::Ahead });
             }
-            Ok(Look::Wait(_)) => {}
-            done => return done.map(|_| true),
         }
-        lock(&self.known).not_ahead(slot);
-        Ok(true)
     }
 
     /// Lists a folder, again and again until it is quiet, but not beyond `until`.
-    pub(crate) fn list_quiet(&self, path: &str, slot: u32, reason: Reason, until: Instant) -> Result<(), Failure> {
-        let attempts = if reason == Reason::Start { self.options.start_attempts } else { self.options.list_attempts };
+    pub(crate) fn list_quiet(&self, path: &str, slot: u32, until: Instant) -> Result<(), Failure> {
+        let reason = Reason::Start;
         loop {
-            let (level, asked) = self.ask(path, attempts, None)?;
-            if reason == Reason::Start && level.objects.is_empty() && level.folders.is_empty() {
+            let Some((level, asked)) = self.ask(path, self.options.start_attempts, (None, u32::MAX))? else {
+                return Ok(());
+            };
+            if level.objects.is_empty() && level.folders.is_empty() {
                 return Err(Failure::Empty(self.location.clone()));
             }
             let before = self.before(path, slot, &level);
@@ -149,12 +159,17 @@ impl Mirror {
         }
     }
 
-    /// Asks OSS what is in a folder.
-    fn ask(&self, path: &str, attempts: u32, until: Option<Instant>) -> Result<(Level, Asked), Failure> {
+    /// Asks OSS what is in a folder, in so many pages at most: `None` if there are more.
+    fn ask(
+        &self,
+        path: &str,
+        attempts: u32,
+        (until, pages): (Option<Instant>, u32),
+    ) -> Result<Option<(Level, Asked)>, Failure> {
         let prefix = if path.is_empty() { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
         let asked = Asked::now();
-        let level = listing::fetch(&self.work, &prefix, Patience { attempts, until });
-        level.map(|level| (level, asked)).map_err(|e| Failure::List(Box::new(e)))
+        let level = listing::fetch(&self.work, &prefix, Patience { attempts, until }, pages);
+        level.map(|level| level.map(|level| (level, asked))).map_err(|e| Failure::List(Box::new(e)))
     }
 
     /// What was known of a folder before this listing of it.
@@ -173,40 +188,53 @@ impl Mirror {
         if known.len() == filled && known.iter().all(is_same) { Before::Same } else { Before::Other }
     }
 
-    fn is_too_old(&self, slot: u32, wanted: Wanted) -> bool {
-        let Some(folder) = self.work.region().object(slot) else { return false };
-        let asked_ms = folder.listed_ms.load(Ordering::Acquire);
-        match wanted {
-            Wanted::Fresh => u128::from(sys::now_ms().saturating_sub(asked_ms)) > self.options.list_again.as_millis(),
-            Wanted::Since(ms) => asked_ms < ms,
-        }
+    fn is_too_old(&self, slot: u32, Since(ms): Since) -> bool {
+        self.work.region().object(slot).is_some_and(|folder| folder.listed_ms.load(Ordering::Acquire) < ms)
     }
 
-    fn list_one(&self, path: &str, slot: u32, reason: Reason, impatient: bool) -> Result<Look, Failure> {
-        match self.list_or_fail(path, slot, reason, impatient) {
-            Err(failure) if reason == Reason::Refresh => {
-                self.not_renewed(path, slot, &failure);
+    /// Lists what is due. With `impatient` a folder that is being changed is shown as it is.
+    ///
+    /// # Errors
+    /// A folder that was never listed and cannot be. One that was is served on as it is, with a line in the log.
+    pub(crate) fn list_one(&self, due: &Due, impatient: bool) -> Result<Look, Failure> {
+        match self.list_or_fail(due, impatient) {
+            Err(failure) if due.reason == Reason::Refresh => {
+                self.not_renewed(&due.path, due.slot, &failure);
                 Ok(Look::Done)
             }
             done => done,
         }
     }
 
-    fn list_or_fail(&self, path: &str, slot: u32, reason: Reason, impatient: bool) -> Result<Look, Failure> {
+    fn list_or_fail(&self, due: &Due, impatient: bool) -> Result<Look, Failure> {
+        let Due { path, slot, reason } = due;
+        let (slot, reason) = (*slot, *reason);
         let is_renewal = reason == Reason::Refresh;
         if is_renewal && let Some(failure) = self.is_away() {
             return Err(failure);
         }
-        // What no program waits for must not hold up what others wait for, for long.
-        let until = matches!(reason, Reason::Refresh | Reason::Ahead).then(|| Instant::now() + RENEWAL_MAX);
-        let (level, asked) = self.ask(path, self.options.list_attempts, until).inspect_err(|failure| {
+        let (most, pages) = match reason {
+            // What no program has asked for must not cost much.
+            Reason::Ahead => (RENEWAL_MAX, AHEAD_PAGES),
+            Reason::Refresh => (RENEWAL_MAX, u32::MAX),
+            // As long as a program waits for it.
+            _ => (LISTING_MAX, u32::MAX),
+        };
+        let attempts = if reason == Reason::Ahead { 1 } else { self.options.list_attempts };
+        let answer = self.ask(path, attempts, (Some(Instant::now() + most), pages));
+        let answer = answer.inspect_err(|failure| {
             if let Failure::List(error) = failure
                 && error.retryable()
+                && reason != Reason::Ahead
             {
                 *lock(&self.away_since) = Some(Instant::now());
             }
         })?;
         *lock(&self.away_since) = None;
+        let Some((level, asked)) = answer else {
+            tracing::debug!(folder = path, "not listed ahead: it has more than one page");
+            return Ok(Look::Done);
+        };
         let before = self.before(path, slot, &level);
         match quiet::look(&level, before, self.options.list_again.as_secs()) {
             Some(unquiet) if !impatient => {
@@ -332,7 +360,13 @@ impl Mirror {
         for (name, before) in old.iter().filter(|(name, _)| !level.objects.contains_key(*name)) {
             let is_ours =
                 self.work.region().object(before.slot).is_some_and(|object| is_untouched(object, folder, name));
-            if is_ours && rustix::fs::unlinkat(folder, name.as_str(), AtFlags::empty()).is_ok() {
+            if !is_ours {
+                continue;
+            }
+            self.work.keep_stand(before.slot);
+            let removed = rustix::fs::unlinkat(folder, name.as_str(), AtFlags::empty());
+            self.work.drop_stand(before.slot);
+            if removed.is_ok() {
                 tracing::info!(folder = path, name, "removed: OSS has it no longer");
             }
         }
@@ -350,8 +384,7 @@ impl Mirror {
 
 /// True if what lies at a record's place is what the engine has put there, and it was not changed since.
 fn is_untouched(object: &Object, folder: &OwnedFd, name: &str) -> bool {
-    let is_placeholder = |id: &FileId| id.size == 0 && (id.dev, id.ino) == (object.dev(), object.ino());
-    made::look(folder, name).is_ok_and(|found| found.is_own() || is_placeholder(&found.id))
+    made::look(folder, name).is_ok_and(|found| found.is_own() || found.is_stand_in_of(object))
 }
 
 /// True if what lies at an object's place tells of another version: a file that an engine before has made for it.

@@ -10,12 +10,10 @@ use crate::held::{Held, lock};
 use crate::item::Item;
 use crate::memory::Guard;
 use crate::nearby;
+use crate::stand::{self, Stands};
 use crate::work::Work;
-use ossc_cache::cpath::CPath;
-use ossc_cache::pages::Lease;
 use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, state};
-use ossc_cache::sys::{self, Errno};
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -40,20 +38,19 @@ const PARTS_AT_ONCE: usize = 16;
 /// before they pin parts of it, so the pins that are there are of nobody. The placeholder may be opened meanwhile: what
 /// is read through it waits for its parts like any other read.
 pub(crate) struct Unused {
-    memory: Box<dyn Guard>,
+    pub memory: Box<dyn Guard>,
     /// A lease on the placeholder was granted, or it is not served any more.
     is_closed: bool,
 }
 
 impl Unused {
     /// `None` if somebody uses it.
-    pub(crate) fn take(held: &Held) -> Option<Unused> {
+    pub(crate) fn take(object: &Object, held: &Held) -> Option<Unused> {
         let memory = held.memory.as_ref()?.lease().ok()?;
-        match placeholder_lease(held) {
-            Err(Errno(libc::EAGAIN)) => None,
-            // Given back at once, so that no program waits for it; an error is of a file system without leases: a
-            // reader that has it open sees its parts go, and waits again.
-            lease => Some(Unused { memory, is_closed: lease.is_ok() || lock(&held.pinned).is_none() }),
+        match stand::look(held, object) {
+            Stands::Open => None,
+            // Where it is not known a reader that has it open sees its parts go, and waits again.
+            stands => Some(Unused { memory, is_closed: stands == Stands::Closed }),
         }
     }
 
@@ -69,14 +66,6 @@ impl Unused {
     }
 }
 
-fn placeholder_lease(held: &Held) -> Result<Lease, Errno> {
-    let pinned = lock(&held.pinned);
-    let fd = pinned.as_ref().ok_or(Errno(libc::ENOENT))?.descriptor();
-    let path = CPath::from(b"/proc/self/fd/").with_number(fd as u64);
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    Lease::take_owned(sys::openat(sys::AT_FDCWD, path.as_cstr().ok_or(Errno(libc::EIO))?, flags, 0)?)
-}
-
 impl Work {
     /// Puts `bytes` aside for a part, at the cost of what is not needed. False if there is nothing to give.
     /// Prefetch takes no room from anybody.
@@ -88,7 +77,7 @@ impl Work {
         if self.budget.take(bytes) {
             return true;
         }
-        let mut others = self.large();
+        let mut others = self.in_memory();
         let end_kept =
             |(slot, held): &(u32, Arc<Held>)| self.region().object(*slot).is_some_and(|o| self.end_kept(o, held));
         if others.iter().filter(|other| end_kept(other)).count() > 0 && self.budget.take(bytes) {
@@ -114,15 +103,16 @@ impl Work {
     }
 
     /// Gives an object back if nobody has it open or mapped. True if it did.
-    fn release_unused(&self, slot: u32, held: &Held) -> bool {
-        let (Some(object), Some(unused)) = (self.region().object(slot), Unused::take(held)) else { return false };
+    pub(crate) fn release_unused(&self, slot: u32, held: &Held) -> bool {
+        let Some(object) = self.region().object(slot) else { return false };
+        let Some(unused) = Unused::take(object, held) else { return false };
         (0..object.parts()).for_each(|index| self.region().part(object, index).unpin());
         self.end_kept(object, held);
-        self.release(slot, held, &unused);
+        self.release(slot, held, unused);
         true
     }
 
-    /// It has no memory.
+    /// None of its parts are here.
     pub(crate) fn is_empty(object: &Object, held: &Held) -> bool {
         object.ready_parts.load(Ordering::Acquire) == 0 && lock(&held.kept).is_empty()
     }
@@ -132,7 +122,7 @@ impl Work {
     fn readable_again(&self, wanted: (u32, u32)) -> Vec<(u64, u32, u32)> {
         let region = self.region();
         let mut parts = Vec::new();
-        for (slot, _) in self.large() {
+        for (slot, _) in self.in_memory() {
             let Some(object) = region.object(slot) else { continue };
             let free = |index: &u32| region.part(object, *index).is_ready() && !region.part(object, *index).is_pinned();
             for index in (0..object.parts()).filter(free) {
@@ -193,7 +183,7 @@ impl Work {
 
     fn everything_is_mapped(&self) -> bool {
         let region = self.region();
-        self.large().iter().filter_map(|(slot, _)| region.object(*slot)).all(|object| {
+        self.in_memory().iter().filter_map(|(slot, _)| region.object(*slot)).all(|object| {
             (0..object.parts()).map(|index| region.part(object, index)).all(|part| match part.state() {
                 ossc_cache::part::READY => part.is_mapped(),
                 state => state == ossc_cache::part::EMPTY,
@@ -201,14 +191,18 @@ impl Work {
         })
     }
 
-    /// Gives an object's parts back, or as many of them as can be before a program wants to open its memory.
-    pub(crate) fn release(&self, slot: u32, held: &Held, unused: &Unused) {
+    /// Gives an object's parts back, or as many of them as can be before a program wants to open its memory; with the
+    /// last of them the memory file goes.
+    pub(crate) fn release(&self, slot: u32, held: &Held, unused: Unused) {
         let Some(object) = self.region().object(slot) else { return };
         let all: Vec<u32> = (0..object.parts()).collect();
         let given = |parts: &[u32]| unused.is_alone() && self.release_parts(slot, parts);
         if all.chunks(PARTS_AT_ONCE).all(given) || !unused.is_alone() {
             held.planned.store(false, Ordering::Release);
             held.made_way.store(false, Ordering::Release);
+        }
+        if Self::is_empty(object, held) {
+            self.close_memory(slot, object, held, unused);
         }
     }
 
@@ -315,7 +309,7 @@ impl Work {
             alone: OnceCell::new(),
             is_nearby,
         };
-        let large = self.large();
+        let large = self.to_look_at();
         large.iter().filter_map(|(slot, held)| self.look_at(&look, *slot, self.region().object(*slot)?, held)).min()
     }
 
@@ -325,10 +319,14 @@ impl Work {
         let is_old = object.superseded.load(Ordering::Acquire) != 0;
         let busy = parts().any(|part| part.state() == ossc_cache::part::FILLING);
         let empty = Self::is_empty(object, held) && !is_old;
-        let unused = (!busy && !empty).then(|| Unused::take(held)).flatten();
+        let unused = (!busy && !empty).then(|| Unused::take(object, held)).flatten();
         let mut idle_since = lock(&held.idle_since);
         let Some(unused) = unused else {
             *idle_since = None;
+            drop(idle_since);
+            if !busy && empty && held.memory.as_ref().is_some_and(|memory| memory.is_open()) {
+                Unused::take(object, held).into_iter().for_each(|unused| self.close_memory(slot, object, held, unused));
+            }
             // In use, also by a program whose first look at it was told of long ago, to another engine perhaps.
             if !busy && !empty {
                 held.opened.store(true, Ordering::Release);
@@ -363,7 +361,7 @@ impl Work {
             self.end_version(slot, object, held, unused);
             return None;
         }
-        self.release(slot, held, &unused);
+        self.release(slot, held, unused);
         tracing::info!(
             object = held.key,
             bytes = held.size,

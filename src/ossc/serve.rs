@@ -173,17 +173,15 @@ impl Server {
                 Ok(())
             }
             Ask::Memory(slot) => self.hand_memory(fd, slot),
-            Ask::List => {
+            ask @ (Ask::List | Ask::Enter) => {
                 let path = String::from_utf8_lossy(packet.text()).into_owned();
-                self.orders.send(Order::List { path, conn }).map_err(|_| libc::EPIPE)
+                self.orders.send(Order::List { path, enters: ask == Ask::Enter, conn }).map_err(|_| libc::EPIPE)
             }
         }
     }
 
     fn hand_memory(&self, fd: i32, slot: u32) -> Result<(), i32> {
-        let reopened =
-            self.work.held(slot).and_then(|held| held.memory.as_ref().map(|memory| memory.reopen_read_only()));
-        match reopened {
+        match self.work.hand_memory(slot) {
             Some(Ok(memory)) => {
                 let sent = wire::answer(fd, 0, 0, b"", [memory, -1, -1]);
                 let _ = ossc_cache::sys::close(memory);

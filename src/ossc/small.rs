@@ -33,8 +33,38 @@ impl Work {
     pub fn fetch_small(&self, slot: u32) {
         let Some(held) = self.held(slot) else { return };
         lock(&held.pieces).clear();
-        let pieces: Vec<Item> = (0..self.pieces(&held)).map(|index| Item::Small(slot, index)).collect();
-        self.push(&pieces, Class::Near);
+        lock(&held.asked).clear();
+        held.begun.store(true, Ordering::Release);
+        self.push(&self.small_items(slot, &held), Class::Near);
+    }
+
+    /// Fetches a small object that is not being fetched yet.
+    pub fn fetch_small_once(&self, slot: u32) {
+        if let Some(held) = self.held(slot).filter(|held| !held.begun.load(Ordering::Acquire)) {
+            held.begun.store(true, Ordering::Release);
+            self.push(&self.small_items(slot, &held), Class::Near);
+        }
+    }
+
+    /// A program waits for a small object: it goes before all others.
+    pub fn want_small(&self, slot: u32) {
+        let Some(object) = self.region.object(slot).filter(|object| object.state() == state::COMING) else { return };
+        if let Some(held) = self.held(slot).filter(|_| object.kind() == ossc_cache::region::Kind::Small) {
+            held.begun.store(true, Ordering::Release);
+            let asked = lock(&held.asked).clone();
+            let mut items = self.small_items(slot, &held);
+            items.retain(|item| !matches!(item, Item::Small(_, index) if asked.contains(index)));
+            self.push(&items, Class::Demand);
+        }
+    }
+
+    /// True for a small object that is being fetched, or was.
+    pub fn is_begun(&self, slot: u32) -> bool {
+        self.held(slot).is_some_and(|held| held.begun.load(Ordering::Acquire))
+    }
+
+    fn small_items(&self, slot: u32, held: &Held) -> Vec<Item> {
+        (0..self.pieces(held)).map(|index| Item::Small(slot, index)).collect()
     }
 
     fn pieces(&self, held: &Held) -> u32 {
@@ -42,9 +72,10 @@ impl Work {
     }
 
     /// The request for one piece; `None` if it is not wanted any more, or put off.
-    pub(crate) fn prepare_small(&self, slot: u32, index: u32) -> Option<Fetch> {
+    pub(crate) fn prepare_small(&self, slot: u32, index: u32, class: Class) -> Option<Fetch> {
         let held = self.held(slot)?;
-        if self.region.object(slot)?.state() != state::COMING {
+        // Asked for by two classes it is fetched once.
+        if self.region.object(slot)?.state() != state::COMING || !lock(&held.asked).insert(index) {
             return None;
         }
         let range = self.piece_range(&held, index);
@@ -53,7 +84,8 @@ impl Work {
             false => self.has_room_for_small(&held),
         };
         if !has_room {
-            self.push_later(Item::Small(slot, index), Class::Near, LOOK_AGAIN);
+            lock(&held.asked).remove(&index);
+            self.push_later(Item::Small(slot, index), class, LOOK_AGAIN);
             return None;
         }
         let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
@@ -126,6 +158,7 @@ impl Work {
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
+                lock(&held.asked).remove(&index);
                 let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
                 return self.failed(Item::Small(slot, index), object, &held, &error, attempts);
             }

@@ -63,6 +63,7 @@ pub fn on(region: Region, budget_bytes: u64) -> Arc<Work> {
         now,
         requests_max: 4,
         twice_percent_max: 0,
+        memory_files_max: usize::MAX,
         scale: Scale::PRODUCT,
         throttle_recover: Duration::from_secs(1),
         backoff: Backoff::default(),

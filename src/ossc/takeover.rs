@@ -5,6 +5,7 @@
 
 use crate::failure::Failure;
 use crate::held::{Held, lock};
+use crate::lazy::Lazy;
 use crate::made;
 use crate::mirror::Mirror;
 use crate::place::{self, Pinned};
@@ -35,7 +36,7 @@ impl Mirror {
                     let is_unlisted = object.state() == state::UNLISTED;
                     unlisted += u32::from(is_unlisted);
                     self.finish_changes(object);
-                    known.add_folder(name, slot, is_unlisted);
+                    known.add_folder(name, slot);
                 }
                 // Of a version that is no longer the folder's.
                 Kind::Small if object.is_superseded() => self.work.let_rest(slot),
@@ -73,7 +74,10 @@ impl Mirror {
                 let held = self.held_again(object, name, Some(pinned));
                 self.work.hold(slot, held);
                 object.set_state(state::COMING);
-                self.work.fetch_small(slot);
+                let folder = self.work.region().folder_of(object);
+                if folder.is_none_or(|folder| folder.unfetched.load(Ordering::Acquire) == 0) {
+                    self.work.fetch_small(slot);
+                }
                 true
             }
             (state::PLACED, _) if self.is_in_place(object, name) => {
@@ -99,9 +103,16 @@ impl Mirror {
     /// `None` for a version that lies at its place no more; else true if it is worth fetching on.
     fn adopt_large(&self, slot: u32, object: &Object, name: &str) -> Option<bool> {
         let region = self.work.region();
-        let memory = self.store().memory(slot, object.size());
-        let Some(memory) = memory.ok().filter(|memory| memory.ino() == object.memory_ino.load(Ordering::Acquire))
-        else {
+        let ino = object.memory_ino.load(Ordering::Acquire);
+        let memory = match ino {
+            // None of its parts were there.
+            0 => Some(Lazy::new(self.store.clone(), slot, object.size())),
+            _ => {
+                let memory = self.store().memory(slot, object.size()).ok().filter(|memory| memory.ino() == ino);
+                memory.map(|memory| Lazy::with(self.store.clone(), slot, object.size(), memory))
+            }
+        };
+        let Some(memory) = memory else {
             // Its bytes are lost. What lies at its place gets a record with the next listing.
             self.work.let_rest(slot);
             return None;
@@ -130,7 +141,7 @@ impl Mirror {
         let (found, pinned) = (made::look(&folder, name).ok()?, place::pinned(&folder, name).ok()?);
         let ids = [(found.id.dev, found.id.ino), (pinned.dev, pinned.ino)];
         // The number may have gone to a file of a user's in between, which has no mark.
-        let stands_in = found.id.size == 0 && found.made.as_ref().is_some_and(|made| made.kind.stands_in());
+        let stands_in = found.is_stand_in_of(object) && found.made.as_ref().is_some_and(|made| made.kind.stands_in());
         let is_version = found.etag().is_none_or(|etag| *etag == *object.etag());
         (stands_in && is_version && ids == [(object.dev(), object.ino()); 2]).then_some(pinned)
     }
@@ -139,8 +150,12 @@ impl Mirror {
         let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
         let place = (folder.to_string(), last.to_string());
         let key = format!("{}{name}", self.prefix);
-        let held = Held::new(key, object.etag().to_string(), object.size(), object.mtime_secs(), place);
-        *lock(&held.pinned) = pinned;
+        let mut held = Held::new(key, object.etag().to_string(), object.size(), object.mtime_secs(), place);
+        held.root = Some(self.root.clone());
+        // The engine before may have known nothing that tells it from later files, and have had a descriptor.
+        let born = pinned.as_ref().map_or(0, Pinned::incarnation);
+        object.born.store(born, Ordering::Release);
+        *lock(&held.pinned) = pinned.filter(|_| born == 0);
         held
     }
 }

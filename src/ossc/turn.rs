@@ -81,8 +81,8 @@ mod tests {
         for path in ["d", "d/e"] {
             let (above, name) = path.rsplit_once('/').map_or(("", path), |(above, name)| (above, name));
             let above = Root::open(&dir.0).unwrap().folder(above).unwrap();
-            place::make_folder(&above, name).unwrap();
-            made::mark_folder(&above, name, &purpose(Kind::Folder));
+            let (folder, _) = place::make_folder(&above, name).unwrap();
+            made::mark_folder(&folder, &purpose(Kind::Folder));
         }
         let below = Root::open(&dir.0).unwrap().folder("d/e").unwrap();
         made::put(&below, "f", b"bytes", &purpose(Kind::Finished), |_| true).unwrap();

@@ -15,7 +15,7 @@ use crate::scale::Scale;
 use crate::verdict::Misread;
 use ossc_cache::budget::Budget;
 use ossc_cache::catalog::Catalog;
-use ossc_cache::event::ACT_GIVEN;
+use ossc_cache::event::{ACT_GIVEN, ACT_SMALL};
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_net::error::Kind;
@@ -24,7 +24,7 @@ use ossc_net::throttle::Throttle;
 use ossc_net::{Error, Fetch, Finished, Pull, Query, Sink, Source, Vcpus};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ pub struct Options {
     pub requests_max: usize,
     /// Most bytes that are asked for twice, in percent of all; 0 asks for nothing twice.
     pub twice_percent_max: u64,
+    /// Memory files that may be there at a time: each takes a descriptor.
+    pub memory_files_max: usize,
     /// `Scale::PRODUCT`, but for simulations.
     pub scale: Scale,
     /// From a throttled answer to one step of recovery.
@@ -104,6 +106,10 @@ pub struct Work {
     renewal: OnceLock<Arc<Renewal>>,
     pub(crate) budget: Budget,
     pub(crate) small_under_way: AtomicU64,
+    /// Descriptors of placeholders that programs have opened: see `stand`.
+    pub(crate) opened_stands: Arc<AtomicUsize>,
+    /// Memory files that are there.
+    pub(crate) memory_files: AtomicUsize,
     /// Held by who makes room.
     pub(crate) room: Mutex<()>,
     /// Parts that readers wait for and that found no room; each of them is in the plan for later, once.
@@ -145,6 +151,8 @@ impl Work {
             renewal: OnceLock::new(),
             budget,
             small_under_way: AtomicU64::new(0),
+            opened_stands: Arc::default(),
+            memory_files: AtomicUsize::new(0),
             room: Mutex::default(),
             roomless: Mutex::default(),
             audit,
@@ -200,8 +208,14 @@ impl Work {
 
     /// All large objects.
     pub fn large(&self) -> Vec<(u32, Arc<Held>)> {
+        self.large_if(|_, _| true)
+    }
+
+    /// Those of them that `is` says.
+    pub(crate) fn large_if(&self, is: impl Fn(u32, &Held) -> bool) -> Vec<(u32, Arc<Held>)> {
         let held = self.held.read().unwrap_or_else(|e| e.into_inner());
-        held.iter().filter(|(_, held)| held.memory.is_some()).map(|(slot, held)| (*slot, held.clone())).collect()
+        let chosen = held.iter().filter(|(slot, held)| held.memory.is_some() && is(**slot, held));
+        chosen.map(|(slot, held)| (*slot, held.clone())).collect()
     }
 
     /// Takes an object in.
@@ -209,8 +223,9 @@ impl Work {
         if let Some(object) = self.region.object(slot).filter(|object| object.parts() > 0) {
             self.owners.write().unwrap_or_else(|e| e.into_inner()).insert(object.first_part(), slot);
         }
-        if held.memory.is_some() {
+        if let Some(memory) = &held.memory {
             self.excuse(slot);
+            self.memory_files.fetch_add(usize::from(memory.is_open()), Ordering::AcqRel);
         }
         self.held.write().unwrap_or_else(|e| e.into_inner()).insert(slot, Arc::new(held));
     }
@@ -230,7 +245,8 @@ impl Work {
         let (answer, wait) = sync_channel(1);
         let id = self.next_call.fetch_add(1, Ordering::Relaxed);
         lock(&self.calls).insert(id, Call { query: query.clone(), answer });
-        self.push(&[Item::Call(id)], Class::Near);
+        // Before small objects: a folder that is listed ahead may be one that a program comes to wait for.
+        self.push(&[Item::Call(id)], Class::Demand);
         wait
     }
 
@@ -320,13 +336,45 @@ impl Work {
         }
     }
 
+    /// Objects that were fetched ahead and are not wanted after all: what waits in the plan goes. A reader that comes to
+    /// want a part says so again and again.
+    pub fn leave(&self, slots: &[u32]) {
+        let is_unwanted = |slot: &&u32| self.held(**slot).is_some_and(|held| !held.opened.load(Ordering::Acquire));
+        let left: BTreeSet<u32> = slots.iter().filter(is_unwanted).copied().collect();
+        lock(&self.plan).forget(|item| matches!(item, Item::Part(slot, _) if left.contains(slot)));
+        for held in left.iter().filter_map(|slot| self.held(*slot)) {
+            held.planned.store(false, Ordering::Release);
+        }
+    }
+
+    /// A program waits for a small object.
+    pub fn wanted(&self, slot: u32) {
+        self.want_small(slot);
+        self.tell_use(slot, None);
+    }
+
+    /// A program has opened an object, or waits for it: the thread that lists folders hears of it. Without it the engine
+    /// is ending.
+    fn tell_use(&self, slot: u32, pid: Option<u32>) {
+        let _ = self.orders.send(Order::Used { slot, pid });
+    }
+
     /// A client met an object: a line for the audit file.
     pub fn seen(&self, seen: Seen) {
+        if seen.act != ACT_GIVEN {
+            self.tell_use(seen.slot, Some(seen.pid));
+        }
+        if seen.act == ACT_SMALL {
+            return;
+        }
         if let Some(held) = self.held(seen.slot) {
             if seen.act == ACT_GIVEN {
                 return self.given_early(seen.pid, &held);
             }
             held.opened.store(true, Ordering::Release);
+            if seen.act == 1 {
+                self.keep_opened(seen.slot);
+            }
             let act = match seen.act {
                 1 => "open",
                 2 => "map",
@@ -381,7 +429,7 @@ impl Work {
             }
             // Never in the plan: `pull` finds them.
             Item::Spare(..) => None,
-            Item::Small(slot, index) => self.prepare_small(slot, index),
+            Item::Small(slot, index) => self.prepare_small(slot, index, class),
             Item::Call(id) => {
                 let query = lock(&self.calls).get(&id)?.query.clone();
                 Some(Fetch {
@@ -432,6 +480,11 @@ impl Work {
             if class == Class::Demand {
                 self.hurry(slot, index);
             }
+            return None;
+        }
+        if let Err(errno) = self.open_memory(slot, object, &held) {
+            self.without_memory_file(object, &held, errno);
+            self.without_room(slot, index, class, since.unwrap_or((self.options.now)()));
             return None;
         }
         let (range, bytes) = (object.part_range(index), self.room_bytes(object, index));

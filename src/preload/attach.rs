@@ -338,7 +338,8 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
             (before, old)
         }
         None => {
-            let generation = before % 127 + 1;
+            // A slot of generation 127 could be a number that means something else.
+            let generation = before % 126 + 1;
             taken::moves();
             REGIONS[generation as usize].store(region.base().cast_mut(), Ordering::Release);
             GENERATION.store(generation, Ordering::Release);

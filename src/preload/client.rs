@@ -60,9 +60,9 @@ const LIST_TRIES: u32 = 5;
 const OPEN_MS: u64 = 8_000;
 /// Slices of a wait (200 ms each) after which a line in the log says that somebody still waits.
 const SLICES_TOLD: u32 = 50;
-/// A slot: generation (7 bits), number of the record's use (8 bits), number of the record (16 bits).
-const GENERATION_SHIFT: u32 = 24;
-const USE_SHIFT: u32 = 16;
+/// A slot: generation (7 bits), number of the record's use (8 bits), number of the record (17 bits).
+const GENERATION_SHIFT: u32 = 25;
+const USE_SHIFT: u32 = 17;
 const USE_MASK: u32 = 0xff;
 const NUMBER_MASK: u32 = (1 << USE_SHIFT) - 1;
 const _: () = assert!(OBJECTS_MAX == NUMBER_MASK + 1);
@@ -207,10 +207,9 @@ pub(crate) fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl Fn
     Some(value)
 }
 
-/// Device and inode of the placeholder of an object, as its own engine knew it.
-pub(crate) fn was(slot: u32) -> Option<(u64, u64)> {
-    let (_, object) = record_of(slot)?;
-    Some((object.dev(), object.ino()))
+/// The record of an object, as its own engine knew it, and the generation of that.
+pub(crate) fn was(slot: u32) -> Option<(u32, &'static Object)> {
+    record_of(slot).map(|(_, object)| (slot >> GENERATION_SHIFT, object))
 }
 
 /// What the stat family reports for a record; `None` if the slot is of a version that is no more.
@@ -267,7 +266,21 @@ pub(crate) fn wait_rest(slot: u32) -> Result<()> {
 
 /// Waits until a small object is a real file; the caller then repeats its open or stat.
 pub(crate) fn wait_placed(slot: u32) -> Result<()> {
-    waiting(slot, |_, object, check| wait::placed(object, check))
+    waiting(slot, |region, object, check| {
+        let want = || {
+            if object.state() == state::COMING
+                && let Some((_, _, now)) = resolve(slot)
+            {
+                region.want(number_of(now));
+            }
+        };
+        want();
+        // Again after each slice: an engine that took over has not heard of it.
+        wait::placed(object, &|| {
+            want();
+            check()
+        })
+    })
 }
 
 /// Where reads wait for the verdict (`readsWait`): until it is given, or is that the bytes are wrong.
@@ -512,7 +525,17 @@ pub(crate) fn knows_all_folders() -> bool {
 /// `id` is its identity, `fd` (or -1) a descriptor of it.
 /// False if it may hold objects that nobody can tell: to show it as it is would be a wrong answer.
 pub(crate) fn folder(id: &FileId, fd: i32) -> bool {
-    !matches!(list_if_ours(id, fd), Listing::Failed)
+    if list_if_ours(id, fd) == Listing::Failed {
+        return false;
+    }
+    if let Some((_, region)) = attached()
+        && let Some(folder) = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot))
+        && folder.kind() == Kind::Folder
+        && folder.unfetched.load(Ordering::Acquire) != 0
+    {
+        let _ = list_by(Ask::Enter, region.name(folder).as_bytes());
+    }
+    true
 }
 
 /// Has an old listing of a folder renewed; what cannot be renewed stays as it is.
@@ -585,9 +608,13 @@ pub(crate) fn listings() -> u64 {
 /// Asks the engine to list a folder, the next one if it is gone; true if it did. The path is relative to MODEL_DIR,
 /// or absolute as the kernel names it.
 pub(crate) fn list(path: &[u8]) -> bool {
+    list_by(Ask::List, path)
+}
+
+fn list_by(ask: Ask, path: &[u8]) -> bool {
     for _ in 0..LIST_TRIES {
         let generation = attach::generation();
-        let errno = match attach::ask(Ask::List, path, LIST_MS) {
+        let errno = match attach::ask(ask, path, LIST_MS) {
             Ok(_) => return true,
             // It had its time, and is still at it: the log says with what.
             Err(Errno(libc::ETIMEDOUT)) => return false,

@@ -71,7 +71,13 @@ pub(crate) fn known(fd: c_int) -> Outcome<Seen> {
         return Outcome::Pass;
     }
     let (Ok(id), Some(was)) = (sys::file_id(fd), client::was(slot)) else { return Outcome::Pass };
-    if !id.is_empty_file() || (id.dev, id.ino) != was {
+    let (generation, object) = was;
+    // The program may have closed it past this library, and its number have gone to another file.
+    if !id.is_empty_file()
+        || (id.dev, id.ino) != (object.dev(), object.ino())
+        || !identity::has_time_of(object, &id)
+            && !identity::is_placeholder_of(object, &id, Met::Descriptor(fd), generation)
+    {
         return Outcome::Pass;
     }
     let Some(facts) = client::facts(slot) else { return Outcome::Failed(client::GONE) };
@@ -307,7 +313,7 @@ pub(crate) fn may_be_marked(fd: c_int) -> bool {
     MARKS[fd as usize % NUMBERS].load(Relaxed) != 0
 }
 
-/// The mark of a number whose object's bytes cannot be had (`identity::lose`). No slot: generations count to 127.
+/// The mark of a number whose object's bytes cannot be had (`identity::lose`). No slot: generations count to 126.
 const LOST: u32 = u32::MAX;
 
 /// What is read through this number is an error from now on.

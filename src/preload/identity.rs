@@ -113,19 +113,33 @@ pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     }
 }
 
-/// Whether an empty file with the number of a record's placeholder is that very file. Another engine may have given the
-/// number to another object's file since, so the mark has to name the version. Where the file can have none (or a backup
-/// or a user's hand took it away) the number is still the record's while its engine lives, which pins it, if the kernel
+/// Whether an empty file with the number of a record's placeholder is that very file, and not a later one to which the
+/// number went. Another engine may have given it to another object's file, so the mark has to name the version. Where the
+/// file has none (its file system has no attributes, or a backup or a user's hand took it away), what tells files with one
+/// number apart says it; where there is no such thing, the engine pins the number for as long as it lives, if the kernel
 /// gives the numbers out.
-fn is_placeholder_of(object: &Object, id: &FileId, met: Met<'_>, generation: u32) -> bool {
+pub(crate) fn is_placeholder_of(object: &Object, id: &FileId, met: Met<'_>, generation: u32) -> bool {
     if let Ok(text) = met.text()
         && let Some(mark) = text.mark()
     {
         let is_version = (mark.object_size, mark.etag) == (object.size(), &*object.etag());
         return mark.ino == id.ino && mark.kind.stands_in() && is_version;
     }
-    let is_pinned = |fd| sys::fs_type(fd).is_ok_and(mark::keeps_pinned_numbers);
-    attach::alive(generation).is_ok() && met.with(libc::O_PATH, is_pinned) != Some(false)
+    let born = object.born.load(Ordering::Acquire);
+    match met.with(libc::O_PATH, |fd| mark::incarnation(fd) == Some(born)) {
+        Some(is_its) if born != 0 => is_its,
+        // Met inside the C library, where only its time can be asked.
+        None if born != 0 => has_time_of(object, id) && attach::alive(generation).is_ok(),
+        _ => {
+            let is_pinned = |fd| sys::fs_type(fd).is_ok_and(mark::keeps_pinned_numbers);
+            attach::alive(generation).is_ok() && met.with(libc::O_PATH, is_pinned) != Some(false)
+        }
+    }
+}
+
+/// True for an empty file whose time is the mark of a placeholder with its number, and its object's. It costs no call.
+pub(crate) fn has_time_of(object: &Object, id: &FileId) -> bool {
+    id.mtime_secs == object.mtime_secs() && mark::by_time(id).is_some_and(Kind::stands_in)
 }
 
 /// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it
@@ -141,7 +155,8 @@ fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
 
 fn found_in(generation: u32, region: Region, id: &FileId, met: Met<'_>) -> Option<Found> {
     let (number, incarnation, identity) = region.find_use(id.dev, id.ino)?;
-    if identity == Identity::Placeholder && !is_placeholder_of(region.object(number)?, id, met, generation) {
+    let object = region.object(number)?;
+    if identity == Identity::Placeholder && !is_placeholder_of(object, id, met, generation) {
         return None;
     }
     Some(Found { slot: client::slot_of(generation, incarnation, number), identity })

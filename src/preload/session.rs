@@ -11,6 +11,7 @@ use crate::client;
 use crate::file;
 use crate::say::say;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use ossc_cache::event::ACT_SMALL;
 use ossc_cache::had::{Had, Names};
 use ossc_cache::region::{Kind, OBJECTS_MAX, Object, Region, place_key, state};
 use ossc_cache::sys;
@@ -58,14 +59,20 @@ static SPOKEN: AtomicU32 = AtomicU32::new(0);
 
 /// An object was opened by its name, for the first time if `repeats` is 0: may this process have it?
 pub(crate) fn opened(slot: u32, repeats: u32) -> Turn {
-    let Some((region, object, _)) = client::resolve(slot) else { return Turn::Go };
+    let Some((region, object, now)) = client::resolve(slot) else { return Turn::Go };
     let Some(folder) = region.folder_of(object) else { return Turn::Go };
+    if repeats == 0 {
+        folder.uses.fetch_add(1, SeqCst);
+    }
     let changed = renew(&region, folder);
     if object.is_superseded() {
         return if repeats == 0 || changed { Turn::Again } else { old(slot, &region, object) };
     }
     if changed {
         return Turn::Again;
+    }
+    if object.kind() == Kind::Small {
+        client::tell(now, ACT_SMALL);
     }
     join(slot, &region, folder, object)
 }

@@ -58,8 +58,8 @@ impl Taken {
         u64::from(self.epoch)
             | u64::from(self.told) << 16
             | u64::from(self.generation & 0x7f) << 17
-            | u64::from(self.number & 0xffff) << 24
-            | u64::from(self.round) << 40
+            | u64::from(self.number & 0x1_ffff) << 24
+            | u64::from(self.round) << 41
     }
 
     fn unpack(word: u64) -> Taken {
@@ -67,8 +67,8 @@ impl Taken {
             epoch: word as u16,
             told: word >> 16 & 1 != 0,
             generation: (word >> 17) as u32 & 0x7f,
-            number: (word >> 24) as u32 & 0xffff,
-            round: (word >> 40) as u16,
+            number: (word >> 24) as u32 & 0x1_ffff,
+            round: (word >> 41) as u16,
         }
     }
 

@@ -17,8 +17,8 @@ use std::os::unix::fs::MetadataExt;
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 /// Less is enough for hardly any model.
 const BUDGET_BYTES_MIN: u64 = 1 << 30;
-/// Connections and objects of a usual load.
-const DESCRIPTORS_MIN: u64 = 4096;
+/// Connections and the objects of a usual load: half of them are for memory files.
+const DESCRIPTORS_MIN: u64 = 1024;
 
 pub(super) fn library(report: &mut Report) {
     let missing = "libossc_preload.so is neither beside ossc nor in ../lib: install it there";
