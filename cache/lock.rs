@@ -47,6 +47,17 @@ pub fn word(path: &CStr, index: u64) -> Option<u64> {
     found
 }
 
+/// False for a file that can be read and does not name the region of this `birth`: its holder is another engine, or is
+/// starting and has left nothing yet.
+pub fn may_name(path: &CStr, birth: u64) -> bool {
+    let Ok(fd) = sys::openat(AT_FDCWD, path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0) else {
+        return true;
+    };
+    let names = word_of(fd, 0) == Some(MAGIC) && word_of(fd, BIRTH) == Some(birth);
+    let _ = sys::close(fd);
+    names
+}
+
 fn word_of(fd: i32, index: u64) -> Option<u64> {
     let mut bytes = [0u8; 8];
     let got = sys::pread(fd, bytes.as_mut_ptr(), bytes.len(), index * 8);
@@ -64,10 +75,13 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         let at = |name: &str| CPath::from(folder.join(name).as_os_str().as_encoded_bytes());
         let (new, own, theirs) = (at("new"), at("own"), at("theirs"));
+        assert!(may_name(new.as_cstr().unwrap(), 7), "a file that cannot be read says nothing");
         assert!(open(new.as_cstr().unwrap(), true).is_ok());
+        assert!(!may_name(new.as_cstr().unwrap(), 7), "its engine has just taken the lock");
         std::fs::write(folder.join("own"), words([7, 8, 9])).unwrap();
         assert!(open(own.as_cstr().unwrap(), true).is_ok());
         assert_eq!([BIRTH, PATH_KEY, ENDPOINT_KEY].map(|at| word(own.as_cstr().unwrap(), at)), [7, 8, 9].map(Some));
+        assert!(may_name(own.as_cstr().unwrap(), 7) && !may_name(own.as_cstr().unwrap(), 8));
         std::fs::write(folder.join("theirs"), [7u8; 24]).unwrap();
         assert_eq!(open(theirs.as_cstr().unwrap(), true).err(), Some(Errno(libc::EEXIST)));
         assert_eq!(word(theirs.as_cstr().unwrap(), BIRTH), None);

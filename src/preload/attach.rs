@@ -154,15 +154,12 @@ fn has_other_user() -> bool {
 
 /// True if the engine that runs is the one behind this region, and knows this process: it has left the
 /// region's number in its lock file. Whether its pid lives would not tell: it may be a zombie's, another
-/// namespace's, or used again.
+/// namespace's, or used again. One that has left no number yet is starting: another one, or this one's successor. Where this process cannot read the file any more its door has told that the engine runs.
 fn engine_is_same(generation: u32) -> bool {
     let Some(region) = region_of(generation) else { return false };
     let birth = region.header().birth.load(Ordering::Acquire);
     region.header().engine_pid.load(Ordering::Acquire) == ENGINE_PID.load(Ordering::Acquire)
-        && environ::lock_path()
-            .as_cstr()
-            .and_then(|path| lock::word(path, lock::BIRTH))
-            .is_none_or(|word| word == birth)
+        && environ::lock_path().as_cstr().is_none_or(|path| lock::may_name(path, birth))
 }
 
 /// After each slice of a wait: is somebody working on it? Starts an engine where there is none. MOVED when
