@@ -36,6 +36,10 @@ const SPARE_FD_MIN: i32 = 64;
 /// Not an errno of any kernel: the wait goes on with another region.
 pub(crate) const MOVED: Errno = Errno(i32::MAX);
 
+/// Most engines with a catalog of their own that a process meets: a slot has 7 bits for their number, which never
+/// comes back, since what is kept of an object of an engine before is known by it.
+const GENERATIONS_MAX: u32 = 126;
+
 static MEMORY_DEV: AtomicU64 = AtomicU64::new(u64::MAX);
 static REGIONS: [AtomicPtr<u8>; 128] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 128];
 /// Generation in use, counted from 1; 0 before the first attach.
@@ -315,6 +319,17 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
         wire::close_all(&[door, store]);
         return None;
     }
+    let before = generation();
+    if before >= GENERATIONS_MAX && !region_of(before).is_some_and(|old| old.same_as(&region)) {
+        // SAFETY: mapped above, and nothing refers to it.
+        let _ = unsafe { sys::munmap(region.base() as usize, REGION_BYTES) };
+        say(&[
+            b"oss connector: this program has lost more engines than it can tell apart: reads give EIO until it is started again\n",
+        ]);
+        REFUSED.store(true, Ordering::Relaxed);
+        wire::close_all(&[door, store]);
+        return None;
+    }
     MEMORY_DEV.store(region.header().memory_dev.load(Ordering::Acquire), Ordering::Relaxed);
     STORE.keep(store);
     // A process that may have few descriptors needs them for its files.
@@ -325,7 +340,6 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
         }
         Err(_) => wire::close_all(&[door]),
     }
-    let before = generation();
     // A forked child or a process that registers again meets the region it already has: same numbers.
     let known = region_of(before).filter(|old| old.same_as(&region));
     let found = match known {
@@ -335,8 +349,7 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
             (before, old)
         }
         None => {
-            // A slot of generation 127 could be a number that means something else.
-            let generation = before % 126 + 1;
+            let generation = before + 1;
             taken::moves();
             REGIONS[generation as usize].store(region.base().cast_mut(), Ordering::Release);
             GENERATION.store(generation, Ordering::Release);

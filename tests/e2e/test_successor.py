@@ -141,3 +141,25 @@ class Successor(EndToEnd):
             if had.get(given, names[0]) != names[0]:
                 return given, file
         self.skipTest("this file system gives no number out again")
+
+    def test_a_program_that_outlives_many_engines(self) -> None:
+        """A program numbers the engines that it meets. After 127 the numbers came again, and what it had kept of an object
+        of the first was given for another's."""
+        one, other, new = "many-one.bin", "many-other.bin", "many-new.bin"
+        right = {name: self.put(name, MIB) for name in (one, other)}
+        run = self.managed({"materializeBytes": 65536, "listAgainSec": 3600})
+        process = self.program(run, env=run.env(OSSC_PAGES="memfd"))
+        self.assertEqual(self.ask(process, "hold", one), right[one])
+        lost = f"errno {errno.EIO}"
+        for number in range(140):
+            run.kill_engines()
+            if number == 125:
+                # What is listed behind it has other numbers with the engines that follow.
+                right[new] = self.put(new, MIB)
+            got = self.ask(process, "read", other)
+            self.assertIn(got, (right[other], lost), f"engine {number}\n{run.log_tail()}")
+            if number >= 125:
+                for name in (new, one):
+                    got = self.ask(process, "read", name)
+                    self.assertIn(got, (right[name], lost, f"errno {errno.ENOENT}", f"errno {errno.ESTALE}"), f"engine {number}: {name}")
+        self.assertEqual(self.ask(self.program(run), "read", new), right[new])
