@@ -25,7 +25,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen as Event, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
-use ossc_cache::verdict::Judgement;
+use ossc_cache::verdict::{Judged, Judgement};
 use ossc_cache::wire::Ask;
 use ossc_cache::{mark, pages, wait};
 
@@ -779,6 +779,13 @@ fn resolve_again(slot: u32, region: Region, object: &'static Object) -> Option<(
 pub(crate) fn record_in(slot: u32) -> Option<(u32, &'static Object)> {
     let (_, object) = record_of(slot)?;
     lasts(object, slot).then_some((slot >> GENERATION_SHIFT, object))
+}
+
+/// The verdict in the record behind a slot in its own region, also of one that is GONE, as long as it is not used again.
+pub(crate) fn verdict_of(slot: u32) -> Option<Judged> {
+    let (_, object) = record_of(slot)?;
+    let judged = object.verdict.get();
+    (object.incarnation() & USE_MASK == tag_of(slot) & USE_MASK).then_some(judged)
 }
 
 /// True if the newest listing of `region` shows the very version that a record of another region (of this generation)

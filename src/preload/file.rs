@@ -11,6 +11,7 @@ use crate::missing;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session;
+use crate::taken;
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::region::Identity;
@@ -333,6 +334,7 @@ pub(crate) fn mark(fd: c_int, slot: u32) {
     HIGHEST.fetch_max(at, Relaxed);
     kept::used_by_one_more(slot);
     session::taken(slot);
+    taken::met(slot);
     let before = mark.swap(slot, Relaxed);
     if before != 0 && before != LOST {
         if !client::is_same(before, slot) {

@@ -8,11 +8,11 @@
 //! No locks and no allocation. An object that does not fit the table is read after its verdict only.
 
 use crate::attach;
-use crate::client::{self, Fills, record, resolve};
+use crate::client::{self, Fills, resolve};
 use crate::file::{self, Seen, Stamp};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::event::ACT_GIVEN;
-use ossc_cache::region::{OBJECTS_MAX, Object, Seen as Event};
+use ossc_cache::region::{OBJECTS_MAX, Object, Region, Seen as Event};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::verdict::{Judged, Judgement};
 
@@ -35,8 +35,10 @@ static TAKEN: [Entry; ENTRIES] = [const { Entry { key: AtomicU64::new(0), taken:
 static QUICK: [AtomicU64; OBJECTS_MAX as usize] = [const { AtomicU64::new(0) }; OBJECTS_MAX as usize];
 /// There are entries.
 static ANY: AtomicBool = AtomicBool::new(false);
-/// There were entries when the generation changed: those of an engine before have to be looked at.
+/// Something was taken of a record that is not the object's any more, of an engine before perhaps: entries have to be looked at.
 static OLDER: AtomicBool = AtomicBool::new(false);
+
+const ROUND_MASK: u16 = 0x7fff;
 
 /// What was taken of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -45,11 +47,9 @@ struct Taken {
     epoch: u16,
     /// The process was told by an error that its bytes are not the object's.
     told: bool,
-    /// Generation of the region in which it was given; 0 when nothing is.
-    generation: u32,
-    /// Number of the object's record there.
-    number: u32,
-    /// Round, modulo 2^16.
+    /// Slot of the record from which it was given; 0 when nothing is.
+    slot: u32,
+    /// Round, modulo 2^15.
     round: u16,
 }
 
@@ -57,19 +57,21 @@ impl Taken {
     fn pack(self) -> u64 {
         u64::from(self.epoch)
             | u64::from(self.told) << 16
-            | u64::from(self.generation & 0x7f) << 17
-            | u64::from(self.number & 0x1_ffff) << 24
-            | u64::from(self.round) << 41
+            | u64::from(self.round & ROUND_MASK) << 17
+            | u64::from(self.slot) << 32
     }
 
     fn unpack(word: u64) -> Taken {
         Taken {
             epoch: word as u16,
             told: word >> 16 & 1 != 0,
-            generation: (word >> 17) as u32 & 0x7f,
-            number: (word >> 24) as u32 & 0x1_ffff,
-            round: (word >> 41) as u16,
+            slot: (word >> 32) as u32,
+            round: (word >> 17) as u16 & ROUND_MASK,
         }
+    }
+
+    fn is_of(self, round: u32) -> bool {
+        self.round == round as u16 & ROUND_MASK
     }
 
     /// The same descriptors are good, and nothing is taken.
@@ -89,14 +91,16 @@ impl Entry {
     }
 }
 
-/// Tells one version of an object at one place from every other, in each engine's region alike. Never 0.
-fn key_of(object: &Object) -> u64 {
+/// Tells one version of an object from every other, in each record alike that it ever has: its placeholder may be made
+/// again, here or by another engine. Never 0.
+fn key_of(region: &Region, object: &Object) -> u64 {
     let step = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
-    let etag =
-        object.etag().as_bytes().chunks(8).fold(object.size(), |sum, bytes| {
+    let add = |sum: u64, text: &[u8]| {
+        text.chunks(8).fold(step(sum, text.len() as u64), |sum, bytes| {
             step(sum, bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)))
-        });
-    step(step(etag, object.dev()), object.ino()).max(1)
+        })
+    };
+    add(add(object.size(), object.etag().as_bytes()), region.name(object).as_bytes()).max(1)
 }
 
 fn places(key: u64) -> impl Iterator<Item = &'static Entry> {
@@ -156,7 +160,7 @@ pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
     }
     loop {
         let judged = object.verdict.get();
-        let key = key_of(object);
+        let key = key_of(region, object);
         let entry = find(key);
         let taken = entry.map_or(Taken::default(), Entry::get);
         if let Some(wait) = checked(seen, fills, judged, (entry, taken))? {
@@ -205,11 +209,12 @@ fn quick(fills: &Fills, epoch: u16, judged: Judged) -> u64 {
 /// The process and the descriptor have bytes of this round from now on. False if another thread changed what is known.
 fn stamp(seen: &Seen, fills: &Fills, judged: Judged, entry: &Entry) -> bool {
     let before = entry.get();
-    let (generation, number) = (fills.generation, client::number_of(fills.slot));
-    let now = Taken { epoch: before.epoch.max(1), told: false, generation, number, round: judged.round as u16 };
+    let number = client::number_of(fills.slot);
+    let round = judged.round as u16 & ROUND_MASK;
+    let now = Taken { epoch: before.epoch.max(1), told: false, slot: fills.slot, round };
     if before != now {
         // What is here from an earlier round or engine was judged by the caller, unless it has just come.
-        if before.generation != 0 || !entry.change(before, now) {
+        if before.slot != 0 || !entry.change(before, now) {
             return false;
         }
         fills.region.tell(Event { pid: attach::pid() as u32, slot: number, act: ACT_GIVEN });
@@ -231,7 +236,7 @@ fn checked(
     match file::stamp(seen.fd) {
         Stamp::Took(epoch) if epoch != taken.epoch => return Err(Errno(libc::EIO)),
         // It came from elsewhere (another program, a message), and was read from: before the mismatch, perhaps.
-        Stamp::None if judged.round > 1 && taken.generation == 0 => {
+        Stamp::None if judged.round > 1 && taken.slot == 0 => {
             if seen.fd >= 0 && sys::lseek(seen.fd, 0, libc::SEEK_CUR).is_ok_and(|at| at != 0) {
                 client::log(b"a descriptor that was read from when the object had other bytes gives EIO", seen.slot);
                 return Err(Errno(libc::EIO));
@@ -240,48 +245,38 @@ fn checked(
         }
         _ => {}
     }
-    let Some(entry) = entry.filter(|_| taken.generation != 0) else { return Ok(None) };
-    if taken.generation == fills.generation {
-        // Another record: the object went and came again, and the older one cannot be judged any more.
-        let is_record = taken.number == client::number_of(fills.slot);
-        let is_same = is_record && taken.round == judged.round as u16 && !taken.told;
+    let Some(entry) = entry.filter(|_| taken.slot != 0) else { return Ok(None) };
+    if taken.slot == fills.slot {
+        let is_same = taken.is_of(judged.round) && !taken.told;
         return if is_same { Ok(None) } else { Err(spoiled(seen, Some(entry))) };
     }
-    of_older_engine(seen, fills, judged, (entry, taken))
+    of_older_record(seen, fills, judged, (entry, taken))
 }
 
-/// The process has bytes of an engine that is gone with its memory.
-fn of_older_engine(
+/// The process has bytes of another record of the same version: of an engine that is gone with its memory, or of a
+/// placeholder that was removed and made again.
+fn of_older_record(
     seen: &Seen,
     fills: &Fills,
     judged: Judged,
     (entry, taken): (&'static Entry, Taken),
 ) -> Result<Option<Judged>> {
     let (region, object) = (&fills.region, fills.object);
-    let old = attach::region_of(taken.generation).and_then(|old| Some((old, record(old, taken.number)?)));
-    let Some((old_region, old)) = old.filter(|(_, old)| key_of(old) == entry.key.load(Ordering::Acquire)) else {
+    let Some(then) = client::verdict_of(taken.slot).filter(|then| taken.is_of(then.round) && !taken.told) else {
         return Err(spoiled(seen, Some(entry)));
     };
-    let then = old.verdict.get();
-    let was_right = then.is_given();
-    match (then.round as u16 == taken.round, judged.judgement) {
-        (false, _) => return Err(spoiled(seen, Some(entry))),
-        _ if was_right => {}
-        (_, Judgement::Open) => return Ok(Some(judged)),
-        (_, Judgement::Wrong) => return Err(spoiled(seen, Some(entry))),
-        (_, Judgement::Nothing) => {}
-        (_, Judgement::Matched) => {
-            let is_same = |index: u32| {
-                let part = old_region.part(old, index);
-                !part.is_handed_out(then.round) || part.crc64() == region.part(object, index).crc64()
-            };
-            if old.part_bytes() != object.part_bytes() || !(0..object.parts()).all(is_same) {
-                client::log(
-                    b"a reader has bytes of an engine that is gone, and they were wrong: it gets EIO",
-                    seen.slot,
-                );
-                return Err(spoiled(seen, Some(entry)));
-            }
+    match judged.judgement {
+        _ if then.is_given() => {}
+        Judgement::Open => return Ok(Some(judged)),
+        Judgement::Wrong => return Err(spoiled(seen, Some(entry))),
+        Judgement::Nothing => {}
+        Judgement::Matched if has_parts_of(taken.slot, then.round, (region, object)) => {}
+        Judgement::Matched => {
+            client::log(
+                b"a reader has bytes that came before the object was fetched anew, and they were wrong: it gets EIO",
+                seen.slot,
+            );
+            return Err(spoiled(seen, Some(entry)));
         }
     }
     // Should another thread have been faster, it has seen the same.
@@ -289,11 +284,26 @@ fn of_older_engine(
     Ok(None)
 }
 
+/// True if what was handed out of the record behind a slot, in a round without a verdict, is what the object has. One that
+/// is GONE may have lost its parts to another.
+fn has_parts_of(slot: u32, round: u32, (region, object): (&Region, &Object)) -> bool {
+    let Some((old_region, old)) =
+        client::record_in(slot).and_then(|(generation, old)| Some((attach::region_of(generation)?, old)))
+    else {
+        return false;
+    };
+    let is_same = |index: u32| {
+        let part = old_region.part(old, index);
+        !part.is_handed_out(round) || part.crc64() == region.part(object, index).crc64()
+    };
+    old.part_bytes() == object.part_bytes() && (0..object.parts()).all(is_same) && client::record_in(slot).is_some()
+}
+
 /// The error of a reader whose bytes are not the object's. From now on the process may begin anew, by an open.
 fn spoiled(seen: &Seen, entry: Option<&Entry>) -> Errno {
     if let Some(entry) = entry {
         let taken = entry.get();
-        if taken.generation != 0 && !taken.told {
+        if taken.slot != 0 && !taken.told {
             entry.change(taken, Taken { told: true, ..taken });
             client::log(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", seen.slot);
         }
@@ -301,17 +311,32 @@ fn spoiled(seen: &Seen, entry: Option<&Entry>) -> Errno {
     Errno(libc::EIO)
 }
 
+/// The program reads the object by this record from now on. What it has of another record is compared.
+pub(crate) fn met(slot: u32) {
+    if let Some((_, taken)) = taken_of(slot)
+        && taken.slot != 0
+        && taken.slot != slot
+    {
+        OLDER.store(true, Ordering::SeqCst);
+    }
+}
+
+fn taken_of(slot: u32) -> Option<(&'static Entry, Taken)> {
+    if !ANY.load(Ordering::Relaxed) {
+        return None;
+    }
+    let (region, object, _) = resolve(slot)?;
+    let entry = find(key_of(&region, object))?;
+    Some((entry, entry.get()))
+}
+
 /// The program has opened the object: a process that was told of wrong bytes begins anew with this descriptor.
 pub(crate) fn opened(seen: &Seen) {
     file::set_stamp(seen.fd, Stamp::Opened);
-    if !ANY.load(Ordering::Relaxed) {
-        return;
-    }
-    let Some((_, object, _)) = resolve(seen.slot) else { return };
-    if let Some(entry) = find(key_of(object)) {
-        let taken = entry.get();
+    if let Some((entry, taken)) = taken_of(seen.slot) {
         if taken.told {
             entry.change(taken, Taken { epoch: taken.epoch.wrapping_add(1).max(1), ..Taken::default() });
         }
+        met(seen.slot);
     }
 }

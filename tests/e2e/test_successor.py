@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from harness import compile
-from harness.run import Run
+from harness.run import Run, plain_env
 from tests.e2e.base import EndToEnd
 
 MIB = 1024 * 1024
@@ -63,7 +63,13 @@ class Successor(EndToEnd):
         return hashlib.md5(content).hexdigest()
 
     def program(self, run: Run, before: list[str] | None = None, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        argv = [*(before or []), sys.executable, "-c", PROGRAM]
+        """With `before`, the program and its engine are under that one, which is not under the library."""
+        env = env or run.env()
+        argv = [sys.executable, "-c", PROGRAM]
+        if before:
+            plain = plain_env()
+            argv = [*before, "env", *(f"{name}={value}" for name, value in env.items() if plain.get(name) != value), *argv]
+            env = plain
         process = run.start(argv, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)

@@ -245,6 +245,36 @@ class Verdict(EndToEnd):
         run, got = self.killed([faults.flipped_at(KEY, 5, times=1)])
         self.assertEqual(got, ["EIO"], run.log_tail())
 
+    def removed(self, rules: list[faults.Rule]) -> list[str]:
+        """A reader that opens the object for each part, and takes all but the last; then the placeholder is removed, and
+        another program's start has it made again, with a record of its own."""
+        late = {"match": {"kind": "get", "key": KEY, "covers": SIZE - 1}, "do": {"delay_ms": 4000}, "times": 1}
+        run = self.start([*rules, late], lingerSec=3)
+        code = (
+            "last = (os.stat('b.bin').st_size - 1) >> 20\n"
+            "def part(index):\n"
+            "    fd = os.open('b.bin', os.O_RDONLY)\n"
+            "    try: return os.pread(fd, 1 << 20, index << 20)\n"
+            "    finally: os.close(fd)\n"
+            "pieces = [part(index) for index in range(last)]; print('read', flush=True)\n"
+            "sys.stdin.readline()\n"
+            "attempt(lambda: sha(b''.join([*pieces, part(last)])))\n"
+        )
+        program = run.start([PYTHON, "-c", ATTEMPT + code], cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert program.stdout is not None
+        self.assertEqual(program.stdout.readline(), b"read\n", run.log_tail())
+        (run.model_dir / "b.bin").unlink()
+        again = run.call(["stat", "-c", "%s", "b.bin"], cwd=run.model_dir)
+        self.assertEqual(again.stdout.split(), [str(SIZE).encode()], again.stderr)
+        return program.communicate(b"\n", timeout=60)[0].decode().splitlines()
+
+    def test_bytes_of_a_placeholder_that_was_made_again_are_compared(self) -> None:
+        self.assertEqual(self.removed([]), [self.sha("b.bin")])
+
+    def test_wrong_bytes_of_a_placeholder_that_was_made_again_are_an_error(self) -> None:
+        """The program had all of the object, with success, and none of it was compared: each record's last part was left out."""
+        self.assertEqual(self.removed([faults.flipped_at(KEY, 5, times=1)]), ["EIO"])
+
     def test_an_open_that_does_not_wait_is_made_again_where_it_meets_a_lease(self) -> None:
         """The lease is taken by this process, which is not under the library."""
         run = self.start([])
