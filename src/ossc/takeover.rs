@@ -142,7 +142,9 @@ impl Mirror {
         let ids = [(found.id.dev, found.id.ino), (pinned.dev, pinned.ino)];
         // The number may have gone to a file of a user's in between, which has no mark.
         let stands_in = found.is_stand_in_of(object) && found.made.as_ref().is_some_and(|made| made.kind.stands_in());
-        let is_version = found.etag().is_none_or(|etag| *etag == *object.etag());
+        // Without an attribute the time has to be the object's.
+        let has_time = found.id.mtime_secs == object.mtime_secs();
+        let is_version = found.etag().map_or(has_time, |etag| *etag == *object.etag());
         (stands_in && is_version && ids == [(object.dev(), object.ino()); 2]).then_some(pinned)
     }
 

@@ -305,7 +305,10 @@ impl Work {
         let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { return };
         match done.result {
             Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == held.etag) => {
-                *lock(&held.crc64) = response.crc64_object;
+                let mut known = lock(&held.crc64);
+                // An answer without the header takes away nothing that another one said.
+                *known = response.crc64_object.or(*known);
+                drop(known);
                 let mut check = lock(&held.check);
                 let is_due = object.verdict.get().judgement == Judgement::Open && check.known == object.parts();
                 let came = if is_due { self.judge(slot, object, &held, &mut check) } else { Came::Good };

@@ -130,9 +130,11 @@ pub(crate) fn is_placeholder_of(object: &Object, id: &FileId, met: Met<'_>, gene
         Some(is_its) if born != 0 => is_its,
         // Met inside the C library, where only its time can be asked.
         None if born != 0 => has_time_of(object, id) && attach::alive(generation).is_ok(),
+        // Where nothing pins numbers (NFS, 9p, CIFS) the time that the engine gave the file is all there is.
         _ => {
             let is_pinned = |fd| sys::fs_type(fd).is_ok_and(mark::keeps_pinned_numbers);
-            attach::alive(generation).is_ok() && met.with(libc::O_PATH, is_pinned) != Some(false)
+            attach::alive(generation).is_ok()
+                && (met.with(libc::O_PATH, is_pinned) != Some(false) || has_time_of(object, id))
         }
     }
 }
