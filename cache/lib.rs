@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod bell;
+pub mod block;
 pub mod budget;
 pub mod catalog;
 pub mod cpath;
@@ -31,6 +32,7 @@ pub mod sync;
 pub mod sys;
 pub mod verdict;
 pub mod wait;
+pub mod wait_bytes;
 #[allow(unsafe_code)]
 pub mod wire;
 pub mod word;

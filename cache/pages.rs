@@ -100,6 +100,17 @@ impl Store {
         huge.is_empty() || huge.contains("[never]") || huge.contains("[deny]")
     }
 
+    /// Whether few bytes take little memory: by a mapping of their own that wants no huge pages. Not on a kernel
+    /// that makes them in spite of it.
+    pub fn makes_small_pages(&self) -> bool {
+        let tried = |fd: i32| {
+            sys::ftruncate(fd, 2 * HUGE_BYTES as u64)?;
+            write_on_small_pages(fd, 0, &[1; 1 << 16])?;
+            Ok(sys::fstat(fd)?.st_blocks * 512 <= 1 << 16)
+        };
+        self.with_probe(tried).and_then(|seen| seen).unwrap_or(false)
+    }
+
     /// Calls `look` with an empty file of the store that holds nothing of anybody's, and empties it again.
     pub fn with_probe<T>(&self, look: impl FnOnce(i32) -> T) -> Result<T> {
         let fd = self.file(c"probe", PRIVATE)?;
@@ -229,6 +240,29 @@ impl Memory {
         }
     }
 
+    /// Puts bytes to their place on pages of 4 KiB, also where the file has huge ones. The place is claimed by nobody.
+    pub fn write_small(&self, start: u64, bytes: &[u8]) -> Result<()> {
+        let end = start as usize + bytes.len();
+        if bytes.is_empty() || end > self.len {
+            return if bytes.is_empty() { Ok(()) } else { Err(Errno(libc::EFBIG)) };
+        }
+        write_on_small_pages(self.fd, start as usize, bytes)
+    }
+
+    /// Copies bytes out of the file.
+    pub fn read(&self, start: u64, bytes: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match sys::pread(self.fd, bytes[done..].as_mut_ptr(), bytes.len() - done, start + done as u64) {
+                Ok(0) => return Err(Errno(libc::EIO)),
+                Ok(n) => done += n,
+                Err(errno) if errno.is_interrupt() => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
     /// Address of byte `offset`. The range behind it is written by the one who claimed the part only.
     pub fn address(&self, offset: u64) -> *mut u8 {
         (self.at + (offset as usize).min(self.len)) as *mut u8
@@ -347,6 +381,26 @@ fn written_like_touched(fd: i32) -> Result<bool> {
     // SAFETY: the mapping was made above, and nobody else knows it.
     let _ = unsafe { sys::munmap(at, len) };
     touched.map(|both| written >= both.st_blocks - written)
+}
+
+/// Writes bytes through a mapping of their own, which takes no huge pages whatever the file would have.
+fn write_on_small_pages(fd: i32, start: usize, bytes: &[u8]) -> Result<()> {
+    let from = start & !4095;
+    let len = start - from + bytes.len();
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let at = unsafe { sys::mmap(0, len, prot, libc::MAP_SHARED, fd, from as u64)? };
+    // Where the kernel knows no huge pages there is nothing to refuse.
+    // SAFETY: advice on the new mapping.
+    let _ = unsafe { sys::madvise(at, len, libc::MADV_NOHUGEPAGE) };
+    let made = sys::populate_write(at, len);
+    if made.is_ok() {
+        // SAFETY: inside the new mapping, whose pages the kernel has just made; nobody else writes there.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), (at + start - from) as *mut u8, bytes.len()) };
+    }
+    // SAFETY: the mapping was made above, and nobody else knows it.
+    let _ = unsafe { sys::munmap(at, len) };
+    made
 }
 
 /// Maps a file shared and writable at an address that huge pages can use.
@@ -523,6 +577,28 @@ mod tests {
         assert_eq!(sys::file_id(fd).unwrap().ino, memory.ino());
         assert_eq!(sys::file_id(fd).unwrap().dev, store.dev().unwrap());
         let _ = sys::close(fd);
+    }
+
+    #[test]
+    fn a_few_bytes_take_few_pages() {
+        for kind in [Some(PageKind::Memfd), None] {
+            let store = Store::create(kind, 1 << 30);
+            if !store.makes_small_pages() {
+                continue;
+            }
+            let memory = store.memory(1, (8 << 20) + 777).unwrap();
+            let bytes: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
+            for start in [65_536, (3 << 20) + 5, (8 << 20) + 777 - 200_000] {
+                memory.write_small(start, &bytes).unwrap();
+                let mut again = vec![0; bytes.len()];
+                memory.read(start, &mut again).unwrap();
+                assert!(again == bytes, "{start}");
+            }
+            assert!(sys::fstat(memory.fd()).unwrap().st_blocks * 512 <= 3 * (200_000 + 2 * 4096), "{:?}", store.kind());
+            assert_eq!(memory.write_small((8 << 20) + 700, &bytes), Err(Errno(libc::EFBIG)));
+            memory.punch(0, (8 << 20) + 777);
+            assert_eq!(sys::fstat(memory.fd()).unwrap().st_blocks, 0);
+        }
     }
 
     #[test]

@@ -14,6 +14,11 @@ pub const FILLING: u32 = 1;
 /// All bytes are there and passed the checks of their response.
 pub const READY: u32 = 2;
 
+/// The bits of the word that say the state. Above them, up to the mark of those who wait, lies a number that changes
+/// with every block that comes (`Part::stir`), so that nobody falls asleep over it.
+const STATE: u32 = 3;
+const STIRRED: u32 = STATE + 1;
+
 /// See `Part::pinned`.
 const MAPPED: u32 = 1 << 31;
 
@@ -40,7 +45,7 @@ pub struct Part {
 impl Part {
     /// EMPTY, FILLING or READY.
     pub fn state(&self) -> u32 {
-        self.word.load(Ordering::Acquire) & !WAITED
+        self.word.load(Ordering::Acquire) & STATE
     }
 
     /// True if the bytes can be read.
@@ -51,7 +56,7 @@ impl Part {
     /// Takes the right to fill; false if another has it or the part is ready.
     pub fn claim(&self) -> bool {
         let taken = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            (word & !WAITED == EMPTY).then_some(word & WAITED | FILLING)
+            (word & STATE == EMPTY).then_some(word & WAITED | FILLING)
         });
         if taken.is_ok() {
             // Whoever sees the new number sees that the part has left READY.
@@ -99,15 +104,21 @@ impl Part {
 
     /// A reader that was about to sleep when the part became ready has left its mark in the word for good.
     fn leave_ready(&self, to: u32) -> bool {
-        let left = |word: u32| (word & !WAITED == READY).then_some(word & WAITED | to);
+        let left = |word: u32| (word & STATE == READY).then_some(word & WAITED | to);
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, left).is_ok()
     }
 
     /// Number of the fill whose bytes are ready; `None` while none are. The same number before and after a
     /// copy means that the bytes were there all the time.
     pub fn fill(&self) -> Option<u32> {
+        self.fill_if(|| false)
+    }
+
+    /// The same where bytes of it may be there although it is not ready: `has_blocks` says whether they are.
+    #[inline(always)]
+    pub fn fill_if(&self, has_blocks: impl FnOnce() -> bool) -> Option<u32> {
         let fill = self.attempts.load(Ordering::Acquire);
-        self.is_ready().then_some(fill)
+        (self.is_ready() || has_blocks()).then_some(fill)
     }
 
     /// From now on its memory stays; to be called before the wait for it. The engine takes a part back,
@@ -159,7 +170,7 @@ impl Part {
     /// reader of the object before can never take a fill of the next one for the one that it began with.
     pub fn renew(&self) {
         let before = self.word.swap(EMPTY, Ordering::AcqRel);
-        if before & !WAITED != EMPTY {
+        if before & STATE != EMPTY {
             // As in `take_back`.
             self.attempts.fetch_add(1, Ordering::AcqRel);
         }
@@ -216,9 +227,29 @@ impl Part {
 
     /// Sleeps until the state may have changed, at most `ms` milliseconds. Spurious returns are allowed.
     pub fn sleep(&self, ms: u64) {
+        self.sleep_unless(ms, || false);
+    }
+
+    /// The same, unless `is_there` says that what is waited for has come, which `stir` tells of.
+    pub fn sleep_unless(&self, ms: u64, is_there: impl FnOnce() -> bool) {
         let seen = self.word.fetch_or(WAITED, Ordering::AcqRel) | WAITED;
-        if seen & !WAITED != READY {
+        if seen & STATE != READY && !is_there() {
             let _ = futex_wait(&self.word, seen, ms);
         }
+    }
+
+    /// Engine only: a block of it has come. Whoever marks the word from now on sees it; whoever did before is woken.
+    pub fn stir(&self) {
+        let next = |word: u32| Some((word & !WAITED).wrapping_add(STIRRED) & !WAITED);
+        let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        if before.is_ok_and(|word| word & WAITED != 0) {
+            futex_wake(&self.word);
+        }
+    }
+
+    /// Engine only: its blocks were taken back. A reader that copies meanwhile sees by the number that they were.
+    pub fn lose_blocks(&self) {
+        self.attempts.fetch_add(1, Ordering::AcqRel);
+        self.used.store(0, Ordering::Relaxed);
     }
 }

@@ -59,6 +59,12 @@ impl<T: Copy + Ord> Plan<T> {
         }
     }
 
+    /// True if it waits, in whatever class.
+    pub fn has(&self, item: T) -> bool {
+        let waits = |class| self.queued.contains(&(class, item));
+        self.put_off.contains(&item) || [Class::Demand, Class::Near, Class::Prefetch].into_iter().any(waits)
+    }
+
     /// Adds before all others of its class, unless it waits there already or was put off.
     pub fn push_first(&mut self, item: T, class: Class) {
         if !self.put_off.contains(&item) && self.queued.insert((class, item)) {
@@ -141,9 +147,12 @@ mod tests {
         let mut plan = Plan::default();
         plan.push_at(1, Class::Demand, later);
         plan.push(1, Class::Demand);
+        assert_eq!((plan.has(1), plan.has(2)), (true, false));
         assert_eq!(plan.next(now, Class::Prefetch), Next::Until(Some(later)));
         assert_eq!(plan.next(later, Class::Prefetch), Next::Item(1, Class::Demand));
+        assert!(!plan.has(1));
         plan.push(1, Class::Demand);
+        assert!(plan.has(1));
         assert_eq!(plan.next(later, Class::Prefetch), Next::Item(1, Class::Demand));
     }
 

@@ -55,7 +55,10 @@ impl Region {
             object.life.rewrite();
         }
         object.rewrite(room, new, memory_ino);
-        (room.first_part..room.first_part + room.parts).for_each(|at| self.part_at(at).renew());
+        for at in room.first_part..room.first_part + room.parts {
+            self.aside_at(at).renew();
+            self.part_at(at).renew();
+        }
         let most =
             |word: &AtomicU32, value: u32| word.store(word.load(Ordering::Relaxed).max(value), Ordering::Release);
         most(&header.names_len, room.name_at + words as u32);

@@ -7,9 +7,11 @@
 //! versions that nobody uses are used again (`life` says how a reader tells); which ones, `catalog` decides.
 //!
 //! Layout (offsets in `Layout`): header | objects | index | names | parts | demand bits | demand summary |
-//! events | bits of wanted small objects | their summary. The file is sparse: only what is used costs memory.
+//! events | asides of the parts | sets of blocks | bits of wanted small objects | their summary. The file is sparse: only
+//! what is used costs memory.
 
 use crate::bell::Bell;
+use crate::block::{self, Aside, Blocks, Mask, SETS, WHOLE};
 use crate::demand::Demand;
 use crate::event::Events;
 pub use crate::event::Seen;
@@ -62,7 +64,9 @@ impl Layout {
     const DEMAND: usize = Self::PARTS + PARTS_MAX as usize * size_of::<Part>();
     const SUMMARY: usize = Self::DEMAND + DEMAND_WORDS * 8;
     const EVENTS: usize = Self::SUMMARY + SUMMARY_WORDS * 8;
-    const WANTED: usize = Self::EVENTS + EVENTS_LEN * 8;
+    const ASIDES: usize = Self::EVENTS + EVENTS_LEN * 8;
+    const SETS: usize = Self::ASIDES + PARTS_MAX as usize * size_of::<Aside>();
+    const WANTED: usize = Self::SETS + SETS as usize * size_of::<Blocks>();
     const WANTED_SUMMARY: usize = Self::WANTED + WANTED_WORDS * 8;
     const END: usize = Self::WANTED_SUMMARY + WANTED_SUMMARY_WORDS * 8;
 }
@@ -434,6 +438,45 @@ impl Region {
         unsafe { &*self.at::<Part>(Layout::PARTS, at as usize) }
     }
 
+    /// What belongs to part `at` of all beside its record.
+    pub fn aside_at(&self, at: u32) -> &Aside {
+        let at = at.min(PARTS_MAX - 1);
+        // SAFETY: within the array of asides, all atomics; zeroed memory is one of a part without anything.
+        unsafe { &*self.at::<Aside>(Layout::ASIDES, at as usize) }
+    }
+
+    /// A set of blocks, whosoever it is.
+    pub fn set_at(&self, number: u32) -> &Blocks {
+        let number = number.min(SETS - 1);
+        // SAFETY: within the array of sets, all atomics; zeroed memory is a set that no part has.
+        unsafe { &*self.at::<Blocks>(Layout::SETS, number as usize) }
+    }
+
+    /// The blocks of part `at` of all, if it has any.
+    pub fn blocks_at(&self, at: u32) -> Option<&Blocks> {
+        let blocks = self.set_at(self.aside_at(at).set()?);
+        blocks.is_of(at).then_some(blocks)
+    }
+
+    /// The blocks of part `index` of an object, if it has any.
+    pub fn blocks(&self, object: &Object, index: u32) -> Option<&Blocks> {
+        self.blocks_at(object.first_part().wrapping_add(index))
+    }
+
+    /// Number of the fill that those of bytes `start..end` are of that lie in part `index`; `None` if they are not all
+    /// there, in a part that is ready or in blocks.
+    #[inline(always)]
+    pub fn fill_of(&self, object: &Object, index: u32, start: u64, end: u64) -> Option<u32> {
+        self.part(object, index).fill_if(|| self.has_blocks(object, index, start, end))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn has_blocks(&self, object: &Object, index: u32, start: u64, end: u64) -> bool {
+        let mask = object.blocks_of(index, start, end);
+        self.blocks(object, index).is_some_and(|blocks| mask & !blocks.ready() == 0)
+    }
+
     /// Finds the record of a file by device and inode.
     pub fn find(&self, dev: u64, ino: u64) -> Option<(u32, Identity)> {
         self.find_use(dev, ino).map(|(slot, _, identity)| (slot, identity))
@@ -516,7 +559,7 @@ impl Region {
     fn demand_if(&self, object: &Object, parts: core::ops::Range<u32>, is_wanted: impl Fn(&Part) -> bool) {
         let mut any = false;
         for index in (parts.start..parts.end.min(object.parts())).filter(|index| is_wanted(self.part(object, *index))) {
-            self.demands().set(object.first_part().wrapping_add(index).min(PARTS_MAX - 1));
+            self.want(object, index, WHOLE);
             any = true;
         }
         if any {
@@ -535,15 +578,40 @@ impl Region {
         self.wanted().take(each);
     }
 
+    /// Asks for bytes `start..end` of an object: for blocks, where it is not all of a part. Rings the bell.
+    pub fn demand_bytes(&self, object: &Object, start: u64, end: u64) {
+        let parts = object.parts_of(start, end);
+        for index in parts.clone().filter(|index| self.fill_of(object, *index, start, end).is_none()) {
+            let range = object.part_range(index);
+            let is_whole = start <= range.start && range.end <= end;
+            self.want_of_part(object, index, if is_whole { WHOLE } else { object.blocks_of(index, start, end) });
+        }
+        if !parts.is_empty() {
+            self.header().bell.ring();
+        }
+    }
+
+    /// What is wanted before the bit that says that something is.
+    fn want_of_part(&self, object: &Object, index: u32, mask: Mask) {
+        let at = object.first_part().wrapping_add(index).min(PARTS_MAX - 1);
+        self.aside_at(at).wanted.add(mask);
+        self.demands().set(at);
+    }
+
     /// Tells the engine what this process did, for the audit file. A full queue is counted, never waited for.
     pub fn tell(&self, seen: Seen) {
         self.events().tell(seen);
         self.header().bell.ring();
     }
 
-    /// Engine only: takes the demanded parts, as indexes into the region, and clears their bits.
-    pub fn take_demand(&self, each: impl FnMut(u32)) {
-        self.demands().take(each);
+    /// Engine only: takes the demanded parts, as indexes into the region, with the blocks of them that are wanted or
+    /// `WHOLE`, and clears their bits.
+    pub fn take_demand(&self, mut each: impl FnMut(u32, Mask)) {
+        self.demands().take(|at| match self.aside_at(at).wanted.take() {
+            // Taken with a demand before.
+            0 => {}
+            mask => each(at, mask),
+        });
     }
 
     /// Engine only: takes the events from number `next` on; returns the next number to read. A new engine
@@ -714,6 +782,41 @@ impl Object {
         (start / part) as u32..end.div_ceil(part) as u32
     }
 
+    /// Bytes of each of its blocks but the last of a part.
+    pub fn block_bytes(&self) -> u64 {
+        u64::from(block::block_bytes(self.part_bytes()))
+    }
+
+    /// Those blocks of part `index` that hold bytes of `start..end`.
+    pub fn blocks_of(&self, index: u32, start: u64, end: u64) -> Mask {
+        let (range, bytes) = (self.part_range(index), self.block_bytes());
+        let (start, end) = (start.clamp(range.start, range.end), end.clamp(range.start, range.end));
+        if start >= end {
+            return 0;
+        }
+        block::mask(((start - range.start) / bytes) as u32, (end - range.start).div_ceil(bytes) as u32)
+    }
+
+    /// How many blocks part `index` has.
+    pub fn blocks_len(&self, index: u32) -> u32 {
+        let range = self.part_range(index);
+        (range.end - range.start).div_ceil(self.block_bytes()) as u32
+    }
+
+    /// The bytes of blocks `first..end` of part `index`.
+    pub fn block_range(&self, index: u32, first: u32, end: u32) -> core::ops::Range<u64> {
+        let range = self.part_range(index);
+        let at = |block: u32| (range.start + u64::from(block) * self.block_bytes()).min(range.end);
+        at(first)..at(end)
+    }
+
+    /// As `fills`, also of bytes that are there in blocks.
+    #[inline(always)]
+    pub fn fills_with_blocks(&self, region: &Region, start: u64, end: u64) -> Option<u64> {
+        self.parts_of(start, end)
+            .try_fold(0u64, |sum, index| Some(sum + u64::from(region.fill_of(self, index, start, end)?)))
+    }
+
     /// Number of the fills that hold bytes `start..end` now, `None` if some are not ready.
     pub fn fills(&self, region: &Region, start: u64, end: u64) -> Option<u64> {
         self.fills_of(region, self.parts_of(start, end))
@@ -823,9 +926,9 @@ mod tests {
         region.part(object, 1).publish(0);
         region.demand(object, 0, 3);
         let mut got = Vec::new();
-        region.take_demand(|part| got.push(part));
-        assert_eq!(got, [70, 72]);
-        region.take_demand(|_| panic!("taken twice"));
+        region.take_demand(|part, mask| got.push((part, mask)));
+        assert_eq!(got, [(70, WHOLE), (72, WHOLE)]);
+        region.take_demand(|_, _| panic!("taken twice"));
     }
 
     #[test]

@@ -78,13 +78,18 @@ impl Judged {
 #[repr(C)]
 pub struct Verdict {
     word: Word,
-    /// The lowest bits of the round, and how many parts were handed out in it.
-    handed: AtomicU32,
+    /// How many parts were handed out.
+    handed: Handed,
 }
+
+/// How many of something were handed out in a round: the lowest bits of the round, and the count.
+#[repr(transparent)]
+#[derive(Default)]
+pub struct Handed(AtomicU32);
 
 impl Default for Verdict {
     fn default() -> Verdict {
-        Verdict { word: Word::new(Judged::FIRST.word()), handed: AtomicU32::new(tag(1)) }
+        Verdict { word: Word::new(Judged::FIRST.word()), handed: Handed(AtomicU32::new(tag(1))) }
     }
 }
 
@@ -109,7 +114,7 @@ impl Verdict {
     pub fn set(&self, judged: Judged) {
         if judged.round != self.get().round {
             // First, so that nobody who sees the new round counts in the old one.
-            self.handed.store(tag(judged.round), Ordering::SeqCst);
+            self.handed.begin(judged.round);
         }
         self.word.set(judged.word());
     }
@@ -121,7 +126,7 @@ impl Verdict {
 
     /// Engine only: the record is another object's from now on.
     pub fn renew(&self) {
-        self.handed.store(tag(Judged::FIRST.round), Ordering::SeqCst);
+        self.handed.begin(Judged::FIRST.round);
         self.word.set(Judged::FIRST.word());
     }
 
@@ -133,41 +138,61 @@ impl Verdict {
 
     /// How many parts were handed out in this round before its verdict.
     pub fn handed_out(&self, round: u32) -> u32 {
-        let word = self.handed.load(Ordering::SeqCst);
-        if word & !COUNT_MASK == tag(round) { word & COUNT_MASK } else { 0 }
+        self.handed.count(round)
     }
 
     /// True if bytes of this part, one of `parts`, may be given to a reader in this round before the verdict: it was
     /// seen to be ready, and counts as handed out from then on. False for the last one that is left, when the round is over, and for bytes of a round
     /// that is over and about to be taken back: of this one they are known before they are ready.
     pub fn hand_out(&self, part: &Part, parts: u32, round: u32) -> bool {
-        if !part.is_known(round) {
-            return false;
-        }
+        part.is_known(round) && self.hand_out_whole(part, parts, round)
+    }
+
+    /// The same for a part all of whose bytes were seen to be of this round, block by block.
+    pub fn hand_out_whole(&self, part: &Part, parts: u32, round: u32) -> bool {
         if part.is_handed_out(round) {
             return true;
         }
         // Counted first and marked then: there are never more marks than counted parts, whoever dies in between.
-        if !self.count(parts, round) {
+        if !self.handed.add(parts, round) {
             return false;
         }
         if !part.hand_out(round) {
-            self.uncount(round);
+            self.handed.take_off(round);
         }
         true
     }
+}
 
-    fn count(&self, parts: u32, round: u32) -> bool {
-        let more = |word: u32| {
-            let may = word & !COUNT_MASK == tag(round) && (word & COUNT_MASK) + 1 < parts;
-            may.then(|| word + 1)
-        };
-        self.handed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+impl Handed {
+    /// Engine only: a round begins.
+    pub fn begin(&self, round: u32) {
+        self.0.store(tag(round), Ordering::SeqCst);
     }
 
-    /// Another reader has marked the same part.
-    fn uncount(&self, round: u32) {
+    /// True if it counts in this round.
+    pub fn is_of(&self, round: u32) -> bool {
+        self.0.load(Ordering::SeqCst) & !COUNT_MASK == tag(round)
+    }
+
+    /// How many in this round.
+    pub fn count(&self, round: u32) -> u32 {
+        let word = self.0.load(Ordering::SeqCst);
+        if word & !COUNT_MASK == tag(round) { word & COUNT_MASK } else { 0 }
+    }
+
+    /// One more, of `all`. False for the last one, and when the round is over.
+    pub fn add(&self, all: u32, round: u32) -> bool {
+        let more = |word: u32| {
+            let may = word & !COUNT_MASK == tag(round) && (word & COUNT_MASK) + 1 < all;
+            may.then(|| word + 1)
+        };
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+    }
+
+    /// One less: another reader has marked the same.
+    pub fn take_off(&self, round: u32) {
         let less = |word: u32| (word & !COUNT_MASK == tag(round) && word & COUNT_MASK > 0).then(|| word - 1);
-        let _ = self.handed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
     }
 }

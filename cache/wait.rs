@@ -94,7 +94,7 @@ fn leave(object: &Object, seen: u32, check: &dyn Fn() -> Result<()>) -> Result<(
     failed(object)
 }
 
-fn starved(object: &Object) -> Result<()> {
+pub(crate) fn starved(object: &Object) -> Result<()> {
     match object.starved.load(Ordering::Acquire) {
         0 => Ok(()),
         errno => Err(Errno(errno as i32)),
@@ -102,7 +102,7 @@ fn starved(object: &Object) -> Result<()> {
 }
 
 /// The record of a version that is no more may be another object's soon: nothing comes for this reader.
-fn lost(object: &Object) -> Result<()> {
+pub(crate) fn lost(object: &Object) -> Result<()> {
     match object.state() {
         state::GONE => Err(Errno(libc::ESTALE)),
         _ => failed(object),

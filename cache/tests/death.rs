@@ -11,6 +11,9 @@
 #[path = "../bell.rs"]
 mod bell;
 #[allow(dead_code)]
+#[path = "../block.rs"]
+mod block;
+#[allow(dead_code)]
 #[path = "../demand.rs"]
 mod demand;
 #[allow(dead_code)]
@@ -141,7 +144,7 @@ fn large(name: &str, ino: u64) -> NewObject<'_> {
 // The sequences that die. They allocate nothing: they run in a fork of a process with threads.
 
 fn engine_fills(node: &Node) {
-    node.region.take_demand(|part| {
+    node.region.take_demand(|part, _| {
         node.fill(part);
     });
     node.region.take_events(0, |_| ());
@@ -293,7 +296,7 @@ fn succeed(node: &Node, disowns: bool, k: i64) {
     // All parts are wanted, by the two readers and by whoever died.
     region.demand(object, 0, PARTS);
     let mut wanted = 0;
-    region.take_demand(|part| {
+    region.take_demand(|part, _| {
         wanted += 1;
         node.fill(part);
     });
