@@ -559,7 +559,7 @@ impl Region {
     fn demand_if(&self, object: &Object, parts: core::ops::Range<u32>, is_wanted: impl Fn(&Part) -> bool) {
         let mut any = false;
         for index in (parts.start..parts.end.min(object.parts())).filter(|index| is_wanted(self.part(object, *index))) {
-            self.want(object, index, WHOLE);
+            self.want_of_part(object, index, WHOLE);
             any = true;
         }
         if any {

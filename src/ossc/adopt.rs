@@ -20,6 +20,11 @@ impl Work {
         (0..object.parts()).filter(|index| !part(*index).is_known(round)).for_each(|index| {
             part(index).take_back();
         });
+        // Parts that are there in blocks are not there; what is known of those stays.
+        let blocks = |index: u32| Some((index, self.region.blocks(object, index)?));
+        for (index, _) in (0..object.parts()).filter_map(blocks).filter(|(_, blocks)| blocks.take_back() != 0) {
+            part(index).lose_blocks();
+        }
         let torn: Vec<u32> = (0..object.parts()).filter(|index| part(*index).state() == FILLING).collect();
         for index in (0..object.parts()).filter(|index| !part(*index).is_ready()) {
             let range = object.part_range(index);

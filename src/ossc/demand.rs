@@ -20,8 +20,8 @@ impl Looked {
     pub fn again(&mut self, work: &Work) -> u32 {
         let region = work.region();
         let heard = region.header().bell.heard();
-        region.take_demand(|part| work.demanded(part));
-        region.take_wanted(|slot| work.wanted(slot));
+        region.take_demand(|part, mask| work.wanted(part, mask));
+        region.take_wanted(|slot| work.wanted_small(slot));
         self.events = region.take_events(self.events, |seen| work.seen(seen));
         work.tell_misreads();
         heard

@@ -39,6 +39,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long an inode number of a small object's stand-in is kept from being used again.
 const PIN_FOR: Duration = Duration::from_secs(30);
+/// Least that is fetched for a reader who wants a little: the origin's first byte takes as long as some of them.
+const BLOCK_BYTES: u64 = 64 << 10;
 /// Between two look-ups of the endpoint's name; resolvers keep answers for longer.
 const RESOLVE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -258,13 +260,16 @@ fn build(
     let (orders, wanted) = channel();
     let net = connect::options(settings, config);
     let splice = splices(&store, settings.endpoint.scheme(), net.vcpus);
-    tracing::info!(splice, "network to memory");
+    // A little would take a huge page.
+    let block_bytes = if store.makes_small_pages() { BLOCK_BYTES } else { 0 };
+    tracing::info!(splice, block_bytes, "network to memory");
     let options = work::Options {
         verify_crc: config.verify_crc,
         part_bytes_max: config.part_bytes,
         outage_budget: config.outage_budget,
         // Where there are no huge pages, the rounding is what is lost.
         page_bytes: pages::HUGE_BYTES as u64,
+        block_bytes,
         splice,
         now: Instant::now,
         requests_max: config.prefetch_vcpus * config.prefetch_workers,

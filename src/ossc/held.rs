@@ -6,7 +6,7 @@ use crate::memory::Memory;
 use crate::place::{Pinned, Root};
 use crate::verdict::Check;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,8 @@ pub struct Held {
     pub kept: Mutex<BTreeSet<u32>>,
     /// How far the check of a large object is.
     pub check: Mutex<Check>,
+    /// Bytes of blocks that are in memory, which is counted under `check`.
+    pub block_bytes: AtomicU64,
     /// Processes that were given bytes before the verdict, with their names.
     pub given: Mutex<BTreeMap<u32, String>>,
     /// A small object was fetched a second time since its check failed.
@@ -106,6 +108,7 @@ impl Held {
             starved_since: Mutex::new(None),
             kept: Mutex::default(),
             check: Mutex::default(),
+            block_bytes: AtomicU64::new(0),
             given: Mutex::default(),
             rechecked: AtomicBool::new(false),
             trouble: Mutex::new(None),

@@ -13,6 +13,8 @@ use std::sync::Arc;
 const PIECE_SHIFT: u32 = ossc_cache::region::PARTS_MAX.trailing_zeros();
 /// Of a piece's number these are the chunk's.
 const CHUNK_BITS: u32 = 4;
+/// Of a piece's number these are the count of blocks, less one.
+const COUNT_BITS: u32 = 5;
 const INDEX_MASK: u32 = (1 << PIECE_SHIFT) - 1;
 
 /// Something to fetch.
@@ -26,6 +28,8 @@ pub enum Item {
     Piece(u32, u32, u32),
     /// Chunk `3`, of less than 16, of piece `2` of part `1` of record `0` for the second time.
     Spare(u32, u32, u32, u32),
+    /// Blocks of part `1` of record `0`: from number `2` on so many as `3` says, of which there are at most 32.
+    Blocks(u32, u32, u32, u32),
     /// Piece `1` of small object `0`.
     Small(u32, u32),
     /// A question of the mirror's.
@@ -45,6 +49,9 @@ impl Item {
             Item::Spare(slot, index, n, chunk) => {
                 6 << 60 | u64::from(slot) << 32 | u64::from((n << CHUNK_BITS | chunk) << PIECE_SHIFT | index)
             }
+            Item::Blocks(slot, index, first, count) => {
+                7 << 60 | u64::from(slot) << 32 | u64::from((first << COUNT_BITS | (count - 1)) << PIECE_SHIFT | index)
+            }
             Item::Call(id) | Item::Revive(id) => 3 << 60 | u64::from(id),
             Item::Verdict(slot) => 4 << 60 | u64::from(slot),
         }
@@ -57,6 +64,7 @@ impl Item {
             | Item::Again(slot, _)
             | Item::Piece(slot, ..)
             | Item::Spare(slot, ..)
+            | Item::Blocks(slot, ..)
             | Item::Small(slot, _)
             | Item::Call(slot)
             | Item::Verdict(slot)
@@ -76,6 +84,7 @@ impl Item {
             1 => Item::Part(slot, token as u32),
             5 => Item::Piece(slot, index, n),
             6 => Item::Spare(slot, index, n >> CHUNK_BITS, n & ((1 << CHUNK_BITS) - 1)),
+            7 => Item::Blocks(slot, index, n >> COUNT_BITS, (n & ((1 << COUNT_BITS) - 1)) + 1),
             2 => Item::Small((token >> 32) as u32 & 0x0fff_ffff, token as u32),
             4 => Item::Verdict(token as u32),
             _ => Item::Call(token as u32),
@@ -152,6 +161,8 @@ mod tests {
             Item::Part(65_535, 1_048_575),
             Item::Piece(65_535, 1_048_575, 7),
             Item::Spare(1, 0, 255, 15),
+            Item::Blocks(65_535, 1_048_575, 127, 1),
+            Item::Blocks(3, 0, 96, 32),
             Item::Small(7, 3),
             Item::Call(u32::MAX),
             Item::Verdict(65_535),

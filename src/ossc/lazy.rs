@@ -83,6 +83,14 @@ impl Memory for Lazy {
         self.get().map_or(Ok(()), |memory| memory.populate(start, end))
     }
 
+    fn write_small(&self, start: u64, bytes: &[u8]) -> Result<()> {
+        self.get().map_or(Err(Errno(libc::ENOENT)), |memory| memory.write_small(start, bytes))
+    }
+
+    fn read(&self, start: u64, bytes: &mut [u8]) -> Result<()> {
+        self.get().map_or(Err(Errno(libc::ENOENT)), |memory| memory.read(start, bytes))
+    }
+
     fn punch(&self, start: u64, end: u64) {
         self.get().into_iter().for_each(|memory| memory.punch(start, end));
     }

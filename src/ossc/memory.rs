@@ -46,6 +46,10 @@ pub trait Memory: Send + Sync {
     fn file(&self) -> Option<i32>;
     /// Makes the pages of `start..end` present.
     fn populate(&self, start: u64, end: u64) -> Result<()>;
+    /// Puts bytes to their place, on pages as small as there are, so that they take no more memory than they need.
+    fn write_small(&self, start: u64, bytes: &[u8]) -> Result<()>;
+    /// Copies bytes that are there.
+    fn read(&self, start: u64, bytes: &mut [u8]) -> Result<()>;
     /// Gives the memory of `start..end` back to the system.
     fn punch(&self, start: u64, end: u64);
     /// Drops the engine's page tables for `start..end`.
@@ -69,6 +73,14 @@ impl Memory for pages::Memory {
 
     fn populate(&self, start: u64, end: u64) -> Result<()> {
         self.populate(start, end)
+    }
+
+    fn write_small(&self, start: u64, bytes: &[u8]) -> Result<()> {
+        self.write_small(start, bytes)
+    }
+
+    fn read(&self, start: u64, bytes: &mut [u8]) -> Result<()> {
+        self.read(start, bytes)
     }
 
     fn punch(&self, start: u64, end: u64) {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How often leases are looked at: an idle engine wakes up less than once a second.
 const TICK: Duration = Duration::from_millis(1300);
 /// A reader that finds no room looks again after this long.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// So long readers are told that there is no room: they look once a slice.
 const STARVED_TOLD: Duration = Duration::from_millis(5 * ossc_cache::wait::SLICE_MS);
 
@@ -114,18 +114,20 @@ impl Work {
 
     /// None of its parts are here.
     pub(crate) fn is_empty(object: &Object, held: &Held) -> bool {
-        object.ready_parts.load(Ordering::Acquire) == 0 && lock(&held.kept).is_empty()
+        let is_empty = object.ready_parts.load(Ordering::Acquire) == 0 && lock(&held.kept).is_empty();
+        is_empty && held.block_bytes.load(Ordering::Acquire) == 0
     }
 
-    /// Ready parts that no program has mapped, in the order of their giving up: those that were
+    /// Ready parts, and parts with blocks, that no program has mapped, in the order of their giving up: those that were
     /// read, the longest ago first; then those that wait for a reader, from the end of their object.
     fn readable_again(&self, wanted: (u32, u32)) -> Vec<(u64, u32, u32)> {
         let region = self.region();
         let mut parts = Vec::new();
-        for (slot, _) in self.in_memory() {
+        for (slot, held) in self.in_memory() {
             let Some(object) = region.object(slot) else { continue };
-            let free = |index: &u32| region.part(object, *index).is_ready() && !region.part(object, *index).is_pinned();
-            for index in (0..object.parts()).filter(free) {
+            let ready = (0..object.parts()).filter(|index| region.part(object, *index).is_ready());
+            let free = |index: &u32| !region.part(object, *index).is_pinned();
+            for index in ready.chain(self.parts_with_blocks(&held)).filter(free) {
                 let ahead = slot == wanted.0 && index > wanted.1;
                 let order = match region.part(object, index).used() {
                     0 if ahead => u64::MAX - u64::from(index - wanted.1),
@@ -148,25 +150,7 @@ impl Work {
         match class {
             Class::Prefetch => held.planned.store(false, Ordering::Release),
             Class::Near => {}
-            Class::Demand if waited >= self.options.outage_budget || self.everything_is_mapped() => {
-                // It is not tried any more: a later failure is the first of another trouble.
-                held.out_of_trouble();
-                let (limit, used) = (self.budget.limit(), self.budget.used());
-                // Once for all the parts that its readers wait for.
-                if object.starved.swap(ossc_net::error::Kind::Memory.errno() as u32, Ordering::AcqRel) == 0 {
-                    tracing::error!(
-                        object = held.key,
-                        index,
-                        limit,
-                        used,
-                        "no memory for a reader: programs have mapped or hold all of the budget; raise memoryLimit or close other models"
-                    );
-                }
-                let part = self.region().part(object, index);
-                if part.claim() {
-                    part.give_up();
-                }
-            }
+            Class::Demand if self.is_starved(waited) => self.starve(object, &held, index),
             Class::Demand => {
                 let mut roomless = lock(&self.roomless);
                 let known = roomless.insert((slot, index), since);
@@ -181,13 +165,42 @@ impl Work {
         }
     }
 
+    /// True if there will be no room for a reader who has waited so long for it.
+    pub(crate) fn is_starved(&self, waited: Duration) -> bool {
+        waited >= self.options.outage_budget || self.everything_is_mapped()
+    }
+
+    /// Tells readers of a part that there is no room for it.
+    pub(crate) fn starve(&self, object: &Object, held: &Held, index: u32) {
+        // It is not tried any more: a later failure is the first of another trouble.
+        held.out_of_trouble();
+        let (limit, used) = (self.budget.limit(), self.budget.used());
+        // Once for all the parts that its readers wait for.
+        if object.starved.swap(ossc_net::error::Kind::Memory.errno() as u32, Ordering::AcqRel) == 0 {
+            tracing::error!(
+                object = held.key,
+                index,
+                limit,
+                used,
+                "no memory for a reader: programs have mapped or hold all of the budget; raise memoryLimit or close other models"
+            );
+        }
+        let part = self.region().part(object, index);
+        if part.claim() {
+            part.give_up();
+        }
+    }
+
     fn everything_is_mapped(&self) -> bool {
         let region = self.region();
-        self.in_memory().iter().filter_map(|(slot, _)| region.object(*slot)).all(|object| {
-            (0..object.parts()).map(|index| region.part(object, index)).all(|part| match part.state() {
-                ossc_cache::part::READY => part.is_mapped(),
-                state => state == ossc_cache::part::EMPTY,
-            })
+        let with_object = |(slot, held): (u32, Arc<Held>)| Some((region.object(slot)?, held));
+        self.in_memory().into_iter().filter_map(with_object).all(|(object, held)| {
+            let is_mapped = |index: &u32| region.part(object, *index).is_mapped();
+            self.parts_with_blocks(&held).iter().all(is_mapped)
+                && (0..object.parts()).map(|index| region.part(object, index)).all(|part| match part.state() {
+                    ossc_cache::part::READY => part.is_mapped(),
+                    state => state == ossc_cache::part::EMPTY,
+                })
         })
     }
 
@@ -210,6 +223,7 @@ impl Work {
     fn release_parts(&self, slot: u32, indexes: &[u32]) -> bool {
         let region = self.region();
         let (Some(object), Some(held)) = (region.object(slot), self.held(slot)) else { return false };
+        self.release_blocks(object, &held, indexes);
         let verified = object.state() == state::VERIFIED;
         if verified {
             object.set_state(state::LOADING);

@@ -28,6 +28,8 @@ pub struct Scale {
     /// How much longer than expected, at least, before a piece is asked for again: at the end, and before it.
     pub slow_at_end: Duration,
     pub slow_before: Duration,
+    /// An object that is read from its beginning is fetched whole at once if it has no more bytes.
+    pub short_bytes_max: u64,
     /// Requests at first.
     pub requests_first: usize,
     /// Shortest look at a rate, and how long what was found holds.
@@ -49,6 +51,7 @@ impl Scale {
         twice_from_bytes: 256 << 20,
         slow_at_end: Duration::from_millis(50),
         slow_before: Duration::from_millis(200),
+        short_bytes_max: 64 << 20,
         requests_first: 64,
         look_min: Duration::from_millis(200),
         holds: Duration::from_secs(10),

@@ -59,6 +59,7 @@ pub fn on(region: Region, budget_bytes: u64) -> Arc<Work> {
         part_bytes_max: 8 << 20,
         outage_budget: Duration::from_secs(300),
         page_bytes: 4096,
+        block_bytes: 0,
         splice: false,
         now,
         requests_max: 4,
@@ -88,6 +89,12 @@ impl Memory for Empty {
         None
     }
     fn populate(&self, _: u64, _: u64) -> sys::Result<()> {
+        Ok(())
+    }
+    fn write_small(&self, _: u64, _: &[u8]) -> sys::Result<()> {
+        Ok(())
+    }
+    fn read(&self, _: u64, _: &mut [u8]) -> sys::Result<()> {
         Ok(())
     }
     fn punch(&self, _: u64, _: u64) {}

@@ -7,6 +7,7 @@
 //! What a part means is decided under the object's lock `check`, with the part's publication: a part is never ready
 //! with bytes of a round that is over. Nothing is waited for under it.
 
+use crate::blocks::Small;
 use crate::held::{Held, lock};
 use crate::item::Item;
 use crate::work::Work;
@@ -26,6 +27,8 @@ const PART_WRONG_ONCE: &str = "a part came with other bytes than before, which w
 const PART_WRONG_TWICE: &str = "a part came with other bytes than before, which were verified, twice: readers of what is \
      not in memory get EIO; check the object in the bucket";
 
+pub(crate) const BLOCK_WRONG: &str = "a block came with other bytes than before: fetching its part";
+
 /// How far the check of an object is.
 #[derive(Default)]
 pub struct Check {
@@ -35,6 +38,8 @@ pub struct Check {
     pub again: bool,
     /// Parts that came with other bytes than the verified ones, and are fetched once more.
     wrong: BTreeSet<u32>,
+    /// Parts that have blocks, here or on their way.
+    pub(crate) small: BTreeMap<u32, Small>,
     /// Processes that were given bytes in a round that ended in a mismatch.
     misled: usize,
 }
@@ -124,6 +129,9 @@ impl Work {
             return Came::Late;
         }
         if !part.is_known(judged.round) {
+            if let Some(pair) = self.compare_blocks(object, held, index, judged.round) {
+                return Came::Mismatch(self.mismatch(slot, object, held, check, pair));
+            }
             part.learn(crc64, judged.round);
             check.known += 1;
             let all = check.known == object.parts();
@@ -131,11 +139,12 @@ impl Work {
         }
         if !self.options.verify_crc || part.crc64() == crc64 {
             check.wrong.remove(&index);
+            self.compare_blocks(object, held, index, judged.round);
             return Came::Good;
         }
         let (expected, found) = (part.crc64(), crc64);
         if judged.judgement == Judgement::Open {
-            return self.mismatch(slot, object, check, (expected, found));
+            return Came::Mismatch(self.mismatch(slot, object, held, check, (expected, found)));
         }
         if check.wrong.insert(index) {
             tracing::warn!(
@@ -181,7 +190,7 @@ impl Work {
             crc::combine(sum, self.region.part(object, index).crc64(), range.end - range.start)
         });
         if found != expected {
-            return self.mismatch(slot, object, check, (expected, found));
+            return Came::Mismatch(self.mismatch(slot, object, held, check, (expected, found)));
         }
         let (bytes, misled) =
             (held.size, check.misled + lock(&held.given).len() * usize::from(self.is_to_be_told(slot)));
@@ -222,31 +231,34 @@ impl Work {
         }
     }
 
-    /// Nothing of this round counts any more. All is fetched once more, or the object fails.
-    fn mismatch(
+    /// Nothing of this round counts any more. All is fetched once more, or the object fails. The parts that are to be
+    /// taken back.
+    pub(crate) fn mismatch(
         &self,
         slot: u32,
         object: &Object,
+        held: &Held,
         check: &mut MutexGuard<'_, Check>,
         (expected, found): (u64, u64),
-    ) -> Came {
+    ) -> Vec<u32> {
         let judged = object.verdict.get();
         let is_last = std::mem::replace(&mut check.again, true);
         check.known = 0;
-        let (handed, what) = (object.verdict.handed_out(judged.round), if is_last { WRONG_TWICE } else { WRONG_ONCE });
+        let (handed, what) = (self.handed_parts(object, judged.round), if is_last { WRONG_TWICE } else { WRONG_ONCE });
         lock(&self.misreads).push((slot, Misread { round: judged.round, handed, expected, found, what }));
         let next = if is_last { judged.next().with(Judgement::Wrong) } else { judged.next() };
         object.verdict.set(next);
         if is_last {
             object.fail(Kind::Corrupt.errno());
         }
+        self.drop_all_blocks(object, held, check);
         // What is ready now is of the old round: nothing is published while the lock is held.
         let of_old = |index: &u32| self.region.part(object, *index).is_ready();
-        Came::Mismatch((0..object.parts()).filter(of_old).collect())
+        (0..object.parts()).filter(of_old).collect()
     }
 
     /// What was handed out or kept of a round that is over is taken back, and fetched once more if that may help.
-    fn fetch_again(&self, slot: u32, object: &Object, held: &Held, old: Vec<u32>) {
+    pub(crate) fn fetch_again(&self, slot: u32, object: &Object, held: &Held, old: Vec<u32>) {
         for index in &old {
             if self.region.part(object, *index).take_back() {
                 self.empty(object, held, *index);

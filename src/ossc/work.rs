@@ -18,6 +18,7 @@ use ossc_cache::catalog::Catalog;
 use ossc_cache::event::{ACT_GIVEN, ACT_SMALL};
 use ossc_cache::plan::{Class, Next, Plan};
 use ossc_cache::region::{Object, Region, Seen, state};
+use ossc_cache::verdict::Judgement;
 use ossc_net::error::Kind;
 use ossc_net::retry::Backoff;
 use ossc_net::throttle::Throttle;
@@ -62,6 +63,8 @@ pub struct Options {
     pub outage_budget: Duration,
     /// Longest page of the memory files, in bytes: an object's last part takes a whole one.
     pub page_bytes: u64,
+    /// Least that is fetched of a part for a reader who wants little of it, in bytes; 0: parts are fetched as a whole.
+    pub block_bytes: u64,
     /// Splice plain bodies into the memory files.
     pub splice: bool,
     /// The clock: `Instant::now`, but for simulations.
@@ -110,6 +113,8 @@ pub struct Work {
     pub(crate) opened_stands: Arc<AtomicUsize>,
     /// Memory files that are there.
     pub(crate) memory_files: AtomicUsize,
+    /// Set of blocks that is looked at next for one that is free.
+    pub(crate) next_set: Mutex<u32>,
     /// Held by who makes room.
     pub(crate) room: Mutex<()>,
     /// Parts that readers wait for and that found no room; each of them is in the plan for later, once.
@@ -153,6 +158,7 @@ impl Work {
             small_under_way: AtomicU64::new(0),
             opened_stands: Arc::default(),
             memory_files: AtomicUsize::new(0),
+            next_set: Mutex::default(),
             room: Mutex::default(),
             roomless: Mutex::default(),
             audit,
@@ -318,7 +324,8 @@ impl Work {
         self.push(&[Item::Part(slot, index)], Class::Demand);
         // A reader that comes from the part before will want the next ones soon, also where prefetch found
         // no room.
-        let in_order = index == 0 || self.region.part(object, index - 1).used() > 0;
+        let was_read = |part: &ossc_cache::part::Part| part.is_ready() && part.used() > 0;
+        let in_order = index == 0 || was_read(self.region.part(object, index - 1));
         let ahead = if in_order { READ_AHEAD_PARTS } else { 0 };
         let near: Vec<Item> = (index + 1..object.parts().min(index + 1 + ahead))
             .filter(|index| !self.region.part(object, *index).is_ready())
@@ -348,7 +355,7 @@ impl Work {
     }
 
     /// A program waits for a small object.
-    pub fn wanted(&self, slot: u32) {
+    pub fn wanted_small(&self, slot: u32) {
         self.want_small(slot);
         self.tell_use(slot, None);
     }
@@ -385,7 +392,7 @@ impl Work {
     }
 
     /// Record and part number behind an index of the region.
-    fn part_at(&self, region_part: u32) -> Option<(u32, &Object, u32)> {
+    pub(crate) fn part_at(&self, region_part: u32) -> Option<(u32, &Object, u32)> {
         let owners = self.owners.read().unwrap_or_else(|e| e.into_inner());
         let (_, slot) = owners.range(..=region_part).next_back()?;
         let object = self.region.object(*slot)?;
@@ -429,6 +436,7 @@ impl Work {
             }
             // Never in the plan: `pull` finds them.
             Item::Spare(..) => None,
+            Item::Blocks(..) => self.prepare_blocks(item, class),
             Item::Small(slot, index) => self.prepare_small(slot, index, class),
             Item::Call(id) => {
                 let query = lock(&self.calls).get(&id)?.query.clone();
@@ -452,7 +460,9 @@ impl Work {
             }
             Item::Revive(slot) => {
                 let object = self.region.object(slot)?;
-                if object.state() == state::FAILED {
+                // What was wrong twice stays so: nothing that came of it would count.
+                let is_wrong = object.verdict.get().judgement == Judgement::Wrong;
+                if object.state() == state::FAILED && !is_wrong {
                     // Failures that were under way when it failed are no part of a later outage.
                     self.held(slot)?.out_of_trouble();
                     object.set_state(if object.parts() > 0 { state::LOADING } else { state::COMING });
@@ -490,13 +500,14 @@ impl Work {
         let (range, bytes) = (object.part_range(index), self.room_bytes(object, index));
         // Room first: a claim that is given up wakes the part's readers, who would ask again at once.
         let kept = lock(&held.kept).remove(&index);
-        let roomy = kept || self.budget.take(bytes);
+        let own_blocks = || class < Class::Prefetch && self.release_blocks(object, &held, &[index]);
+        let roomy = kept || self.budget.take(bytes) || own_blocks() && self.budget.take(bytes);
         if !roomy && !self.make_room(bytes, (slot, index), class) {
             self.without_room(slot, index, class, since.unwrap_or((self.options.now)()));
             return None;
         }
         // Already fetched or being fetched, by a demand that overtook the prefetch.
-        if !part.claim() {
+        if !self.claim(object, &held, index) {
             if kept {
                 lock(&held.kept).insert(index);
             } else {
@@ -523,6 +534,16 @@ impl Work {
             self.wake();
         }
         self.fetch_in_place(&held, first, Item::Part(slot, index))
+    }
+
+    /// Takes the right to fill a part as a whole; its blocks go.
+    fn claim(&self, object: &Object, held: &Held, index: u32) -> bool {
+        let mut check = lock(&held.check);
+        let is_claimed = self.region.part(object, index).claim();
+        if is_claimed {
+            self.drop_blocks(object, held, &mut check, index);
+        }
+        is_claimed
     }
 
     /// A request for an object failed: again later, or an error for its readers.
@@ -634,6 +655,7 @@ impl Source for Work {
             Item::Part(slot, index) | Item::Again(slot, index) => self.finished_piece(slot, index, 0, done),
             Item::Piece(slot, index, n) => self.finished_piece(slot, index, n, done),
             Item::Spare(slot, index, n, chunk) => self.finished_spare((slot, index, n, chunk), done),
+            item @ Item::Blocks(..) => self.finished_blocks(item, done),
             Item::Small(slot, index) => self.finished_small(slot, index, done),
             Item::Verdict(slot) => self.finished_verdict(slot, done),
             Item::Call(id) | Item::Revive(id) => {

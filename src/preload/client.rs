@@ -27,7 +27,7 @@ use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen as Ev
 use ossc_cache::sys::{self, Errno, FileId, Result};
 use ossc_cache::verdict::{Judged, Judgement};
 use ossc_cache::wire::Ask;
-use ossc_cache::{mark, pages, wait};
+use ossc_cache::{block, mark, pages, wait, wait_bytes};
 
 /// A file of ours.
 #[derive(Clone, Copy)]
@@ -235,9 +235,26 @@ pub(crate) fn denied(slot: u32) -> Option<Errno> {
     })
 }
 
+/// How bytes of a part are there that are wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grain {
+    /// With all of the part: their memory leaves this library's hands.
+    Parts,
+    /// In the part, or in blocks of it: for a copy, which is made again if they have gone meanwhile.
+    Blocks,
+}
+
 /// Waits until bytes `start..end` are ready.
 pub(crate) fn wait_range(slot: u32, start: u64, end: u64) -> Result<()> {
-    waiting(slot, |region, object, check| wait::range(region, object, start, end, check))
+    wait_for(slot, start, end, Grain::Parts)
+}
+
+/// Waits until bytes `start..end` are there.
+pub(crate) fn wait_for(slot: u32, start: u64, end: u64, grain: Grain) -> Result<()> {
+    waiting(slot, |region, object, check| match grain {
+        Grain::Parts => wait::range(region, object, start, end, check),
+        Grain::Blocks => wait_bytes::bytes(region, object, start, end, check),
+    })
 }
 
 /// Waits until the whole object is ready and verified, and keeps it whole: for a program that has its memory mapped.
@@ -295,12 +312,12 @@ pub(crate) fn wait_first(slot: u32) -> Result<()> {
     }
 }
 
-/// Waits until bytes `start..end` are ready and may be given to the program through the descriptor of `seen`: before
+/// Waits until bytes `start..end` are there and may be given to the program through the descriptor of `seen`: before
 /// the verdict on the whole object, but for the last of it that nobody was given yet.
-pub(crate) fn wait_given(seen: &Seen, start: u64, end: u64) -> Result<()> {
+pub(crate) fn wait_given(seen: &Seen, start: u64, end: u64, grain: Grain) -> Result<()> {
     loop {
-        wait_range(seen.slot, start, end)?;
-        let Some(fills) = fills(seen.slot, start, end) else { continue };
+        wait_for(seen.slot, start, end, grain)?;
+        let Some(fills) = fills(seen.slot, start, end, grain) else { continue };
         match taken::may_take(seen, &fills)? {
             May::Take => return Ok(()),
             May::Wait(judged) => {
@@ -462,17 +479,29 @@ pub(crate) struct Fills {
     pub slot: u32,
     /// The parts that hold the range.
     pub parts: Range<u32>,
+    /// The range.
+    bytes: Range<u64>,
+    grain: Grain,
     sum: u64,
 }
 
 /// Those that hold bytes `start..end` now, `None` if some are missing.
-pub(crate) fn fills(slot: u32, start: u64, end: u64) -> Option<Fills> {
+pub(crate) fn fills(slot: u32, start: u64, end: u64, grain: Grain) -> Option<Fills> {
     core::sync::atomic::fence(Ordering::SeqCst);
     let generation = attach::generation();
     let (region, object, now) = resolve(slot)?;
-    let parts = object.parts_of(start, end);
-    let sum = object.fills_of(&region, parts.clone())?;
-    (attach::generation() == generation).then_some(Fills { generation, region, object, slot: now, parts, sum })
+    let (parts, bytes) = (object.parts_of(start, end), start..end);
+    let sum = sum_of(&region, object, &bytes, grain)?;
+    let fills = Fills { generation, region, object, slot: now, parts, bytes, grain, sum };
+    (attach::generation() == generation).then_some(fills)
+}
+
+#[inline(always)]
+fn sum_of(region: &Region, object: &Object, bytes: &Range<u64>, grain: Grain) -> Option<u64> {
+    match grain {
+        Grain::Parts => object.fills(region, bytes.start, bytes.end),
+        Grain::Blocks => object.fills_with_blocks(region, bytes.start, bytes.end),
+    }
 }
 
 impl Fills {
@@ -481,7 +510,7 @@ impl Fills {
     pub fn are_there(&self) -> bool {
         core::sync::atomic::fence(Ordering::SeqCst);
         attach::generation() == self.generation
-            && self.object.fills_of(&self.region, self.parts.clone()) == Some(self.sum)
+            && sum_of(&self.region, self.object, &self.bytes, self.grain) == Some(self.sum)
             && lasts(self.object, self.slot)
             && attach::generation() == self.generation
     }
@@ -495,7 +524,50 @@ impl Fills {
     /// Bytes of all their parts were copied: they are in use.
     pub fn touch(&self) {
         let clock = self.region.header().clock.load(Ordering::Relaxed);
-        self.parts.clone().for_each(|index| self.region.part(self.object, index).touch(clock));
+        for index in self.parts.clone() {
+            let part = self.region.part(self.object, index);
+            let is_first = part.used() == 0;
+            part.touch(clock);
+            if is_first {
+                self.reads_on(index);
+            }
+        }
+    }
+
+    /// A part was read for the first time. From its beginning, and the one before was read: the next ones will be.
+    #[cold]
+    #[inline(never)]
+    fn reads_on(&self, index: u32) {
+        let Some(before) = index.checked_sub(1) else { return };
+        let (part, before) = (self.region.part(self.object, index), self.region.part(self.object, before));
+        let follows = part.is_ready() && before.is_ready() && before.used() != 0;
+        if follows && self.bytes.start <= self.object.part_range(index).start {
+            self.region.demand(self.object, index + 1, index + 2);
+        }
+    }
+
+    /// The bytes were handed out in this round before.
+    pub fn were_handed_out(&self, round: u32) -> bool {
+        self.parts.clone().all(|index| {
+            let part = self.region.part(self.object, index);
+            part.is_known(round) && part.is_handed_out(round)
+        })
+    }
+
+    /// The bytes are handed out from now on, if they may be: of this round, and not the last.
+    pub fn hand_out(&self, round: u32) -> bool {
+        let (region, object) = (&self.region, self.object);
+        self.parts.clone().all(|index| {
+            let part = region.part(object, index);
+            // Also of one that was given up just now: the copy does not count then.
+            if self.grain == Grain::Parts || part.is_known(round) {
+                return object.verdict.hand_out(part, object.parts(), round);
+            }
+            let Some(blocks) = region.blocks(object, index) else { return false };
+            let counts = (object.blocks_len(index), object.parts());
+            let mut wanted = block::numbers(object.blocks_of(index, self.bytes.start, self.bytes.end));
+            wanted.all(|number| blocks.hand_out(number, &object.verdict, part, counts, round))
+        })
     }
 }
 
@@ -634,8 +706,7 @@ fn list_by(ask: Ask, path: &[u8]) -> bool {
 /// Hints: these bytes will be wanted soon.
 pub(crate) fn will_need(slot: u32, start: u64, end: u64) {
     if let Some((region, object, _)) = resolve(slot) {
-        let parts = object.parts_of(start, end);
-        region.demand(object, parts.start, parts.end);
+        region.demand_bytes(object, start, end);
     }
 }
 

@@ -4,7 +4,7 @@
 //! end-of-file (so the kernel has checked descriptor, vector and offset). It never moves the file offset
 //! before the bytes are in the buffer, and never touches a buffer that the kernel has not vouched for.
 
-use crate::client::{self, HeldParts};
+use crate::client::{self, Grain, HeldParts};
 use crate::file::Seen;
 use crate::kept::{self, Hold};
 use crate::real;
@@ -51,7 +51,7 @@ pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Resu
     {
         return Ok(done);
     }
-    by_parts(seen, at, end, |done, step| {
+    by_parts(seen, at, end, Grain::Blocks, |done, step| {
         let copied = copy(seen, done, buffer + (done - at) as usize, step)?;
         Ok((copied, copied == step))
     })
@@ -63,6 +63,7 @@ pub(crate) fn by_parts(
     seen: &Seen,
     at: u64,
     end: u64,
+    grain: Grain,
     mut step: impl FnMut(u64, usize) -> Result<(usize, bool)>,
 ) -> Result<usize> {
     let slot = seen.slot;
@@ -77,7 +78,7 @@ pub(crate) fn by_parts(
         if until < end {
             client::will_need(slot, done, end.min(until + AHEAD_BYTES));
         }
-        match client::wait_range(slot, done, until).and_then(|()| step(done, (until - done) as usize)) {
+        match client::wait_for(slot, done, until, grain).and_then(|()| step(done, (until - done) as usize)) {
             Ok((n, more)) => {
                 done += n as u64;
                 if !more {
@@ -103,7 +104,7 @@ fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usiz
         if let Some(done) = attempt(seen, start, end, &act)? {
             return Ok(done);
         }
-        client::wait_given(seen, start, end)?;
+        client::wait_given(seen, start, end, Grain::Blocks)?;
     }
 }
 
@@ -111,7 +112,7 @@ fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usiz
 /// before and after it.
 fn attempt(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
     let hold = kept::hold(seen.slot)?;
-    let Some(fills) = client::fills(seen.slot, start, end) else { return Ok(None) };
+    let Some(fills) = client::fills(seen.slot, start, end, Grain::Blocks) else { return Ok(None) };
     if !fills.may_be_given(seen)? {
         return Ok(None);
     }
@@ -134,7 +135,7 @@ pub(crate) fn source<T>(
     get: impl Fn() -> Result<T>,
 ) -> Result<(Option<HeldParts>, T)> {
     loop {
-        if let Some(fills) = client::fills(seen.slot, start, end)
+        if let Some(fills) = client::fills(seen.slot, start, end, Grain::Parts)
             && fills.may_be_given(seen)?
         {
             let source = get()?;
@@ -143,7 +144,7 @@ pub(crate) fn source<T>(
                 return Ok((held, source));
             }
         }
-        client::wait_given(seen, start, end)?;
+        client::wait_given(seen, start, end, Grain::Parts)?;
     }
 }
 
@@ -195,7 +196,7 @@ fn by_kernel(memory: c_int, at: u64, buffer: usize, len: usize) -> Result<usize>
 pub(crate) fn readv_at(seen: &Seen, at: u64, iov: *const iovec, len: c_int) -> Result<usize> {
     let end = end_of(seen, at, total(iov, len));
     let mut place = Place { iov, left: len.max(0) as usize, skip: 0 };
-    by_parts(seen, at, end, |start, step| {
+    by_parts(seen, at, end, Grain::Blocks, |start, step| {
         let mut done = 0;
         while done < step {
             let (entries, count, asked) = place.next(step - done);

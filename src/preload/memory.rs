@@ -4,7 +4,7 @@
 //! lease on it, and erases no pin. Then the parts are pinned, then waited for. It keeps nothing of its own.
 
 use crate::attach::{self, MOVED};
-use crate::client::{fills, log, open_unready, pin, resolve, waiting, waiting_here};
+use crate::client::{Grain, fills, log, open_unready, pin, resolve, waiting, waiting_here};
 use crate::file::Seen;
 use crate::taken::{self, May};
 use core::ops::Range;
@@ -60,7 +60,7 @@ fn opened_and_ready(
             Err(errno) => return Err(errno),
             Ok(()) => {}
         }
-        let Some(fills) = fills(slot, range.start, range.end) else { continue };
+        let Some(fills) = fills(slot, range.start, range.end, Grain::Parts) else { continue };
         match taken::may_take(seen, &fills)? {
             May::Take if attach::generation() == generation && memory.is_open() => return Ok(memory.keep()),
             May::Take => {}

@@ -174,8 +174,7 @@ pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
             }
             Judgement::Open => {}
         }
-        let hands_out = |index: u32| object.verdict.hand_out(region.part(object, index), object.parts(), judged.round);
-        if !fills.parts.clone().all(hands_out) {
+        if !fills.hand_out(judged.round) {
             return Ok(May::Wait(judged));
         }
         let Some(entry) = entry.or_else(|| find_or_make(key)) else { return Ok(May::Wait(judged)) };
@@ -190,15 +189,11 @@ pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
 fn is_as_before(seen: &Seen, fills: &Fills) -> bool {
     let judged = fills.object.verdict.get();
     let Stamp::Took(epoch) = file::stamp(seen.fd) else { return false };
-    let is_handed = |index: u32| {
-        let part = fills.region.part(fills.object, index);
-        part.is_known(judged.round) && part.is_handed_out(judged.round)
-    };
     judged.judgement == Judgement::Open
         && QUICK
             .get(client::number_of(fills.slot) as usize)
             .is_some_and(|at| at.load(Ordering::Acquire) == quick(fills, epoch, judged))
-        && fills.parts.clone().all(is_handed)
+        && fills.were_handed_out(judged.round)
 }
 
 /// Never 0: generations count from 1. A record that is used again has another tag.
@@ -292,9 +287,11 @@ fn has_parts_of(slot: u32, round: u32, (region, object): (&Region, &Object)) -> 
     else {
         return false;
     };
+    // Of blocks only is not known here whether they were right: with their part nobody has compared them.
     let is_same = |index: u32| {
-        let part = old_region.part(old, index);
-        !part.is_handed_out(round) || part.crc64() == region.part(object, index).crc64()
+        let (part, blocks) = (old_region.part(old, index), old_region.blocks(old, index));
+        let is_handed = part.is_handed_out(round) || blocks.is_some_and(|blocks| blocks.is_handed_out(round));
+        !is_handed || part.is_known(round) && part.crc64() == region.part(object, index).crc64()
     };
     old.part_bytes() == object.part_bytes() && (0..object.parts()).all(is_same) && client::record_in(slot).is_some()
 }

@@ -2,7 +2,7 @@
 //! placeholder, the same from the memory file.
 
 use super::{read, write};
-use crate::client;
+use crate::client::{self, Grain};
 use crate::copy::{by_parts, end_of, source};
 use crate::file::{self, Seen};
 use crate::kept;
@@ -93,7 +93,7 @@ fn in_steps(
     step: impl Fn(usize, u64, usize) -> Result<usize>,
 ) -> Result<usize> {
     let end = end_of(seen, start, count as u64);
-    by_parts(seen, start, end, |at, len| {
+    by_parts(seen, start, end, Grain::Parts, |at, len| {
         let until = at + len as u64;
         let (_held, from) = source(seen, at, until, || get(at, until))?;
         let done = step(from, at, len)?;
