@@ -50,8 +50,8 @@ PLANTS = [
     )),
     Plant("a double owner", (
         ("src/ossc/work.rs", "if part.state() != ossc_cache::part::EMPTY {", "if part.is_ready() {"),
-        ("cache/part.rs", "(word & !WAITED == EMPTY).then_some(word & WAITED | FILLING)",
-         "(word & !WAITED != READY).then_some(word & WAITED | FILLING)"),
+        ("cache/part.rs", "(word & STATE == EMPTY).then_some(word & WAITED | FILLING)",
+         "(word & STATE != READY).then_some(word & WAITED | FILLING)"),
     )),
     Plant("an eviction under a receive", (
         ("cache/part.rs", "let taken = self.leave_ready(FILLING);", "let taken = self.state() != EMPTY;"),
@@ -67,7 +67,13 @@ PLANTS = [
          "judged.next().with(Judgement::Wrong) } else { judged }"),
     )),
     Plant("a check value that is forgotten with its memory", (
-        ("src/ossc/verdict.rs", "if !part.is_known(judged.round) {", "if !part.is_known(judged.round) || check.known < object.parts {"),
+        ("src/ossc/verdict.rs", "if !part.is_known(judged.round) {", "if !part.is_known(judged.round) || check.known < object.parts() {"),
+    )),
+    Plant("blocks that stay when their part is fetched", (
+        ("src/ossc/work.rs", "if is_claimed {", "if is_claimed && check.known > object.parts() {"),
+    )),
+    Plant("blocks that are not compared with their part", (
+        ("src/ossc/blocks.rs", "if block.is_known(round) && block.crc64() != found {", "if block.is_known(round) && found == 0 {"),
     )),
     Plant("a stale ETag", (
         ("net/answer.rs", "if asked.trim_matches('\"').eq_ignore_ascii_case(got.trim_matches('\"')) {",

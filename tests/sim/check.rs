@@ -27,7 +27,7 @@ const ITEMS_PER_RECORD: usize = 6 * ITEMS_PER_PART;
 /// After each event.
 pub fn always(world: &World<'_>) {
     let mut stage = stage::lock(&world.stage);
-    let (mut resident, mut parts, mut revived) = (0, 0, 0);
+    let (mut resident, mut parts, mut blocks, mut revived) = (0, 0, 0, 0);
     let mut wrong = None;
     for truth in &mut stage.truths {
         let Some(object) = world.region.object(truth.slot) else { continue };
@@ -35,7 +35,8 @@ pub fn always(world: &World<'_>) {
         revived += u32::from(std::mem::replace(&mut truth.failed, failed) && !failed);
         parts += truth.parts.len();
         for (index, part) in truth.parts.iter().enumerate() {
-            resident += if part.resident { room(truth, index as u32) } else { 0 };
+            resident += if part.resident { room(truth, index as u32) } else { truth.small_bytes(index as u32) };
+            blocks += truth.blocks(index as u32) as usize;
             let state = world.region.part(object, index as u32).state();
             let text = match state {
                 part::READY if !part.good => "is Ready without its bytes",
@@ -56,7 +57,8 @@ pub fn always(world: &World<'_>) {
         wrong = Some(format!("{} requests and {} sockets", stage.in_flight, world.engine.net.sockets()));
     }
     let pieces = PART_BYTES_MAX.div_ceil(world.setup.work.scale.piece_bytes_min) as usize;
-    if gauges.planned > parts * pieces * ITEMS_PER_PART + stage.truths.len() * ITEMS_PER_RECORD {
+    // Each block waits once.
+    if gauges.planned > parts * pieces * ITEMS_PER_PART + blocks + stage.truths.len() * ITEMS_PER_RECORD {
         wrong = Some(format!("{} items wait for {parts} parts", gauges.planned));
     }
     if gauges.budget_used > limit {
@@ -145,6 +147,7 @@ fn budget(world: &World<'_>, stage: &Stage) -> Option<String> {
             |index: u32| world.engine.work.held(truth.slot).is_some_and(|held| lock(&held.kept).contains(&index));
         let in_use = |index: &u32| world.region.part(object, *index).state() != part::EMPTY || kept(*index);
         used += (0..object.parts()).filter(in_use).map(|index| room(truth, index)).sum::<u64>();
+        used += (0..object.parts()).map(|index| truth.small_bytes(index)).sum::<u64>();
     }
     let put_aside = world.engine.work.gauges().budget_used;
     (put_aside != used).then(|| format!("{put_aside} bytes are put aside, and {used} are in use"))

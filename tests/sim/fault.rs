@@ -69,6 +69,12 @@ faults! {
     GaveWay "a request gives way to a reader",
     CancelledInPlace "a cancelled receive ends with bytes in place",
     CancelledGood "a cancelled request ends with success",
+    Few "some blocks of a part",
+    FewThenPart "a part that had blocks is fetched as a whole",
+    FewEvicted "blocks given up for others",
+    FewAgain "a block that comes again",
+    FewWrong "a block and its part came with other bytes",
+    FewRead "a reader gets a little out of blocks",
     GrowthRises "more requests at a time",
     GrowthBack "fewer again",
     // The machine and the programs on it.

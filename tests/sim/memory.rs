@@ -4,7 +4,7 @@
 
 use crate::fault::Fault;
 use crate::stage::{self, Shared};
-use ossc_cache::part::FILLING;
+use ossc_cache::part::{EMPTY, FILLING};
 use ossc_cache::region::{OBJECTS_MAX, PARTS_MAX, REGION_BYTES, Region};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_engine::memory::{Guard, Memory};
@@ -139,8 +139,28 @@ impl Memory for Place {
         Ok(())
     }
 
+    fn write_small(&self, start: u64, bytes: &[u8]) -> Result<()> {
+        let index = self.part_at(start).map_or(0, |(index, _)| index);
+        let is_empty = self.region.object(self.slot).is_some_and(|o| self.region.part(o, index).state() == EMPTY);
+        let mut stage = stage::lock(&self.stage);
+        if stage.strike(Fault::NoMemory) {
+            return Err(Errno(libc::ENOMEM));
+        }
+        stage.few(self.slot, index, start, bytes, is_empty);
+        assert!(start as usize + bytes.len() <= self.len, "outside the object");
+        // SAFETY: inside the object's place; that nobody else writes there is what the stage has checked.
+        unsafe { ((self.at + start as usize) as *mut u8).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn read(&self, start: u64, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(look(self.at + start as usize, bytes.len()));
+        Ok(())
+    }
+
     fn punch(&self, start: u64, end: u64) {
-        stage::lock(&self.stage).punched(self.slot, start, end);
+        let is_claimed = self.part_at(start).is_some_and(|(_, is_claimed)| is_claimed);
+        stage::lock(&self.stage).punched(self.slot, start, end, is_claimed);
         self.poison(start, end);
     }
 

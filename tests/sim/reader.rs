@@ -7,10 +7,12 @@
 use crate::fault::Fault;
 use crate::memory;
 use crate::stage::{self, Part, Shared, Stage};
+use ossc_cache::block::{self, Mask};
 use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{Object, Region, Seen, state};
 use ossc_cache::verdict::{Judged, Judgement};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// As `ossc_cache::wait::SLICE_MS`, in microseconds.
@@ -25,6 +27,18 @@ enum Act {
         index: u32,
         end: u32,
     },
+    /// Waits for bytes inside a part, which it holds.
+    Few {
+        index: u32,
+        bytes: (u64, u64),
+    },
+    /// Has begun to copy some of them, out of this fill.
+    CopyFew {
+        index: u32,
+        bytes: (u64, u64),
+        fill: u32,
+        right: bool,
+    },
     /// Has begun to copy a part of this fill.
     Copy {
         index: u32,
@@ -37,6 +51,8 @@ enum Act {
         index: u32,
         end: u32,
         seen: Judged,
+        /// It wants no more than these bytes of the part.
+        few: Option<(u64, u64)>,
     },
     /// Waits for a whole object, whose parts it has pinned.
     Whole,
@@ -66,8 +82,8 @@ struct Given {
     round: u32,
     /// An error has told it that its bytes are not the object's.
     told: bool,
-    /// The parts that it has, with the wrong bytes among them.
-    parts: BTreeMap<u32, Vec<u64>>,
+    /// The blocks of parts that it has bytes of, with the wrong bytes among them.
+    parts: BTreeMap<u32, (Mask, Vec<u64>)>,
 }
 
 /// What readers see.
@@ -80,6 +96,8 @@ pub struct Scene<'a> {
     pub latest: &'a [usize],
     /// Mean pause of a reader in microseconds.
     pub think: u64,
+    /// Most reads are of a little here and there.
+    pub jumps: bool,
     /// Everybody comes to an end.
     pub calm: bool,
 }
@@ -110,6 +128,10 @@ impl Reader {
                 let object = scene.object(record);
                 scene.region.part(object, index).is_ready() || object.state() == state::FAILED
             }
+            Act::Few { index, bytes } => {
+                let object = scene.object(record);
+                scene.region.fill_of(object, index, bytes.0, bytes.1).is_some() || object.state() == state::FAILED
+            }
             Act::Verdict { seen, .. } => {
                 let object = scene.object(record);
                 object.verdict.get() != seen || object.state() == state::FAILED
@@ -132,7 +154,13 @@ impl Reader {
             (Act::Copy { index, end, fill, right }, Some(record)) => {
                 self.copied(scene, record, (index, end), (fill, right), now);
             }
-            (Act::Verdict { index, end, seen }, Some(record)) => self.judged(scene, record, (index, end), seen, now),
+            (Act::Few { index, bytes }, Some(record)) => self.wait_few(scene, record, index, bytes, now),
+            (Act::CopyFew { index, bytes, fill, right }, Some(record)) => {
+                self.copied_few(scene, record, (index, bytes), (fill, right), now);
+            }
+            (Act::Verdict { index, end, seen, few }, Some(record)) => {
+                self.judged(scene, record, (index, end, few), seen, now);
+            }
             (Act::Whole, Some(record)) => self.whole(scene, record, now),
             (Act::Mapped, Some(record)) => self.unmap(scene, record),
             (Act::Gone, _) => return u64::MAX,
@@ -140,8 +168,8 @@ impl Reader {
         }
         let mut stage = stage::lock(scene.stage);
         match self.act {
-            Act::Wait { .. } | Act::Verdict { .. } | Act::Whole => self.slice,
-            Act::Copy { .. } => now + 1 + stage.jitter(20),
+            Act::Wait { .. } | Act::Few { .. } | Act::Verdict { .. } | Act::Whole => self.slice,
+            Act::Copy { .. } | Act::CopyFew { .. } => now + 1 + stage.jitter(20),
             Act::Mapped => now + stage.jitter(scene.think * 4),
             Act::Idle => now + 1 + if scene.calm { 0 } else { stage.jitter(scene.think) },
             Act::Gone => u64::MAX,
@@ -156,9 +184,11 @@ impl Reader {
             return;
         }
         let object = scene.object(record);
-        let roll = stage::lock(scene.stage).rng.u32(0..100);
+        let roll = stage::lock(scene.stage).rng.u32(0..if scene.jumps { 400 } else { 100 });
         match roll {
-            0..50 => {
+            100.. => self.begin_few(scene, record, now),
+            0..25 => self.begin_few(scene, record, now),
+            25..50 => {
                 let mut stage = stage::lock(scene.stage);
                 let first = if stage.rng.bool() { 0 } else { stage.rng.u32(0..object.parts()) };
                 let end = stage.rng.u32(first..object.parts()) + 1;
@@ -216,9 +246,11 @@ impl Reader {
         stage::lock(scene.stage).faults.saw(Fault::ReaderDied);
         if let Some(truth) = stage::lock(scene.stage).truths.get_mut(record) {
             match self.act {
-                Act::Wait { index, .. } | Act::Copy { index, .. } | Act::Verdict { index, .. } => {
-                    truth.parts[index as usize].held -= 1
-                }
+                Act::Wait { index, .. }
+                | Act::Copy { index, .. }
+                | Act::Few { index, .. }
+                | Act::CopyFew { index, .. }
+                | Act::Verdict { index, .. } => truth.parts[index as usize].held -= 1,
                 Act::Whole => truth.parts.iter_mut().for_each(|part| part.pinned -= 1),
                 Act::Mapped => truth.parts.iter_mut().for_each(|part| part.mapped -= 1),
                 Act::Idle | Act::Gone => {}
@@ -242,7 +274,7 @@ impl Reader {
     fn wait(&mut self, scene: &Scene<'_>, record: usize, index: u32, end: u32, now: u64) {
         let object = scene.object(record);
         if let Some(fill) = scene.region.part(object, index).fill() {
-            return match self.may_take(scene, record, index) {
+            return match self.may_take(scene, record, index, None) {
                 May::Take => {
                     let right = is_right(&stage::lock(scene.stage), record, index);
                     self.act = Act::Copy { index, end, fill, right };
@@ -250,7 +282,7 @@ impl Reader {
                 May::Wait(seen) => {
                     stage::lock(scene.stage).faults.saw(Fault::LastWaits);
                     scene.region.demand_unknown(object, seen.round);
-                    (self.act, self.slice) = (Act::Verdict { index, end, seen }, now + SLICE);
+                    (self.act, self.slice) = (Act::Verdict { index, end, seen, few: None }, now + SLICE);
                 }
                 May::Fail => self.let_go(scene, record, index),
             };
@@ -273,7 +305,7 @@ impl Reader {
     }
 
     /// As `src/preload/taken.rs`.
-    fn may_take(&mut self, scene: &Scene<'_>, record: usize, index: u32) -> May {
+    fn may_take(&mut self, scene: &Scene<'_>, record: usize, index: u32, few: Option<(u64, u64)>) -> May {
         let object = scene.object(record);
         let judged = object.verdict.get();
         let given = self.given.entry(record).or_default();
@@ -290,7 +322,7 @@ impl Reader {
             }
             Judgement::Open => {}
         }
-        if !object.verdict.hand_out(scene.region.part(object, index), object.parts(), judged.round) {
+        if !hands_out(scene.region, object, index, few, judged.round) {
             return May::Wait(judged);
         }
         if given.round == 0 {
@@ -302,8 +334,22 @@ impl Reader {
     }
 
     /// As `wait::verdict`, with the part held.
-    fn judged(&mut self, scene: &Scene<'_>, record: usize, (index, end): (u32, u32), seen: Judged, now: u64) {
+    fn judged(
+        &mut self,
+        scene: &Scene<'_>,
+        record: usize,
+        (index, end, few): (u32, u32, Option<(u64, u64)>),
+        seen: Judged,
+        now: u64,
+    ) {
         let object = scene.object(record);
+        if object.verdict.get() != seen
+            && let Some(bytes) = few
+        {
+            scene.region.demand_bytes(object, bytes.0, bytes.1);
+            (self.act, self.slice) = (Act::Few { index, bytes }, now + SLICE);
+            return self.wait_few(scene, record, index, bytes, now);
+        }
         if object.verdict.get() != seen {
             scene.region.demand(object, index, end);
             (self.act, self.slice) = (Act::Wait { index, end }, now + SLICE);
@@ -324,15 +370,21 @@ impl Reader {
 
     /// It was given a part with success. Nobody has all of a version but with a verdict, and who has wrong bytes is given
     /// nothing after it.
-    fn has(&mut self, scene: &Scene<'_>, record: usize, index: u32) {
+    fn has(&mut self, scene: &Scene<'_>, record: usize, index: u32, few: Option<(u64, u64)>) {
         let object = scene.object(record);
         let judged = object.verdict.get();
         let mut stage = stage::lock(scene.stage);
-        let flips = stage.truths[record].parts[index as usize].flips.clone();
+        let range = few.map_or_else(|| object.part_range(index), |bytes| bytes.0..bytes.1);
+        let flips = wrong_in(&stage, record, index, &range);
         let given = self.given.entry(record).or_default();
-        given.parts.insert(index, flips);
-        let has_all = given.parts.len() == object.parts() as usize;
-        let has_wrong = given.parts.values().any(|flips| !flips.is_empty());
+        let (blocks, wrong) = given.parts.entry(index).or_default();
+        *blocks |= object.blocks_of(index, range.start, range.end);
+        wrong.retain(|at| !range.contains(at));
+        wrong.extend(flips);
+        let all =
+            |(index, (blocks, _)): (&u32, &(Mask, Vec<u64>))| *blocks == block::mask(0, object.blocks_len(*index));
+        let has_all = given.parts.len() == object.parts() as usize && given.parts.iter().all(all);
+        let has_wrong = given.parts.values().any(|(_, flips)| !flips.is_empty());
         let text = match judged.judgement {
             Judgement::Open | Judgement::Wrong if has_all => {
                 "has all parts, and there is no verdict that they are right"
@@ -358,12 +410,86 @@ impl Reader {
             let text = format!("{} got wrong bytes", self.describe());
             stage::lock(scene.stage).violated(text);
         }
-        self.has(scene, record, index);
+        self.has(scene, record, index, None);
         word.touch(scene.region.header().clock.load(Ordering::Relaxed));
         self.let_go(scene, record, index);
         if index + 1 < end && !scene.calm {
             self.begin(scene, record, index + 1, end, now);
         }
+    }
+
+    /// A little of one part, as the library's small reads.
+    fn begin_few(&mut self, scene: &Scene<'_>, record: usize, now: u64) {
+        let object = scene.object(record);
+        let mut stage = stage::lock(scene.stage);
+        let index = stage.rng.u32(0..object.parts());
+        let range = object.part_range(index);
+        let most = (range.end - range.start).min(stage.rng.choice([16, 300, 2000]).unwrap_or(16));
+        let start = stage.rng.u64(range.start..range.end);
+        let bytes = (start, (start + stage.rng.u64(1..=most)).min(range.end));
+        stage.truths[record].parts[index as usize].held += 1;
+        drop(stage);
+        scene.region.part(object, index).hold();
+        scene.region.demand_bytes(object, bytes.0, bytes.1);
+        (self.act, self.slice) = (Act::Few { index, bytes }, now + SLICE);
+        self.wait_few(scene, record, index, bytes, now);
+    }
+
+    /// As `wait_bytes::bytes`, for one part.
+    fn wait_few(&mut self, scene: &Scene<'_>, record: usize, index: u32, bytes: (u64, u64), now: u64) {
+        let object = scene.object(record);
+        if let Some(fill) = scene.region.fill_of(object, index, bytes.0, bytes.1) {
+            return match self.may_take(scene, record, index, Some(bytes)) {
+                May::Take => {
+                    let right = is_right_in(&stage::lock(scene.stage), record, index, bytes);
+                    self.act = Act::CopyFew { index, bytes, fill, right };
+                }
+                May::Wait(seen) => {
+                    scene.region.demand_unknown(object, seen.round);
+                    let end = index + 1;
+                    (self.act, self.slice) = (Act::Verdict { index, end, seen, few: Some(bytes) }, now + SLICE);
+                }
+                May::Fail => self.let_go(scene, record, index),
+            };
+        }
+        let starved = self.slice <= now && object.starved.load(Ordering::Acquire) != 0;
+        if object.state() == state::FAILED || starved {
+            if starved {
+                stage::lock(scene.stage).faults.saw(Fault::Starved);
+            }
+            return self.let_go(scene, record, index);
+        }
+        if self.slice <= now {
+            scene.region.demand_bytes(object, bytes.0, bytes.1);
+            self.slice = now + SLICE;
+        }
+    }
+
+    fn copied_few(
+        &mut self,
+        scene: &Scene<'_>,
+        record: usize,
+        (index, bytes): (u32, (u64, u64)),
+        (fill, right): (u32, bool),
+        now: u64,
+    ) {
+        let object = scene.object(record);
+        if scene.region.fill_of(object, index, bytes.0, bytes.1) != Some(fill) {
+            scene.region.demand_bytes(object, bytes.0, bytes.1);
+            (self.act, self.slice) = (Act::Few { index, bytes }, now + SLICE);
+            return;
+        }
+        if !right || !is_right_in(&stage::lock(scene.stage), record, index, bytes) {
+            let text = format!("{} got wrong bytes", self.describe());
+            stage::lock(scene.stage).violated(text);
+        }
+        self.has(scene, record, index, Some(bytes));
+        let part = scene.region.part(object, index);
+        if !part.is_ready() {
+            stage::lock(scene.stage).faults.saw(Fault::FewRead);
+        }
+        part.touch(scene.region.header().clock.load(Ordering::Relaxed));
+        self.let_go(scene, record, index);
     }
 
     fn let_go(&mut self, scene: &Scene<'_>, record: usize, index: u32) {
@@ -446,6 +572,33 @@ enum May {
 
 fn each_part(scene: &Scene<'_>, record: usize, act: impl FnMut(&mut Part)) {
     stage::lock(scene.stage).truths[record].parts.iter_mut().for_each(act);
+}
+
+/// As `Fills::hand_out` of the library.
+fn hands_out(region: Region, object: &Object, index: u32, few: Option<(u64, u64)>, round: u32) -> bool {
+    let part = region.part(object, index);
+    let Some((start, end)) = few.filter(|_| !part.is_known(round)) else {
+        return object.verdict.hand_out(part, object.parts(), round);
+    };
+    let Some(blocks) = region.blocks(object, index) else { return false };
+    let counts = (object.blocks_len(index), object.parts());
+    let mut wanted = block::numbers(object.blocks_of(index, start, end));
+    wanted.all(|number| blocks.hand_out(number, &object.verdict, part, counts, round))
+}
+
+/// The wrong bytes that the origin has sent of a range inside a part.
+fn wrong_in(stage: &Stage, record: usize, index: u32, range: &Range<u64>) -> Vec<u64> {
+    let part = &stage.truths[record].parts[index as usize];
+    let all = part.flips.iter().filter(|_| part.good).chain(part.small.values().flatten());
+    all.copied().filter(|at| range.contains(at)).collect()
+}
+
+fn is_right_in(stage: &Stage, record: usize, index: u32, (start, end): (u64, u64)) -> bool {
+    let truth = &stage.truths[record];
+    let found = memory::look(truth.at + start as usize, (end - start) as usize);
+    let mut sent = wrong_in(stage, record, index, &(start..end));
+    sent.sort_unstable();
+    truth.wrong(start..end, found) == sent
 }
 
 fn is_right(stage: &Stage, record: usize, index: u32) -> bool {

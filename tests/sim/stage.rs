@@ -6,6 +6,8 @@
 use crate::bytes;
 use crate::fault::{Fault, Faults};
 use crate::fill::Fill;
+use ossc_cache::block;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +25,12 @@ pub struct Part {
     pub known: Option<Vec<u64>>,
     /// It has come with other bytes than those.
     pub differs: bool,
+    /// Blocks that are there while it is not, with the wrong bytes among them.
+    pub small: BTreeMap<u32, Vec<u64>>,
+    /// The same of those whose check value the engine has in this round.
+    pub small_known: BTreeMap<u32, Vec<u64>>,
+    /// One of them came with other bytes than those.
+    pub small_differs: bool,
     /// It has memory.
     pub resident: bool,
     /// How often it may be fetched from now on: once, and once more for each reason.
@@ -78,18 +86,67 @@ impl Truth {
 
     /// Whether the check of the whole, or of a part that has come again, has to fail.
     pub fn is_misjudged(&self) -> bool {
-        self.refused || self.parts.iter().any(|part| part.differs) || !self.is_sound()
+        self.refused || self.parts.iter().any(|part| part.differs || part.small_differs) || !self.is_sound()
     }
 
     /// Whether the check of the whole may pass.
     pub fn is_sound(&self) -> bool {
-        self.parts.iter().all(|part| part.known.as_ref().is_none_or(Vec::is_empty))
+        let is_right =
+            |part: &Part| part.known.as_ref().is_none_or(Vec::is_empty) && part.small_known.values().all(Vec::is_empty);
+        self.parts.iter().all(is_right)
     }
 
     /// Nothing that is known of the bytes counts any more.
     pub fn begin_round(&mut self, round: u32) {
         self.round = round;
-        self.parts.iter_mut().for_each(|part| (part.known, part.differs) = (None, false));
+        for part in &mut self.parts {
+            (part.known, part.differs, part.small_differs) = (None, false, false);
+            part.small_known.clear();
+        }
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(&self) -> u64 {
+        u64::from(block::block_bytes(self.part_bytes as u32))
+    }
+
+    /// The bytes of block `n` of a part.
+    pub fn block(&self, index: u32, n: u32) -> Range<u64> {
+        let (range, bytes) = (self.range(index), self.block_bytes());
+        let start = range.start + u64::from(n) * bytes;
+        start..(start + bytes).min(range.end)
+    }
+
+    /// How many blocks a part has.
+    pub fn blocks(&self, index: u32) -> u32 {
+        let range = self.range(index);
+        (range.end - range.start).div_ceil(self.block_bytes()) as u32
+    }
+
+    /// The blocks that a range of an object is cut into, which begins with one: their numbers and the wrong bytes.
+    fn cut(&self, index: u32, start: u64, found: &[u8]) -> Vec<(u32, Vec<u64>)> {
+        let first = ((start - self.range(index).start) / self.block_bytes()) as u32;
+        let of = |(n, bytes): (u32, &[u8])| {
+            let range = self.block(index, n);
+            (n, self.wrong(range.start..range.start + bytes.len() as u64, bytes))
+        };
+        (first..).zip(found.chunks(self.block_bytes() as usize)).map(of).collect()
+    }
+
+    /// The wrong bytes among what is known of a block in this round, by itself or with its part.
+    fn known_of(&self, index: u32, n: u32) -> Option<Vec<u64>> {
+        let (part, range) = (&self.parts[index as usize], self.block(index, n));
+        let inside = |flips: &Vec<u64>| flips.iter().copied().filter(|at| range.contains(at)).collect();
+        part.small_known.get(&n).cloned().or_else(|| part.known.as_ref().map(inside))
+    }
+
+    /// Bytes that blocks of a part take.
+    pub fn small_bytes(&self, index: u32) -> u64 {
+        let len = |n: &u32| {
+            let range = self.block(index, *n);
+            range.end - range.start
+        };
+        self.parts[index as usize].small.keys().map(len).sum()
     }
 
     /// Offsets where `found` differs from the bytes of this range.
@@ -108,6 +165,16 @@ pub struct Second {
     pub token: u64,
     /// Number of the fill that it was for.
     pub fill: u64,
+    /// Of the object.
+    pub range: Range<u64>,
+}
+
+/// A request for blocks under way.
+pub struct Few {
+    /// Its token.
+    pub token: u64,
+    /// Record.
+    pub slot: u32,
     /// Of the object.
     pub range: Range<u64>,
 }
@@ -135,6 +202,8 @@ pub struct Stage {
     pub in_flight: usize,
     /// Second requests under way.
     pub seconds: Vec<Second>,
+    /// Requests for blocks under way.
+    pub few: Vec<Few>,
     /// How much is asked for twice.
     pub twice: Twice,
     /// A request under way gets its pages.
@@ -181,6 +250,7 @@ impl Stage {
             truths: Vec::new(),
             in_flight: 0,
             seconds: Vec::new(),
+            few: Vec::new(),
             twice: Twice::default(),
             presents: false,
             tried: Vec::new(),
@@ -231,7 +301,7 @@ impl Stage {
     }
 
     /// The engine has given the memory of these bytes back.
-    pub fn punched(&mut self, slot: u32, start: u64, end: u64) {
+    pub fn punched(&mut self, slot: u32, start: u64, end: u64, is_claimed: bool) {
         let (mut wrong, mut seen) = (None, None);
         let judged = self.ending == Some(slot);
         let Some(truth) = self.truth(slot) else { return };
@@ -250,7 +320,10 @@ impl Stage {
                     0 => Fault::EvictedObject,
                     _ => Fault::EvictedPart,
                 });
+            } else if !part.small.is_empty() {
+                seen = Some(if is_claimed { Fault::FewThenPart } else { Fault::FewEvicted });
             }
+            part.small.clear();
             (part.good, part.resident) = (false, false);
             part.flips.clear();
             part.allowance = 1;
@@ -278,6 +351,53 @@ impl Stage {
         self.violated(format!("part {index} of record {slot} is written to {wrong}"));
     }
 
+    /// Blocks are about to be copied to their place.
+    pub fn few(&mut self, slot: u32, index: u32, start: u64, found: &[u8], is_empty: bool) {
+        let Some(truth) = self.truth(slot) else { return };
+        let (salt, blocks) = (truth.salt, truth.cut(index, start, found));
+        let part = &truth.parts[index as usize];
+        let mut wrong = (!is_empty || part.good || part.fill.is_some()).then_some("while the part is not its own");
+        let mut again = false;
+        for (n, flips) in &blocks {
+            if truth.known_of(index, *n).is_some_and(|known| known != *flips) {
+                wrong = Some("with other bytes than are known");
+            }
+            let part = &mut truth.parts[index as usize];
+            again |= part.small.insert(*n, flips.clone()).is_some();
+            part.small_known.insert(*n, flips.clone());
+        }
+        if again {
+            wrong = Some("twice");
+        } else if !blocks.iter().all(|(_, flips)| self.was_sent(salt, flips)) {
+            wrong = Some("with bytes that nobody sent");
+        }
+        if let Some(wrong) = wrong {
+            self.violated(format!("blocks of part {index} of record {slot} are put in place {wrong}"));
+        }
+    }
+
+    /// Blocks have come: whether they are what was known.
+    pub fn few_came(&mut self, slot: u32, index: u32, start: u64, found: &[u8]) {
+        let Some(truth) = self.truth(slot) else { return };
+        let (salt, blocks) = (truth.salt, truth.cut(index, start, found));
+        let (mut again, mut differs) = (false, false);
+        for (n, flips) in &blocks {
+            let known = truth.known_of(index, *n);
+            again |= known.is_some();
+            differs |= known.is_some_and(|known| known != *flips);
+        }
+        truth.parts[index as usize].small_differs |= differs;
+        if again {
+            self.faults.saw(Fault::FewAgain);
+        }
+        if differs {
+            self.faults.saw(Fault::FewWrong);
+        }
+        if !blocks.iter().all(|(_, flips)| self.was_sent(salt, flips)) {
+            self.violated(format!("blocks of part {index} of record {slot} are said to be there, but are wrong"));
+        }
+    }
+
     /// A part is about to be published: are its bytes all there, and does nobody write to it any more?
     pub fn whole(&mut self, slot: u32, index: u32, found: &[u8]) {
         let Some(truth) = self.truth(slot) else { return };
@@ -287,6 +407,14 @@ impl Stage {
         let fill = part.fill.take();
         (part.good, part.flips) = (true, flips.clone());
         part.differs = *part.known.get_or_insert_with(|| flips.clone()) != flips;
+        let all: Vec<(u32, Vec<u64>)> = truth.cut(index, range.start, found);
+        let part = &mut truth.parts[index as usize];
+        let is_other = |(n, flips): &(u32, Vec<u64>)| part.small_known.get(n).is_some_and(|known| known != flips);
+        let differs = all.iter().any(is_other);
+        part.small_differs |= differs;
+        if differs {
+            self.faults.saw(Fault::FewWrong);
+        }
         let wrong = match fill {
             None => "ends twice",
             Some(fill) if fill.is_under_way() => "is published under a receive",

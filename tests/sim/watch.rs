@@ -5,7 +5,7 @@ use crate::check;
 use crate::fault::Fault;
 use crate::fill::Fill;
 use crate::memory;
-use crate::stage::{self, Part, Second, Shared, Stage};
+use crate::stage::{self, Few, Part, Second, Shared, Stage};
 use ossc_cache::part::{EMPTY, FILLING};
 use ossc_cache::region::state;
 use ossc_cache::verdict::Judgement;
@@ -38,7 +38,11 @@ impl Watch {
             Query::Get { range: Some(range), .. } => format!("fetch: {item:?}, bytes {range:?}"),
             _ => format!("fetch: {item:?}"),
         });
-        let (Item::Part(slot, index) | Item::Piece(slot, index, _) | Item::Spare(slot, index, ..)) = item else {
+        let (Item::Part(slot, index)
+        | Item::Piece(slot, index, _)
+        | Item::Spare(slot, index, ..)
+        | Item::Blocks(slot, index, ..)) = item
+        else {
             return;
         };
         let Query::Get { range: Some(range), .. } = &fetch.query else {
@@ -48,6 +52,11 @@ impl Watch {
             (Item::Spare(..), Sink::Buffer { bytes_max }) => {
                 let fits = *bytes_max as u64 == range.end - range.start;
                 second_begins(&mut stage, (slot, index), fetch.token, range)
+                    .or((!fits).then_some("has a buffer of another length"))
+            }
+            (Item::Blocks(.., first, count), Sink::Buffer { bytes_max }) => {
+                let fits = *bytes_max as u64 == range.end - range.start;
+                few_begins(&mut stage, (slot, index), (first, count), fetch.token, range)
                     .or((!fits).then_some("has a buffer of another length"))
             }
             (Item::Part(..), Sink::Memory { at, len, .. }) => {
@@ -75,6 +84,7 @@ impl Watch {
             Item::Part(slot, index) => self.ends_in_place(&mut stage, (slot, index), 0, done),
             Item::Piece(slot, index, n) => self.ends_in_place(&mut stage, (slot, index), n, done),
             Item::Spare(slot, index, ..) => second_ends(&mut stage, (slot, index), done),
+            Item::Blocks(slot, index, ..) => few_ends(&mut stage, (slot, index), done),
             _ => {}
         }
     }
@@ -176,6 +186,7 @@ impl Watch {
                 gone += 1;
             }
         }
+        truth.parts.iter_mut().for_each(|part| part.small_differs = false);
         let twice = failed && reasons && (judged.judgement == Judgement::Wrong || judged.is_given());
         truth.refused = judged.judgement == Judgement::Wrong;
         if is_over || truth.refused {
@@ -220,6 +231,7 @@ fn begins_in_place(
         None if !begins => Some("gets a piece, and nobody fills it"),
         Some(_) if begins => Some("has two owners"),
         _ if part.good => Some("is fetched although it is there"),
+        _ if !part.small.is_empty() => Some("is fetched as a whole while blocks of it are there"),
         _ if begins && part.allowance == 0 => Some("is fetched again without a reason"),
         _ => None,
     };
@@ -252,6 +264,40 @@ fn second_begins(stage: &mut Stage, (slot, index): (u32, u32), token: u64, range
         wrong = Some("is asked for a second time, which is more than may be");
     }
     wrong
+}
+
+/// A request for some blocks of a part; what is wrong with it.
+fn few_begins(
+    stage: &mut Stage,
+    (slot, index): (u32, u32),
+    (first, count): (u32, u32),
+    token: u64,
+    range: &Range<u64>,
+) -> Option<&'static str> {
+    let Some(truth) = stage.truth(slot) else { return Some("is none") };
+    let is_its = *range == (truth.block(index, first).start..truth.block(index, first + count - 1).end);
+    let part = &truth.parts[index as usize];
+    let wrong = match () {
+        () if !is_its => Some("is asked for in blocks that are none"),
+        () if part.good || part.fill.is_some() => Some("is asked for in blocks although it comes as a whole"),
+        () if part.mapped > 0 => Some("is asked for in blocks, and is mapped"),
+        () if (first..first + count).any(|n| part.small.contains_key(&n)) => Some("has the blocks that are asked for"),
+        () => None,
+    };
+    let is_twice = stage.few.iter().any(|few| few.slot == slot && overlap(&few.range, range) || few.token == token);
+    stage.few.push(Few { token, slot, range: range.clone() });
+    stage.faults.saw(Fault::Few);
+    if is_twice { Some("has blocks that are asked for twice") } else { wrong }
+}
+
+fn few_ends(stage: &mut Stage, (slot, index): (u32, u32), done: &Finished) {
+    let Some(at) = stage.few.iter().position(|few| few.token == done.token) else {
+        return stage.violated(format!("blocks of part {index} of record {slot} end twice"));
+    };
+    let few = stage.few.swap_remove(at);
+    if done.result.is_ok() {
+        stage.few_came(slot, index, few.range.start, &done.body);
+    }
 }
 
 /// Are they the right bytes?
@@ -322,7 +368,12 @@ impl Source for Watch {
         let cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
         let limit = self.work.growth_limit();
         let copies = stage::lock(&self.stage).copies;
-        if let Item::Part(slot, _) | Item::Piece(slot, ..) | Item::Spare(slot, ..) | Item::Verdict(slot) = item {
+        if let Item::Part(slot, _)
+        | Item::Piece(slot, ..)
+        | Item::Spare(slot, ..)
+        | Item::Blocks(slot, ..)
+        | Item::Verdict(slot) = item
+        {
             stage::lock(&self.stage).ending = Some(slot);
             self.work.finished(done);
             stage::lock(&self.stage).ending = None;

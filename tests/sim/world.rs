@@ -73,6 +73,7 @@ pub struct World<'a> {
     pub setup: Setup,
     pace: Pace,
     think: u64,
+    jumps: bool,
     /// Mean time from what wakes a vcpu to its turn, in microseconds.
     wake: u64,
     expire: Duration,
@@ -149,6 +150,7 @@ impl<'a> World<'a> {
             part_bytes_max: 4096,
             outage_budget: Duration::from_millis(rng.choice([300, 3000, 30_000]).unwrap_or(3000)),
             page_bytes: PAGE_BYTES,
+            block_bytes: rng.choice([0, 64, 64, 256, 1024]).unwrap_or(64),
             splice: false,
             now: engine::clock(),
             requests_max: net.vcpus * net.workers,
@@ -159,6 +161,7 @@ impl<'a> World<'a> {
             backoff: Backoff::default(),
             revive: Duration::from_millis(rng.choice([50, 30_000]).unwrap_or(30_000)),
         };
+        let jumps = rng.u32(0..3) == 0;
         let think = rng.choice([100, 1000, 20_000]).unwrap_or(1000);
         let expire = Duration::from_secs(rng.u64(1..20));
         let wake = rng.choice([10, 10, 2000]).unwrap_or(10);
@@ -197,6 +200,7 @@ impl<'a> World<'a> {
             setup,
             pace,
             think,
+            jumps,
             wake,
             expire,
             lines: Vec::new(),
@@ -226,7 +230,7 @@ impl<'a> World<'a> {
         let mut slots: Vec<u32> = self.latest.iter().map(|record| self.slot(*record)).collect();
         // All of them, none, or some: then readers also want what nobody fetches.
         let some = |stage: &mut Stage| [0, stage.rng.usize(0..=slots.len()), slots.len()][stage.rng.usize(0..3)];
-        let count = some(&mut stage::lock(&self.stage));
+        let count = if self.jumps { 0 } else { some(&mut stage::lock(&self.stage)) };
         slots.truncate(count);
         self.engine.work.prefetch(&slots);
         self.start_clocks();
@@ -466,6 +470,7 @@ impl<'a> World<'a> {
             stage: &self.stage,
             latest: &self.latest,
             think: self.think,
+            jumps: self.jumps,
             calm: self.calm_since.is_some(),
         }
     }
@@ -586,7 +591,7 @@ impl<'a> World<'a> {
             self.engine.net.set_addresses(&engine::addresses(first..=first + 1));
         }
         // A program opens another model: what is released or new is fetched ahead while readers wait for the rest.
-        let ahead = if stage.rng.bool() { stage.rng.choice(&self.latest).copied() } else { None };
+        let ahead = if !self.jumps && stage.rng.bool() { stage.rng.choice(&self.latest).copied() } else { None };
         let stops = self.takeovers < TAKEOVERS_MAX && stage.strike(Fault::Stopped);
         let taken = self.takeovers < TAKEOVERS_MAX && stage.strike(Fault::Takeover);
         drop(stage);
@@ -630,6 +635,7 @@ impl<'a> World<'a> {
         stage.in_flight = 0;
         stage.truths.iter_mut().for_each(|truth| (truth.failed, truth.refused) = (false, false));
         stage.seconds.clear();
+        stage.few.clear();
         stage.twice = Twice { percent: stage.twice.percent, ..Twice::default() };
         for part in stage.truths.iter_mut().flat_map(|truth| &mut truth.parts).filter(|part| part.fill.is_some()) {
             (part.fill, part.allowance) = (None, 1);
@@ -656,6 +662,7 @@ fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
         twice_from_bytes: rng.choice([0, 16 << 10]).unwrap_or(0),
         slow_at_end: micros(rng.choice([100, 2000, 20_000])),
         slow_before: micros(rng.choice([300, 6000, 60_000])),
+        short_bytes_max: rng.choice([0, 0, 2 * largest]).unwrap_or(0),
         requests_first: rng.usize(2..=8),
         look_min: micros(rng.choice([1000, 10_000])),
         holds: micros(rng.choice([20_000, 1_000_000])),
