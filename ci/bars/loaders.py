@@ -1,6 +1,6 @@
 """The bars of loaders."""
 
-from bars import Bar, loaders_bucket, loaders_past
+from bars import Bar, loaders_bucket, loaders_past, loaders_small
 
 BARS = [
     Bar(
@@ -13,6 +13,11 @@ BARS = [
         "first byte at most 1 s later than with the model alone; at most 50 requests for other folders and no byte of theirs; fewer than 600 descriptors of 1,024; "
         "the same beside a hanging and a looping folder; 70,000 files in one folder listed, or an error, at most 2 s beyond its pages' own time",
         loaders_bucket.whole_bucket, loaders_bucket.whole_bucket_control, "with --against a build that lists and fetches ahead; else the model's own listing is late",
+    ),
+    Bar(
+        4, f"random reads of 4 KiB by {loaders_small.THREADS} threads, of a cold file of {loaders_small.SIZE_MIB >> 10} GB at 100 MB/s, also with memoryLimit 1 GiB",
+        f"p50 at most {loaders_small.P50_SECS_MAX} s, at most {loaders_small.TIMES_MAX:.0f} bytes fetched per byte, right bytes, memory within its limit; sequential at most {loaders_small.SEQUENTIAL_FACTOR_MAX} times the seconds of the build named with --against",
+        loaders_small.small, loaders_small.small_control, "the build named with --against, or a file that is fetched ahead part by part",
     ),
     Bar(
         5, "looking at the configurations of 100 models fetches none of them", "only small objects, none twice, no weight byte",
