@@ -45,6 +45,15 @@ def program(variant: str) -> Path:
     return compiler.program(str(SOURCES / "differ.c"), variant)
 
 
+def shows_pages_beyond_the_end() -> bool:
+    """True if maps of this kernel's own huge tmpfs show pages beyond the end of the file: nothing to compare with."""
+    script = 'mkdir "$1" && mount -t tmpfs -o huge=always none "$1" && "$0" "$1/file"'
+    program = compiler.program(str(SOURCES / "beyond.c"))
+    with tempfile.TemporaryDirectory(prefix="ossc-differ-") as scratch:
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script, str(program), f"{scratch}/m"], capture_output=True, check=False)
+    return done.returncode == 1 and not done.stderr
+
+
 def bypass(symbol: str, scratch: Path) -> Path:
     """A library that leads one symbol past the hooks, to be preloaded before them."""
     target = scratch / f"bypass-{symbol}.so"
@@ -129,6 +138,7 @@ class Rig:
         # An engine stays for a second after its last program: that is not waited for one by one.
         self._closer = self._stack.enter_context(ThreadPoolExecutor(4))
         self._closing: list[tuple[int, Run, Future[None]]] = []
+        self.maps = {"DIFFER_MAPS": "within"} if shows_pages_beyond_the_end() else {}
 
     def __enter__(self) -> Rig:
         return self
@@ -181,7 +191,7 @@ class Rig:
         trace = self.scratch / f"trace-{kind}"
         argv = [str(program(batch.variant)), str(folder), str(place), str(trace), str(batch.first), str(batch.seeds), str(batch.ops)]
         argv += [batch.only] if batch.only else []
-        env["LC_ALL"] = "C.UTF-8"
+        env.update(self.maps, LC_ALL="C.UTF-8")
         begin = time.monotonic()
         try:
             done = subprocess.run(

@@ -72,10 +72,10 @@ static void prepare(const char *trace_path) {
     int fd = trace_fd = high(open(trace_path, O_RDWR | O_CREAT | O_TRUNC, 0600));
     if (fd < 0 || ftruncate(fd, (off_t)trace_max)) { perror(trace_path); exit(2); }
     trace = mmap(NULL, trace_max, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    pool = mmap(NULL, POOL + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pool = mmap(NULL, POOL + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (trace == MAP_FAILED || pool == MAP_FAILED || shared == MAP_FAILED) { perror("mmap"); exit(2); }
-    mprotect(POOL_END, PAGE, PROT_NONE);
+    mprotect(POOL_END, GUARD, PROT_NONE);
     if (chdir(folder)) { perror(folder); exit(2); }
     folder_fd = high(open(".", O_RDONLY | O_DIRECTORY));
     for (int i = 0; i < FILES; i++) {

@@ -143,6 +143,8 @@ static uint64_t fold_pages(uint64_t hash, const unsigned char *at, long length, 
 #define POOL (80 * MIB)
 static unsigned char *pool;
 #define POOL_END (pool + POOL)
+/* Nobody's, behind the pool: more than any operation asks for there. */
+#define GUARD (128 * KIB)
 #define SPILL 32
 
 static unsigned char *dest(long count) {
