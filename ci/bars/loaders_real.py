@@ -28,7 +28,7 @@ from bars.consumers import differences
 from bars.loaders_table import LOADERS, Loader
 from harness import paths
 from harness.endpoint import Endpoint
-from harness.requestlog import Request, body_gets, bytes_served, once_problems
+from harness.requestlog import Request, body_gets, once_problems
 from harness.run import Run, plain_env
 
 SOURCES = paths.ROOT / "tests" / "loaders"
@@ -145,7 +145,9 @@ def socket_problems(endpoint: Endpoint, loader: Loader, folder: Path) -> list[st
     requests = [request for request in every if not is_look(request)]
     problems = [f"{key}: looked at {looks.count(key)} times" for key in sorted(set(looks)) if looks.count(key) > 1]
     problems += once_problems([r for r in requests if r.key in wanted], wanted)
-    problems += [f"{key}: more bytes on the socket than it has" for key, size in sizes.items() if bytes_served(requests, key) > size and key not in wanted]
+    for key, size in sizes.items():
+        sent = sum(request.bytes_sent for request in requests if request.key == key)
+        problems += [f"{key}: {sent} bytes on the socket, the object has {size}"] if sent > size and key not in wanted else []
     problems = problems[:PROBLEMS_MAX] + ([f"and {len(problems) - PROBLEMS_MAX} objects more"] if len(problems) > PROBLEMS_MAX else [])
     return problems if wanted else [f"no object of {prefix} is named {loader.files}"]
 
