@@ -123,6 +123,15 @@ class Host(EndToEnd):
     def test_mimalloc(self) -> None:
         self.allocator("mimalloc")
 
+    def test_a_library_ahead_that_makes_its_calls_by_number(self) -> None:
+        """Our syscall() leads them to our hooks, which called that library again, without end."""
+        ahead = self.scratch / "libnumber.so"
+        subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", str(ahead), str(paths.APPS / "by_number.c")], check=True, env=plain_env(), timeout=60)
+        known = {case.name: case for case in twin.cases()}
+        for case in (*UNDER_ALLOCATORS, "c lies on a.bin"):
+            with self.subTest(case=case):
+                self.alike(known[case], LD_PRELOAD=f"{ahead}:{paths.PRELOAD}")
+
     def test_address_sanitizer_in_the_documented_order(self) -> None:
         runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
         if not Path(runtime).is_absolute():
