@@ -16,7 +16,7 @@ BARS = [
     Bar(
         3, "a whole bucket as OSS_PATH costs what the one model in use costs",
         "first byte at most 1 s later than with the model alone; at most 50 requests for other folders and no byte of theirs; fewer than 600 descriptors of 1,024; "
-        "the same beside a hanging and a looping folder; 70,000 files in one folder listed, or an error, at most 2 s beyond its pages' own time",
+        "the same beside a hanging and a looping folder; 70,000 files in one folder listed, or an error at most 2 s beyond its pages' own time",
         loaders_bucket.whole_bucket, loaders_bucket.whole_bucket_control, "with --against a build that lists and fetches ahead; else the model's own listing is late",
     ),
     Bar(

@@ -244,8 +244,9 @@ def big_folder(problems: list[str]) -> str:
         beyond = secs - own
         if listed[:1] != [str(BIG_FOLDER)] and not said:
             problems.append(f"one folder of {BIG_FOLDER}: {listed} listed, and nothing is said")
-        if beyond > BIG_SECS_MAX:
-            problems.append(f"one folder of {BIG_FOLDER}: {beyond:.1f} s beyond the {own:.1f} s that its pages took")
+        # Each of its files is made: a program of its own needs half as long for that (create, attribute, time, name).
+        if listed[:1] != [str(BIG_FOLDER)] and beyond > BIG_SECS_MAX:
+            problems.append(f"one folder of {BIG_FOLDER}: an error {beyond:.1f} s beyond the {own:.1f} s that its pages took")
         # One of them is read.
         one = run.call(["sh", "-c", f"head -c 5 {run.model_dir}/big/o44444.bin"], preexec_fn=few_descriptors, timeout=60)
         if listed[:1] == [str(BIG_FOLDER)] and one.stdout != b"wwwww":

@@ -7,13 +7,18 @@ static long in_file(int slot) {
     return pages < maps[slot].len ? pages : maps[slot].len;
 }
 
-/* What is in a stretch of a map; all of it if it is small. Not beyond the end of the file where this kernel shows pages
- * there: DIFFER_MAPS=within. */
-static void look(int slot) {
+/* How much of a map is looked at: not beyond the end of the file where this kernel shows pages there (DIFFER_MAPS=within). */
+static long looked_at(int slot) {
     static int within = -1;
     if (within < 0) within = getenv("DIFFER_MAPS") != NULL;
-    long len = within ? in_file(slot) : maps[slot].len, good = 0;
-    if (len <= 0) return;
+    long known = in_file(slot);
+    return !within ? maps[slot].len : known < 0 ? 0 : known;
+}
+
+/* What is in a stretch of a map; all of it if it is small. */
+static void look(int slot) {
+    long len = looked_at(slot), good = 0;
+    if (len == 0) return;
     uint64_t hash = FOLD_START;
     if (!(maps[slot].prot & PROT_READ)) return;
     if (len <= 300 * KIB) hash = fold_pages(hash, maps[slot].at, len, &good);
@@ -119,7 +124,8 @@ static void op_map_use(void) {
     case 11: NOTE("mlock", mlock(at, (size_t)(len < PAGE ? len : PAGE))); munlock(at, (size_t)len); break;
     /* The kernel reads the map. */
     case 12:
-        if (pipe(ends)) break;
+        len = looked_at(slot);
+        if (len == 0 || pipe(ends)) break;
         from = len > 6000 ? below(len - 5000) : 0;
         NOTE("write", write(ends[1], at + from, (size_t)(len - from < 5000 ? len - from : 5000)));
         close(ends[1]);
@@ -132,7 +138,8 @@ static void op_map_use(void) {
         {
             int file, fd = target(&file);
             long where = any_offset(file), count = below(one_in(3) ? 200 * KIB : 9000);
-            from = below(len);
+            len = looked_at(slot);
+            from = below(len ? len : 1);
             NOTE("pread", pread(fd, at + from, (size_t)(count < len - from ? count : len - from), where));
         }
     }
