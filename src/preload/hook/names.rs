@@ -44,6 +44,10 @@ hooks! {
 
 fn leaving(dir: c_int, path: *const c_char) {
     settle(dir, path, AT_SYMLINK_NOFOLLOW);
+    before_removal(dir, path);
+}
+
+fn before_removal(dir: c_int, path: *const c_char) {
     if !client::is_attached() {
         let _ = ask(|| {
             join::before_removal(dir, path);
@@ -68,14 +72,18 @@ pub(super) fn made(dir: c_int, path: *const c_char, call: &dyn Fn() -> c_int) ->
 pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     list_for_new(names[1].0, names[1].1);
     let follows = flags & AT_SYMLINK_FOLLOW != 0;
-    settle(names[0].0, names[0].1, if follows { 0 } else { AT_SYMLINK_NOFOLLOW });
-    until_all_listed(&names, call, failed)
+    // Behind each listing, too: it may have brought the file that a small object is still to come for.
+    let settled = || {
+        settle(names[0].0, names[0].1, if follows { 0 } else { AT_SYMLINK_NOFOLLOW });
+        call()
+    };
+    until_all_listed(&names, &settled, failed)
 }
 
 /// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before.
 #[inline(never)]
 pub(super) fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int {
-    leaving(names[0].0, names[0].1);
+    before_removal(names[0].0, names[0].1);
     if !client::knows_all_folders() {
         list_tree(names[0].0, names[0].1, DEPTH_MAX);
     }
@@ -85,9 +93,12 @@ pub(super) fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int
 /// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.
 #[inline(never)]
 pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: &dyn Fn() -> c_int) -> c_int {
-    leaving(dir, path);
     if is_folder && !client::knows_all_folders() {
         list_tree(dir, path, 0);
     }
-    until_listed(dir, path, call, failed)
+    let settled = || {
+        leaving(dir, path);
+        call()
+    };
+    until_listed(dir, path, &settled, failed)
 }
