@@ -539,6 +539,8 @@ impl Mirror {
     fn append_folder(&self, path: &str, id: (u64, u64), above: u32) -> Result<u32, Failure> {
         let new = self.record((Kind::Folder, state::UNLISTED), path, None, id, above);
         let room = self.work.reserve(&new).map_err(|full| too_much(path, full))?;
+        // Of a stand-in that has given way to its real file a moment ago.
+        self.work.region().number_is_anothers(id.0, id.1);
         Ok(self.work.publish(room, &new, 0))
     }
 

@@ -473,3 +473,16 @@ fn a_number_that_is_used_again_is_nobodys_object() {
         assert!(scene.path("a.bin").exists(), "a user's file was removed for the object's number");
     }
 }
+
+/// A stand-in gives way to its real file, and its inode number goes to a folder that is made next: programs find the
+/// folder by it, not the object.
+#[test]
+fn a_folder_with_the_number_of_a_stand_in_is_found() {
+    let scene = Scene::new("folder", 8 << 20);
+    let slot = scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"];
+    let region = *scene.work.region();
+    let (dev, ino) = (region.object(slot).unwrap().dev(), region.object(slot).unwrap().ino());
+    assert_eq!(region.find(dev, ino), Some((slot, Identity::Placeholder)));
+    let folder = scene.mirror.append_folder("sub", (dev, ino), ROOT).unwrap();
+    assert_eq!(region.find(dev, ino), Some((folder, Identity::Folder)));
+}
