@@ -2,7 +2,8 @@
 //! use of the folder. Pure.
 //!
 //! Called by the thread that lists folders. A program that lists a folder and opens something in it before it lists the
-//! next one (`tar`, `cp -r`, a loader) uses each of them.
+//! next one (`tar`, `cp -r`, a loader) uses each of them. Folders below the last one say nothing yet: who copies may go
+//! down before it opens what lies beside them, in the order that the folder gives its names.
 
 use std::collections::HashMap;
 
@@ -23,7 +24,8 @@ impl Scans {
         if !waits {
             return true;
         }
-        let walks = self.last.get(&pid).is_some_and(|(last, opened)| last != folder && uses(last) == *opened);
+        let goes_on = |last: &str| last != folder && !is_below(folder, last);
+        let walks = self.last.get(&pid).is_some_and(|(last, opened)| goes_on(last) && uses(last) == *opened);
         if walks {
             return false;
         }
@@ -33,6 +35,11 @@ impl Scans {
         self.last.insert(pid, (folder.to_string(), opened));
         true
     }
+}
+
+/// True for a folder that lies below another, at any depth.
+fn is_below(folder: &str, above: &str) -> bool {
+    above.is_empty() || folder.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -57,6 +64,20 @@ mod tests {
         }
         // It stops to open.
         assert!(!scans.listed(1, "d", (0, true), |last| u32::from(last != "c")));
+    }
+
+    #[test]
+    fn a_copy_that_goes_down_first_uses_each_and_a_walk_its_first_way_down() {
+        let names = ["m0", "m0/a", "m0/a/x", "m0/b", "m1", "m1/a"];
+        let mut scans = Scans::default();
+        // What `cp -r` has opened when it lists each of them: all files of the folders that it has left, no others.
+        let opened = |folder: &str, at: usize| u32::from(folder != names[at] && !is_below(names[at], folder));
+        for (at, folder) in names.iter().enumerate() {
+            assert!(scans.listed(1, folder, (0, true), |last| opened(last, at)), "{folder}");
+        }
+        let used: Vec<bool> = names.map(|folder| scans.listed(2, folder, (0, true), |_| 0)).into();
+        assert_eq!(used, [true, true, true, false, false, false]);
+        assert!(!is_below("m01", "m0") && !is_below("m0", "m0") && is_below("m0", ""));
     }
 
     #[test]

@@ -110,6 +110,18 @@ class Bucket(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, b""), "tar saw files change")
         self.assertEqual(subprocess.run(["tar", "-tf", str(run.dir / "all.tar")], capture_output=True, check=True).stdout.count(b"\n"), 12)
 
+    def test_a_copy_of_folders_in_folders(self) -> None:
+        """`cp` compares a file that it has opened with what it saw of its name before, and skips one that is another."""
+        for n in range(12):
+            for name in ("top.txt", "a/x.json", "a/y.json", "a/deep/z.json", "b/x.json"):
+                self.put(f"m{n:02}/{name}", blocks.content(n + 1, len(name), SMALL))
+        self.serve()
+        run = self.managed()
+        done = run.call(["cp", "-r", str(run.model_dir), str(run.dir / "copy")], timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (0, b""), run.log_tail())
+        same = subprocess.run(["diff", "-r", str(self.base), str(run.dir / "copy")], capture_output=True, check=False)
+        self.assertEqual((same.returncode, same.stdout), (0, b""))
+
     def test_an_open_goes_before_what_others_use(self) -> None:
         for n in range(600):
             self.put(f"aaa/f{n:03}.json", blocks.content(1, 1, SMALL))
