@@ -159,6 +159,14 @@ pub mod open_mode {
     pub const PARTS: u32 = 2;
 }
 
+/// What becomes of a folder's small objects; 0 when all are there, or nobody has to wait for them.
+pub mod unfetched {
+    /// They are fetched only when a program uses the folder.
+    pub const WAITS: u32 = 1;
+    /// They are on their way: who is about to read the names in it waits a while.
+    pub const COMES: u32 = 2;
+}
+
 /// State of a record. Small: Coming -> Placed. Large: Loading -> Verified. Folder: Unlisted -> Listed.
 /// Any may become Failed, and Failed may be tried again; Gone is final.
 pub mod state {
@@ -230,7 +238,7 @@ pub struct Object {
     pub uses: AtomicU32,
     /// Small object: 1 when its stand-in is gone, whose inode number may be another file's by now.
     pub settled: AtomicU32,
-    /// Folder: 1 while its small objects are fetched only when a program uses it.
+    /// Folder: see `unfetched`.
     pub unfetched: AtomicU32,
     spare: [AtomicU32; 7],
 }

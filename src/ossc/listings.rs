@@ -298,10 +298,12 @@ impl Listings {
         let (mirror, entering) = (self.mirror.clone(), waiting.entering);
         let tell = move || entering.iter().for_each(|conn| answer(conn, 0));
         if !self.mirror.is_fetching(&path) {
+            self.mirror.end_fetch(&path);
             return tell();
         }
         let settle = move || {
             mirror.wait_for_small(&path, SETTLE_WITHIN);
+            mirror.end_fetch(&path);
             tell();
         };
         // Where there is no thread their connections close, and they ask again.

@@ -9,7 +9,7 @@ use crate::lazy::Lazy;
 use crate::made;
 use crate::mirror::Mirror;
 use crate::place::{self, Pinned};
-use ossc_cache::region::{Kind, Object, state};
+use ossc_cache::region::{Kind, Object, state, unfetched};
 use std::sync::atomic::Ordering;
 
 impl Mirror {
@@ -75,7 +75,7 @@ impl Mirror {
                 self.work.hold(slot, held);
                 object.set_state(state::COMING);
                 let folder = self.work.region().folder_of(object);
-                if folder.is_none_or(|folder| folder.unfetched.load(Ordering::Acquire) == 0) {
+                if folder.is_none_or(|folder| folder.unfetched.load(Ordering::Acquire) != unfetched::WAITS) {
                     self.work.fetch_small(slot);
                 }
                 true

@@ -8,7 +8,7 @@ use crate::choose;
 use crate::held::lock;
 use crate::known::Known;
 use crate::mirror::{Mirror, Reason};
-use ossc_cache::region::{Kind, Object, Region, state};
+use ossc_cache::region::{Kind, Object, Region, state, unfetched};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
@@ -20,13 +20,13 @@ impl Mirror {
         if folder.state() != state::LISTED {
             // Of an object whose folder is just being made real.
             folder.uses.fetch_add(1, Ordering::AcqRel);
-        } else if folder.unfetched.load(Ordering::Acquire) != 0 {
+        } else if folder.unfetched.load(Ordering::Acquire) == unfetched::WAITS {
             self.fetch_small_of(&known, path, folder);
         }
     }
 
     fn fetch_small_of(&self, known: &Known, path: &str, folder: &Object) {
-        folder.unfetched.store(0, Ordering::Release);
+        folder.unfetched.store(unfetched::COMES, Ordering::Release);
         for slot in known.objects_of(path) {
             if self.work.region().object(slot).is_some_and(|object| object.state() == state::COMING) {
                 self.work.fetch_small_once(slot);
@@ -50,6 +50,17 @@ impl Mirror {
         self.work.region()
     }
 
+    /// Nobody has to wait for small objects of the folder any more, if all of them are there.
+    pub fn end_fetch(&self, path: &str) {
+        let known = lock(&self.known);
+        let Some(folder) = known.folder(path).and_then(|slot| self.work.region().object(slot)) else { return };
+        let is_coming = |slot: &u32| self.work.region().object(*slot).is_some_and(|o| o.state() == state::COMING);
+        if folder.unfetched.load(Ordering::Acquire) == unfetched::COMES && !known.objects_of(path).iter().any(is_coming)
+        {
+            folder.unfetched.store(0, Ordering::Release);
+        }
+    }
+
     /// True if small objects of the folder are on their way.
     pub fn is_fetching(&self, path: &str) -> bool {
         let slots = lock(&self.known).objects_of(path);
@@ -62,17 +73,17 @@ impl Mirror {
         let known = lock(&self.known);
         let Some(folder) = known.folder(path).and_then(|slot| self.work.region().object(slot)) else { return false };
         let is_coming = |slot: &u32| self.work.region().object(*slot).is_some_and(|o| o.state() == state::COMING);
-        folder.unfetched.load(Ordering::Acquire) != 0 && known.objects_of(path).iter().any(is_coming)
+        folder.unfetched.load(Ordering::Acquire) == unfetched::WAITS && known.objects_of(path).iter().any(is_coming)
     }
 
     /// A listing was made real: small objects that are new in it are fetched where the folder is in use.
     pub(crate) fn used_or_not(&self, known: &Known, (path, slot): (&str, u32), reason: Reason) {
         let Some(folder) = self.work.region().object(slot) else { return };
-        let was_used = folder.state() == state::LISTED && folder.unfetched.load(Ordering::Acquire) == 0;
+        let was_used = folder.state() == state::LISTED && folder.unfetched.load(Ordering::Acquire) != unfetched::WAITS;
         if reason == Reason::Start || was_used || folder.uses.load(Ordering::Acquire) != 0 {
             self.fetch_small_of(known, path, folder);
         } else {
-            folder.unfetched.store(1, Ordering::Release);
+            folder.unfetched.store(unfetched::WAITS, Ordering::Release);
         }
     }
 

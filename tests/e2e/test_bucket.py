@@ -116,11 +116,15 @@ class Bucket(unittest.TestCase):
             for name in ("top.txt", "a/x.json", "a/y.json", "a/deep/z.json", "b/x.json"):
                 self.put(f"m{n:02}/{name}", blocks.content(n + 1, len(name), SMALL))
         self.serve()
-        run = self.managed()
-        done = run.call(["cp", "-r", str(run.model_dir), str(run.dir / "copy")], timeout=60)
-        self.assertEqual((done.returncode, done.stderr), (0, b""), run.log_tail())
-        same = subprocess.run(["diff", "-r", str(self.base), str(run.dir / "copy")], capture_output=True, check=False)
-        self.assertEqual((same.returncode, same.stdout), (0, b""))
+        for count in (1, 3):
+            run = self.managed()
+            places = [run.dir / f"copy{n}" for n in range(count)]
+            copies = [run.start(["cp", "-r", str(run.model_dir), str(place)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for place in places]
+            done = [(copy.communicate(timeout=60)[1], copy.returncode) for copy in copies]
+            self.assertEqual(done, [(b"", 0)] * count, run.log_tail())
+            for place in places:
+                same = subprocess.run(["diff", "-r", str(self.base), str(place)], capture_output=True, check=False)
+                self.assertEqual((same.returncode, same.stdout), (0, b""))
 
     def test_an_open_goes_before_what_others_use(self) -> None:
         for n in range(600):
