@@ -151,8 +151,10 @@ impl Blocks {
         self.part.load(Ordering::Acquire).checked_sub(1)
     }
 
-    /// Engine only: the set is this part's from now on, with nothing in it.
-    pub fn give(&self, part: u32, aside: &Aside, number: u32) {
+    /// Engine only: the set is this part's (its number in the region, its record) from now on, with nothing in it. Who has
+    /// begun a copy of blocks that it found in the set before sees by the part's number that it found those of another.
+    pub fn give(&self, (part, record): (u32, &Part), aside: &Aside, number: u32) {
+        record.lose_blocks();
         // First nobody finds anything in it.
         self.part.store(0, Ordering::Release);
         self.ready.take();

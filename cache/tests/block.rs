@@ -34,7 +34,7 @@ fn object(region: &Region, size: u64, part_bytes: u32) -> &Object {
 /// Gives a part set `number`.
 fn give(region: &Region, object: &Object, index: u32, number: u32) {
     let at = object.first_part() + index;
-    region.set_at(number).give(at, region.aside_at(at), number);
+    region.set_at(number).give((at, region.part_at(at)), region.aside_at(at), number);
 }
 
 #[test]
@@ -100,6 +100,26 @@ fn a_set_belongs_to_the_part_that_it_was_given_to_last() {
     assert_eq!((blocks.ready(), blocks.block(1).is_known(1)), (0, false));
     let aside = Aside::default();
     assert_eq!(aside.set(), None);
+}
+
+/// A reader is slow between its looks at whose the set is and what is in it: meanwhile it is another part's. What it
+/// copies then is not taken for blocks that its part gets later.
+#[test]
+fn who_found_the_blocks_of_another_part_copies_again() {
+    let region = region();
+    let object = object(&region, u64::from(PART) * 3, PART);
+    let part = region.part(object, 0);
+    give(&region, object, 0, 5);
+    let found = part.fill_if(|| {
+        let blocks = region.blocks(object, 0).unwrap();
+        give(&region, object, 2, 5);
+        region.blocks(object, 2).unwrap().publish(1);
+        blocks.ready() & 1 != 0
+    });
+    assert!(found.is_some(), "the blocks of the other part");
+    give(&region, object, 0, 6);
+    region.blocks(object, 0).unwrap().publish(1);
+    assert_ne!(region.fill_of(object, 0, 0, 10), found);
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl Work {
         let number = (0..SETS).map(|step| (start + step) % SETS).find(|number| self.is_free(*number))?;
         *next = (number + 1) % SETS;
         let (part, set) = (object.first_part() + index, self.region.set_at(number));
-        set.give(part, self.region.aside_at(part), number);
+        set.give((part, self.region.part_at(part)), self.region.aside_at(part), number);
         Some(set)
     }
 
