@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::item::Arrived;
+use crate::room::Unused;
 use crate::still::{self, Random};
 use ossc_cache::pages::PageKind;
 use ossc_cache::region::Identity;
@@ -485,4 +486,23 @@ fn a_folder_with_the_number_of_a_stand_in_is_found() {
     assert_eq!(region.find(dev, ino), Some((slot, Identity::Placeholder)));
     let folder = scene.mirror.append_folder("sub", (dev, ino), ROOT).unwrap();
     assert_eq!(region.find(dev, ino), Some((folder, Identity::Folder)));
+}
+
+/// An object has no memory when it is looked at, and has some, which a program has mapped, when what came of the look is
+/// acted on: nothing of it goes.
+#[test]
+fn memory_that_is_made_after_a_look_stays() {
+    let scene = Scene::new("after", 8 << 20);
+    let (slot, region) = (scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"], *scene.work.region());
+    let (object, held) = (region.object(slot).unwrap(), scene.work.held(slot).unwrap());
+    let unused = Unused::take(object, &held).unwrap();
+    scene.work.open_memory(slot, object, &held).unwrap();
+    still::fill(&scene.work, slot);
+    region.part(object, 0).pin();
+    scene.list(&[("a.bin", 2, SIZE)]).unwrap();
+    scene.work.end_version(slot, object, &held, unused);
+    assert!(region.part(object, 0).is_ready() && region.part(object, 0).is_mapped());
+    assert!(held.memory.as_ref().unwrap().is_open());
+    scene.look();
+    assert!(region.object(slot).unwrap().seen().is_none(), "the next look ends it");
 }

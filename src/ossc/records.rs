@@ -142,6 +142,10 @@ impl Work {
         if held.has_requests() {
             return;
         }
+        // Memory that was made since it was looked at: nothing of it can be made any more, and the next look asks for it.
+        if !unused.is_of_memory() && held.memory.as_ref().is_some_and(|memory| memory.is_open()) {
+            return;
+        }
         (0..object.parts()).for_each(|index| self.region.part(object, index).unpin());
         self.end_kept(object, held);
         self.release(slot, held, unused);

@@ -60,6 +60,11 @@ impl Unused {
         self.is_closed
     }
 
+    /// False where no memory was there when this was taken: what has been made since then may be in use.
+    pub(crate) fn is_of_memory(&self) -> bool {
+        self.memory.is_of_memory()
+    }
+
     /// True while no program waits to open the memory.
     fn is_alone(&self) -> bool {
         self.memory.is_whole()
@@ -105,7 +110,7 @@ impl Work {
     /// Gives an object back if nobody has it open or mapped. True if it did.
     pub(crate) fn release_unused(&self, slot: u32, held: &Held) -> bool {
         let Some(object) = self.region().object(slot) else { return false };
-        let Some(unused) = Unused::take(object, held) else { return false };
+        let Some(unused) = Unused::take(object, held).filter(Unused::is_of_memory) else { return false };
         (0..object.parts()).for_each(|index| self.region().part(object, index).unpin());
         self.end_kept(object, held);
         self.release(slot, held, unused);
@@ -333,7 +338,9 @@ impl Work {
         let is_old = object.superseded.load(Ordering::Acquire) != 0;
         let busy = parts().any(|part| part.state() == ossc_cache::part::FILLING);
         let empty = Self::is_empty(object, held) && !is_old;
-        let unused = (!busy && !empty).then(|| Unused::take(object, held)).flatten();
+        // One of an old version that has no memory is ended below.
+        let may = |unused: &Unused| unused.is_of_memory() || is_old;
+        let unused = (!busy && !empty).then(|| Unused::take(object, held)).flatten().filter(may);
         let mut idle_since = lock(&held.idle_since);
         let Some(unused) = unused else {
             *idle_since = None;
@@ -352,8 +359,10 @@ impl Work {
         let is_used = held.uses_seen.swap(uses, Ordering::AcqRel) != uses
             // Where there are no leases on the placeholder a descriptor that stays open is told by what is read by it.
             || look.used_from != 0 && parts().any(|part| part.used() >= look.used_from);
-        parts().for_each(|part| part.unpin());
-        self.end_kept(object, held);
+        if unused.is_of_memory() {
+            parts().for_each(|part| part.unpin());
+            self.end_kept(object, held);
+        }
         let now = (self.options.now)();
         if is_used {
             *idle_since = None;
