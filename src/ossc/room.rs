@@ -272,17 +272,27 @@ impl Work {
         part.give_up();
     }
 
+    /// Takes the right to fill a part whose memory and room `end_fill` has left. Under the lock `check`: a block that comes
+    /// must not find it empty and not kept, and go to memory that is a program's or about to go.
+    pub(crate) fn claim_kept(&self, object: &Object, held: &Held, index: u32) -> bool {
+        let _check = lock(&held.check);
+        let mut kept = lock(&held.kept);
+        let ours = kept.contains(&index) && self.region().part(object, index).claim();
+        if ours {
+            kept.remove(&index);
+        }
+        ours
+    }
+
     /// Gives back what `end_fill` has left for programs that have it pinned no more. True if there was such.
     pub(crate) fn end_kept(&self, object: &Object, held: &Held) -> bool {
         let part = |index: &u32| self.region().part(object, *index);
         let free: Vec<u32> = lock(&held.kept).iter().copied().filter(|index| !part(index).is_pinned()).collect();
         let ended = |index: &u32| {
             // A fill of it takes it over.
-            let ours = part(index).claim();
-            if ours && lock(&held.kept).remove(index) {
+            let ours = self.claim_kept(object, held, *index);
+            if ours {
                 self.end_fill(object, held, *index);
-            } else if ours {
-                part(index).give_up();
             }
             ours
         };

@@ -499,7 +499,7 @@ impl Work {
         }
         let (range, bytes) = (object.part_range(index), self.room_bytes(object, index));
         // Room first: a claim that is given up wakes the part's readers, who would ask again at once.
-        let kept = lock(&held.kept).remove(&index);
+        let kept = self.claim_kept(object, &held, index);
         let own_blocks = || class < Class::Prefetch && self.release_blocks(object, &held, &[index]);
         let roomy = kept || self.budget.take(bytes) || own_blocks() && self.budget.take(bytes);
         if !roomy && !self.make_room(bytes, (slot, index), class) {
@@ -507,12 +507,8 @@ impl Work {
             return None;
         }
         // Already fetched or being fetched, by a demand that overtook the prefetch.
-        if !self.claim(object, &held, index) {
-            if kept {
-                lock(&held.kept).insert(index);
-            } else {
-                self.budget.give(bytes);
-            }
+        if !kept && !self.claim(object, &held, index) {
+            self.budget.give(bytes);
             return None;
         }
         object.starved.store(0, Ordering::Release);
