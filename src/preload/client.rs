@@ -21,7 +21,7 @@ use crate::taken::{self, May};
 use core::cell::Cell;
 use core::ffi::CStr;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Identity, Kind, OBJECTS_MAX, Object, Region, Seen as Event, state};
 use ossc_cache::sys::{self, Errno, FileId, Result};
@@ -58,6 +58,10 @@ const LIST_MS: u64 = 60_000;
 const LIST_TRIES: u32 = 5;
 /// How long an engine that runs may take until it hands an object's memory out, in milliseconds.
 const OPEN_MS: u64 = 8_000;
+/// How long a status by name waits for a small object that is still to come.
+const STATUS_MS: u64 = 2_000;
+/// This process has opened a folder of ours: it may ask for the status of all that is in it.
+static READS_FOLDERS: AtomicBool = AtomicBool::new(false);
 /// Slices of a wait (200 ms each) after which a line in the log says that somebody still waits.
 const SLICES_TOLD: u32 = 50;
 /// A slot: generation (7 bits), number of the record's use (8 bits), number of the record (17 bits).
@@ -283,6 +287,17 @@ pub(crate) fn wait_rest(slot: u32) -> Result<()> {
 
 /// Waits until a small object is a real file; the caller then repeats its open or stat.
 pub(crate) fn wait_placed(slot: u32) -> Result<()> {
+    wait_placed_until(slot, u64::MAX)
+}
+
+/// The same for a status by name, of a program that has read no folder of ours: it names the file because it will open it,
+/// and may compare the two (`cp` does). True if there is another file now; not for long.
+pub(crate) fn settles(slot: u32) -> bool {
+    !READS_FOLDERS.load(Ordering::Relaxed) && wait_placed_until(slot, sys::now_ms() + STATUS_MS).is_ok()
+}
+
+/// ETIMEDOUT behind that moment (`sys::now_ms`).
+fn wait_placed_until(slot: u32, end_ms: u64) -> Result<()> {
     waiting(slot, |region, object, check| {
         let want = || {
             if object.state() == state::COMING
@@ -295,7 +310,7 @@ pub(crate) fn wait_placed(slot: u32) -> Result<()> {
         // Again after each slice: an engine that took over has not heard of it.
         wait::placed(object, &|| {
             want();
-            check()
+            if sys::now_ms() > end_ms { Err(Errno(libc::ETIMEDOUT)) } else { check() }
         })
     })
 }
@@ -603,9 +618,11 @@ pub(crate) fn folder(id: &FileId, fd: i32) -> bool {
     if let Some((_, region)) = attached()
         && let Some(folder) = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot))
         && folder.kind() == Kind::Folder
-        && folder.unfetched.load(Ordering::Acquire) != 0
     {
-        let _ = list_by(Ask::Enter, region.name(folder).as_bytes());
+        READS_FOLDERS.store(true, Ordering::Relaxed);
+        if folder.unfetched.load(Ordering::Acquire) != 0 {
+            let _ = list_by(Ask::Enter, region.name(folder).as_bytes());
+        }
     }
     true
 }

@@ -270,7 +270,10 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
         }
         // A leftover in a folder that this engine has not listed yet.
         let is_listed = region.header().folders_unlisted.load(Ordering::Acquire) != 0
-            && folder_of(asked, met, region).is_some_and(|folder| client::list(folder.as_bytes()));
+            && match folder_of(asked, met, region) {
+                Some(folder) => client::list(folder.as_bytes()),
+                None => is_folder_listed(met),
+            };
         if is_listed && let Some(found) = found_in(generation, region, id, met) {
             return Ok(found);
         }
@@ -298,6 +301,20 @@ fn folder_of(asked: &Asked, met: Met<'_>, region: Region) -> Option<CPath> {
     }
     let path = met.path().filter(|path| client::is_inside(path.as_bytes()))?;
     Some(CPath::from(client::parent(path.as_bytes())))
+}
+
+/// Lists the folder that a file lies in where its path does not say that the folder is one of MODEL_DIR: behind a bind
+/// mount, say. The numbers of the folder do.
+fn is_folder_listed(met: Met<'_>) -> bool {
+    let Some(path) = met.path() else { return false };
+    let parent = CPath::from(client::parent(path.as_bytes()));
+    let listed = |name: &CStr| {
+        client::with_descriptor(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
+            let id = sys::file_id(fd).ok()?;
+            Some(client::list_if_ours(&id, fd) == client::Listing::Done)
+        })
+    };
+    parent.as_cstr().and_then(listed).flatten() == Some(true)
 }
 
 /// A marked file that no engine serves: one line on stderr and in the log, once for each file.

@@ -93,11 +93,21 @@ class Bucket(unittest.TestCase):
         self.assertEqual(self.said(run, "cat top.txt; sleep 1"), "top")
         self.assertEqual(numbers(self.endpoint.requests()), {"": 1}, "what nobody uses was fetched")
         self.assertEqual(self.said(run, "cat m3/extra1.json | wc -c; stat -c %s m4/config.json"), f"{SMALL}\n12\n")
-        self.until(lambda: numbers(self.endpoint.requests()).get("m3") == 4, run)
-        self.assertEqual(numbers(self.endpoint.requests()), {"": 1, "m3": 4}, "a stat fetched something")
+        self.until(lambda: numbers(self.endpoint.requests()) == {"": 1, "m3": 4, "m4": 4}, run)
         # A program that lists one folder finds its files in place; what is a file is one for others, too.
         self.said(run, "ls m5")
         self.assertEqual((run.model_dir / "m5" / "extra2.json").stat().st_size, SMALL)
+
+    def test_a_file_is_copied_by_its_name_alone(self) -> None:
+        """cp compares what it finds by the name with what it opens."""
+        self.models(4)
+        self.serve()
+        run = self.managed()
+        copies = run.dir / "copies"
+        copies.mkdir()
+        for number, copy in enumerate(("cp", "cp -a", "install -m 644")):
+            self.said(run, f"{copy} m{number + 1}/extra1.json {copies}/{number}")
+            self.assertEqual((copies / str(number)).stat().st_size, SMALL)
 
     def test_a_walk_fetches_nothing_and_a_copy_all(self) -> None:
         self.models(8)

@@ -77,6 +77,9 @@ pub(super) fn look(id: &FileId, dir: c_int, path: *const c_char, repeats: u32) -
         };
     }
     file::of_id_at(id, dir, path).then(|seen| {
+        if !is_last && !seen.facts.large && client::settles(seen.slot) {
+            return Outcome::Failed(client::GONE);
+        }
         let is_current = seen.identity != Identity::Placeholder || current(seen.slot);
         if is_current { Outcome::Served(seen) } else { Outcome::Failed(client::GONE) }
     })
