@@ -77,7 +77,7 @@ pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: &dy
         settle(names[0].0, names[0].1, if follows { 0 } else { AT_SYMLINK_NOFOLLOW });
         call()
     };
-    until_all_listed(&names, &settled, failed)
+    until_all_listed(&names, settled, failed)
 }
 
 /// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before.
@@ -100,5 +100,5 @@ pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: &d
         leaving(dir, path);
         call()
     };
-    until_listed(dir, path, &settled, failed)
+    until_listed(dir, path, settled, failed)
 }
