@@ -5,6 +5,7 @@
 //! open by a client. No secrets.
 
 use crate::journal::Journal;
+use ossc_net::Response;
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -41,7 +42,20 @@ impl Audit {
         Audit { journal, bucket: bucket.to_string() }
     }
 
-    /// The engine got bytes from the origin.
+    /// The origin has answered with `range` of an object (its whole key, and its ETag as listed).
+    pub fn answer(&self, (key, etag): (&str, &str), range: Range<u64>, response: &Response) {
+        self.origin(&Fetched {
+            key,
+            etag,
+            range: Some(range),
+            bytes: response.bytes,
+            status: response.status,
+            request_id: &response.request_id,
+            crc: response.crc64_body,
+        });
+    }
+
+    /// The engine got bytes from the origin, or an error.
     pub fn origin(&self, fetched: &Fetched<'_>) {
         self.write(|| {
             json!({

@@ -6,7 +6,6 @@
 //! A block comes into a buffer of its own and is copied to its place, on small pages, when its answer has passed its
 //! checks and nobody has claimed the part. All of that is decided under the object's lock `check`, as what a part means.
 
-use crate::audit::Fetched;
 use crate::held::{Held, lock};
 use crate::item::Item;
 use crate::reach::{At, Reach, reach};
@@ -17,7 +16,7 @@ use ossc_cache::part::EMPTY;
 use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, state};
 use ossc_cache::verdict::Judgement;
-use ossc_net::{Error, Fetch, Finished, Query, Response, Sink, crc};
+use ossc_net::{Error, Fetch, Finished, Query, Sink, crc};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -177,7 +176,7 @@ impl Work {
                 size: held.size,
             },
             sink: Sink::Buffer { bytes_max: bytes as usize },
-            crc: false,
+            crc: self.options.verify_crc,
             urgent: true,
         })
     }
@@ -219,7 +218,7 @@ impl Work {
         };
         held.out_of_trouble();
         held.failed_no_more(index);
-        self.tell_of_blocks(&held, &range, &response, &done.body);
+        self.audit.answer((&held.key, &held.etag), range, &response);
         if let Some(whole) = response.crc64_object {
             *lock(&held.crc64) = Some(whole);
         }
@@ -246,18 +245,6 @@ impl Work {
         if object.state() == state::FAILED {
             self.asked_no_more(held, index, (first, count));
         }
-    }
-
-    fn tell_of_blocks(&self, held: &Held, range: &Range<u64>, response: &Response, body: &[u8]) {
-        self.audit.origin(&Fetched {
-            key: &held.key,
-            etag: &held.etag,
-            range: Some(range.clone()),
-            bytes: response.bytes,
-            status: response.status,
-            request_id: &response.request_id,
-            crc: self.options.verify_crc.then(|| crc::of(body)),
-        });
     }
 
     /// Blocks from `first` on have come. False if they are not kept.

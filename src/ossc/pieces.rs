@@ -3,7 +3,6 @@
 //! Called by `work` on vcpu threads. What is asked for and what counts is decided by `flight`; a copy is made here
 //! only when nothing is under way in its place.
 
-use crate::audit::Fetched;
 use crate::flight::Ended;
 use crate::held::{Held, lock};
 use crate::item::Item;
@@ -146,15 +145,7 @@ impl Work {
         self.budget.give(ended.give);
         if let Some((range, response)) = &ended.brought {
             held.out_of_trouble();
-            self.audit.origin(&Fetched {
-                key: &held.key,
-                etag: &held.etag,
-                range: Some(range.clone()),
-                bytes: response.bytes,
-                status: response.status,
-                request_id: &response.request_id,
-                crc: response.crc64_body,
-            });
+            self.audit.answer((&held.key, &held.etag), range.clone(), response);
         }
         if let Some(result) = ended.part {
             self.finished_part((slot, index), object, &held, result);

@@ -4,7 +4,6 @@
 //! Called by the mirror with the new objects of a listing. Names of data formats are believed; of the others the first
 //! bytes are asked for, side by side, once per version. It changes nothing.
 
-use crate::audit::Fetched;
 use crate::inspect::Step;
 use crate::mirror::Mirror;
 use crate::place;
@@ -185,15 +184,7 @@ fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>, 
         for ((name, object), answer) in some.iter().zip(work.call_all(&queries, patience)) {
             let answer = answer.and_then(|done| done.result.map(|response| (response, done.body)));
             if let Ok((response, _)) = &answer {
-                work.audit.origin(&Fetched {
-                    key: &object.key,
-                    etag: &object.etag,
-                    range: Some(0..response.bytes),
-                    bytes: response.bytes,
-                    status: response.status,
-                    request_id: &response.request_id,
-                    crc: response.crc64_body,
-                });
+                work.audit.answer((&object.key, &object.etag), 0..response.bytes, response);
             }
             match answer {
                 Ok((_, body)) if is_program(&body) => drop(found.insert(name.to_string())),

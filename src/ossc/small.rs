@@ -3,7 +3,6 @@
 //! Called by `work` for its small items and by the mirror. It writes no file itself, and it bounds how many
 //! bytes are between the origin and the disk.
 
-use crate::audit::Fetched;
 use crate::held::{Held, lock};
 use crate::item::{Arrived, Item};
 use crate::verdict::{WRONG_ONCE, WRONG_TWICE};
@@ -165,15 +164,7 @@ impl Work {
         };
         held.out_of_trouble();
         let start = self.piece_range(&held, index).start;
-        self.audit.origin(&Fetched {
-            key: &held.key,
-            etag: &held.etag,
-            range: Some(start..start + response.bytes),
-            bytes: response.bytes,
-            status: response.status,
-            request_id: &response.request_id,
-            crc: response.crc64_body,
-        });
+        self.audit.answer((&held.key, &held.etag), start..start + response.bytes, &response);
         if let Some(whole) = response.crc64_object {
             *lock(&held.crc64) = Some(whole);
         }

@@ -15,7 +15,16 @@ from harness.run import Run
 PREFIX = "team/tiny"
 
 
-class EndToEnd(unittest.TestCase):
+class EnginesEnd(unittest.TestCase):
+    """What starts managed folders of its own, each of which must lose its engine by itself."""
+
+    def finish(self, run: Run) -> None:
+        log = run.log_tail()
+        run.close()
+        self.assertEqual(run.leaks, [], f"an engine outlived its clients\n{log}")
+
+
+class EndToEnd(EnginesEnd):
     """Serves the small folder of harness/folder.py; each managed folder must lose its engine by itself."""
 
     maxDiff = 4000
@@ -47,8 +56,3 @@ class EndToEnd(unittest.TestCase):
         run = self.make_run(config, io)
         self.addCleanup(self.finish, run)
         return run
-
-    def finish(self, run: Run) -> None:
-        log = run.log_tail()
-        run.close()
-        self.assertEqual(run.leaks, [], f"an engine outlived its clients\n{log}")

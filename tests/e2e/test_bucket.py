@@ -17,6 +17,7 @@ from harness import blocks, paths
 from harness.endpoint import Endpoint
 from harness.requestlog import Request
 from harness.run import Run
+from tests.e2e.base import EnginesEnd
 
 PYTHON = str(paths.VENV_PYTHON)
 MIB = 1 << 20
@@ -36,7 +37,7 @@ def numbers(requests: list[Request]) -> dict[str, int]:
     return found
 
 
-class Bucket(unittest.TestCase):
+class Bucket(EnginesEnd):
     """Each test has a bucket of its own."""
 
     def setUp(self) -> None:
@@ -68,11 +69,6 @@ class Bucket(unittest.TestCase):
         run.prefix = ""
         self.addCleanup(self.finish, run)
         return run
-
-    def finish(self, run: Run) -> None:
-        log = run.log_tail()
-        run.close()
-        self.assertEqual(run.leaks, [], f"an engine outlived its clients\n{log}")
 
     def said(self, run: Run, script: str, **options: Any) -> str:
         done = run.call(["sh", "-c", f"cd {run.model_dir} && {{ {script}; }}"], timeout=60, **options)

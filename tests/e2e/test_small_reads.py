@@ -10,13 +10,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import unittest
 from pathlib import Path
 from typing import Any
 
 from harness import blocks, faults, paths
 from harness.endpoint import Endpoint
 from harness.run import Run
+from tests.e2e.base import EnginesEnd
 
 MIB = 1 << 20
 PREFIX = "index"
@@ -67,7 +67,7 @@ size = os.fstat(fd).st_size
 """
 
 
-class SmallReads(unittest.TestCase):
+class SmallReads(EnginesEnd):
     """Each test has an endpoint of its own, with its rules, in front of one file."""
 
     scratch: Path
@@ -92,11 +92,6 @@ class SmallReads(unittest.TestCase):
         run = Run(endpoint, PREFIX, config=config, io=io)
         self.addCleanup(self.finish, run)
         return run
-
-    def finish(self, run: Run) -> None:
-        log = run.log_tail()
-        run.close()
-        self.assertEqual(run.leaks, [], f"an engine outlived its clients\n{log}")
 
     def python(self, run: Run, code: str, *args: str, env: dict[str, str] | None = None) -> str:
         done = run.call([PYTHON, "-c", code, *args], env, cwd=run.model_dir, timeout=SECS_MAX)
