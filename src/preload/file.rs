@@ -115,6 +115,11 @@ pub(crate) fn of_id(id: &FileId, fd: c_int) -> Outcome<Seen> {
     look_up(id, Met::Descriptor(fd))
 }
 
+/// The same for a descriptor that a call by name has just given: `repeats` is how often it was made before.
+pub(crate) fn of_opened(id: &FileId, fd: c_int, repeats: u32) -> Outcome<Seen> {
+    look_up(id, if repeats == 0 { Met::Opened(fd) } else { Met::Descriptor(fd) })
+}
+
 /// The same for a file of which only its `stat` is known.
 pub(crate) fn of_status(id: &FileId) -> Outcome<Seen> {
     look_up(id, Met::Status)

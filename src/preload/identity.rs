@@ -8,6 +8,7 @@
 use crate::attach::{self, attach, attached, say};
 use crate::client::{self, Found};
 use crate::environ;
+use crate::real;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
@@ -20,6 +21,8 @@ use ossc_cache::sys::{self, Errno, FileId, Result};
 pub(crate) enum Met<'a> {
     /// By a descriptor.
     Descriptor(i32),
+    /// By a descriptor whose name is opened once more if no engine serves the file.
+    Opened(i32),
     /// By a path, relative to a folder's descriptor.
     Path(i32, &'a CStr),
     /// Inside the C library: all that is known is its status.
@@ -30,7 +33,7 @@ impl Met<'_> {
     /// The descriptor, or -1.
     pub(crate) fn descriptor(self) -> i32 {
         match self {
-            Met::Descriptor(fd) => fd,
+            Met::Descriptor(fd) | Met::Opened(fd) => fd,
             _ => -1,
         }
     }
@@ -38,7 +41,7 @@ impl Met<'_> {
     /// Runs `act` on a descriptor of the file; `None` when there can be none.
     fn with<T>(self, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
         match self {
-            Met::Descriptor(fd) => Some(act(fd)),
+            Met::Descriptor(fd) | Met::Opened(fd) => Some(act(fd)),
             Met::Path(dir, path) => client::with_descriptor(dir, path, flags | libc::O_CLOEXEC, act),
             Met::Status => None,
         }
@@ -51,7 +54,7 @@ impl Met<'_> {
             Text::of_path(link.as_cstr().ok_or(Errno(libc::EIO))?)
         };
         match self {
-            Met::Descriptor(fd) => match Text::of_descriptor(fd) {
+            Met::Descriptor(fd) | Met::Opened(fd) => match Text::of_descriptor(fd) {
                 // An O_PATH descriptor can only be asked by a name.
                 Err(Errno(libc::EBADF)) => named(fd),
                 asked => asked,
@@ -59,6 +62,18 @@ impl Met<'_> {
             Met::Path(dir, path) if dir == libc::AT_FDCWD || path.to_bytes().starts_with(b"/") => Text::of_path(path),
             Met::Path(..) => self.with(libc::O_PATH, named).unwrap_or(Err(Errno(libc::ENODATA))),
             Met::Status => Err(Errno(libc::ENODATA)),
+        }
+    }
+
+    /// True where the name by which the file was met leads, or may lead, to another file by now: the listing that this look
+    /// has caused replaces what an engine before has left. The caller looks again.
+    fn is_replaced(self, id: &FileId) -> bool {
+        match self {
+            Met::Opened(_) => true,
+            Met::Path(dir, path) => {
+                real::stat_at(dir, path.as_ptr(), 0).is_ok_and(|st| (st.st_dev, st.st_ino) != (id.dev, id.ino))
+            }
+            Met::Descriptor(_) | Met::Status => false,
         }
     }
 
@@ -319,7 +334,8 @@ fn is_folder_listed(met: Met<'_>) -> bool {
 
 /// A marked file that no engine serves: one line on stderr and in the log, once for each file.
 fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
-    if !is_told(id) {
+    let is_final = errno != client::GONE || !met.is_replaced(id);
+    if is_final && !is_told(id) {
         let mark = asked.text.as_ref().and_then(Text::mark);
         let marked = CPath::from(mark.map_or(b"a file", |mark| mark.path.as_bytes()));
         // A file without a name any more is named as it was made.

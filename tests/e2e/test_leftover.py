@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-from harness import folder, paths
-from harness.run import Run
+from harness import compile, folder, paths
+from harness.run import Run, plain_env
 from tests.e2e.base import PREFIX, EndToEnd
 
 LINGER_SECS = 1
@@ -57,6 +57,25 @@ class Leftover(EndToEnd):
         names = self.again(run, "ls").split()
         self.assertNotIn("goes.json", names, "a file of an object that is gone")
         self.assertNotIn("goes.bin", names, "a placeholder of an object that is gone")
+
+    def test_leftovers_without_attributes_are_looked_at_again(self) -> None:
+        """The next engine cannot know the version of a file that only its time marks, and makes it anew when it lists the
+        folder: that is while a program has just opened it by name. Every call by name looks again, and nothing is said."""
+        run = self.managed({"lingerSec": LINGER_SECS})
+        content = b"l" * (folder.MATERIALIZE_BYTES + 7)
+        self.replace("nested/left.bin", content)
+        refuse = [str(compile.program("refuse.c")), "EOPNOTSUPP", "marks"]
+        env, plain = run.env(), plain_env()
+        changes = [f"{name}={value}" for name, value in env.items() if plain.get(name) != value]
+        digest = hashlib.sha256(content).hexdigest()
+        for argv, expected in (
+            (["cat"], content.decode()), (["sha256sum"], digest), (["md5sum"], hashlib.md5(content).hexdigest()), (["stat", "-c", "%s"], str(len(content))),
+            (["wc", "-c"], str(len(content))), (["od", "-An", "-c", "-N1"], "   l\n"), (["head", "-c", "2"], "ll"), (["test", "-s"], ""),
+        ):
+            done = run.call([*refuse, "env", *changes, *argv, str(run.model_dir / "nested/left.bin")], plain)
+            self.assertEqual((done.returncode, done.stderr), (0, b""), f"{argv} {run.log_tail()}")
+            self.assertEqual(done.stdout.decode()[: len(expected)], expected, argv)
+            run.kill_engines()
 
     def test_a_new_version_is_for_those_who_open_it_later(self) -> None:
         run = self.managed({"lingerSec": LINGER_SECS})

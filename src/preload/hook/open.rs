@@ -70,8 +70,6 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_in
         match arrived(fd, flags, tries - 1) {
             Arrived::AsItIs => return fd,
             Arrived::Again if tries < TRIES_MAX => {}
-            // The name may have been given to another file by the listing that this one has caused.
-            Arrived::Failed(client::GONE) if tries == 1 => {}
             Arrived::Again => return fd,
             Arrived::Failed(Errno(number)) => {
                 let _ = sys::close(fd);
@@ -132,6 +130,14 @@ pub(super) fn met(fd: c_int, path: *const c_char) {
 /// Looks at what was opened: lists a folder, waits for a small object, and for a listing that is new enough.
 /// `repeats`: how often the name was opened before.
 pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
+    match look(fd, flags, repeats) {
+        // The name may have been given to another file by the listing that this look has caused.
+        Arrived::Failed(client::GONE) if repeats == 0 => Arrived::Again,
+        arrived => arrived,
+    }
+}
+
+fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     if fd < 0 {
         return Arrived::AsItIs;
     }
@@ -161,7 +167,7 @@ pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
         };
         return ask(real).answer(Arrived::AsItIs, || Arrived::AsItIs);
     }
-    ask(|| match file::of_id(&id, fd) {
+    ask(|| match file::of_opened(&id, fd, repeats) {
         Outcome::Served(seen) => Outcome::Served(judge(&seen, flags, repeats)),
         Outcome::Pass => Outcome::Pass,
         // A file of the program's own making is its own, also while no engine can be asked.
