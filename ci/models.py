@@ -20,6 +20,7 @@ import zlib
 from pathlib import Path
 
 from harness import paths
+from harness.turn import alone
 
 SHARD_COUNT = 8
 TENSORS_PER_SHARD = 8
@@ -31,6 +32,7 @@ def folder(name: str) -> Path:
     return paths.BUCKETS / paths.BUCKET / name
 
 
+@alone
 def ensure(kind: str, size_mib: int = 1024) -> str:
     """Name of the model below the bucket; makes the folder first when it is not there yet."""
     name = kind if kind == "gt-minilm" else f"{kind}-{size_mib}"

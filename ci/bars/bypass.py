@@ -19,6 +19,7 @@ from bars.host import tiny, tiny_run
 from harness import paths
 from harness.endpoint import Endpoint
 from harness.run import Run, plain_env
+from harness.turn import alone
 
 SOURCES = paths.ROOT / "tests" / "bypass"
 OUT = paths.CACHE / "bypass"
@@ -51,6 +52,7 @@ class Missing(Exception):
     """A tool that a bypasser is made with is not installed."""
 
 
+@alone
 def compiled(source: str, *flags: str) -> str:
     """Path of a C program of tests/bypass."""
     origin, target = SOURCES / source, OUT / Path(source).stem
@@ -66,6 +68,7 @@ def compiled(source: str, *flags: str) -> str:
     return str(target)
 
 
+@alone
 def go_program(cgo: bool) -> str:
     """Path of the Go reader, built as `go build` builds it, with cgo or without."""
     if shutil.which("go") is None:

@@ -21,6 +21,7 @@ from bars.host import PREFIX, tiny
 from harness import folder, paths
 from harness.endpoint import Endpoint
 from harness.run import Run, plain_env
+from harness.turn import alone
 
 RIGHT, ERROR, END, SILENT = "right bytes", "an error", "end of file and a line", "end of file"
 # How the file is opened, in the order of the table: opens for reading, with O_DIRECT, and with `openMode: whole`.
@@ -62,6 +63,7 @@ def writable(source: str, way: str, *flags: str) -> Argv:
     return lambda _how, file, _size: [path, way, "rdwr", file]
 
 
+@alone
 def compiled(source: str, name: str, *flags: str) -> str:
     origin, target = bypass.SOURCES / source, bypass.OUT / name
     newest = max(p.stat().st_mtime for p in bypass.SOURCES.glob("*.[ch]"))

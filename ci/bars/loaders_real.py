@@ -30,6 +30,7 @@ from harness import paths
 from harness.endpoint import Endpoint
 from harness.requestlog import Request, body_gets, once_problems
 from harness.run import Run, plain_env
+from harness.turn import alone
 
 SOURCES = paths.ROOT / "tests" / "loaders"
 PYTHON = paths.CACHE / "venv-loaders" / "bin" / "python3"
@@ -72,6 +73,7 @@ class Found:
         return "; ".join(self.problems) or self.right
 
 
+@alone
 def shared_object(source: str, name: str) -> Path:
     """A small library that the loaders' programs need, compiled when its source changed."""
     target = VERSIONS / name

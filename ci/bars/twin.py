@@ -20,6 +20,7 @@ from bars.host import tiny
 from harness import compile as compiler
 from harness import folder, paths
 from harness.run import Run, plain_env
+from harness.turn import alone
 
 PREFIX = "team/tiny"
 PROGRAMS_MIN = 60
@@ -162,6 +163,7 @@ def build() -> None:
     compile_with(["javac", "-d", str(compiler.OUT), java], java, compiler.OUT / "IoJava.class")
 
 
+@alone
 def compile_with(argv: list[str], origin: str, target: Path) -> None:
     if target.exists() and target.stat().st_mtime >= Path(origin).stat().st_mtime:
         return

@@ -10,10 +10,7 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
-import unittest
-from collections.abc import Iterator
 
 from harness import paths
 from harness.run import plain_env
@@ -29,10 +26,11 @@ CARGO_TEST = [
     "cargo", "test", "--locked", "--profile", "fast", "--workspace", "--exclude", "ossc-preload", "--no-fail-fast",
 ]
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed;", re.MULTILINE)
-SLOW_SECS = 10.0
-# Files of end-to-end tests that wait most of their time: they run beside the others, in a process of their own.
-WAITING = {"test_bytes", "test_session", "test_versions", "test_verdict", "test_credentials", "test_heal"}
-SUM = re.compile(r"^(\d+) passed, (\d+) failed$", re.MULTILINE)
+# No test takes as long; one that hangs fails with the stacks of its threads.
+TEST_SECS_MAX = 600
+# More at once disturb each other on two cores.
+PROCESSES = 3
+SUM = re.compile(r"(\d+) (passed|failed|errors?|skipped)")
 
 
 class Count:
@@ -80,77 +78,27 @@ def cargo_tests(count: Count) -> None:
     count.add("cargo tests", passed, failed)
 
 
-class Result(unittest.TextTestResult):
-    """Prints a test that failed at once, and remembers slow ones."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-        self.slow: list[str] = []
-        self.passed = 0
-        self._begin = 0.0
-
-    def startTest(self, test: unittest.TestCase) -> None:
-        self._begin = time.monotonic()
-        super().startTest(test)
-
-    def stopTest(self, test: unittest.TestCase) -> None:
-        secs = time.monotonic() - self._begin
-        if secs > SLOW_SECS:
-            self.slow.append(f"{secs:.0f} s {test.id()}")
-        super().stopTest(test)
-
-    def addSuccess(self, test: unittest.TestCase) -> None:
-        self.passed += 1
-        super().addSuccess(test)
-
-
-def tests_of(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
-    for test in suite:
-        if isinstance(test, unittest.TestSuite):
-            yield from tests_of(test)
-        else:
-            yield test
-
-
-def beside(count: Count) -> None:
-    """Runs the files that wait in a process of its own while the others run, then prints what it has said."""
-    with tempfile.TemporaryFile("w+") as said:
-        argv = [sys.executable, "-m", "harness.testrun", "--only", "e2e", "--lane", "waiting"]
-        process = subprocess.Popen(argv, cwd=paths.ROOT, stdout=said, stderr=subprocess.STDOUT)
-        end_to_end(count, [], "others")
-        process.wait()
-        said.seek(0)
-        text = said.read()
-    title("end to end: what waits most of its time")
-    print(text, flush=True)
-    sums = SUM.findall(text)
-    passed, failed = (int(number) for number in sums[-1]) if sums else (0, 1)
-    count.add("end to end, waiting", passed, max(failed, int(process.returncode != 0)))
-
-
-def end_to_end(count: Count, patterns: list[str], lane: str = "") -> None:
-    title("end to end: tests/e2e")
+def end_to_end(count: Count, patterns: list[str]) -> None:
+    """The tests of tests/e2e by pytest, in a few processes: they wait most of their time."""
     paths.require_products()
-    sys.path.insert(0, str(paths.ROOT))
-    loader = unittest.TestLoader()
-    if patterns:
-        loader.testNamePatterns = [f"*{p}*" for p in patterns]
-    suite = loader.discover(str(paths.ROOT / "tests" / "e2e"), top_level_dir=str(paths.ROOT))
-    if lane:
-        waits = {test: test.id().split(".")[2] in WAITING for test in tests_of(suite)}
-        suite = unittest.TestSuite(test for test, it_waits in waits.items() if it_waits == (lane == "waiting"))
-    runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=1, resultclass=Result)
-    result = runner.run(suite)
-    assert isinstance(result, Result)
-    bad = {test.id() for test, _ in result.failures + result.errors}
-    bad |= {test.id() for test in result.unexpectedSuccesses}
-    for line in result.slow:
-        print(f"slow: {line}")
-    for name in sorted(bad):
-        print(f"failed: {name}")
-    count.add("end to end", result.passed, len(bad))
-    if suite.countTestCases() == 0:
-        count.add("end to end: no test found", 0, 1)
+    argv = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=15", "--durations-min=20", f"--timeout={TEST_SECS_MAX}",
+        "-n", str(PROCESSES), "--dist", "worksteal", "tests/e2e",
+    ]
+    argv += ["-k", " or ".join(patterns)] if patterns else []
+    title(f"end to end: {' '.join(argv[1:])}")
+    env = {**plain_env(), "PYTHONPATH": os.pathsep.join([str(paths.ROOT / "ci"), str(paths.ROOT)]), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(argv, cwd=paths.ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    assert process.stdout is not None
+    last = ""
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        last = line if line.strip() else last
+    status = process.wait()
+    found = {word: int(number) for number, word in SUM.findall(last)}
+    failed = found.get("failed", 0) + found.get("error", 0) + found.get("errors", 0)
+    # No test found is a failure, too.
+    count.add("end to end", found.get("passed", 0), failed or int(status != 0))
 
 
 def main() -> int:
@@ -160,8 +108,6 @@ def main() -> int:
     )
     parser.add_argument("--only", choices=["lint", "cargo", "e2e"], help="one part of it")
     parser.add_argument("-k", dest="patterns", action="append", default=[], metavar="TEXT", help="e2e tests whose name has TEXT")
-    # For the process that runs beside.
-    parser.add_argument("--lane", choices=["waiting", "others"], default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.chdir(paths.ROOT)
     begin = time.monotonic()
@@ -171,10 +117,8 @@ def main() -> int:
         lint(count)
     if only in (None, "cargo"):
         cargo_tests(count)
-    if only == "e2e" and (options.patterns or options.lane):
-        end_to_end(count, options.patterns, options.lane)
-    elif only in (None, "e2e"):
-        beside(count)
+    if only in (None, "e2e"):
+        end_to_end(count, options.patterns)
     print(f"\n{time.monotonic() - begin:.0f} s" + "".join(f"; failed: {name}" for name in count.names))
     print(f"{count.passed} passed, {count.failed} failed", flush=True)
     return 1 if count.failed else 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bars import Measure
+from harness.turn import alone
 from suites import ACTIVE, FAIL, PASS, PLAIN, WAYS, Suite, Tally, Way, compare, cpython, database, fio, folder
 from suites import kind, managed_ways, require, run_unit, stress, tools
 
@@ -95,6 +96,7 @@ def control(units_by_title: dict[str, list[str]] = CONTROL_UNITS) -> Measure:
     return Measure(f"{noticed} checks noticed the damage, {len(blind)} did not", bool(blind) or not noticed, "", blind)
 
 
+@alone
 def compile_broken() -> Path:
     library = folder.OUT / "broken.so"
     source = Path(__file__).with_name("broken.c")

@@ -601,6 +601,8 @@ pub(crate) enum Listing {
     Done,
     /// It should have been, but no engine can be asked, or the origin refuses: what lies in it is not known.
     Failed,
+    /// It may have to be, and the program has no descriptor left to look with: what lies in it is not known.
+    NoDescriptor,
 }
 
 /// True if no folder is left that would have to be listed.

@@ -266,7 +266,7 @@ fn is_setting(entry: &[u8]) -> bool {
 }
 
 /// A path as it is from any working folder.
-fn below_working_folder(path: &[u8]) -> CPath {
+pub(crate) fn below_working_folder(path: &[u8]) -> CPath {
     let mut folder = [0u8; ossc_cache::cpath::CAPACITY];
     // The kernel counts the NUL.
     match sys::getcwd(&mut folder) {

@@ -204,7 +204,11 @@ fn list_and_repeat(paths: &[Named], before: c_int, mut listings: u64, again: &mu
         });
         if listing != Listing::Done && client::listings() == listings {
             // What may lie in a folder that could not be listed is not absent.
-            return set_errno(if listing == Listing::Failed { libc::EIO } else { libc::ENOENT });
+            return set_errno(match listing {
+                Listing::Failed => libc::EIO,
+                Listing::NoDescriptor => libc::EMFILE,
+                _ => libc::ENOENT,
+            });
         }
         set_errno(before);
         listings = client::listings();

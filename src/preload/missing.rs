@@ -6,6 +6,7 @@
 //! about files. It allocates nothing and follows at most as many links as the kernel.
 
 use crate::client::{self, Listing};
+use crate::environ;
 use core::ffi::{CStr, c_char};
 use ossc_cache::cpath::{CAPACITY, CPath};
 use ossc_cache::sys::{self, AT_FDCWD, Errno, FileId, Result};
@@ -37,8 +38,25 @@ pub(crate) fn list_for(dir: i32, path: *const c_char) -> Listing {
             if listing == Listing::Needless && is_link(dir, path) { walk(dir, bytes) } else { listing }
         }
         Err(Errno(libc::ENOENT)) => walk(dir, bytes),
-        Err(_) => Listing::Needless,
+        Err(errno) => unseen(dir, bytes, errno),
     }
+}
+
+/// A folder could not be looked at. Where that is for want of a descriptor, its name says whether it may be one of ours.
+fn unseen(dir: i32, path: &[u8], errno: Errno) -> Listing {
+    if !is_want(errno) || client::knows_all_folders() {
+        return Listing::Needless;
+    }
+    let is_inside = match dir {
+        _ if path.starts_with(b"/") => client::is_inside(path),
+        AT_FDCWD => client::is_inside(environ::below_working_folder(path).as_bytes()),
+        _ => environ::descriptor_path(dir).is_some_and(|folder| client::is_inside(folder.as_bytes())),
+    };
+    if is_inside { Listing::NoDescriptor } else { Listing::Needless }
+}
+
+fn is_want(errno: Errno) -> bool {
+    matches!(errno.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM)
 }
 
 /// Folder and last name of a path; slashes at its end do not count.
@@ -109,7 +127,10 @@ fn walk(dir: i32, path: &[u8]) -> Listing {
     let Some(mut rest) = Rest::new(path) else { return Listing::Needless };
     let (mut links, mut target) = (0, [0u8; CAPACITY]);
     let start = if rest.is_absolute() { open_folder(AT_FDCWD, b"/") } else { open_folder(dir, b".") };
-    let Ok(mut at) = start else { return Listing::Needless };
+    let mut at = match start {
+        Ok(at) => at,
+        Err(errno) => return unseen(dir, path, errno),
+    };
     loop {
         let step = match rest.take() {
             Some(name) => down(at, name, &mut target),
@@ -130,6 +151,10 @@ fn walk(dir: i32, path: &[u8]) -> Listing {
                 }
             }
             Step::Absent => return list_and_close(at),
+            Step::Unseen(errno) => {
+                let _ = sys::close(at);
+                return unseen(dir, path, errno);
+            }
             Step::End | Step::Link(_) => {
                 let _ = sys::close(at);
                 return Listing::Needless;
@@ -145,6 +170,8 @@ enum Step {
     Link(usize),
     /// There is no such name.
     Absent,
+    /// It could not be looked at.
+    Unseen(Errno),
     /// Something else.
     End,
 }
@@ -153,6 +180,7 @@ fn down(at: i32, name: &CStr, target: &mut [u8; CAPACITY]) -> Step {
     match sys::openat(at, name, FOLDER, 0) {
         Ok(next) => return Step::Into(next),
         Err(Errno(libc::ENOENT)) => {}
+        Err(errno) if is_want(errno) => return Step::Unseen(errno),
         Err(_) => return Step::End,
     }
     match sys::readlink(at, name, target) {

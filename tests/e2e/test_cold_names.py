@@ -122,6 +122,34 @@ class ColdNames(EndToEnd):
                 self.assertNotEqual(expected, "")
                 self.assertEqual(cold[name][0], expected, cold[name][1])
 
+    def test_without_a_descriptor_left_a_name_is_not_called_absent(self) -> None:
+        """A program without a free number cannot look whether a folder is listed: the error says so, and goes with its cause."""
+        run = self.managed()
+        program = BEGIN + """
+def size(path):
+    try:
+        return os.stat(path).st_size
+    except OSError as e:
+        return errno.errorcode[e.errno]
+os.stat(d)
+at = os.open(o, os.O_PATH)
+os.chdir(d)
+names = (c, "nested/deep/c.bin", o + "/absent", d + "/absent", "absent")
+taken = []
+try:
+    while True: taken.append(os.dup(2))
+except OSError: pass
+print(*map(size, names), sep=",")
+for fd in taken: os.close(fd)
+print(*map(size, names), sep=",")
+"""
+        argv = ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", PYTHON, "-c", program, str(run.model_dir), str(run.dir)]
+        done = run.call(argv, cwd="/", timeout=60)
+        size = (self.plain / "nested/deep/c.bin").stat().st_size
+        found = done.stdout.decode().split("\n")
+        self.assertEqual(found[0], "EMFILE,EMFILE,ENOENT,EMFILE,EMFILE", done.stderr.decode() + run.log_tail())
+        self.assertEqual(found[1], f"{size},{size},ENOENT,ENOENT,ENOENT", run.log_tail())
+
     def test_without_the_hooks_the_names_are_missing(self) -> None:
         """The control: the folder is cold indeed."""
         with Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import models
 from harness import folder, load, paths
@@ -32,9 +33,9 @@ class Load(EndToEnd):
     def setUp(self) -> None:
         self.models_endpoint.forget()
 
-    def model_run(self, model: str, io: str | None = None) -> Run:
+    def model_run(self, model: str, io: str | None = None, **config: Any) -> Run:
         # The shards of the small model are below the default limit: real files would need no hook.
-        run = Run(self.models_endpoint, model, config={"materializeBytes": folder.MATERIALIZE_BYTES}, io=io)
+        run = Run(self.models_endpoint, model, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}, io=io)
         self.addCleanup(self.finish, run)
         return run
 
@@ -58,7 +59,8 @@ class Load(EndToEnd):
                     self.assert_once(model, run)
 
     def test_second_load_within_linger_comes_from_memory(self) -> None:
-        run = self.model_run(self.shards)
+        # A program of Python may take seconds to start on a machine that has much to do.
+        run = self.model_run(self.shards, lingerSec=8)
         self.load(run, self.shards, "first")
         self.load(run, self.shards, "second")
         self.assert_once(self.shards, run)

@@ -21,7 +21,13 @@ class Twin(EndToEnd):
         # Long enough that the engine stays between two cases.
         shared = cls.make_run(config={"lingerSec": twin.LINGER_SECS})
         cls.addClassCleanup(shared.close)
-        cls.both = twin.Pair(cls.plain, shared)
+        cls.both = cls.warm(shared)
+
+    @classmethod
+    def warm(cls, shared: Run) -> twin.Pair:
+        """All folders are listed, whichever case comes first."""
+        shared.call(["ls", "-R", str(shared.model_dir)])
+        return twin.Pair(cls.plain, shared)
 
     def twin(self, case: twin.Case, run: Run | None = None, **changes: str | None) -> None:
         """`changes` are those of the preloaded program's environment (to see the comparison fail)."""
@@ -65,7 +71,7 @@ class WholeTwin(Twin):
         super().setUpClass()
         shared = cls.make_run(config={"lingerSec": twin.LINGER_SECS, "openMode": "whole"})
         cls.addClassCleanup(shared.close)
-        cls.both = twin.Pair(cls.plain, shared)
+        cls.both = cls.warm(shared)
 
 
 COLD = {
