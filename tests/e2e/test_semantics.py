@@ -1,4 +1,4 @@
-"""What docs/SEMANTICS.md says and no other test shows; and that each of its lines names tests that exist."""
+"""What docs/SEMANTICS.md says and no other test shows; and that each of its rows names tests that exist."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from tests.e2e.base import PREFIX, EndToEnd
 
 PYTHON = str(paths.VENV_PYTHON)
 DOCUMENT = paths.ROOT / "docs" / "SEMANTICS.md"
-LINE = re.compile(r"^(\d+)\. ")
+# A row of its tables: number, promise or limit, tests. What begins with a number and has other cells is a mistake.
+NUMBERED = re.compile(r"^\| *\d")
+ROW = re.compile(r"\| (\d+) \| ([^|]+) \| ([^|]+) \|")
 TEST = re.compile(r"`(test_\w+)\.(\w+)(?:\.(\w+))?`")
+CARGO = re.compile(r"cargo `(\w+)`")
+CRATES = ("src", "net", "cache", "sign")
 ATTEMPT = (
     "import errno, hashlib, mmap, os, sys\n"
     "def attempt(f):\n"
@@ -30,30 +34,38 @@ ATTEMPT = (
 
 
 class Document(unittest.TestCase):
-    """Each numbered line names at least one test, and each named test exists."""
+    """Each row names at least one test, and each named test exists."""
 
-    def lines(self) -> list[str]:
-        """The numbered lines, each with what is indented below it."""
-        found: list[str] = []
-        for line in DOCUMENT.read_text().splitlines():
-            if LINE.match(line):
-                found.append(line)
-            elif line.startswith("   ") and found:
-                found[-1] += " " + line.strip()
+    def rows(self) -> list[tuple[int, str, str]]:
+        """Number, promise or limit, and tests of each row."""
+        found = []
+        for line in filter(NUMBERED.match, DOCUMENT.read_text().splitlines()):
+            row = ROW.fullmatch(line)
+            if row is None:
+                self.fail(f"not a number, a promise and its tests: {line}")
+            found.append((int(row[1]), row[2], row[3]))
         return found
 
-    def test_each_line_names_a_test_that_exists(self) -> None:
-        lines = self.lines()
-        self.assertGreater(len(lines), 30)
-        self.assertEqual([int(LINE.match(line)[1]) for line in lines], list(range(1, len(lines) + 1)))
-        for line in lines:
-            named = TEST.findall(line)
-            self.assertTrue(named, f"no test is named: {line}")
+    def test_each_row_names_a_test_that_exists(self) -> None:
+        rows = self.rows()
+        self.assertGreater(len(rows), 100)
+        self.assertEqual([number for number, *_ in rows], list(range(1, len(rows) + 1)))
+        for number, _, tests in rows:
+            named = TEST.findall(tests)
+            self.assertTrue(named, f"row {number} names no test: {tests}")
+            self.assertNotIn("test_", TEST.sub("", tests), f"row {number} names a test in another form")
             for module, group, method in named:
-                with self.subTest(line=line[:60], test=f"{module}.{group}.{method}"):
+                with self.subTest(row=number, test=f"{module}.{group}.{method}"):
                     loaded = __import__(f"tests.e2e.{module}", fromlist=[group])
                     self.assertTrue(issubclass(getattr(loaded, group), unittest.TestCase))
                     self.assertTrue(callable(getattr(getattr(loaded, group), method or "run")))
+
+    def test_each_named_test_of_a_crate_exists(self) -> None:
+        sources = "".join(file.read_text() for crate in CRATES for file in (paths.ROOT / crate).rglob("*.rs"))
+        named = CARGO.findall(DOCUMENT.read_text())
+        self.assertTrue(named)
+        for name in named:
+            self.assertIn(f"fn {name}()", sources, f"no crate has this test: {name}")
 
     def test_the_library_needs_what_the_document_says(self) -> None:
         done = subprocess.run(["readelf", "-d", str(paths.PRELOAD)], capture_output=True, text=True, check=True, env=plain_env())
