@@ -123,7 +123,7 @@ def engines() -> Iterator[Loader]:
 def arrays() -> Iterator[Loader]:
     yield Loader("Orbax PyTreeCheckpointer", "orbax-checkpoint", "orbax", "orbax", "TensorStore: pread in threads", files=("*/ocdbt.process_0/d/*",), whole_from=MIB)
     for load, model, reads in (
-        ("zarr", "zarr", "pread in threads"), ("zarr3", "zarr3", "pread in threads"), ("memmap", "zarr3", "mmap"), ("direct", "zarr3", "pread with O_DIRECT"),
+        ("zarr", "zarr", "pread in threads"), ("zarr3", "zarr3", "pread in threads"), ("memmap", "zarr3", "mmap"), ("direct", "zarr3", "pread in threads (this mode reads without O_DIRECT)"),
     ):
         yield Loader(f"TensorStore {load}", "tensorstore", f"tensorstore_{load}", model, reads, files=("*/layer*/*",))
 
