@@ -113,6 +113,16 @@ impl Region {
         }
     }
 
+    /// Engine only: a small object has no real file.
+    pub fn clear_file(&self, slot: u32) {
+        let Some(object) = self.object(slot) else { return };
+        let dev = object.file_dev.load(Ordering::Acquire);
+        let ino = object.file_ino.swap(0, Ordering::AcqRel);
+        if ino != 0 && (object.dev(), object.ino()) != (dev, ino) {
+            self.index().remove(dev, ino, slot);
+        }
+    }
+
     /// Engine only: an object has no memory file for now.
     pub fn clear_memory(&self, slot: u32) {
         let Some(object) = self.object(slot) else { return };

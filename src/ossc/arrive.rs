@@ -40,14 +40,14 @@ impl Mirror {
             _ => self.work.small_is_over(held),
         }
         match put {
-            Ok(None) => None,
-            Ok(Some((dev, ino))) => {
-                self.work.set_file(arrived.slot, (dev, ino));
+            Ok(false) => None,
+            Ok(true) => {
                 tracing::debug!(object = held.key, bytes = held.size, "in place");
                 object.set_state(state::PLACED);
                 Some(lock(&held.pinned).take())
             }
             Err(e) => {
+                self.work.clear_file(arrived.slot);
                 tracing::error!(
                     object = held.key,
                     folder = held.folder,
@@ -63,11 +63,12 @@ impl Mirror {
         }
     }
 
-    /// Puts what has arrived where it belongs; device and inode of the real file when it is whole.
-    fn put(&self, arrived: &Arrived, object: &Object) -> Result<Option<(u64, u64)>, std::io::Error> {
+    /// Puts what has arrived where it belongs; true when that is the real file, whole. The catalog knows the file before
+    /// its name leads to it: a program that opens it at that moment has it as the version that it is.
+    fn put(&self, arrived: &Arrived, object: &Object) -> Result<bool, std::io::Error> {
         // Given up meanwhile: what is on the way of it is not wanted.
         if object.state() != state::COMING {
-            return Ok(None);
+            return Ok(false);
         }
         let held = &arrived.held;
         let mut growing = lock(&self.growing);
@@ -81,17 +82,18 @@ impl Mirror {
             mtime_secs: held.mtime_secs,
         };
         let is_stand_in = |found: &made::Found| found.is_stand_in_of(object);
+        let known = |id| self.work.set_file(arrived.slot, id);
         let result = match arrived.at {
             Some(at) => {
                 let (_, file) = match growing.entry(arrived.slot) {
                     Entry::Occupied(file) => file.into_mut(),
                     Entry::Vacant(none) => none.insert((held.clone(), Growing::new(self.root.folder(&held.folder)?)?)),
                 };
-                file.write(&arrived.body, at).map(|()| None)
+                file.write(&arrived.body, at).map(|()| false)
             }
             None => match growing.remove(&arrived.slot) {
                 Some((_, file)) => match file.len().and_then(|len| is_whole(len, held.size)) {
-                    Ok(()) => file.put(&held.name, &purpose, is_stand_in).map(Some),
+                    Ok(()) => file.put(&held.name, &purpose, is_stand_in, known).map(|()| true),
                     Err(e) => {
                         file.drop_it();
                         Err(e)
@@ -100,7 +102,7 @@ impl Mirror {
                 None => {
                     is_whole(arrived.body.len() as u64, held.size)?;
                     let folder = self.root.folder(&held.folder)?;
-                    made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in).map(Some)
+                    made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in, known).map(|()| true)
                 }
             },
         };

@@ -198,20 +198,21 @@ pub fn replace(
 }
 
 /// Puts a whole file at `name`, in the place of what `may` says (or of nothing). EEXIST if something else is there.
-/// Gives device and inode of the new file.
+/// `known` is told device and inode of the new file before it can be seen by its name.
 pub fn put(
     folder: impl AsFd,
     name: &str,
     bytes: &[u8],
     purpose: &Purpose<'_>,
     may: impl Fn(&Found) -> bool,
-) -> Result<(u64, u64), std::io::Error> {
+    known: impl FnOnce((u64, u64)),
+) -> Result<(), std::io::Error> {
     let mut fresh = Fresh::make(&folder)?;
     if let Err(e) = fresh.file.write_all(bytes) {
         fresh.clear(&folder);
         return Err(e);
     }
-    fresh.put(&folder, name, purpose, may)
+    fresh.put(&folder, name, purpose, may, known)
 }
 
 /// A file that is written piece by piece before it takes its name.
@@ -243,8 +244,9 @@ impl Growing {
         name: &str,
         purpose: &Purpose<'_>,
         may: impl Fn(&Found) -> bool,
-    ) -> Result<(u64, u64), std::io::Error> {
-        self.fresh.put(&self.folder, name, purpose, may)
+        known: impl FnOnce((u64, u64)),
+    ) -> Result<(), std::io::Error> {
+        self.fresh.put(&self.folder, name, purpose, may, known)
     }
 
     /// It is not wanted any more.
@@ -292,14 +294,17 @@ impl Fresh {
         name: &str,
         purpose: &Purpose<'_>,
         may: impl Fn(&Found) -> bool,
-    ) -> Result<(u64, u64), std::io::Error> {
-        let put = self.mark(purpose).and_then(|has_attribute| match place::look(&folder, name)? {
-            place::Lies::Nothing => self.link(&folder, name),
-            _ => self.take(&folder, name, has_attribute, may),
+        known: impl FnOnce((u64, u64)),
+    ) -> Result<(), std::io::Error> {
+        let put = self.mark(purpose).and_then(|has_attribute| {
+            known(self.id()?);
+            match place::look(&folder, name)? {
+                place::Lies::Nothing => self.link(&folder, name),
+                _ => self.take(&folder, name, has_attribute, may),
+            }
         });
         self.clear(&folder);
-        put?;
-        Ok(self.id()?)
+        Ok(put?)
     }
 
     /// Gives it a name that nothing has.

@@ -80,17 +80,19 @@ fn a_real_file_takes_the_place_of_its_stand_in_alone() {
     let stand_in = make(&top, "c.json", &coming).unwrap();
     let is_stand_in = |found: &Found| (found.id.dev, found.id.ino) == (stand_in.dev, stand_in.ino);
     let finished = Purpose { kind: Kind::Finished, ..coming };
-    let (_, ino) = put(&top, "c.json", b"{}", &finished, is_stand_in).unwrap();
+    let mut told = None;
+    put(&top, "c.json", b"{}", &finished, is_stand_in, |id| told = Some(id)).unwrap();
+    let (_, ino) = told.unwrap();
     let found = look(&top, "c.json").unwrap();
     assert!(found.is_own() && found.id.ino == ino && found.etag() == Some("\"1\""));
     assert_eq!(found.id.mtime_nanos, 0);
     // An edit of the same length is a user's.
     std::fs::write(dir.path("c.json"), "[]").unwrap();
     assert!(!look(&top, "c.json").unwrap().is_own());
-    let refused = put(&top, "c.json", b"{}", &finished, Found::is_own).unwrap_err();
+    let refused = put(&top, "c.json", b"{}", &finished, Found::is_own, |_| ()).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EEXIST));
     assert_eq!(std::fs::read(dir.path("c.json")).unwrap(), b"[]");
-    put(&top, "new", b"x", &finished, |_| false).unwrap();
+    put(&top, "new", b"x", &finished, |_| false, |_| ()).unwrap();
     assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 2);
 }
 
@@ -101,8 +103,8 @@ fn copies_and_renamed_files_are_the_users() {
     for (name, kind) in [("weights", Kind::Placeholder), ("moved", Kind::Placeholder), ("old", Kind::Placeholder)] {
         make(&top, name, &purpose(kind, name, "\"1\"")).unwrap();
     }
-    put(&top, "config", b"{}", &purpose(Kind::Finished, "config", "\"1\""), |_| false).unwrap();
-    put(&top, "edited", b"{}", &purpose(Kind::Finished, "edited", "\"1\""), |_| false).unwrap();
+    put(&top, "config", b"{}", &purpose(Kind::Finished, "config", "\"1\""), |_| false, |_| ()).unwrap();
+    put(&top, "edited", b"{}", &purpose(Kind::Finished, "edited", "\"1\""), |_| false, |_| ()).unwrap();
     copy_with_attributes(&dir.path("weights"), &dir.path("copied weights"));
     copy_with_attributes(&dir.path("config"), &dir.path("copied config"));
     std::fs::rename(dir.path("moved"), dir.path("renamed")).unwrap();
@@ -186,7 +188,7 @@ fn leftovers_under_temporary_names_go_but_not_what_is_in_use() {
     let top = dir.top();
     let finished = purpose(Kind::Finished, "long", "\"1\"");
     let left = format!("{TEMPORARY}1-2");
-    put(&top, &left, b"half", &finished, |_| false).unwrap();
+    put(&top, &left, b"half", &finished, |_| false, |_| ()).unwrap();
     std::fs::write(dir.path("keep"), "").unwrap();
     let growing = Growing::new(dir.top()).unwrap();
     growing.fresh.mark(&finished).unwrap();
@@ -206,7 +208,7 @@ fn a_file_is_written_piece_by_piece_before_it_has_its_name() {
     growing.write(b"cd", 2).unwrap();
     growing.write(b"ab", 0).unwrap();
     assert!(!dir.path("long").exists());
-    growing.put("long", &finished, |_| false).unwrap();
+    growing.put("long", &finished, |_| false, |_| ()).unwrap();
     assert_eq!(std::fs::read(dir.path("long")).unwrap(), b"abcd");
     assert!(look(dir.top(), "long").unwrap().is_own());
     let other = Growing::new(dir.top()).unwrap();

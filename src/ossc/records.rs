@@ -60,6 +60,12 @@ impl Work {
         self.region.set_file(slot, id);
     }
 
+    /// A small object's real file did not come to its name.
+    pub fn clear_file(&self, slot: u32) {
+        let _index = lock(&self.catalog);
+        self.region.clear_file(slot);
+    }
+
     /// The newest listing names another version of this object, or none: it goes when nobody uses it.
     pub fn supersede(&self, slot: u32) {
         if let Some(object) = self.region.object(slot) {

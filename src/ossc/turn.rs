@@ -85,7 +85,7 @@ mod tests {
             made::mark_folder(&folder, &purpose(Kind::Folder));
         }
         let below = Root::open(&dir.0).unwrap().folder("d/e").unwrap();
-        made::put(&below, "f", b"bytes", &purpose(Kind::Finished), |_| true).unwrap();
+        made::put(&below, "f", b"bytes", &purpose(Kind::Finished), |_| true, |_| ()).unwrap();
         made::is_own_folder(&below).then_some(top)
     }
 

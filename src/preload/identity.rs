@@ -188,6 +188,8 @@ pub(crate) enum Real {
     Theirs,
     /// An engine has made it, and listings came meanwhile that do not show it: its name may lead to another file.
     Again,
+    /// An engine has made it, this process has used another one's listing, and none can be asked whether they go together.
+    Unknown,
 }
 
 /// Finds the small object whose real file this is.
@@ -197,7 +199,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
         let incarnation = region.object(number)?.incarnation();
         Some(client::slot_of(generation, incarnation, number))
     };
-    let find = || attached().and_then(known);
+    let find = || attached().or_else(attach::last_known).and_then(known);
     if let Some(slot) = find() {
         return Real::Of(slot);
     }
@@ -209,10 +211,11 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     let listings = client::listings();
     let is_finished = |asked: &Asked| asked.kind == Kind::Finished && asked.is_of(id);
     let Some(asked) = marked(id, met).filter(is_finished) else { return Real::Theirs };
-    let Some((generation, _)) = attach() else { return Real::Theirs };
+    let unknown = || if attach::last_known().is_some() { Real::Unknown } else { Real::Theirs };
+    let Some((generation, _)) = attach() else { return unknown() };
     // That engine may be gone, and another have listed the folder.
     let _ = attach::alive(generation);
-    let Some((_, region)) = attached() else { return Real::Theirs };
+    let Some((_, region)) = attached() else { return unknown() };
     if let Some(slot) = find() {
         return Real::Of(slot);
     }

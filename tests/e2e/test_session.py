@@ -132,6 +132,34 @@ class Session(EndToEnd):
     def grow_old(self) -> None:
         time.sleep(AGAIN_SECS + 0.3)
 
+    def test_a_small_file_belongs_to_the_session_from_its_first_moment_on(self) -> None:
+        """The engine is held up right after the name of a new version was given: who opens it now must not get it as a file
+        that no engine knows."""
+        run = self.run_on(lingerSec=8)
+        server = self.server(run)
+        self.assertEqual(server.ask(SMALL[0]), "1")
+        (engine,) = run.engines()
+        self.grow_old()
+        renames = "linkat,renameat,renameat2"
+        traced = subprocess.Popen(
+            ["strace", "-qq", "-f", "-p", str(engine), "-o", "/dev/null", "-e", f"trace={renames}", "-e", f"inject={renames}:delay_exit=1500000"],
+            stdin=subprocess.DEVNULL,
+        )
+        self.addCleanup(traced.wait)
+        self.addCleanup(traced.kill)
+        until = time.monotonic() + 20
+        while "TracerPid:\t0" in Path(f"/proc/{engine}/status").read_text():
+            self.assertLess(time.monotonic(), until, "strace did not come")
+            time.sleep(0.02)
+        self.write_all("2")
+        size = (self.place / SMALL[1]).stat().st_size
+        other = run.start(["cat", SMALL[1]], cwd=run.model_dir, stdout=subprocess.DEVNULL)
+        self.addCleanup(other.wait)
+        while (run.model_dir / SMALL[1]).stat().st_size != size:
+            self.assertLess(time.monotonic(), until, "the new version did not come\n" + run.log_tail())
+            time.sleep(0.01)
+        self.assertEqual(server.ask(SMALL[1]), "ESTALE", run.log_tail())
+
     def listings(self, run: Run) -> int:
         prefix = f"prefix={self.prefix}".replace("/", "%2F")
         return sum(f"{prefix}%2F&" in f"{r.query}&" for r in run.endpoint.requests())

@@ -163,6 +163,7 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
         let real = || match file::real(&id, fd) {
             Real::Of(slot) => Outcome::Served(in_session(slot, repeats)),
             Real::Again => Outcome::Served(Arrived::Again),
+            Real::Unknown => Outcome::Served(Arrived::Failed(Errno(libc::EIO))),
             Real::Theirs => Outcome::Pass,
         };
         return ask(real).answer(Arrived::AsItIs, || Arrived::AsItIs);
