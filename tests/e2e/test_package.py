@@ -200,6 +200,26 @@ class Workflows(unittest.TestCase):
                     self.assertRegex(command, r"^(ci/|dist/build$)", file.name)
                     self.assertTrue((paths.ROOT / command.split()[0]).exists(), command)
 
+    def test_the_gate_waits_for_every_other_job(self) -> None:
+        jobs = yaml_documents(paths.ROOT / ".github" / "workflows" / "test.yml")[0]["jobs"]
+        self.assertEqual(set(jobs["gate"]["needs"]), set(jobs) - {"gate"})
+        self.assertEqual(jobs["gate"]["if"], "always()")
+        (step,) = jobs["gate"]["steps"]
+        for results, status in (("success success", 0), ("success failure", 1), ("skipped success", 1), ("success cancelled", 1)):
+            done = subprocess.run(["sh", "-c", step["run"]], env={**plain_env(), "RESULTS": results}, capture_output=True, check=False)
+            self.assertEqual(done.returncode, status, results)
+
+    def test_every_check_is_a_job_and_every_job_a_check(self) -> None:
+        text = (paths.ROOT / ".github" / "workflows" / "test.yml").read_text()
+        called = set(re.findall(r"ci/check (\w+)", text))
+        known = set(re.findall(r"(?m)^  (\w+)  +[a-z]", call(paths.ROOT / "ci" / "check", "--help").stdout))
+        self.assertEqual(called, known - {"spelling", "message"})
+
+    def test_one_compiler_checks_and_releases(self) -> None:
+        named = re.findall(r'(?m)^channel = "(.+)"$', (paths.ROOT / "rust-toolchain.toml").read_text())
+        for file in (paths.ROOT / ".github" / "workflows").glob("*.yml"):
+            self.assertEqual(set(re.findall(r"rust:([0-9.]+)-bookworm", file.read_text())), set(named), file.name)
+
 
 class Dependencies(unittest.TestCase):
     @classmethod
