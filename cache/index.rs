@@ -95,7 +95,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// Miri is some thousand times as slow.
-    const STEPS: u64 = if cfg!(miri) { 2_000 } else { 200_000 };
+    const STEPS: u64 = if cfg!(miri) { 500 } else { 200_000 };
 
     fn used(index: &Index<'_>) -> (usize, usize) {
         let count = |what: u32| index.entries.iter().filter(|entry| entry.load(Ordering::Relaxed) == what).count();
