@@ -94,6 +94,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    /// Miri is some thousand times as slow.
+    const STEPS: u64 = if cfg!(miri) { 500 } else { 200_000 };
+
     fn used(index: &Index<'_>) -> (usize, usize) {
         let count = |what: u32| index.entries.iter().filter(|entry| entry.load(Ordering::Relaxed) == what).count();
         (index.entries.len() - count(EMPTY), count(TOMBSTONE))
@@ -111,7 +114,7 @@ mod tests {
         let entries: Vec<AtomicU32> = (0..256).map(|_| AtomicU32::new(0)).collect();
         let index = Index { entries: &entries };
         let mut right = BTreeMap::new();
-        for step in 0..200_000u64 {
+        for step in 0..STEPS {
             let ino = next(500);
             let record = ino as u32 * 3;
             if next(2) == 0 {

@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn days_of_four_centuries_survive_the_round_trip() {
-        for day in (0..146_097).step_by(7) {
+        // Miri is some thousand times as slow.
+        for day in (0..146_097).step_by(if cfg!(miri) { 1_999 } else { 7 }) {
             let secs = day * SECS_PER_DAY + day % SECS_PER_DAY;
             assert_eq!(parse_utc(&utc(secs)), Some(secs));
         }

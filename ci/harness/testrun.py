@@ -20,6 +20,7 @@ LINT = [
     # The profile of the build, so that procedural macros are compiled once.
     ("clippy", ["cargo", "clippy", "--locked", "--profile", "fast", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     ("crates", ["ci/deny", "--offline"]),
+    ("spelling", ["ci/check", "spelling"]),
 ]
 # The hook crate is never linked into a test: its exports would replace libc there.
 CARGO_TEST = [

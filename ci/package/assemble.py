@@ -1,12 +1,13 @@
 """Makes the packages of the products that dist/build has compiled.
 
 Called by dist/build: `python3 -m package.assemble COMPILED OUT`. Splits the debug information off,
-checks the ABI, lays all files out below OUT/stage, has nfpm write both packages (dist/nfpm.yaml)
-and sums everything up. Every time in the result is SOURCE_DATE_EPOCH.
+checks the ABI, lays all files out below OUT/stage (man pages and completions are what the packaged `ossc` writes),
+has nfpm write both packages (dist/nfpm.yaml) and sums everything up. Every time in the result is SOURCE_DATE_EPOCH.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import lzma
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -69,7 +71,20 @@ def changelog(epoch: int) -> str:
     )
 
 
-def lay_out(stage: Path, epoch: int) -> None:
+def lay_out_pages(ossc: Path, stage: Path) -> None:
+    """Man pages, compressed as both kinds of packages want them, and completions under the names that shells look for."""
+    man, completions = stage / "man", stage / "completions"
+    for folder in (man, completions):
+        folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        run(ossc, "pages", scratch)
+        for page in sorted(Path(scratch).glob("*.1")):
+            (man / f"{page.name}.gz").write_bytes(gzip.compress(page.read_bytes(), 9, mtime=0))
+        for made, name in (("ossc.bash", "ossc"), ("_ossc", "_ossc"), ("ossc.fish", "ossc.fish")):
+            shutil.copyfile(Path(scratch) / made, completions / name)
+
+
+def lay_out(stage: Path, ossc: Path, epoch: int) -> None:
     linked = crates.linked()
     for source, target in COPIED:
         (stage / target).parent.mkdir(parents=True, exist_ok=True)
@@ -81,12 +96,15 @@ def lay_out(stage: Path, epoch: int) -> None:
     shutil.copyfile(notices.standard_library(), stage / "doc" / notices.standard_library().name)
     (stage / "doc" / "sbom.cdx.json").write_text(sbom.text(linked))
     (stage / "changelog.yaml").write_text(changelog(epoch))
+    lay_out_pages(ossc, stage)
 
 
 def settle(folder: Path, epoch: int) -> None:
     """One time and plain permissions for everything that goes into an archive."""
     for path in sorted(folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() or path.name in ("ossc", "after-removal.sh") else 0o644)
+        # The completion for bash is named as the program is.
+        is_program = path.name == "after-removal.sh" or path.parts[-2:] == ("products", "ossc")
+        path.chmod(0o755 if path.is_dir() or is_program else 0o644)
         os.utime(path, (epoch, epoch))
 
 
@@ -131,7 +149,7 @@ def main() -> None:
     stage.mkdir(parents=True)
     split_debug(compiled, out / "products", out / "debug")
     check_abi(out / "products", out / "debug")
-    lay_out(stage, epoch)
+    lay_out(stage, out / "products" / "ossc", epoch)
     for folder in (stage, out / "products"):
         settle(folder, epoch)
     made = package(out, version)

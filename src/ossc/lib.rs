@@ -40,6 +40,7 @@ mod metrics;
 mod mirror;
 mod nearby;
 mod pace;
+mod pages;
 mod pieces;
 mod place;
 mod program;
@@ -72,7 +73,7 @@ pub mod verdict;
 mod view;
 pub mod work;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
 #[derive(Parser)]
@@ -105,6 +106,12 @@ enum Command {
     },
     /// Print what can go wrong, what programs see of it and what to do, as Markdown.
     Errors,
+    /// Write the man pages and the shell completions into a folder; the packages are made with it.
+    #[command(hide = true)]
+    Pages {
+        /// An existing folder.
+        folder: std::path::PathBuf,
+    },
 }
 
 /// The command line.
@@ -124,5 +131,6 @@ pub fn main() -> std::process::ExitCode {
             print!("{}", errors::markdown());
             std::process::ExitCode::SUCCESS
         }
+        Command::Pages { folder } => pages::main(&Arguments::command(), &folder),
     }
 }

@@ -87,6 +87,15 @@ class Credentials(EndToEnd):
         self.assert_equal(run, run.env())
         self.assertNotIn("ossc-keys", self.threads(run))
 
+    def test_keys_are_neither_in_the_engines_environment_nor_on_its_command_line(self) -> None:
+        run = self.run_on(self.start())
+        self.assert_equal(run, run.env())
+        (engine,) = run.engines()
+        for name in ("environ", "cmdline"):
+            shown = Path(f"/proc/{engine}/{name}").read_bytes()
+            for variable in ("OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET"):
+                self.assertNotIn(run.env()[variable].encode(), shown, name)
+
     def test_the_names_of_other_tools(self) -> None:
         run = self.run_on(self.start())
         key = self.issuer.issue()

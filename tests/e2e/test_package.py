@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 from harness import paths
 from harness.run import plain_env
-from package import abi, crates, notices, sbom
+from package import abi, assemble, crates, notices, sbom
 
 CHECK = paths.CACHE / "venv-check" / "bin"
 MANIFESTS = sorted((paths.ROOT / "dist" / "kubernetes").glob("*.yaml"))
@@ -92,6 +93,67 @@ class Description(unittest.TestCase):
         self.assertRegex((paths.ROOT / "CHANGELOG.md").read_text(), rf"(?m)^## {re.escape(crates.version())} - ")
 
 
+class Pages(unittest.TestCase):
+    """Man pages and completions: the packaged `ossc` writes them, and readers and shells take them."""
+
+    def setUp(self) -> None:
+        paths.require_products()
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.stage = Path(scratch.name)
+        assemble.lay_out_pages(paths.OSSC, self.stage)
+
+    def visible(self) -> list[str]:
+        shown = call(paths.OSSC, "--help").stdout
+        return re.findall(r"(?m)^  ([a-z]+) ", shown.split("Commands:")[1].split("Options:")[0])
+
+    def test_every_command_has_a_page_and_both_packages_have_it(self) -> None:
+        commands = [name for name in self.visible() if name != "help"]
+        self.assertLessEqual({"run", "doctor", "status", "top", "metrics", "config", "errors"}, set(commands))
+        names = {file.name for file in (self.stage / "man").iterdir()}
+        self.assertEqual(names, {"ossc.1.gz", *(f"ossc-{name}.1.gz" for name in commands)})
+        self.assertNotIn("engine", commands)
+        entries = {entry["src"]: entry for entry in yaml_documents(DESCRIPTION)[0]["contents"] if "src" in entry}
+        self.assertNotIn("packager", entries["stage/man/*.1.gz"])
+
+    def test_completions_are_where_their_shells_look(self) -> None:
+        contents = yaml_documents(DESCRIPTION)[0]["contents"]
+        for kind, zsh in (("deb", "vendor-completions"), ("rpm", "site-functions")):
+            found = {e["dst"]: e["src"] for e in contents if e.get("packager", kind) == kind and "completions" in e.get("src", "")}
+            self.assertEqual(found, {
+                "/usr/share/bash-completion/completions/ossc": "stage/completions/ossc",
+                "/usr/share/fish/vendor_completions.d/ossc.fish": "stage/completions/ossc.fish",
+                f"/usr/share/zsh/{zsh}/_ossc": "stage/completions/_ossc",
+            })
+            for source in found.values():
+                self.assertTrue((self.stage.parent / self.stage.name / source.removeprefix("stage/")).stat().st_size > 0, source)
+
+    def test_bash_completes_commands_and_options_but_nothing_hidden(self) -> None:
+        def offered(*words: str) -> list[str]:
+            script = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _ossc ossc "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[@]}"'
+            return call("bash", "--norc", "-c", script, self.stage / "completions" / "ossc", *words).stdout.split()
+
+        self.assertEqual(set(offered("ossc", "")) - {"-h", "-V", "--help", "--version"}, set(self.visible()))
+        self.assertEqual(offered("ossc", "stat"), ["status"])
+        self.assertEqual(set(offered("ossc", "run", "--")), {"--secondary", "--model-dir", "--oss-path", "--help"})
+
+    def test_the_same_bytes_each_time_and_nothing_of_the_environment(self) -> None:
+        again = self.stage / "again"
+        again.mkdir()
+        env = {**plain_env(), "MODEL_DIR": "/of-this-machine"}
+        subprocess.run([paths.OSSC, "pages", str(again)], env=env, check=True)
+        for page in (self.stage / "man").iterdir():
+            self.assertEqual(gzip.decompress(page.read_bytes()), (again / page.stem).read_bytes(), page.name)
+        status = gzip.decompress((self.stage / "man" / "ossc-status.1.gz").read_bytes()).decode()
+        self.assertIn("MODEL_DIR", status)
+        self.assertFalse([file.name for file in again.iterdir() if b"/of-this-machine" in file.read_bytes()])
+
+    def test_a_folder_that_is_not_there_is_an_error(self) -> None:
+        done = call(paths.OSSC, "pages", self.stage / "missing")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(done.stderr, r"^ossc pages: .*missing: No such file or directory")
+
+
 class Manifests(unittest.TestCase):
     def validate(self, *files: Path) -> subprocess.CompletedProcess[str]:
         return call(CHECK / "kubernetes-validate", "--strict", *files)
@@ -137,6 +199,26 @@ class Workflows(unittest.TestCase):
                 for command in (part.strip() for s in steps[1:] for part in s["run"].split("&&")):
                     self.assertRegex(command, r"^(ci/|dist/build$)", file.name)
                     self.assertTrue((paths.ROOT / command.split()[0]).exists(), command)
+
+    def test_the_gate_waits_for_every_other_job(self) -> None:
+        jobs = yaml_documents(paths.ROOT / ".github" / "workflows" / "test.yml")[0]["jobs"]
+        self.assertEqual(set(jobs["gate"]["needs"]), set(jobs) - {"gate"})
+        self.assertEqual(jobs["gate"]["if"], "always()")
+        (step,) = jobs["gate"]["steps"]
+        for results, status in (("success success", 0), ("success failure", 1), ("skipped success", 1), ("success cancelled", 1)):
+            done = subprocess.run(["sh", "-c", step["run"]], env={**plain_env(), "RESULTS": results}, capture_output=True, check=False)
+            self.assertEqual(done.returncode, status, results)
+
+    def test_every_check_is_a_job_and_every_job_a_check(self) -> None:
+        text = (paths.ROOT / ".github" / "workflows" / "test.yml").read_text()
+        called = set(re.findall(r"ci/check (\w+)", text))
+        known = set(re.findall(r"(?m)^  (\w+)  +[a-z]", call(paths.ROOT / "ci" / "check", "--help").stdout))
+        self.assertEqual(called, known - {"spelling", "message"})
+
+    def test_one_compiler_checks_and_releases(self) -> None:
+        named = re.findall(r'(?m)^channel = "(.+)"$', (paths.ROOT / "rust-toolchain.toml").read_text())
+        for file in (paths.ROOT / ".github" / "workflows").glob("*.yml"):
+            self.assertEqual(set(re.findall(r"rust:([0-9.]+)-bookworm", file.read_text())), set(named), file.name)
 
 
 class Dependencies(unittest.TestCase):
