@@ -1,8 +1,8 @@
 //! Being a client: the engine's region and store in this process, under a generation number that changes
 //! with every engine whose catalog is a new one, and what is done when that engine is gone.
 //!
-//! Called by `client` and `kept`. It starts an engine where this process may and there is none. It never
-//! unmaps a region that it has given out, and never uses a kept descriptor without asking what it is.
+//! Called by the constructor, and by all that needs the region. It starts an engine where this process may and there is
+//! none. It never unmaps a region that it has given out, and never uses a kept descriptor without asking what it is.
 
 use crate::environ;
 pub(crate) use crate::say::say;
@@ -105,6 +105,11 @@ pub(crate) fn regions_before() -> impl Iterator<Item = Region> {
 pub(crate) fn attached() -> Option<(u32, Region)> {
     let mine = ATTACHED_PID.load(Ordering::Acquire) == pid();
     if mine { last_known() } else { None }
+}
+
+/// True if this process is registered with an engine.
+pub(crate) fn is_attached() -> bool {
+    attached().is_some()
 }
 
 /// The region that was in use last, also when its engine is gone.

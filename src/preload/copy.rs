@@ -4,10 +4,13 @@
 //! end-of-file (so the kernel has checked descriptor, vector and offset). It never moves the file offset
 //! before the bytes are in the buffer, and never touches a buffer that the kernel has not vouched for.
 
-use crate::client::{self, Grain, HeldParts};
 use crate::file::Seen;
+use crate::fills;
 use crate::kept::{self, Hold};
+use crate::parts::{self, Grain, HeldParts};
 use crate::real;
+use crate::taken;
+use crate::waiting;
 use core::ffi::c_int;
 use core::ops::Range;
 use libc::{iovec, off_t};
@@ -69,16 +72,16 @@ pub(crate) fn by_parts(
     let slot = seen.slot;
     // Before a part is held, which the parts that the verdict needs may want the room of.
     if at < end {
-        client::wait_first(slot)?;
+        taken::wait_first(slot)?;
     }
     let mut done = at;
     while done < end {
-        let until = client::part_end(slot, done, end);
-        let _held = client::hold(slot, done, until);
+        let until = parts::part_end(slot, done, end);
+        let _held = parts::hold(slot, done, until);
         if until < end {
-            client::will_need(slot, done, end.min(until + AHEAD_BYTES));
+            parts::will_need(slot, done, end.min(until + AHEAD_BYTES));
         }
-        match client::wait_for(slot, done, until, grain).and_then(|()| step(done, (until - done) as usize)) {
+        match waiting::wait_for(slot, done, until, grain).and_then(|()| step(done, (until - done) as usize)) {
             Ok((n, more)) => {
                 done += n as u64;
                 if !more {
@@ -104,7 +107,7 @@ fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usiz
         if let Some(done) = attempt(seen, start, end, &act)? {
             return Ok(done);
         }
-        client::wait_given(seen, start, end, Grain::Blocks)?;
+        taken::wait_given(seen, start, end, Grain::Blocks)?;
     }
 }
 
@@ -112,8 +115,8 @@ fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usiz
 /// before and after it.
 fn attempt(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
     let hold = kept::hold(seen.slot)?;
-    let Some(fills) = client::fills(seen.slot, start, end, Grain::Blocks) else { return Ok(None) };
-    if !fills.may_be_given(seen)? {
+    let Some(fills) = fills::fills(seen.slot, start, end, Grain::Blocks) else { return Ok(None) };
+    if !taken::may_be_given(seen, &fills)? {
         return Ok(None);
     }
     let done = act(&hold)?;
@@ -135,16 +138,16 @@ pub(crate) fn source<T>(
     get: impl Fn() -> Result<T>,
 ) -> Result<(Option<HeldParts>, T)> {
     loop {
-        if let Some(fills) = client::fills(seen.slot, start, end, Grain::Parts)
-            && fills.may_be_given(seen)?
+        if let Some(fills) = fills::fills(seen.slot, start, end, Grain::Parts)
+            && taken::may_be_given(seen, &fills)?
         {
             let source = get()?;
-            let held = client::hold(seen.slot, start, end);
+            let held = parts::hold(seen.slot, start, end);
             if fills.are_there() {
                 return Ok((held, source));
             }
         }
-        client::wait_given(seen, start, end, Grain::Parts)?;
+        taken::wait_given(seen, start, end, Grain::Parts)?;
     }
 }
 

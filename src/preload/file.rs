@@ -4,14 +4,19 @@
 //! saves one `fstat` per write and is never trusted for more: reads ask again whenever the kernel says
 //! end-of-file, so a state that became stale costs a check and never an answer. No path is parsed here.
 
-use crate::client::{self, Facts, Listing};
+use crate::attach;
+use crate::handle::{self, Facts};
 use crate::identity::{self, Met, Real};
 use crate::kept;
+use crate::listing::{self, Listing};
+use crate::log;
 use crate::missing;
+use crate::model_dir;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session;
 use crate::taken;
+use crate::waiting;
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::region::Identity;
@@ -68,10 +73,10 @@ pub(crate) fn known(fd: c_int) -> Outcome<Seen> {
         let is_lost = sys::file_id(fd).is_ok_and(|id| identity::is_lost(&id));
         return if is_lost { Outcome::Failed(Errno(libc::EIO)) } else { Outcome::Pass };
     }
-    if slot == 0 || !client::is_attached() {
+    if slot == 0 || !attach::is_attached() {
         return Outcome::Pass;
     }
-    let (Ok(id), Some(was)) = (sys::file_id(fd), client::was(slot)) else { return Outcome::Pass };
+    let (Ok(id), Some(was)) = (sys::file_id(fd), handle::was(slot)) else { return Outcome::Pass };
     let (generation, object) = was;
     // The program may have closed it past this library, and its number have gone to another file.
     if !id.is_empty_file()
@@ -81,7 +86,7 @@ pub(crate) fn known(fd: c_int) -> Outcome<Seen> {
     {
         return Outcome::Pass;
     }
-    let Some(facts) = client::facts(slot) else { return Outcome::Failed(client::GONE) };
+    let Some(facts) = handle::facts(slot) else { return Outcome::Failed(handle::GONE) };
     let seen = Seen { slot, identity: Identity::Placeholder, facts, fd };
     if seen.is_placeholder() { Outcome::Served(seen) } else { Outcome::Pass }
 }
@@ -139,11 +144,11 @@ fn look_up(id: &FileId, met: Met<'_>) -> Outcome<Seen> {
             Err(errno) => return Outcome::Failed(errno),
         };
         // Looked for again where the record was given up between the look and its facts.
-        if let Some(facts) = client::facts(found.slot) {
+        if let Some(facts) = handle::facts(found.slot) {
             return Outcome::Served(Seen { slot: found.slot, identity: found.identity, facts, fd: met.descriptor() });
         }
     }
-    Outcome::Failed(client::GONE)
+    Outcome::Failed(handle::GONE)
 }
 
 /// Whose the real file is that a descriptor is of.
@@ -160,7 +165,7 @@ pub(crate) fn real_at(id: &FileId, dir: c_int, path: *const c_char) -> Real {
     // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
     let name = unsafe { CStr::from_ptr(path) };
     let bytes = name.to_bytes();
-    let is_near = if bytes.starts_with(b"/") { client::is_inside(bytes) } else { client::is_on_model_dir(id) };
+    let is_near = if bytes.starts_with(b"/") { model_dir::is_inside(bytes) } else { model_dir::is_on_model_dir(id) };
     match (bytes.is_empty(), is_near) {
         (true, _) => real(id, dir),
         (_, true) => identity::find_real(id, Met::Path(dir, name)),
@@ -182,7 +187,7 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
 /// The same for a call that takes several paths.
 pub(crate) fn until_all_listed<T>(paths: &[Named], call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
     let before = errno();
-    let listings = client::listings();
+    let listings = listing::listings();
     let mut got = call();
     if failed(&got) && errno() == libc::ENOENT {
         list_and_repeat(paths, before, listings, &mut || {
@@ -202,7 +207,7 @@ fn list_and_repeat(paths: &[Named], before: c_int, mut listings: u64, again: &mu
             Listing::Needless => listing_for(*dir, *path),
             _ => so_far,
         });
-        if listing != Listing::Done && client::listings() == listings {
+        if listing != Listing::Done && listing::listings() == listings {
             // What may lie in a folder that could not be listed is not absent.
             return set_errno(match listing {
                 Listing::Failed => libc::EIO,
@@ -211,7 +216,7 @@ fn list_and_repeat(paths: &[Named], before: c_int, mut listings: u64, again: &mu
             });
         }
         set_errno(before);
-        listings = client::listings();
+        listings = listing::listings();
         if !again() {
             return;
         }
@@ -221,10 +226,10 @@ fn list_and_repeat(paths: &[Named], before: c_int, mut listings: u64, again: &mu
 /// A name is about to be made: the folder that it will lie in is listed first, so that what is in the bucket is in
 /// the way as it would be in a local folder. What cannot be listed is left to the call itself.
 pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
-    if client::knows_all_folders() {
+    if listing::knows_all_folders() {
         return;
     }
-    let mut listings = client::listings();
+    let mut listings = listing::listings();
     for _ in 0..FOLDERS_DEEP {
         let mut target = [0u8; 1];
         let arguments = [dir as usize, path as usize, target.as_mut_ptr() as usize, target.len(), 0, 0];
@@ -233,10 +238,10 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
             Ok(_) | Err(Errno(libc::ENOENT)) => {}
             Err(_) => return,
         }
-        if listing_for(dir, path) != Listing::Done && client::listings() == listings {
+        if listing_for(dir, path) != Listing::Done && listing::listings() == listings {
             return;
         }
-        listings = client::listings();
+        listings = listing::listings();
     }
 }
 
@@ -246,7 +251,7 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
 pub(crate) fn settle(dir: c_int, path: *const c_char, flags: c_int) {
     let before = errno();
     let _ =
-        ask(|| of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| client::wait_placed(seen.slot).into()));
+        ask(|| of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| waiting::wait_placed(seen.slot).into()));
     set_errno(before);
 }
 
@@ -279,7 +284,7 @@ fn listing_for(dir: c_int, path: *const c_char) -> Listing {
 
 /// EROFS with a log line: the answer to whatever would change an object.
 pub(crate) fn refuse<T>(what: &[u8], slot: u32) -> Outcome<T> {
-    client::log(what, slot);
+    log::log(what, slot);
     Outcome::Failed(Errno(libc::EROFS))
 }
 
@@ -346,7 +351,7 @@ pub(crate) fn mark(fd: c_int, slot: u32) {
     taken::met(slot);
     let before = mark.swap(slot, Relaxed);
     if before != 0 && before != LOST {
-        if !client::is_same(before, slot) {
+        if !handle::is_same(before, slot) {
             STAMPS[at].store(0, Relaxed);
         }
         kept::used_by_one_less(before);

@@ -6,8 +6,13 @@
 //! looked at only to find out which folder has to be listed, and to name the file in that line.
 
 use crate::attach::{self, attach, attached, say};
-use crate::client::{self, Found};
+use crate::descriptors;
 use crate::environ;
+use crate::folder;
+use crate::handle::{self, Found};
+use crate::listing;
+use crate::log;
+use crate::model_dir;
 use crate::real;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +47,7 @@ impl Met<'_> {
     fn with<T>(self, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
         match self {
             Met::Descriptor(fd) | Met::Opened(fd) => Some(act(fd)),
-            Met::Path(dir, path) => client::with_descriptor(dir, path, flags | libc::O_CLOEXEC, act),
+            Met::Path(dir, path) => descriptors::with_descriptor(dir, path, flags | libc::O_CLOEXEC, act),
             Met::Status => None,
         }
     }
@@ -162,8 +167,8 @@ pub(crate) fn has_time_of(object: &Object, id: &FileId) -> bool {
 /// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it
 /// all the same (the mark went with a backup, say). EIO when no engine can be asked.
 fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
-    let is_inside = || met.path().is_some_and(|path| client::is_inside(path.as_bytes()));
-    if !client::is_on_model_dir(id) || !is_inside() {
+    let is_inside = || met.path().is_some_and(|path| model_dir::is_inside(path.as_bytes()));
+    if !model_dir::is_on_model_dir(id) || !is_inside() {
         return Ok(None);
     }
     let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
@@ -176,7 +181,7 @@ fn found_in(generation: u32, region: Region, id: &FileId, met: Met<'_>) -> Optio
     if identity == Identity::Placeholder && !is_placeholder_of(object, id, met, generation) {
         return None;
     }
-    Some(Found { slot: client::slot_of(generation, incarnation, number), identity })
+    Some(Found { slot: handle::slot_of(generation, incarnation, number), identity })
 }
 
 /// Whose a real file is.
@@ -195,7 +200,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     let known = |(generation, region): (u32, Region)| {
         let number = region.find_file((id.dev, id.ino), id.size, id.mtime_secs)?;
         let incarnation = region.object(number)?.incarnation();
-        Some(client::slot_of(generation, incarnation, number))
+        Some(handle::slot_of(generation, incarnation, number))
     };
     let find = || attached().and_then(known);
     if let Some(slot) = find() {
@@ -206,7 +211,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     if matches!(met, Met::Status) || !could_be {
         return Real::Theirs;
     }
-    let listings = client::listings();
+    let listings = listing::listings();
     let is_finished = |asked: &Asked| asked.kind == Kind::Finished && asked.is_of(id);
     let Some(asked) = marked(id, met).filter(is_finished) else { return Real::Theirs };
     let Some((generation, _)) = attach() else { return Real::Theirs };
@@ -220,11 +225,11 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     if region.header().folders_unlisted.load(Ordering::Acquire) != 0
         && let Some(folder) = folder_of(&asked, met, region)
     {
-        client::list(folder.as_bytes());
+        listing::list(folder.as_bytes());
     }
     match find() {
         Some(slot) => Real::Of(slot),
-        None if client::listings() != listings => Real::Again,
+        None if listing::listings() != listings => Real::Again,
         None => Real::Theirs,
     }
 }
@@ -286,7 +291,7 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
         // A leftover in a folder that this engine has not listed yet.
         let is_listed = region.header().folders_unlisted.load(Ordering::Acquire) != 0
             && match folder_of(asked, met, region) {
-                Some(folder) => client::list(folder.as_bytes()),
+                Some(folder) => listing::list(folder.as_bytes()),
                 None => is_folder_listed(met),
             };
         if is_listed && let Some(found) = found_in(generation, region, id, met) {
@@ -314,19 +319,26 @@ fn folder_of(asked: &Asked, met: Met<'_>, region: Region) -> Option<CPath> {
         let folder = mark.path.rfind('/').map_or("", |cut| &mark.path[..cut]);
         return Some(CPath::from(folder.as_bytes()));
     }
-    let path = met.path().filter(|path| client::is_inside(path.as_bytes()))?;
-    Some(CPath::from(client::parent(path.as_bytes())))
+    let path = met.path().filter(|path| model_dir::is_inside(path.as_bytes()))?;
+    Some(CPath::from(parent(path.as_bytes())))
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(0) | None => b"/",
+        Some(cut) => &path[..cut],
+    }
 }
 
 /// Lists the folder that a file lies in where its path does not say that the folder is one of MODEL_DIR: behind a bind
 /// mount, say. The numbers of the folder do.
 fn is_folder_listed(met: Met<'_>) -> bool {
     let Some(path) = met.path() else { return false };
-    let parent = CPath::from(client::parent(path.as_bytes()));
+    let parent = CPath::from(parent(path.as_bytes()));
     let listed = |name: &CStr| {
-        client::with_descriptor(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
+        descriptors::with_descriptor(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
             let id = sys::file_id(fd).ok()?;
-            Some(client::list_if_ours(&id, fd) == client::Listing::Done)
+            Some(folder::list_if_ours(&id, fd) == listing::Listing::Done)
         })
     };
     parent.as_cstr().and_then(listed).flatten() == Some(true)
@@ -334,7 +346,7 @@ fn is_folder_listed(met: Met<'_>) -> bool {
 
 /// A marked file that no engine serves: one line on stderr and in the log, once for each file.
 fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
-    let is_final = errno != client::GONE || !met.is_replaced(id);
+    let is_final = errno != handle::GONE || !met.is_replaced(id);
     if is_final && !is_told(id) {
         let mark = asked.text.as_ref().and_then(Text::mark);
         let marked = CPath::from(mark.map_or(b"a file", |mark| mark.path.as_bytes()));
@@ -349,7 +361,7 @@ fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
             }
         };
         say(&[b"oss connector: ", name.as_bytes(), b": ", why, b"\n"]);
-        client::log_named(why, name.as_bytes());
+        log::log_named(why, name.as_bytes());
     }
     errno
 }

@@ -4,9 +4,10 @@
 //! Called by the hooks of families for which this matters. Nothing here waits for an engine that does not run, but
 //! `meet`, which has to know.
 
-use crate::attach::{self, attach};
-use crate::client::{is_attached, is_inside, model_dev, with_descriptor};
+use crate::attach::{self, attach, is_attached};
+use crate::descriptors::with_descriptor;
 use crate::environ;
+use crate::model_dir::{is_inside, model_dev};
 use crate::real;
 use core::ffi::{CStr, c_char};
 use ossc_cache::sys;

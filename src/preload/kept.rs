@@ -6,7 +6,8 @@
 //! each use, since the program may have closed its number and opened a file of its own there.
 
 use crate::attach::KEPT_FD_MIN;
-use crate::client::{GONE, is_memory, number_of, open_unready, resolve, resolve_kept, tag_of};
+use crate::handle::{GONE, number_of, resolve, resolve_kept, tag_of};
+use crate::memory_file::{is_memory, open_unready};
 use core::arch::x86_64::{_MM_HINT_T2, _mm_prefetch};
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};

@@ -4,9 +4,14 @@
 //! lease on it, and erases no pin. Then the parts are pinned, then waited for. It keeps nothing of its own.
 
 use crate::attach::{self, MOVED};
-use crate::client::{Grain, fills, log, open_unready, pin, resolve, waiting, waiting_here};
 use crate::file::Seen;
+use crate::fills::fills;
+use crate::handle::{generation_of, resolve};
+use crate::log::log;
+use crate::memory_file::open_unready;
+use crate::parts::{Grain, pin};
 use crate::taken::{self, May};
+use crate::waiting::{wait_whole, waiting, waiting_here};
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, Ordering};
 use ossc_cache::region::{Object, Region};
@@ -33,6 +38,21 @@ pub(crate) fn of_part(seen: &Seen, start: u64, end: u64) -> Result<i32> {
             false => wait::judged(region, object, start, end, check),
         }
     })
+}
+
+/// A map that was made of a part is about to grow: waits for the rest. ENOMEM where another engine has taken over
+/// since then with memory of its own, whose bytes never come into the memory that is mapped, and for what the memory
+/// budget can never hold.
+pub(crate) fn wait_rest(slot: u32) -> Result<()> {
+    if is_too_large(slot) {
+        return Err(Errno(libc::ENOMEM));
+    }
+    wait_whole(slot)?;
+    if attach::generation() == generation_of(slot) {
+        return Ok(());
+    }
+    log(b"a map cannot grow: the engine that it is of is gone; map the object again", slot);
+    Err(Errno(libc::ENOMEM))
 }
 
 /// True for an object that the memory budget can never hold as a whole.

@@ -6,10 +6,12 @@
 //! objects that the process has loaded, and by the rings and contexts that it was seen to make. It says what it found
 //! on stderr, in the log and in a report for `ossc doctor`, never more than a line each.
 
-use crate::client::{self, resolve};
+use crate::attach;
 use crate::descriptors;
 use crate::environ;
 use crate::file::{self, Seen};
+use crate::handle::{self, resolve};
+use crate::log;
 use crate::objects;
 use crate::outcome::{Outcome, ask};
 use crate::real;
@@ -138,7 +140,7 @@ fn see(sign: usize, new: i32) {
     }
     let text = text_of(sign).unwrap_or_default();
     report(b"sign", text.as_bytes());
-    if client::is_attached() {
+    if attach::is_attached() {
         tell_of_open_files(text, new);
     }
 }
@@ -247,14 +249,14 @@ pub(crate) fn tell(seen: &Seen, word: Word, why: &str) {
     if is_told(seen.slot, word) {
         return;
     }
-    let path = client::path_of(seen.slot);
+    let path = handle::path_of(seen.slot);
     let (short, text) = word.texts();
     report(short.as_bytes(), path.as_bytes());
     if text.is_empty() {
         return;
     }
     say(&[b"oss connector: ", path.as_bytes(), b" ", text.as_bytes(), b" (", why.as_bytes(), b")\n"]);
-    client::log_named(text.as_bytes(), path.as_bytes());
+    log::log_named(text.as_bytes(), path.as_bytes());
 }
 
 /// True if it was said before. The last few are remembered.

@@ -7,9 +7,13 @@
 //! its version, and what would mix with it is ESTALE until a new session may begin.
 
 use crate::attach;
-use crate::client;
 use crate::file;
+use crate::handle;
+use crate::listing;
+use crate::log;
 use crate::say::say;
+use crate::uses;
+use crate::version;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use ossc_cache::event::ACT_SMALL;
 use ossc_cache::had::{Had, Names};
@@ -59,7 +63,7 @@ static SPOKEN: AtomicU32 = AtomicU32::new(0);
 
 /// An object was opened by its name, for the first time if `repeats` is 0: may this process have it?
 pub(crate) fn opened(slot: u32, repeats: u32) -> Turn {
-    let Some((region, object, now)) = client::resolve(slot) else { return Turn::Go };
+    let Some((region, object, now)) = handle::resolve(slot) else { return Turn::Go };
     let Some(folder) = region.folder_of(object) else { return Turn::Go };
     if repeats == 0 {
         folder.uses.fetch_add(1, SeqCst);
@@ -72,14 +76,14 @@ pub(crate) fn opened(slot: u32, repeats: u32) -> Turn {
         return Turn::Again;
     }
     if object.kind() == Kind::Small {
-        client::tell(now, ACT_SMALL);
+        uses::tell(now, ACT_SMALL);
     }
     join(slot, &region, folder, object)
 }
 
 /// An object was looked at (`stat`): its folder's listing is renewed where it is too old.
 pub(crate) fn looked(slot: u32, repeats: u32) -> Turn {
-    let Some((region, object, _)) = client::resolve(slot) else { return Turn::Go };
+    let Some((region, object, _)) = handle::resolve(slot) else { return Turn::Go };
     let Some(folder) = region.folder_of(object) else { return Turn::Go };
     let changed = renew(&region, folder);
     if changed || object.is_superseded() && repeats == 0 { Turn::Again } else { Turn::Go }
@@ -87,7 +91,7 @@ pub(crate) fn looked(slot: u32, repeats: u32) -> Turn {
 
 /// Bytes are read through a descriptor that came from elsewhere, or was opened before: it is part of the session.
 pub(crate) fn taken(slot: u32) {
-    let Some((region, object, _)) = client::resolve(slot) else { return };
+    let Some((region, object, _)) = handle::resolve(slot) else { return };
     if let Some(folder) = region.folder_of(object)
         && file::is_owner()
     {
@@ -98,7 +102,7 @@ pub(crate) fn taken(slot: u32) {
 
 /// A descriptor or map of the object is gone: until now it was in use.
 pub(crate) fn let_go(slot: u32) {
-    if let Some((_, object, _)) = client::resolve(slot) {
+    if let Some((_, object, _)) = handle::resolve(slot) {
         used(object.folder());
     }
 }
@@ -108,7 +112,7 @@ pub(crate) fn let_go(slot: u32) {
 pub(crate) fn renew(region: &Region, folder: &Object) -> bool {
     let before = folder.changes.load(SeqCst);
     if is_too_old(region, folder) {
-        client::list_again(region, folder);
+        listing::list_again(region, folder);
     }
     let until = sys::now_ms() + CHANGING_MS;
     let mut looked_ms = sys::now_ms();
@@ -216,11 +220,11 @@ fn mixture(region: &Region, names: Names) -> Mixture {
 
 /// True if the newest listing no longer shows the version behind this slot, of whatever engine's catalog.
 fn is_old(region: &Region, slot: u32, large: &mut bool) -> bool {
-    let Some((generation, object)) = client::record_in(slot) else { return true };
+    let Some((generation, object)) = handle::record_in(slot) else { return true };
     let is_old = if generation == attach::generation() {
         object.is_superseded()
     } else {
-        !client::is_shown(region, generation, object)
+        !version::is_shown(region, generation, object)
     };
     *large |= is_old && object.kind() == Kind::Large;
     is_old
@@ -243,7 +247,7 @@ fn may_begin_anew(mixture: &Mixture, folder: u32, region: &Region) -> bool {
 }
 
 fn refuse(slot: u32, region: &Region, folder: &Object) -> Turn {
-    client::log(b"open refused (ESTALE): the model was changed while this program was loading it", slot);
+    log::log(b"open refused (ESTALE): the model was changed while this program was loading it", slot);
     let token = folder.changes.load(SeqCst).wrapping_mul(OBJECTS_MAX).wrapping_add(slot & (OBJECTS_MAX - 1)) | 1;
     let token = token ^ attach::generation() << 24;
     let spoken = SPOKEN.load(SeqCst);

@@ -8,13 +8,18 @@
 //! No locks and no allocation. An object that does not fit the table is read after its verdict only.
 
 use crate::attach;
-use crate::client::{self, Fills, resolve};
 use crate::file::{self, Seen, Stamp};
+use crate::fills::{Fills, fills};
+use crate::handle::{self, GONE, resolve};
+use crate::log;
+use crate::parts::Grain;
+use crate::waiting::{wait_for, waiting};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{OBJECTS_MAX, Object, Region, Seen as Event};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::verdict::{Judged, Judgement};
+use ossc_cache::wait;
 
 /// Objects of which a process can be given bytes before their verdict; beyond it waits for each verdict.
 const ENTRIES: usize = 1 << 13;
@@ -145,8 +150,14 @@ pub(crate) enum May {
 
 /// True where nothing else needs to be looked at: the verdict is given, and always was right. One load of the region.
 #[inline(always)]
-pub(crate) fn is_plain(object: &Object) -> bool {
+fn is_plain(object: &Object) -> bool {
     object.verdict.is_plain() && !OLDER.load(Ordering::Relaxed)
+}
+
+/// True if the bytes of these fills may be given to the program now, through the descriptor of `seen`.
+#[inline(always)]
+pub(crate) fn may_be_given(seen: &Seen, fills: &Fills) -> Result<bool> {
+    Ok(is_plain(fills.object) || may_take(seen, fills)? == May::Take)
 }
 
 /// Asked before bytes of parts that are ready are given to the program through the descriptor of `seen`; counts them
@@ -184,6 +195,33 @@ pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
     }
 }
 
+/// Where reads wait for the verdict (`readsWait`): until it is given, or is that the bytes are wrong.
+pub(crate) fn wait_first(slot: u32) -> Result<()> {
+    loop {
+        let (region, object, _) = resolve(slot).ok_or(GONE)?;
+        let judged = object.verdict.get();
+        if region.header().reads_wait.load(Ordering::Relaxed) == 0 || judged.judgement != Judgement::Open {
+            return Ok(());
+        }
+        waiting(slot, |region, object, check| wait::verdict(region, object, judged, check))?;
+    }
+}
+
+/// Waits until bytes `start..end` are there and may be given to the program through the descriptor of `seen`: before
+/// the verdict on the whole object, but for the last of it that nobody was given yet.
+pub(crate) fn wait_given(seen: &Seen, start: u64, end: u64, grain: Grain) -> Result<()> {
+    loop {
+        wait_for(seen.slot, start, end, grain)?;
+        let Some(fills) = fills(seen.slot, start, end, grain) else { continue };
+        match may_take(seen, &fills)? {
+            May::Take => return Ok(()),
+            May::Wait(judged) => {
+                waiting(seen.slot, |region, object, check| wait::verdict(region, object, judged, check))?;
+            }
+        }
+    }
+}
+
 /// True if the process and this descriptor were given bytes of this round before, and the parts are handed out: as in
 /// most reads before a verdict. In 20 ns, where the table takes 100.
 fn is_as_before(seen: &Seen, fills: &Fills) -> bool {
@@ -191,20 +229,20 @@ fn is_as_before(seen: &Seen, fills: &Fills) -> bool {
     let Stamp::Took(epoch) = file::stamp(seen.fd) else { return false };
     judged.judgement == Judgement::Open
         && QUICK
-            .get(client::number_of(fills.slot) as usize)
+            .get(handle::number_of(fills.slot) as usize)
             .is_some_and(|at| at.load(Ordering::Acquire) == quick(fills, epoch, judged))
         && fills.were_handed_out(judged.round)
 }
 
 /// Never 0: generations count from 1. A record that is used again has another tag.
 fn quick(fills: &Fills, epoch: u16, judged: Judged) -> u64 {
-    u64::from(client::tag_of(fills.slot)) << 48 | u64::from(epoch) << 32 | u64::from(judged.round)
+    u64::from(handle::tag_of(fills.slot)) << 48 | u64::from(epoch) << 32 | u64::from(judged.round)
 }
 
 /// The process and the descriptor have bytes of this round from now on. False if another thread changed what is known.
 fn stamp(seen: &Seen, fills: &Fills, judged: Judged, entry: &Entry) -> bool {
     let before = entry.get();
-    let number = client::number_of(fills.slot);
+    let number = handle::number_of(fills.slot);
     let round = judged.round as u16 & ROUND_MASK;
     let now = Taken { epoch: before.epoch.max(1), told: false, slot: fills.slot, round };
     if before != now {
@@ -233,7 +271,7 @@ fn checked(
         // It came from elsewhere (another program, a message), and was read from: before the mismatch, perhaps.
         Stamp::None if judged.round > 1 && taken.slot == 0 => {
             if seen.fd >= 0 && sys::lseek(seen.fd, 0, libc::SEEK_CUR).is_ok_and(|at| at != 0) {
-                client::log(b"a descriptor that was read from when the object had other bytes gives EIO", seen.slot);
+                log::log(b"a descriptor that was read from when the object had other bytes gives EIO", seen.slot);
                 return Err(Errno(libc::EIO));
             }
             file::set_stamp(seen.fd, Stamp::Opened);
@@ -257,7 +295,7 @@ fn of_older_record(
     (entry, taken): (&'static Entry, Taken),
 ) -> Result<Option<Judged>> {
     let (region, object) = (&fills.region, fills.object);
-    let Some(then) = client::verdict_of(taken.slot).filter(|then| taken.is_of(then.round) && !taken.told) else {
+    let Some(then) = handle::verdict_of(taken.slot).filter(|then| taken.is_of(then.round) && !taken.told) else {
         return Err(spoiled(seen, Some(entry)));
     };
     match judged.judgement {
@@ -267,7 +305,7 @@ fn of_older_record(
         Judgement::Nothing => {}
         Judgement::Matched if has_parts_of(taken.slot, then.round, (region, object)) => {}
         Judgement::Matched => {
-            client::log(
+            log::log(
                 b"a reader has bytes that came before the object was fetched anew, and they were wrong: it gets EIO",
                 seen.slot,
             );
@@ -283,7 +321,7 @@ fn of_older_record(
 /// is GONE may have lost its parts to another.
 fn has_parts_of(slot: u32, round: u32, (region, object): (&Region, &Object)) -> bool {
     let Some((old_region, old)) =
-        client::record_in(slot).and_then(|(generation, old)| Some((attach::region_of(generation)?, old)))
+        handle::record_in(slot).and_then(|(generation, old)| Some((attach::region_of(generation)?, old)))
     else {
         return false;
     };
@@ -293,7 +331,7 @@ fn has_parts_of(slot: u32, round: u32, (region, object): (&Region, &Object)) -> 
         let is_handed = part.is_handed_out(round) || blocks.is_some_and(|blocks| blocks.is_handed_out(round));
         !is_handed || part.is_known(round) && part.crc64() == region.part(object, index).crc64()
     };
-    old.part_bytes() == object.part_bytes() && (0..object.parts()).all(is_same) && client::record_in(slot).is_some()
+    old.part_bytes() == object.part_bytes() && (0..object.parts()).all(is_same) && handle::record_in(slot).is_some()
 }
 
 /// The error of a reader whose bytes are not the object's. From now on the process may begin anew, by an open.
@@ -302,7 +340,7 @@ fn spoiled(seen: &Seen, entry: Option<&Entry>) -> Errno {
         let taken = entry.get();
         if taken.slot != 0 && !taken.told {
             entry.change(taken, Taken { told: true, ..taken });
-            client::log(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", seen.slot);
+            log::log(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", seen.slot);
         }
     }
     Errno(libc::EIO)

@@ -2,12 +2,13 @@
 //! placeholder, the same from the memory file.
 
 use super::{read, write};
-use crate::client::{self, Grain};
 use crate::copy::{by_parts, end_of, source};
 use crate::file::{self, Seen};
 use crate::kept;
 use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::parts::{self, Grain};
 use crate::real;
+use crate::waiting;
 use core::ffi::{c_int, c_uint, c_ulong};
 use libc::{off_t, size_t, ssize_t};
 use ossc_cache::region::Identity;
@@ -109,7 +110,7 @@ fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> 
         let memory = kept::kept_memory(seen.slot, &hold)?;
         // What was handed on cannot be taken back, so its parts stay.
         if stays {
-            client::pin(seen.slot, at, end);
+            parts::pin(seen.slot, at, end);
         }
         Ok(memory as usize)
     };
@@ -158,11 +159,11 @@ fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize>
     if len == 0 {
         return Ok(0);
     }
-    client::pin(seen.slot, start, start + len);
-    client::wait_range(seen.slot, start, start + len)?;
+    parts::pin(seen.slot, start, start + len);
+    waiting::wait_range(seen.slot, start, start + len)?;
     let hold = kept::hold(seen.slot)?;
     let (_held, memory) = source(seen, start, start + len, || {
-        kept::kept_memory(seen.slot, &hold).inspect(|_| client::pin(seen.slot, start, start + len))
+        kept::kept_memory(seen.slot, &hold).inspect(|_| parts::pin(seen.slot, start, start + len))
     })?;
     let mut offset = start as off_t;
     let from = &raw mut offset as usize;

@@ -1,8 +1,8 @@
 //! Folders. Entries are real files, so all that is needed is that a folder is listed before it
 //! is read; what the C library walks inside itself (glob, nftw, fts) is listed ahead, as deep as it goes.
 
-use crate::client;
 use crate::file;
+use crate::folder;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Callback};
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -28,7 +28,7 @@ fn listed(dir: *mut DIR) -> *mut DIR {
         // SAFETY: an open folder stream, given by the real call.
         let fd = unsafe { libc::dirfd(dir) };
         let known = ask(|| match sys::file_id(fd) {
-            Ok(id) if id.is_folder() => Outcome::Served(client::folder(&id, fd)),
+            Ok(id) if id.is_folder() => Outcome::Served(folder::folder(&id, fd)),
             _ => Outcome::Pass,
         });
         if let Outcome::Served(false) = known {
@@ -46,8 +46,8 @@ fn list(fd: c_int) -> bool {
     if !id.is_folder() {
         return false;
     }
-    let _ = client::folder(&id, fd);
-    client::is_folder_of_ours(&id)
+    let _ = folder::folder(&id, fd);
+    folder::is_folder_of_ours(&id)
 }
 
 /// Folders below folders that one walk lists; deeper ones are listed when they are opened.

@@ -2,9 +2,9 @@
 //! behind a FILE is the memory file's, and answers with the name of the placeholder it came from.
 
 use crate::attach;
-use crate::client;
 use crate::environ;
 use crate::file;
+use crate::handle;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_char, c_int};
@@ -82,7 +82,7 @@ fn origin(dir: c_int, path: *const c_char) -> Option<CPath> {
         file::of_path(dir, path, 0)
             .served()
             .filter(|seen| seen.identity == Identity::Memory)
-            .map(|seen| names::find(seen.slot).unwrap_or_else(|| client::path_of(seen.slot)))
+            .map(|seen| names::find(seen.slot).unwrap_or_else(|| handle::path_of(seen.slot)))
     };
     ask(|| Outcome::Served(look())).answer(None, || None)
 }

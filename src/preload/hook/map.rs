@@ -1,12 +1,13 @@
 //! Maps: what the main readers of weights use. The bytes are waited for first, then the memory file is
 //! mapped in the placeholder's stead, read-only, so that no `mprotect` can make a shared map writable.
 
-use crate::client;
 use crate::file::{self, Seen};
+use crate::log;
 use crate::memory;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use crate::session;
+use crate::uses;
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use libc::{MAP_FAILED, off_t, size_t};
@@ -113,7 +114,7 @@ fn memory_of(seen: &Seen, wish: &Wish) -> Outcome<Memory> {
     }
     let is_shared = matches!(wish.flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
     if is_shared && wish.prot & libc::PROT_WRITE != 0 {
-        client::log(b"writable shared map refused (the folder is read-only)", seen.slot);
+        log::log(b"writable shared map refused (the folder is read-only)", seen.slot);
         return Outcome::Failed(Errno(libc::EACCES));
     }
     memory(seen, wish).into()
@@ -128,14 +129,14 @@ fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
     // A part is enough for a part of the file, as long as its growth (mremap) can be noticed.
     let fd =
         if is_partial && partial::has_room() { memory::of_part(seen, start, end)? } else { memory::of_whole(seen)? };
-    client::tell(seen.slot, 2);
+    uses::tell(seen.slot, 2);
     Ok(Memory { fd, slot: seen.slot, is_partial })
 }
 
 /// A map is about to grow: if it was waited for in part only, the rest is waited for now.
 fn grown(at: usize) -> Outcome<()> {
     match partial::find(at) {
-        Some(slot) => client::wait_rest(slot).into(),
+        Some(slot) => memory::wait_rest(slot).into(),
         None => Outcome::Pass,
     }
 }

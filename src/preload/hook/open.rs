@@ -4,17 +4,24 @@
 //! one is refused before the real call could do it.
 
 use super::whole;
-use crate::client;
+use crate::attach;
 use crate::file::{self, Seen};
+use crate::folder;
+use crate::handle;
 use crate::identity::{self, Real};
 use crate::join;
+use crate::log;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session::{self, Turn};
 use crate::taken;
+use crate::uses;
+use crate::version;
+use crate::waiting;
 use core::ffi::{c_char, c_int};
+use core::sync::atomic::Ordering;
 use libc::{AT_FDCWD, mode_t};
-use ossc_cache::region::Identity;
+use ossc_cache::region::{Identity, state};
 use ossc_cache::sys::{self, Errno};
 
 hooks! {
@@ -119,7 +126,7 @@ pub(super) enum Arrived {
 
 /// A name below /proc was opened: see `join::meet`.
 pub(super) fn met(fd: c_int, path: *const c_char) {
-    if fd >= 0 && !client::is_attached() {
+    if fd >= 0 && !attach::is_attached() {
         let _ = ask(|| {
             join::meet(fd, path);
             Outcome::<()>::Pass
@@ -132,7 +139,7 @@ pub(super) fn met(fd: c_int, path: *const c_char) {
 pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     match look(fd, flags, repeats) {
         // The name may have been given to another file by the listing that this look has caused.
-        Arrived::Failed(client::GONE) if repeats == 0 => Arrived::Again,
+        Arrived::Failed(handle::GONE) if repeats == 0 => Arrived::Again,
         arrived => arrived,
     }
 }
@@ -144,7 +151,7 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     file::forget(fd);
     let Ok(id) = sys::file_id(fd) else { return Arrived::AsItIs };
     if id.is_folder() {
-        return match ask(|| Outcome::Served(client::folder(&id, fd))) {
+        return match ask(|| Outcome::Served(folder::folder(&id, fd))) {
             Outcome::Served(false) => Arrived::Failed(Errno(libc::EIO)),
             _ => Arrived::AsItIs,
         };
@@ -153,8 +160,8 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
         return Arrived::AsItIs;
     }
     if !identity::could_be_ours(&id) {
-        if client::is_of_an_engine_before(&id) {
-            return Arrived::Failed(client::GONE);
+        if version::is_of_an_engine_before(&id) {
+            return Arrived::Failed(handle::GONE);
         }
         // Who writes to a real file makes it a file of the program's own.
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
@@ -187,13 +194,13 @@ fn in_session(slot: u32, repeats: u32) -> Arrived {
     match session::opened(slot, repeats) {
         Turn::Go => Arrived::AsItIs,
         Turn::Again => Arrived::Again,
-        Turn::Stale => Arrived::Failed(client::GONE),
+        Turn::Stale => Arrived::Failed(handle::GONE),
     }
 }
 
 fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     if seen.is_coming() {
-        return match client::wait_placed(seen.slot) {
+        return match waiting::wait_placed(seen.slot) {
             Ok(()) => Arrived::Again,
             Err(errno) => Arrived::Failed(errno),
         };
@@ -202,10 +209,10 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     // reader, whom no hook sees, must find all of it there.
     if seen.identity == Identity::Memory {
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
-            client::log(b"open for writing refused (the folder is read-only)", seen.slot);
+            log::log(b"open for writing refused (the folder is read-only)", seen.slot);
             return Arrived::Failed(Errno(libc::EROFS));
         }
-        if let Err(errno) = client::wait_whole(seen.slot) {
+        if let Err(errno) = waiting::wait_whole(seen.slot) {
             return Arrived::Failed(errno);
         }
     }
@@ -213,22 +220,32 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
         Arrived::AsItIs => {}
         other => return other,
     }
-    client::tell(seen.slot, 1);
+    uses::tell(seen.slot, 1);
     if seen.is_placeholder() {
         taken::opened(seen);
     }
-    match client::denied(seen.slot) {
+    match denied(seen.slot) {
         Some(errno) => Arrived::Failed(errno),
         None if seen.is_placeholder() => whole::opened(seen, flags),
         None => Arrived::AsItIs,
     }
 }
 
+/// EACCES for an object that cannot be read until its owner acts (restores it, grants it); the log says so.
+fn denied(slot: u32) -> Option<Errno> {
+    let (_, object, _) = handle::resolve(slot)?;
+    let errno = object.errno.load(Ordering::Acquire) as i32;
+    (object.state() == state::FAILED && errno == libc::EACCES).then(|| {
+        log::log(b"open refused: the object is archived or may not be read", slot);
+        Errno(errno)
+    })
+}
+
 /// Failed if the path names an object; a small one that is still coming is waited for, and then is the
 /// program's to change. `flags` are those of `fstatat`.
 pub(super) fn may_change(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<()> {
     file::of_path(dir, path, flags).then(|seen| match seen.is_coming() {
-        true => client::wait_placed(seen.slot).into(),
+        true => waiting::wait_placed(seen.slot).into(),
         false => file::refuse(b"change refused (the folder is read-only)", seen.slot),
     })
 }

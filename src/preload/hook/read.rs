@@ -3,9 +3,10 @@
 //! Through a number that an object was read through before, the `fstat` alone: the kernel has checked that
 //! descriptor when it was met, and a 4 KiB read would pay a fifth for asking again.
 
-use crate::client;
+use crate::active;
 use crate::copy;
 use crate::file::{self, Seen};
+use crate::log;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_int, c_void};
@@ -95,7 +96,7 @@ fn read_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t) -> ssize
 #[cold]
 #[inline(never)]
 fn read_at_end(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
-    if !client::is_wanted() || count == 0 {
+    if !active::is_wanted() || count == 0 {
         return 0;
     }
     serve(fd, |seen| copy::sequential(fd, seen, |at, most| copy::read_at(seen, at, buffer as usize, count.min(most))))
@@ -108,7 +109,7 @@ fn pread_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t, at: off
 #[cold]
 #[inline(never)]
 fn pread_at_end(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
-    if !client::is_wanted() || count == 0 {
+    if !active::is_wanted() || count == 0 {
         return 0;
     }
     serve(fd, |seen| copy::read_at(seen, at as u64, buffer as usize, count))
@@ -145,6 +146,6 @@ pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t
 }
 
 fn stale<T>(seen: &Seen) -> Outcome<T> {
-    client::log(b"read of an object that was opened before it was there", seen.slot);
+    log::log(b"read of an object that was opened before it was there", seen.slot);
     Outcome::Failed(Errno(libc::ESTALE))
 }

@@ -1,16 +1,18 @@
 //! The stat family and `access`: the real call first, then the object's size over the placeholder's.
 
 use super::open;
-use crate::client;
 use crate::file::{self, Seen};
+use crate::folder;
+use crate::handle;
 use crate::identity::{self, Real};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session::{self, Turn};
+use crate::waiting;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
 use ossc_cache::region::Identity;
-use ossc_cache::sys::{Errno, FileId, Result};
+use ossc_cache::sys::{self, Errno, FileId, Result};
 
 hooks! {
     fn stat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::stat(path, out)) }
@@ -56,12 +58,21 @@ fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c
 pub(super) fn again_if_gone(ask: impl Fn(u32) -> Result<c_int>) -> c_int {
     let mut answer = ask(0);
     for repeats in 1..open::TRIES_MAX {
-        if !matches!(answer, Err(client::GONE)) {
+        if !matches!(answer, Err(handle::GONE)) {
             break;
         }
         answer = ask(repeats);
     }
     Outcome::from(answer).answer(-1, || -1)
+}
+
+/// How long a status by name waits for a small object that is still to come.
+const STATUS_MS: u64 = 2_000;
+
+/// The same for a status by name, of a program that has read no folder of ours: it names the file because it will open it,
+/// and may compare the two (`cp` does). True if there is another file now; not for long.
+fn settles(slot: u32) -> bool {
+    !folder::was_read() && waiting::wait_placed_until(slot, sys::now_ms() + STATUS_MS).is_ok()
 }
 
 /// The file of ours that a path names, once the listing of its folder is new enough; GONE for one that may have been
@@ -71,17 +82,17 @@ pub(super) fn look(id: &FileId, dir: c_int, path: *const c_char, repeats: u32) -
     let current = |slot: u32| is_last || session::looked(slot, repeats) != Turn::Again;
     if !identity::could_be_ours(id) {
         return match file::real_at(id, dir, path) {
-            Real::Of(slot) if !current(slot) => Outcome::Failed(client::GONE),
-            Real::Again if !is_last => Outcome::Failed(client::GONE),
+            Real::Of(slot) if !current(slot) => Outcome::Failed(handle::GONE),
+            Real::Again if !is_last => Outcome::Failed(handle::GONE),
             _ => Outcome::Pass,
         };
     }
     file::of_id_at(id, dir, path).then(|seen| {
-        if !is_last && !seen.facts.large && client::settles(seen.slot) {
-            return Outcome::Failed(client::GONE);
+        if !is_last && !seen.facts.large && settles(seen.slot) {
+            return Outcome::Failed(handle::GONE);
         }
         let is_current = seen.identity != Identity::Placeholder || current(seen.slot);
-        if is_current { Outcome::Served(seen) } else { Outcome::Failed(client::GONE) }
+        if is_current { Outcome::Served(seen) } else { Outcome::Failed(handle::GONE) }
     })
 }
 

@@ -3,12 +3,12 @@
 //! descriptor's number, close-on-exec flag and offset.
 
 use super::{link, open, stdin, write};
-use crate::client;
 use crate::file::{self, Seen};
 use crate::memory;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
 use crate::session;
+use crate::uses;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 use libc::{AT_FDCWD, FILE};
@@ -153,7 +153,7 @@ pub(super) fn whole(seen: &Seen, at: i64) -> Result<c_int> {
     sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {
         let _ = sys::close(memory);
     })?;
-    client::tell(seen.slot, 3);
+    uses::tell(seen.slot, 3);
     Ok(memory)
 }
 

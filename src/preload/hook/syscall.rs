@@ -2,7 +2,7 @@
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
 use super::{attribute, copy, dup, fs, link, map, names, open, place, read, seek, stat, stdin, user, write};
-use crate::client;
+use crate::active;
 use crate::file;
 use crate::past;
 use crate::real;
@@ -20,7 +20,7 @@ pub(crate) extern "C-unwind" fn syscall(
     e: usize,
     f: usize,
 ) -> c_long {
-    if !client::is_wanted() {
+    if !active::is_wanted() {
         return real::syscall(number, a, b, c, d, e, f);
     }
     match number {
