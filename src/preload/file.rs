@@ -5,7 +5,7 @@
 //! end-of-file, so a state that became stale costs a check and never an answer. No path is parsed here.
 
 use crate::attach;
-use crate::handle::{self, Facts};
+use crate::handle::{Facts, GONE, Handle, Slot};
 use crate::identity::{self, Met, Real};
 use crate::kept;
 use crate::listing::{self, Listing};
@@ -24,8 +24,8 @@ use ossc_cache::sys::{self, Errno, FileId};
 
 /// A file of ours, as it was just found.
 pub(crate) struct Seen {
-    /// Record number.
-    pub slot: u32,
+    /// Whose it is.
+    pub handle: Handle,
     /// Which of its files it is.
     pub identity: Identity,
     /// Size and the like.
@@ -68,26 +68,26 @@ pub(crate) fn placeholder(fd: c_int) -> Outcome<Seen> {
 /// the search. A process that is not registered (the child of a fork) has to search, and registers by that.
 /// ESTALE when no engine has that version any more: it is not looked up again under another one.
 pub(crate) fn known(fd: c_int) -> Outcome<Seen> {
-    let slot = marked(fd);
-    if slot == LOST {
+    let mark = mark_of(fd);
+    if mark == LOST {
         let is_lost = sys::file_id(fd).is_ok_and(|id| identity::is_lost(&id));
         return if is_lost { Outcome::Failed(Errno(libc::EIO)) } else { Outcome::Pass };
     }
-    if slot == 0 || !attach::is_attached() {
+    if mark == 0 || !attach::is_attached() {
         return Outcome::Pass;
     }
-    let (Ok(id), Some(was)) = (sys::file_id(fd), handle::was(slot)) else { return Outcome::Pass };
-    let (generation, object) = was;
+    let (Ok(id), Some(handle)) = (sys::file_id(fd), Slot::from_bits(mark).handle()) else { return Outcome::Pass };
+    let object = handle.object;
     // The program may have closed it past this library, and its number have gone to another file.
     if !id.is_empty_file()
         || (id.dev, id.ino) != (object.dev(), object.ino())
         || !identity::has_time_of(object, &id)
-            && !identity::is_placeholder_of(object, &id, Met::Descriptor(fd), generation)
+            && !identity::is_placeholder_of(object, &id, Met::Descriptor(fd), handle.generation())
     {
         return Outcome::Pass;
     }
-    let Some(facts) = handle::facts(slot) else { return Outcome::Failed(handle::GONE) };
-    let seen = Seen { slot, identity: Identity::Placeholder, facts, fd };
+    let Some(facts) = handle.facts() else { return Outcome::Failed(GONE) };
+    let seen = Seen { handle, identity: Identity::Placeholder, facts, fd };
     if seen.is_placeholder() { Outcome::Served(seen) } else { Outcome::Pass }
 }
 
@@ -144,11 +144,16 @@ fn look_up(id: &FileId, met: Met<'_>) -> Outcome<Seen> {
             Err(errno) => return Outcome::Failed(errno),
         };
         // Looked for again where the record was given up between the look and its facts.
-        if let Some(facts) = handle::facts(found.slot) {
-            return Outcome::Served(Seen { slot: found.slot, identity: found.identity, facts, fd: met.descriptor() });
+        if let Some(facts) = found.handle.facts() {
+            return Outcome::Served(Seen {
+                handle: found.handle,
+                identity: found.identity,
+                facts,
+                fd: met.descriptor(),
+            });
         }
     }
-    Outcome::Failed(handle::GONE)
+    Outcome::Failed(GONE)
 }
 
 /// Whose the real file is that a descriptor is of.
@@ -250,8 +255,9 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
 /// leads to may be a mount that does not answer.
 pub(crate) fn settle(dir: c_int, path: *const c_char, flags: c_int) {
     let before = errno();
-    let _ =
-        ask(|| of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| waiting::wait_placed(seen.slot).into()));
+    let _ = ask(|| {
+        of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| waiting::wait_placed(&seen.handle).into())
+    });
     set_errno(before);
 }
 
@@ -269,9 +275,9 @@ pub(crate) fn reach(dir: c_int, path: *const c_char) {
         // A script or library that is a real file of ours: its folder's listing is to be new enough.
         if let Ok(id) = id
             && id.is_file()
-            && let Real::Of(slot) = real_at(&id, dir, path)
+            && let Real::Of(handle) = real_at(&id, dir, path)
         {
-            let _ = session::looked(slot, 0);
+            let _ = session::looked(&handle, 0);
         }
         Outcome::<()>::Pass
     });
@@ -283,8 +289,8 @@ fn listing_for(dir: c_int, path: *const c_char) -> Listing {
 }
 
 /// EROFS with a log line: the answer to whatever would change an object.
-pub(crate) fn refuse<T>(what: &[u8], slot: u32) -> Outcome<T> {
-    log::log(what, slot);
+pub(crate) fn refuse<T>(what: &[u8], handle: &Handle) -> Outcome<T> {
+    log::log(what, handle);
     Outcome::Failed(Errno(libc::EROFS))
 }
 
@@ -311,18 +317,28 @@ pub(crate) fn is_owner() -> bool {
     OWNER.load(Relaxed) == sys::getpid()
 }
 
-/// Slot of the object that was read through a number; 0 for none (a slot is never 0: generations count from 1).
+/// Slot of the object that was read through a number; 0 for none, or `LOST`.
 static MARKS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
 
-/// The object that was last read through a number, or 0. As good as the program's own bookkeeping: a number that
+/// The object that was last read through a number. As good as the program's own bookkeeping: a number that
 /// was given to another file past this library still has it, so the file is asked what it is.
 #[inline(always)]
-pub(crate) fn marked(fd: c_int) -> u32 {
+pub(crate) fn marked(fd: c_int) -> Option<Slot> {
+    slot_in(mark_of(fd))
+}
+
+#[inline(always)]
+fn mark_of(fd: c_int) -> u32 {
     usize::try_from(fd).ok().and_then(|at| MARKS.get(at)).map_or(0, |mark| mark.load(Relaxed))
 }
 
-/// False where `marked` is 0. For two instructions less it is true, too, for numbers beyond the marks that share
-/// their low bits with one that has a mark.
+#[inline(always)]
+fn slot_in(mark: u32) -> Option<Slot> {
+    (mark != 0 && mark != LOST).then_some(Slot::from_bits(mark))
+}
+
+/// False where `marked` is `None` and nothing is lost. For two instructions less it is true, too, for numbers beyond the
+/// marks that share their low bits with one that has a mark.
 #[inline(always)]
 pub(crate) fn may_be_marked(fd: c_int) -> bool {
     MARKS[fd as usize % NUMBERS].load(Relaxed) != 0
@@ -340,21 +356,23 @@ pub(crate) fn mark_lost(fd: c_int) {
 }
 
 /// The object is read through this number: what the client keeps of it stays until the number is gone.
-pub(crate) fn mark(fd: c_int, slot: u32) {
+pub(crate) fn mark(fd: c_int, handle: &Handle) {
+    let slot = handle.slot.to_bits();
     let Some((at, mark)) = usize::try_from(fd).ok().and_then(|at| Some((at, MARKS.get(at)?))) else { return };
     if mark.load(Relaxed) == slot || OWNER.load(Relaxed) != sys::getpid() {
         return;
     }
     HIGHEST.fetch_max(at, Relaxed);
-    kept::used_by_one_more(slot);
-    session::taken(slot);
-    taken::met(slot);
-    let before = mark.swap(slot, Relaxed);
-    if before != 0 && before != LOST {
-        if !handle::is_same(before, slot) {
-            STAMPS[at].store(0, Relaxed);
-        }
-        kept::used_by_one_less(before);
+    kept::used_by_one_more(handle);
+    session::taken(handle);
+    taken::met(handle);
+    let Some(before) = slot_in(mark.swap(slot, Relaxed)) else { return };
+    let before = before.handle();
+    if !before.is_some_and(|before| before.is_same(handle)) {
+        STAMPS[at].store(0, Relaxed);
+    }
+    if let Some(before) = before {
+        kept::used_by_one_less(&before);
     }
 }
 
@@ -404,12 +422,13 @@ pub(crate) fn copy_stamp(fd: c_int, new: c_int) {
 }
 
 fn unmark(at: usize) {
-    if MARKS[at].load(Relaxed) != 0 && OWNER.load(Relaxed) == sys::getpid() {
-        let before = MARKS[at].swap(0, Relaxed);
-        if before != 0 && before != LOST {
-            session::let_go(before);
-            kept::used_by_one_less(before);
-        }
+    if MARKS[at].load(Relaxed) == 0 || OWNER.load(Relaxed) != sys::getpid() {
+        return;
+    }
+    let before = slot_in(MARKS[at].swap(0, Relaxed));
+    if let Some(before) = before.and_then(Slot::handle) {
+        session::let_go(&before);
+        kept::used_by_one_less(&before);
     }
 }
 

@@ -4,23 +4,16 @@
 //! for nothing, and knows no program's descriptors.
 
 use crate::attach;
-use crate::handle::{lasts, resolve};
+use crate::handle::Handle;
 use crate::parts::Grain;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use ossc_cache::block;
-use ossc_cache::region::{Object, Region};
 
 /// The fills that held a range at one moment.
 pub(crate) struct Fills {
-    /// Belongs to them: another engine counts its own fills.
-    pub generation: u32,
-    /// Its region.
-    pub region: Region,
-    /// The record there.
-    pub object: &'static Object,
-    /// The slot in that generation.
-    pub slot: u32,
+    /// The object in the region whose fills they are: another engine counts its own.
+    pub handle: Handle,
     /// The parts that hold the range.
     pub parts: Range<u32>,
     /// The range.
@@ -30,21 +23,21 @@ pub(crate) struct Fills {
 }
 
 /// Those that hold bytes `start..end` now, `None` if some are missing.
-pub(crate) fn fills(slot: u32, start: u64, end: u64, grain: Grain) -> Option<Fills> {
+pub(crate) fn fills(handle: &Handle, start: u64, end: u64, grain: Grain) -> Option<Fills> {
     core::sync::atomic::fence(Ordering::SeqCst);
     let generation = attach::generation();
-    let (region, object, now) = resolve(slot)?;
-    let (parts, bytes) = (object.parts_of(start, end), start..end);
-    let sum = sum_of(&region, object, &bytes, grain)?;
-    let fills = Fills { generation, region, object, slot: now, parts, bytes, grain, sum };
+    let now = handle.now()?;
+    let (parts, bytes) = (now.object.parts_of(start, end), start..end);
+    let sum = sum_of(&now, &bytes, grain)?;
+    let fills = Fills { handle: now, parts, bytes, grain, sum };
     (attach::generation() == generation).then_some(fills)
 }
 
 #[inline(always)]
-fn sum_of(region: &Region, object: &Object, bytes: &Range<u64>, grain: Grain) -> Option<u64> {
+fn sum_of(now: &Handle, bytes: &Range<u64>, grain: Grain) -> Option<u64> {
     match grain {
-        Grain::Parts => object.fills(region, bytes.start, bytes.end),
-        Grain::Blocks => object.fills_with_blocks(region, bytes.start, bytes.end),
+        Grain::Parts => now.object.fills(&now.region, bytes.start, bytes.end),
+        Grain::Blocks => now.object.fills_with_blocks(&now.region, bytes.start, bytes.end),
     }
 }
 
@@ -53,17 +46,17 @@ impl Fills {
     /// one that is GONE may be full of another object's bytes.
     pub fn are_there(&self) -> bool {
         core::sync::atomic::fence(Ordering::SeqCst);
-        attach::generation() == self.generation
-            && sum_of(&self.region, self.object, &self.bytes, self.grain) == Some(self.sum)
-            && lasts(self.object, self.slot)
-            && attach::generation() == self.generation
+        attach::generation() == self.handle.generation()
+            && sum_of(&self.handle, &self.bytes, self.grain) == Some(self.sum)
+            && self.handle.lasts()
+            && attach::generation() == self.handle.generation()
     }
 
     /// Bytes of all their parts were copied: they are in use.
     pub fn touch(&self) {
-        let clock = self.region.header().clock.load(Ordering::Relaxed);
+        let clock = self.handle.region.header().clock.load(Ordering::Relaxed);
         for index in self.parts.clone() {
-            let part = self.region.part(self.object, index);
+            let part = self.handle.region.part(self.handle.object, index);
             let is_first = part.used() == 0;
             part.touch(clock);
             if is_first {
@@ -77,24 +70,25 @@ impl Fills {
     #[inline(never)]
     fn reads_on(&self, index: u32) {
         let Some(before) = index.checked_sub(1) else { return };
-        let (part, before) = (self.region.part(self.object, index), self.region.part(self.object, before));
+        let (part, before) =
+            (self.handle.region.part(self.handle.object, index), self.handle.region.part(self.handle.object, before));
         let follows = part.is_ready() && before.is_ready() && before.used() != 0;
-        if follows && self.bytes.start <= self.object.part_range(index).start {
-            self.region.demand(self.object, index + 1, index + 2);
+        if follows && self.bytes.start <= self.handle.object.part_range(index).start {
+            self.handle.region.demand(self.handle.object, index + 1, index + 2);
         }
     }
 
     /// The bytes were handed out in this round before.
     pub fn were_handed_out(&self, round: u32) -> bool {
         self.parts.clone().all(|index| {
-            let part = self.region.part(self.object, index);
+            let part = self.handle.region.part(self.handle.object, index);
             part.is_known(round) && part.is_handed_out(round)
         })
     }
 
     /// The bytes are handed out from now on, if they may be: of this round, and not the last.
     pub fn hand_out(&self, round: u32) -> bool {
-        let (region, object) = (&self.region, self.object);
+        let Handle { region, object, .. } = self.handle;
         self.parts.clone().all(|index| {
             let part = region.part(object, index);
             // Also of one that was given up just now: the copy does not count then.

@@ -9,7 +9,7 @@ use crate::attach::{self, attach, attached, say};
 use crate::descriptors;
 use crate::environ;
 use crate::folder;
-use crate::handle::{self, Found};
+use crate::handle::{GONE, Handle};
 use crate::listing;
 use crate::log;
 use crate::model_dir;
@@ -110,6 +110,15 @@ pub(crate) fn is_lost(id: &FileId) -> bool {
     id.ino == LOST[1].load(Ordering::Relaxed) && id.dev == LOST[0].load(Ordering::Relaxed) && id.ino != 0
 }
 
+/// A file of ours.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    /// Whose it is.
+    pub handle: Handle,
+    /// Which of its files it is.
+    pub identity: Identity,
+}
+
 /// Finds the record of a file. `Ok(None)` for the program's own.
 ///
 /// # Errors
@@ -177,18 +186,18 @@ fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
 
 fn found_in(generation: u32, region: Region, id: &FileId, met: Met<'_>) -> Option<Found> {
     let (number, incarnation, identity) = region.find_use(id.dev, id.ino)?;
-    let object = region.object(number)?;
-    if identity == Identity::Placeholder && !is_placeholder_of(object, id, met, generation) {
+    let handle = Handle::new(generation, region, number, incarnation)?;
+    if identity == Identity::Placeholder && !is_placeholder_of(handle.object, id, met, generation) {
         return None;
     }
-    Some(Found { slot: handle::slot_of(generation, incarnation, number), identity })
+    Some(Found { handle, identity })
 }
 
 /// Whose a real file is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Real {
-    /// The small object's behind this slot.
-    Of(u32),
+    /// This small object's.
+    Of(Handle),
     /// The program's own, or one that a user has changed.
     Theirs,
     /// An engine has made it, and listings came meanwhile that do not show it: its name may lead to another file.
@@ -200,11 +209,11 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     let known = |(generation, region): (u32, Region)| {
         let number = region.find_file((id.dev, id.ino), id.size, id.mtime_secs)?;
         let incarnation = region.object(number)?.incarnation();
-        Some(handle::slot_of(generation, incarnation, number))
+        Handle::new(generation, region, number, incarnation)
     };
     let find = || attached().and_then(known);
-    if let Some(slot) = find() {
-        return Real::Of(slot);
+    if let Some(handle) = find() {
+        return Real::Of(handle);
     }
     // Of another engine's listing, perhaps: its time has no fraction, or one that is a mark.
     let could_be = id.mtime_nanos == 0 || mark::by_time(id).is_some();
@@ -218,8 +227,8 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     // That engine may be gone, and another have listed the folder.
     let _ = attach::alive(generation);
     let Some((_, region)) = attached() else { return Real::Theirs };
-    if let Some(slot) = find() {
-        return Real::Of(slot);
+    if let Some(handle) = find() {
+        return Real::Of(handle);
     }
     // A leftover in a folder that this engine has not listed yet.
     if region.header().folders_unlisted.load(Ordering::Acquire) != 0
@@ -228,7 +237,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
         listing::list(folder.as_bytes());
     }
     match find() {
-        Some(slot) => Real::Of(slot),
+        Some(handle) => Real::Of(handle),
         None if listing::listings() != listings => Real::Again,
         None => Real::Theirs,
     }
@@ -346,7 +355,7 @@ fn is_folder_listed(met: Met<'_>) -> bool {
 
 /// A marked file that no engine serves: one line on stderr and in the log, once for each file.
 fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
-    let is_final = errno != handle::GONE || !met.is_replaced(id);
+    let is_final = errno != GONE || !met.is_replaced(id);
     if is_final && !is_told(id) {
         let mark = asked.text.as_ref().and_then(Text::mark);
         let marked = CPath::from(mark.map_or(b"a file", |mark| mark.path.as_bytes()));

@@ -4,14 +4,14 @@
 //! Called by the rare paths only. It never waits, and says nothing where this process knows no engine.
 
 use crate::attach;
-use crate::handle::resolve;
+use crate::handle::Handle;
 use ossc_cache::cpath::CPath;
 use ossc_cache::sys;
 
 /// A line for the log, from a client (rare: refused writes, failed waits): what, on which object.
-pub(crate) fn log(what: &[u8], slot: u32) {
-    let Some((region, object, _)) = resolve(slot) else { return };
-    log_named(what, region.name(object).as_bytes());
+pub(crate) fn log(what: &[u8], handle: &Handle) {
+    let Some(now) = handle.now() else { return };
+    log_named(what, now.region.name(now.object).as_bytes());
 }
 
 /// The same with the object's name.

@@ -4,11 +4,10 @@
 //! hands it out. Nothing is waited for: what is read through it counts only if the fills are the same before and after.
 
 use crate::attach::{self, ASK_MS, MOVED};
-use crate::handle::{GONE, lasts, number_of, resolve};
+use crate::handle::{GONE, Handle};
 use crate::log::log;
 use core::sync::atomic::Ordering;
 use ossc_cache::pages;
-use ossc_cache::region::{Object, Region};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::wire::Ask;
 
@@ -17,11 +16,11 @@ const OPEN_MS: u64 = 8_000;
 
 /// A fresh read-only, close-on-exec descriptor of the object's memory file; the caller owns it. Never 0-2. Nothing was
 /// waited for: what is read through it counts only if the fills are the same before and after.
-pub(crate) fn open_unready(slot: u32) -> Result<i32> {
+pub(crate) fn open_unready(handle: &Handle) -> Result<i32> {
     let until = sys::now_ms() + OPEN_MS;
     loop {
         let generation = attach::generation();
-        let errno = match open_once(slot) {
+        let errno = match open_once(handle) {
             Ok(fd) => return Ok(fd),
             Err(errno) => errno,
         };
@@ -32,26 +31,26 @@ pub(crate) fn open_unready(slot: u32) -> Result<i32> {
             // An engine that is just starting does not answer yet.
             (Ok(()), _) if sys::now_ms() < until => sys::sleep_ms(20),
             _ => {
-                log(b"the memory of this object cannot be opened: its reader gets EIO", slot);
+                log(b"the memory of this object cannot be opened: its reader gets EIO", handle);
                 return Err(Errno(libc::EIO));
             }
         }
     }
 }
 
-fn open_once(slot: u32) -> Result<i32> {
-    let (region, object, now) = resolve(slot).ok_or(GONE)?;
-    let number = number_of(now);
+fn open_once(handle: &Handle) -> Result<i32> {
+    let now = handle.now().ok_or(GONE)?;
+    let number = now.slot.number();
     let checked = |opened: i32| {
         let fd = if opened > 2 { opened } else { raise(opened, 3)? };
-        let is_right = is_memory(fd, &region, object);
+        let is_right = is_memory(fd, &now);
         // While it is open the engine is granted no lease on it, and so the record is not used again: what lasts now
         // lasts as long as the descriptor and its maps.
-        if is_right && lasts(object, now) {
+        if is_right && now.lasts() {
             return Ok(fd);
         }
         let _ = sys::close(fd);
-        Err(if lasts(object, now) { Errno(libc::EIO) } else { GONE })
+        Err(if now.lasts() { Errno(libc::EIO) } else { GONE })
     };
     open_in_store(number).and_then(checked).or_else(|_| ask_for_memory(number).and_then(checked))
 }
@@ -80,7 +79,8 @@ fn raise(fd: i32, at_least: i32) -> Result<i32> {
 }
 
 /// True if the descriptor is the object's memory file.
-pub(crate) fn is_memory(fd: i32, region: &Region, object: &Object) -> bool {
-    let (dev, ino) = (region.header().memory_dev.load(Ordering::Acquire), object.memory_ino.load(Ordering::Acquire));
+pub(crate) fn is_memory(fd: i32, of: &Handle) -> bool {
+    let dev = of.region.header().memory_dev.load(Ordering::Acquire);
+    let ino = of.object.memory_ino.load(Ordering::Acquire);
     sys::file_id(fd).is_ok_and(|id| id.ino == ino && id.dev == dev)
 }

@@ -2,7 +2,7 @@
 //!
 //! Called by the read path and by whatever gives bytes away. It waits for nothing.
 
-use crate::handle::resolve;
+use crate::handle::Handle;
 use ossc_cache::region::Region;
 
 /// How bytes of a part are there that are wanted.
@@ -17,8 +17,8 @@ pub(crate) enum Grain {
 /// From now on the parts that hold bytes `start..end` are not given up, until the kernel says that nobody has
 /// the object's memory open or mapped: this process must have it open. To be called before the wait for bytes that
 /// leave this library's hands (maps, pipes, sockets).
-pub(crate) fn pin(slot: u32, start: u64, end: u64) {
-    if let Some((region, object, _)) = resolve(slot) {
+pub(crate) fn pin(handle: &Handle, start: u64, end: u64) {
+    if let Some(Handle { region, object, .. }) = handle.now() {
         object.parts_of(start, end).for_each(|index| region.part(object, index).pin());
     }
 }
@@ -38,8 +38,8 @@ impl Drop for HeldParts {
 
 /// The parts that hold bytes `start..end` are not given up while they are waited for and copied. One part at a
 /// time, see `Part::hold`: without it a reader may never see a part that others want the room of.
-pub(crate) fn hold(slot: u32, start: u64, end: u64) -> Option<HeldParts> {
-    let (region, object, _) = resolve(slot)?;
+pub(crate) fn hold(handle: &Handle, start: u64, end: u64) -> Option<HeldParts> {
+    let Handle { region, object, .. } = handle.now()?;
     let (first, parts) = (object.first_part(), object.parts_of(start, end));
     let parts = first.saturating_add(parts.start)..first.saturating_add(parts.end);
     parts.clone().for_each(|at| region.part_at(at).hold());
@@ -47,14 +47,14 @@ pub(crate) fn hold(slot: u32, start: u64, end: u64) -> Option<HeldParts> {
 }
 
 /// End of the part that holds byte `at`, but not more than `end`.
-pub(crate) fn part_end(slot: u32, at: u64, end: u64) -> u64 {
-    let part_bytes = resolve(slot).map_or(0, |(_, object, _)| u64::from(object.part_bytes()));
+pub(crate) fn part_end(handle: &Handle, at: u64, end: u64) -> u64 {
+    let part_bytes = handle.now().map_or(0, |now| u64::from(now.object.part_bytes()));
     at.checked_div(part_bytes).map_or(end, |index| ((index + 1) * part_bytes).min(end))
 }
 
 /// Hints: these bytes will be wanted soon.
-pub(crate) fn will_need(slot: u32, start: u64, end: u64) {
-    if let Some((region, object, _)) = resolve(slot) {
-        region.demand_bytes(object, start, end);
+pub(crate) fn will_need(handle: &Handle, start: u64, end: u64) {
+    if let Some(now) = handle.now() {
+        now.region.demand_bytes(now.object, start, end);
     }
 }

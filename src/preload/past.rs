@@ -10,7 +10,7 @@ use crate::attach;
 use crate::descriptors;
 use crate::environ;
 use crate::file::{self, Seen};
-use crate::handle::{self, resolve};
+use crate::handle::Slot;
 use crate::log;
 use crate::objects;
 use crate::outcome::{Outcome, ask};
@@ -78,7 +78,7 @@ pub(crate) fn why(seen: &Seen, flags: c_int) -> Option<Why> {
 }
 
 fn mode_of(seen: &Seen) -> Option<u32> {
-    resolve(seen.slot).map(|(region, ..)| region.header().open_mode.load(Relaxed))
+    seen.handle.now().map(|now| now.region.header().open_mode.load(Relaxed))
 }
 
 fn sign(fd: i32) -> Option<&'static str> {
@@ -246,10 +246,10 @@ impl Word {
 
 /// Says it once of each object: in the report, and what is wrong on stderr and in the log, too.
 pub(crate) fn tell(seen: &Seen, word: Word, why: &str) {
-    if is_told(seen.slot, word) {
+    if is_told(seen.handle.slot, word) {
         return;
     }
-    let path = handle::path_of(seen.slot);
+    let path = seen.handle.path();
     let (short, text) = word.texts();
     report(short.as_bytes(), path.as_bytes());
     if text.is_empty() {
@@ -260,10 +260,10 @@ pub(crate) fn tell(seen: &Seen, word: Word, why: &str) {
 }
 
 /// True if it was said before. The last few are remembered.
-fn is_told(slot: u32, word: Word) -> bool {
+fn is_told(slot: Slot, word: Word) -> bool {
     static TOLD: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
-    let key = u64::from(slot) << 8 | word as u64 | 1 << 63;
-    TOLD[slot as usize % TOLD.len()].swap(key, Relaxed) == key
+    let key = u64::from(slot.to_bits()) << 8 | word as u64 | 1 << 63;
+    TOLD[slot.to_bits() as usize % TOLD.len()].swap(key, Relaxed) == key
 }
 
 /// A line of the report that `ossc doctor` reads: process, program, word, name.

@@ -3,17 +3,17 @@
 //! Called by the hooks for these and by the session. The audit file is told once of each kind.
 
 use crate::attach;
-use crate::handle::{number_of, resolve};
+use crate::handle::Handle;
 use crate::kept;
 use core::sync::atomic::Ordering;
 use ossc_cache::region::Seen as Event;
 
 /// The program opened (1), mapped (2) or took as FILE (3) the object: a use; the audit file is told once of each.
-pub(crate) fn tell(slot: u32, act: u32) {
-    let Some((region, object, now)) = resolve(slot) else { return };
+pub(crate) fn tell(handle: &Handle, act: u32) {
+    let Some(now) = handle.now() else { return };
     // Each time: by this the engine knows of uses that begin and end between two of its looks.
-    object.uses.fetch_add(1, Ordering::Relaxed);
-    if kept::is_first(now, act) {
-        region.tell(Event { pid: attach::pid() as u32, slot: number_of(now), act });
+    now.object.uses.fetch_add(1, Ordering::Relaxed);
+    if kept::is_first(now.slot, act) {
+        now.region.tell(Event { pid: attach::pid() as u32, slot: now.slot.number(), act });
     }
 }

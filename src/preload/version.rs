@@ -18,10 +18,9 @@ pub(crate) fn is_of_an_engine_before(id: &FileId) -> bool {
         })
 }
 
-/// True if the newest listing of `region` shows the very version that a record of another region (of this generation)
-/// stands for: by its file, or by its name.
-pub(crate) fn is_shown(region: &Region, generation: u32, object: &Object) -> bool {
-    let Some(own) = attach::region_of(generation) else { return false };
+/// True if the newest listing of `region` shows the very version that a record of another region, its own, stands for:
+/// by its file, or by its name.
+pub(crate) fn is_shown(region: &Region, own: &Region, object: &Object) -> bool {
     let is_same = |now: &Object| {
         !now.is_superseded() && (now.etag(), now.size()) == (object.etag(), object.size()) && now.state() != state::GONE
     };
@@ -34,15 +33,15 @@ pub(crate) fn is_shown(region: &Region, generation: u32, object: &Object) -> boo
 
 /// True if a file that this process has open or mapped is of a version that the newest listing does not show.
 pub(crate) fn is_old_file(dev: u64, ino: u64) -> bool {
-    let is_old = |generation: u32, object: &Object, region: &Region| match attach::last_known() {
-        Some((now, _)) if now == generation => object.is_superseded() && !is_shown(region, generation, object),
-        Some((_, region)) => !is_shown(&region, generation, object),
+    let is_old = |generation: u32, own: &Region, object: &Object| match attach::last_known() {
+        Some((now, _)) if now == generation => object.is_superseded() && !is_shown(own, own, object),
+        Some((_, region)) => !is_shown(&region, own, object),
         None => true,
     };
     (1..=attach::generation()).rev().any(|generation| {
-        let Some(region) = attach::region_of(generation) else { return false };
-        let found = region.find(dev, ino).map(|(number, _)| number).or_else(|| region.find_any_file(dev, ino));
-        let object = found.and_then(|number| region.object(number)).filter(|object| object.kind() != Kind::Folder);
-        object.is_some_and(|object| is_old(generation, object, &region))
+        let Some(own) = attach::region_of(generation) else { return false };
+        let found = own.find(dev, ino).map(|(number, _)| number).or_else(|| own.find_any_file(dev, ino));
+        let object = found.and_then(|number| own.object(number)).filter(|object| object.kind() != Kind::Folder);
+        object.is_some_and(|object| is_old(generation, &own, object))
     })
 }

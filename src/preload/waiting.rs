@@ -5,11 +5,11 @@
 //! it any more (`attach::alive`). It keeps nothing of what was waited for in place: `parts` and `memory_file` do.
 
 use crate::attach::{self, MOVED};
-use crate::handle::{GONE, lasts, number_of, resolve};
+use crate::handle::{GONE, Handle};
 use crate::log::log;
 use crate::parts::Grain;
 use core::cell::Cell;
-use ossc_cache::region::{Kind, Object, Region, state};
+use ossc_cache::region::{Kind, state};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::{wait, wait_bytes};
 
@@ -17,45 +17,43 @@ use ossc_cache::{wait, wait_bytes};
 const SLICES_TOLD: u32 = 50;
 
 /// Waits until bytes `start..end` are ready.
-pub(crate) fn wait_range(slot: u32, start: u64, end: u64) -> Result<()> {
-    wait_for(slot, start, end, Grain::Parts)
+pub(crate) fn wait_range(handle: &Handle, start: u64, end: u64) -> Result<()> {
+    wait_for(handle, start, end, Grain::Parts)
 }
 
 /// Waits until bytes `start..end` are there.
-pub(crate) fn wait_for(slot: u32, start: u64, end: u64, grain: Grain) -> Result<()> {
-    waiting(slot, |region, object, check| match grain {
-        Grain::Parts => wait::range(region, object, start, end, check),
-        Grain::Blocks => wait_bytes::bytes(region, object, start, end, check),
+pub(crate) fn wait_for(handle: &Handle, start: u64, end: u64, grain: Grain) -> Result<()> {
+    waiting(handle, |now, check| match grain {
+        Grain::Parts => wait::range(&now.region, now.object, start, end, check),
+        Grain::Blocks => wait_bytes::bytes(&now.region, now.object, start, end, check),
     })
 }
 
 /// Waits until the whole object is ready and verified, and keeps it whole: for a program that has its memory mapped.
-pub(crate) fn wait_whole(slot: u32) -> Result<()> {
-    waiting(slot, |region, object, check| {
+pub(crate) fn wait_whole(handle: &Handle) -> Result<()> {
+    waiting(handle, |now, check| {
         // In each region that is waited in: a map is of the last one.
-        (0..object.parts()).for_each(|index| region.part(object, index).pin());
-        wait::whole(region, object, check)
+        (0..now.object.parts()).for_each(|index| now.region.part(now.object, index).pin());
+        wait::whole(&now.region, now.object, check)
     })
 }
 
 /// Waits until a small object is a real file; the caller then repeats its open or stat.
-pub(crate) fn wait_placed(slot: u32) -> Result<()> {
-    wait_placed_until(slot, u64::MAX)
+pub(crate) fn wait_placed(handle: &Handle) -> Result<()> {
+    wait_placed_until(handle, u64::MAX)
 }
 
 /// ETIMEDOUT behind that moment (`sys::now_ms`).
-pub(crate) fn wait_placed_until(slot: u32, end_ms: u64) -> Result<()> {
-    waiting(slot, |region, object, check| {
+pub(crate) fn wait_placed_until(handle: &Handle, end_ms: u64) -> Result<()> {
+    waiting(handle, |now, check| {
         let want = || {
-            if object.state() == state::COMING
-                && let Some((_, _, now)) = resolve(slot)
-            {
-                region.want(number_of(now));
+            if now.object.state() == state::COMING && now.lasts() {
+                now.region.want(now.slot.number());
             }
         };
         want();
         // Again after each slice: an engine that took over has not heard of it.
-        wait::placed(object, &|| {
+        wait::placed(now.object, &|| {
             want();
             if sys::now_ms() > end_ms { Err(Errno(libc::ETIMEDOUT)) } else { check() }
         })
@@ -63,9 +61,9 @@ pub(crate) fn wait_placed_until(slot: u32, end_ms: u64) -> Result<()> {
 }
 
 /// Runs a wait in the region of now, again in the next one when that is replaced.
-pub(crate) fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+pub(crate) fn waiting(handle: &Handle, wait: impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
     loop {
-        match waiting_here(slot, &wait) {
+        match waiting_here(handle, &wait) {
             // A new engine with a new catalog: the same file under another number.
             Err(MOVED) => continue,
             done => return done,
@@ -75,25 +73,25 @@ pub(crate) fn waiting(slot: u32, wait: impl Fn(&Region, &Object, &dyn Fn() -> Re
 
 /// The same in the region of now: `MOVED` when that is replaced.
 pub(crate) fn waiting_here(
-    slot: u32,
-    wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>,
+    handle: &Handle,
+    wait: &impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>,
 ) -> Result<()> {
     // Before the region is looked at: a region that is replaced in between must end the wait.
     let generation = attach::generation();
-    let (region, object, now) = resolve(slot).ok_or(GONE)?;
-    let is_large = object.kind() == Kind::Large;
+    let now = handle.now().ok_or(GONE)?;
+    let is_large = now.object.kind() == Kind::Large;
     let slices = Cell::new(1u32);
     let check = || {
         if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
-            log(b"a reader has been waiting for 10 s more", slot);
+            log(b"a reader has been waiting for 10 s more", handle);
         }
         attach::alive(generation)
     };
-    match wait(&region, object, &check) {
+    match wait(&now, &check) {
         // What was waited for may have been of another version's record in the end.
-        Ok(()) if is_large && !lasts(object, now) => Err(GONE),
+        Ok(()) if is_large && !now.lasts() => Err(GONE),
         Err(errno) if errno != MOVED => {
-            log(b"a reader got an error for this object", slot);
+            log(b"a reader got an error for this object", handle);
             Err(errno)
         }
         done => done,

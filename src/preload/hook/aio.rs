@@ -63,13 +63,13 @@ fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {
     let at = block.aio_offset.max(0) as u64;
     let end = end_of(seen, at, block.aio_nbytes as u64);
     // The kernel or a thread of libc's reads later: neither the parts nor the descriptor may go.
-    parts::pin(seen.slot, at, end);
-    kept::used_by_one_more(seen.slot);
-    let waited = waiting::wait_range(seen.slot, at, end);
+    parts::pin(&seen.handle, at, end);
+    kept::used_by_one_more(&seen.handle);
+    let waited = waiting::wait_range(&seen.handle, at, end);
     let memory = |hold| {
-        source(seen, at, end, || kept::kept_memory(seen.slot, &hold).inspect(|_| parts::pin(seen.slot, at, end)))
+        source(seen, at, end, || kept::kept_memory(&seen.handle, &hold).inspect(|_| parts::pin(&seen.handle, at, end)))
     };
-    match waited.and_then(|()| kept::hold(seen.slot)).and_then(memory) {
+    match waited.and_then(|()| kept::hold(&seen.handle)).and_then(memory) {
         Ok((_, memory)) => {
             block.aio_fildes = memory;
             Outcome::Pass

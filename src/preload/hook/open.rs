@@ -7,7 +7,7 @@ use super::whole;
 use crate::attach;
 use crate::file::{self, Seen};
 use crate::folder;
-use crate::handle;
+use crate::handle::{GONE, Handle};
 use crate::identity::{self, Real};
 use crate::join;
 use crate::log;
@@ -139,7 +139,7 @@ pub(super) fn met(fd: c_int, path: *const c_char) {
 pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     match look(fd, flags, repeats) {
         // The name may have been given to another file by the listing that this look has caused.
-        Arrived::Failed(handle::GONE) if repeats == 0 => Arrived::Again,
+        Arrived::Failed(GONE) if repeats == 0 => Arrived::Again,
         arrived => arrived,
     }
 }
@@ -161,14 +161,14 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     }
     if !identity::could_be_ours(&id) {
         if version::is_of_an_engine_before(&id) {
-            return Arrived::Failed(handle::GONE);
+            return Arrived::Failed(GONE);
         }
         // Who writes to a real file makes it a file of the program's own.
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
             return Arrived::AsItIs;
         }
         let real = || match file::real(&id, fd) {
-            Real::Of(slot) => Outcome::Served(in_session(slot, repeats)),
+            Real::Of(handle) => Outcome::Served(in_session(&handle, repeats)),
             Real::Again => Outcome::Served(Arrived::Again),
             Real::Theirs => Outcome::Pass,
         };
@@ -190,17 +190,17 @@ fn makes(flags: c_int) -> bool {
 }
 
 /// Whether this process may have the version that was opened.
-fn in_session(slot: u32, repeats: u32) -> Arrived {
-    match session::opened(slot, repeats) {
+fn in_session(handle: &Handle, repeats: u32) -> Arrived {
+    match session::opened(handle, repeats) {
         Turn::Go => Arrived::AsItIs,
         Turn::Again => Arrived::Again,
-        Turn::Stale => Arrived::Failed(handle::GONE),
+        Turn::Stale => Arrived::Failed(GONE),
     }
 }
 
 fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     if seen.is_coming() {
-        return match waiting::wait_placed(seen.slot) {
+        return match waiting::wait_placed(&seen.handle) {
             Ok(()) => Arrived::Again,
             Err(errno) => Arrived::Failed(errno),
         };
@@ -209,22 +209,22 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     // reader, whom no hook sees, must find all of it there.
     if seen.identity == Identity::Memory {
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
-            log::log(b"open for writing refused (the folder is read-only)", seen.slot);
+            log::log(b"open for writing refused (the folder is read-only)", &seen.handle);
             return Arrived::Failed(Errno(libc::EROFS));
         }
-        if let Err(errno) = waiting::wait_whole(seen.slot) {
+        if let Err(errno) = waiting::wait_whole(&seen.handle) {
             return Arrived::Failed(errno);
         }
     }
-    match in_session(seen.slot, repeats) {
+    match in_session(&seen.handle, repeats) {
         Arrived::AsItIs => {}
         other => return other,
     }
-    uses::tell(seen.slot, 1);
+    uses::tell(&seen.handle, 1);
     if seen.is_placeholder() {
         taken::opened(seen);
     }
-    match denied(seen.slot) {
+    match denied(&seen.handle) {
         Some(errno) => Arrived::Failed(errno),
         None if seen.is_placeholder() => whole::opened(seen, flags),
         None => Arrived::AsItIs,
@@ -232,11 +232,11 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
 }
 
 /// EACCES for an object that cannot be read until its owner acts (restores it, grants it); the log says so.
-fn denied(slot: u32) -> Option<Errno> {
-    let (_, object, _) = handle::resolve(slot)?;
-    let errno = object.errno.load(Ordering::Acquire) as i32;
-    (object.state() == state::FAILED && errno == libc::EACCES).then(|| {
-        log::log(b"open refused: the object is archived or may not be read", slot);
+fn denied(handle: &Handle) -> Option<Errno> {
+    let now = handle.now()?;
+    let errno = now.object.errno.load(Ordering::Acquire) as i32;
+    (now.object.state() == state::FAILED && errno == libc::EACCES).then(|| {
+        log::log(b"open refused: the object is archived or may not be read", handle);
         Errno(errno)
     })
 }
@@ -245,7 +245,7 @@ fn denied(slot: u32) -> Option<Errno> {
 /// program's to change. `flags` are those of `fstatat`.
 pub(super) fn may_change(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<()> {
     file::of_path(dir, path, flags).then(|seen| match seen.is_coming() {
-        true => waiting::wait_placed(seen.slot).into(),
-        false => file::refuse(b"change refused (the folder is read-only)", seen.slot),
+        true => waiting::wait_placed(&seen.handle).into(),
+        false => file::refuse(b"change refused (the folder is read-only)", &seen.handle),
     })
 }

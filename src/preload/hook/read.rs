@@ -60,7 +60,9 @@ extern "C-unwind" fn read_known(fd: c_int, buffer: *mut c_void, count: size_t) -
 #[inline(never)]
 extern "C-unwind" fn pread_known(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
     real::pthread_testcancel();
-    copy::prefetch(file::marked(fd), at as u64, 0);
+    if let Some(slot) = file::marked(fd) {
+        copy::prefetch(slot, at as u64, 0);
+    }
     let read = |seen: &Seen| copy::read_at(seen, at as u64, buffer as usize, count);
     let known = if at >= 0 && may_skip(buffer, count) { serve_known(fd, read) } else { None };
     known.unwrap_or_else(|| pread_on(real::pread64(fd, buffer, count, at), fd, buffer, count, at))
@@ -134,7 +136,7 @@ fn readv_on(got: ssize_t, fd: c_int, iov: *const iovec, len: c_int, at: off_t) -
 pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t {
     ask(|| match file::of_descriptor(fd) {
         Outcome::Served(seen) if seen.is_placeholder() => {
-            file::mark(fd, seen.slot);
+            file::mark(fd, &seen.handle);
             read(&seen).map(|n| n as ssize_t).into()
         }
         // The empty stand-in of a small object, reached past our `open`: its bytes are in another file.
@@ -146,6 +148,6 @@ pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t
 }
 
 fn stale<T>(seen: &Seen) -> Outcome<T> {
-    log::log(b"read of an object that was opened before it was there", seen.slot);
+    log::log(b"read of an object that was opened before it was there", &seen.handle);
     Outcome::Failed(Errno(libc::ESTALE))
 }

@@ -53,7 +53,7 @@ fn hint(fd: c_int, at: off_t, len: off_t, advice: c_int) {
     let _ = ask(|| {
         if let Outcome::Served(seen) = file::placeholder(fd) {
             let end = if len <= 0 { seen.facts.size } else { (at as u64).saturating_add(len as u64) };
-            parts::will_need(seen.slot, at as u64, end.min(seen.facts.size));
+            parts::will_need(&seen.handle, at as u64, end.min(seen.facts.size));
         }
         Outcome::<()>::Pass
     });

@@ -3,7 +3,7 @@
 use super::open;
 use crate::file::{self, Seen};
 use crate::folder;
-use crate::handle;
+use crate::handle::{GONE, Handle};
 use crate::identity::{self, Real};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
@@ -58,7 +58,7 @@ fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c
 pub(super) fn again_if_gone(ask: impl Fn(u32) -> Result<c_int>) -> c_int {
     let mut answer = ask(0);
     for repeats in 1..open::TRIES_MAX {
-        if !matches!(answer, Err(handle::GONE)) {
+        if !matches!(answer, Err(GONE)) {
             break;
         }
         answer = ask(repeats);
@@ -71,28 +71,28 @@ const STATUS_MS: u64 = 2_000;
 
 /// The same for a status by name, of a program that has read no folder of ours: it names the file because it will open it,
 /// and may compare the two (`cp` does). True if there is another file now; not for long.
-fn settles(slot: u32) -> bool {
-    !folder::was_read() && waiting::wait_placed_until(slot, sys::now_ms() + STATUS_MS).is_ok()
+fn settles(handle: &Handle) -> bool {
+    !folder::was_read() && waiting::wait_placed_until(handle, sys::now_ms() + STATUS_MS).is_ok()
 }
 
 /// The file of ours that a path names, once the listing of its folder is new enough; GONE for one that may have been
 /// replaced meanwhile.
 pub(super) fn look(id: &FileId, dir: c_int, path: *const c_char, repeats: u32) -> Outcome<Seen> {
     let is_last = repeats + 1 == open::TRIES_MAX;
-    let current = |slot: u32| is_last || session::looked(slot, repeats) != Turn::Again;
+    let current = |handle: &Handle| is_last || session::looked(handle, repeats) != Turn::Again;
     if !identity::could_be_ours(id) {
         return match file::real_at(id, dir, path) {
-            Real::Of(slot) if !current(slot) => Outcome::Failed(handle::GONE),
-            Real::Again if !is_last => Outcome::Failed(handle::GONE),
+            Real::Of(handle) if !current(&handle) => Outcome::Failed(GONE),
+            Real::Again if !is_last => Outcome::Failed(GONE),
             _ => Outcome::Pass,
         };
     }
     file::of_id_at(id, dir, path).then(|seen| {
-        if !is_last && !seen.facts.large && settles(seen.slot) {
-            return Outcome::Failed(handle::GONE);
+        if !is_last && !seen.facts.large && settles(&seen.handle) {
+            return Outcome::Failed(GONE);
         }
-        let is_current = seen.identity != Identity::Placeholder || current(seen.slot);
-        if is_current { Outcome::Served(seen) } else { Outcome::Failed(handle::GONE) }
+        let is_current = seen.identity != Identity::Placeholder || current(&seen.handle);
+        if is_current { Outcome::Served(seen) } else { Outcome::Failed(GONE) }
     })
 }
 

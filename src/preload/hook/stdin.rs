@@ -157,7 +157,7 @@ fn is_stdin(kept: c_int, memory: c_int) -> bool {
     let same = || {
         let was = file::placeholder(kept).served()?;
         let is = file::of_descriptor(memory).served()?;
-        Some(was.slot == is.slot && !is.is_placeholder())
+        Some(was.handle.slot == is.handle.slot && !is.is_placeholder())
     };
     ask(|| Outcome::Served(same() == Some(true))).answer(false, || false)
 }

@@ -139,21 +139,21 @@ fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> 
         if !write::is_writable(fd) {
             return Outcome::Pass;
         }
-        return file::refuse(b"stream for writing refused (the folder is read-only)", seen.slot);
+        return file::refuse(b"stream for writing refused (the folder is read-only)", &seen.handle);
     }
     let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR) else { return Outcome::Pass };
-    link::remember(fd, seen.slot);
+    link::remember(fd, seen.handle.slot);
     whole(seen, at).into()
 }
 
 /// The complete object's memory file, at an offset. The caller owns it.
 pub(super) fn whole(seen: &Seen, at: i64) -> Result<c_int> {
-    session::taken(seen.slot);
+    session::taken(&seen.handle);
     let memory = memory::of_whole(seen)?;
     sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {
         let _ = sys::close(memory);
     })?;
-    uses::tell(seen.slot, 3);
+    uses::tell(&seen.handle, 3);
     Ok(memory)
 }
 

@@ -35,7 +35,9 @@ pub(super) fn refused<T>(fd: c_int) -> Outcome<T> {
         return Outcome::Pass;
     }
     ask(|| match file::written(fd) {
-        Outcome::Served(seen) if is_writable(fd) => file::refuse(b"write refused (the folder is read-only)", seen.slot),
+        Outcome::Served(seen) if is_writable(fd) => {
+            file::refuse(b"write refused (the folder is read-only)", &seen.handle)
+        }
         Outcome::Failed(errno) if is_writable(fd) => Outcome::Failed(errno),
         _ => Outcome::Pass,
     })
