@@ -5,7 +5,7 @@
 //! before the bytes are in the buffer, and never touches a buffer that the kernel has not vouched for.
 
 use crate::file::Seen;
-use crate::fills;
+use crate::fills::Fills;
 use crate::handle::{Handle, Slot};
 use crate::kept::{self, Hold};
 use crate::parts::{self, Grain, HeldParts};
@@ -82,7 +82,7 @@ pub(crate) fn by_parts(
         if until < end {
             parts::will_need(handle, done, end.min(until + AHEAD_BYTES));
         }
-        match waiting::wait_for(handle, done, until, grain).and_then(|()| step(done, (until - done) as usize)) {
+        match waiting::bytes(handle, done, until, grain).and_then(|()| step(done, (until - done) as usize)) {
             Ok((n, more)) => {
                 done += n as u64;
                 if !more {
@@ -116,7 +116,7 @@ fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usiz
 /// before and after it.
 fn attempt(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
     let hold = kept::hold(&seen.handle)?;
-    let Some(fills) = fills::fills(&seen.handle, start, end, Grain::Blocks) else { return Ok(None) };
+    let Some(fills) = Fills::of(&seen.handle, start, end, Grain::Blocks) else { return Ok(None) };
     if !taken::may_be_given(seen, &fills)? {
         return Ok(None);
     }
@@ -139,7 +139,7 @@ pub(crate) fn source<T>(
     get: impl Fn() -> Result<T>,
 ) -> Result<(Option<HeldParts>, T)> {
     loop {
-        if let Some(fills) = fills::fills(&seen.handle, start, end, Grain::Parts)
+        if let Some(fills) = Fills::of(&seen.handle, start, end, Grain::Parts)
             && taken::may_be_given(seen, &fills)?
         {
             let source = get()?;

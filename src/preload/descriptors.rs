@@ -25,7 +25,7 @@ pub(crate) fn each(mut act: impl FnMut(i32)) -> bool {
 }
 
 /// Runs `act` on a descriptor of the path, if it can be opened with these flags.
-pub(crate) fn with_descriptor<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
+pub(crate) fn with<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
     let fd = sys::openat(dir, path, flags, 0).ok()?;
     let value = act(fd);
     let _ = sys::close(fd);

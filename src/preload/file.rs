@@ -170,7 +170,7 @@ pub(crate) fn real_at(id: &FileId, dir: c_int, path: *const c_char) -> Real {
     // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
     let name = unsafe { CStr::from_ptr(path) };
     let bytes = name.to_bytes();
-    let is_near = if bytes.starts_with(b"/") { model_dir::is_inside(bytes) } else { model_dir::is_on_model_dir(id) };
+    let is_near = if bytes.starts_with(b"/") { model_dir::is_inside(bytes) } else { model_dir::is_on_its_device(id) };
     match (bytes.is_empty(), is_near) {
         (true, _) => real(id, dir),
         (_, true) => identity::find_real(id, Met::Path(dir, name)),
@@ -192,7 +192,7 @@ pub(crate) fn until_listed<T>(dir: c_int, path: *const c_char, call: impl Fn() -
 /// The same for a call that takes several paths.
 pub(crate) fn until_all_listed<T>(paths: &[Named], call: impl Fn() -> T, failed: impl Fn(&T) -> bool) -> T {
     let before = errno();
-    let listings = listing::listings();
+    let listings = listing::count();
     let mut got = call();
     if failed(&got) && errno() == libc::ENOENT {
         list_and_repeat(paths, before, listings, &mut || {
@@ -212,7 +212,7 @@ fn list_and_repeat(paths: &[Named], before: c_int, mut listings: u64, again: &mu
             Listing::Needless => listing_for(*dir, *path),
             _ => so_far,
         });
-        if listing != Listing::Done && listing::listings() == listings {
+        if listing != Listing::Done && listing::count() == listings {
             // What may lie in a folder that could not be listed is not absent.
             return set_errno(match listing {
                 Listing::Failed => libc::EIO,
@@ -221,7 +221,7 @@ fn list_and_repeat(paths: &[Named], before: c_int, mut listings: u64, again: &mu
             });
         }
         set_errno(before);
-        listings = listing::listings();
+        listings = listing::count();
         if !again() {
             return;
         }
@@ -234,7 +234,7 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
     if listing::knows_all_folders() {
         return;
     }
-    let mut listings = listing::listings();
+    let mut listings = listing::count();
     for _ in 0..FOLDERS_DEEP {
         let mut target = [0u8; 1];
         let arguments = [dir as usize, path as usize, target.as_mut_ptr() as usize, target.len(), 0, 0];
@@ -243,10 +243,10 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
             Ok(_) | Err(Errno(libc::ENOENT)) => {}
             Err(_) => return,
         }
-        if listing_for(dir, path) != Listing::Done && listing::listings() == listings {
+        if listing_for(dir, path) != Listing::Done && listing::count() == listings {
             return;
         }
-        listings = listing::listings();
+        listings = listing::count();
     }
 }
 
@@ -255,9 +255,7 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
 /// leads to may be a mount that does not answer.
 pub(crate) fn settle(dir: c_int, path: *const c_char, flags: c_int) {
     let before = errno();
-    let _ = ask(|| {
-        of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| waiting::wait_placed(&seen.handle).into())
-    });
+    let _ = ask(|| of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| waiting::placed(&seen.handle).into()));
     set_errno(before);
 }
 
@@ -290,7 +288,7 @@ fn listing_for(dir: c_int, path: *const c_char) -> Listing {
 
 /// EROFS with a log line: the answer to whatever would change an object.
 pub(crate) fn refuse<T>(what: &[u8], handle: &Handle) -> Outcome<T> {
-    log::log(what, handle);
+    log::line(what, handle);
     Outcome::Failed(Errno(libc::EROFS))
 }
 

@@ -22,17 +22,6 @@ pub(crate) struct Fills {
     sum: u64,
 }
 
-/// Those that hold bytes `start..end` now, `None` if some are missing.
-pub(crate) fn fills(handle: &Handle, start: u64, end: u64, grain: Grain) -> Option<Fills> {
-    core::sync::atomic::fence(Ordering::SeqCst);
-    let generation = attach::generation();
-    let now = handle.now()?;
-    let (parts, bytes) = (now.object.parts_of(start, end), start..end);
-    let sum = sum_of(&now, &bytes, grain)?;
-    let fills = Fills { handle: now, parts, bytes, grain, sum };
-    (attach::generation() == generation).then_some(fills)
-}
-
 #[inline(always)]
 fn sum_of(now: &Handle, bytes: &Range<u64>, grain: Grain) -> Option<u64> {
     match grain {
@@ -42,6 +31,17 @@ fn sum_of(now: &Handle, bytes: &Range<u64>, grain: Grain) -> Option<u64> {
 }
 
 impl Fills {
+    /// Those that hold bytes `start..end` now, `None` if some are missing.
+    pub fn of(handle: &Handle, start: u64, end: u64, grain: Grain) -> Option<Fills> {
+        core::sync::atomic::fence(Ordering::SeqCst);
+        let generation = attach::generation();
+        let now = handle.now()?;
+        let (parts, bytes) = (now.object.parts_of(start, end), start..end);
+        let sum = sum_of(&now, &bytes, grain)?;
+        let fills = Fills { handle: now, parts, bytes, grain, sum };
+        (attach::generation() == generation).then_some(fills)
+    }
+
     /// True if they are there still: a copy made meanwhile is good. The record must be the one it was: the parts of
     /// one that is GONE may be full of another object's bytes.
     pub fn are_there(&self) -> bool {

@@ -5,8 +5,8 @@
 
 use crate::attach::{self, attach, attached};
 use crate::environ;
-use crate::listing::{Listing, list, list_by};
-use crate::model_dir::{is_inside, is_model_dir, is_on_model_dir};
+use crate::listing::{self, Listing};
+use crate::model_dir;
 use crate::session;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ossc_cache::cpath::CPath;
@@ -21,7 +21,7 @@ static READS_FOLDERS: AtomicBool = AtomicBool::new(false);
 /// A folder was opened or is about to be read: lists it if it is an unlisted one of ours.
 /// `id` is its identity, `fd` (or -1) a descriptor of it.
 /// False if it may hold objects that nobody can tell: to show it as it is would be a wrong answer.
-pub(crate) fn folder(id: &FileId, fd: i32) -> bool {
+pub(crate) fn opened(id: &FileId, fd: i32) -> bool {
     if list_if_ours(id, fd) == Listing::Failed {
         return false;
     }
@@ -31,7 +31,7 @@ pub(crate) fn folder(id: &FileId, fd: i32) -> bool {
     {
         READS_FOLDERS.store(true, Ordering::Relaxed);
         if folder.unfetched.load(Ordering::Acquire) != 0 {
-            let _ = list_by(Ask::Enter, region.name(folder).as_bytes());
+            let _ = listing::list_by(Ask::Enter, region.name(folder).as_bytes());
         }
     }
     true
@@ -49,7 +49,7 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
     }
     let Some((_, region)) = attach().or_else(attach::last_known) else {
         let path = environ::descriptor_path(fd);
-        let is_inside = path.is_some_and(|path| is_inside(path.as_bytes())) || is_model_dir(id);
+        let is_inside = path.is_some_and(|path| model_dir::is_inside(path.as_bytes())) || model_dir::is_it(id);
         return if is_inside { Listing::Failed } else { Listing::Needless };
     };
     let folder = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot));
@@ -60,12 +60,12 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
         Some(folder) => CPath::from(region.name(folder).as_bytes()),
         None if region.header().folders_unlisted.load(Ordering::Acquire) == 0 => return Listing::Needless,
         // Something else may have been mounted over it since.
-        None => match environ::descriptor_path(fd).filter(|path| is_inside(path.as_bytes())) {
+        None => match environ::descriptor_path(fd).filter(|path| model_dir::is_inside(path.as_bytes())) {
             Some(path) => path,
             None => return Listing::Needless,
         },
     };
-    if list(path.as_bytes()) { Listing::Done } else { Listing::Failed }
+    if listing::list(path.as_bytes()) { Listing::Done } else { Listing::Failed }
 }
 
 /// True for a folder that the engine in use has in its catalog.
@@ -76,13 +76,13 @@ pub(crate) fn is_folder_of_ours(id: &FileId) -> bool {
 /// Whether a folder is worth asking an engine about, before this process has one: it is MODEL_DIR, an engine has
 /// made it, or it lies inside by its name. Where folders can have no mark, every folder of the device is.
 fn may_be_managed(id: &FileId, fd: i32) -> bool {
-    if is_model_dir(id) || environ::descriptor_path(fd).is_some_and(|path| is_inside(path.as_bytes())) {
+    if model_dir::is_it(id) || environ::descriptor_path(fd).is_some_and(|path| model_dir::is_inside(path.as_bytes())) {
         return true;
     }
     let link = CPath::from(b"/proc/self/fd/").with_number(fd.max(0) as u64);
     match link.as_cstr().map(mark::Text::of_path) {
         Some(Ok(text)) => text.mark().is_some_and(|mark| mark.kind == mark::Kind::Folder),
-        Some(Err(Errno(libc::EOPNOTSUPP))) => is_on_model_dir(id),
+        Some(Err(Errno(libc::EOPNOTSUPP))) => model_dir::is_on_its_device(id),
         _ => false,
     }
 }

@@ -1,7 +1,8 @@
 //! What this library knows an object by: its record in the catalog of one engine, in one of its uses.
 //!
-//! Called by all that has to do with an object. Whoever recognises a file (`identity`) gets a handle; what is remembered
-//! from one call to the next (of descriptors, maps, sessions) is its slot, one word, of which a handle is made again.
+//! Called by all that has to do with an object. The look that recognises a file (`identity`) gives a handle. What is
+//! remembered from one call to the next (of descriptors, maps, sessions) is its slot, one word, of which a handle is made
+//! again.
 //!
 //! A handle may be followed as long as the process lives: regions are never unmapped, and a record stays a record. What
 //! the record says may be over: the engine may have been replaced since by one with another catalog, and the record may

@@ -47,7 +47,7 @@ impl Met<'_> {
     fn with<T>(self, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
         match self {
             Met::Descriptor(fd) | Met::Opened(fd) => Some(act(fd)),
-            Met::Path(dir, path) => descriptors::with_descriptor(dir, path, flags | libc::O_CLOEXEC, act),
+            Met::Path(dir, path) => descriptors::with(dir, path, flags | libc::O_CLOEXEC, act),
             Met::Status => None,
         }
     }
@@ -177,7 +177,7 @@ pub(crate) fn has_time_of(object: &Object, id: &FileId) -> bool {
 /// all the same (the mark went with a backup, say). EIO when no engine can be asked.
 fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     let is_inside = || met.path().is_some_and(|path| model_dir::is_inside(path.as_bytes()));
-    if !model_dir::is_on_model_dir(id) || !is_inside() {
+    if !model_dir::is_on_its_device(id) || !is_inside() {
         return Ok(None);
     }
     let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
@@ -220,7 +220,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     if matches!(met, Met::Status) || !could_be {
         return Real::Theirs;
     }
-    let listings = listing::listings();
+    let listings = listing::count();
     let is_finished = |asked: &Asked| asked.kind == Kind::Finished && asked.is_of(id);
     let Some(asked) = marked(id, met).filter(is_finished) else { return Real::Theirs };
     let Some((generation, _)) = attach() else { return Real::Theirs };
@@ -238,7 +238,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     }
     match find() {
         Some(handle) => Real::Of(handle),
-        None if listing::listings() != listings => Real::Again,
+        None if listing::count() != listings => Real::Again,
         None => Real::Theirs,
     }
 }
@@ -345,7 +345,7 @@ fn is_folder_listed(met: Met<'_>) -> bool {
     let Some(path) = met.path() else { return false };
     let parent = CPath::from(parent(path.as_bytes()));
     let listed = |name: &CStr| {
-        descriptors::with_descriptor(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
+        descriptors::with(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
             let id = sys::file_id(fd).ok()?;
             Some(folder::list_if_ours(&id, fd) == listing::Listing::Done)
         })
@@ -370,7 +370,7 @@ fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
             }
         };
         say(&[b"oss connector: ", name.as_bytes(), b": ", why, b"\n"]);
-        log::log_named(why, name.as_bytes());
+        log::named(why, name.as_bytes());
     }
     errno
 }

@@ -12,7 +12,7 @@ use crate::start::{self, FirstWord};
 
 /// Constructor: takes what is needed of the environment, and as a primary makes sure an engine runs.
 /// A primary that cannot start says why and ends the program, as the product does.
-pub(crate) fn init() {
+pub(crate) fn run() {
     let role = environ::role();
     match role {
         environ::Role::Inert => return,

@@ -5,9 +5,9 @@
 //! `meet`, which has to know.
 
 use crate::attach::{self, attach, is_attached};
-use crate::descriptors::with_descriptor;
+use crate::descriptors;
 use crate::environ;
-use crate::model_dir::{is_inside, model_dev};
+use crate::model_dir;
 use crate::real;
 use core::ffi::{CStr, c_char};
 use ossc_cache::sys;
@@ -37,13 +37,15 @@ pub(crate) fn join_one_that_runs() {
 /// missing when a client comes is made again.
 pub(crate) fn before_removal(dir: i32, path: *const c_char) {
     const FLAGS: i32 = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    if is_attached() || !real::stat_at(dir, path, libc::AT_SYMLINK_NOFOLLOW).is_ok_and(|st| st.st_dev == model_dev()) {
+    if is_attached()
+        || !real::stat_at(dir, path, libc::AT_SYMLINK_NOFOLLOW).is_ok_and(|st| st.st_dev == model_dir::dev())
+    {
         return;
     }
     // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
     let path = unsafe { CStr::from_ptr(path) };
-    let name = with_descriptor(dir, path, FLAGS, environ::descriptor_path).flatten();
-    if name.is_some_and(|name| is_inside(name.as_bytes())) {
+    let name = descriptors::with(dir, path, FLAGS, environ::descriptor_path).flatten();
+    if name.is_some_and(|name| model_dir::is_inside(name.as_bytes())) {
         join_one_that_runs();
     }
 }

@@ -40,7 +40,7 @@ extern "C" fn start_up() {
     real::resolve();
     hook::resolve_jumps();
     say::remember();
-    init::init();
+    init::run();
     if active::is_active() {
         // A panic says nothing on the host's stderr; the hook that met it answers EIO.
         std::panic::set_hook(Box::new(|_| {}));

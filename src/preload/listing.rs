@@ -34,7 +34,7 @@ pub(crate) fn knows_all_folders() -> bool {
 
 /// Changes with every listing that was made real, and when this process attaches: a name that was missing
 /// under another value may be there now.
-pub(crate) fn listings() -> u64 {
+pub(crate) fn count() -> u64 {
     attached().map_or(0, |(generation, region)| {
         u64::from(generation) << 32 | u64::from(region.header().listings.load(Ordering::Acquire))
     })

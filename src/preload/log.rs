@@ -9,13 +9,13 @@ use ossc_cache::cpath::CPath;
 use ossc_cache::sys;
 
 /// A line for the log, from a client (rare: refused writes, failed waits): what, on which object.
-pub(crate) fn log(what: &[u8], handle: &Handle) {
+pub(crate) fn line(what: &[u8], handle: &Handle) {
     let Some(now) = handle.now() else { return };
-    log_named(what, now.region.name(now.object).as_bytes());
+    named(what, now.region.name(now.object).as_bytes());
 }
 
 /// The same with the object's name.
-pub(crate) fn log_named(what: &[u8], object: &[u8]) {
+pub(crate) fn named(what: &[u8], object: &[u8]) {
     let Some((_, region)) = attach::last_known() else { return };
     let path = CPath::from(region.log_path());
     let Some(name) = path.as_cstr() else { return };

@@ -5,13 +5,13 @@
 
 use crate::attach::{self, MOVED};
 use crate::file::Seen;
-use crate::fills::fills;
+use crate::fills::Fills;
 use crate::handle::Handle;
-use crate::log::log;
+use crate::log;
 use crate::memory_file::open_unready;
 use crate::parts::{Grain, pin};
 use crate::taken::{self, May};
-use crate::waiting::{wait_whole, waiting, waiting_here};
+use crate::waiting;
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, Ordering};
 use ossc_cache::sys::{self, Errno, FileId, Result};
@@ -21,7 +21,7 @@ use ossc_cache::wait;
 /// verified, and stays. The caller owns it. Never 0-2. ENOMEM at once for what the memory budget can never hold.
 pub(crate) fn of_whole(seen: &Seen) -> Result<i32> {
     if is_too_large(&seen.handle) {
-        log(
+        log::line(
             b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)",
             &seen.handle,
         );
@@ -47,11 +47,11 @@ pub(crate) fn wait_rest(handle: &Handle) -> Result<()> {
     if is_too_large(handle) {
         return Err(Errno(libc::ENOMEM));
     }
-    wait_whole(handle)?;
+    waiting::whole(handle)?;
     if attach::generation() == handle.generation() {
         return Ok(());
     }
-    log(b"a map cannot grow: the engine that it is of is gone; map the object again", handle);
+    log::line(b"a map cannot grow: the engine that it is of is gone; map the object again", handle);
     Err(Errno(libc::ENOMEM))
 }
 
@@ -75,17 +75,17 @@ fn opened_and_ready(
         let generation = attach::generation();
         let memory = Opened::new(handle)?;
         pin(handle, range.start, range.end);
-        match waiting_here(handle, wait) {
+        match waiting::run_here(handle, wait) {
             Err(MOVED) => continue,
             Err(errno) => return Err(errno),
             Ok(()) => {}
         }
-        let Some(fills) = fills(handle, range.start, range.end, Grain::Parts) else { continue };
+        let Some(fills) = Fills::of(handle, range.start, range.end, Grain::Parts) else { continue };
         match taken::may_take(seen, &fills)? {
             May::Take if attach::generation() == generation && memory.is_open() => return Ok(memory.keep()),
             May::Take => {}
             May::Wait(judged) => {
-                waiting(handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
+                waiting::run(handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
             }
         }
     }

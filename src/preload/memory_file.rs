@@ -5,7 +5,7 @@
 
 use crate::attach::{self, ASK_MS, MOVED};
 use crate::handle::{GONE, Handle};
-use crate::log::log;
+use crate::log;
 use core::sync::atomic::Ordering;
 use ossc_cache::pages;
 use ossc_cache::sys::{self, Errno, Result};
@@ -31,7 +31,7 @@ pub(crate) fn open_unready(handle: &Handle) -> Result<i32> {
             // An engine that is just starting does not answer yet.
             (Ok(()), _) if sys::now_ms() < until => sys::sleep_ms(20),
             _ => {
-                log(b"the memory of this object cannot be opened: its reader gets EIO", handle);
+                log::line(b"the memory of this object cannot be opened: its reader gets EIO", handle);
                 return Err(Errno(libc::EIO));
             }
         }

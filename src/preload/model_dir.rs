@@ -18,7 +18,7 @@ pub(crate) fn keep(id: &FileId) {
 }
 
 /// MODEL_DIR's device.
-pub(crate) fn model_dev() -> u64 {
+pub(crate) fn dev() -> u64 {
     MODEL_DEV.load(Ordering::Relaxed)
 }
 
@@ -29,10 +29,11 @@ pub(crate) fn is_inside(path: &[u8]) -> bool {
 }
 
 /// True for what lies on the device of MODEL_DIR.
-pub(crate) fn is_on_model_dir(id: &FileId) -> bool {
+pub(crate) fn is_on_its_device(id: &FileId) -> bool {
     id.dev == MODEL_DEV.load(Ordering::Relaxed)
 }
 
-pub(crate) fn is_model_dir(id: &FileId) -> bool {
+/// True for the folder itself.
+pub(crate) fn is_it(id: &FileId) -> bool {
     (id.dev, id.ino) == (MODEL_DEV.load(Ordering::Relaxed), MODEL_INO.load(Ordering::Relaxed))
 }

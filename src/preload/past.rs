@@ -256,7 +256,7 @@ pub(crate) fn tell(seen: &Seen, word: Word, why: &str) {
         return;
     }
     say(&[b"oss connector: ", path.as_bytes(), b" ", text.as_bytes(), b" (", why.as_bytes(), b")\n"]);
-    log::log_named(text.as_bytes(), path.as_bytes());
+    log::named(text.as_bytes(), path.as_bytes());
 }
 
 /// True if it was said before. The last few are remembered.

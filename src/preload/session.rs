@@ -248,7 +248,7 @@ fn may_begin_anew(mixture: &Mixture, folder: u32, region: &Region) -> bool {
 }
 
 fn refuse(handle: &Handle, region: &Region, folder: &Object) -> Turn {
-    log::log(b"open refused (ESTALE): the model was changed while this program was loading it", handle);
+    log::line(b"open refused (ESTALE): the model was changed while this program was loading it", handle);
     let token = folder.changes.load(SeqCst).wrapping_mul(OBJECTS_MAX).wrapping_add(handle.slot.number()) | 1;
     let token = token ^ attach::generation() << 24;
     let spoken = SPOKEN.load(SeqCst);

@@ -9,11 +9,11 @@
 
 use crate::attach;
 use crate::file::{self, Seen, Stamp};
-use crate::fills::{Fills, fills};
+use crate::fills::Fills;
 use crate::handle::{GONE, Handle, Slot};
 use crate::log;
 use crate::parts::Grain;
-use crate::waiting::{wait_for, waiting};
+use crate::waiting;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{OBJECTS_MAX, Object, Region, Seen as Event};
@@ -203,7 +203,7 @@ pub(crate) fn wait_first(handle: &Handle) -> Result<()> {
         if region.header().reads_wait.load(Ordering::Relaxed) == 0 || judged.judgement != Judgement::Open {
             return Ok(());
         }
-        waiting(handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
+        waiting::run(handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
     }
 }
 
@@ -211,12 +211,12 @@ pub(crate) fn wait_first(handle: &Handle) -> Result<()> {
 /// the verdict on the whole object, but for the last of it that nobody was given yet.
 pub(crate) fn wait_given(seen: &Seen, start: u64, end: u64, grain: Grain) -> Result<()> {
     loop {
-        wait_for(&seen.handle, start, end, grain)?;
-        let Some(fills) = fills(&seen.handle, start, end, grain) else { continue };
+        waiting::bytes(&seen.handle, start, end, grain)?;
+        let Some(fills) = Fills::of(&seen.handle, start, end, grain) else { continue };
         match may_take(seen, &fills)? {
             May::Take => return Ok(()),
             May::Wait(judged) => {
-                waiting(&seen.handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
+                waiting::run(&seen.handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
             }
         }
     }
@@ -271,7 +271,7 @@ fn checked(
         // It came from elsewhere (another program, a message), and was read from: before the mismatch, perhaps.
         Stamp::None if judged.round > 1 && taken.slot.is_none() => {
             if seen.fd >= 0 && sys::lseek(seen.fd, 0, libc::SEEK_CUR).is_ok_and(|at| at != 0) {
-                log::log(b"a descriptor that was read from when the object had other bytes gives EIO", &seen.handle);
+                log::line(b"a descriptor that was read from when the object had other bytes gives EIO", &seen.handle);
                 return Err(Errno(libc::EIO));
             }
             file::set_stamp(seen.fd, Stamp::Opened);
@@ -305,7 +305,7 @@ fn of_older_record(
         Judgement::Nothing => {}
         Judgement::Matched if has_parts_of(&old, then.round, &fills.handle) => {}
         Judgement::Matched => {
-            log::log(
+            log::line(
                 b"a reader has bytes that came before the object was fetched anew, and they were wrong: it gets EIO",
                 &seen.handle,
             );
@@ -345,7 +345,7 @@ fn spoiled(seen: &Seen, entry: Option<&Entry>) -> Errno {
         let taken = entry.get();
         if taken.slot.is_some() && !taken.told {
             entry.change(taken, Taken { told: true, ..taken });
-            log::log(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", &seen.handle);
+            log::line(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", &seen.handle);
         }
     }
     Errno(libc::EIO)

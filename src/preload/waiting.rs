@@ -6,7 +6,7 @@
 
 use crate::attach::{self, MOVED};
 use crate::handle::{GONE, Handle};
-use crate::log::log;
+use crate::log;
 use crate::parts::Grain;
 use core::cell::Cell;
 use ossc_cache::region::{Kind, state};
@@ -17,21 +17,21 @@ use ossc_cache::{wait, wait_bytes};
 const SLICES_TOLD: u32 = 50;
 
 /// Waits until bytes `start..end` are ready.
-pub(crate) fn wait_range(handle: &Handle, start: u64, end: u64) -> Result<()> {
-    wait_for(handle, start, end, Grain::Parts)
+pub(crate) fn parts(handle: &Handle, start: u64, end: u64) -> Result<()> {
+    bytes(handle, start, end, Grain::Parts)
 }
 
 /// Waits until bytes `start..end` are there.
-pub(crate) fn wait_for(handle: &Handle, start: u64, end: u64, grain: Grain) -> Result<()> {
-    waiting(handle, |now, check| match grain {
+pub(crate) fn bytes(handle: &Handle, start: u64, end: u64, grain: Grain) -> Result<()> {
+    run(handle, |now, check| match grain {
         Grain::Parts => wait::range(&now.region, now.object, start, end, check),
         Grain::Blocks => wait_bytes::bytes(&now.region, now.object, start, end, check),
     })
 }
 
 /// Waits until the whole object is ready and verified, and keeps it whole: for a program that has its memory mapped.
-pub(crate) fn wait_whole(handle: &Handle) -> Result<()> {
-    waiting(handle, |now, check| {
+pub(crate) fn whole(handle: &Handle) -> Result<()> {
+    run(handle, |now, check| {
         // In each region that is waited in: a map is of the last one.
         (0..now.object.parts()).for_each(|index| now.region.part(now.object, index).pin());
         wait::whole(&now.region, now.object, check)
@@ -39,13 +39,13 @@ pub(crate) fn wait_whole(handle: &Handle) -> Result<()> {
 }
 
 /// Waits until a small object is a real file; the caller then repeats its open or stat.
-pub(crate) fn wait_placed(handle: &Handle) -> Result<()> {
-    wait_placed_until(handle, u64::MAX)
+pub(crate) fn placed(handle: &Handle) -> Result<()> {
+    placed_until(handle, u64::MAX)
 }
 
 /// ETIMEDOUT behind that moment (`sys::now_ms`).
-pub(crate) fn wait_placed_until(handle: &Handle, end_ms: u64) -> Result<()> {
-    waiting(handle, |now, check| {
+pub(crate) fn placed_until(handle: &Handle, end_ms: u64) -> Result<()> {
+    run(handle, |now, check| {
         let want = || {
             if now.object.state() == state::COMING && now.lasts() {
                 now.region.want(now.slot.number());
@@ -61,9 +61,9 @@ pub(crate) fn wait_placed_until(handle: &Handle, end_ms: u64) -> Result<()> {
 }
 
 /// Runs a wait in the region of now, again in the next one when that is replaced.
-pub(crate) fn waiting(handle: &Handle, wait: impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+pub(crate) fn run(handle: &Handle, wait: impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
     loop {
-        match waiting_here(handle, &wait) {
+        match run_here(handle, &wait) {
             // A new engine with a new catalog: the same file under another number.
             Err(MOVED) => continue,
             done => return done,
@@ -72,10 +72,7 @@ pub(crate) fn waiting(handle: &Handle, wait: impl Fn(&Handle, &dyn Fn() -> Resul
 }
 
 /// The same in the region of now: `MOVED` when that is replaced.
-pub(crate) fn waiting_here(
-    handle: &Handle,
-    wait: &impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>,
-) -> Result<()> {
+pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
     // Before the region is looked at: a region that is replaced in between must end the wait.
     let generation = attach::generation();
     let now = handle.now().ok_or(GONE)?;
@@ -83,7 +80,7 @@ pub(crate) fn waiting_here(
     let slices = Cell::new(1u32);
     let check = || {
         if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
-            log(b"a reader has been waiting for 10 s more", handle);
+            log::line(b"a reader has been waiting for 10 s more", handle);
         }
         attach::alive(generation)
     };
@@ -91,7 +88,7 @@ pub(crate) fn waiting_here(
         // What was waited for may have been of another version's record in the end.
         Ok(()) if is_large && !now.lasts() => Err(GONE),
         Err(errno) if errno != MOVED => {
-            log(b"a reader got an error for this object", handle);
+            log::line(b"a reader got an error for this object", handle);
             Err(errno)
         }
         done => done,

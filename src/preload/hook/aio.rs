@@ -65,7 +65,7 @@ fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {
     // The kernel or a thread of libc's reads later: neither the parts nor the descriptor may go.
     parts::pin(&seen.handle, at, end);
     kept::used_by_one_more(&seen.handle);
-    let waited = waiting::wait_range(&seen.handle, at, end);
+    let waited = waiting::parts(&seen.handle, at, end);
     let memory = |hold| {
         source(seen, at, end, || kept::kept_memory(&seen.handle, &hold).inspect(|_| parts::pin(&seen.handle, at, end)))
     };

@@ -160,7 +160,7 @@ fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize>
         return Ok(0);
     }
     parts::pin(&seen.handle, start, start + len);
-    waiting::wait_range(&seen.handle, start, start + len)?;
+    waiting::parts(&seen.handle, start, start + len)?;
     let hold = kept::hold(&seen.handle)?;
     let (_held, memory) = source(seen, start, start + len, || {
         kept::kept_memory(&seen.handle, &hold).inspect(|_| parts::pin(&seen.handle, start, start + len))

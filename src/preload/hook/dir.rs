@@ -28,7 +28,7 @@ fn listed(dir: *mut DIR) -> *mut DIR {
         // SAFETY: an open folder stream, given by the real call.
         let fd = unsafe { libc::dirfd(dir) };
         let known = ask(|| match sys::file_id(fd) {
-            Ok(id) if id.is_folder() => Outcome::Served(folder::folder(&id, fd)),
+            Ok(id) if id.is_folder() => Outcome::Served(folder::opened(&id, fd)),
             _ => Outcome::Pass,
         });
         if let Outcome::Served(false) = known {
@@ -46,7 +46,7 @@ fn list(fd: c_int) -> bool {
     if !id.is_folder() {
         return false;
     }
-    let _ = folder::folder(&id, fd);
+    let _ = folder::opened(&id, fd);
     folder::is_folder_of_ours(&id)
 }
 

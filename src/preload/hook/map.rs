@@ -115,7 +115,7 @@ fn memory_of(seen: &Seen, wish: &Wish) -> Outcome<Memory> {
     }
     let is_shared = matches!(wish.flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
     if is_shared && wish.prot & libc::PROT_WRITE != 0 {
-        log::log(b"writable shared map refused (the folder is read-only)", &seen.handle);
+        log::line(b"writable shared map refused (the folder is read-only)", &seen.handle);
         return Outcome::Failed(Errno(libc::EACCES));
     }
     memory(seen, wish).into()

@@ -151,7 +151,7 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     file::forget(fd);
     let Ok(id) = sys::file_id(fd) else { return Arrived::AsItIs };
     if id.is_folder() {
-        return match ask(|| Outcome::Served(folder::folder(&id, fd))) {
+        return match ask(|| Outcome::Served(folder::opened(&id, fd))) {
             Outcome::Served(false) => Arrived::Failed(Errno(libc::EIO)),
             _ => Arrived::AsItIs,
         };
@@ -200,7 +200,7 @@ fn in_session(handle: &Handle, repeats: u32) -> Arrived {
 
 fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     if seen.is_coming() {
-        return match waiting::wait_placed(&seen.handle) {
+        return match waiting::placed(&seen.handle) {
             Ok(()) => Arrived::Again,
             Err(errno) => Arrived::Failed(errno),
         };
@@ -209,10 +209,10 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     // reader, whom no hook sees, must find all of it there.
     if seen.identity == Identity::Memory {
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
-            log::log(b"open for writing refused (the folder is read-only)", &seen.handle);
+            log::line(b"open for writing refused (the folder is read-only)", &seen.handle);
             return Arrived::Failed(Errno(libc::EROFS));
         }
-        if let Err(errno) = waiting::wait_whole(&seen.handle) {
+        if let Err(errno) = waiting::whole(&seen.handle) {
             return Arrived::Failed(errno);
         }
     }
@@ -236,7 +236,7 @@ fn denied(handle: &Handle) -> Option<Errno> {
     let now = handle.now()?;
     let errno = now.object.errno.load(Ordering::Acquire) as i32;
     (now.object.state() == state::FAILED && errno == libc::EACCES).then(|| {
-        log::log(b"open refused: the object is archived or may not be read", handle);
+        log::line(b"open refused: the object is archived or may not be read", handle);
         Errno(errno)
     })
 }
@@ -245,7 +245,7 @@ fn denied(handle: &Handle) -> Option<Errno> {
 /// program's to change. `flags` are those of `fstatat`.
 pub(super) fn may_change(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<()> {
     file::of_path(dir, path, flags).then(|seen| match seen.is_coming() {
-        true => waiting::wait_placed(&seen.handle).into(),
+        true => waiting::placed(&seen.handle).into(),
         false => file::refuse(b"change refused (the folder is read-only)", &seen.handle),
     })
 }

@@ -148,6 +148,6 @@ pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t
 }
 
 fn stale<T>(seen: &Seen) -> Outcome<T> {
-    log::log(b"read of an object that was opened before it was there", &seen.handle);
+    log::line(b"read of an object that was opened before it was there", &seen.handle);
     Outcome::Failed(Errno(libc::ESTALE))
 }

@@ -72,7 +72,7 @@ const STATUS_MS: u64 = 2_000;
 /// The same for a status by name, of a program that has read no folder of ours: it names the file because it will open it,
 /// and may compare the two (`cp` does). True if there is another file now; not for long.
 fn settles(handle: &Handle) -> bool {
-    !folder::was_read() && waiting::wait_placed_until(handle, sys::now_ms() + STATUS_MS).is_ok()
+    !folder::was_read() && waiting::placed_until(handle, sys::now_ms() + STATUS_MS).is_ok()
 }
 
 /// The file of ours that a path names, once the listing of its folder is new enough; GONE for one that may have been
