@@ -5,6 +5,7 @@
 //! none. It never unmaps a region that it has given out, and never uses a kept descriptor without asking what it is.
 
 use crate::environ;
+use crate::process::pid;
 pub(crate) use crate::say::say;
 use crate::start::{self, FirstWord};
 use crate::taken;
@@ -48,7 +49,6 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 static ATTACHED_PID: AtomicI32 = AtomicI32::new(0);
 /// The engine that it is registered with.
 static ENGINE_PID: AtomicU32 = AtomicU32::new(0);
-static PID: AtomicI32 = AtomicI32::new(0);
 /// Holder of the right to attach: a pid, so that a forked child does not wait for a thread it has not got.
 static ATTACHING: AtomicI32 = AtomicI32::new(0);
 /// Folder of the memory files, where there is one.
@@ -64,17 +64,6 @@ static ORPHAN_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// Constructor: takes down what must not change.
 pub(crate) fn begin() {
     USER.store(sys::geteuid(), Ordering::Relaxed);
-    own();
-}
-
-/// This process is another one now: at start, and in the child of a fork.
-pub(crate) fn own() {
-    PID.store(sys::getpid(), Ordering::Relaxed);
-}
-
-/// This process's id.
-pub(crate) fn pid() -> i32 {
-    PID.load(Ordering::Relaxed)
 }
 
 /// Device of the memory files, once attached.

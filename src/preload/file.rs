@@ -13,12 +13,13 @@ use crate::log;
 use crate::missing;
 use crate::model_dir;
 use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::process;
 use crate::real;
 use crate::session;
 use crate::taken;
 use crate::waiting;
 use core::ffi::{CStr, c_char, c_int};
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::region::Identity;
 use ossc_cache::sys::{self, Errno, FileId};
 
@@ -302,19 +303,6 @@ const REUSE: u8 = 2;
 static STATES: [AtomicU8; NUMBERS] = [const { AtomicU8::new(0) }; NUMBERS];
 /// Highest number that may have a state.
 static HIGHEST: AtomicUsize = AtomicUsize::new(0);
-/// Process that owns `STATES`: a vfork child, which shares them, must not mark anything.
-static OWNER: AtomicI32 = AtomicI32::new(0);
-
-/// Takes the states over for this process: at start and in the child of a `fork`.
-pub(crate) extern "C" fn own() {
-    OWNER.store(sys::getpid(), Relaxed);
-}
-
-/// False in the child of a `vfork`, which shares its parent's memory and must not change what is remembered in it.
-pub(crate) fn is_owner() -> bool {
-    OWNER.load(Relaxed) == sys::getpid()
-}
-
 /// Slot of the object that was read through a number; 0 for none, or `LOST`.
 static MARKS: [AtomicU32; NUMBERS] = [const { AtomicU32::new(0) }; NUMBERS];
 
@@ -357,7 +345,7 @@ pub(crate) fn mark_lost(fd: c_int) {
 pub(crate) fn mark(fd: c_int, handle: &Handle) {
     let slot = handle.slot.to_bits();
     let Some((at, mark)) = usize::try_from(fd).ok().and_then(|at| Some((at, MARKS.get(at)?))) else { return };
-    if mark.load(Relaxed) == slot || OWNER.load(Relaxed) != sys::getpid() {
+    if mark.load(Relaxed) == slot || !process::is_owner() {
         return;
     }
     HIGHEST.fetch_max(at, Relaxed);
@@ -406,7 +394,7 @@ pub(crate) fn set_stamp(fd: c_int, stamp: Stamp) {
         Stamp::Took(epoch) => epoch,
     };
     let Some((at, place)) = usize::try_from(fd).ok().and_then(|at| Some((at, STAMPS.get(at)?))) else { return };
-    if place.load(Relaxed) != value && OWNER.load(Relaxed) == sys::getpid() {
+    if place.load(Relaxed) != value && process::is_owner() {
         HIGHEST.fetch_max(at, Relaxed);
         place.store(value, Relaxed);
     }
@@ -420,7 +408,7 @@ pub(crate) fn copy_stamp(fd: c_int, new: c_int) {
 }
 
 fn unmark(at: usize) {
-    if MARKS[at].load(Relaxed) == 0 || OWNER.load(Relaxed) != sys::getpid() {
+    if MARKS[at].load(Relaxed) == 0 || !process::is_owner() {
         return;
     }
     let before = slot_in(MARKS[at].swap(0, Relaxed));
@@ -481,7 +469,7 @@ pub(crate) fn written(fd: c_int) -> Outcome<Seen> {
 /// The file behind a number is none of ours, if the number is the same reuse still as when it had the state `before`.
 fn set_plain(at: usize, before: u8) {
     if let Some(state) = STATES.get(at)
-        && OWNER.load(Relaxed) == sys::getpid()
+        && process::is_owner()
     {
         HIGHEST.fetch_max(at, Relaxed);
         let _ = state.compare_exchange(before, before | NOT_OURS, Relaxed, Relaxed);

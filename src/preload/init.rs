@@ -8,6 +8,7 @@ use crate::attach::{self, say};
 use crate::environ;
 use crate::hidden;
 use crate::model_dir;
+use crate::process;
 use crate::start::{self, FirstWord};
 
 /// Constructor: takes what is needed of the environment, and as a primary makes sure an engine runs.
@@ -48,6 +49,7 @@ pub(crate) fn run() {
         refuse(why.as_bytes());
     }
     model_dir::keep(&folder);
+    process::own();
     attach::begin();
     if primary && attach::engine_runs() {
         if let Some(why) = attach::is_another() {

@@ -8,6 +8,7 @@ use crate::attach::{self, attach, is_attached};
 use crate::descriptors;
 use crate::environ;
 use crate::model_dir;
+use crate::process;
 use crate::real;
 use core::ffi::{CStr, c_char};
 use ossc_cache::sys;
@@ -28,7 +29,7 @@ pub(crate) fn meet(fd: i32, path: *const c_char) {
 /// Makes this process a client, unless that would have to wait for an engine. Not in a `vfork` child, whose state is
 /// its parent's.
 pub(crate) fn join_one_that_runs() {
-    if !is_attached() && sys::getpid() == attach::pid() && attach::engine_runs() {
+    if !is_attached() && process::is_owner() && attach::engine_runs() {
         let _ = attach();
     }
 }

@@ -26,6 +26,7 @@ mod objects;
 mod outcome;
 mod parts;
 mod past;
+mod process;
 mod real;
 mod say;
 mod session;
@@ -44,15 +45,13 @@ extern "C" fn start_up() {
     if active::is_active() {
         // A panic says nothing on the host's stderr; the hook that met it answers EIO.
         std::panic::set_hook(Box::new(|_| {}));
-        file::own();
         real::at_fork_in_child(forked);
         hook::take_stdin();
     }
 }
 
 extern "C" fn forked() {
-    attach::own();
-    file::own();
+    process::own();
     memory::leave_to_parent();
 }
 

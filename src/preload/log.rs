@@ -5,6 +5,7 @@
 
 use crate::attach;
 use crate::handle::Handle;
+use crate::process;
 use ossc_cache::cpath::CPath;
 use ossc_cache::sys;
 
@@ -28,7 +29,7 @@ pub(crate) fn named(what: &[u8], object: &[u8]) {
     let line = CPath::default()
         .with_number(now.tv_sec as u64)
         .with(b" WARN client pid=")
-        .with_number(attach::pid() as u64)
+        .with_number(process::pid() as u64)
         .with(b" ")
         .with(what)
         .with(b" object=")

@@ -14,6 +14,7 @@ use crate::handle::Slot;
 use crate::log;
 use crate::objects;
 use crate::outcome::{Outcome, ask};
+use crate::process;
 use crate::real;
 use crate::say::say;
 use core::ffi::c_int;
@@ -135,7 +136,7 @@ fn text_of(sign: usize) -> Option<&'static str> {
 /// which is being opened.
 fn see(sign: usize, new: i32) {
     // The child of a `vfork` shares its parent's memory.
-    if !file::is_owner() || SIGN.compare_exchange(0, sign, Relaxed, Relaxed).is_err() {
+    if !process::is_owner() || SIGN.compare_exchange(0, sign, Relaxed, Relaxed).is_err() {
         return;
     }
     let text = text_of(sign).unwrap_or_default();

@@ -7,10 +7,10 @@
 //! its version, and what would mix with it is ESTALE until a new session may begin.
 
 use crate::attach;
-use crate::file;
 use crate::handle::{Handle, Slot};
 use crate::listing;
 use crate::log;
+use crate::process;
 use crate::say::say;
 use crate::uses;
 use crate::version;
@@ -93,7 +93,7 @@ pub(crate) fn looked(handle: &Handle, repeats: u32) -> Turn {
 pub(crate) fn taken(handle: &Handle) {
     let Some(Handle { region, object, .. }) = handle.now() else { return };
     if let Some(folder) = region.folder_of(object)
-        && file::is_owner()
+        && process::is_owner()
     {
         HAD.insert(handle.slot.to_bits(), names(&region, folder, object));
         used(object.folder());
@@ -165,13 +165,13 @@ fn join(handle: &Handle, now: &Handle, folder: &Object) -> Turn {
         match mixture(region, names) {
             Mixture::None => {}
             mixture if may_begin_anew(&mixture, object.folder(), region) => {
-                if file::is_owner() {
+                if process::is_owner() {
                     HAD.forget(names.folder);
                 }
             }
             _ => return refuse(handle, region, folder),
         }
-        if file::is_owner() {
+        if process::is_owner() {
             kept.seen.store(seen, SeqCst);
         }
     }
@@ -252,7 +252,7 @@ fn refuse(handle: &Handle, region: &Region, folder: &Object) -> Turn {
     let token = folder.changes.load(SeqCst).wrapping_mul(OBJECTS_MAX).wrapping_add(handle.slot.number()) | 1;
     let token = token ^ attach::generation() << 24;
     let spoken = SPOKEN.load(SeqCst);
-    if spoken != token && file::is_owner() && SPOKEN.compare_exchange(spoken, token, SeqCst, SeqCst).is_ok() {
+    if spoken != token && process::is_owner() && SPOKEN.compare_exchange(spoken, token, SeqCst, SeqCst).is_ok() {
         let (dir, name) = (crate::environ::model_dir(), region.name(folder));
         let below = name.as_bytes();
         let slash: &[u8] = if below.is_empty() { b"" } else { b"/" };
@@ -277,12 +277,12 @@ fn names(region: &Region, folder: &Object, object: &Object) -> Names {
 
 /// True if it was not remembered before.
 fn remember(handle: &Handle, names: Names) -> bool {
-    file::is_owner() && HAD.insert(handle.slot.to_bits(), names)
+    process::is_owner() && HAD.insert(handle.slot.to_bits(), names)
 }
 
 fn used(folder: u32) {
     if let Some(kept) = FOLDERS.get(folder as usize)
-        && file::is_owner()
+        && process::is_owner()
     {
         kept.used_ms.store(sys::now_ms(), SeqCst);
     }

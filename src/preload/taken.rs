@@ -7,12 +7,12 @@
 //!
 //! No locks and no allocation. An object that does not fit the table is read after its verdict only.
 
-use crate::attach;
 use crate::file::{self, Seen, Stamp};
 use crate::fills::Fills;
 use crate::handle::{GONE, Handle, Slot};
 use crate::log;
 use crate::parts::Grain;
+use crate::process;
 use crate::waiting;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ossc_cache::event::ACT_GIVEN;
@@ -250,7 +250,7 @@ fn stamp(seen: &Seen, fills: &Fills, judged: Judged, entry: &Entry) -> bool {
         if before.slot.is_some() || !entry.change(before, now) {
             return false;
         }
-        fills.handle.region.tell(Event { pid: attach::pid() as u32, slot: number, act: ACT_GIVEN });
+        fills.handle.region.tell(Event { pid: process::pid() as u32, slot: number, act: ACT_GIVEN });
     }
     file::set_stamp(seen.fd, Stamp::Took(now.epoch));
     if let Some(at) = QUICK.get(number as usize) {
