@@ -4,11 +4,11 @@
 //! Called by the constructor, and by all that needs the region. It starts an engine where this process may and there is
 //! none. It never unmaps a region that it has given out, and never uses a kept descriptor without asking what it is.
 
+use crate::early;
 use crate::environ;
 use crate::process::pid;
 pub(crate) use crate::say::say;
 use crate::start::{self, FirstWord};
-use crate::taken;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use ossc_cache::lock;
 use ossc_cache::region::{REGION_BYTES, Region};
@@ -344,7 +344,7 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
         }
         None => {
             let generation = before + 1;
-            taken::moves();
+            early::moves();
             REGIONS[generation as usize].store(region.base().cast_mut(), Ordering::Release);
             GENERATION.store(generation, Ordering::Release);
             (generation, region)

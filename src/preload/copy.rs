@@ -4,12 +4,12 @@
 //! end-of-file (so the kernel has checked descriptor, vector and offset). It never moves the file offset
 //! before the bytes are in the buffer, and never touches a buffer that the kernel has not vouched for.
 
-use crate::file::Seen;
 use crate::fills::Fills;
 use crate::handle::{Handle, Slot};
 use crate::kept::{self, Hold};
 use crate::parts::{self, Grain, HeldParts};
 use crate::real;
+use crate::seen::Seen;
 use crate::taken;
 use crate::waiting;
 use core::ffi::c_int;

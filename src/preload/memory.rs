@@ -4,12 +4,12 @@
 //! lease on it, and erases no pin. Then the parts are pinned, then waited for. It keeps nothing of its own.
 
 use crate::attach::{self, MOVED};
-use crate::file::Seen;
 use crate::fills::Fills;
 use crate::handle::Handle;
 use crate::log;
 use crate::memory_file::open_unready;
 use crate::parts::{Grain, pin};
+use crate::seen::Seen;
 use crate::taken::{self, May};
 use crate::waiting;
 use core::ops::Range;

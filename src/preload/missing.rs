@@ -1,7 +1,7 @@
 //! A path that led nowhere: which folder of ours its name would lie in, and whether that folder still has to be
 //! listed.
 //!
-//! Called by `file::until_listed` after a call by path ended in ENOENT, and before calls that make a name. It walks
+//! Called by `by_name::until_listed` after a call by path ended in ENOENT, and before calls that make a name. It walks
 //! the path as the kernel does, symbolic links included, up to the last folder that exists, and decides nothing
 //! about files. It allocates nothing and follows at most as many links as the kernel.
 

@@ -9,7 +9,7 @@
 use crate::attach;
 use crate::descriptors;
 use crate::environ;
-use crate::file::{self, Seen};
+use crate::file;
 use crate::handle::Slot;
 use crate::log;
 use crate::objects;
@@ -17,6 +17,7 @@ use crate::outcome::{Outcome, ask};
 use crate::process;
 use crate::real;
 use crate::say::say;
+use crate::seen::Seen;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::cpath::CPath;

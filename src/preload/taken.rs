@@ -7,14 +7,16 @@
 //!
 //! No locks and no allocation. An object that does not fit the table is read after its verdict only.
 
-use crate::file::{self, Seen, Stamp};
+use crate::early;
 use crate::fills::Fills;
 use crate::handle::{GONE, Handle, Slot};
 use crate::log;
+use crate::numbers::{self, Stamp};
 use crate::parts::Grain;
 use crate::process;
+use crate::seen::Seen;
 use crate::waiting;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{OBJECTS_MAX, Object, Region, Seen as Event};
 use ossc_cache::sys::{self, Errno, Result};
@@ -38,10 +40,6 @@ static TAKEN: [Entry; ENTRIES] = [const { Entry { key: AtomicU64::new(0), taken:
 /// By record number: the round before whose verdict this process was given bytes last, and the epoch, as `quick` packs
 /// them. A hint that spares the look at the table.
 static QUICK: [AtomicU64; OBJECTS_MAX as usize] = [const { AtomicU64::new(0) }; OBJECTS_MAX as usize];
-/// There are entries.
-static ANY: AtomicBool = AtomicBool::new(false);
-/// Something was taken of a record that is not the object's any more, of an engine before perhaps: entries have to be looked at.
-static OLDER: AtomicBool = AtomicBool::new(false);
 
 const ROUND_MASK: u16 = 0x7fff;
 
@@ -113,7 +111,7 @@ fn places(key: u64) -> impl Iterator<Item = &'static Entry> {
 }
 
 fn find(key: u64) -> Option<&'static Entry> {
-    if !ANY.load(Ordering::Relaxed) {
+    if !early::any() {
         return None;
     }
     places(key).take_while(|entry| entry.key.load(Ordering::Acquire) != 0).find(|entry| is_of(entry, key))
@@ -124,19 +122,12 @@ fn is_of(entry: &Entry, key: u64) -> bool {
 }
 
 fn find_or_make(key: u64) -> Option<&'static Entry> {
-    ANY.store(true, Ordering::Relaxed);
+    early::note();
     let taken = |entry: &&'static Entry| {
         let made = entry.key.compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire);
         made.is_ok() || made == Err(key)
     };
     places(key).find(taken)
-}
-
-/// Another region is about to be used.
-pub(crate) fn moves() {
-    if ANY.load(Ordering::Relaxed) {
-        OLDER.store(true, Ordering::SeqCst);
-    }
 }
 
 /// What a reader may have of some parts now.
@@ -151,7 +142,7 @@ pub(crate) enum May {
 /// True where nothing else needs to be looked at: the verdict is given, and always was right. One load of the region.
 #[inline(always)]
 fn is_plain(object: &Object) -> bool {
-    object.verdict.is_plain() && !OLDER.load(Ordering::Relaxed)
+    object.verdict.is_plain() && !early::any_older()
 }
 
 /// True if the bytes of these fills may be given to the program now, through the descriptor of `seen`.
@@ -226,7 +217,7 @@ pub(crate) fn wait_given(seen: &Seen, start: u64, end: u64, grain: Grain) -> Res
 /// most reads before a verdict. In 20 ns, where the table takes 100.
 fn is_as_before(seen: &Seen, fills: &Fills) -> bool {
     let judged = fills.handle.object.verdict.get();
-    let Stamp::Took(epoch) = file::stamp(seen.fd) else { return false };
+    let Stamp::Took(epoch) = numbers::stamp(seen.fd) else { return false };
     judged.judgement == Judgement::Open
         && QUICK
             .get(fills.handle.slot.number() as usize)
@@ -252,7 +243,7 @@ fn stamp(seen: &Seen, fills: &Fills, judged: Judged, entry: &Entry) -> bool {
         }
         fills.handle.region.tell(Event { pid: process::pid() as u32, slot: number, act: ACT_GIVEN });
     }
-    file::set_stamp(seen.fd, Stamp::Took(now.epoch));
+    numbers::set_stamp(seen.fd, Stamp::Took(now.epoch));
     if let Some(at) = QUICK.get(number as usize) {
         at.store(quick(fills, now.epoch, judged), Ordering::Release);
     }
@@ -266,7 +257,7 @@ fn checked(
     judged: Judged,
     (entry, taken): (Option<&'static Entry>, Taken),
 ) -> Result<Option<Judged>> {
-    match file::stamp(seen.fd) {
+    match numbers::stamp(seen.fd) {
         Stamp::Took(epoch) if epoch != taken.epoch => return Err(Errno(libc::EIO)),
         // It came from elsewhere (another program, a message), and was read from: before the mismatch, perhaps.
         Stamp::None if judged.round > 1 && taken.slot.is_none() => {
@@ -274,7 +265,7 @@ fn checked(
                 log::line(b"a descriptor that was read from when the object had other bytes gives EIO", &seen.handle);
                 return Err(Errno(libc::EIO));
             }
-            file::set_stamp(seen.fd, Stamp::Opened);
+            numbers::set_stamp(seen.fd, Stamp::Opened);
         }
         _ => {}
     }
@@ -356,12 +347,12 @@ pub(crate) fn met(handle: &Handle) {
     if let Some((_, taken)) = taken_of(handle)
         && taken.slot.is_some_and(|slot| slot != handle.slot)
     {
-        OLDER.store(true, Ordering::SeqCst);
+        early::note_older();
     }
 }
 
 fn taken_of(handle: &Handle) -> Option<(&'static Entry, Taken)> {
-    if !ANY.load(Ordering::Relaxed) {
+    if !early::any() {
         return None;
     }
     let now = handle.now()?;
@@ -371,7 +362,7 @@ fn taken_of(handle: &Handle) -> Option<(&'static Entry, Taken)> {
 
 /// The program has opened the object: a process that was told of wrong bytes begins anew with this descriptor.
 pub(crate) fn opened(seen: &Seen) {
-    file::set_stamp(seen.fd, Stamp::Opened);
+    numbers::set_stamp(seen.fd, Stamp::Opened);
     if let Some((entry, taken)) = taken_of(&seen.handle) {
         if taken.told {
             entry.change(taken, Taken { epoch: taken.epoch.wrapping_add(1).max(1), ..Taken::default() });

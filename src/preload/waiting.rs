@@ -2,7 +2,8 @@
 //!
 //! Called by the read path, by maps and streams, and by calls by name that meet a small object on its way. A wait is in
 //! the region of now, begins again in the next one when that is replaced, and ends with an error where no engine works on
-//! it any more (`attach::alive`). It keeps nothing of what was waited for in place: `parts` and `memory_file` do.
+//! it any more (`attach::alive`). But for `whole` it pins nothing: what is to stay is held or pinned by the caller
+//! (`parts`).
 
 use crate::attach::{self, MOVED};
 use crate::handle::{GONE, Handle};

@@ -3,11 +3,12 @@
 
 use super::write;
 use crate::copy::{end_of, source};
-use crate::file::{self, Seen};
+use crate::file;
 use crate::kept;
 use crate::outcome::{Outcome, ask};
 use crate::parts;
 use crate::real;
+use crate::seen::Seen;
 use crate::waiting;
 use core::ffi::{c_int, c_void};
 use libc::aiocb;

@@ -3,11 +3,12 @@
 
 use super::{read, write};
 use crate::copy::{by_parts, end_of, source};
-use crate::file::{self, Seen};
+use crate::file;
 use crate::kept;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::parts::{self, Grain};
 use crate::real;
+use crate::seen::Seen;
 use crate::waiting;
 use core::ffi::{c_int, c_uint, c_ulong};
 use libc::{off_t, size_t, ssize_t};

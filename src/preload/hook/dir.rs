@@ -1,7 +1,7 @@
 //! Folders. Entries are real files, so all that is needed is that a folder is listed before it
 //! is read; what the C library walks inside itself (glob, nftw, fts) is listed ahead, as deep as it goes.
 
-use crate::file;
+use crate::by_name;
 use crate::folder;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Callback};
@@ -11,7 +11,7 @@ use ossc_cache::cpath::CPath;
 use ossc_cache::sys::{self, Errno};
 
 hooks! {
-    fn opendir(path: *const c_char) -> *mut DIR { listed(file::until_listed(AT_FDCWD, path, || real::opendir(path), |dir| dir.is_null())) }
+    fn opendir(path: *const c_char) -> *mut DIR { listed(by_name::until_listed(AT_FDCWD, path, || real::opendir(path), |dir| dir.is_null())) }
     fn fdopendir(fd: c_int) -> *mut DIR { listed(real::fdopendir(fd)) }
     fn scandir(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(AT_FDCWD, path, 0); real::scandir(path, list, filter, order) }
     fn scandir64(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(AT_FDCWD, path, 0); real::scandir64(path, list, filter, order) }
@@ -63,7 +63,7 @@ pub(super) fn list_tree(dir: c_int, path: *const c_char, depth: u32) {
         // Not the C library's: that is a cancellation point, what is hooked here is none, and no cancelled thread
         // may unwind through `ask`.
         let open = || real::in_c(real::kernel(libc::SYS_openat, all)) as c_int;
-        let fd = file::until_listed(dir, path, open, |fd| *fd < 0);
+        let fd = by_name::until_listed(dir, path, open, |fd| *fd < 0);
         if fd >= 0 {
             walk(fd, depth);
             let _ = sys::close(fd);

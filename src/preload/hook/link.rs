@@ -2,6 +2,7 @@
 //! behind a FILE is the memory file's, and answers with the name of the placeholder it came from.
 
 use crate::attach;
+use crate::by_name;
 use crate::environ;
 use crate::file;
 use crate::handle::Slot;
@@ -30,7 +31,7 @@ fn resolved(path: *const c_char, out: *mut c_char, call: &dyn Fn() -> *mut c_cha
         return call();
     }
     let Some(name) = origin(AT_FDCWD, path) else {
-        return file::until_listed(AT_FDCWD, path, call, |got| got.is_null());
+        return by_name::until_listed(AT_FDCWD, path, call, |got| got.is_null());
     };
     let Some(name) = name.as_cstr() else { return call() };
     if out.is_null() {
@@ -44,7 +45,7 @@ fn resolved(path: *const c_char, out: *mut c_char, call: &dyn Fn() -> *mut c_cha
 
 #[inline(never)]
 fn followed(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, call: &dyn Fn() -> ssize_t) -> ssize_t {
-    let got = file::until_listed(dir, path, call, |got| *got < 0);
+    let got = by_name::until_listed(dir, path, call, |got| *got < 0);
     if got <= 0 || !is_magic(dir, path) {
         return got;
     }

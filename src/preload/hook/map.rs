@@ -1,12 +1,13 @@
 //! Maps: what the main readers of weights use. The bytes are waited for first, then the memory file is
 //! mapped in the placeholder's stead, read-only, so that no `mprotect` can make a shared map writable.
 
-use crate::file::{self, Seen};
+use crate::file;
 use crate::handle::{GONE, Handle, Slot};
 use crate::log;
 use crate::memory;
 use crate::outcome::{Outcome, ask};
 use crate::real;
+use crate::seen::Seen;
 use crate::session;
 use crate::uses;
 use core::ffi::{c_int, c_long, c_void};

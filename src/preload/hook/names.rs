@@ -3,7 +3,7 @@
 
 use super::dir::{DEPTH_MAX, list_tree};
 use crate::attach;
-use crate::file::{list_for_new, settle, until_all_listed, until_listed};
+use crate::by_name::{list_for_new, settle, until_all_listed, until_listed};
 use crate::join;
 use crate::listing;
 use crate::outcome::{Outcome, ask};

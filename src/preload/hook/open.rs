@@ -5,14 +5,17 @@
 
 use super::whole;
 use crate::attach;
-use crate::file::{self, Seen};
+use crate::by_name;
+use crate::file;
 use crate::folder;
 use crate::handle::{GONE, Handle};
 use crate::identity::{self, Real};
 use crate::join;
 use crate::log;
+use crate::marks;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::seen::Seen;
 use crate::session::{self, Turn};
 use crate::taken;
 use crate::uses;
@@ -56,7 +59,7 @@ const EXCLUSIVE: c_int = libc::O_CREAT | libc::O_EXCL;
 fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
     if changes || flags & libc::O_CREAT != 0 {
-        file::list_for_new(dir, path);
+        by_name::list_for_new(dir, path);
     }
     // What must not exist yet changes nothing that does: the kernel's EEXIST is right.
     let is_new = flags & EXCLUSIVE == EXCLUSIVE;
@@ -69,7 +72,7 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_in
     }
     let before = errno();
     for tries in 1.. {
-        let mut fd = file::until_listed(dir, path, call, |fd| *fd < 0);
+        let mut fd = by_name::until_listed(dir, path, call, |fd| *fd < 0);
         if fd < 0 && flags & libc::O_NONBLOCK != 0 && errno() == libc::EAGAIN {
             fd = again(dir, path, flags, before, call);
         }
@@ -148,7 +151,7 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     if fd < 0 {
         return Arrived::AsItIs;
     }
-    file::forget(fd);
+    marks::forget(fd);
     let Ok(id) = sys::file_id(fd) else { return Arrived::AsItIs };
     if id.is_folder() {
         return match ask(|| Outcome::Served(folder::opened(&id, fd))) {

@@ -1,9 +1,10 @@
 //! Offsets and hints. The offset is the kernel's; only what depends on the size is computed here.
 
-use crate::file::{self, Seen};
+use crate::file;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::parts;
 use crate::real;
+use crate::seen::Seen;
 use core::ffi::c_int;
 use libc::{off_t, size_t, ssize_t};
 use ossc_cache::sys::{self, Errno, Result};

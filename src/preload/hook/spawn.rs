@@ -6,7 +6,7 @@
 //! of its caller.
 
 use crate::active;
-use crate::file::{self, reach};
+use crate::by_name::{self, reach};
 use crate::listing;
 use crate::outcome::{errno, set_errno};
 use crate::real::{self, Strings};
@@ -26,7 +26,7 @@ hooks! {
         real::posix_spawnp(pid, name, actions, attributes, arguments, environment)
     }
     fn posix_spawn_file_actions_addopen(actions: *mut c_void, fd: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-        if flags & libc::O_CREAT == 0 { reach(AT_FDCWD, path) } else { file::list_for_new(AT_FDCWD, path) }
+        if flags & libc::O_CREAT == 0 { reach(AT_FDCWD, path) } else { by_name::list_for_new(AT_FDCWD, path) }
         real::posix_spawn_file_actions_addopen(actions, fd, path, flags, mode)
     }
     fn posix_spawn_file_actions_addchdir_np(actions: *mut c_void, path: *const c_char) -> c_int {

@@ -1,12 +1,14 @@
 //! The stat family and `access`: the real call first, then the object's size over the placeholder's.
 
 use super::open;
-use crate::file::{self, Seen};
+use crate::by_name;
+use crate::file;
 use crate::folder;
 use crate::handle::{GONE, Handle};
 use crate::identity::{self, Real};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::seen::Seen;
 use crate::session::{self, Turn};
 use crate::waiting;
 use core::ffi::{c_char, c_int, c_uint};
@@ -35,7 +37,7 @@ hooks! {
         // What tells the file is asked for in any case; more than was asked for is allowed.
         let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_MTIME;
         again_if_gone(|repeats| {
-            let got = file::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
+            let got = by_name::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
             if got == 0 { patch_x(dir, path, out, repeats).map(|()| got) } else { Ok(got) }
         })
     }
@@ -48,7 +50,7 @@ hooks! {
 #[inline(never)]
 fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c_int) -> c_int {
     again_if_gone(|repeats| {
-        let got = file::until_listed(dir, path, call, |got| *got != 0);
+        let got = by_name::until_listed(dir, path, call, |got| *got != 0);
         if got != 0 { Ok(got) } else { patch(out, |id| look(id, dir, path, repeats)).map(|()| got) }
     })
 }
@@ -170,7 +172,7 @@ fn patch_x(dir: c_int, path: *const c_char, out: *mut Statx, repeats: u32) -> Re
 
 #[inline(never)]
 fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
-    let got = file::until_listed(dir, path, call, |got| *got != 0);
+    let got = by_name::until_listed(dir, path, call, |got| *got != 0);
     if got != 0 || mode & libc::W_OK == 0 {
         return got;
     }

@@ -3,10 +3,13 @@
 //! descriptor's number, close-on-exec flag and offset.
 
 use super::{link, open, stdin, write};
-use crate::file::{self, Seen};
+use crate::by_name;
+use crate::file;
+use crate::marks;
 use crate::memory;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::seen::Seen;
 use crate::session;
 use crate::uses;
 use core::ffi::{CStr, c_char, c_int};
@@ -51,7 +54,7 @@ fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *m
 #[inline(never)]
 fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn() -> *mut FILE) -> *mut FILE {
     if changes(mode) {
-        file::list_for_new(AT_FDCWD, path);
+        by_name::list_for_new(AT_FDCWD, path);
     }
     if changes(mode)
         && !is_exclusive(mode)
@@ -62,7 +65,7 @@ fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn
     let before = errno();
     let mut repeats = 0;
     loop {
-        let stream = file::until_listed(AT_FDCWD, path, call, |stream| stream.is_null());
+        let stream = by_name::until_listed(AT_FDCWD, path, call, |stream| stream.is_null());
         if stream.is_null() {
             return stream;
         }
@@ -162,5 +165,5 @@ pub(super) fn put(memory: c_int, fd: c_int) {
     let is_cloexec = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC as usize != 0);
     let _ = sys::dup3(memory, fd, if is_cloexec { libc::O_CLOEXEC } else { 0 });
     let _ = sys::close(memory);
-    file::forget(fd);
+    marks::forget(fd);
 }

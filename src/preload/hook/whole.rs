@@ -6,8 +6,8 @@
 //! and the kernel's leases keep it as long as any process has it open.
 
 use super::{link, open::Arrived, stdio};
-use crate::file::Seen;
 use crate::past::{self, Why, Word};
+use crate::seen::Seen;
 use core::ffi::c_int;
 use ossc_cache::sys::{self, Errno, Result};
 
