@@ -181,7 +181,7 @@ mod tests {
             include_str!("failure.rs"),
             include_str!("../conf/reason.rs"),
             include_str!("../preload/attach.rs"),
-            include_str!("../preload/client.rs"),
+            include_str!("../preload/init.rs"),
             include_str!("../preload/start.rs"),
         ];
         let mut found = 0;

@@ -1,13 +1,14 @@
 //! Being a client: the engine's region and store in this process, under a generation number that changes
 //! with every engine whose catalog is a new one, and what is done when that engine is gone.
 //!
-//! Called by `client` and `kept`. It starts an engine where this process may and there is none. It never
-//! unmaps a region that it has given out, and never uses a kept descriptor without asking what it is.
+//! Called by the constructor, and by all that needs the region. It starts an engine where this process may and there is
+//! none. It never unmaps a region that it has given out, and never uses a kept descriptor without asking what it is.
 
+use crate::early;
 use crate::environ;
+use crate::process::pid;
 pub(crate) use crate::say::say;
 use crate::start::{self, FirstWord};
-use crate::taken;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use ossc_cache::lock;
 use ossc_cache::region::{REGION_BYTES, Region};
@@ -48,7 +49,6 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 static ATTACHED_PID: AtomicI32 = AtomicI32::new(0);
 /// The engine that it is registered with.
 static ENGINE_PID: AtomicU32 = AtomicU32::new(0);
-static PID: AtomicI32 = AtomicI32::new(0);
 /// Holder of the right to attach: a pid, so that a forked child does not wait for a thread it has not got.
 static ATTACHING: AtomicI32 = AtomicI32::new(0);
 /// Folder of the memory files, where there is one.
@@ -64,17 +64,6 @@ static ORPHAN_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// Constructor: takes down what must not change.
 pub(crate) fn begin() {
     USER.store(sys::geteuid(), Ordering::Relaxed);
-    own();
-}
-
-/// This process is another one now: at start, and in the child of a fork.
-pub(crate) fn own() {
-    PID.store(sys::getpid(), Ordering::Relaxed);
-}
-
-/// This process's id.
-pub(crate) fn pid() -> i32 {
-    PID.load(Ordering::Relaxed)
 }
 
 /// Device of the memory files, once attached.
@@ -105,6 +94,11 @@ pub(crate) fn regions_before() -> impl Iterator<Item = Region> {
 pub(crate) fn attached() -> Option<(u32, Region)> {
     let mine = ATTACHED_PID.load(Ordering::Acquire) == pid();
     if mine { last_known() } else { None }
+}
+
+/// True if this process is registered with an engine.
+pub(crate) fn is_attached() -> bool {
+    attached().is_some()
 }
 
 /// The region that was in use last, also when its engine is gone.
@@ -350,7 +344,7 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
         }
         None => {
             let generation = before + 1;
-            taken::moves();
+            early::moves();
             REGIONS[generation as usize].store(region.base().cast_mut(), Ordering::Release);
             GENERATION.store(generation, Ordering::Release);
             (generation, region)

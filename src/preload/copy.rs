@@ -4,10 +4,14 @@
 //! end-of-file (so the kernel has checked descriptor, vector and offset). It never moves the file offset
 //! before the bytes are in the buffer, and never touches a buffer that the kernel has not vouched for.
 
-use crate::client::{self, Grain, HeldParts};
-use crate::file::Seen;
+use crate::fills::Fills;
+use crate::handle::{Handle, Slot};
 use crate::kept::{self, Hold};
+use crate::parts::{self, Grain, HeldParts};
 use crate::real;
+use crate::seen::Seen;
+use crate::taken;
+use crate::waiting;
 use core::ffi::c_int;
 use core::ops::Range;
 use libc::{iovec, off_t};
@@ -26,7 +30,7 @@ const LINES: [Range<usize>; 3] = [0..16, 16..32, 32..64];
 
 /// The bytes at `at` are about to be read: `step` counts the steps of a small read. Never checked, never waits.
 #[inline(always)]
-pub(crate) fn prefetch(slot: u32, at: u64, step: usize) {
+pub(crate) fn prefetch(slot: Slot, at: u64, step: usize) {
     kept::prefetch(slot, at, LINES[step].clone());
 }
 
@@ -44,10 +48,10 @@ pub(crate) fn end_of(seen: &Seen, at: u64, count: u64) -> u64 {
 pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Result<usize> {
     let end = end_of(seen, at, count as u64);
     let len = (end - at) as usize;
-    prefetch(seen.slot, at, 1);
+    prefetch(seen.handle.slot, at, 1);
     // Most small reads are of bytes that are there: nothing to wait for, and nothing to hold for the wait.
     if (1..=SMALL_BYTES_MAX).contains(&len)
-        && let Some(done) = attempt(seen, at, end, |hold| copy_once(seen.slot, at, (buffer, len), hold))?
+        && let Some(done) = attempt(seen, at, end, |hold| copy_once(&seen.handle, at, (buffer, len), hold))?
     {
         return Ok(done);
     }
@@ -66,19 +70,19 @@ pub(crate) fn by_parts(
     grain: Grain,
     mut step: impl FnMut(u64, usize) -> Result<(usize, bool)>,
 ) -> Result<usize> {
-    let slot = seen.slot;
+    let handle = &seen.handle;
     // Before a part is held, which the parts that the verdict needs may want the room of.
     if at < end {
-        client::wait_first(slot)?;
+        taken::wait_first(handle)?;
     }
     let mut done = at;
     while done < end {
-        let until = client::part_end(slot, done, end);
-        let _held = client::hold(slot, done, until);
+        let until = parts::part_end(handle, done, end);
+        let _held = parts::hold(handle, done, until);
         if until < end {
-            client::will_need(slot, done, end.min(until + AHEAD_BYTES));
+            parts::will_need(handle, done, end.min(until + AHEAD_BYTES));
         }
-        match client::wait_for(slot, done, until, grain).and_then(|()| step(done, (until - done) as usize)) {
+        match waiting::bytes(handle, done, until, grain).and_then(|()| step(done, (until - done) as usize)) {
             Ok((n, more)) => {
                 done += n as u64;
                 if !more {
@@ -95,7 +99,7 @@ pub(crate) fn by_parts(
 /// Copies bytes that were ready a moment ago; a short count means that the buffer ended. If the engine has
 /// given one of the parts up meanwhile, it is waited for and copied again.
 fn copy(seen: &Seen, at: u64, buffer: usize, len: usize) -> Result<usize> {
-    settled(seen, at, at + len as u64, |hold| copy_once(seen.slot, at, (buffer, len), hold))
+    settled(seen, at, at + len as u64, |hold| copy_once(&seen.handle, at, (buffer, len), hold))
 }
 
 /// Runs `act` until the bytes might be given and were the same fills before and after it.
@@ -104,16 +108,16 @@ fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usiz
         if let Some(done) = attempt(seen, start, end, &act)? {
             return Ok(done);
         }
-        client::wait_given(seen, start, end, Grain::Blocks)?;
+        taken::wait_given(seen, start, end, Grain::Blocks)?;
     }
 }
 
 /// Runs `act` once; what it did counts if the bytes were there, might be given to the program, and were the same fills
 /// before and after it.
 fn attempt(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
-    let hold = kept::hold(seen.slot)?;
-    let Some(fills) = client::fills(seen.slot, start, end, Grain::Blocks) else { return Ok(None) };
-    if !fills.may_be_given(seen)? {
+    let hold = kept::hold(&seen.handle)?;
+    let Some(fills) = Fills::of(&seen.handle, start, end, Grain::Blocks) else { return Ok(None) };
+    if !taken::may_be_given(seen, &fills)? {
         return Ok(None);
     }
     let done = act(&hold)?;
@@ -135,41 +139,41 @@ pub(crate) fn source<T>(
     get: impl Fn() -> Result<T>,
 ) -> Result<(Option<HeldParts>, T)> {
     loop {
-        if let Some(fills) = client::fills(seen.slot, start, end, Grain::Parts)
-            && fills.may_be_given(seen)?
+        if let Some(fills) = Fills::of(&seen.handle, start, end, Grain::Parts)
+            && taken::may_be_given(seen, &fills)?
         {
             let source = get()?;
-            let held = client::hold(seen.slot, start, end);
+            let held = parts::hold(&seen.handle, start, end);
             if fills.are_there() {
                 return Ok((held, source));
             }
         }
-        client::wait_given(seen, start, end, Grain::Parts)?;
+        taken::wait_given(seen, start, end, Grain::Parts)?;
     }
 }
 
-fn copy_once(slot: u32, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
-    prefetch(slot, at, 2);
+fn copy_once(handle: &Handle, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
+    prefetch(handle.slot, at, 2);
     if len >= MEMCPY_BYTES_MIN && sys::vouch(buffer, len).is_ok() {
-        match by_map(slot, at, (buffer, len), hold) {
+        match by_map(handle, at, (buffer, len), hold) {
             // No room to map the whole object (ulimit -v), which is no reason for a read to fail.
             Err(Errno(libc::ENOMEM)) => {}
             done => return done,
         }
     }
-    match kept::kept_memory(slot, hold) {
+    match kept::kept_memory(handle, hold) {
         Ok(memory) => by_kernel(memory, at, buffer, len),
         // The program has no descriptor left, which is no reason for its read to fail: a map needs none.
         Err(Errno(libc::EMFILE | libc::ENFILE)) if sys::populate_write(buffer, len).is_ok() => {
-            by_map(slot, at, (buffer, len), hold)
+            by_map(handle, at, (buffer, len), hold)
         }
         Err(errno) => Err(errno),
     }
 }
 
 /// The buffer must have been made present and writable.
-fn by_map(slot: u32, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
-    let from = kept::mapping(slot, hold)?.wrapping_add(at as usize);
+fn by_map(handle: &Handle, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
+    let from = kept::mapping(handle, hold)?.wrapping_add(at as usize);
     // SAFETY: the range lies in the mapping, which covers the object and stays for the hold; the kernel
     // has just made the whole buffer present and writable, and the program gave it to be written.
     unsafe { core::ptr::copy_nonoverlapping(from, buffer as *mut u8, len) };
@@ -202,7 +206,7 @@ pub(crate) fn readv_at(seen: &Seen, at: u64, iov: *const iovec, len: c_int) -> R
             let (entries, count, asked) = place.next(step - done);
             let from = start + done as u64;
             let got = settled(seen, from, from + asked as u64, |hold| {
-                let memory = kept::kept_memory(seen.slot, hold)?;
+                let memory = kept::kept_memory(&seen.handle, hold)?;
                 let args = [memory as usize, entries.as_ptr() as usize, count, from as usize, 0, 0];
                 real::kernel(libc::SYS_preadv, args)
             });

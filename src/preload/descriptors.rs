@@ -24,6 +24,14 @@ pub(crate) fn each(mut act: impl FnMut(i32)) -> bool {
     whole
 }
 
+/// Runs `act` on a descriptor of the path, if it can be opened with these flags.
+pub(crate) fn with<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
+    let fd = sys::openat(dir, path, flags, 0).ok()?;
+    let value = act(fd);
+    let _ = sys::close(fd);
+    Some(value)
+}
+
 /// True if the link below /proc of a descriptor says so.
 pub(crate) fn is_named(fd: i32, name: &[u8]) -> bool {
     let link = CPath::from(b"/proc/self/fd/").with_number(fd as u64);

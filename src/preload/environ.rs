@@ -2,7 +2,7 @@
 //! program it is, and the settings that an engine gets. Taken once, before `main`, since a program may
 //! clear or change its environment later and any client may have to start an engine then.
 //!
-//! Called by the constructor (`take`) and by the client and the start. It prints nothing.
+//! Called by the constructor (`take`), by `attach` and `start`, and by what looks at paths. It prints nothing.
 
 use core::cell::UnsafeCell;
 use core::ffi::CStr;

@@ -6,22 +6,13 @@
 //! calls on (allocators, sanitizers, tracers) are as good as none. It judges nothing that the program itself defines,
 //! since that may be another function of the same name.
 
-use crate::client;
+use crate::active;
 use crate::real;
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use libc::{AT_FDCWD, DIR, FILE, off_t, size_t, ssize_t, stat as Stat, statx as Statx};
 use ossc_cache::cpath::CPath;
 use ossc_cache::sys;
-
-static HEARD: AtomicBool = AtomicBool::new(false);
-
-/// A hook was called while the process is not active yet.
-#[cold]
-pub(crate) fn heard() {
-    HEARD.store(true, Relaxed);
-}
 
 const NULL: &CStr = c"/dev/null";
 const ROOT: &CStr = c"/";
@@ -170,9 +161,7 @@ pub(crate) fn find() -> Option<CPath> {
         let front = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
         let Some(file) = file_of(front).filter(|file| file.base != own.base && file.base != program) else { continue };
         let Ok(fd) = *null.get_or_insert_with(open_null) else { break };
-        HEARD.store(false, Relaxed);
-        client::while_listening(|| (family.call)(front, fd));
-        if !HEARD.load(Relaxed) {
+        if !active::is_reached(|| (family.call)(front, fd)) {
             let line = CPath::from(b"another library hides the hooks: ")
                 .with(file.name)
                 .with(b" stands before libossc_preload.so and hides ");

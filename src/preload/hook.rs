@@ -1,14 +1,14 @@
 //! The functions of the C library that this library takes the place of: one file per family.
 //!
-//! Called by the program. A hook decodes its arguments, asks, and answers; logic lives in `file`, `copy`
-//! and `client`. While the library is inert a hook is one relaxed load and a jump to the real function.
+//! Called by the program. A hook decodes its arguments, asks, and answers; logic lives in the files beside this
+//! folder. While the library is inert a hook is one relaxed load and a jump to the real function.
 
 /// Defines exported functions. The block runs only while the library is active.
 macro_rules! hooks {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $active:block)*) => {$(
         #[unsafe(no_mangle)]
         pub(crate) extern "C-unwind" fn $name($($arg: $ty),*) -> $ret {
-            if !$crate::client::is_wanted() {
+            if !$crate::active::is_wanted() {
                 return $crate::real::$name($($arg),*);
             }
             $active

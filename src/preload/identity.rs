@@ -6,8 +6,13 @@
 //! looked at only to find out which folder has to be listed, and to name the file in that line.
 
 use crate::attach::{self, attach, attached, say};
-use crate::client::{self, Found};
+use crate::descriptors;
 use crate::environ;
+use crate::folder;
+use crate::handle::{GONE, Handle};
+use crate::listing;
+use crate::log;
+use crate::model_dir;
 use crate::real;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -42,7 +47,7 @@ impl Met<'_> {
     fn with<T>(self, flags: i32, act: impl FnOnce(i32) -> T) -> Option<T> {
         match self {
             Met::Descriptor(fd) | Met::Opened(fd) => Some(act(fd)),
-            Met::Path(dir, path) => client::with_descriptor(dir, path, flags | libc::O_CLOEXEC, act),
+            Met::Path(dir, path) => descriptors::with(dir, path, flags | libc::O_CLOEXEC, act),
             Met::Status => None,
         }
     }
@@ -105,6 +110,15 @@ pub(crate) fn is_lost(id: &FileId) -> bool {
     id.ino == LOST[1].load(Ordering::Relaxed) && id.dev == LOST[0].load(Ordering::Relaxed) && id.ino != 0
 }
 
+/// A file of ours.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    /// Whose it is.
+    pub handle: Handle,
+    /// Which of its files it is.
+    pub identity: Identity,
+}
+
 /// Finds the record of a file. `Ok(None)` for the program's own.
 ///
 /// # Errors
@@ -162,8 +176,8 @@ pub(crate) fn has_time_of(object: &Object, id: &FileId) -> bool {
 /// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it
 /// all the same (the mark went with a backup, say). EIO when no engine can be asked.
 fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
-    let is_inside = || met.path().is_some_and(|path| client::is_inside(path.as_bytes()));
-    if !client::is_on_model_dir(id) || !is_inside() {
+    let is_inside = || met.path().is_some_and(|path| model_dir::is_inside(path.as_bytes()));
+    if !model_dir::is_on_its_device(id) || !is_inside() {
         return Ok(None);
     }
     let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
@@ -172,18 +186,18 @@ fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
 
 fn found_in(generation: u32, region: Region, id: &FileId, met: Met<'_>) -> Option<Found> {
     let (number, incarnation, identity) = region.find_use(id.dev, id.ino)?;
-    let object = region.object(number)?;
-    if identity == Identity::Placeholder && !is_placeholder_of(object, id, met, generation) {
+    let handle = Handle::new(generation, region, number, incarnation)?;
+    if identity == Identity::Placeholder && !is_placeholder_of(handle.object, id, met, generation) {
         return None;
     }
-    Some(Found { slot: client::slot_of(generation, incarnation, number), identity })
+    Some(Found { handle, identity })
 }
 
 /// Whose a real file is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Real {
-    /// The small object's behind this slot.
-    Of(u32),
+    /// This small object's.
+    Of(Handle),
     /// The program's own, or one that a user has changed.
     Theirs,
     /// An engine has made it, and listings came meanwhile that do not show it: its name may lead to another file.
@@ -197,18 +211,18 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     let known = |(generation, region): (u32, Region)| {
         let number = region.find_file((id.dev, id.ino), id.size, id.mtime_secs)?;
         let incarnation = region.object(number)?.incarnation();
-        Some(client::slot_of(generation, incarnation, number))
+        Handle::new(generation, region, number, incarnation)
     };
     let find = || attached().or_else(attach::last_known).and_then(known);
-    if let Some(slot) = find() {
-        return Real::Of(slot);
+    if let Some(handle) = find() {
+        return Real::Of(handle);
     }
     // Of another engine's listing, perhaps: its time has no fraction, or one that is a mark.
     let could_be = id.mtime_nanos == 0 || mark::by_time(id).is_some();
     if matches!(met, Met::Status) || !could_be {
         return Real::Theirs;
     }
-    let listings = client::listings();
+    let listings = listing::count();
     let is_finished = |asked: &Asked| asked.kind == Kind::Finished && asked.is_of(id);
     let Some(asked) = marked(id, met).filter(is_finished) else { return Real::Theirs };
     let unknown = || if attach::last_known().is_some() { Real::Unknown } else { Real::Theirs };
@@ -216,18 +230,18 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     // That engine may be gone, and another have listed the folder.
     let _ = attach::alive(generation);
     let Some((_, region)) = attached() else { return unknown() };
-    if let Some(slot) = find() {
-        return Real::Of(slot);
+    if let Some(handle) = find() {
+        return Real::Of(handle);
     }
     // A leftover in a folder that this engine has not listed yet.
     if region.header().folders_unlisted.load(Ordering::Acquire) != 0
         && let Some(folder) = folder_of(&asked, met, region)
     {
-        client::list(folder.as_bytes());
+        listing::list(folder.as_bytes());
     }
     match find() {
-        Some(slot) => Real::Of(slot),
-        None if client::listings() != listings => Real::Again,
+        Some(handle) => Real::Of(handle),
+        None if listing::count() != listings => Real::Again,
         None => Real::Theirs,
     }
 }
@@ -289,7 +303,7 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
         // A leftover in a folder that this engine has not listed yet.
         let is_listed = region.header().folders_unlisted.load(Ordering::Acquire) != 0
             && match folder_of(asked, met, region) {
-                Some(folder) => client::list(folder.as_bytes()),
+                Some(folder) => listing::list(folder.as_bytes()),
                 None => is_folder_listed(met),
             };
         if is_listed && let Some(found) = found_in(generation, region, id, met) {
@@ -317,19 +331,26 @@ fn folder_of(asked: &Asked, met: Met<'_>, region: Region) -> Option<CPath> {
         let folder = mark.path.rfind('/').map_or("", |cut| &mark.path[..cut]);
         return Some(CPath::from(folder.as_bytes()));
     }
-    let path = met.path().filter(|path| client::is_inside(path.as_bytes()))?;
-    Some(CPath::from(client::parent(path.as_bytes())))
+    let path = met.path().filter(|path| model_dir::is_inside(path.as_bytes()))?;
+    Some(CPath::from(parent(path.as_bytes())))
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(0) | None => b"/",
+        Some(cut) => &path[..cut],
+    }
 }
 
 /// Lists the folder that a file lies in where its path does not say that the folder is one of MODEL_DIR: behind a bind
 /// mount, say. The numbers of the folder do.
 fn is_folder_listed(met: Met<'_>) -> bool {
     let Some(path) = met.path() else { return false };
-    let parent = CPath::from(client::parent(path.as_bytes()));
+    let parent = CPath::from(parent(path.as_bytes()));
     let listed = |name: &CStr| {
-        client::with_descriptor(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
+        descriptors::with(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
             let id = sys::file_id(fd).ok()?;
-            Some(client::list_if_ours(&id, fd) == client::Listing::Done)
+            Some(folder::list_if_ours(&id, fd) == listing::Listing::Done)
         })
     };
     parent.as_cstr().and_then(listed).flatten() == Some(true)
@@ -337,7 +358,7 @@ fn is_folder_listed(met: Met<'_>) -> bool {
 
 /// A marked file that no engine serves: one line on stderr and in the log, once for each file.
 fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
-    let is_final = errno != client::GONE || !met.is_replaced(id);
+    let is_final = errno != GONE || !met.is_replaced(id);
     if is_final && !is_told(id) {
         let mark = asked.text.as_ref().and_then(Text::mark);
         let marked = CPath::from(mark.map_or(b"a file", |mark| mark.path.as_bytes()));
@@ -352,7 +373,7 @@ fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
             }
         };
         say(&[b"oss connector: ", name.as_bytes(), b": ", why, b"\n"]);
-        client::log_named(why, name.as_bytes());
+        log::named(why, name.as_bytes());
     }
     errno
 }

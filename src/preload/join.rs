@@ -4,9 +4,11 @@
 //! Called by the hooks of families for which this matters. Nothing here waits for an engine that does not run, but
 //! `meet`, which has to know.
 
-use crate::attach::{self, attach};
-use crate::client::{is_attached, is_inside, model_dev, with_descriptor};
+use crate::attach::{self, attach, is_attached};
+use crate::descriptors;
 use crate::environ;
+use crate::model_dir;
+use crate::process;
 use crate::real;
 use core::ffi::{CStr, c_char};
 use ossc_cache::sys;
@@ -27,7 +29,7 @@ pub(crate) fn meet(fd: i32, path: *const c_char) {
 /// Makes this process a client, unless that would have to wait for an engine. Not in a `vfork` child, whose state is
 /// its parent's.
 pub(crate) fn join_one_that_runs() {
-    if !is_attached() && sys::getpid() == attach::pid() && attach::engine_runs() {
+    if !is_attached() && process::is_owner() && attach::engine_runs() {
         let _ = attach();
     }
 }
@@ -36,13 +38,15 @@ pub(crate) fn join_one_that_runs() {
 /// missing when a client comes is made again.
 pub(crate) fn before_removal(dir: i32, path: *const c_char) {
     const FLAGS: i32 = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    if is_attached() || !real::stat_at(dir, path, libc::AT_SYMLINK_NOFOLLOW).is_ok_and(|st| st.st_dev == model_dev()) {
+    if is_attached()
+        || !real::stat_at(dir, path, libc::AT_SYMLINK_NOFOLLOW).is_ok_and(|st| st.st_dev == model_dir::dev())
+    {
         return;
     }
     // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
     let path = unsafe { CStr::from_ptr(path) };
-    let name = with_descriptor(dir, path, FLAGS, environ::descriptor_path).flatten();
-    if name.is_some_and(|name| is_inside(name.as_bytes())) {
+    let name = descriptors::with(dir, path, FLAGS, environ::descriptor_path).flatten();
+    if name.is_some_and(|name| model_dir::is_inside(name.as_bytes())) {
         join_one_that_runs();
     }
 }

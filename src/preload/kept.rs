@@ -6,7 +6,8 @@
 //! each use, since the program may have closed its number and opened a file of its own there.
 
 use crate::attach::KEPT_FD_MIN;
-use crate::client::{GONE, is_memory, number_of, open_unready, resolve, resolve_kept, tag_of};
+use crate::handle::{GONE, Handle, Slot};
+use crate::memory_file::{is_memory, open_unready};
 use core::arch::x86_64::{_MM_HINT_T2, _mm_prefetch};
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ const ADDRESS_MASK: usize = (1 << ADDRESS_BITS) - 1;
 
 /// What is kept of one object.
 struct Kept {
-    /// Generation of the catalog and use of the record that the rest is about (`tag_of`).
+    /// Generation of the catalog and use of the record that the rest is about (`Slot::tag`).
     tag: AtomicU32,
     /// Address of the map, and above it the tag that it is of.
     map: AtomicUsize,
@@ -55,16 +56,16 @@ impl Drop for Hold {
 }
 
 /// See `Hold`.
-pub(crate) fn hold(slot: u32) -> Result<Hold> {
-    let (_, _, now) = resolve(slot).ok_or(GONE)?;
-    let kept = kept(now)?;
+pub(crate) fn hold(handle: &Handle) -> Result<Hold> {
+    let now = handle.now().ok_or(GONE)?;
+    let kept = kept(now.slot)?;
     kept.readers.fetch_add(1, Ordering::SeqCst);
     Ok(Hold { kept })
 }
 
 /// A new engine may number its objects in another way than the one that the hold is of: then what is kept under
 /// the new number stays for good, since nobody would say when this reader is done with it.
-fn held(slot: u32, hold: &Hold) -> Result<&'static Kept> {
+fn held(slot: Slot, hold: &Hold) -> Result<&'static Kept> {
     let kept = kept(slot)?;
     if !core::ptr::eq(kept, hold.kept) {
         kept.readers.fetch_add(1, Ordering::SeqCst);
@@ -73,19 +74,17 @@ fn held(slot: u32, hold: &Hold) -> Result<&'static Kept> {
 }
 
 /// The object was read through one more descriptor.
-pub(crate) fn used_by_one_more(slot: u32) {
-    if let Some(kept) = resolve(slot).and_then(|(_, _, now)| kept(now).ok()) {
+pub(crate) fn used_by_one_more(handle: &Handle) {
+    if let Some(kept) = handle.now().and_then(|now| kept(now.slot).ok()) {
         kept.users.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 /// A descriptor through which it was read is gone; with the last one goes what was kept.
-pub(crate) fn used_by_one_less(slot: u32) {
+pub(crate) fn used_by_one_less(handle: &Handle) {
     // Of a version that is GONE, too: as long as this process has its memory, the engine cannot give that back.
-    let Some((region, object, now)) = resolve(slot).or_else(|| resolve_kept(slot).map(|(r, o)| (r, o, slot))) else {
-        return;
-    };
-    let Ok(kept) = kept(now) else { return };
+    let Some(now) = handle.now_or_gone() else { return };
+    let Ok(kept) = kept(now.slot) else { return };
     let left = kept.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, |users| users.checked_sub(1));
     if left != Ok(1) {
         return;
@@ -99,37 +98,37 @@ pub(crate) fn used_by_one_less(slot: u32) {
         return;
     }
     // One of an older generation stays: how long it is, that generation knew.
-    if map != 0 && (map >> ADDRESS_BITS) as u32 == tag_of(now) {
+    if map != 0 && (map >> ADDRESS_BITS) as u32 == now.slot.tag() {
         // SAFETY: our own map of the whole object; while it is there the record is not used again, so the length is
         // its. No copy was under way after it was taken out, and later ones make a new map.
-        let _ = unsafe { sys::munmap(map & ADDRESS_MASK, object.size() as usize) };
+        let _ = unsafe { sys::munmap(map & ADDRESS_MASK, now.object.size() as usize) };
     }
-    if fd > 0 && is_memory(fd, &region, object) {
+    if fd > 0 && is_memory(fd, &now) {
         let _ = sys::close(fd);
     }
 }
 
 /// Address of this process's own read-only map of the whole object (ready parts only may be touched), good
 /// as long as the hold.
-pub(crate) fn mapping(slot: u32, hold: &Hold) -> Result<*const u8> {
+pub(crate) fn mapping(handle: &Handle, hold: &Hold) -> Result<*const u8> {
     loop {
-        let (_, object, now) = resolve(slot).ok_or(GONE)?;
-        let kept = held(now, hold)?;
+        let now = handle.now().ok_or(GONE)?;
+        let kept = held(now.slot, hold)?;
         // Sequentially consistent, as is the count of readers: whoever drops the map sees the hold, or this sees it gone.
         let known = kept.map.load(Ordering::SeqCst);
-        if known != 0 && (known >> ADDRESS_BITS) as u32 == tag_of(now) {
+        if known != 0 && (known >> ADDRESS_BITS) as u32 == now.slot.tag() {
             return Ok((known & ADDRESS_MASK) as *const u8);
         }
-        let bytes = object.size();
-        let fd = open_unready(slot)?;
+        let bytes = now.object.size();
+        let fd = open_unready(handle)?;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let mapped = unsafe { sys::mmap(0, bytes as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
         let _ = sys::close(fd);
         let at = mapped?;
-        let tagged = at | (tag_of(now) as usize) << ADDRESS_BITS;
+        let tagged = at | (now.slot.tag() as usize) << ADDRESS_BITS;
         // With another engine since then it is not known which of them the map is of.
         if at <= ADDRESS_MASK
-            && resolve(slot).is_some_and(|(.., again)| again == now)
+            && handle.now().is_some_and(|again| again.slot == now.slot)
             && kept.map.compare_exchange(known, tagged, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         {
             return Ok(at as *const u8);
@@ -145,8 +144,8 @@ const LINE_BYTES: usize = 64;
 /// Lets the processor bring these lines of a read at `at` nearer, if the object is mapped. Nothing is checked: to ask
 /// for a line faults nowhere, and one of another map is only in vain.
 #[inline(always)]
-pub(crate) fn prefetch(slot: u32, at: u64, lines: Range<usize>) {
-    let Some(kept) = KEPT.get(number_of(slot) as usize) else { return };
+pub(crate) fn prefetch(slot: Slot, at: u64, lines: Range<usize>) {
+    let Some(kept) = KEPT.get(slot.number() as usize) else { return };
     let map = kept.map.load(Ordering::Relaxed) & ADDRESS_MASK;
     if map != 0 {
         for line in lines {
@@ -159,16 +158,16 @@ pub(crate) fn prefetch(slot: u32, at: u64, lines: Range<usize>) {
 
 /// A kept descriptor of the memory file for small preads, verified before it is returned and good as long as
 /// the hold; do not close it.
-pub(crate) fn kept_memory(slot: u32, hold: &Hold) -> Result<i32> {
-    let (region, object, now) = resolve(slot).ok_or(GONE)?;
-    let kept = held(now, hold)?;
+pub(crate) fn kept_memory(handle: &Handle, hold: &Hold) -> Result<i32> {
+    let now = handle.now().ok_or(GONE)?;
+    let kept = held(now.slot, hold)?;
     loop {
         let fd = kept.fd.load(Ordering::SeqCst);
-        if fd > 0 && is_memory(fd, &region, object) {
+        if fd > 0 && is_memory(fd, &now) {
             return Ok(fd);
         }
         // Lost (the program closed it) or never there. A descriptor of the program's own is left alone.
-        let opened = open_unready(slot)?;
+        let opened = open_unready(handle)?;
         let high = sys::dup_from(opened, KEPT_FD_MIN);
         let new = match high {
             Ok(high) => {
@@ -186,14 +185,14 @@ pub(crate) fn kept_memory(slot: u32, hold: &Hold) -> Result<i32> {
 }
 
 /// True the first time that this process does `act` with the object.
-pub(crate) fn is_first(slot: u32, act: u32) -> bool {
+pub(crate) fn is_first(slot: Slot, act: u32) -> bool {
     kept(slot).is_ok_and(|kept| kept.told.fetch_or(1 << act, Ordering::AcqRel) & 1 << act == 0)
 }
 
 /// What is kept under a slot of now.
-fn kept(slot: u32) -> Result<&'static Kept> {
-    let kept = KEPT.get(number_of(slot) as usize).ok_or(Errno(libc::EIO))?;
-    let (seen, tag) = (kept.tag.load(Ordering::Acquire), tag_of(slot));
+fn kept(slot: Slot) -> Result<&'static Kept> {
+    let kept = KEPT.get(slot.number() as usize).ok_or(Errno(libc::EIO))?;
+    let (seen, tag) = (kept.tag.load(Ordering::Acquire), slot.tag());
     if seen != tag && kept.tag.compare_exchange(seen, tag, Ordering::AcqRel, Ordering::Acquire).is_ok() {
         // Map and descriptor tell by themselves whose they are; a map of an older engine stays mapped, since a
         // reader may be in the middle of it. Of an older use of the record there is none: it was over only when no

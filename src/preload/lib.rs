@@ -1,46 +1,62 @@
 //! `libossc_preload.so`: the constructor and the version symbols. Set in LD_PRELOAD; without
 //! ENABLE_CONNECTOR it does nothing but one relaxed load per hooked call. No logic lives here.
 
+mod active;
 mod attach;
-mod client;
+mod by_name;
 mod copy;
 mod descriptors;
+mod early;
 mod environ;
 mod file;
+mod fills;
+mod folder;
+mod handle;
 mod hidden;
 mod hook;
 mod identity;
+mod init;
 mod join;
 mod kept;
+mod listing;
+mod log;
+mod marks;
 mod memory;
+mod memory_file;
 mod missing;
+mod model_dir;
+mod numbers;
 mod objects;
 mod outcome;
+mod parts;
 mod past;
+mod process;
 mod real;
 mod say;
+mod seen;
 mod session;
 mod start;
 mod taken;
+mod uses;
+mod version;
+mod waiting;
 
 /// Runs before `main`, alone.
 extern "C" fn start_up() {
     real::resolve();
     hook::resolve_jumps();
     say::remember();
-    client::init();
-    if client::is_active() {
+    init::run();
+    if active::is_active() {
         // A panic says nothing on the host's stderr; the hook that met it answers EIO.
         std::panic::set_hook(Box::new(|_| {}));
-        file::own();
         real::at_fork_in_child(forked);
         hook::take_stdin();
     }
 }
 
 extern "C" fn forked() {
-    attach::own();
-    file::own();
+    process::own();
     memory::leave_to_parent();
 }
 

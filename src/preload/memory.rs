@@ -4,42 +4,62 @@
 //! lease on it, and erases no pin. Then the parts are pinned, then waited for. It keeps nothing of its own.
 
 use crate::attach::{self, MOVED};
-use crate::client::{Grain, fills, log, open_unready, pin, resolve, waiting, waiting_here};
-use crate::file::Seen;
+use crate::fills::Fills;
+use crate::handle::Handle;
+use crate::log;
+use crate::memory_file::open_unready;
+use crate::parts::{Grain, pin};
+use crate::seen::Seen;
 use crate::taken::{self, May};
+use crate::waiting;
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, Ordering};
-use ossc_cache::region::{Object, Region};
 use ossc_cache::sys::{self, Errno, FileId, Result};
 use ossc_cache::wait;
 
 /// A fresh read-only, close-on-exec descriptor of the object's memory file, in which the whole object is ready and
 /// verified, and stays. The caller owns it. Never 0-2. ENOMEM at once for what the memory budget can never hold.
 pub(crate) fn of_whole(seen: &Seen) -> Result<i32> {
-    if is_too_large(seen.slot) {
-        log(b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)", seen.slot);
+    if is_too_large(&seen.handle) {
+        log::line(
+            b"a map or FILE of this object was refused: it is larger than the memory budget (memoryLimit)",
+            &seen.handle,
+        );
         return Err(Errno(libc::ENOMEM));
     }
-    opened_and_ready(seen, 0..seen.facts.size, &wait::whole)
+    opened_and_ready(seen, 0..seen.facts.size, &|now, check| wait::whole(&now.region, now.object, check))
 }
 
 /// The same for a part of it: bytes `start..end` are ready and stay, and the verdict on the whole object is given; of
 /// an object that the budget cannot hold as a whole they are given as to a read.
 pub(crate) fn of_part(seen: &Seen, start: u64, end: u64) -> Result<i32> {
-    let is_early = start >= end || is_too_large(seen.slot);
-    opened_and_ready(seen, start..end, &|region: &Region, object: &Object, check: &dyn Fn() -> Result<()>| {
-        match is_early {
-            true => wait::range(region, object, start, end, check),
-            false => wait::judged(region, object, start, end, check),
-        }
+    let is_early = start >= end || is_too_large(&seen.handle);
+    opened_and_ready(seen, start..end, &|now, check| match is_early {
+        true => wait::range(&now.region, now.object, start, end, check),
+        false => wait::judged(&now.region, now.object, start, end, check),
     })
 }
 
+/// A map that was made of a part is about to grow: waits for the rest. ENOMEM where another engine has taken over
+/// since then with memory of its own, whose bytes never come into the memory that is mapped, and for what the memory
+/// budget can never hold.
+pub(crate) fn wait_rest(handle: &Handle) -> Result<()> {
+    if is_too_large(handle) {
+        return Err(Errno(libc::ENOMEM));
+    }
+    waiting::whole(handle)?;
+    if attach::generation() == handle.generation() {
+        return Ok(());
+    }
+    log::line(b"a map cannot grow: the engine that it is of is gone; map the object again", handle);
+    Err(Errno(libc::ENOMEM))
+}
+
 /// True for an object that the memory budget can never hold as a whole.
-pub(crate) fn is_too_large(slot: u32) -> bool {
-    resolve(slot).is_some_and(|(region, object, _)| {
-        let budget = region.header().budget_bytes.load(Ordering::Acquire);
-        budget != 0 && object.size() > budget
+pub(crate) fn is_too_large(handle: &Handle) -> bool {
+    handle.now().is_some_and(|now| {
+        let budget = now.region.header().budget_bytes.load(Ordering::Acquire);
+        budget != 0 && now.object.size() > budget
     })
 }
 
@@ -48,24 +68,24 @@ pub(crate) fn is_too_large(slot: u32) -> bool {
 fn opened_and_ready(
     seen: &Seen,
     range: Range<u64>,
-    wait: &impl Fn(&Region, &Object, &dyn Fn() -> Result<()>) -> Result<()>,
+    wait: &impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>,
 ) -> Result<i32> {
-    let slot = seen.slot;
+    let handle = &seen.handle;
     loop {
         let generation = attach::generation();
-        let memory = Opened::new(slot)?;
-        pin(slot, range.start, range.end);
-        match waiting_here(slot, wait) {
+        let memory = Opened::new(handle)?;
+        pin(handle, range.start, range.end);
+        match waiting::run_here(handle, wait) {
             Err(MOVED) => continue,
             Err(errno) => return Err(errno),
             Ok(()) => {}
         }
-        let Some(fills) = fills(slot, range.start, range.end, Grain::Parts) else { continue };
+        let Some(fills) = Fills::of(handle, range.start, range.end, Grain::Parts) else { continue };
         match taken::may_take(seen, &fills)? {
             May::Take if attach::generation() == generation && memory.is_open() => return Ok(memory.keep()),
             May::Take => {}
             May::Wait(judged) => {
-                waiting(slot, |region, object, check| wait::verdict(region, object, judged, check))?;
+                waiting::run(handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
             }
         }
     }
@@ -83,8 +103,8 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(slot: u32) -> Result<Opened> {
-        let fd = open_unready(slot)?;
+    fn new(handle: &Handle) -> Result<Opened> {
+        let fd = open_unready(handle)?;
         let is_taken = |place: &&AtomicI32| place.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         let place = WAITING.iter().find(is_taken);
         let id = sys::file_id(fd).inspect_err(|_| {

@@ -1,12 +1,14 @@
 //! A path that led nowhere: which folder of ours its name would lie in, and whether that folder still has to be
 //! listed.
 //!
-//! Called by `file::until_listed` after a call by path ended in ENOENT, and before calls that make a name. It walks
+//! Called by `by_name::until_listed` after a call by path ended in ENOENT, and before calls that make a name. It walks
 //! the path as the kernel does, symbolic links included, up to the last folder that exists, and decides nothing
 //! about files. It allocates nothing and follows at most as many links as the kernel.
 
-use crate::client::{self, Listing};
 use crate::environ;
+use crate::folder;
+use crate::listing::{self, Listing};
+use crate::model_dir;
 use core::ffi::{CStr, c_char};
 use ossc_cache::cpath::{CAPACITY, CPath};
 use ossc_cache::sys::{self, AT_FDCWD, Errno, FileId, Result};
@@ -25,8 +27,8 @@ pub(crate) fn list_for(dir: i32, path: *const c_char) -> Listing {
     let path = unsafe { CStr::from_ptr(path) };
     // Where all folders are listed the name may still be new in one whose listing is old. Names from elsewhere that lead
     // there find it when something else of the folder is used.
-    let is_elsewhere = || path.to_bytes().starts_with(b"/") && !client::is_inside(path.to_bytes());
-    if path.is_empty() || client::knows_all_folders() && is_elsewhere() {
+    let is_elsewhere = || path.to_bytes().starts_with(b"/") && !model_dir::is_inside(path.to_bytes());
+    if path.is_empty() || listing::knows_all_folders() && is_elsewhere() {
         return Listing::Needless;
     }
     // Mostly the folder is there and the name is not.
@@ -44,13 +46,13 @@ pub(crate) fn list_for(dir: i32, path: *const c_char) -> Listing {
 
 /// A folder could not be looked at. Where that is for want of a descriptor, its name says whether it may be one of ours.
 fn unseen(dir: i32, path: &[u8], errno: Errno) -> Listing {
-    if !is_want(errno) || client::knows_all_folders() {
+    if !is_want(errno) || listing::knows_all_folders() {
         return Listing::Needless;
     }
     let is_inside = match dir {
-        _ if path.starts_with(b"/") => client::is_inside(path),
-        AT_FDCWD => client::is_inside(environ::below_working_folder(path).as_bytes()),
-        _ => environ::descriptor_path(dir).is_some_and(|folder| client::is_inside(folder.as_bytes())),
+        _ if path.starts_with(b"/") => model_dir::is_inside(path),
+        AT_FDCWD => model_dir::is_inside(environ::below_working_folder(path).as_bytes()),
+        _ => environ::descriptor_path(dir).is_some_and(|folder| model_dir::is_inside(folder.as_bytes())),
     };
     if is_inside { Listing::NoDescriptor } else { Listing::Needless }
 }
@@ -80,7 +82,7 @@ fn is_link(dir: i32, path: &CStr) -> bool {
 }
 
 fn list_and_close(folder: i32) -> Listing {
-    let listing = sys::file_id(folder).map_or(Listing::Needless, |id: FileId| client::list_if_ours(&id, folder));
+    let listing = sys::file_id(folder).map_or(Listing::Needless, |id: FileId| folder::list_if_ours(&id, folder));
     let _ = sys::close(folder);
     listing
 }

@@ -69,7 +69,7 @@ impl<T> From<Result<T>> for Outcome<T> {
 pub(crate) fn ask<T>(slow: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let before = errno();
     let outcome = catch_unwind(AssertUnwindSafe(slow)).unwrap_or_else(|_| {
-        crate::client::log(b"a hook failed inside; its caller gets EIO", u32::MAX);
+        crate::log::named(b"a hook failed inside; its caller gets EIO", b"-");
         Outcome::Failed(Errno(libc::EIO))
     });
     set_errno(before);

@@ -6,14 +6,18 @@
 //! objects that the process has loaded, and by the rings and contexts that it was seen to make. It says what it found
 //! on stderr, in the log and in a report for `ossc doctor`, never more than a line each.
 
-use crate::client::{self, resolve};
+use crate::attach;
 use crate::descriptors;
 use crate::environ;
-use crate::file::{self, Seen};
+use crate::file;
+use crate::handle::Slot;
+use crate::log;
 use crate::objects;
 use crate::outcome::{Outcome, ask};
+use crate::process;
 use crate::real;
 use crate::say::say;
+use crate::seen::Seen;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use ossc_cache::cpath::CPath;
@@ -76,7 +80,7 @@ pub(crate) fn why(seen: &Seen, flags: c_int) -> Option<Why> {
 }
 
 fn mode_of(seen: &Seen) -> Option<u32> {
-    resolve(seen.slot).map(|(region, ..)| region.header().open_mode.load(Relaxed))
+    seen.handle.now().map(|now| now.region.header().open_mode.load(Relaxed))
 }
 
 fn sign(fd: i32) -> Option<&'static str> {
@@ -133,12 +137,12 @@ fn text_of(sign: usize) -> Option<&'static str> {
 /// which is being opened.
 fn see(sign: usize, new: i32) {
     // The child of a `vfork` shares its parent's memory.
-    if !file::is_owner() || SIGN.compare_exchange(0, sign, Relaxed, Relaxed).is_err() {
+    if !process::is_owner() || SIGN.compare_exchange(0, sign, Relaxed, Relaxed).is_err() {
         return;
     }
     let text = text_of(sign).unwrap_or_default();
     report(b"sign", text.as_bytes());
-    if client::is_attached() {
+    if attach::is_attached() {
         tell_of_open_files(text, new);
     }
 }
@@ -244,24 +248,24 @@ impl Word {
 
 /// Says it once of each object: in the report, and what is wrong on stderr and in the log, too.
 pub(crate) fn tell(seen: &Seen, word: Word, why: &str) {
-    if is_told(seen.slot, word) {
+    if is_told(seen.handle.slot, word) {
         return;
     }
-    let path = client::path_of(seen.slot);
+    let path = seen.handle.path();
     let (short, text) = word.texts();
     report(short.as_bytes(), path.as_bytes());
     if text.is_empty() {
         return;
     }
     say(&[b"oss connector: ", path.as_bytes(), b" ", text.as_bytes(), b" (", why.as_bytes(), b")\n"]);
-    client::log_named(text.as_bytes(), path.as_bytes());
+    log::named(text.as_bytes(), path.as_bytes());
 }
 
 /// True if it was said before. The last few are remembered.
-fn is_told(slot: u32, word: Word) -> bool {
+fn is_told(slot: Slot, word: Word) -> bool {
     static TOLD: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
-    let key = u64::from(slot) << 8 | word as u64 | 1 << 63;
-    TOLD[slot as usize % TOLD.len()].swap(key, Relaxed) == key
+    let key = u64::from(slot.to_bits()) << 8 | word as u64 | 1 << 63;
+    TOLD[slot.to_bits() as usize % TOLD.len()].swap(key, Relaxed) == key
 }
 
 /// A line of the report that `ossc doctor` reads: process, program, word, name.

@@ -1,7 +1,7 @@
 //! What the library says on the host's standard error: one line in one write, and only where descriptor 2 still is
 //! what it was at the start. A daemon closes its first three descriptors, and its data file may be number 2 by then.
 //!
-//! Called by the constructor (`remember`) and by the client. It never writes anywhere else, and never fails.
+//! Called by the constructor (`remember`), and where a program meets what its user has to know. It never writes anywhere else, and never fails.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ossc_cache::cpath::CPath;

@@ -7,9 +7,13 @@
 //! its version, and what would mix with it is ESTALE until a new session may begin.
 
 use crate::attach;
-use crate::client;
-use crate::file;
+use crate::handle::{Handle, Slot};
+use crate::listing;
+use crate::log;
+use crate::process;
 use crate::say::say;
+use crate::uses;
+use crate::version;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use ossc_cache::event::ACT_SMALL;
 use ossc_cache::had::{Had, Names};
@@ -58,48 +62,48 @@ static HAD: Had = Had::new();
 static SPOKEN: AtomicU32 = AtomicU32::new(0);
 
 /// An object was opened by its name, for the first time if `repeats` is 0: may this process have it?
-pub(crate) fn opened(slot: u32, repeats: u32) -> Turn {
-    let Some((region, object, now)) = client::resolve(slot) else { return Turn::Go };
+pub(crate) fn opened(handle: &Handle, repeats: u32) -> Turn {
+    let Some(now @ Handle { region, object, .. }) = handle.now() else { return Turn::Go };
     let Some(folder) = region.folder_of(object) else { return Turn::Go };
     if repeats == 0 {
         folder.uses.fetch_add(1, SeqCst);
     }
     let changed = renew(&region, folder);
     if object.is_superseded() {
-        return if repeats == 0 || changed { Turn::Again } else { old(slot, &region, object) };
+        return if repeats == 0 || changed { Turn::Again } else { old(handle, &now) };
     }
     if changed {
         return Turn::Again;
     }
     if object.kind() == Kind::Small {
-        client::tell(now, ACT_SMALL);
+        uses::tell(&now, ACT_SMALL);
     }
-    join(slot, &region, folder, object)
+    join(handle, &now, folder)
 }
 
 /// An object was looked at (`stat`): its folder's listing is renewed where it is too old.
-pub(crate) fn looked(slot: u32, repeats: u32) -> Turn {
-    let Some((region, object, _)) = client::resolve(slot) else { return Turn::Go };
+pub(crate) fn looked(handle: &Handle, repeats: u32) -> Turn {
+    let Some(Handle { region, object, .. }) = handle.now() else { return Turn::Go };
     let Some(folder) = region.folder_of(object) else { return Turn::Go };
     let changed = renew(&region, folder);
     if changed || object.is_superseded() && repeats == 0 { Turn::Again } else { Turn::Go }
 }
 
 /// Bytes are read through a descriptor that came from elsewhere, or was opened before: it is part of the session.
-pub(crate) fn taken(slot: u32) {
-    let Some((region, object, _)) = client::resolve(slot) else { return };
+pub(crate) fn taken(handle: &Handle) {
+    let Some(Handle { region, object, .. }) = handle.now() else { return };
     if let Some(folder) = region.folder_of(object)
-        && file::is_owner()
+        && process::is_owner()
     {
-        HAD.insert(slot, names(&region, folder, object));
+        HAD.insert(handle.slot.to_bits(), names(&region, folder, object));
         used(object.folder());
     }
 }
 
 /// A descriptor or map of the object is gone: until now it was in use.
-pub(crate) fn let_go(slot: u32) {
-    if let Some((_, object, _)) = client::resolve(slot) {
-        used(object.folder());
+pub(crate) fn let_go(handle: &Handle) {
+    if let Some(now) = handle.now() {
+        used(now.object.folder());
     }
 }
 
@@ -108,7 +112,7 @@ pub(crate) fn let_go(slot: u32) {
 pub(crate) fn renew(region: &Region, folder: &Object) -> bool {
     let before = folder.changes.load(SeqCst);
     if is_too_old(region, folder) {
-        client::list_again(region, folder);
+        listing::list_again(region, folder);
     }
     let until = sys::now_ms() + CHANGING_MS;
     let mut looked_ms = sys::now_ms();
@@ -133,24 +137,25 @@ pub(crate) fn is_too_old(region: &Region, folder: &Object) -> bool {
 
 /// An old version, reached by a name that no listing gives: what this process has of the folder may be of that time
 /// or of a later one.
-fn old(slot: u32, region: &Region, object: &Object) -> Turn {
-    let Some(folder) = region.folder_of(object) else { return Turn::Go };
-    let names = names(region, folder, object);
-    if HAD.has(slot) || !HAD.any(names.folder) {
-        remember(slot, names);
+fn old(handle: &Handle, now: &Handle) -> Turn {
+    let Some(folder) = now.region.folder_of(now.object) else { return Turn::Go };
+    let names = names(&now.region, folder, now.object);
+    if HAD.has(handle.slot.to_bits()) || !HAD.any(names.folder) {
+        remember(handle, names);
         return Turn::Go;
     }
-    refuse(slot, region, folder)
+    refuse(handle, &now.region, folder)
 }
 
 /// The object is of the newest listing: is that what this process has had of the folder?
-fn join(slot: u32, region: &Region, folder: &Object, object: &Object) -> Turn {
+fn join(handle: &Handle, now: &Handle, folder: &Object) -> Turn {
+    let Handle { region, object, .. } = now;
     let changes = folder.changes.load(SeqCst);
     let names = names(region, folder, object);
     let Some(kept) = FOLDERS.get(object.folder() as usize) else { return Turn::Go };
-    let now = u64::from(attach::generation()) << 32 | u64::from(changes);
-    let is_known = kept.seen.load(SeqCst) == now;
-    if HAD.has(slot) {
+    let seen = u64::from(attach::generation()) << 32 | u64::from(changes);
+    let is_known = kept.seen.load(SeqCst) == seen;
+    if HAD.has(handle.slot.to_bits()) {
         if is_known {
             used(object.folder());
         }
@@ -160,21 +165,21 @@ fn join(slot: u32, region: &Region, folder: &Object, object: &Object) -> Turn {
         match mixture(region, names) {
             Mixture::None => {}
             mixture if may_begin_anew(&mixture, object.folder(), region) => {
-                if file::is_owner() {
+                if process::is_owner() {
                     HAD.forget(names.folder);
                 }
             }
-            _ => return refuse(slot, region, folder),
+            _ => return refuse(handle, region, folder),
         }
-        if file::is_owner() {
-            kept.seen.store(now, SeqCst);
+        if process::is_owner() {
+            kept.seen.store(seen, SeqCst);
         }
     }
-    let is_new = remember(slot, names);
+    let is_new = remember(handle, names);
     // Another thread may have seen a change that this one has not, and not seen what this one has just had.
     if folder.changes.load(SeqCst) != changes {
         if is_new {
-            HAD.remove(slot);
+            HAD.remove(handle.slot.to_bits());
         }
         return Turn::Again;
     }
@@ -202,7 +207,7 @@ fn mixture(region: &Region, names: Names) -> Mixture {
     let (mut any, mut itself, mut alone, mut large) = (false, false, true, false);
     HAD.each(names.folder, |slot, path| {
         alone &= path == names.path;
-        if is_old(region, slot, &mut large) {
+        if is_old(region, Slot::from_bits(slot), &mut large) {
             any = true;
             itself |= path == names.path;
         }
@@ -215,14 +220,14 @@ fn mixture(region: &Region, names: Names) -> Mixture {
 }
 
 /// True if the newest listing no longer shows the version behind this slot, of whatever engine's catalog.
-fn is_old(region: &Region, slot: u32, large: &mut bool) -> bool {
-    let Some((generation, object)) = client::record_in(slot) else { return true };
-    let is_old = if generation == attach::generation() {
-        object.is_superseded()
+fn is_old(region: &Region, slot: Slot, large: &mut bool) -> bool {
+    let Some(had) = slot.handle().filter(Handle::lasts) else { return true };
+    let is_old = if had.generation() == attach::generation() {
+        had.object.is_superseded()
     } else {
-        !client::is_shown(region, generation, object)
+        !version::is_shown(region, &had.region, had.object)
     };
-    *large |= is_old && object.kind() == Kind::Large;
+    *large |= is_old && had.object.kind() == Kind::Large;
     is_old
 }
 
@@ -242,12 +247,12 @@ fn may_begin_anew(mixture: &Mixture, folder: u32, region: &Region) -> bool {
     alone && !holds && idle_ms >= ALONE_MS.min(again_ms) || idle_ms >= again_ms.saturating_mul(times)
 }
 
-fn refuse(slot: u32, region: &Region, folder: &Object) -> Turn {
-    client::log(b"open refused (ESTALE): the model was changed while this program was loading it", slot);
-    let token = folder.changes.load(SeqCst).wrapping_mul(OBJECTS_MAX).wrapping_add(slot & (OBJECTS_MAX - 1)) | 1;
+fn refuse(handle: &Handle, region: &Region, folder: &Object) -> Turn {
+    log::line(b"open refused (ESTALE): the model was changed while this program was loading it", handle);
+    let token = folder.changes.load(SeqCst).wrapping_mul(OBJECTS_MAX).wrapping_add(handle.slot.number()) | 1;
     let token = token ^ attach::generation() << 24;
     let spoken = SPOKEN.load(SeqCst);
-    if spoken != token && file::is_owner() && SPOKEN.compare_exchange(spoken, token, SeqCst, SeqCst).is_ok() {
+    if spoken != token && process::is_owner() && SPOKEN.compare_exchange(spoken, token, SeqCst, SeqCst).is_ok() {
         let (dir, name) = (crate::environ::model_dir(), region.name(folder));
         let below = name.as_bytes();
         let slash: &[u8] = if below.is_empty() { b"" } else { b"/" };
@@ -271,13 +276,13 @@ fn names(region: &Region, folder: &Object, object: &Object) -> Names {
 }
 
 /// True if it was not remembered before.
-fn remember(slot: u32, names: Names) -> bool {
-    file::is_owner() && HAD.insert(slot, names)
+fn remember(handle: &Handle, names: Names) -> bool {
+    process::is_owner() && HAD.insert(handle.slot.to_bits(), names)
 }
 
 fn used(folder: u32) {
     if let Some(kept) = FOLDERS.get(folder as usize)
-        && file::is_owner()
+        && process::is_owner()
     {
         kept.used_ms.store(sys::now_ms(), SeqCst);
     }

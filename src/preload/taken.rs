@@ -7,14 +7,21 @@
 //!
 //! No locks and no allocation. An object that does not fit the table is read after its verdict only.
 
-use crate::attach;
-use crate::client::{self, Fills, resolve};
-use crate::file::{self, Seen, Stamp};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::early;
+use crate::fills::Fills;
+use crate::handle::{GONE, Handle, Slot};
+use crate::log;
+use crate::numbers::{self, Stamp};
+use crate::parts::Grain;
+use crate::process;
+use crate::seen::Seen;
+use crate::waiting;
+use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{OBJECTS_MAX, Object, Region, Seen as Event};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::verdict::{Judged, Judgement};
+use ossc_cache::wait;
 
 /// Objects of which a process can be given bytes before their verdict; beyond it waits for each verdict.
 const ENTRIES: usize = 1 << 13;
@@ -33,10 +40,6 @@ static TAKEN: [Entry; ENTRIES] = [const { Entry { key: AtomicU64::new(0), taken:
 /// By record number: the round before whose verdict this process was given bytes last, and the epoch, as `quick` packs
 /// them. A hint that spares the look at the table.
 static QUICK: [AtomicU64; OBJECTS_MAX as usize] = [const { AtomicU64::new(0) }; OBJECTS_MAX as usize];
-/// There are entries.
-static ANY: AtomicBool = AtomicBool::new(false);
-/// Something was taken of a record that is not the object's any more, of an engine before perhaps: entries have to be looked at.
-static OLDER: AtomicBool = AtomicBool::new(false);
 
 const ROUND_MASK: u16 = 0x7fff;
 
@@ -47,8 +50,8 @@ struct Taken {
     epoch: u16,
     /// The process was told by an error that its bytes are not the object's.
     told: bool,
-    /// Slot of the record from which it was given; 0 when nothing is.
-    slot: u32,
+    /// The record from which it was given; `None` when nothing is.
+    slot: Option<Slot>,
     /// Round, modulo 2^15.
     round: u16,
 }
@@ -58,14 +61,14 @@ impl Taken {
         u64::from(self.epoch)
             | u64::from(self.told) << 16
             | u64::from(self.round & ROUND_MASK) << 17
-            | u64::from(self.slot) << 32
+            | u64::from(self.slot.map_or(0, Slot::to_bits)) << 32
     }
 
     fn unpack(word: u64) -> Taken {
         Taken {
             epoch: word as u16,
             told: word >> 16 & 1 != 0,
-            slot: (word >> 32) as u32,
+            slot: Some((word >> 32) as u32).filter(|bits| *bits != 0).map(Slot::from_bits),
             round: (word >> 17) as u16 & ROUND_MASK,
         }
     }
@@ -108,7 +111,7 @@ fn places(key: u64) -> impl Iterator<Item = &'static Entry> {
 }
 
 fn find(key: u64) -> Option<&'static Entry> {
-    if !ANY.load(Ordering::Relaxed) {
+    if !early::any() {
         return None;
     }
     places(key).take_while(|entry| entry.key.load(Ordering::Acquire) != 0).find(|entry| is_of(entry, key))
@@ -119,19 +122,12 @@ fn is_of(entry: &Entry, key: u64) -> bool {
 }
 
 fn find_or_make(key: u64) -> Option<&'static Entry> {
-    ANY.store(true, Ordering::Relaxed);
+    early::note();
     let taken = |entry: &&'static Entry| {
         let made = entry.key.compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire);
         made.is_ok() || made == Err(key)
     };
     places(key).find(taken)
-}
-
-/// Another region is about to be used.
-pub(crate) fn moves() {
-    if ANY.load(Ordering::Relaxed) {
-        OLDER.store(true, Ordering::SeqCst);
-    }
 }
 
 /// What a reader may have of some parts now.
@@ -145,8 +141,14 @@ pub(crate) enum May {
 
 /// True where nothing else needs to be looked at: the verdict is given, and always was right. One load of the region.
 #[inline(always)]
-pub(crate) fn is_plain(object: &Object) -> bool {
-    object.verdict.is_plain() && !OLDER.load(Ordering::Relaxed)
+fn is_plain(object: &Object) -> bool {
+    object.verdict.is_plain() && !early::any_older()
+}
+
+/// True if the bytes of these fills may be given to the program now, through the descriptor of `seen`.
+#[inline(always)]
+pub(crate) fn may_be_given(seen: &Seen, fills: &Fills) -> Result<bool> {
+    Ok(is_plain(fills.handle.object) || may_take(seen, fills)? == May::Take)
 }
 
 /// Asked before bytes of parts that are ready are given to the program through the descriptor of `seen`; counts them
@@ -154,13 +156,13 @@ pub(crate) fn is_plain(object: &Object) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
-    let (region, object) = (&fills.region, fills.object);
+    let Handle { region, object, .. } = fills.handle;
     if is_as_before(seen, fills) {
         return Ok(May::Take);
     }
     loop {
         let judged = object.verdict.get();
-        let key = key_of(region, object);
+        let key = key_of(&region, object);
         let entry = find(key);
         let taken = entry.map_or(Taken::default(), Entry::get);
         if let Some(wait) = checked(seen, fills, judged, (entry, taken))? {
@@ -184,37 +186,64 @@ pub(crate) fn may_take(seen: &Seen, fills: &Fills) -> Result<May> {
     }
 }
 
+/// Where reads wait for the verdict (`readsWait`): until it is given, or is that the bytes are wrong.
+pub(crate) fn wait_first(handle: &Handle) -> Result<()> {
+    loop {
+        let Handle { region, object, .. } = handle.now().ok_or(GONE)?;
+        let judged = object.verdict.get();
+        if region.header().reads_wait.load(Ordering::Relaxed) == 0 || judged.judgement != Judgement::Open {
+            return Ok(());
+        }
+        waiting::run(handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
+    }
+}
+
+/// Waits until bytes `start..end` are there and may be given to the program through the descriptor of `seen`: before
+/// the verdict on the whole object, but for the last of it that nobody was given yet.
+pub(crate) fn wait_given(seen: &Seen, start: u64, end: u64, grain: Grain) -> Result<()> {
+    loop {
+        waiting::bytes(&seen.handle, start, end, grain)?;
+        let Some(fills) = Fills::of(&seen.handle, start, end, grain) else { continue };
+        match may_take(seen, &fills)? {
+            May::Take => return Ok(()),
+            May::Wait(judged) => {
+                waiting::run(&seen.handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
+            }
+        }
+    }
+}
+
 /// True if the process and this descriptor were given bytes of this round before, and the parts are handed out: as in
 /// most reads before a verdict. In 20 ns, where the table takes 100.
 fn is_as_before(seen: &Seen, fills: &Fills) -> bool {
-    let judged = fills.object.verdict.get();
-    let Stamp::Took(epoch) = file::stamp(seen.fd) else { return false };
+    let judged = fills.handle.object.verdict.get();
+    let Stamp::Took(epoch) = numbers::stamp(seen.fd) else { return false };
     judged.judgement == Judgement::Open
         && QUICK
-            .get(client::number_of(fills.slot) as usize)
+            .get(fills.handle.slot.number() as usize)
             .is_some_and(|at| at.load(Ordering::Acquire) == quick(fills, epoch, judged))
         && fills.were_handed_out(judged.round)
 }
 
 /// Never 0: generations count from 1. A record that is used again has another tag.
 fn quick(fills: &Fills, epoch: u16, judged: Judged) -> u64 {
-    u64::from(client::tag_of(fills.slot)) << 48 | u64::from(epoch) << 32 | u64::from(judged.round)
+    u64::from(fills.handle.slot.tag()) << 48 | u64::from(epoch) << 32 | u64::from(judged.round)
 }
 
 /// The process and the descriptor have bytes of this round from now on. False if another thread changed what is known.
 fn stamp(seen: &Seen, fills: &Fills, judged: Judged, entry: &Entry) -> bool {
     let before = entry.get();
-    let number = client::number_of(fills.slot);
+    let number = fills.handle.slot.number();
     let round = judged.round as u16 & ROUND_MASK;
-    let now = Taken { epoch: before.epoch.max(1), told: false, slot: fills.slot, round };
+    let now = Taken { epoch: before.epoch.max(1), told: false, slot: Some(fills.handle.slot), round };
     if before != now {
         // What is here from an earlier round or engine was judged by the caller, unless it has just come.
-        if before.slot != 0 || !entry.change(before, now) {
+        if before.slot.is_some() || !entry.change(before, now) {
             return false;
         }
-        fills.region.tell(Event { pid: attach::pid() as u32, slot: number, act: ACT_GIVEN });
+        fills.handle.region.tell(Event { pid: process::pid() as u32, slot: number, act: ACT_GIVEN });
     }
-    file::set_stamp(seen.fd, Stamp::Took(now.epoch));
+    numbers::set_stamp(seen.fd, Stamp::Took(now.epoch));
     if let Some(at) = QUICK.get(number as usize) {
         at.store(quick(fills, now.epoch, judged), Ordering::Release);
     }
@@ -228,24 +257,24 @@ fn checked(
     judged: Judged,
     (entry, taken): (Option<&'static Entry>, Taken),
 ) -> Result<Option<Judged>> {
-    match file::stamp(seen.fd) {
+    match numbers::stamp(seen.fd) {
         Stamp::Took(epoch) if epoch != taken.epoch => return Err(Errno(libc::EIO)),
         // It came from elsewhere (another program, a message), and was read from: before the mismatch, perhaps.
-        Stamp::None if judged.round > 1 && taken.slot == 0 => {
+        Stamp::None if judged.round > 1 && taken.slot.is_none() => {
             if seen.fd >= 0 && sys::lseek(seen.fd, 0, libc::SEEK_CUR).is_ok_and(|at| at != 0) {
-                client::log(b"a descriptor that was read from when the object had other bytes gives EIO", seen.slot);
+                log::line(b"a descriptor that was read from when the object had other bytes gives EIO", &seen.handle);
                 return Err(Errno(libc::EIO));
             }
-            file::set_stamp(seen.fd, Stamp::Opened);
+            numbers::set_stamp(seen.fd, Stamp::Opened);
         }
         _ => {}
     }
-    let Some(entry) = entry.filter(|_| taken.slot != 0) else { return Ok(None) };
-    if taken.slot == fills.slot {
+    let (Some(entry), Some(from)) = (entry, taken.slot) else { return Ok(None) };
+    if from == fills.handle.slot {
         let is_same = taken.is_of(judged.round) && !taken.told;
         return if is_same { Ok(None) } else { Err(spoiled(seen, Some(entry))) };
     }
-    of_older_record(seen, fills, judged, (entry, taken))
+    of_older_record(seen, fills, judged, (entry, taken, from))
 }
 
 /// The process has bytes of another record of the same version: of an engine that is gone with its memory, or of a
@@ -254,10 +283,10 @@ fn of_older_record(
     seen: &Seen,
     fills: &Fills,
     judged: Judged,
-    (entry, taken): (&'static Entry, Taken),
+    (entry, taken, from): (&'static Entry, Taken, Slot),
 ) -> Result<Option<Judged>> {
-    let (region, object) = (&fills.region, fills.object);
-    let Some(then) = client::verdict_of(taken.slot).filter(|then| taken.is_of(then.round) && !taken.told) else {
+    let then = from.handle().and_then(|old| Some((old, verdict_of(&old)?)));
+    let Some((old, then)) = then.filter(|(_, then)| taken.is_of(then.round) && !taken.told) else {
         return Err(spoiled(seen, Some(entry)));
     };
     match judged.judgement {
@@ -265,11 +294,11 @@ fn of_older_record(
         Judgement::Open => return Ok(Some(judged)),
         Judgement::Wrong => return Err(spoiled(seen, Some(entry))),
         Judgement::Nothing => {}
-        Judgement::Matched if has_parts_of(taken.slot, then.round, (region, object)) => {}
+        Judgement::Matched if has_parts_of(&old, then.round, &fills.handle) => {}
         Judgement::Matched => {
-            client::log(
+            log::line(
                 b"a reader has bytes that came before the object was fetched anew, and they were wrong: it gets EIO",
-                seen.slot,
+                &seen.handle,
             );
             return Err(spoiled(seen, Some(entry)));
         }
@@ -279,61 +308,65 @@ fn of_older_record(
     Ok(None)
 }
 
-/// True if what was handed out of the record behind a slot, in a round without a verdict, is what the object has. One that
-/// is GONE may have lost its parts to another.
-fn has_parts_of(slot: u32, round: u32, (region, object): (&Region, &Object)) -> bool {
-    let Some((old_region, old)) =
-        client::record_in(slot).and_then(|(generation, old)| Some((attach::region_of(generation)?, old)))
-    else {
+/// The verdict in a record, also of one that is GONE, as long as it is not used again.
+fn verdict_of(old: &Handle) -> Option<Judged> {
+    let judged = old.object.verdict.get();
+    old.is_not_reused().then_some(judged)
+}
+
+/// True if what was handed out of an old record, in a round without a verdict, is what the object has. One that is GONE
+/// may have lost its parts to another.
+fn has_parts_of(old: &Handle, round: u32, now: &Handle) -> bool {
+    if !old.lasts() {
         return false;
-    };
+    }
     // Of blocks only is not known here whether they were right: with their part nobody has compared them.
     let is_same = |index: u32| {
-        let (part, blocks) = (old_region.part(old, index), old_region.blocks(old, index));
+        let (part, blocks) = (old.region.part(old.object, index), old.region.blocks(old.object, index));
         let is_handed = part.is_handed_out(round) || blocks.is_some_and(|blocks| blocks.is_handed_out(round));
-        !is_handed || part.is_known(round) && part.crc64() == region.part(object, index).crc64()
+        !is_handed || part.is_known(round) && part.crc64() == now.region.part(now.object, index).crc64()
     };
-    old.part_bytes() == object.part_bytes() && (0..object.parts()).all(is_same) && client::record_in(slot).is_some()
+    let is_alike = old.object.part_bytes() == now.object.part_bytes();
+    is_alike && (0..now.object.parts()).all(is_same) && old.lasts()
 }
 
 /// The error of a reader whose bytes are not the object's. From now on the process may begin anew, by an open.
 fn spoiled(seen: &Seen, entry: Option<&Entry>) -> Errno {
     if let Some(entry) = entry {
         let taken = entry.get();
-        if taken.slot != 0 && !taken.told {
+        if taken.slot.is_some() && !taken.told {
             entry.change(taken, Taken { told: true, ..taken });
-            client::log(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", seen.slot);
+            log::line(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", &seen.handle);
         }
     }
     Errno(libc::EIO)
 }
 
 /// The program reads the object by this record from now on. What it has of another record is compared.
-pub(crate) fn met(slot: u32) {
-    if let Some((_, taken)) = taken_of(slot)
-        && taken.slot != 0
-        && taken.slot != slot
+pub(crate) fn met(handle: &Handle) {
+    if let Some((_, taken)) = taken_of(handle)
+        && taken.slot.is_some_and(|slot| slot != handle.slot)
     {
-        OLDER.store(true, Ordering::SeqCst);
+        early::note_older();
     }
 }
 
-fn taken_of(slot: u32) -> Option<(&'static Entry, Taken)> {
-    if !ANY.load(Ordering::Relaxed) {
+fn taken_of(handle: &Handle) -> Option<(&'static Entry, Taken)> {
+    if !early::any() {
         return None;
     }
-    let (region, object, _) = resolve(slot)?;
-    let entry = find(key_of(&region, object))?;
+    let now = handle.now()?;
+    let entry = find(key_of(&now.region, now.object))?;
     Some((entry, entry.get()))
 }
 
 /// The program has opened the object: a process that was told of wrong bytes begins anew with this descriptor.
 pub(crate) fn opened(seen: &Seen) {
-    file::set_stamp(seen.fd, Stamp::Opened);
-    if let Some((entry, taken)) = taken_of(seen.slot) {
+    numbers::set_stamp(seen.fd, Stamp::Opened);
+    if let Some((entry, taken)) = taken_of(&seen.handle) {
         if taken.told {
             entry.change(taken, Taken { epoch: taken.epoch.wrapping_add(1).max(1), ..Taken::default() });
         }
-        met(seen.slot);
+        met(&seen.handle);
     }
 }

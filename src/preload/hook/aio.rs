@@ -2,12 +2,14 @@
 //! bytes and is then pointed at the memory file. The program's control block keeps that descriptor.
 
 use super::write;
-use crate::client;
 use crate::copy::{end_of, source};
-use crate::file::{self, Seen};
+use crate::file;
 use crate::kept;
 use crate::outcome::{Outcome, ask};
+use crate::parts;
 use crate::real;
+use crate::seen::Seen;
+use crate::waiting;
 use core::ffi::{c_int, c_void};
 use libc::aiocb;
 use ossc_cache::region::Identity;
@@ -62,13 +64,13 @@ fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {
     let at = block.aio_offset.max(0) as u64;
     let end = end_of(seen, at, block.aio_nbytes as u64);
     // The kernel or a thread of libc's reads later: neither the parts nor the descriptor may go.
-    client::pin(seen.slot, at, end);
-    kept::used_by_one_more(seen.slot);
-    let waited = client::wait_range(seen.slot, at, end);
+    parts::pin(&seen.handle, at, end);
+    kept::used_by_one_more(&seen.handle);
+    let waited = waiting::parts(&seen.handle, at, end);
     let memory = |hold| {
-        source(seen, at, end, || kept::kept_memory(seen.slot, &hold).inspect(|_| client::pin(seen.slot, at, end)))
+        source(seen, at, end, || kept::kept_memory(&seen.handle, &hold).inspect(|_| parts::pin(&seen.handle, at, end)))
     };
-    match waited.and_then(|()| kept::hold(seen.slot)).and_then(memory) {
+    match waited.and_then(|()| kept::hold(&seen.handle)).and_then(memory) {
         Ok((_, memory)) => {
             block.aio_fildes = memory;
             Outcome::Pass

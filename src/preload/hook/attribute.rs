@@ -1,7 +1,7 @@
 //! What is kept about a file by its name: mode, owner, times, extended attributes. The calls are the real ones; all
 //! that is added is that the folder is listed which the name lies in.
 
-use crate::file::{self, until_listed};
+use crate::by_name::{self, until_listed};
 use crate::real;
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, mode_t, size_t, ssize_t};
@@ -32,7 +32,7 @@ hooks! {
 #[inline(never)]
 pub(super) fn changed(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     let call = || {
-        file::settle(dir, path, flags & AT_SYMLINK_NOFOLLOW);
+        by_name::settle(dir, path, flags & AT_SYMLINK_NOFOLLOW);
         call()
     };
     until_listed(dir, path, call, failed)

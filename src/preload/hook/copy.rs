@@ -2,12 +2,14 @@
 //! placeholder, the same from the memory file.
 
 use super::{read, write};
-use crate::client::{self, Grain};
 use crate::copy::{by_parts, end_of, source};
-use crate::file::{self, Seen};
+use crate::file;
 use crate::kept;
 use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::parts::{self, Grain};
 use crate::real;
+use crate::seen::Seen;
+use crate::waiting;
 use core::ffi::{c_int, c_uint, c_ulong};
 use libc::{off_t, size_t, ssize_t};
 use ossc_cache::region::Identity;
@@ -104,12 +106,12 @@ fn in_steps(
 fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> {
     // Pipes and sockets refer to the pages themselves, files get a copy.
     let stays = !sys::file_id(out).is_ok_and(|id| id.is_file());
-    let hold = kept::hold(seen.slot)?;
+    let hold = kept::hold(&seen.handle)?;
     let memory = |at, end| {
-        let memory = kept::kept_memory(seen.slot, &hold)?;
+        let memory = kept::kept_memory(&seen.handle, &hold)?;
         // What was handed on cannot be taken back, so its parts stay.
         if stays {
-            client::pin(seen.slot, at, end);
+            parts::pin(&seen.handle, at, end);
         }
         Ok(memory as usize)
     };
@@ -127,8 +129,8 @@ struct Target {
 
 /// The memory file is on another file system, so the bytes are written from the map of it.
 fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<usize> {
-    let hold = kept::hold(seen.slot)?;
-    let map = |_, _| kept::mapping(seen.slot, &hold).map(|map| map as usize);
+    let hold = kept::hold(&seen.handle)?;
+    let map = |_, _| kept::mapping(&seen.handle, &hold).map(|map| map as usize);
     let out = target.out as usize;
     if target.at.is_null() {
         return in_steps(seen, (start, count), map, |map, at, len| {
@@ -158,11 +160,11 @@ fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize>
     if len == 0 {
         return Ok(0);
     }
-    client::pin(seen.slot, start, start + len);
-    client::wait_range(seen.slot, start, start + len)?;
-    let hold = kept::hold(seen.slot)?;
+    parts::pin(&seen.handle, start, start + len);
+    waiting::parts(&seen.handle, start, start + len)?;
+    let hold = kept::hold(&seen.handle)?;
     let (_held, memory) = source(seen, start, start + len, || {
-        kept::kept_memory(seen.slot, &hold).inspect(|_| client::pin(seen.slot, start, start + len))
+        kept::kept_memory(&seen.handle, &hold).inspect(|_| parts::pin(&seen.handle, start, start + len))
     })?;
     let mut offset = start as off_t;
     let from = &raw mut offset as usize;

@@ -1,8 +1,8 @@
 //! Folders. Entries are real files, so all that is needed is that a folder is listed before it
 //! is read; what the C library walks inside itself (glob, nftw, fts) is listed ahead, as deep as it goes.
 
-use crate::client;
-use crate::file;
+use crate::by_name;
+use crate::folder;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Callback};
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -11,7 +11,7 @@ use ossc_cache::cpath::CPath;
 use ossc_cache::sys::{self, Errno};
 
 hooks! {
-    fn opendir(path: *const c_char) -> *mut DIR { listed(file::until_listed(AT_FDCWD, path, || real::opendir(path), |dir| dir.is_null())) }
+    fn opendir(path: *const c_char) -> *mut DIR { listed(by_name::until_listed(AT_FDCWD, path, || real::opendir(path), |dir| dir.is_null())) }
     fn fdopendir(fd: c_int) -> *mut DIR { listed(real::fdopendir(fd)) }
     fn scandir(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(AT_FDCWD, path, 0); real::scandir(path, list, filter, order) }
     fn scandir64(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { list_tree(AT_FDCWD, path, 0); real::scandir64(path, list, filter, order) }
@@ -28,7 +28,7 @@ fn listed(dir: *mut DIR) -> *mut DIR {
         // SAFETY: an open folder stream, given by the real call.
         let fd = unsafe { libc::dirfd(dir) };
         let known = ask(|| match sys::file_id(fd) {
-            Ok(id) if id.is_folder() => Outcome::Served(client::folder(&id, fd)),
+            Ok(id) if id.is_folder() => Outcome::Served(folder::opened(&id, fd)),
             _ => Outcome::Pass,
         });
         if let Outcome::Served(false) = known {
@@ -46,8 +46,8 @@ fn list(fd: c_int) -> bool {
     if !id.is_folder() {
         return false;
     }
-    let _ = client::folder(&id, fd);
-    client::is_folder_of_ours(&id)
+    let _ = folder::opened(&id, fd);
+    folder::is_folder_of_ours(&id)
 }
 
 /// Folders below folders that one walk lists; deeper ones are listed when they are opened.
@@ -63,7 +63,7 @@ pub(super) fn list_tree(dir: c_int, path: *const c_char, depth: u32) {
         // Not the C library's: that is a cancellation point, what is hooked here is none, and no cancelled thread
         // may unwind through `ask`.
         let open = || real::in_c(real::kernel(libc::SYS_openat, all)) as c_int;
-        let fd = file::until_listed(dir, path, open, |fd| *fd < 0);
+        let fd = by_name::until_listed(dir, path, open, |fd| *fd < 0);
         if fd >= 0 {
             walk(fd, depth);
             let _ = sys::close(fd);

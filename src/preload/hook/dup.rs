@@ -1,14 +1,15 @@
 //! Descriptors that come and go: what was remembered of their numbers is forgotten.
 
 use super::stdin;
-use crate::file;
+use crate::marks;
+use crate::numbers;
 use crate::real;
 use core::ffi::{c_int, c_uint};
 use libc::{c_void, cmsghdr, msghdr, ssize_t};
 
 hooks! {
-    fn close(fd: c_int) -> c_int { file::forget(fd); stdin::closing(fd, || real::close(fd)) }
-    fn __close(fd: c_int) -> c_int { file::forget(fd); stdin::closing(fd, || real::__close(fd)) }
+    fn close(fd: c_int) -> c_int { marks::forget(fd); stdin::closing(fd, || real::close(fd)) }
+    fn __close(fd: c_int) -> c_int { marks::forget(fd); stdin::closing(fd, || real::__close(fd)) }
     fn dup(fd: c_int) -> c_int { named(fd, real::dup(fd)) }
     fn dup2(fd: c_int, target: c_int) -> c_int { named(fd, stdin::closing(target, || real::dup2(fd, target))) }
     fn __dup2(fd: c_int, target: c_int) -> c_int { named(fd, stdin::closing(target, || real::__dup2(fd, target))) }
@@ -17,7 +18,7 @@ hooks! {
     fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::__fcntl(fd, command, argument), command) }
     fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::fcntl64(fd, command, argument), command) }
     fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { closed_range(from, to, flags); real::close_range(from, to, flags) }
-    fn closefrom(from: c_int) -> () { let_go(from.max(0) as u32); file::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
+    fn closefrom(from: c_int) -> () { let_go(from.max(0) as u32); marks::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
     fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
         let got = real::recvmsg(socket, message, flags);
         if got >= 0 {
@@ -38,7 +39,7 @@ hooks! {
 pub(super) fn closed_range(from: c_uint, to: c_uint, flags: c_int) {
     if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
         let_go(from);
-        file::forget_range(from, to);
+        marks::forget_range(from, to);
     }
 }
 
@@ -52,8 +53,8 @@ fn let_go(from: c_uint) {
 /// `new` names the open file of `fd` now, and what was given of it.
 fn named(fd: c_int, new: c_int) -> c_int {
     if new != fd {
-        file::forget(new);
-        file::copy_stamp(fd, new);
+        marks::forget(new);
+        numbers::copy_stamp(fd, new);
     }
     new
 }
@@ -75,7 +76,7 @@ fn forget_received(message: *const msghdr) {
             let len = (header.cmsg_len as usize).saturating_sub(data as usize - at as usize);
             for index in 0..len / size_of::<c_int>() {
                 // SAFETY: within the data, which need not be aligned.
-                file::forget(unsafe { data.cast::<c_void>().cast::<c_int>().add(index).read_unaligned() });
+                marks::forget(unsafe { data.cast::<c_void>().cast::<c_int>().add(index).read_unaligned() });
             }
         }
         // SAFETY: as above.

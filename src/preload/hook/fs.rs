@@ -6,10 +6,12 @@
 
 use super::stat::{again_if_gone, known, look};
 use crate::attach;
+use crate::by_name::until_listed;
 use crate::environ;
-use crate::file::{self, Seen, until_listed};
+use crate::file;
 use crate::outcome::{Outcome, ask};
 use crate::real;
+use crate::seen::Seen;
 use core::ffi::{c_char, c_int, c_ulong};
 use libc::{AT_FDCWD, statfs as StatFs, statvfs as StatVfs};
 use ossc_cache::cpath::CPath;

@@ -2,9 +2,10 @@
 //! behind a FILE is the memory file's, and answers with the name of the placeholder it came from.
 
 use crate::attach;
-use crate::client;
+use crate::by_name;
 use crate::environ;
 use crate::file;
+use crate::handle::Slot;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_char, c_int};
@@ -30,7 +31,7 @@ fn resolved(path: *const c_char, out: *mut c_char, call: &dyn Fn() -> *mut c_cha
         return call();
     }
     let Some(name) = origin(AT_FDCWD, path) else {
-        return file::until_listed(AT_FDCWD, path, call, |got| got.is_null());
+        return by_name::until_listed(AT_FDCWD, path, call, |got| got.is_null());
     };
     let Some(name) = name.as_cstr() else { return call() };
     if out.is_null() {
@@ -44,7 +45,7 @@ fn resolved(path: *const c_char, out: *mut c_char, call: &dyn Fn() -> *mut c_cha
 
 #[inline(never)]
 fn followed(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t, call: &dyn Fn() -> ssize_t) -> ssize_t {
-    let got = file::until_listed(dir, path, call, |got| *got < 0);
+    let got = by_name::until_listed(dir, path, call, |got| *got < 0);
     if got <= 0 || !is_magic(dir, path) {
         return got;
     }
@@ -82,13 +83,13 @@ fn origin(dir: c_int, path: *const c_char) -> Option<CPath> {
         file::of_path(dir, path, 0)
             .served()
             .filter(|seen| seen.identity == Identity::Memory)
-            .map(|seen| names::find(seen.slot).unwrap_or_else(|| client::path_of(seen.slot)))
+            .map(|seen| names::find(seen.handle.slot).unwrap_or_else(|| seen.handle.path()))
     };
     ask(|| Outcome::Served(look())).answer(None, || None)
 }
 
 /// Remembers the name of a placeholder whose memory file is about to take the descriptor's number.
-pub(super) fn remember(fd: c_int, slot: u32) {
+pub(super) fn remember(fd: c_int, slot: Slot) {
     if names::find(slot).is_none()
         && let Some(name) = environ::descriptor_path(fd)
     {
@@ -99,7 +100,7 @@ pub(super) fn remember(fd: c_int, slot: u32) {
 /// Names of the objects that were last opened as a FILE. The oldest gives way; then the kernel's own
 /// answer stands.
 mod names {
-    use super::{AtomicU8, AtomicU32, CPath, Ordering};
+    use super::{AtomicU8, AtomicU32, CPath, Ordering, Slot};
 
     const COUNT: usize = 64;
     const BYTES: usize = 1024;
@@ -107,7 +108,7 @@ mod names {
     struct Name {
         /// Odd while it is written; a reader takes nothing that changed under it.
         turn: AtomicU32,
-        /// Slot number + 1.
+        /// A slot's bits; 0 for none.
         slot: AtomicU32,
         len: AtomicU32,
         bytes: [AtomicU8; BYTES],
@@ -123,7 +124,7 @@ mod names {
     }; COUNT];
     static NEXT: AtomicU32 = AtomicU32::new(0);
 
-    pub(super) fn keep(slot: u32, bytes: &[u8]) {
+    pub(super) fn keep(slot: Slot, bytes: &[u8]) {
         if bytes.len() > BYTES {
             return;
         }
@@ -134,7 +135,7 @@ mod names {
         if !is_free {
             return;
         }
-        name.slot.store(slot.wrapping_add(1), Ordering::Relaxed);
+        name.slot.store(slot.to_bits(), Ordering::Relaxed);
         name.len.store(bytes.len() as u32, Ordering::Relaxed);
         for (to, from) in name.bytes.iter().zip(bytes) {
             to.store(*from, Ordering::Relaxed);
@@ -142,8 +143,8 @@ mod names {
         name.turn.store(turn.wrapping_add(2), Ordering::Release);
     }
 
-    pub(super) fn find(slot: u32) -> Option<CPath> {
-        NAMES.iter().filter(|name| name.slot.load(Ordering::Relaxed) == slot.wrapping_add(1)).find_map(read)
+    pub(super) fn find(slot: Slot) -> Option<CPath> {
+        NAMES.iter().filter(|name| name.slot.load(Ordering::Relaxed) == slot.to_bits()).find_map(read)
     }
 
     fn read(name: &Name) -> Option<CPath> {

@@ -1,12 +1,15 @@
 //! Maps: what the main readers of weights use. The bytes are waited for first, then the memory file is
 //! mapped in the placeholder's stead, read-only, so that no `mprotect` can make a shared map writable.
 
-use crate::client;
-use crate::file::{self, Seen};
+use crate::file;
+use crate::handle::{GONE, Handle, Slot};
+use crate::log;
 use crate::memory;
 use crate::outcome::{Outcome, ask};
 use crate::real;
+use crate::seen::Seen;
 use crate::session;
+use crate::uses;
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use libc::{MAP_FAILED, off_t, size_t};
@@ -82,7 +85,7 @@ fn mapped(wish: Wish, call: impl Fn(c_int) -> *mut c_void) -> *mut c_void {
     let at = call(memory.fd);
     let _ = sys::close(memory.fd);
     if at != MAP_FAILED && memory.is_partial {
-        partial::remember(at as usize, wish.len, memory.slot);
+        partial::remember(at as usize, wish.len, memory.handle.slot);
     }
     at
 }
@@ -90,7 +93,7 @@ fn mapped(wish: Wish, call: impl Fn(c_int) -> *mut c_void) -> *mut c_void {
 /// What is mapped in the placeholder's stead.
 struct Memory {
     fd: c_int,
-    slot: u32,
+    handle: Handle,
     is_partial: bool,
 }
 
@@ -113,14 +116,14 @@ fn memory_of(seen: &Seen, wish: &Wish) -> Outcome<Memory> {
     }
     let is_shared = matches!(wish.flags & libc::MAP_TYPE, libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE);
     if is_shared && wish.prot & libc::PROT_WRITE != 0 {
-        client::log(b"writable shared map refused (the folder is read-only)", seen.slot);
+        log::line(b"writable shared map refused (the folder is read-only)", &seen.handle);
         return Outcome::Failed(Errno(libc::EACCES));
     }
     memory(seen, wish).into()
 }
 
 fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
-    session::taken(seen.slot);
+    session::taken(&seen.handle);
     let size = seen.facts.size;
     let start = (wish.offset as u64).min(size);
     let end = start.saturating_add((wish.len as u64).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)).min(size);
@@ -128,14 +131,14 @@ fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {
     // A part is enough for a part of the file, as long as its growth (mremap) can be noticed.
     let fd =
         if is_partial && partial::has_room() { memory::of_part(seen, start, end)? } else { memory::of_whole(seen)? };
-    client::tell(seen.slot, 2);
-    Ok(Memory { fd, slot: seen.slot, is_partial })
+    uses::tell(&seen.handle, 2);
+    Ok(Memory { fd, handle: seen.handle, is_partial })
 }
 
 /// A map is about to grow: if it was waited for in part only, the rest is waited for now.
 fn grown(at: usize) -> Outcome<()> {
     match partial::find(at) {
-        Some(slot) => client::wait_rest(slot).into(),
+        Some(slot) => slot.handle().ok_or(GONE).and_then(|handle| memory::wait_rest(&handle)).into(),
         None => Outcome::Pass,
     }
 }
@@ -143,12 +146,13 @@ fn grown(at: usize) -> Outcome<()> {
 /// Maps whose object was not complete when they were made. Entries are hints: one that outlives its map
 /// costs a wait at worst. Fixed size, no lock; without room a map waits for the whole object.
 mod partial {
-    use super::{AtomicU32, AtomicUsize, Ordering};
+    use super::{AtomicU32, AtomicUsize, Ordering, Slot};
 
     struct Entry {
         /// 0 free, 1 being written, else the address.
         start: AtomicUsize,
         end: AtomicUsize,
+        /// A slot's bits.
         slot: AtomicU32,
     }
 
@@ -164,19 +168,19 @@ mod partial {
         USED.load(Ordering::Relaxed) + SPARE < ENTRIES.len()
     }
 
-    pub(super) fn remember(at: usize, len: usize, slot: u32) {
+    pub(super) fn remember(at: usize, len: usize, slot: Slot) {
         for entry in &ENTRIES {
             if entry.start.compare_exchange(FREE, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 USED.fetch_add(1, Ordering::Relaxed);
                 entry.end.store(at.saturating_add(len), Ordering::Relaxed);
-                entry.slot.store(slot, Ordering::Relaxed);
+                entry.slot.store(slot.to_bits(), Ordering::Relaxed);
                 entry.start.store(at, Ordering::Release);
                 return;
             }
         }
     }
 
-    pub(super) fn find(at: usize) -> Option<u32> {
+    pub(super) fn find(at: usize) -> Option<Slot> {
         if USED.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -184,7 +188,7 @@ mod partial {
             let start = entry.start.load(Ordering::Acquire);
             start > BUSY && start <= at && at < entry.end.load(Ordering::Relaxed)
         };
-        ENTRIES.iter().find(holds).map(|entry| entry.slot.load(Ordering::Relaxed))
+        ENTRIES.iter().find(holds).map(|entry| Slot::from_bits(entry.slot.load(Ordering::Relaxed)))
     }
 
     /// Forgets the maps that lie wholly in the range.

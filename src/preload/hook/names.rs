@@ -2,9 +2,10 @@
 //! that the folders which the names lie in are listed, so that what is in the bucket is found, or is in the way.
 
 use super::dir::{DEPTH_MAX, list_tree};
-use crate::client;
-use crate::file::{list_for_new, settle, until_all_listed, until_listed};
+use crate::attach;
+use crate::by_name::{list_for_new, settle, until_all_listed, until_listed};
 use crate::join;
+use crate::listing;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_char, c_int, c_uint};
@@ -48,7 +49,7 @@ fn leaving(dir: c_int, path: *const c_char) {
 }
 
 fn before_removal(dir: c_int, path: *const c_char) {
-    if !client::is_attached() {
+    if !attach::is_attached() {
         let _ = ask(|| {
             join::before_removal(dir, path);
             Outcome::<()>::Pass
@@ -84,7 +85,7 @@ pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: &dy
 #[inline(never)]
 pub(super) fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int {
     before_removal(names[0].0, names[0].1);
-    if !client::knows_all_folders() {
+    if !listing::knows_all_folders() {
         list_tree(names[0].0, names[0].1, DEPTH_MAX);
     }
     linked(names, 0, call)
@@ -93,7 +94,7 @@ pub(super) fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int
 /// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.
 #[inline(never)]
 pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: &dyn Fn() -> c_int) -> c_int {
-    if is_folder && !client::knows_all_folders() {
+    if is_folder && !listing::knows_all_folders() {
         list_tree(dir, path, 0);
     }
     let settled = || {

@@ -4,17 +4,27 @@
 //! one is refused before the real call could do it.
 
 use super::whole;
-use crate::client;
-use crate::file::{self, Seen};
+use crate::attach;
+use crate::by_name;
+use crate::file;
+use crate::folder;
+use crate::handle::{GONE, Handle};
 use crate::identity::{self, Real};
 use crate::join;
+use crate::log;
+use crate::marks;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::seen::Seen;
 use crate::session::{self, Turn};
 use crate::taken;
+use crate::uses;
+use crate::version;
+use crate::waiting;
 use core::ffi::{c_char, c_int};
+use core::sync::atomic::Ordering;
 use libc::{AT_FDCWD, mode_t};
-use ossc_cache::region::Identity;
+use ossc_cache::region::{Identity, state};
 use ossc_cache::sys::{self, Errno};
 
 hooks! {
@@ -49,7 +59,7 @@ const EXCLUSIVE: c_int = libc::O_CREAT | libc::O_EXCL;
 fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     let changes = flags & libc::O_ACCMODE == libc::O_WRONLY || flags & libc::O_TRUNC != 0;
     if changes || flags & libc::O_CREAT != 0 {
-        file::list_for_new(dir, path);
+        by_name::list_for_new(dir, path);
     }
     // What must not exist yet changes nothing that does: the kernel's EEXIST is right.
     let is_new = flags & EXCLUSIVE == EXCLUSIVE;
@@ -62,7 +72,7 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_in
     }
     let before = errno();
     for tries in 1.. {
-        let mut fd = file::until_listed(dir, path, call, |fd| *fd < 0);
+        let mut fd = by_name::until_listed(dir, path, call, |fd| *fd < 0);
         if fd < 0 && flags & libc::O_NONBLOCK != 0 && errno() == libc::EAGAIN {
             fd = again(dir, path, flags, before, call);
         }
@@ -119,7 +129,7 @@ pub(super) enum Arrived {
 
 /// A name below /proc was opened: see `join::meet`.
 pub(super) fn met(fd: c_int, path: *const c_char) {
-    if fd >= 0 && !client::is_attached() {
+    if fd >= 0 && !attach::is_attached() {
         let _ = ask(|| {
             join::meet(fd, path);
             Outcome::<()>::Pass
@@ -132,7 +142,7 @@ pub(super) fn met(fd: c_int, path: *const c_char) {
 pub(super) fn arrived(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     match look(fd, flags, repeats) {
         // The name may have been given to another file by the listing that this look has caused.
-        Arrived::Failed(client::GONE) if repeats == 0 => Arrived::Again,
+        Arrived::Failed(GONE) if repeats == 0 => Arrived::Again,
         arrived => arrived,
     }
 }
@@ -141,10 +151,10 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     if fd < 0 {
         return Arrived::AsItIs;
     }
-    file::forget(fd);
+    marks::forget(fd);
     let Ok(id) = sys::file_id(fd) else { return Arrived::AsItIs };
     if id.is_folder() {
-        return match ask(|| Outcome::Served(client::folder(&id, fd))) {
+        return match ask(|| Outcome::Served(folder::opened(&id, fd))) {
             Outcome::Served(false) => Arrived::Failed(Errno(libc::EIO)),
             _ => Arrived::AsItIs,
         };
@@ -153,15 +163,15 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
         return Arrived::AsItIs;
     }
     if !identity::could_be_ours(&id) {
-        if client::is_of_an_engine_before(&id) {
-            return Arrived::Failed(client::GONE);
+        if version::is_of_an_engine_before(&id) {
+            return Arrived::Failed(GONE);
         }
         // Who writes to a real file makes it a file of the program's own.
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
             return Arrived::AsItIs;
         }
         let real = || match file::real(&id, fd) {
-            Real::Of(slot) => Outcome::Served(in_session(slot, repeats)),
+            Real::Of(handle) => Outcome::Served(in_session(&handle, repeats)),
             Real::Again => Outcome::Served(Arrived::Again),
             Real::Unknown => Outcome::Served(Arrived::Failed(Errno(libc::EIO))),
             Real::Theirs => Outcome::Pass,
@@ -184,17 +194,17 @@ fn makes(flags: c_int) -> bool {
 }
 
 /// Whether this process may have the version that was opened.
-fn in_session(slot: u32, repeats: u32) -> Arrived {
-    match session::opened(slot, repeats) {
+fn in_session(handle: &Handle, repeats: u32) -> Arrived {
+    match session::opened(handle, repeats) {
         Turn::Go => Arrived::AsItIs,
         Turn::Again => Arrived::Again,
-        Turn::Stale => Arrived::Failed(client::GONE),
+        Turn::Stale => Arrived::Failed(GONE),
     }
 }
 
 fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     if seen.is_coming() {
-        return match client::wait_placed(seen.slot) {
+        return match waiting::placed(&seen.handle) {
             Ok(()) => Arrived::Again,
             Err(errno) => Arrived::Failed(errno),
         };
@@ -203,33 +213,43 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     // reader, whom no hook sees, must find all of it there.
     if seen.identity == Identity::Memory {
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
-            client::log(b"open for writing refused (the folder is read-only)", seen.slot);
+            log::line(b"open for writing refused (the folder is read-only)", &seen.handle);
             return Arrived::Failed(Errno(libc::EROFS));
         }
-        if let Err(errno) = client::wait_whole(seen.slot) {
+        if let Err(errno) = waiting::whole(&seen.handle) {
             return Arrived::Failed(errno);
         }
     }
-    match in_session(seen.slot, repeats) {
+    match in_session(&seen.handle, repeats) {
         Arrived::AsItIs => {}
         other => return other,
     }
-    client::tell(seen.slot, 1);
+    uses::tell(&seen.handle, 1);
     if seen.is_placeholder() {
         taken::opened(seen);
     }
-    match client::denied(seen.slot) {
+    match denied(&seen.handle) {
         Some(errno) => Arrived::Failed(errno),
         None if seen.is_placeholder() => whole::opened(seen, flags),
         None => Arrived::AsItIs,
     }
 }
 
+/// EACCES for an object that cannot be read until its owner acts (restores it, grants it); the log says so.
+fn denied(handle: &Handle) -> Option<Errno> {
+    let now = handle.now()?;
+    let errno = now.object.errno.load(Ordering::Acquire) as i32;
+    (now.object.state() == state::FAILED && errno == libc::EACCES).then(|| {
+        log::line(b"open refused: the object is archived or may not be read", handle);
+        Errno(errno)
+    })
+}
+
 /// Failed if the path names an object; a small one that is still coming is waited for, and then is the
 /// program's to change. `flags` are those of `fstatat`.
 pub(super) fn may_change(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<()> {
     file::of_path(dir, path, flags).then(|seen| match seen.is_coming() {
-        true => client::wait_placed(seen.slot).into(),
-        false => file::refuse(b"change refused (the folder is read-only)", seen.slot),
+        true => waiting::placed(&seen.handle).into(),
+        false => file::refuse(b"change refused (the folder is read-only)", &seen.handle),
     })
 }

@@ -2,7 +2,7 @@
 //! The calls are the real ones; all that is added is that the folder is listed which the name lies in.
 
 use super::user;
-use crate::file::until_listed;
+use crate::by_name::until_listed;
 use crate::outcome::{errno, set_errno};
 use crate::real;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_void};

@@ -3,11 +3,14 @@
 //! Through a number that an object was read through before, the `fstat` alone: the kernel has checked that
 //! descriptor when it was met, and a 4 KiB read would pay a fifth for asking again.
 
-use crate::client;
+use crate::active;
 use crate::copy;
-use crate::file::{self, Seen};
+use crate::file;
+use crate::log;
+use crate::marks::{self, Mark};
 use crate::outcome::{Outcome, ask};
 use crate::real;
+use crate::seen::Seen;
 use core::ffi::{c_int, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
 use ossc_cache::sys::{Errno, Result};
@@ -19,7 +22,7 @@ macro_rules! reads {
     ($(fn $name:ident($fd:ident: c_int $(, $arg:ident: $ty:ty)*) known $known:ident, at_end $at_end:ident;)*) => {$(
         #[unsafe(no_mangle)]
         pub(crate) extern "C-unwind" fn $name($fd: c_int $(, $arg: $ty)*) -> ssize_t {
-            let call = core::hint::select_unpredictable(file::may_be_marked($fd), $known as extern "C-unwind" fn(c_int $(, $ty)*) -> ssize_t, real::next::$name());
+            let call = core::hint::select_unpredictable(marks::may_be_marked($fd), $known as extern "C-unwind" fn(c_int $(, $ty)*) -> ssize_t, real::next::$name());
             let got = call($fd $(, $arg)*);
             if got != 0 { got } else { $at_end($fd $(, $arg)*) }
         }
@@ -59,7 +62,9 @@ extern "C-unwind" fn read_known(fd: c_int, buffer: *mut c_void, count: size_t) -
 #[inline(never)]
 extern "C-unwind" fn pread_known(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
     real::pthread_testcancel();
-    copy::prefetch(file::marked(fd), at as u64, 0);
+    if let Mark::Of(slot) = marks::of(fd) {
+        copy::prefetch(slot, at as u64, 0);
+    }
     let read = |seen: &Seen| copy::read_at(seen, at as u64, buffer as usize, count);
     let known = if at >= 0 && may_skip(buffer, count) { serve_known(fd, read) } else { None };
     known.unwrap_or_else(|| pread_on(real::pread64(fd, buffer, count, at), fd, buffer, count, at))
@@ -95,7 +100,7 @@ fn read_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t) -> ssize
 #[cold]
 #[inline(never)]
 fn read_at_end(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
-    if !client::is_wanted() || count == 0 {
+    if !active::is_wanted() || count == 0 {
         return 0;
     }
     serve(fd, |seen| copy::sequential(fd, seen, |at, most| copy::read_at(seen, at, buffer as usize, count.min(most))))
@@ -108,7 +113,7 @@ fn pread_on(got: ssize_t, fd: c_int, buffer: *mut c_void, count: size_t, at: off
 #[cold]
 #[inline(never)]
 fn pread_at_end(fd: c_int, buffer: *mut c_void, count: size_t, at: off_t) -> ssize_t {
-    if !client::is_wanted() || count == 0 {
+    if !active::is_wanted() || count == 0 {
         return 0;
     }
     serve(fd, |seen| copy::read_at(seen, at as u64, buffer as usize, count))
@@ -133,7 +138,7 @@ fn readv_on(got: ssize_t, fd: c_int, iov: *const iovec, len: c_int, at: off_t) -
 pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t {
     ask(|| match file::of_descriptor(fd) {
         Outcome::Served(seen) if seen.is_placeholder() => {
-            file::mark(fd, seen.slot);
+            marks::mark(fd, &seen.handle);
             read(&seen).map(|n| n as ssize_t).into()
         }
         // The empty stand-in of a small object, reached past our `open`: its bytes are in another file.
@@ -145,6 +150,6 @@ pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t
 }
 
 fn stale<T>(seen: &Seen) -> Outcome<T> {
-    client::log(b"read of an object that was opened before it was there", seen.slot);
+    log::line(b"read of an object that was opened before it was there", &seen.handle);
     Outcome::Failed(Errno(libc::ESTALE))
 }

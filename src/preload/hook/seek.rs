@@ -1,9 +1,10 @@
 //! Offsets and hints. The offset is the kernel's; only what depends on the size is computed here.
 
-use crate::client;
-use crate::file::{self, Seen};
+use crate::file;
 use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::parts;
 use crate::real;
+use crate::seen::Seen;
 use core::ffi::c_int;
 use libc::{off_t, size_t, ssize_t};
 use ossc_cache::sys::{self, Errno, Result};
@@ -53,7 +54,7 @@ fn hint(fd: c_int, at: off_t, len: off_t, advice: c_int) {
     let _ = ask(|| {
         if let Outcome::Served(seen) = file::placeholder(fd) {
             let end = if len <= 0 { seen.facts.size } else { (at as u64).saturating_add(len as u64) };
-            client::will_need(seen.slot, at as u64, end.min(seen.facts.size));
+            parts::will_need(&seen.handle, at as u64, end.min(seen.facts.size));
         }
         Outcome::<()>::Pass
     });

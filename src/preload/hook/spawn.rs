@@ -5,8 +5,9 @@
 //! library takes the arguments of the first from there, and the folders that the second searches from the address
 //! of its caller.
 
-use crate::client;
-use crate::file::{self, reach};
+use crate::active;
+use crate::by_name::{self, reach};
+use crate::listing;
 use crate::outcome::{errno, set_errno};
 use crate::real::{self, Strings};
 use crate::say::say;
@@ -25,7 +26,7 @@ hooks! {
         real::posix_spawnp(pid, name, actions, attributes, arguments, environment)
     }
     fn posix_spawn_file_actions_addopen(actions: *mut c_void, fd: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-        if flags & libc::O_CREAT == 0 { reach(AT_FDCWD, path) } else { file::list_for_new(AT_FDCWD, path) }
+        if flags & libc::O_CREAT == 0 { reach(AT_FDCWD, path) } else { by_name::list_for_new(AT_FDCWD, path) }
         real::posix_spawn_file_actions_addopen(actions, fd, path, flags, mode)
     }
     fn posix_spawn_file_actions_addchdir_np(actions: *mut c_void, path: *const c_char) -> c_int {
@@ -44,7 +45,7 @@ pub(super) fn search(name: *const c_char) {
     if given.contains(&b'/') {
         return reach(AT_FDCWD, name);
     }
-    if client::knows_all_folders() {
+    if listing::knows_all_folders() {
         return;
     }
     // SAFETY: the C library reads the same variable in the call that follows.
@@ -74,7 +75,7 @@ macro_rules! jumps {
         mod before {
             use super::*;
             $(pub(super) extern "C" fn $name($a: usize, $b: usize, $c: usize) -> *mut c_void {
-                if client::is_active() {
+                if active::is_active() {
                     let kept = errno();
                     $block
                     set_errno(kept);

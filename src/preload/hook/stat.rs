@@ -1,16 +1,20 @@
 //! The stat family and `access`: the real call first, then the object's size over the placeholder's.
 
 use super::open;
-use crate::client;
-use crate::file::{self, Seen};
+use crate::by_name;
+use crate::file;
+use crate::folder;
+use crate::handle::{GONE, Handle};
 use crate::identity::{self, Real};
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::seen::Seen;
 use crate::session::{self, Turn};
+use crate::waiting;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
 use ossc_cache::region::Identity;
-use ossc_cache::sys::{Errno, FileId, Result};
+use ossc_cache::sys::{self, Errno, FileId, Result};
 
 hooks! {
     fn stat(path: *const c_char, out: *mut Stat) -> c_int { by_path(AT_FDCWD, path, out, &|| real::stat(path, out)) }
@@ -33,7 +37,7 @@ hooks! {
         // What tells the file is asked for in any case; more than was asked for is allowed.
         let mask = mask | libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_MTIME;
         again_if_gone(|repeats| {
-            let got = file::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
+            let got = by_name::until_listed(dir, path, || real::statx(dir, path, flags, mask, out), |got| *got != 0);
             if got == 0 { patch_x(dir, path, out, repeats).map(|()| got) } else { Ok(got) }
         })
     }
@@ -46,7 +50,7 @@ hooks! {
 #[inline(never)]
 fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c_int) -> c_int {
     again_if_gone(|repeats| {
-        let got = file::until_listed(dir, path, call, |got| *got != 0);
+        let got = by_name::until_listed(dir, path, call, |got| *got != 0);
         if got != 0 { Ok(got) } else { patch(out, |id| look(id, dir, path, repeats)).map(|()| got) }
     })
 }
@@ -56,7 +60,7 @@ fn by_path(dir: c_int, path: *const c_char, out: *mut Stat, call: &dyn Fn() -> c
 pub(super) fn again_if_gone(ask: impl Fn(u32) -> Result<c_int>) -> c_int {
     let mut answer = ask(0);
     for repeats in 1..open::TRIES_MAX {
-        if !matches!(answer, Err(client::GONE)) {
+        if !matches!(answer, Err(GONE)) {
             break;
         }
         answer = ask(repeats);
@@ -64,24 +68,33 @@ pub(super) fn again_if_gone(ask: impl Fn(u32) -> Result<c_int>) -> c_int {
     Outcome::from(answer).answer(-1, || -1)
 }
 
+/// How long a status by name waits for a small object that is still to come.
+const STATUS_MS: u64 = 2_000;
+
+/// The same for a status by name, of a program that has read no folder of ours: it names the file because it will open it,
+/// and may compare the two (`cp` does). True if there is another file now; not for long.
+fn settles(handle: &Handle) -> bool {
+    !folder::was_read() && waiting::placed_until(handle, sys::now_ms() + STATUS_MS).is_ok()
+}
+
 /// The file of ours that a path names, once the listing of its folder is new enough; GONE for one that may have been
 /// replaced meanwhile.
 pub(super) fn look(id: &FileId, dir: c_int, path: *const c_char, repeats: u32) -> Outcome<Seen> {
     let is_last = repeats + 1 == open::TRIES_MAX;
-    let current = |slot: u32| is_last || session::looked(slot, repeats) != Turn::Again;
+    let current = |handle: &Handle| is_last || session::looked(handle, repeats) != Turn::Again;
     if !identity::could_be_ours(id) {
         return match file::real_at(id, dir, path) {
-            Real::Of(slot) if !current(slot) => Outcome::Failed(client::GONE),
-            Real::Again if !is_last => Outcome::Failed(client::GONE),
+            Real::Of(handle) if !current(&handle) => Outcome::Failed(GONE),
+            Real::Again if !is_last => Outcome::Failed(GONE),
             _ => Outcome::Pass,
         };
     }
     file::of_id_at(id, dir, path).then(|seen| {
-        if !is_last && !seen.facts.large && client::settles(seen.slot) {
-            return Outcome::Failed(client::GONE);
+        if !is_last && !seen.facts.large && settles(&seen.handle) {
+            return Outcome::Failed(GONE);
         }
-        let is_current = seen.identity != Identity::Placeholder || current(seen.slot);
-        if is_current { Outcome::Served(seen) } else { Outcome::Failed(client::GONE) }
+        let is_current = seen.identity != Identity::Placeholder || current(&seen.handle);
+        if is_current { Outcome::Served(seen) } else { Outcome::Failed(GONE) }
     })
 }
 
@@ -159,7 +172,7 @@ fn patch_x(dir: c_int, path: *const c_char, out: *mut Statx, repeats: u32) -> Re
 
 #[inline(never)]
 fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
-    let got = file::until_listed(dir, path, call, |got| *got != 0);
+    let got = by_name::until_listed(dir, path, call, |got| *got != 0);
     if got != 0 || mode & libc::W_OK == 0 {
         return got;
     }

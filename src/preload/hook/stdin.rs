@@ -3,8 +3,10 @@
 //! it (`{ head -n 1; cat; } < file`), so it is brought up to date whenever this process lets go of it.
 
 use super::{spawn, stdio};
+use crate::by_name;
 use crate::file;
 use crate::identity;
+use crate::marks;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Strings};
 use crate::say::say;
@@ -60,7 +62,7 @@ fn lose() {
     }
     let _ = sys::dup3(fd, 0, 0);
     let _ = sys::close(fd);
-    file::mark_lost(0);
+    marks::mark_lost(0);
     say(&[
         b"oss connector: standard input is an object whose bytes cannot be had: reads of it fail; the log says why\n",
     ]);
@@ -120,7 +122,7 @@ pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
 #[inline(never)]
 pub(super) fn replaced(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int) -> c_int {
     if !path.is_null() {
-        file::reach(dir, path);
+        by_name::reach(dir, path);
     }
     let Some(kept) = kept() else { return exec() };
     tell(kept, 0);
@@ -157,7 +159,7 @@ fn is_stdin(kept: c_int, memory: c_int) -> bool {
     let same = || {
         let was = file::placeholder(kept).served()?;
         let is = file::of_descriptor(memory).served()?;
-        Some(was.slot == is.slot && !is.is_placeholder())
+        Some(was.handle.slot == is.handle.slot && !is.is_placeholder())
     };
     ask(|| Outcome::Served(same() == Some(true))).answer(false, || false)
 }

@@ -3,12 +3,15 @@
 //! descriptor's number, close-on-exec flag and offset.
 
 use super::{link, open, stdin, write};
-use crate::client;
-use crate::file::{self, Seen};
+use crate::by_name;
+use crate::file;
+use crate::marks;
 use crate::memory;
 use crate::outcome::{Outcome, ask, errno, set_errno};
 use crate::real;
+use crate::seen::Seen;
 use crate::session;
+use crate::uses;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 use libc::{AT_FDCWD, FILE};
@@ -51,7 +54,7 @@ fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *m
 #[inline(never)]
 fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn() -> *mut FILE) -> *mut FILE {
     if changes(mode) {
-        file::list_for_new(AT_FDCWD, path);
+        by_name::list_for_new(AT_FDCWD, path);
     }
     if changes(mode)
         && !is_exclusive(mode)
@@ -62,7 +65,7 @@ fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn
     let before = errno();
     let mut repeats = 0;
     loop {
-        let stream = file::until_listed(AT_FDCWD, path, call, |stream| stream.is_null());
+        let stream = by_name::until_listed(AT_FDCWD, path, call, |stream| stream.is_null());
         if stream.is_null() {
             return stream;
         }
@@ -139,21 +142,21 @@ fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> 
         if !write::is_writable(fd) {
             return Outcome::Pass;
         }
-        return file::refuse(b"stream for writing refused (the folder is read-only)", seen.slot);
+        return file::refuse(b"stream for writing refused (the folder is read-only)", &seen.handle);
     }
     let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR) else { return Outcome::Pass };
-    link::remember(fd, seen.slot);
+    link::remember(fd, seen.handle.slot);
     whole(seen, at).into()
 }
 
 /// The complete object's memory file, at an offset. The caller owns it.
 pub(super) fn whole(seen: &Seen, at: i64) -> Result<c_int> {
-    session::taken(seen.slot);
+    session::taken(&seen.handle);
     let memory = memory::of_whole(seen)?;
     sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {
         let _ = sys::close(memory);
     })?;
-    client::tell(seen.slot, 3);
+    uses::tell(&seen.handle, 3);
     Ok(memory)
 }
 
@@ -162,5 +165,5 @@ pub(super) fn put(memory: c_int, fd: c_int) {
     let is_cloexec = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC as usize != 0);
     let _ = sys::dup3(memory, fd, if is_cloexec { libc::O_CLOEXEC } else { 0 });
     let _ = sys::close(memory);
-    file::forget(fd);
+    marks::forget(fd);
 }

@@ -2,8 +2,8 @@
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
 use super::{attribute, copy, dup, fs, link, map, names, open, place, read, seek, stat, stdin, user, write};
-use crate::client;
-use crate::file;
+use crate::active;
+use crate::by_name;
 use crate::past;
 use crate::real;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
@@ -20,7 +20,7 @@ pub(crate) extern "C-unwind" fn syscall(
     e: usize,
     f: usize,
 ) -> c_long {
-    if !client::is_wanted() {
+    if !active::is_wanted() {
         return real::syscall(number, a, b, c, d, e, f);
     }
     match number {
@@ -104,10 +104,10 @@ fn by_name(number: c_long, all: [usize; 6]) -> Option<c_long> {
         libc::SYS_unlinkat => names::removed(at.0, at.1, removes_folder, call).into(),
         libc::SYS_rmdir => names::removed(here, first, true, call).into(),
         libc::SYS_bind | libc::SYS_connect => place::addressed(b as *const c_void, c as u32, call).into(),
-        libc::SYS_inotify_add_watch => file::until_listed(second.0, second.1, long, is_negative),
+        libc::SYS_inotify_add_watch => by_name::until_listed(second.0, second.1, long, is_negative),
         libc::SYS_execveat => stdin::replaced(at.0, at.1, call).into(),
-        _ if LOOKS_IN_FOLDER.contains(&number) => file::until_listed(at.0, at.1, long, is_negative),
-        _ if LOOKS.contains(&number) => file::until_listed(here, first, long, is_negative),
+        _ if LOOKS_IN_FOLDER.contains(&number) => by_name::until_listed(at.0, at.1, long, is_negative),
+        _ if LOOKS.contains(&number) => by_name::until_listed(here, first, long, is_negative),
         _ if CHANGES_IN_FOLDER.contains(&number) => attribute::changed(at.0, at.1, flags, call).into(),
         _ if CHANGES.contains(&number) => attribute::changed(here, first, flags, call).into(),
         _ => return None,

@@ -6,8 +6,8 @@
 //! and the kernel's leases keep it as long as any process has it open.
 
 use super::{link, open::Arrived, stdio};
-use crate::file::Seen;
 use crate::past::{self, Why, Word};
+use crate::seen::Seen;
 use core::ffi::c_int;
 use ossc_cache::sys::{self, Errno, Result};
 
@@ -43,7 +43,7 @@ pub(super) fn opened(seen: &Seen, flags: c_int) -> Arrived {
 const SETTABLE: usize = (libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK) as usize;
 
 fn given(seen: &Seen) -> Result<()> {
-    link::remember(seen.fd, seen.slot);
+    link::remember(seen.fd, seen.handle.slot);
     let flags = sys::fcntl(seen.fd, libc::F_GETFL, 0)? & SETTABLE;
     let memory = stdio::whole(seen, 0)?;
     // tmpfs takes O_DIRECT since Linux 6.6.

@@ -1,7 +1,9 @@
 //! Writing: an object cannot be changed through its folder. EROFS, with a line in the log.
 
 use super::open;
+use crate::by_name;
 use crate::file;
+use crate::numbers;
 use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_char, c_int, c_void};
@@ -31,11 +33,13 @@ hooks! {
 
 /// Failed for a placeholder that is open for writing; without that the kernel's own EBADF is right.
 pub(super) fn refused<T>(fd: c_int) -> Outcome<T> {
-    if file::is_plain(fd) {
+    if numbers::is_plain(fd) {
         return Outcome::Pass;
     }
     ask(|| match file::written(fd) {
-        Outcome::Served(seen) if is_writable(fd) => file::refuse(b"write refused (the folder is read-only)", seen.slot),
+        Outcome::Served(seen) if is_writable(fd) => {
+            file::refuse(b"write refused (the folder is read-only)", &seen.handle)
+        }
         Outcome::Failed(errno) if is_writable(fd) => Outcome::Failed(errno),
         _ => Outcome::Pass,
     })
@@ -56,5 +60,5 @@ fn truncated(path: *const c_char, call: impl Fn() -> c_int) -> c_int {
         Outcome::Failed(errno) => Outcome::Failed(errno).answer(-1, || -1),
         _ => call(),
     };
-    file::until_listed(AT_FDCWD, path, allowed, |got| *got < 0)
+    by_name::until_listed(AT_FDCWD, path, allowed, |got| *got < 0)
 }

@@ -3,8 +3,8 @@
 //! Called by the session, only when a program opens again what has changed under it. Where /proc cannot be read, it
 //! counts as having one.
 
-use crate::client;
 use crate::descriptors;
+use crate::version;
 use core::ffi::CStr;
 use ossc_cache::sys;
 
@@ -42,7 +42,7 @@ fn any_line(path: &CStr, is: impl Fn(&[u8]) -> bool) -> Option<bool> {
 }
 
 fn in_maps() -> Option<bool> {
-    any_line(c"/proc/self/maps", |line| mapped(line).is_some_and(|(dev, ino)| client::is_old_file(dev, ino)))
+    any_line(c"/proc/self/maps", |line| mapped(line).is_some_and(|(dev, ino)| version::is_old_file(dev, ino)))
 }
 
 /// Device and inode of a line of `maps`: `START-END PERMS OFFSET MAJOR:MINOR INODE PATH`.
@@ -66,5 +66,5 @@ fn in_descriptors() -> Option<bool> {
 }
 
 fn is_old(fd: i32) -> bool {
-    sys::file_id(fd).is_ok_and(|id| client::is_old_file(id.dev, id.ino))
+    sys::file_id(fd).is_ok_and(|id| version::is_old_file(id.dev, id.ino))
 }

@@ -1,0 +1,39 @@
+//! MODEL_DIR: which folder it is, and what lies on its device or below its name.
+//!
+//! Called by the constructor (`keep`), and by the look-ups of folders and unmarked files. Both tests are hints, which
+//! decide whom to ask: other names lead to the same files.
+
+use crate::environ;
+use core::sync::atomic::{AtomicU64, Ordering};
+use ossc_cache::sys::FileId;
+
+/// Device and inode of MODEL_DIR.
+static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
+static MODEL_INO: AtomicU64 = AtomicU64::new(0);
+
+/// Constructor: takes down which folder it is.
+pub(crate) fn keep(id: &FileId) {
+    MODEL_DEV.store(id.dev, Ordering::Relaxed);
+    MODEL_INO.store(id.ino, Ordering::Relaxed);
+}
+
+/// MODEL_DIR's device.
+pub(crate) fn dev() -> u64 {
+    MODEL_DEV.load(Ordering::Relaxed)
+}
+
+/// True for MODEL_DIR and what lies below it, by name. A hint: other names lead to the same files.
+pub(crate) fn is_inside(path: &[u8]) -> bool {
+    let root = environ::model_dir();
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || root == b"/")
+}
+
+/// True for what lies on the device of MODEL_DIR.
+pub(crate) fn is_on_its_device(id: &FileId) -> bool {
+    id.dev == MODEL_DEV.load(Ordering::Relaxed)
+}
+
+/// True for the folder itself.
+pub(crate) fn is_it(id: &FileId) -> bool {
+    (id.dev, id.ino) == (MODEL_DEV.load(Ordering::Relaxed), MODEL_INO.load(Ordering::Relaxed))
+}

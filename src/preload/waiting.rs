@@ -1,0 +1,97 @@
+//! Waits of a program's threads for what the engine brings: bytes, whole objects, small objects as files, verdicts.
+//!
+//! Called by the read path, by maps and streams, and by calls by name that meet a small object on its way. A wait is in
+//! the region of now, begins again in the next one when that is replaced, and ends with an error where no engine works on
+//! it any more (`attach::alive`). But for `whole` it pins nothing: what is to stay is held or pinned by the caller
+//! (`parts`).
+
+use crate::attach::{self, MOVED};
+use crate::handle::{GONE, Handle};
+use crate::log;
+use crate::parts::Grain;
+use core::cell::Cell;
+use ossc_cache::region::{Kind, state};
+use ossc_cache::sys::{self, Errno, Result};
+use ossc_cache::{wait, wait_bytes};
+
+/// Slices of a wait (200 ms each) after which a line in the log says that somebody still waits.
+const SLICES_TOLD: u32 = 50;
+
+/// Waits until bytes `start..end` are ready.
+pub(crate) fn parts(handle: &Handle, start: u64, end: u64) -> Result<()> {
+    bytes(handle, start, end, Grain::Parts)
+}
+
+/// Waits until bytes `start..end` are there.
+pub(crate) fn bytes(handle: &Handle, start: u64, end: u64, grain: Grain) -> Result<()> {
+    run(handle, |now, check| match grain {
+        Grain::Parts => wait::range(&now.region, now.object, start, end, check),
+        Grain::Blocks => wait_bytes::bytes(&now.region, now.object, start, end, check),
+    })
+}
+
+/// Waits until the whole object is ready and verified, and keeps it whole: for a program that has its memory mapped.
+pub(crate) fn whole(handle: &Handle) -> Result<()> {
+    run(handle, |now, check| {
+        // In each region that is waited in: a map is of the last one.
+        (0..now.object.parts()).for_each(|index| now.region.part(now.object, index).pin());
+        wait::whole(&now.region, now.object, check)
+    })
+}
+
+/// Waits until a small object is a real file; the caller then repeats its open or stat.
+pub(crate) fn placed(handle: &Handle) -> Result<()> {
+    placed_until(handle, u64::MAX)
+}
+
+/// ETIMEDOUT behind that moment (`sys::now_ms`).
+pub(crate) fn placed_until(handle: &Handle, end_ms: u64) -> Result<()> {
+    run(handle, |now, check| {
+        let want = || {
+            if now.object.state() == state::COMING && now.lasts() {
+                now.region.want(now.slot.number());
+            }
+        };
+        want();
+        // Again after each slice: an engine that took over has not heard of it.
+        wait::placed(now.object, &|| {
+            want();
+            if sys::now_ms() > end_ms { Err(Errno(libc::ETIMEDOUT)) } else { check() }
+        })
+    })
+}
+
+/// Runs a wait in the region of now, again in the next one when that is replaced.
+pub(crate) fn run(handle: &Handle, wait: impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+    loop {
+        match run_here(handle, &wait) {
+            // A new engine with a new catalog: the same file under another number.
+            Err(MOVED) => continue,
+            done => return done,
+        }
+    }
+}
+
+/// The same in the region of now: `MOVED` when that is replaced.
+pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+    // Before the region is looked at: a region that is replaced in between must end the wait.
+    let generation = attach::generation();
+    let now = handle.now().ok_or(GONE)?;
+    let is_large = now.object.kind() == Kind::Large;
+    let slices = Cell::new(1u32);
+    let check = || {
+        if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
+            log::line(b"a reader has been waiting for 10 s more", handle);
+        }
+        attach::alive(generation)
+    };
+    match wait(&now, &check) {
+        // What was waited for may have been of another version's record in the end.
+        Ok(()) if is_large && !now.lasts() => Err(GONE),
+        Err(errno) if errno != MOVED => {
+            log::line(b"a reader got an error for this object", handle);
+            Err(errno)
+        }
+        done => done,
+    }
+}
