@@ -55,6 +55,8 @@ TAKE_OVERS = 100
 # No model's names, so that only what is asked for is fetched; each take-over is by a read of one of the small ones.
 TAKE_OVER_MODEL = {"config.json": (1, 700), "big.dat": (2, 16 * MIB)}
 TAKE_OVER_POKE = 100 * KIB
+# What the cache gives room by (cache/block.rs).
+BLOCK_BYTES = 64 * KIB
 STAYER = """
 import sys
 for line in sys.stdin:
@@ -394,8 +396,9 @@ def many_take_overs(times: int, products: Path) -> tuple[list[str], str]:
                 break
         stayer.kill()
     if figures:
-        # An old version may be on its way out, and what was read to take over is kept for expireTimeSec.
-        slack = TAKE_OVER_MODEL["big.dat"][1] + len(figures) * TAKE_OVER_POKE
+        # An old version may be on its way out, and what was read to take over is kept for expireTimeSec, in whole blocks.
+        poke_bytes = -(-TAKE_OVER_POKE // BLOCK_BYTES) * BLOCK_BYTES
+        slack = TAKE_OVER_MODEL["big.dat"][1] + len(figures) * poke_bytes
         first, last = figures[min(1, len(figures) - 1)], figures[-1]
         if last[0] > first[0] + 6 or last[1] > first[1] + slack:
             problems.append(f"after {len(figures)} take-overs {last[0]} descriptors and {last[1] >> 20} MiB, after the first ones {first[0]} and {first[1] >> 20} MiB")

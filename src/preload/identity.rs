@@ -10,7 +10,7 @@ use crate::descriptors;
 use crate::environ;
 use crate::folder;
 use crate::handle::{GONE, Handle};
-use crate::listing;
+use crate::listing::{self, Listing};
 use crate::log;
 use crate::model_dir;
 use crate::real;
@@ -137,8 +137,8 @@ pub(crate) fn find(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     }
     match marked(id, met) {
         Some(asked) if asked.kind.stands_in() => served(id, met, &asked).map(Some),
-        None if attached().is_none() => by_place(id, met),
-        _ => Ok(None),
+        Some(_) => Ok(None),
+        None => by_place(id, met),
     }
 }
 
@@ -173,15 +173,35 @@ pub(crate) fn has_time_of(object: &Object, id: &FileId) -> bool {
     id.mtime_secs == object.mtime_secs() && mark::by_time(id).is_some_and(Kind::stands_in)
 }
 
-/// An unmarked file that is met by a process without a catalog: where it lies is a hint that an engine may know it
-/// all the same (the mark went with a backup, say). EIO when no engine can be asked.
+/// An unmarked empty file: where it lies is a hint that an engine may know it all the same (the mark went with a backup,
+/// say), once the folder is listed. EIO when no engine can be asked, or the folder cannot be listed.
 fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
-    let is_inside = || met.path().is_some_and(|path| model_dir::is_inside(path.as_bytes()));
-    if !model_dir::is_on_its_device(id) || !is_inside() {
+    if !may_be_unlisted(id, met) {
         return Ok(None);
     }
-    let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
-    Ok(found_in(generation, region, id, met))
+    let find = || {
+        let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
+        Ok(found_in(generation, region, id, met))
+    };
+    if let Some(found) = find()? {
+        return Ok(Some(found));
+    }
+    let listings = listing::count();
+    if list_folder_of(met) == Listing::Failed {
+        return Err(Errno(libc::EIO));
+    }
+    match find()? {
+        // The listing may have given its name to another file.
+        None if listing::count() != listings && matches!(met, Met::Opened(_)) => Err(GONE),
+        found => Ok(found),
+    }
+}
+
+/// True for a file that lies in MODEL_DIR by its name, where a folder may have to be listed for the catalog to know it.
+fn may_be_unlisted(id: &FileId, met: Met<'_>) -> bool {
+    !listing::knows_all_folders()
+        && model_dir::is_on_its_device(id)
+        && met.path().is_some_and(|path| model_dir::is_inside(path.as_bytes()))
 }
 
 fn found_in(generation: u32, region: Region, id: &FileId, met: Met<'_>) -> Option<Found> {
@@ -219,13 +239,27 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     }
     // Of another engine's listing, perhaps: its time has no fraction, or one that is a mark.
     let could_be = id.mtime_nanos == 0 || mark::by_time(id).is_some();
-    if matches!(met, Met::Status) || !could_be {
+    if matches!(met, Met::Status) {
         return Real::Theirs;
     }
     let listings = listing::count();
     let is_finished = |asked: &Asked| asked.kind == Kind::Finished && asked.is_of(id);
-    let Some(asked) = marked(id, met).filter(is_finished) else { return Real::Theirs };
+    let asked = if could_be { marked(id, met).filter(is_finished) } else { None };
     let unknown = || if attach::last_known().is_some() { Real::Unknown } else { Real::Theirs };
+    let Some(asked) = asked else {
+        // Without a mark it may lie at an object's place all the same, in a folder that no program has used yet.
+        if !may_be_unlisted(id, met) {
+            return Real::Theirs;
+        }
+        return match list_folder_of(met) {
+            Listing::Failed => Real::Unknown,
+            _ => match find() {
+                Some(handle) => Real::Of(handle),
+                None if listing::count() != listings => Real::Again,
+                None => Real::Theirs,
+            },
+        };
+    };
     let Some((generation, _)) = attach() else { return unknown() };
     // That engine may be gone, and another have listed the folder.
     let _ = attach::alive(generation);
@@ -304,7 +338,7 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
         let is_listed = region.header().folders_unlisted.load(Ordering::Acquire) != 0
             && match folder_of(asked, met, region) {
                 Some(folder) => listing::list(folder.as_bytes()),
-                None => is_folder_listed(met),
+                None => list_folder_of(met) == Listing::Done,
             };
         if is_listed && let Some(found) = found_in(generation, region, id, met) {
             return Ok(found);
@@ -342,18 +376,17 @@ fn parent(path: &[u8]) -> &[u8] {
     }
 }
 
-/// Lists the folder that a file lies in where its path does not say that the folder is one of MODEL_DIR: behind a bind
-/// mount, say. The numbers of the folder do.
-fn is_folder_listed(met: Met<'_>) -> bool {
-    let Some(path) = met.path() else { return false };
+/// Lists the folder that a file lies in, if it is an unlisted one of MODEL_DIR by its numbers or its path: also where
+/// the path does not say so, behind a bind mount, say.
+fn list_folder_of(met: Met<'_>) -> Listing {
+    let Some(path) = met.path() else { return Listing::Needless };
     let parent = CPath::from(parent(path.as_bytes()));
     let listed = |name: &CStr| {
         descriptors::with(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
-            let id = sys::file_id(fd).ok()?;
-            Some(folder::list_if_ours(&id, fd) == listing::Listing::Done)
+            sys::file_id(fd).map_or(Listing::Needless, |id| folder::list_if_ours(&id, fd))
         })
     };
-    parent.as_cstr().and_then(listed).flatten() == Some(true)
+    parent.as_cstr().and_then(listed).unwrap_or(Listing::Needless)
 }
 
 /// A marked file that no engine serves: one line on stderr and in the log, once for each file.

@@ -36,6 +36,7 @@ mod say;
 mod seen;
 mod session;
 mod start;
+mod streams;
 mod taken;
 mod uses;
 mod version;

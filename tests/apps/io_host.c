@@ -366,10 +366,64 @@ static void c_signals(const char *file, const char *scratch) {
     printf("%d\n", errno);
 }
 
+/* How many bytes a stream gives, and their hash. */
+static void report_stream(const char *what, FILE *stream) {
+    uint64_t hash = FOLD_START;
+    long total = 0;
+    for (size_t got; (got = fread(buffer, 1, 4096, stream)) > 0; total += (long)got) hash = fold(hash, buffer, got);
+    printf("%s %ld %016llx error %d\n", what, total, (unsigned long long)hash, ferror(stream) != 0);
+}
+
+/* The descriptor of a live stream becomes another file: standard input and others, in this process and in a child. */
+static void c_under(const char *file, const char *scratch) {
+    (void)scratch;
+    int fd = must_open(file, O_RDONLY), status;
+    dup2(fd, 0);
+    report_stream("dup2 to 0", stdin);
+    clearerr(stdin);
+    lseek(fd, 5, SEEK_SET);
+    dup3(fd, 0, 0);
+    report_stream("dup3 to 0", stdin);
+    clearerr(stdin);
+    close(0);
+    report("open gives", open(file, O_RDONLY));
+    report_stream("close and open", stdin);
+    FILE *stream = fopen("/dev/null", "r");
+    dup2(must_open(file, O_RDONLY), fileno(stream));
+    report_stream("dup2 under a stream", stream);
+    int number = fileno(stream);
+    clearerr(stream);
+    close(number);
+    for (int got; (got = must_open(file, O_RDONLY)) < number;) {}
+    report_stream("close and open under a stream", stream);
+    fclose(stream);
+    stream = fdopen(dup(0), "r");
+    clearerr(stream);
+    fcntl(fd, F_DUPFD, 0);
+    dup2(must_open(file, O_RDONLY), fileno(stream));
+    report_stream("dup2 under fdopen", stream);
+    fclose(stream);
+    fflush(stdout);
+    if (fork() == 0) {
+        dup2(must_open(file, O_RDONLY), 0);
+        clearerr(stdin);
+        report_stream("child", stdin);
+        fflush(stdout);
+        _exit(0);
+    }
+    wait(&status);
+    fflush(stdout);
+    if (fork() == 0) {
+        dup2(must_open(file, O_RDONLY), 0);
+        execlp("cksum", "cksum", NULL);
+    }
+    wait(&status);
+}
+
 static const struct case_entry table[] = {
     {"constructor", c_constructor}, {"handlers", c_handlers}, {"clearenv", c_clearenv}, {"cancel", c_cancel},
     {"stacks", c_stacks}, {"daemon", c_daemon}, {"limits", c_limits}, {"closed", c_closed}, {"spawn", c_spawn},
-    {"forks", c_forks}, {"signals", c_signals}, {NULL, NULL},
+    {"forks", c_forks}, {"signals", c_signals}, {"under", c_under}, {NULL, NULL},
 };
 
 int main(int argc, char **argv) { return run_case(table, argc, argv); }

@@ -95,6 +95,26 @@ class Identity(EndToEnd):
         os.link(path, self.mine.dir / "linked")
         self.assert_right(self.mine.dir / "linked")
 
+    def test_an_unmarked_file_in_a_folder_that_no_program_has_used(self) -> None:
+        """A backup without attributes (rsync, tar, cp) leaves empty files and old small ones at the objects' places: the
+        first use of the folder lists it, whatever the use is."""
+        for below in ("sub", "sub/deep"):
+            (self.plain / below).mkdir()
+            (self.plain / below / "w.bin").write_bytes(b"v" * SIZE)
+            (self.plain / below / "config.json").write_bytes(b"{}")
+        for name in ("sub/w.bin", "sub/deep/w.bin"):
+            for argv in (["cat"], ["sha256sum"], ["wc", "-c"], [sys.executable, "-c", READER]):
+                with self.subTest(name=name, argv=argv[0]):
+                    run = self.managed({"lingerSec": LINGER_SECS})
+                    (run.model_dir / "sub/deep").mkdir(parents=True)
+                    (run.model_dir / name).touch()
+                    (run.model_dir / name).with_name("config.json").touch()
+                    expected = subprocess.run([*argv, str(self.plain / name)], capture_output=True, check=True).stdout.split()[:1]
+                    done = run.call([*argv, str(run.model_dir / name)])
+                    self.assertEqual(done.stdout.split()[:1], expected, done.stderr.decode() + run.log_tail())
+                    done = run.call(["cat", str((run.model_dir / name).with_name("config.json"))])
+                    self.assertEqual(done.stdout, b"{}", run.log_tail())
+
     def test_a_file_of_an_engine_that_is_gone_is_not_taken_over(self) -> None:
         self.keep_alive()
         os.link(self.mine.model_dir / "w.bin", self.mine.dir / "old version")

@@ -1,6 +1,6 @@
 //! Descriptors that come and go: what was remembered of their numbers is forgotten.
 
-use super::stdin;
+use super::{stdin, stdio};
 use crate::marks;
 use crate::numbers;
 use crate::real;
@@ -48,6 +48,7 @@ fn let_go(from: c_uint) {
     if from == 0 {
         stdin::leave();
     }
+    stdin::lost_above(from);
 }
 
 /// `new` names the open file of `fd` now, and what was given of it.
@@ -55,6 +56,7 @@ fn named(fd: c_int, new: c_int) -> c_int {
     if new != fd {
         marks::forget(new);
         numbers::copy_stamp(fd, new);
+        stdio::renewed(new);
     }
     new
 }

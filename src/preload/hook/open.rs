@@ -3,7 +3,7 @@
 //! A small object that is still coming is waited for and opened again; a call that would change a large
 //! one is refused before the real call could do it.
 
-use super::whole;
+use super::{stdio, whole};
 use crate::attach;
 use crate::by_name;
 use crate::file;
@@ -78,7 +78,10 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_in
         }
         met(fd, path);
         match arrived(fd, flags, tries - 1) {
-            Arrived::AsItIs => return fd,
+            Arrived::AsItIs => {
+                stdio::renewed(fd);
+                return fd;
+            }
             Arrived::Again if tries < TRIES_MAX => {}
             Arrived::Again => return fd,
             Arrived::Failed(Errno(number)) => {

@@ -10,9 +10,9 @@ use crate::marks;
 use crate::outcome::{Outcome, ask};
 use crate::real::{self, Strings};
 use crate::say::say;
-use core::ffi::{c_char, c_int};
+use core::ffi::{c_char, c_int, c_uint};
 use core::ptr::null;
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicI64, Ordering::Relaxed};
 use libc::AT_FDCWD;
 use ossc_cache::sys::{self, Errno};
 
@@ -30,6 +30,8 @@ hooks! {
 
 /// A descriptor of the placeholder that was at 0; -1 when there was none.
 static KEPT: AtomicI32 = AtomicI32::new(-1);
+/// The offset that it was left at: whoever has moved it since goes on from there.
+static LEFT_AT: AtomicI64 = AtomicI64::new(0);
 /// The process that took it. Its children share the memory file's offset with it, and leave this alone.
 static TAKER: AtomicI32 = AtomicI32::new(0);
 /// Where it is kept: above what programs count on.
@@ -42,8 +44,14 @@ pub(crate) fn take() {
     }
     match ask(|| stdio::memory_of(0, c"r".as_ptr())) {
         Outcome::Served(memory) => {
+            // Of the file that standard input was before.
+            if let Some(before) = kept() {
+                let _ = sys::close(before);
+            }
             TAKER.store(sys::getpid(), Relaxed);
-            KEPT.store(sys::dup_from(0, KEPT_FROM).unwrap_or(-1), Relaxed);
+            let kept = sys::dup_from(0, KEPT_FROM).unwrap_or(-1);
+            LEFT_AT.store(sys::lseek(kept, 0, libc::SEEK_CUR).unwrap_or(0), Relaxed);
+            KEPT.store(kept, Relaxed);
             stdio::put(memory, 0);
         }
         // What the memory budget can never hold a program may still read through the hooks.
@@ -107,7 +115,13 @@ fn step_back() {
 /// Descriptor `fd` is about to be closed or replaced by `close`; standard input's offset is told after it,
 /// since a stream steps back to what was really consumed when it closes.
 pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
-    let Some(kept) = kept().filter(|_| fd == 0) else { return close() };
+    let Some(kept) = kept() else { return close() };
+    if fd != 0 {
+        if fd == kept {
+            KEPT.store(-1, Relaxed);
+        }
+        return close();
+    }
     let last = sys::dup_from(0, KEPT_FROM);
     let got = close();
     if let Ok(last) = last {
@@ -147,9 +161,18 @@ fn kept() -> Option<c_int> {
 /// Gives the placeholder the offset of the memory file that `from` is.
 fn tell(kept: c_int, from: c_int) {
     if is_stdin(kept, from)
+        && sys::lseek(kept, 0, libc::SEEK_CUR) == Ok(LEFT_AT.load(Relaxed))
         && let Ok(at) = sys::lseek(from, 0, libc::SEEK_CUR)
+        && sys::lseek(kept, at, libc::SEEK_SET).is_ok()
     {
-        let _ = sys::lseek(kept, at, libc::SEEK_SET);
+        LEFT_AT.store(at, Relaxed);
+    }
+}
+
+/// The program closes these numbers, and may have taken one for its own.
+pub(super) fn lost_above(from: c_uint) {
+    if kept().is_some_and(|kept| kept as c_uint >= from) {
+        KEPT.store(-1, Relaxed);
     }
 }
 

@@ -8,9 +8,12 @@ use crate::file;
 use crate::marks;
 use crate::memory;
 use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::process;
 use crate::real;
+use crate::say::say;
 use crate::seen::Seen;
 use crate::session;
+use crate::streams;
 use crate::uses;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
@@ -26,15 +29,68 @@ hooks! {
     fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
         if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, true, &|| real::freopen64(path, mode, stream)) }
     }
-    fn fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::fclose(stream)) }
+    fn fclose(stream: *mut FILE) -> c_int { closed(stream, || real::fclose(stream)) }
     fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::_IO_fopen(path, mode)) }
-    fn _IO_fclose(stream: *mut FILE) -> c_int { stdin::closing(number_of(stream), || real::_IO_fclose(stream)) }
+    fn _IO_fclose(stream: *mut FILE) -> c_int { closed(stream, || real::_IO_fclose(stream)) }
     fn _IO_fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::_IO_fdopen(fd, mode)) }
     fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE { taken(fd, mode, || real::fdopen(fd, mode)) }
 }
 
+fn closed(stream: *mut FILE, call: impl FnOnce() -> c_int) -> c_int {
+    let fd = number_of(stream);
+    streams::forget(fd);
+    stdin::closing(fd, call)
+}
+
+/// A stream's number may lead to another file now, a placeholder perhaps, which it would find empty: the number gets the
+/// object's bytes, as standard input does at the start.
+#[inline]
+pub(super) fn renewed(fd: c_int) {
+    if streams::has(fd) {
+        renew(fd);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn renew(fd: c_int) {
+    let before = errno();
+    if process::is_owner() {
+        if fd == 0 {
+            stdin::take();
+        } else {
+            match ask(|| memory_of(fd, c"r".as_ptr())) {
+                Outcome::Served(memory) => put(memory, fd),
+                // What the memory budget can never hold a program may still read through the hooks.
+                Outcome::Failed(Errno(libc::ENOMEM)) | Outcome::Pass => {}
+                Outcome::Failed(_) => lose(fd),
+            }
+        }
+    }
+    set_errno(before);
+}
+
+/// The object's bytes cannot be had: reads of the stream are EBADF, not the end of an empty file.
+fn lose(fd: c_int) {
+    let Ok(write_end) = sys::write_end() else { return };
+    let _ = sys::dup3(write_end, fd, libc::O_CLOEXEC);
+    let _ = sys::close(write_end);
+    marks::forget(fd);
+    say(&[
+        b"oss connector: a stream's descriptor leads to an object whose bytes cannot be had: reads of it fail; the log says why\n",
+    ]);
+}
+
 /// A stream of a descriptor that is open already.
 fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *mut FILE {
+    let stream = taken_as(fd, mode, call);
+    if !stream.is_null() {
+        streams::note(fd);
+    }
+    stream
+}
+
+fn taken_as(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *mut FILE {
     match ask(|| memory_of(fd, mode)) {
         Outcome::Pass => call(),
         Outcome::Failed(errno) => Outcome::Failed(errno).answer(null_mut(), null_mut),
@@ -72,7 +128,10 @@ fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn
         let fd = number_of(stream);
         open::met(fd, path);
         match open::arrived(fd, libc::O_RDONLY, repeats) {
-            open::Arrived::AsItIs => return filled(stream, fd, mode),
+            open::Arrived::AsItIs => {
+                streams::note(fd);
+                return filled(stream, fd, mode);
+            }
             open::Arrived::Again if repeats < open::TRIES_MAX => {}
             open::Arrived::Again => return stream,
             open::Arrived::Failed(errno) => return failed(stream, errno),
@@ -102,6 +161,7 @@ fn failed(stream: *mut FILE, errno: Errno) -> *mut FILE {
 }
 
 fn close(stream: *mut FILE) {
+    streams::forget(number_of(stream));
     let _ = real::fclose(stream);
 }
 
