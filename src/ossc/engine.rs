@@ -4,18 +4,25 @@
 //! first word. Then it serves until nobody needs it. Whatever fails before the first word is told to the
 //! starter as a REASON; nothing is printed.
 
-use crate::audit::Audit;
-use crate::first_word::Starter;
-use crate::item::{Arrived, Order};
+use crate::credentials;
 use crate::journal::Journal;
-use crate::listings::{Lanes, Listings, SETTLE_WITHIN};
-use crate::made;
+use crate::journal::audit::Audit;
+use crate::mirror::listing::quiet;
+use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
+use crate::mirror::made;
 use crate::mirror::{self, Mirror};
+use crate::order::Order;
 use crate::place::Root;
-use crate::scale::Scale;
-use crate::serve::Server;
+use crate::process::connect;
+use crate::process::first_word::Starter;
+use crate::process::keys;
+use crate::process::reset;
+use crate::process::serve::Server;
+use crate::work::demand;
+use crate::work::residency::room;
+use crate::work::shared::item::Arrived;
+use crate::work::shared::scale::Scale;
 use crate::work::{self, Work};
-use crate::{connect, credentials, demand, quiet, reset, room};
 use ossc_cache::budget::Budget;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::{self, PageKind, Store};
@@ -222,7 +229,7 @@ struct Built {
     arrived: Receiver<Arrived>,
     orders: Sender<Order>,
     wanted: Receiver<Order>,
-    keys: credentials::Keys,
+    keys: keys::Keys,
 }
 
 fn build(
@@ -409,7 +416,7 @@ fn keys(
     config: &Config,
     work: &Arc<Work>,
     renewed: Option<(credentials::Source, Issued)>,
-) -> Result<credentials::Keys, NotStarted> {
+) -> Result<keys::Keys, NotStarted> {
     let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
     let later = credentials::Later::new(variables, limits, connect::trust(settings, config));
     let (source, first) = match renewed {
@@ -419,7 +426,7 @@ fn keys(
     let ends_unix_secs = first.as_ref().and_then(|first| first.ends_secs);
     let name = source.as_ref().map(credentials::Source::name);
     let keeper = credentials::Keeper { source, later: Arc::new(later), settings: settings.clone() };
-    let keys = credentials::Keys::new(work.clone(), keeper, first);
+    let keys = keys::Keys::new(work.clone(), keeper, first);
     if let Some(source) = name {
         tracing::info!(source, ends_unix_secs, "credentials");
         keys.renew().map_err(|e| format!("failed to initialize connector: thread ossc-keys: {e}"))?;

@@ -5,16 +5,29 @@
 //! then the others in the background), and by its file thread (small objects). Nothing of a user's is
 //! overwritten; what cannot be mirrored is skipped with a warning.
 
-use crate::failure::Failure;
-use crate::held::{Held, lock};
-use crate::inspect::Step;
-use crate::known::Known;
-use crate::lazy::Lazy;
-use crate::made::{self, Growing, Purpose};
+mod arrive;
+pub mod inspect;
+pub mod known;
+pub mod listing;
+pub mod listings;
+pub mod made;
+pub mod program;
+mod refill;
+pub mod renew;
+mod takeover;
+mod usage;
+
+use crate::lock::lock;
+use crate::mirror::inspect::Step;
+use crate::mirror::known::Known;
+use crate::mirror::listing::tree::Level;
+use crate::mirror::made::{Growing, Purpose};
+use crate::mirror::renew::{Asked, Changing, Superseded};
+use crate::order::failure::Failure;
 use crate::place::{self, Pinned, Root};
-use crate::renew::{Asked, Changing, Superseded};
-use crate::tree::Level;
 use crate::work::Work;
+use crate::work::residency::lazy::Lazy;
+use crate::work::shared::held::Held;
 use ossc_cache::mark;
 use ossc_cache::pages::Store;
 use ossc_cache::region::{Full, Kind, NewObject, OBJECTS_MAX, PARTS_MAX, Room, state};
@@ -575,5 +588,5 @@ impl Mirror {
 }
 
 #[cfg(test)]
-#[path = "mirror_tests.rs"]
+#[path = "mirror/mirror_tests.rs"]
 mod tests;

@@ -4,15 +4,27 @@
 //! Called on vcpu threads (`pull`, `finished`), by the demand thread (`demanded`), and by the mirror
 //! (objects, calls). It does no disk I/O and never waits.
 
-use crate::audit::{Audit, Fetched};
+pub mod demand;
+pub mod gauges;
+pub mod objects;
+pub mod residency;
+pub mod scheduling;
+pub mod shared;
+#[cfg(test)]
+pub mod still;
+pub mod transfers;
+
 use crate::credentials::Renewal;
-use crate::flight::{Flights, Queue};
-use crate::growth::Growth;
-use crate::held::{Held, lock};
-use crate::item::{Arrived, Item, Order};
-use crate::programs::Programs;
-use crate::scale::Scale;
-use crate::verdict::Misread;
+use crate::journal::audit::{Audit, Fetched};
+use crate::lock::lock;
+use crate::order::Order;
+use crate::work::objects::verdict::Misread;
+use crate::work::residency::programs::Programs;
+use crate::work::scheduling::growth::Growth;
+use crate::work::shared::held::Held;
+use crate::work::shared::item::{Arrived, Item};
+use crate::work::shared::scale::Scale;
+use crate::work::transfers::flight::{Flights, Queue};
 use ossc_cache::budget::Budget;
 use ossc_cache::catalog::Catalog;
 use ossc_cache::event::{ACT_GIVEN, ACT_SMALL};

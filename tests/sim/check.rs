@@ -13,7 +13,7 @@ use ossc_cache::part;
 use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, Region, state};
 use ossc_cache::verdict::Judgement;
-use ossc_engine::held::lock;
+use ossc_engine::lock::lock;
 use ossc_engine::work::Work;
 use ossc_net::sim;
 use std::ops::Range;

@@ -7,7 +7,7 @@ use crate::stage::{self, Shared};
 use ossc_cache::part::{EMPTY, FILLING};
 use ossc_cache::region::{OBJECTS_MAX, PARTS_MAX, REGION_BYTES, Region};
 use ossc_cache::sys::{self, Errno, Result};
-use ossc_engine::memory::{Guard, Memory};
+use ossc_engine::work::shared::memory::{Guard, Memory};
 
 /// All memory of one run.
 const ARENA_BYTES: usize = 8 << 20;

@@ -1,0 +1,8 @@
+//! What the four wings of the work share: what is known of each object, and the values that they hand each other.
+//!
+//! Imported by every wing. It imports none.
+
+pub mod held;
+pub mod item;
+pub mod memory;
+pub mod scale;
