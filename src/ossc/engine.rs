@@ -293,7 +293,7 @@ fn build(
     let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net)
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
     let names = vcpus.names();
-    work.set_vcpus(vcpus);
+    work.scheduling.set_vcpus(vcpus);
     let keys = keys(variables, settings, config, &work, renewed)?;
     // An address needs no looking up.
     if settings.endpoint.ip().is_none() {

@@ -523,7 +523,7 @@ impl Mirror {
         if let Some(object) = self.work.region().object(slot) {
             object.settled.store(1, Ordering::Release);
         }
-        self.work.set_file(slot, (file.dev, file.ino));
+        self.work.register.set_file(slot, (file.dev, file.ino));
         self.count(object.size);
         known.add_object(&path, slot);
         Ok(())

@@ -107,9 +107,9 @@ fn overslept(world: &World<'_>) -> Option<String> {
     };
     let sleeper = (0..world.sleeps.len()).find_map(sleeps)?;
     // Where the growth limits the prefetch, who ends a request begins the next: when it has closed what it has to.
-    let few = world.engine.work.growth_limit() < world.setup.work.requests_max;
+    let few = world.engine.work.scheduling.growth_limit() < world.setup.work.requests_max;
     let closes = || (0..world.sleeps.len()).any(|vcpu| world.engine.net.closes(vcpu));
-    let due = world.engine.work.due(now)?;
+    let due = world.engine.work.scheduling.due(now)?;
     (due < Class::Prefetch || !few || !closes()).then_some(sleeper)
 }
 

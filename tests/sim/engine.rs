@@ -73,7 +73,7 @@ impl Engine {
         };
         let source: Arc<dyn Source> = Arc::new(Watch::new(work.clone(), stage.clone()));
         let net = Net::new(&Arc::new(origin), &source, setup.net).expect("an eventfd");
-        work.set_vcpus(net.handle());
+        work.scheduling.set_vcpus(net.handle());
         Engine { work, net, looked: Looked::default(), arrived, orders }
     }
 

@@ -124,7 +124,7 @@ impl Watch {
     /// What the end of a request has made of its part.
     fn landed(&self, was_cancelled: bool, copies_before: u64, limit_before: usize) {
         let mut stage = stage::lock(&self.stage);
-        match self.work.growth_limit().cmp(&limit_before) {
+        match self.work.scheduling.growth_limit().cmp(&limit_before) {
             Ordering::Greater => stage.faults.saw(Fault::GrowthRises),
             Ordering::Less => stage.faults.saw(Fault::GrowthBack),
             Ordering::Equal => {}
@@ -366,7 +366,7 @@ impl Source for Watch {
         let item = Item::from_token(done.token);
         let retryable = done.result.as_ref().is_err_and(ossc_net::Error::retryable);
         let cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
-        let limit = self.work.growth_limit();
+        let limit = self.work.scheduling.growth_limit();
         let copies = stage::lock(&self.stage).copies;
         if let Item::Part(slot, _)
         | Item::Piece(slot, ..)

@@ -132,7 +132,7 @@ pub fn markdown() -> String {
 
 /// Limits of the engine beside those of the network crate.
 const OWN_LIMITS: &[(&str, u64, &str)] = &[
-    ("page of a listing", crate::work::DOCUMENT_BYTES_MAX as u64, "bytes"),
+    ("page of a listing", crate::work::shared::item::DOCUMENT_BYTES_MAX as u64, "bytes"),
     ("name of a file or folder", crate::mirror::listing::tree::NAME_BYTES_MAX as u64, "bytes"),
     ("objects and folders of one MODEL_DIR", ossc_cache::region::OBJECTS_MAX as u64, ""),
     ("parts of one MODEL_DIR", ossc_cache::region::PARTS_MAX as u64, ""),

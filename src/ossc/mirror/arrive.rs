@@ -48,7 +48,7 @@ impl Mirror {
                 Some(lock(&held.pinned).take())
             }
             Err(e) => {
-                self.work.clear_file(arrived.slot);
+                self.work.register.clear_file(arrived.slot);
                 tracing::error!(
                     object = held.key,
                     folder = held.folder,
@@ -83,7 +83,7 @@ impl Mirror {
             mtime_secs: held.mtime_secs,
         };
         let is_stand_in = |found: &made::Found| found.is_stand_in_of(object);
-        let known = |id| self.work.set_file(arrived.slot, id);
+        let known = |id| self.work.register.set_file(arrived.slot, id);
         let result = match arrived.at {
             Some(at) => {
                 let (_, file) = match growing.entry(arrived.slot) {

@@ -175,7 +175,7 @@ impl Mirror {
         }
         let head = Query::Head { key: object.key.clone() };
         let patience = Patience { attempts: self.options.list_attempts, until: Some(Instant::now() + RENEWAL_MAX) };
-        let done = self.work.call(&head, patience).map_err(|e| Failure::List(Box::new(e)))?;
+        let done = self.work.scheduling.call(&head, patience).map_err(|e| Failure::List(Box::new(e)))?;
         let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
             return Ok(false);
         };

@@ -31,7 +31,7 @@ pub fn fetch(work: &Work, prefix: &str, patience: Patience, pages_max: u32) -> R
     let (mut date, mut progress) = (None, Progress::default());
     for page in 1.. {
         let query = Query::List { prefix: prefix.to_string(), delimiter: Some("/".into()), continuation };
-        let done = work.call(&query, patience)?;
+        let done = work.scheduling.call(&query, patience)?;
         let parsed = list::parse(&done.body)?;
         let response = done.result?;
         progress.check(prefix, &parsed, &response.request_id)?;
@@ -51,7 +51,7 @@ pub fn fetch(work: &Work, prefix: &str, patience: Patience, pages_max: u32) -> R
     let (links, mut objects): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.kind == Type::Symlink);
     for some in links.chunks(LINKS_AT_ONCE) {
         let queries: Vec<Query> = some.iter().map(|link| Query::Head { key: link.key.clone() }).collect();
-        for (link, answer) in some.iter().zip(work.call_all(&queries, patience)) {
+        for (link, answer) in some.iter().zip(work.scheduling.call_all(&queries, patience)) {
             match followed(link, answer)? {
                 Ok(object) => objects.push(object),
                 Err(why) => skipped.push((link.key.clone(), why)),

@@ -181,7 +181,7 @@ fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>, 
     let mut found = HashSet::new();
     for some in unknown[..unknown.len().min(ASKED_MAX)].chunks(AT_ONCE) {
         let queries: Vec<Query> = some.iter().map(|(_, object)| beginning_of(object)).collect();
-        for ((name, object), answer) in some.iter().zip(work.call_all(&queries, patience)) {
+        for ((name, object), answer) in some.iter().zip(work.scheduling.call_all(&queries, patience)) {
             let answer = answer.and_then(|done| done.result.map(|response| (response, done.body)));
             if let Ok((response, _)) = &answer {
                 work.audit.answer((&object.key, &object.etag), 0..response.bytes, response);

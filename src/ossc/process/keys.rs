@@ -30,10 +30,12 @@ impl Keys {
     pub fn renew(&self) -> Result<(), std::io::Error> {
         let Some(first) = lock(&self.first).take() else { return Ok(()) };
         let renewal = Arc::new(Renewal::default());
-        self.work.set_renewal(renewal.clone());
+        self.work.scheduling.set_renewal(renewal.clone());
         let (work, keeper) = (self.work.clone(), self.keeper.clone());
         let body = move || {
-            keeper.keep(&renewal, first, |settings, credentials| work.set_signer(signer(settings, credentials)));
+            keeper.keep(&renewal, first, |settings, credentials| {
+                work.scheduling.set_signer(signer(settings, credentials))
+            });
         };
         std::thread::Builder::new().name("ossc-keys".into()).stack_size(512 << 10).spawn(body).map(drop)
     }

@@ -4,9 +4,7 @@
 
 use crate::lock::lock;
 use crate::work::Work;
-use ossc_cache::plan::Class;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +30,7 @@ impl Work {
     pub fn gauges(&self) -> Gauges {
         let (flights, spares, spare_bytes) = self.flights.under_way();
         Gauges {
-            planned: self.plan().len(),
+            planned: self.scheduling.waiting(),
             roomless: lock(&self.roomless).len(),
             small_bytes: self.small_under_way.load(Ordering::Acquire),
             budget_used: self.budget.used(),
@@ -40,11 +38,6 @@ impl Work {
             spares,
             spare_bytes,
         }
-    }
-
-    /// Requests that the prefetch may have under way now.
-    pub fn growth_limit(&self) -> usize {
-        lock(&self.growth).limit()
     }
 
     /// Whether the request in place of a piece was cancelled and has not ended yet.
@@ -55,14 +48,5 @@ impl Work {
     /// The same for one that gives way to a reader.
     pub fn gives_way(&self, slot: u32, index: u32, n: u32) -> bool {
         self.flights.gives_way((slot, index), n)
-    }
-
-    /// What a pull would find at this time, and may: `Prefetch` where nothing is more urgent.
-    pub fn due(&self, now: Instant) -> Option<Class> {
-        let throttle = lock(&self.throttle);
-        let grown = throttle.under_way() >= self.growth_limit();
-        let plan = self.plan();
-        let is_due = |class: &Class| plan.is_due(now, *class) && !(grown && *class == Class::Prefetch);
-        [Class::Near, Class::Prefetch].into_iter().find(is_due).filter(|_| throttle.has_room())
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Imported by every wing. It imports none.
 
+pub mod action;
 pub mod held;
 pub mod item;
 pub mod memory;
+pub mod options;
+pub mod register;
 pub mod scale;

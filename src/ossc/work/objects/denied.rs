@@ -29,7 +29,7 @@ impl Work {
         let denied = [Kind::Archived, Kind::Permission, Kind::Auth].map(|kind| kind.errno() as u32);
         let is_denied = object.state() == state::FAILED && denied.contains(&object.errno.load(Ordering::Acquire));
         if is_denied && object.etag() == etag {
-            self.push(&[Item::Revive(slot)], Class::Near);
+            self.scheduling.push(&[Item::Revive(slot)], Class::Near);
         }
     }
 }

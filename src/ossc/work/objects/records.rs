@@ -23,48 +23,36 @@ impl Work {
     /// Which array of the region is full of what is in use.
     pub fn reserve(&self, new: &NewObject<'_>) -> Result<Room, Full> {
         let now = (self.options.now)();
-        let first = lock(&self.catalog).reserve(new, now);
+        let first = lock(&self.register.catalog).reserve(new, now);
         if first.is_ok() || first == Err(Full::Etag) {
             return first;
         }
         self.end_superseded();
-        let mut catalog = lock(&self.catalog);
+        let mut catalog = lock(&self.register.catalog);
         catalog.end_rest(now, Duration::ZERO);
         catalog.reserve(new, now)
     }
 
     /// The room that was reserved for a record of this name is not needed.
     pub fn give_room_back(&self, room: Room, name: &str) {
-        lock(&self.catalog).cancel(room, name);
+        lock(&self.register.catalog).cancel(room, name);
     }
 
     /// Publishes a record; its number.
     pub fn publish(&self, room: Room, new: &NewObject<'_>, memory_ino: u64) -> u32 {
-        lock(&self.catalog).publish(room, new, memory_ino)
+        lock(&self.register.catalog).publish(room, new, memory_ino)
     }
 
     /// Parts of the catalog that nothing has.
     pub fn parts_left(&self) -> u64 {
-        lock(&self.catalog).parts_left()
+        lock(&self.register.catalog).parts_left()
     }
 
     /// Takes the catalog of an engine that is gone over; gives what it has left of records that no program finds.
     pub fn adopt_catalog(&self) -> Left {
         let (catalog, left) = Catalog::adopt(self.region, (self.options.now)());
-        *lock(&self.catalog) = catalog;
+        *lock(&self.register.catalog) = catalog;
         left
-    }
-
-    /// A small object's real file is found by its device and inode from now on.
-    pub fn set_file(&self, slot: u32, id: (u64, u64)) {
-        let _index = lock(&self.catalog);
-        self.region.set_file(slot, id);
-    }
-
-    /// A small object's real file did not come to its name.
-    pub fn clear_file(&self, slot: u32) {
-        let _index = lock(&self.catalog);
-        self.region.clear_file(slot);
     }
 
     /// The newest listing names another version of this object, or none: it goes when nobody uses it.
@@ -81,7 +69,7 @@ impl Work {
         let superseded = lock(&self.superseded);
         let ends = superseded.contains(&slot) && object.is_superseded();
         if ends {
-            lock(&self.catalog).void(slot);
+            lock(&self.register.catalog).void(slot);
         }
         ends
     }
@@ -98,14 +86,14 @@ impl Work {
     /// A version of an engine before whose placeholder lies at its place no more. No descriptor keeps that one's inode
     /// number, so no program is served by it from now on; its memory counts, and goes when no program has it mapped.
     pub fn adopt_old(&self, slot: u32, object: &Object, held: Held) {
-        lock(&self.catalog).void(slot);
+        lock(&self.register.catalog).void(slot);
         self.adopt(slot, object, held);
         self.supersede(slot);
     }
 
     /// A record that has neither memory nor requests: nothing is found by it, and it is used again.
     pub fn let_rest(&self, slot: u32) {
-        let mut catalog = lock(&self.catalog);
+        let mut catalog = lock(&self.register.catalog);
         catalog.void(slot);
         catalog.rest(slot, (self.options.now)());
     }
@@ -169,7 +157,7 @@ impl Work {
             bytes = held.size,
             "dropped: an old version that nobody uses"
         );
-        lock(&self.catalog).rest(slot, (self.options.now)());
+        lock(&self.register.catalog).rest(slot, (self.options.now)());
     }
 
     /// A small version ends when its file is in place or given up: what is in place is the folder's.
@@ -186,7 +174,7 @@ impl Work {
             return;
         }
         self.forget(slot, object);
-        lock(&self.catalog).rest(slot, (self.options.now)());
+        lock(&self.register.catalog).rest(slot, (self.options.now)());
     }
 
     /// A real file that was there before its record, or before this engine: nothing is under way for it.
@@ -195,28 +183,25 @@ impl Work {
         let ends = is_small && self.void_superseded(slot, object);
         lock(&self.superseded).remove(&slot);
         if ends {
-            lock(&self.catalog).rest(slot, (self.options.now)());
+            lock(&self.register.catalog).rest(slot, (self.options.now)());
         }
     }
 
     /// Nothing of the engine's names the record any more.
     fn forget(&self, slot: u32, object: &Object) {
         lock(&self.superseded).remove(&slot);
-        let held = self.held.write().unwrap_or_else(|e| e.into_inner()).remove(&slot);
+        let held = self.register.let_go(slot, object);
         let has_memory = |held: Arc<Held>| held.memory.as_ref().is_some_and(|memory| memory.is_open());
         if held.is_some_and(has_memory) {
             self.memory_files.fetch_sub(1, Ordering::AcqRel);
         }
-        if object.parts() > 0 {
-            self.owners.write().unwrap_or_else(|e| e.into_inner()).remove(&object.first_part());
-        }
         lock(&self.roomless).retain(|(other, _), _| *other != slot);
-        self.plan().forget(|item| item.is_of(slot));
+        self.scheduling.forget(|item| item.is_of(slot));
     }
 
     /// Records that rested long enough are free: called now and then, so that their parts are counted as free in time.
     pub(crate) fn end_rest(&self) {
-        lock(&self.catalog).end_rest((self.options.now)(), REST);
+        lock(&self.register.catalog).end_rest((self.options.now)(), REST);
     }
 }
 

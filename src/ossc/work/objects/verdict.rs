@@ -85,7 +85,7 @@ impl Work {
                 self.end_fill(object, held, index);
                 if crate::work::transfers::flight::is_cancelled(&error) {
                     // Meant for a request that had ended already. While the engine ends nobody pulls it any more.
-                    return self.push(&[Item::Part(slot, index)], Class::Demand);
+                    return self.scheduling.push(&[Item::Part(slot, index)], Class::Demand);
                 }
                 let attempts = held.failed_again(index);
                 return self.failed(Item::Part(slot, index), object, held, &error, attempts);
@@ -112,7 +112,9 @@ impl Work {
         self.end_fill(object, held, index);
         match came {
             Came::Mismatch(rest) => self.fetch_again(slot, object, held, rest),
-            Came::Other if object.state() != state::FAILED => self.push(&[Item::Part(slot, index)], Class::Demand),
+            Came::Other if object.state() != state::FAILED => {
+                self.scheduling.push(&[Item::Part(slot, index)], Class::Demand)
+            }
             _ => {}
         }
     }
@@ -267,7 +269,7 @@ impl Work {
         }
         if object.state() != state::FAILED {
             let again: Vec<Item> = old.into_iter().map(|index| Item::Part(slot, index)).collect();
-            self.push(&again, Class::Demand);
+            self.scheduling.push(&again, Class::Demand);
         }
         // The demand thread tells of it.
         self.region.header().bell.ring();
@@ -309,7 +311,7 @@ impl Work {
         let Some(held) = self.held(slot) else { return };
         let is_open = object.verdict.get().judgement == Judgement::Open;
         if is_open && lock(&held.check).known == object.parts() {
-            return self.push(&[Item::Verdict(slot)], Class::Near);
+            return self.scheduling.push(&[Item::Verdict(slot)], Class::Near);
         }
         self.whole(object);
     }

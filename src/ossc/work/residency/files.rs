@@ -17,12 +17,12 @@ use std::sync::atomic::Ordering;
 impl Work {
     /// The large objects whose memory is there.
     pub(crate) fn in_memory(&self) -> Vec<(u32, Arc<Held>)> {
-        self.large_if(|_, held| held.memory.as_ref().is_some_and(|memory| memory.is_open()))
+        self.register.large_if(|_, held| held.memory.as_ref().is_some_and(|memory| memory.is_open()))
     }
 
     /// Those that a look at the leases may find something to do for.
     pub(crate) fn to_look_at(&self) -> Vec<(u32, Arc<Held>)> {
-        self.large_if(|slot, held| {
+        self.register.large_if(|slot, held| {
             let is_told = |object: &Object| object.starved.load(Ordering::Acquire) != 0 || object.is_superseded();
             held.memory.as_ref().is_some_and(|memory| memory.is_open()) || self.region.object(slot).is_some_and(is_told)
         })
@@ -45,8 +45,7 @@ impl Work {
         }
         if let Some(ino) = memory.open()? {
             self.memory_files.fetch_add(1, Ordering::AcqRel);
-            let _index = lock(&self.catalog);
-            self.region.set_memory(slot, ino);
+            self.register.set_memory(slot, ino);
         }
         Ok(())
     }
@@ -92,9 +91,8 @@ impl Work {
                 && !held.has_requests()
                 && (0..object.parts()).all(is_empty);
             if may {
-                // Who opens the file from now on, by its name or after the guard, finds that it is not the object's.
-                let _index = lock(&self.catalog);
-                self.region.clear_memory(slot);
+                // A program that opens the file from now on, by its name or after the guard, finds that it is not the object's.
+                self.register.clear_memory(slot);
             }
             may
         };

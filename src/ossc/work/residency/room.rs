@@ -165,7 +165,7 @@ impl Work {
                     roomless.insert((slot, index), known.min(since));
                 } else {
                     drop(roomless);
-                    self.push_later(Item::Again(slot, index), Class::Demand, LOOK_AGAIN);
+                    self.scheduling.push_later(Item::Again(slot, index), Class::Demand, LOOK_AGAIN);
                 }
             }
         }

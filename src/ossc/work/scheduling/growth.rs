@@ -1,7 +1,7 @@
 //! How many requests the prefetch has under way: no more than make the download faster. On a line that is full, more
 //! of them only let every file come in at the same time, where a program waits for one after the other.
 //!
-//! Called by `work` and `pace`. Pure: time is an argument, and it neither locks, waits nor sends.
+//! Called by `pace` and the wing. Pure: time is an argument, and it neither locks, waits nor sends.
 
 use crate::work::shared::scale::Scale;
 use std::time::Instant;

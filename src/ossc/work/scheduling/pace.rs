@@ -1,17 +1,17 @@
 //! How many requests the engine has under way: what each end tells the throttle, and what the log says of it.
 //!
-//! Called by `work` on vcpu threads. It sends nothing and waits for nothing; the rule is the network crate's.
+//! Called by the work on vcpu threads. It sends nothing and waits for nothing; the rule is the network crate's.
 
 use crate::lock::lock;
-use crate::work::Work;
+use crate::work::scheduling::Scheduling;
 use ossc_net::Finished;
 use ossc_net::retry::Hint;
 use ossc_net::throttle::{Change, End};
 use std::time::Instant;
 
-impl Work {
+impl Scheduling {
     /// Tells the throttle how a request ended, and the log what that changed.
-    pub(crate) fn count_end(&self, done: &Finished) {
+    pub fn ended(&self, done: &Finished) {
         let end = match (&done.result, done.retry_hint) {
             (Ok(_), _) => End::Good,
             (_, Hint::SlowDown) => End::Throttled,
@@ -22,11 +22,16 @@ impl Work {
         self.grow(done, now);
         let mut throttle = lock(&self.throttle);
         let (change, most) = (throttle.ended(end, begun, now), throttle.most());
-        // Who found no room sleeps, and whoever had it may have all workers busy.
+        // A connection that found no room sleeps, and the thread of the one that had it may have all workers busy.
         let refused = throttle.take_refused();
         drop(throttle);
         if refused {
             self.wake();
+        }
+        if done.result.is_ok()
+            && let Some(renewal) = self.renewal.get()
+        {
+            renewal.accepted();
         }
         match (change, &done.result) {
             (Change::Same, _) => {}
@@ -46,7 +51,7 @@ impl Work {
 
     /// Tells how fast the bytes come, while there are more to be asked for.
     fn grow(&self, done: &Finished, now: Instant) {
-        let more = !self.plan().is_empty();
+        let more = !lock(&self.plan).is_empty();
         let mut growth = lock(&self.growth);
         match &done.result {
             _ if !more => growth.pause(),
@@ -66,7 +71,7 @@ impl Work {
     }
 
     /// A request that was counted is not sent after all.
-    pub(crate) fn not_sent(&self) {
+    pub fn not_sent(&self) {
         let mut throttle = lock(&self.throttle);
         throttle.give_back();
         let refused = throttle.take_refused();

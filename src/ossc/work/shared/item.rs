@@ -5,6 +5,8 @@
 use crate::work::shared::held::Held;
 use std::sync::Arc;
 
+/// Most bytes of a listing page or an error document.
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 /// Below these bits of a token lies the number of a part, which is less than `PARTS_MAX`.
 const PIECE_SHIFT: u32 = ossc_cache::region::PARTS_MAX.trailing_zeros();
 /// Of a piece's number these are the chunk's.

@@ -37,33 +37,33 @@ impl Work {
     /// Readers wait for these blocks of a part, given as its index in the region, or for `WHOLE` of it.
     pub fn wanted(&self, region_part: u32, mask: Mask) {
         let small = mask != WHOLE && self.options.block_bytes > 0;
-        let Some((slot, object, index)) = self.part_at(region_part).filter(|_| small) else {
+        let Some((slot, object, index)) = self.register.part_at(region_part).filter(|_| small) else {
             return self.demanded(region_part);
         };
         let Some(held) = self.held(slot) else { return };
         // On its way as a whole, or soon: it goes first.
         if self.region.part(object, index).state() != EMPTY {
             self.hurry(slot, index);
-            return self.push(&[Item::Part(slot, index)], Class::Demand);
+            return self.scheduling.push(&[Item::Part(slot, index)], Class::Demand);
         }
-        if self.plan().has(Item::Part(slot, index)) {
-            return self.push(&[Item::Part(slot, index)], Class::Demand);
+        if self.scheduling.has(Item::Part(slot, index)) {
+            return self.scheduling.push(&[Item::Part(slot, index)], Class::Demand);
         }
         let mut items = Vec::new();
         for span in spans(mask & block::mask(0, object.blocks_len(index))) {
             match self.reach_of(object, &held, index, span) {
                 Reach::Object => return self.demanded(region_part),
                 Reach::Part { next } => {
-                    self.push(&[Item::Part(slot, index)], Class::Demand);
+                    self.scheduling.push(&[Item::Part(slot, index)], Class::Demand);
                     if next && index + 1 < object.parts() {
-                        self.push(&[Item::Part(slot, index + 1)], Class::Near);
+                        self.scheduling.push(&[Item::Part(slot, index + 1)], Class::Near);
                     }
                     return;
                 }
                 Reach::Blocks(blocks) => items.extend(self.ask_blocks(slot, object, &held, index, blocks)),
             }
         }
-        self.push(&items, Class::Demand);
+        self.scheduling.push(&items, Class::Demand);
         if !items.is_empty() && !held.made_way.swap(true, Ordering::AcqRel) {
             self.make_way(object, 1);
         }
@@ -138,7 +138,7 @@ impl Work {
         let Some(part) = set.part().filter(|part| self.region.aside_at(*part).set() == Some(number)) else {
             return true;
         };
-        let Some((slot, object, index)) = self.part_at(part) else { return true };
+        let Some((slot, object, index)) = self.register.part_at(part) else { return true };
         let Some(held) = self.held(slot) else { return true };
         // Not that of the caller's own object, which is locked.
         let idle = held.check.try_lock().is_ok_and(|check| !check.small.contains_key(&index));
@@ -191,7 +191,7 @@ impl Work {
             self.asked_no_more(held, index, (first, count));
             return self.starve(object, held, index);
         }
-        self.push_later(
+        self.scheduling.push_later(
             Item::Blocks(slot, index, first, count),
             Class::Demand,
             crate::work::residency::room::LOOK_AGAIN,
@@ -243,7 +243,7 @@ impl Work {
     fn blocks_failed(&self, item: Item, object: &Object, held: &Held, error: &Error) {
         let Item::Blocks(_, index, first, count) = item else { return };
         if crate::work::transfers::flight::is_cancelled(error) {
-            return self.push(&[item], Class::Demand);
+            return self.scheduling.push(&[item], Class::Demand);
         }
         let attempts = held.failed_again(index);
         self.failed(item, object, held, error, attempts);
@@ -284,7 +284,7 @@ impl Work {
                 // Its part is known: what comes of that is compared, and fails the object where it is wrong again.
                 drop(check);
                 tracing::warn!(object = held.key, etag = held.etag, index, block = n, phase = "CRC", "{BLOCK_WRONG}");
-                self.push(&[Item::Part(slot, index)], Class::Demand);
+                self.scheduling.push(&[Item::Part(slot, index)], Class::Demand);
             }
             return Ok(false);
         }
@@ -292,7 +292,7 @@ impl Work {
         let mask = block::mask(first, first + sums.len() as u32);
         if !self.may_come_alone(object, index, blocks, mask) {
             drop(check);
-            self.push(&[Item::Part(slot, index)], Class::Demand);
+            self.scheduling.push(&[Item::Part(slot, index)], Class::Demand);
             return Ok(false);
         }
         let start = object.block_range(index, first, first).start;

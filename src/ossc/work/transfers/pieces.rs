@@ -3,7 +3,6 @@
 //! Called by `work` on vcpu threads. What is asked for and what counts is decided by `flight`; a copy is made here
 //! only when nothing is under way in its place.
 
-use crate::lock::lock;
 use crate::work::Work;
 use crate::work::shared::held::Held;
 use crate::work::shared::item::Item;
@@ -46,7 +45,7 @@ impl Work {
         let sink = Sink::Buffer { bytes_max: bytes as usize };
         let token = Item::Spare(slot, index, n, chunk).token();
         if self.flights.has_chunks() {
-            self.wake();
+            self.scheduling.wake();
         }
         Ok(Fetch { token, query: query(&held, range), sink, crc: self.options.verify_crc, urgent: true })
     }
@@ -76,19 +75,12 @@ impl Work {
         self.landed(slot, index, n, ended);
     }
 
-    /// Nobody wants the answer to this request any more.
-    fn cancel(&self, item: Item) {
-        if let Some(vcpus) = self.vcpus.get() {
-            vcpus.cancel(item.token());
-        }
-    }
-
-    /// The same for the request in place of a piece. The first one is asked for with its part, and again by itself: that
+    /// The answer to the request in place of a piece is not wanted any more. The first one is asked for with its part, and again by itself: that
     /// name first, else the request that follows the one that ends could be taken for it.
     fn cancel_in_place(&self, slot: u32, index: u32, n: u32) {
-        self.cancel(Item::Piece(slot, index, n));
+        self.scheduling.cancel(Item::Piece(slot, index, n));
         if n == 0 {
-            self.cancel(Item::Part(slot, index));
+            self.scheduling.cancel(Item::Part(slot, index));
         }
     }
 
@@ -97,7 +89,7 @@ impl Work {
         let waiting = self.flights.hurry((slot, index));
         if !waiting.is_empty() {
             let pieces: Vec<Item> = waiting.into_iter().map(|n| Item::Piece(slot, index, n)).collect();
-            self.push(&pieces, Class::Demand);
+            self.scheduling.push(&pieces, Class::Demand);
         }
     }
 
@@ -105,9 +97,7 @@ impl Work {
     /// fetch ahead what nobody waits for, and have just begun: not more than those parts can use, nor half of all. For
     /// its later parts its earlier ones have connections.
     pub(crate) fn make_way(&self, object: &Object, parts: usize) {
-        let throttle = lock(&self.throttle);
-        let (under_way, limit) = (throttle.under_way(), throttle.limit());
-        drop(throttle);
+        let (under_way, limit) = self.scheduling.under_way();
         // After a throttled answer more may be under way than may begin.
         let Some(over) = under_way.checked_sub(limit) else { return };
         let pieces = (u64::from(object.part_bytes()) / self.options.scale.piece_bytes_min).max(1) as usize;
@@ -134,10 +124,9 @@ impl Work {
             self.cancel_in_place(slot, index, n);
         }
         if let Some(class) = ended.again {
-            self.plan().push_first(Item::Piece(slot, index, n), class);
-            self.wake();
+            self.scheduling.push_first(Item::Piece(slot, index, n), class);
         }
-        ended.cancel_spare.iter().for_each(|chunk| self.cancel(Item::Spare(slot, index, n, *chunk)));
+        ended.cancel_spare.iter().for_each(|chunk| self.scheduling.cancel(Item::Spare(slot, index, n, *chunk)));
         for (range, body) in &ended.copy {
             if let Some(sink) = place(&held, range, false) {
                 sink.fill(body);

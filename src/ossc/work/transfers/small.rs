@@ -35,14 +35,14 @@ impl Work {
         lock(&held.pieces).clear();
         lock(&held.asked).clear();
         held.begun.store(true, Ordering::Release);
-        self.push(&self.small_items(slot, &held), Class::Near);
+        self.scheduling.push(&self.small_items(slot, &held), Class::Near);
     }
 
     /// Fetches a small object that is not being fetched yet.
     pub fn fetch_small_once(&self, slot: u32) {
         if let Some(held) = self.held(slot).filter(|held| !held.begun.load(Ordering::Acquire)) {
             held.begun.store(true, Ordering::Release);
-            self.push(&self.small_items(slot, &held), Class::Near);
+            self.scheduling.push(&self.small_items(slot, &held), Class::Near);
         }
     }
 
@@ -54,7 +54,7 @@ impl Work {
             let asked = lock(&held.asked).clone();
             let mut items = self.small_items(slot, &held);
             items.retain(|item| !matches!(item, Item::Small(_, index) if asked.contains(index)));
-            self.push(&items, Class::Demand);
+            self.scheduling.push(&items, Class::Demand);
         }
     }
 
@@ -85,7 +85,7 @@ impl Work {
         };
         if !has_room {
             lock(&held.asked).remove(&index);
-            self.push_later(Item::Small(slot, index), class, LOOK_AGAIN);
+            self.scheduling.push_later(Item::Small(slot, index), class, LOOK_AGAIN);
             return None;
         }
         let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
