@@ -16,10 +16,11 @@ use crate::place::Root;
 use crate::process::connect;
 use crate::process::first_word::Starter;
 use crate::process::keys;
+use crate::process::nearby;
 use crate::process::reset;
 use crate::process::serve::Server;
 use crate::work::demand;
-use crate::work::residency::room;
+use crate::work::leases;
 use crate::work::shared::item::Arrived;
 use crate::work::shared::scale::Scale;
 use crate::work::{self, Work};
@@ -192,11 +193,11 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     }
     spawn("ossc-demand", {
         let work = work.clone();
-        move || demand::keep(&work)
+        move || demand::run(&work)
     })?;
     spawn("ossc-lease", {
         let (work, expire) = (work.clone(), config.expire);
-        move || room::keep(&work, expire)
+        move || leases::run(&work, expire, &|| !nearby::processes(id).is_empty())
     })?;
     let door = wire::door().map_err(|e| {
         format!("failed to initialize connector: socketpair: {}", std::io::Error::from_raw_os_error(e.0))

@@ -75,7 +75,7 @@ pub fn ways(work: &Work, stage: &mut Stage) {
     for truth in &mut stage.truths {
         for (index, part) in (0..).zip(&mut truth.parts) {
             let Some(fill) = &mut part.fill else { continue };
-            let marked = fill.mark(|n| work.gives_way(truth.slot, index, n));
+            let marked = fill.mark(|n| work.transfers.pieces.gives_way(truth.slot, index, n));
             (fresh, before) = (fresh + marked.0, before + marked.1);
             if marked.0 > 0 && part.held + part.pinned + part.mapped > 0 {
                 wrong = Some(format!("part {index} of record {} gives way although readers wait for it", truth.slot));

@@ -13,7 +13,7 @@ use ossc_engine::order::Order;
 use ossc_engine::work::demand::Looked;
 use ossc_engine::work::shared::held::Held;
 use ossc_engine::work::shared::item::Arrived;
-use ossc_engine::work::{Options, Work};
+use ossc_engine::work::{Options, Work, takeover};
 use ossc_net::sim::{self, Net};
 use ossc_net::{Origin, Source};
 use std::net::SocketAddr;
@@ -104,7 +104,7 @@ impl Engine {
         drop(guard);
         self.work.hold(slot, held);
         if !is_large {
-            self.work.fetch_small(slot);
+            self.work.act(self.work.transfers.small.fetch(slot));
         }
         slot
     }
@@ -123,13 +123,13 @@ impl Engine {
         for (slot, held, is_large) in records {
             let Some(object) = self.work.region().object(slot) else { continue };
             if is_large {
-                if self.work.adopt(slot, object, held) {
+                if takeover::adopt(&self.work, slot, object, held) {
                     wanted.push(slot);
                 }
             } else if matches!(object.state(), state::COMING | state::FAILED) {
                 self.work.hold(slot, held);
                 object.set_state(state::COMING);
-                self.work.fetch_small(slot);
+                self.work.act(self.work.transfers.small.fetch(slot));
             }
         }
         self.work.prefetch(&wanted);

@@ -92,7 +92,7 @@ impl Watch {
     fn ends_in_place(&self, stage: &mut Stage, (slot, index): (u32, u32), n: u32, done: &Finished) {
         let good = done.result.is_ok();
         let is_cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
-        let gave_way = is_cancelled && self.work.gives_way(slot, index, n);
+        let gave_way = is_cancelled && self.work.transfers.pieces.gives_way(slot, index, n);
         if gave_way {
             stage.faults.saw(Fault::GaveWay);
         }
@@ -111,7 +111,7 @@ impl Watch {
         if !stage.was_sent(salt, &flips) {
             stage.violated(format!("bytes {range:?} of record {slot} are said to be there, but are wrong"));
         }
-        let cancelled = self.work.is_unwanted(slot, index, n);
+        let cancelled = self.work.transfers.pieces.is_unwanted(slot, index, n);
         if cancelled {
             stage.faults.saw(Fault::CancelledGood);
         }

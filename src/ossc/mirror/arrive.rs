@@ -27,18 +27,18 @@ impl Mirror {
         self.end_growing();
         let (object, held): (&Object, &Held) = (self.work.region().object(arrived.slot)?, &arrived.held);
         if !self.is_record_of(arrived.slot, &arrived.held) {
-            self.work.small_is_over(held);
+            self.work.transfers.small.is_over(held);
             return None;
         }
         if object.is_superseded() {
-            self.work.small_is_over(held);
+            self.work.transfers.small.is_over(held);
             object.set_state(state::PLACED);
             return Some(lock(&held.pinned).take());
         }
         let put = self.put(arrived, object);
         match arrived.at {
-            Some(at) if put.is_ok() => self.work.piece_is_over(held, at),
-            _ => self.work.small_is_over(held),
+            Some(at) if put.is_ok() => self.work.transfers.small.piece_is_over(held, at),
+            _ => self.work.transfers.small.is_over(held),
         }
         match put {
             Ok(false) => None,
@@ -57,7 +57,7 @@ impl Mirror {
                 object.fail(ossc_net::error::Kind::Local.errno());
                 // A full disk may have room again; what a user put at its place stays.
                 if e.kind() != std::io::ErrorKind::AlreadyExists {
-                    self.work.revive_later(arrived.slot);
+                    self.work.act([self.work.objects.revive_later(arrived.slot)]);
                 }
                 None
             }

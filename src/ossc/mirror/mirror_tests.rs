@@ -1,7 +1,7 @@
 //! What listings make of MODEL_DIR, on real files and memory, without a network: the listings are made here.
 
 use super::*;
-use crate::work::residency::room::Unused;
+use crate::work::residency::unused::Unused;
 use crate::work::shared::item::Arrived;
 use crate::work::still::{self, Random};
 use ossc_cache::pages::PageKind;
@@ -87,7 +87,7 @@ impl Scene {
     }
 
     fn look(&self) {
-        self.work.look_at_leases(Some(Duration::from_secs(600)), &|| false);
+        leases::look(&self.work, Some(Duration::from_secs(600)), &|| false);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -128,7 +128,7 @@ fn many_versions_cost_what_a_few_do() {
         still::pass(Duration::from_millis(random.below(4000)));
         let slot = scene.list(&[("w.bin", version, SIZE)]).unwrap()["w.bin"];
         let held = scene.work.held(slot).unwrap();
-        scene.work.open_memory(slot, region.object(slot).unwrap(), &held).unwrap();
+        scene.work.residency.open_memory(slot, region.object(slot).unwrap(), &held).unwrap();
         still::fill(&scene.work, slot);
         let memory = held.memory.as_ref().unwrap();
         memory.populate(0, 1).unwrap();
@@ -374,12 +374,12 @@ fn objects_that_nobody_reads_take_no_descriptors() {
     let names: Vec<String> = (0..3000).map(|n| format!("o{n:04}.bin")).collect();
     let objects: Vec<(&str, u64, u64)> = names.iter().map(|name| (name.as_str(), 1, SIZE)).collect();
     let slots = scene.list(&objects).unwrap();
-    assert_eq!((own(&scene.folder), scene.work.memory_files.load(Ordering::Acquire)), (0, 0));
+    assert_eq!((own(&scene.folder), scene.work.gauges().memory_files), (0, 0));
     let (slot, region) = (slots["o0007.bin"], *scene.work.region());
     let object = region.object(slot).unwrap();
     let reader = File::open(scene.path("o0007.bin")).unwrap();
     assert_eq!(scene.find(&reader), Some(slot));
-    scene.work.open_memory(slot, object, &scene.work.held(slot).unwrap()).unwrap();
+    scene.work.residency.open_memory(slot, object, &scene.work.held(slot).unwrap()).unwrap();
     let ino = object.memory_ino.load(Ordering::Acquire);
     assert_eq!(region.find(region.header().memory_dev.load(Ordering::Acquire), ino), Some((slot, Identity::Memory)));
     still::fill(&scene.work, slot);
@@ -400,7 +400,7 @@ fn objects_that_nobody_reads_take_no_descriptors() {
     let objects: Vec<(&str, u64, u64)> = names.iter().map(|name| (name.as_str(), 2, SIZE)).collect();
     scene.list(&objects).unwrap();
     // Of the reader's, and of the one that the engine keeps as long.
-    assert_eq!((own(&scene.folder), scene.work.memory_files.load(Ordering::Acquire)), (2, 0));
+    assert_eq!((own(&scene.folder), scene.work.gauges().memory_files), (2, 0));
     assert_eq!(scene.find(&reader), Some(slots["o0009.bin"]));
     scene.look();
     assert!(region.object(slots["o0009.bin"]).unwrap().seen().is_some(), "an open version was ended");
@@ -420,26 +420,26 @@ fn memory_files_are_bounded() {
     let objects: Vec<(&str, u64, u64)> = names.iter().map(|name| (name.as_str(), 1, SIZE)).collect();
     let slots = scene.list(&objects).unwrap();
     let region = *scene.work.region();
-    let limit = scene.work.options.memory_files_max;
+    let limit = scene.work.register.options.memory_files_max;
     assert!(limit >= 9, "this test sets it below");
     let open = |name: &str| {
         let slot = slots[name];
-        scene.work.open_memory(slot, region.object(slot).unwrap(), &scene.work.held(slot).unwrap())
+        scene.work.residency.open_memory(slot, region.object(slot).unwrap(), &scene.work.held(slot).unwrap())
     };
     for name in &names {
         open(name).unwrap();
         still::fill(&scene.work, slots[name]);
     }
-    assert_eq!(scene.work.memory_files.load(Ordering::Acquire), 9);
+    assert_eq!(scene.work.gauges().memory_files, 9);
     scene.look();
     let readers: Vec<File> = names[..3].iter().map(|name| File::open(scene.path(name)).unwrap()).collect();
     let held = |name: &str| scene.work.held(slots[name]).unwrap();
-    assert!(scene.work.close_down_to(3, u32::MAX) > 0);
-    assert_eq!(scene.work.memory_files.load(Ordering::Acquire), 3);
+    assert!(scene.work.residency.close_down_to(3, u32::MAX) > 0);
+    assert_eq!(scene.work.gauges().memory_files, 3);
     assert!(names[..3].iter().all(|name| held(name).memory.as_ref().unwrap().is_open()));
-    assert_eq!(scene.work.close_down_to(0, u32::MAX), 0, "programs have the others open");
+    assert_eq!(scene.work.residency.close_down_to(0, u32::MAX), 0, "programs have the others open");
     drop(readers);
-    assert_eq!(scene.work.close_down_to(0, u32::MAX), 3);
+    assert_eq!(scene.work.residency.close_down_to(0, u32::MAX), 3);
     open("o5.bin").unwrap();
     assert!(held("o5.bin").memory.as_ref().unwrap().is_open());
 }
@@ -496,11 +496,11 @@ fn memory_that_is_made_after_a_look_stays() {
     let (slot, region) = (scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"], *scene.work.region());
     let (object, held) = (region.object(slot).unwrap(), scene.work.held(slot).unwrap());
     let unused = Unused::take(object, &held).unwrap();
-    scene.work.open_memory(slot, object, &held).unwrap();
+    scene.work.residency.open_memory(slot, object, &held).unwrap();
     still::fill(&scene.work, slot);
     region.part(object, 0).pin();
     scene.list(&[("a.bin", 2, SIZE)]).unwrap();
-    scene.work.end_version(slot, object, &held, unused);
+    leases::end_version(&scene.work, (slot, object, &held), unused);
     assert!(region.part(object, 0).is_ready() && region.part(object, 0).is_mapped());
     assert!(held.memory.as_ref().unwrap().is_open());
     scene.look();

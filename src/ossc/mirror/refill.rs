@@ -52,7 +52,7 @@ impl Mirror {
         if self.is_unlisted(slot) {
             self.work.region().header().folders_unlisted.fetch_sub(1, Ordering::AcqRel);
         }
-        self.work.let_rest(slot);
+        self.work.objects.let_rest(slot);
     }
 }
 

@@ -336,12 +336,12 @@ impl Mirror {
         if object.is_superseded() {
             return;
         }
-        self.work.supersede(slot);
+        self.work.objects.supersede(slot);
         if object.kind() == Kind::Small {
             self.uncount(object.size());
         }
         if object.kind() == Kind::Small && object.state() == state::COMING {
-            self.work.held(slot).into_iter().for_each(|held| self.work.small_is_over(&held));
+            self.work.held(slot).into_iter().for_each(|held| self.work.transfers.small.is_over(&held));
             // Programs that wait for it open what is there now.
             object.set_state(state::PLACED);
         }
@@ -355,9 +355,9 @@ impl Mirror {
             if !is_ours {
                 continue;
             }
-            self.work.keep_stand(before.slot);
+            self.work.residency.keep_stand(before.slot);
             let removed = rustix::fs::unlinkat(folder, name.as_str(), AtFlags::empty());
-            self.work.drop_stand(before.slot);
+            self.work.residency.drop_stand(before.slot);
             if removed.is_ok() {
                 tracing::info!(folder = path, name, "removed: OSS has it no longer");
             }

@@ -10,6 +10,7 @@ use crate::order::failure::Failure;
 use crate::place::{self, Pinned};
 use crate::work::residency::lazy::Lazy;
 use crate::work::shared::held::Held;
+use crate::work::takeover;
 use ossc_cache::region::{Kind, Object, state, unfetched};
 use std::sync::atomic::Ordering;
 
@@ -23,7 +24,7 @@ impl Mirror {
         let mut wanted = Vec::new();
         region.header().ready_bytes.store(0, Ordering::Relaxed);
         region.header().large_bytes.store(0, Ordering::Relaxed);
-        let left = self.work.adopt_catalog();
+        let left = self.work.objects.adopt_catalog();
         // What the engine before had no time to give back.
         left.gone.into_iter().for_each(|slot| self.store().remove(slot));
         for object in left.old.into_iter().filter_map(|slot| Some((slot, region.object(slot)?))) {
@@ -40,7 +41,7 @@ impl Mirror {
                     known.add_folder(name, slot);
                 }
                 // Of a version that is no longer the folder's.
-                Kind::Small if object.is_superseded() => self.work.let_rest(slot),
+                Kind::Small if object.is_superseded() => self.work.objects.let_rest(slot),
                 Kind::Small => {
                     if self.adopt_small(slot, object, &name) {
                         known.add_object(&name, slot);
@@ -77,7 +78,7 @@ impl Mirror {
                 object.set_state(state::COMING);
                 let folder = self.work.region().folder_of(object);
                 if folder.is_none_or(|folder| folder.unfetched.load(Ordering::Acquire) != unfetched::WAITS) {
-                    self.work.fetch_small(slot);
+                    self.work.act(self.work.transfers.small.fetch(slot));
                 }
                 true
             }
@@ -87,7 +88,7 @@ impl Mirror {
                 true
             }
             _ => {
-                self.work.let_rest(slot);
+                self.work.objects.let_rest(slot);
                 false
             }
         }
@@ -115,7 +116,7 @@ impl Mirror {
         };
         let Some(memory) = memory else {
             // Its bytes are lost. What lies at its place gets a record with the next listing.
-            self.work.let_rest(slot);
+            self.work.objects.let_rest(slot);
             return None;
         };
         let ready = (0..object.parts()).filter(|index| region.part(object, *index).is_ready());
@@ -128,11 +129,11 @@ impl Mirror {
         let mut held = self.held_again(object, name, pinned);
         held.memory = Some(Box::new(memory));
         if is_old {
-            self.work.adopt_old(slot, object, held);
+            takeover::adopt_old(&self.work, slot, object, held);
             return None;
         }
         object.superseded.store(0, Ordering::Release);
-        Some(self.work.adopt(slot, object, held))
+        Some(takeover::adopt(&self.work, slot, object, held))
     }
 
     /// The placeholder of a record of an engine before, if it still lies at its place.

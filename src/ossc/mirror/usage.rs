@@ -9,6 +9,7 @@ pub mod choose;
 use crate::lock::lock;
 use crate::mirror::known::Known;
 use crate::mirror::{Mirror, Reason};
+use crate::work::scheduling::order;
 use ossc_cache::region::{Kind, Object, Region, state, unfetched};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -30,7 +31,7 @@ impl Mirror {
         folder.unfetched.store(unfetched::COMES, Ordering::Release);
         for slot in known.objects_of(path) {
             if self.work.region().object(slot).is_some_and(|object| object.state() == state::COMING) {
-                self.work.fetch_small_once(slot);
+                self.work.act(self.work.transfers.small.fetch_once(slot));
             }
         }
     }
@@ -66,7 +67,7 @@ impl Mirror {
     pub fn is_fetching(&self, path: &str) -> bool {
         let slots = lock(&self.known).objects_of(path);
         let is_coming = |slot: &u32| self.work.region().object(*slot).is_some_and(|o| o.state() == state::COMING);
-        slots.iter().any(|slot| is_coming(slot) && self.work.is_begun(*slot))
+        slots.iter().any(|slot| is_coming(slot) && self.work.transfers.small.is_begun(*slot))
     }
 
     /// True if there are small objects in the folder that wait for its use.
@@ -109,7 +110,7 @@ impl Mirror {
     pub fn leave_weights(&self, path: &str) {
         lock(&self.ahead).remove(path);
         let slots = lock(&self.known).objects_of(path);
-        self.work.leave(&slots);
+        order::leave(&self.work.scheduling, &self.work.register, &slots);
     }
 
     /// Puts a folder's weights into the plan, if it is a model's.

@@ -67,7 +67,7 @@ impl Server {
             if !self.clients.is_empty() {
                 alone_since = Instant::now();
             }
-            self.work.programs.tell(self.clients.len(), Instant::now());
+            self.work.residency.programs.tell(self.clients.len(), Instant::now());
             let left = self.clients.is_empty().then(|| self.linger.saturating_sub(alone_since.elapsed()));
             if left == Some(Duration::ZERO) {
                 self.welcome_nearby();
@@ -181,7 +181,7 @@ impl Server {
     }
 
     fn hand_memory(&self, fd: i32, slot: u32) -> Result<(), i32> {
-        match self.work.hand_memory(slot) {
+        match self.work.residency.hand_memory(slot) {
             Some(Ok(memory)) => {
                 let sent = wire::answer(fd, 0, 0, b"", [memory, -1, -1]);
                 let _ = ossc_cache::sys::close(memory);

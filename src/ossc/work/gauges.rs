@@ -2,9 +2,7 @@
 //!
 //! Called by who checks it from outside: simulations. It changes nothing.
 
-use crate::lock::lock;
 use crate::work::Work;
-use std::sync::atomic::Ordering;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +15,8 @@ pub struct Gauges {
     pub small_bytes: u64,
     /// Bytes of the budget that are put aside; not 0 while parts are in memory.
     pub budget_used: u64,
+    /// Memory files that are there; not 0 while parts are in memory.
+    pub memory_files: usize,
     /// Parts under way.
     pub flights: usize,
     /// Second requests under way.
@@ -28,25 +28,17 @@ pub struct Gauges {
 impl Work {
     /// All of them.
     pub fn gauges(&self) -> Gauges {
-        let (flights, spares, spare_bytes) = self.flights.under_way();
+        let (flights, spares, spare_bytes) = self.transfers.pieces.under_way();
+        let (roomless, budget_used, memory_files) = self.residency.gauges();
         Gauges {
             planned: self.scheduling.waiting(),
-            roomless: lock(&self.roomless).len(),
-            small_bytes: self.small_under_way.load(Ordering::Acquire),
-            budget_used: self.budget.used(),
+            roomless,
+            small_bytes: self.transfers.small.bytes(),
+            budget_used,
+            memory_files,
             flights,
             spares,
             spare_bytes,
         }
-    }
-
-    /// Whether the request in place of a piece was cancelled and has not ended yet.
-    pub fn is_unwanted(&self, slot: u32, index: u32, n: u32) -> bool {
-        self.flights.is_unwanted((slot, index), n)
-    }
-
-    /// The same for one that gives way to a reader.
-    pub fn gives_way(&self, slot: u32, index: u32, n: u32) -> bool {
-        self.flights.gives_way((slot, index), n)
     }
 }

@@ -3,9 +3,13 @@
 //! Imported by every wing. It imports none.
 
 pub mod action;
+pub mod check;
+pub mod fill;
 pub mod held;
 pub mod item;
 pub mod memory;
 pub mod options;
 pub mod register;
+pub mod room;
 pub mod scale;
+pub mod wrong;

@@ -4,6 +4,9 @@
 //! Called by the tests of this crate alone.
 
 use crate::journal::audit::Audit;
+use crate::lock::lock;
+use crate::work::leases;
+use crate::work::shared::fill;
 use crate::work::shared::held::Held;
 use crate::work::shared::memory::{Guard, Memory};
 use crate::work::shared::scale::Scale;
@@ -129,7 +132,7 @@ pub fn new(name: &str, ino: u64, parts: u32) -> NewObject<'_> {
 /// A large object with all of its `parts` in memory, and the number of programs that have it open.
 pub fn object(work: &Work, name: &str, ino: u64, parts: u32) -> (u32, Arc<AtomicU32>) {
     let new = new(name, ino, parts);
-    let slot = work.publish(work.reserve(&new).unwrap(), &new, 1_000_000 + ino);
+    let slot = work.objects.publish(leases::reserve(work, &new).unwrap(), &new, 1_000_000 + ino);
     let users = Arc::new(AtomicU32::new(0));
     let mut held = Held::new(name.into(), "\"E\"".into(), new.size, 1, (String::new(), name.into()));
     held.memory = Some(Box::new(Empty(users.clone())));
@@ -140,12 +143,13 @@ pub fn object(work: &Work, name: &str, ino: u64, parts: u32) -> (u32, Arc<Atomic
 
 /// All parts of an object arrive that are missing, as `Work::finished` does it; how many those were.
 pub fn fill(work: &Work, slot: u32) -> u32 {
-    let (region, object) = (work.region(), work.region().object(slot).unwrap());
+    let (region, (object, held)) = (work.region(), work.register.get(slot).unwrap());
     let mut filled = 0;
     for index in 0..object.parts() {
         let part = region.part(object, index);
         if !part.is_ready() {
-            assert!(work.budget.take(work.room_bytes(object, index)), "the budget is too small for this test");
+            let room = work.residency.take(fill::room_bytes(&work.register, object, index));
+            lock(&held.room).put(room.expect("the budget is too small for this test"));
             assert!(part.claim());
             part.learn(0, object.verdict.get().round);
             part.publish(0);

@@ -2,7 +2,8 @@
 //!
 //! Called by the mirror for what a listing says. It makes no request.
 
-use crate::work::Work;
+use crate::work::objects::Objects;
+use crate::work::shared::action::Action;
 use crate::work::shared::item::Item;
 use ossc_cache::plan::Class;
 use ossc_cache::region::state;
@@ -10,7 +11,7 @@ use ossc_net::error::Kind;
 use ossc_net::list::ObjectEntry;
 use std::sync::atomic::Ordering;
 
-impl Work {
+impl Objects {
     /// An object that only its owner can make readable: no request is made for it.
     pub fn refuse_archived(&self, slot: u32, entry: &ObjectEntry) {
         let (errno, advice) = (Kind::Archived.errno(), Kind::Archived.row().advice);
@@ -24,12 +25,10 @@ impl Work {
 
     /// An object is listed again as it was: if programs were denied it, it gets another chance, since the owner
     /// may have restored it or granted it.
-    pub fn reconsider(&self, slot: u32, etag: &str) {
-        let Some(object) = self.region.object(slot) else { return };
+    pub fn reconsider(&self, slot: u32, etag: &str) -> Option<Action> {
+        let object = self.region.object(slot)?;
         let denied = [Kind::Archived, Kind::Permission, Kind::Auth].map(|kind| kind.errno() as u32);
         let is_denied = object.state() == state::FAILED && denied.contains(&object.errno.load(Ordering::Acquire));
-        if is_denied && object.etag() == etag {
-            self.scheduling.push(&[Item::Revive(slot)], Class::Near);
-        }
+        (is_denied && object.etag() == etag).then(|| Action::Push(vec![Item::Revive(slot)], Class::Near))
     }
 }

@@ -1,53 +1,35 @@
 //! The verdict on a large object: what a part that has come means for it, and what becomes of bytes that do not match.
 //!
-//! Called by `work` when a part has ended or a check value was asked for, and by the demand thread, which tells of
-//! mismatches. It belongs to a version of an object, not to what is in memory: each part's CRC-64 stays known when its
+//! Called when a part has ended or a check value was asked for, and by the demand thread, which tells of mismatches. It belongs to a version of an object, not to what is in memory: each part's CRC-64 stays known when its
 //! memory is given back, and after the verdict a part that comes again is compared with its own.
 //!
 //! What a part means is decided under the object's lock `check`, with the part's publication: a part is never ready
 //! with bytes of a round that is over. Nothing is waited for under it.
 
 use crate::lock::lock;
-use crate::work::Work;
+use crate::work::objects::Objects;
+use crate::work::shared::action::Action;
+use crate::work::shared::check::Check;
+use crate::work::shared::fill;
 use crate::work::shared::held::Held;
-use crate::work::shared::item::Item;
-use crate::work::transfers::blocks::Small;
+use crate::work::shared::item::{DOCUMENT_BYTES_MAX, Item};
+use crate::work::shared::wrong::{WRONG_ONCE, WRONG_TWICE};
+use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::plan::Class;
-use ossc_cache::region::{Object, state};
+use ossc_cache::region::{Object, Seen, state};
 use ossc_cache::verdict::Judgement;
-use ossc_net::error::Kind;
-use ossc_net::{Error, Finished, Response, crc};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::MutexGuard;
+use ossc_net::error::{Kind, Phase};
+use ossc_net::{Error, Fetch, Finished, Query, Response, Sink, crc};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-pub(crate) const WRONG_ONCE: &str = "its bytes do not match its CRC-64: fetching it again";
-pub(crate) const WRONG_TWICE: &str =
-    "its bytes do not match its CRC-64, twice: readers get EIO; check the object in the bucket";
 const PART_WRONG_ONCE: &str = "a part came with other bytes than before, which were verified: fetching it again";
 const PART_WRONG_TWICE: &str = "a part came with other bytes than before, which were verified, twice: readers of what is \
      not in memory get EIO; check the object in the bucket";
 
-pub(crate) const BLOCK_WRONG: &str = "a block came with other bytes than before: fetching its part";
-
-/// How far the check of an object is.
-#[derive(Default)]
-pub struct Check {
-    /// Parts whose CRC-64 is known in this round.
-    pub known: u32,
-    /// All was fetched again since a mismatch.
-    pub again: bool,
-    /// Parts that came with other bytes than the verified ones, and are fetched once more.
-    wrong: BTreeSet<u32>,
-    /// Parts that have blocks, here or on their way.
-    pub(crate) small: BTreeMap<u32, Small>,
-    /// Processes that were given bytes in a round that ended in a mismatch.
-    misled: usize,
-}
-
 /// A round that ended in a mismatch.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Misread {
+pub struct Misread {
     round: u32,
     /// Parts that readers were given.
     handed: u32,
@@ -69,26 +51,26 @@ enum Came {
     Late,
 }
 
-impl Work {
-    /// A part has come or failed. Its filler is this thread.
-    pub(crate) fn finished_part(
+impl Objects {
+    /// All requests for a part have ended. Its filler is this thread. What is to be done then.
+    pub fn part_ended(
         &self,
-        (slot, index): (u32, u32),
-        object: &Object,
-        held: &Held,
+        (slot, object, held): (u32, &Object, &Held),
+        index: u32,
         result: Result<(Response, u64), Error>,
-    ) {
+    ) -> Vec<Action> {
+        let again = || Action::Push(vec![Item::Part(slot, index)], Class::Demand);
         let range = object.part_range(index);
         let (response, crc64) = match result {
             Ok(whole) => whole,
             Err(error) => {
-                self.end_fill(object, held, index);
-                if crate::work::transfers::flight::is_cancelled(&error) {
-                    // Meant for a request that had ended already. While the engine ends nobody pulls it any more.
-                    return self.scheduling.push(&[Item::Part(slot, index)], Class::Demand);
+                fill::end(&self.register, object, held, index);
+                if error.kind == Kind::Cancelled {
+                    // Meant for a request that had ended already. While the engine ends no connection takes it any more.
+                    return vec![again()];
                 }
                 let attempts = held.failed_again(index);
-                return self.failed(Item::Part(slot, index), object, held, &error, attempts);
+                return vec![Action::Fail(Item::Part(slot, index), Box::new(error), attempts)];
             }
         };
         held.failed_no_more(index);
@@ -99,33 +81,31 @@ impl Work {
             *lock(&held.crc64) = Some(whole);
         }
         let mut check = lock(&held.check);
-        let came = self.learn((slot, index), object, held, (&mut check, crc64));
+        let came = self.learn((slot, object, held), index, (&mut check, crc64));
         if matches!(came, Came::Good) {
             self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
             self.region.header().clock.fetch_add(1, Ordering::Relaxed);
             object.ready_parts.fetch_add(1, Ordering::AcqRel);
             self.region.part(object, index).publish(crc64);
             drop(check);
-            return self.whole(object);
+            self.whole(object);
+            return Vec::new();
         }
         drop(check);
-        self.end_fill(object, held, index);
+        fill::end(&self.register, object, held, index);
         match came {
-            Came::Mismatch(rest) => self.fetch_again(slot, object, held, rest),
-            Came::Other if object.state() != state::FAILED => {
-                self.scheduling.push(&[Item::Part(slot, index)], Class::Demand)
-            }
-            _ => {}
+            Came::Mismatch(rest) => self.fetch_again((slot, object, held), rest),
+            Came::Other if object.state() != state::FAILED => vec![again()],
+            _ => Vec::new(),
         }
     }
 
     /// What a part means that has come with this CRC-64.
     fn learn(
         &self,
-        (slot, index): (u32, u32),
-        object: &Object,
-        held: &Held,
-        (check, crc64): (&mut MutexGuard<'_, Check>, u64),
+        (slot, object, held): (u32, &Object, &Held),
+        index: u32,
+        (check, crc64): (&mut Check, u64),
     ) -> Came {
         let (part, judged) = (self.region.part(object, index), object.verdict.get());
         if judged.judgement == Judgement::Wrong {
@@ -176,7 +156,7 @@ impl Work {
     }
 
     /// The CRC-64 of every part is known: is the whole what the origin says it is?
-    fn judge(&self, slot: u32, object: &Object, held: &Held, check: &mut MutexGuard<'_, Check>) -> Came {
+    fn judge(&self, slot: u32, object: &Object, held: &Held, check: &mut Check) -> Came {
         let expected = *lock(&held.crc64);
         let Some(expected) = expected.filter(|_| self.options.verify_crc) else {
             tracing::info!(
@@ -236,12 +216,12 @@ impl Work {
 
     /// Nothing of this round counts any more. All is fetched once more, or the object fails. The parts that are to be
     /// taken back.
-    pub(crate) fn mismatch(
+    pub(super) fn mismatch(
         &self,
         slot: u32,
         object: &Object,
         held: &Held,
-        check: &mut MutexGuard<'_, Check>,
+        check: &mut Check,
         (expected, found): (u64, u64),
     ) -> Vec<u32> {
         let judged = object.verdict.get();
@@ -254,41 +234,29 @@ impl Work {
         if is_last {
             object.fail(Kind::Corrupt.errno());
         }
-        self.drop_all_blocks(object, held, check);
+        fill::drop_all_blocks(&self.register, object, held, check);
         // What is ready now is of the old round: nothing is published while the lock is held.
         let of_old = |index: &u32| self.region.part(object, *index).is_ready();
         (0..object.parts()).filter(of_old).collect()
     }
 
     /// What was handed out or kept of a round that is over is taken back, and fetched once more if that may help.
-    pub(crate) fn fetch_again(&self, slot: u32, object: &Object, held: &Held, old: Vec<u32>) {
+    pub(super) fn fetch_again(&self, (slot, object, held): (u32, &Object, &Held), old: Vec<u32>) -> Vec<Action> {
         for index in &old {
             if self.region.part(object, *index).take_back() {
-                self.empty(object, held, *index);
+                fill::empty(&self.register, object, held, *index);
             }
-        }
-        if object.state() != state::FAILED {
-            let again: Vec<Item> = old.into_iter().map(|index| Item::Part(slot, index)).collect();
-            self.scheduling.push(&again, Class::Demand);
         }
         // The demand thread tells of it.
         self.region.header().bell.ring();
-    }
-
-    /// A part that was taken back because nobody seemed to need it stays after all: back to ready, unless a mismatch
-    /// came in between. False if it did.
-    pub(crate) fn put_back(&self, object: &Object, held: &Held, index: u32) -> bool {
-        let _check = lock(&held.check);
-        let part = self.region.part(object, index);
-        let stays = part.is_known(object.verdict.get().round);
-        if stays {
-            part.publish(part.crc64());
+        if object.state() == state::FAILED {
+            return Vec::new();
         }
-        stays
+        vec![Action::Push(old.into_iter().map(|index| Item::Part(slot, index)).collect(), Class::Demand)]
     }
 
     /// Where nothing is compared no reader waits for a verdict.
-    pub(crate) fn excuse(&self, slot: u32) {
+    pub fn excuse(&self, slot: u32) {
         let open = self.region.object(slot).filter(|object| object.verdict.get().judgement == Judgement::Open);
         if let Some(object) = open.filter(|_| !self.options.verify_crc) {
             object.verdict.set(object.verdict.get().with(Judgement::Nothing));
@@ -296,7 +264,7 @@ impl Work {
     }
 
     /// Takes the state of the check over from an engine that is gone. What is ready must be of this round.
-    pub(crate) fn adopt_check(&self, object: &Object, held: &Held) {
+    pub fn adopt_check(&self, object: &Object, held: &Held) {
         let judged = object.verdict.get();
         if judged.judgement == Judgement::Wrong {
             object.verdict.set(judged.with(Judgement::Open));
@@ -307,18 +275,27 @@ impl Work {
 
     /// After a take-over, or when an object that had failed is tried again: where no part that comes would bring the
     /// verdict, the check value is asked for.
-    pub(crate) fn ask_verdict_again(&self, slot: u32, object: &Object) {
-        let Some(held) = self.held(slot) else { return };
+    pub fn ask_verdict_again(&self, slot: u32, object: &Object) -> Option<Action> {
+        let held = self.register.held(slot)?;
         let is_open = object.verdict.get().judgement == Judgement::Open;
         if is_open && lock(&held.check).known == object.parts() {
-            return self.scheduling.push(&[Item::Verdict(slot)], Class::Near);
+            return Some(Action::Push(vec![Item::Verdict(slot)], Class::Near));
         }
         self.whole(object);
+        None
     }
 
-    pub(crate) fn finished_verdict(&self, slot: u32, done: Finished) {
-        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { return };
-        match done.result {
+    /// The request for an object's check value.
+    pub fn ask_verdict(&self, slot: u32) -> Option<Fetch> {
+        let query = Query::Head { key: self.register.held(slot)?.key.clone() };
+        let sink = Sink::Buffer { bytes_max: DOCUMENT_BYTES_MAX };
+        Some(Fetch { token: Item::Verdict(slot).token(), query, sink, crc: false, urgent: true })
+    }
+
+    /// It has come, or failed.
+    pub fn verdict_ended(&self, slot: u32, done: Finished) -> Vec<Action> {
+        let Some((object, held)) = self.register.get(slot) else { return Vec::new() };
+        let (error, attempts) = match done.result {
             Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == held.etag) => {
                 let mut known = lock(&held.crc64);
                 // An answer without the header takes away nothing that another one said.
@@ -328,10 +305,11 @@ impl Work {
                 let is_due = object.verdict.get().judgement == Judgement::Open && check.known == object.parts();
                 let came = if is_due { self.judge(slot, object, &held, &mut check) } else { Came::Good };
                 drop(check);
-                match came {
-                    Came::Mismatch(old) => self.fetch_again(slot, object, &held, old),
-                    _ => self.whole(object),
+                if let Came::Mismatch(old) = came {
+                    return self.fetch_again((slot, object, &held), old);
                 }
+                self.whole(object);
+                return Vec::new();
             }
             Ok(response) => {
                 let text = format!(
@@ -340,19 +318,33 @@ impl Work {
                     response.etag.unwrap_or_default(),
                     held.etag
                 );
-                let error = Error::new(Kind::Changed, ossc_net::error::Phase::Status, text);
-                self.failed(Item::Verdict(slot), object, &held, &error, 1);
+                (Error::new(Kind::Changed, Phase::Status, text), 1)
             }
-            Err(error) => {
-                let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
-                self.failed(Item::Verdict(slot), object, &held, &error, attempts);
-            }
-        }
+            Err(error) => (error, held.attempts.fetch_add(1, Ordering::Relaxed) + 1),
+        };
+        vec![Action::Fail(Item::Verdict(slot), Box::new(error), attempts)]
     }
 
     /// A process was given bytes before the verdict. Its name is taken now, since it may be gone when it is wanted.
-    pub(crate) fn given_early(&self, pid: u32, held: &Held) {
+    fn given_early(&self, pid: u32, held: &Held) {
         lock(&held.given).entry(pid).or_insert_with(|| crate::journal::audit::command(pid));
+    }
+
+    /// A client met an object: a line for the audit file. True if it has opened it.
+    pub fn seen(&self, seen: Seen) -> bool {
+        let Some(held) = self.register.held(seen.slot) else { return false };
+        if seen.act == ACT_GIVEN {
+            self.given_early(seen.pid, &held);
+            return false;
+        }
+        held.opened.store(true, Ordering::Release);
+        let act = match seen.act {
+            1 => "open",
+            2 => "map",
+            _ => "file",
+        };
+        self.audit.cache(seen.pid, act, (&held.key, &held.etag, held.size));
+        seen.act == 1
     }
 
     fn is_to_be_told(&self, slot: u32) -> bool {
@@ -361,10 +353,10 @@ impl Work {
 
     /// Tells log and audit of rounds that ended in a mismatch: which processes were given what. Called by the demand
     /// thread behind the events, so that all who were given something before are known.
-    pub(crate) fn tell_misreads(&self) {
+    pub fn tell_misreads(&self) {
         let misreads = std::mem::take(&mut *lock(&self.misreads));
         for (slot, misread) in misreads {
-            let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { continue };
+            let Some((object, held)) = self.register.get(slot) else { continue };
             let given = std::mem::take(&mut *lock(&held.given));
             lock(&held.check).misled += given.len();
             self.tell_misread(object, &held, misread, &given);

@@ -1,12 +1,12 @@
 //! The file that stands for an object in MODEL_DIR, as the engine finds it again.
 //!
-//! Called by `room` and `records`, which ask the kernel whether a program has it open, and by the mirror. It is found by its
+//! Called by `unused`, which asks the kernel whether a program has it open, and by the mirror. It is found by its
 //! name: a descriptor is kept only while a program may have it open without a name, or where nothing else tells it from
 //! a later file with its inode number. It changes no file.
 
 use crate::lock::lock;
 use crate::place::{self, Pinned};
-use crate::work::Work;
+use crate::work::residency::Residency;
 use crate::work::shared::held::Held;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::Lease;
@@ -74,21 +74,21 @@ fn look_through(pinned: &mut Option<Pinned>, held: &Held, object: &Object) -> St
     }
 }
 
-impl Work {
+impl Residency {
     /// A program has opened the object, and may go on with it when its placeholder has lost its name: a descriptor of it
     /// is kept until none has it open, if there are not too many such. Without one a version that has no name any more
     /// goes after a time without a use.
-    pub(crate) fn keep_opened(&self, slot: u32) {
+    pub fn keep_opened(&self, slot: u32) {
         if self.opened_stands.load(Ordering::Acquire) < self.options.memory_files_max / 4 {
             self.keep_stand(slot);
-            let Some(held) = self.held(slot) else { return };
+            let Some(held) = self.register.held(slot) else { return };
             lock(&held.pinned).iter_mut().for_each(|pinned| pinned.count_in(&self.opened_stands));
         }
     }
 
     /// The placeholder may lose its name while a program has it open: a descriptor of it is kept until none has.
-    pub(crate) fn keep_stand(&self, slot: u32) {
-        let (Some(held), Some(object)) = (self.held(slot), self.region().object(slot)) else { return };
+    pub fn keep_stand(&self, slot: u32) {
+        let Some((object, held)) = self.register.get(slot) else { return };
         let mut pinned = lock(&held.pinned);
         if pinned.is_none() {
             *pinned = at_its_name(&held, object);
@@ -96,8 +96,8 @@ impl Work {
     }
 
     /// The placeholder has lost its name: the descriptor stays only if a program has it open.
-    pub(crate) fn drop_stand(&self, slot: u32) {
-        let (Some(held), Some(object)) = (self.held(slot), self.region().object(slot)) else { return };
+    pub fn drop_stand(&self, slot: u32) {
+        let Some((object, held)) = self.register.get(slot) else { return };
         look(&held, object);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Called by the work. It looks at records and decides; what is to be done it returns.
 
+use crate::work::scheduling::Scheduling;
 use crate::work::shared::action::Action;
 use crate::work::shared::item::Item;
 use crate::work::shared::register::Register;
 use ossc_cache::part::{EMPTY, Part};
 use ossc_cache::plan::Class;
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 /// Parts that are fetched right behind one that a reader waits for.
@@ -62,4 +64,15 @@ pub fn demanded(register: &Register, region_part: u32) -> Vec<Action> {
         actions.push(Action::Push(order, Class::Prefetch));
     }
     actions
+}
+
+/// Objects that were fetched ahead and are not wanted after all: what waits in the plan goes. A reader that comes to
+/// want a part says so again and again.
+pub fn leave(scheduling: &Scheduling, register: &Register, slots: &[u32]) {
+    let is_unwanted = |slot: &&u32| register.held(**slot).is_some_and(|held| !held.opened.load(Ordering::Acquire));
+    let left: BTreeSet<u32> = slots.iter().filter(is_unwanted).copied().collect();
+    scheduling.forget(|item| matches!(item, Item::Part(slot, _) if left.contains(slot)));
+    for held in left.iter().filter_map(|slot| register.held(*slot)) {
+        held.planned.store(false, Ordering::Release);
+    }
 }

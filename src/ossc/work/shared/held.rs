@@ -4,8 +4,9 @@
 
 use crate::lock::lock;
 use crate::place::{Pinned, Root};
-use crate::work::objects::verdict::Check;
+use crate::work::shared::check::Check;
 use crate::work::shared::memory::Memory;
+use crate::work::shared::room::Room;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +28,7 @@ pub struct Held {
     pub name: String,
     /// MODEL_DIR, where there is one.
     pub root: Option<Arc<Root>>,
-    /// `Object::uses` when the kernel said last that nobody has the placeholder open.
+    /// `Object::uses` when the kernel said last that no program has the placeholder open.
     pub closed_at: AtomicU32,
     /// A descriptor of the placeholder: see `stand`.
     pub pinned: Mutex<Option<Pinned>>,
@@ -60,10 +61,12 @@ pub struct Held {
     requests: AtomicU32,
     /// Failed requests in a row for each part of a large object.
     failures: Mutex<BTreeMap<u32, u32>>,
-    /// Since when nobody has it open or mapped, as far as it was looked at.
+    /// Since when no program has it open or mapped, as far as it was looked at.
     pub idle_since: Mutex<Option<Instant>>,
     /// Readers were told that there is no room: when the lease thread saw that first.
     pub starved_since: Mutex<Option<Instant>>,
+    /// What its parts and blocks take of the budget, those on their way included.
+    pub room: Mutex<Room>,
     /// Empty parts whose memory and room stay, since programs have pinned them.
     pub kept: Mutex<BTreeSet<u32>>,
     /// How far the check of a large object is.
@@ -107,6 +110,7 @@ impl Held {
             failures: Mutex::default(),
             idle_since: Mutex::new(None),
             starved_since: Mutex::new(None),
+            room: Mutex::default(),
             kept: Mutex::default(),
             check: Mutex::default(),
             block_bytes: AtomicU64::new(0),

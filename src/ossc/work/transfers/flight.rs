@@ -1,7 +1,7 @@
 //! Parts under way: cut into pieces where connections would idle otherwise, and asked for a second time where an
 //! answer is much slower than the others.
 //!
-//! Called by `work`, which sends the requests. It decides and counts; it does no I/O and touches no memory.
+//! Called by `pieces`. It decides and counts; it does no I/O and touches no memory.
 //!
 //! A part has one owner, and each of its pieces one request that receives in its place. The second request for a
 //! piece (the spare) never does: its bytes go to a buffer of their own. If the spare is complete first, the request
@@ -38,7 +38,7 @@ const CHUNKS_BEFORE: u64 = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Record and number of a part.
-pub(crate) type Key = (u32, u32);
+pub type Key = (u32, u32);
 
 #[derive(Debug)]
 enum Main {
@@ -64,7 +64,7 @@ struct Piece {
 
 /// Where a part waited to be asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Queue {
+pub struct Queue {
     /// Others that are left, of its class and above.
     pub waiting: usize,
     pub connections: usize,

@@ -1,20 +1,25 @@
 //! Small objects: fetched in pieces onto the heap, checked as a whole, handed to the thread that writes files.
 //!
-//! Called by `work` for its small items and by the mirror. It writes no file itself, and it bounds how many
+//! Called by the work for its small items and by the mirror. It writes no file itself, and it bounds how many
 //! bytes are between the origin and the disk.
 
+use crate::journal::audit::Audit;
 use crate::lock::lock;
-use crate::work::Work;
-use crate::work::objects::verdict::{WRONG_ONCE, WRONG_TWICE};
+use crate::work::shared::action::Action;
 use crate::work::shared::held::Held;
 use crate::work::shared::item::{Arrived, Item};
+use crate::work::shared::register::Register;
+use crate::work::shared::wrong::{WRONG_ONCE, WRONG_TWICE};
+use crate::work::transfers::query;
 use ossc_cache::plan::Class;
 use ossc_cache::region::state;
 use ossc_cache::verdict::Judgement;
 use ossc_net::error::Kind;
-use ossc_net::{Fetch, Finished, Query, Sink, crc};
+use ossc_net::{Fetch, Finished, Sink, crc};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// Most bytes of small objects on their way from the origin to the disk. Objects that are longer (programs and
@@ -28,55 +33,75 @@ fn is_streamed(held: &Held) -> bool {
     held.size > SMALL_UNDER_WAY_BYTES_MAX
 }
 
-impl Work {
+/// See the module.
+pub struct SmallObjects {
+    register: Arc<Register>,
+    /// Bytes between the origin and the disk.
+    under_way: AtomicU64,
+    arrived: Sender<Arrived>,
+    audit: Audit,
+}
+
+impl SmallObjects {
+    /// None is under way yet. What has arrived goes to `arrived`.
+    pub fn new(register: Arc<Register>, audit: Audit, arrived: Sender<Arrived>) -> SmallObjects {
+        SmallObjects { register, under_way: AtomicU64::new(0), arrived, audit }
+    }
+
+    /// Bytes between the origin and the disk.
+    pub fn bytes(&self) -> u64 {
+        self.under_way.load(Ordering::Acquire)
+    }
+
     /// Fetches a small object.
-    pub fn fetch_small(&self, slot: u32) {
-        let Some(held) = self.held(slot) else { return };
+    pub fn fetch(&self, slot: u32) -> Option<Action> {
+        let held = self.register.held(slot)?;
         lock(&held.pieces).clear();
         lock(&held.asked).clear();
         held.begun.store(true, Ordering::Release);
-        self.scheduling.push(&self.small_items(slot, &held), Class::Near);
+        Some(Action::Push(self.items(slot, &held), Class::Near))
     }
 
     /// Fetches a small object that is not being fetched yet.
-    pub fn fetch_small_once(&self, slot: u32) {
-        if let Some(held) = self.held(slot).filter(|held| !held.begun.load(Ordering::Acquire)) {
-            held.begun.store(true, Ordering::Release);
-            self.scheduling.push(&self.small_items(slot, &held), Class::Near);
-        }
+    pub fn fetch_once(&self, slot: u32) -> Option<Action> {
+        let held = self.register.held(slot).filter(|held| !held.begun.load(Ordering::Acquire))?;
+        held.begun.store(true, Ordering::Release);
+        Some(Action::Push(self.items(slot, &held), Class::Near))
     }
 
     /// A program waits for a small object: it goes before all others.
-    pub fn want_small(&self, slot: u32) {
-        let Some(object) = self.region.object(slot).filter(|object| object.state() == state::COMING) else { return };
-        if let Some(held) = self.held(slot).filter(|_| object.kind() == ossc_cache::region::Kind::Small) {
-            held.begun.store(true, Ordering::Release);
-            let asked = lock(&held.asked).clone();
-            let mut items = self.small_items(slot, &held);
-            items.retain(|item| !matches!(item, Item::Small(_, index) if asked.contains(index)));
-            self.scheduling.push(&items, Class::Demand);
-        }
+    pub fn want(&self, slot: u32) -> Option<Action> {
+        let object = self.register.region.object(slot).filter(|object| object.state() == state::COMING)?;
+        let held = self.register.held(slot).filter(|_| object.kind() == ossc_cache::region::Kind::Small)?;
+        held.begun.store(true, Ordering::Release);
+        let asked = lock(&held.asked).clone();
+        let mut items = self.items(slot, &held);
+        items.retain(|item| !matches!(item, Item::Small(_, index) if asked.contains(index)));
+        Some(Action::Push(items, Class::Demand))
     }
 
     /// True for a small object that is being fetched, or was.
     pub fn is_begun(&self, slot: u32) -> bool {
-        self.held(slot).is_some_and(|held| held.begun.load(Ordering::Acquire))
+        self.register.held(slot).is_some_and(|held| held.begun.load(Ordering::Acquire))
     }
 
-    fn small_items(&self, slot: u32, held: &Held) -> Vec<Item> {
+    fn items(&self, slot: u32, held: &Held) -> Vec<Item> {
         (0..self.pieces(held)).map(|index| Item::Small(slot, index)).collect()
     }
 
     fn pieces(&self, held: &Held) -> u32 {
-        held.size.div_ceil(self.options.part_bytes_max) as u32
+        held.size.div_ceil(self.register.options.part_bytes_max) as u32
     }
 
-    /// The request for one piece; `None` if it is not wanted any more, or put off.
-    pub(crate) fn prepare_small(&self, slot: u32, index: u32, class: Class) -> Option<Fetch> {
-        let held = self.held(slot)?;
+    /// The request for one piece.
+    ///
+    /// # Errors
+    /// It is not wanted any more, or put off. With what is to be done instead.
+    pub fn ask(&self, slot: u32, index: u32, class: Class) -> Result<Fetch, Option<Action>> {
+        let (object, held) = self.register.get(slot).ok_or(None)?;
         // Asked for by two classes it is fetched once.
-        if self.region.object(slot)?.state() != state::COMING || !lock(&held.asked).insert(index) {
-            return None;
+        if object.state() != state::COMING || !lock(&held.asked).insert(index) {
+            return Err(None);
         }
         let range = self.piece_range(&held, index);
         let has_room = match is_streamed(&held) {
@@ -85,13 +110,11 @@ impl Work {
         };
         if !has_room {
             lock(&held.asked).remove(&index);
-            self.scheduling.push_later(Item::Small(slot, index), class, LOOK_AGAIN);
-            return None;
+            return Err(Some(Action::PushLater(Item::Small(slot, index), class, LOOK_AGAIN)));
         }
         let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
-        let (key, etag) = (held.key.clone(), Some(held.etag.clone()));
-        let query = Query::Get { key, range: Some(range), etag, size: held.size };
-        Some(Fetch { token: Item::Small(slot, index).token(), query, sink, crc: true, urgent: true })
+        let token = Item::Small(slot, index).token();
+        Ok(Fetch { token, query: query(&held, range), sink, crc: true, urgent: true })
     }
 
     /// Small objects are held on the heap until they are files: only so many bytes of them at a time, so that a
@@ -105,7 +128,7 @@ impl Work {
             let sum = under_way + held.size;
             (under_way == 0 || sum <= SMALL_UNDER_WAY_BYTES_MAX).then_some(sum)
         };
-        let taken = self.small_under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok();
+        let taken = self.under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok();
         if !taken {
             held.under_way.store(false, Ordering::Release);
         }
@@ -121,7 +144,7 @@ impl Work {
         let room = |under_way: u64| {
             (under_way == 0 || under_way + len <= SMALL_UNDER_WAY_BYTES_MAX).then_some(under_way + len)
         };
-        let taken = self.small_under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok();
+        let taken = self.under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok();
         if taken {
             counted.insert(index);
         }
@@ -130,37 +153,38 @@ impl Work {
 
     /// A piece of it is on disk.
     pub fn piece_is_over(&self, held: &Held, at: u64) {
-        let index = (at / self.options.part_bytes_max) as u32;
+        let index = (at / self.register.options.part_bytes_max) as u32;
         if lock(&held.pieces_under_way).remove(&index) {
             let range = self.piece_range(held, index);
-            self.small_under_way.fetch_sub(range.end - range.start, Ordering::AcqRel);
+            self.under_way.fetch_sub(range.end - range.start, Ordering::AcqRel);
         }
     }
 
     fn piece_range(&self, held: &Held, index: u32) -> std::ops::Range<u64> {
-        let start = u64::from(index) * self.options.part_bytes_max;
-        start..(start + self.options.part_bytes_max).min(held.size)
+        let start = u64::from(index) * self.register.options.part_bytes_max;
+        start..(start + self.register.options.part_bytes_max).min(held.size)
     }
 
     /// A small object is a file now, or given up.
-    pub fn small_is_over(&self, held: &Held) {
+    pub fn is_over(&self, held: &Held) {
         for index in std::mem::take(&mut *lock(&held.pieces_under_way)) {
             let range = self.piece_range(held, index);
-            self.small_under_way.fetch_sub(range.end - range.start, Ordering::AcqRel);
+            self.under_way.fetch_sub(range.end - range.start, Ordering::AcqRel);
         }
         if held.under_way.swap(false, Ordering::AcqRel) {
-            self.small_under_way.fetch_sub(held.size, Ordering::AcqRel);
+            self.under_way.fetch_sub(held.size, Ordering::AcqRel);
         }
     }
 
-    pub(crate) fn finished_small(&self, slot: u32, index: u32, done: Finished) {
-        let (Some(object), Some(held)) = (self.region.object(slot), self.held(slot)) else { return };
+    /// The request for one piece has ended. What is to be done then.
+    pub fn ended(&self, slot: u32, index: u32, done: Finished) -> Option<Action> {
+        let (object, held) = self.register.get(slot)?;
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
                 lock(&held.asked).remove(&index);
                 let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
-                return self.failed(Item::Small(slot, index), object, &held, &error, attempts);
+                return Some(Action::Fail(Item::Small(slot, index), Box::new(error), attempts));
             }
         };
         held.out_of_trouble();
@@ -179,12 +203,12 @@ impl Work {
                 body: std::mem::take(&mut body),
             });
         }
-        let Some(pieces) = self.put_piece(&held, index, (body, response.crc64_body.unwrap_or(0))) else { return };
+        let pieces = self.put_piece(&held, index, (body, response.crc64_body.unwrap_or(0)))?;
         let found = pieces.iter().fold(0, |sum, (index, (_, crc))| {
             let range = self.piece_range(&held, *index);
             crc::combine(sum, *crc, range.end - range.start)
         });
-        let known = lock(&held.crc64).filter(|_| self.options.verify_crc);
+        let known = lock(&held.crc64).filter(|_| self.register.options.verify_crc);
         let expected = known.unwrap_or(found);
         if found == expected {
             let judgement = if known.is_some() { Judgement::Matched } else { Judgement::Nothing };
@@ -195,12 +219,13 @@ impl Work {
             let _ = self.arrived.send(Arrived { slot, held: held.clone(), at: None, body });
         } else if held.rechecked.swap(true, Ordering::AcqRel) {
             tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
-            self.small_is_over(&held);
+            self.is_over(&held);
             object.fail(Kind::Corrupt.errno());
         } else {
             tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
-            self.fetch_small(slot);
+            return self.fetch(slot);
         }
+        None
     }
 
     /// All pieces of a small object, once this was the last.

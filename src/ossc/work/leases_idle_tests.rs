@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::work::still::{self, Random};
+use ossc_cache::plan::Class;
 use std::sync::atomic::AtomicU32;
+use std::time::Instant;
 
 const SCHEDULES: u64 = 200;
 /// Latest release after it is due.
@@ -41,8 +43,7 @@ impl Scene {
         while self.looked + self.wait <= end {
             still::pass((self.looked + self.wait).saturating_duration_since(still::now()));
             let was_here = self.is_here();
-            self.wait =
-                self.work.look_at_leases(Some(self.expire), is_nearby).map_or(TICK, |soonest| soonest.min(TICK));
+            self.wait = look(&self.work, Some(self.expire), is_nearby).map_or(TICK, |soonest| soonest.min(TICK));
             self.looked = still::now();
             if was_here && !self.is_here() {
                 at_release(self);
@@ -147,7 +148,7 @@ fn what_was_fetched_ahead_stays_while_a_program_lives() {
         scene.until(still::now() + 3 * expire, &|| false, |_| panic!("seed {seed}: released under its program"));
         for _ in 0..10 {
             let (clients, nearby) = (random.below(3) as usize / 2 * 2, random.below(3) == 0);
-            scene.work.programs.tell(clients, still::now());
+            scene.work.residency.programs.tell(clients, still::now());
             let alone_since = still::now();
             let long = Duration::from_millis(random.below(3 * expire.as_millis() as u64));
             scene.until(alone_since + long, &|| nearby, |_| {
@@ -163,7 +164,7 @@ fn what_was_fetched_ahead_stays_while_a_program_lives() {
             let is_due = clients == 0 && !nearby && long > expire + LATE_MAX;
             assert!(!is_due || !scene.is_here(), "seed {seed}: kept without a program");
             still::fill(&scene.work, scene.slot);
-            scene.work.programs.tell(1, still::now());
+            scene.work.residency.programs.tell(1, still::now());
             // The time without a program begins anew.
             scene.until(still::now() + LATE_MAX, &|| false, |_| panic!("seed {seed}: released under a program"));
         }
@@ -176,8 +177,11 @@ fn what_was_fetched_ahead_stays_while_a_program_lives() {
 fn what_was_fetched_ahead_goes_where_a_reader_needs_the_room() {
     let work = still::work(6 * 4096);
     let (first, _) = still::object(&work, "ahead", 1, 4);
-    work.look_at_leases(Some(Duration::from_secs(100)), &|| false);
-    assert!(!work.make_room(4 * 4096, (first, 0), Class::Prefetch), "prefetch takes no room from anything");
-    assert!(work.make_room(4 * 4096, (u32::MAX, 0), Class::Demand));
+    look(&work, Some(Duration::from_secs(100)), &|| false);
+    assert!(
+        work.residency.make_room(4 * 4096, (first, 0), Class::Prefetch).is_none(),
+        "prefetch takes no room from anything"
+    );
+    assert!(work.residency.make_room(4 * 4096, (u32::MAX, 0), Class::Demand).is_some());
     assert_eq!(work.region().object(first).unwrap().ready_parts.load(Ordering::Acquire), 0);
 }

@@ -1,20 +1,21 @@
 //! What becomes of a large object of an engine that is gone: what has arrived stays, what was being written is
 //! fetched again.
 //!
-//! Called by the mirror when it takes over, for each object whose placeholder and memory are still there.
-//! It touches no file.
+//! Called when the mirror takes over, for each object whose placeholder and memory are still there. It touches no file.
 
 use crate::lock::lock;
-use crate::work::Work;
+use crate::work::residency::Residency;
+use crate::work::shared::fill;
 use crate::work::shared::held::Held;
+use crate::work::shared::room::Room;
 use ossc_cache::part::FILLING;
-use ossc_cache::region::{Object, state};
+use ossc_cache::region::Object;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-impl Work {
-    /// Takes the object in; true if it is worth fetching on.
-    pub fn adopt(&self, slot: u32, object: &Object, held: Held) -> bool {
+impl Residency {
+    /// Counts what is there of the object, and takes back what is not of use; true if it is worth fetching on.
+    pub fn adopt(&self, object: &Object, held: &Held) -> bool {
         let part = |index: u32| self.region.part(object, index);
         let round = object.verdict.get().round;
         // Of a round that ended as that engine did: to be taken back.
@@ -41,19 +42,14 @@ impl Work {
         let ready = there.len() as u32;
         object.ready_parts.store(ready, Ordering::Release);
         let kept = lock(&held.kept).clone();
-        self.count_in(there.union(&kept).map(|index| self.room_bytes(object, *index)).sum());
-        if object.state() == state::FAILED {
-            object.set_state(state::LOADING);
-        }
-        self.adopt_check(object, &held);
-        self.hold(slot, held);
-        self.ask_verdict_again(slot, object);
+        let bytes = there.union(&kept).map(|index| fill::room_bytes(&self.register, object, *index)).sum();
+        lock(&held.room).put(self.take_anyway(bytes));
         ready < object.parts() && (ready > 0 || !torn.is_empty())
     }
 
     /// Memory that an engine before has filled counts, too.
-    fn count_in(&self, bytes: u64) {
-        self.budget.take_anyway(bytes);
+    fn take_anyway(&self, bytes: u64) -> Room {
+        let room = Room::take_anyway(&self.budget, bytes);
         if self.budget.used() > self.budget.limit() {
             tracing::warn!(
                 bytes,
@@ -61,5 +57,6 @@ impl Work {
                 "the memory that was taken over is more than the budget"
             );
         }
+        room
     }
 }
