@@ -5,7 +5,7 @@
 //! then the others in the background), and by its file thread (small objects). Nothing of a user's is
 //! overwritten; what cannot be mirrored is skipped with a warning.
 
-mod arrive;
+pub mod arrive;
 pub mod inspect;
 pub mod known;
 pub mod listing;

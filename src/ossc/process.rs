@@ -6,7 +6,10 @@ pub mod clients;
 pub mod connect;
 pub mod first_word;
 pub mod keys;
+pub mod memory;
+pub mod names;
 pub mod nearby;
 #[allow(unsafe_code)]
 pub mod reset;
 pub mod serve;
+pub mod socket;

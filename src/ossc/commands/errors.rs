@@ -178,6 +178,9 @@ mod tests {
     fn every_reason_is_listed() {
         let sources = [
             include_str!("../engine.rs"),
+            include_str!("../process/keys.rs"),
+            include_str!("../process/memory.rs"),
+            include_str!("../process/socket.rs"),
             include_str!("../order/failure.rs"),
             include_str!("../../conf/reason.rs"),
             include_str!("../../preload/attach.rs"),

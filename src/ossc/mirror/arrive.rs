@@ -11,10 +11,44 @@ use crate::work::shared::held::Held;
 use crate::work::shared::item::Arrived;
 use ossc_cache::mark;
 use ossc_cache::region::{Object, state};
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// How long an inode number of a small object's stand-in is kept from being used again.
+const PIN_FOR: Duration = Duration::from_secs(30);
+
+/// The thread `ossc-files`: small objects become files. Their stand-ins' inode numbers are kept a while.
+pub fn run(mirror: &Mirror, arrived: &Receiver<Arrived>) {
+    let mut pins = VecDeque::new();
+    loop {
+        let next =
+            pins.front().map(|(until, ..): &(Instant, u32, u32, _)| until.saturating_duration_since(Instant::now()));
+        match next.map_or_else(
+            || arrived.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            |wait| arrived.recv_timeout(wait),
+        ) {
+            Ok(file) => {
+                // Before its record may be used again. Where it already is another version's, nothing comes back.
+                let incarnation = mirror.incarnation(file.slot);
+                if let Some(pin) = mirror.settle(&file) {
+                    pins.push_back((Instant::now() + PIN_FOR, file.slot, incarnation, pin));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some((_, slot, incarnation, pin)) = pins.pop_front() {
+                    mirror.forget(slot, incarnation);
+                    drop(pin);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
 
 impl Mirror {
     /// Puts a small object's bytes into its file. Of one whose stand-in is gone now the descriptor that kept its number,

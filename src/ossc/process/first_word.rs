@@ -14,6 +14,26 @@ use std::time::Duration;
 /// Most bytes of settings.
 const SETTINGS_MAX: u32 = 1 << 16;
 
+/// Why an engine does not start.
+pub enum NotStarted {
+    /// Another engine holds the lock.
+    OtherEngine,
+    /// The REASON.
+    Reason(String),
+}
+
+impl From<String> for NotStarted {
+    fn from(reason: String) -> NotStarted {
+        NotStarted::Reason(reason)
+    }
+}
+
+impl From<ossc_conf::Reason> for NotStarted {
+    fn from(reason: ossc_conf::Reason) -> NotStarted {
+        NotStarted::Reason(reason.to_string())
+    }
+}
+
 /// The starter's end.
 pub struct Starter {
     stream: UnixStream,

@@ -3,10 +3,14 @@
 //!
 //! Called by the engine at its start and by the attach server. It asks no service itself.
 
-use crate::credentials::{Keeper, Renewal, signer};
+use crate::credentials::{self, Keeper, Renewal, signer};
 use crate::lock::lock;
+use crate::process::connect;
+use crate::process::first_word::NotStarted;
 use crate::work::Work;
+use ossc_conf::{Config, Settings};
 use ossc_sign::Issued;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 /// See the module.
@@ -49,4 +53,43 @@ impl Keys {
             }
         }
     }
+}
+
+/// Where credentials come from that can be renewed, and what it gives now.
+pub fn renewed_source(
+    settings: &Settings,
+    config: &Config,
+) -> Result<Option<(credentials::Source, Issued)>, NotStarted> {
+    let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
+    let source = credentials::Source::new(settings, limits, &connect::trust(settings, config));
+    let found = source.and_then(|source| source.map(|source| source.first().map(|first| (source, first))).transpose());
+    // The file has a REASON of its own.
+    let is_file = matches!(settings.credentials, ossc_conf::Credentials::File(_));
+    found
+        .map_err(|why| NotStarted::Reason(if is_file { why } else { format!("failed to initialize connector: {why}") }))
+}
+
+/// What renews the credentials: the thread is started now where the source can give others.
+pub fn of_engine(
+    variables: &HashMap<String, String>,
+    settings: &Settings,
+    config: &Config,
+    work: &Arc<Work>,
+    renewed: Option<(credentials::Source, Issued)>,
+) -> Result<Keys, NotStarted> {
+    let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
+    let later = credentials::Later::new(variables, limits, connect::trust(settings, config));
+    let (source, first) = match renewed {
+        Some((source, first)) => (Some(source), Some(first)),
+        None => (None, credentials::lasting(settings).map(|credentials| Issued { credentials, ends_secs: None })),
+    };
+    let ends_unix_secs = first.as_ref().and_then(|first| first.ends_secs);
+    let name = source.as_ref().map(credentials::Source::name);
+    let keeper = credentials::Keeper { source, later: Arc::new(later), settings: settings.clone() };
+    let keys = Keys::new(work.clone(), keeper, first);
+    if let Some(source) = name {
+        tracing::info!(source, ends_unix_secs, "credentials");
+        keys.renew().map_err(|e| format!("failed to initialize connector: thread ossc-keys: {e}"))?;
+    }
+    Ok(keys)
 }
