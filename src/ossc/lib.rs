@@ -14,6 +14,8 @@ mod mirror;
 pub mod order;
 mod place;
 mod process;
+#[cfg(test)]
+mod rooms_tests;
 pub mod work;
 
 use clap::{CommandFactory, Parser, Subcommand};
