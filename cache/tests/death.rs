@@ -186,7 +186,7 @@ fn engine_lists(node: &Node) {
     node.region.header().bell.sleep(node.region.header().bell.heard(), 1);
 }
 
-/// As `src/ossc/work/leases.rs` and `cache/catalog.rs` do it: a version that nobody uses ends, and its record and parts are
+/// As `src/ossc/work/leases.rs` and `cache/store/catalog.rs` do it: a version that nobody uses ends, and its record and parts are
 /// used again by the next one.
 fn engine_replaces(node: &Node) {
     let region = &node.region;

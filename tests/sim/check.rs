@@ -10,12 +10,12 @@ use crate::memory;
 use crate::stage::{self, Stage, Truth};
 use crate::world::{PART_BYTES_MAX, World};
 use ossc_cache::part;
-use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, Region, state};
 use ossc_cache::verdict::Judgement;
 use ossc_engine::lock::lock;
 use ossc_engine::work::Work;
 use ossc_net::sim;
+use ossc_store::plan::Class;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 

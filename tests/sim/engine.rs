@@ -6,7 +6,6 @@
 use crate::memory::Place;
 use crate::stage::{self, Shared, Truth};
 use crate::watch::Watch;
-use ossc_cache::budget::Budget;
 use ossc_cache::region::{Kind, NewObject, Region, state};
 use ossc_engine::journal::audit::Audit;
 use ossc_engine::order::Order;
@@ -16,6 +15,7 @@ use ossc_engine::work::shared::item::Arrived;
 use ossc_engine::work::{Options, Work, takeover};
 use ossc_net::sim::{self, Net};
 use ossc_net::{Origin, Source};
+use ossc_store::budget::Budget;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};

@@ -1,5 +1,5 @@
 //! Memory without files: one arena that objects get their places in, and one region, both used again by the next
-//! seed. Stands in for `ossc_cache::pages`. It notes what is given back and asks the stage who uses an object.
+//! seed. Stands in for `ossc_store::pages`. It notes what is given back and asks the stage who uses an object.
 #![allow(unsafe_code)]
 
 use crate::fault::Fault;

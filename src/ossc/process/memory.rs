@@ -3,11 +3,11 @@
 //! Called by the engine at its start, before its first thread but the journal's. It takes nothing in.
 
 use crate::process::first_word::NotStarted;
-use ossc_cache::budget::Budget;
-use ossc_cache::pages::{PageKind, Store};
 use ossc_cache::region::{Region, open_mode};
 use ossc_cache::sys;
 use ossc_conf::{Config, OpenMode, Scheme, Settings};
+use ossc_store::budget::Budget;
+use ossc_store::pages::{PageKind, Store};
 use rustix::process::{Resource, getrlimit};
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -4,8 +4,8 @@
 //! Called by the engine; it is the main thread's loop. Clients are known by their processes (see `clients`), not by
 //! sockets: a program may close any descriptor, but it cannot hide its end from the kernel.
 
-use ossc_cache::pages::PageKind;
 use ossc_cache::wire::{self, Ask, NO_FDS};
+use ossc_store::pages::PageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketFlags;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::work::still::{self, Random};
-use ossc_cache::plan::Class;
+use ossc_store::plan::Class;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::work::still::{self, Random, new};
 use crate::work::takeover;
-use ossc_cache::catalog::REST;
 use ossc_cache::region::{Identity, PARTS_MAX, state};
+use ossc_store::catalog::REST;
 
 const FOREVER: Option<Duration> = None;
 

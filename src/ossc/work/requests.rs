@@ -9,8 +9,8 @@ use crate::work::shared::action::Action;
 use crate::work::shared::item::Item;
 use crate::work::transfers::flight::Queue;
 use crate::work::transfers::pieces::Second;
-use ossc_cache::plan::Class;
 use ossc_net::Fetch;
+use ossc_store::plan::Class;
 use std::time::Instant;
 
 /// What has come of it, or else what is to be done instead.

@@ -1,8 +1,8 @@
 //! The scheduling wing: which request a free connection makes next, and how many are under way.
 //!
 //! Called by the work on vcpu threads, and by the threads of the engine that want something of OSS. It knows neither
-//! what a request brings nor where that goes. Each decision is made under its own lock, and none is held while another
-//! wing is called.
+//! what a request brings nor where that goes. Each decision is made under its own lock. Only `cut` calls back under the
+//! lock of the plan: the pieces of a part wait there before a connection looks.
 
 mod calls;
 mod growth;
@@ -17,9 +17,9 @@ use crate::work::shared::item::Item;
 use crate::work::shared::options::Options;
 use calls::Calls;
 use growth::Growth;
-use ossc_cache::plan::{Class, Next, Plan};
 use ossc_net::throttle::Throttle;
 use ossc_net::{Error, Vcpus};
+use ossc_store::plan::{Class, Next, Plan};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 

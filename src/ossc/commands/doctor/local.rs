@@ -5,10 +5,10 @@
 use super::Report;
 use crate::commands::run;
 use crate::commands::view;
-use ossc_cache::budget::Budget;
-use ossc_cache::pages::{PageKind, Store};
 use ossc_cache::rundir::{self, Place};
 use ossc_conf::{Config, Settings};
+use ossc_store::budget::Budget;
+use ossc_store::pages::{PageKind, Store};
 use rustix::fs::{Access, access, statfs};
 use rustix::process::{Resource, getrlimit};
 use std::os::unix::ffi::OsStrExt;

@@ -12,12 +12,12 @@ use crate::work::shared::held::Held;
 use crate::work::shared::item::Item;
 use ossc_cache::block;
 use ossc_cache::part::EMPTY;
-use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, state};
 use ossc_cache::sys::Errno;
 use ossc_cache::verdict::Judgement;
 use ossc_net::error::{Kind, Phase};
 use ossc_net::{Error, crc};
+use ossc_store::plan::Class;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 

@@ -5,10 +5,10 @@
 use crate::work::objects::Objects;
 use crate::work::shared::action::Action;
 use crate::work::shared::item::Item;
-use ossc_cache::plan::Class;
 use ossc_cache::region::state;
 use ossc_net::error::Kind;
 use ossc_net::list::ObjectEntry;
+use ossc_store::plan::Class;
 use std::sync::atomic::Ordering;
 
 impl Objects {

@@ -9,11 +9,11 @@ use crate::work::shared::action::Action;
 use crate::work::shared::fill;
 use crate::work::shared::held::Held;
 use crate::work::shared::item::Item;
-use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, state};
 use ossc_cache::verdict::Judgement;
 use ossc_net::Error;
 use ossc_net::error::Kind;
+use ossc_store::plan::Class;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -7,8 +7,8 @@
 use crate::lock::lock;
 use crate::work::objects::Objects;
 use crate::work::shared::held::Held;
-use ossc_cache::catalog::{Catalog, Left, REST};
 use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
+use ossc_store::catalog::{Catalog, Left, REST};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;

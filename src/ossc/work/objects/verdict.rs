@@ -15,11 +15,11 @@ use crate::work::shared::held::Held;
 use crate::work::shared::item::{DOCUMENT_BYTES_MAX, Item};
 use crate::work::shared::wrong::{WRONG_ONCE, WRONG_TWICE};
 use ossc_cache::event::ACT_GIVEN;
-use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, Seen, state};
 use ossc_cache::verdict::Judgement;
 use ossc_net::error::{Kind, Phase};
 use ossc_net::{Error, Fetch, Finished, Query, Response, Sink, crc};
+use ossc_store::plan::Class;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 

@@ -5,8 +5,8 @@
 //! and a mapping are had while it is open, so that objects which nobody reads cost neither.
 
 use crate::work::shared::memory::{Guard, Memory};
-use ossc_cache::pages::{self, Store};
 use ossc_cache::sys::{Errno, Result};
+use ossc_store::pages::{self, Store};
 use std::sync::{Arc, RwLock};
 
 /// See the module.

@@ -9,9 +9,9 @@ use crate::place::{self, Pinned};
 use crate::work::residency::Residency;
 use crate::work::shared::held::Held;
 use ossc_cache::cpath::CPath;
-use ossc_cache::pages::Lease;
 use ossc_cache::region::{Object, state};
 use ossc_cache::sys::{self, Errno};
+use ossc_store::pages::Lease;
 use std::sync::atomic::Ordering;
 
 /// Whether a program has an object's placeholder open.

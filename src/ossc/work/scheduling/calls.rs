@@ -6,9 +6,9 @@
 use crate::lock::lock;
 use crate::work::scheduling::Scheduling;
 use crate::work::shared::item::{DOCUMENT_BYTES_MAX, Item};
-use ossc_cache::plan::Class;
 use ossc_net::error::{Kind, Phase};
 use ossc_net::{Error, Fetch, Finished, Query, Sink};
+use ossc_store::plan::Class;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -7,7 +7,7 @@ use crate::work::shared::action::Action;
 use crate::work::shared::item::Item;
 use crate::work::shared::register::Register;
 use ossc_cache::part::{EMPTY, Part};
-use ossc_cache::plan::Class;
+use ossc_store::plan::Class;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 

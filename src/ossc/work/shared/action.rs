@@ -3,8 +3,8 @@
 //! Returned by the wings in the order in which it is to be done; done by the work (`Work::act`).
 
 use crate::work::shared::item::Item;
-use ossc_cache::plan::Class;
 use ossc_net::{Error, Response};
+use ossc_store::plan::Class;
 use std::time::Duration;
 
 /// See the module.

@@ -1,10 +1,10 @@
-//! One object's memory as the engine uses it: a file of the cache's (`ossc_cache::pages`), or what stands for
+//! One object's memory as the engine uses it: a file of the cache's (`ossc_store::pages`), or what stands for
 //! one where there are no files (simulations).
 //!
 //! Called by `work` (fills), `room` (what is given back) and the attach server. It decides nothing.
 
-use ossc_cache::pages::{self, Lease};
 use ossc_cache::sys::Result;
+use ossc_store::pages::{self, Lease};
 
 /// While it lives nobody has the memory open or mapped, and who opens it waits.
 pub trait Guard {

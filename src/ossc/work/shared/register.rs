@@ -5,8 +5,8 @@
 use crate::lock::lock;
 use crate::work::shared::held::Held;
 use crate::work::shared::options::Options;
-use ossc_cache::catalog::Catalog;
 use ossc_cache::region::{Object, Region};
+use ossc_store::catalog::Catalog;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;

@@ -3,7 +3,7 @@
 //! Taken by the residency wing. Each object has the room of its parts and blocks in one such value, and the second
 //! requests of parts share another one.
 
-use ossc_cache::budget::Budget;
+use ossc_store::budget::Budget;
 use std::sync::Arc;
 
 /// See the module.

@@ -11,9 +11,9 @@
 use crate::lock::lock;
 use crate::work::shared::scale::Scale;
 use crate::work::transfers::spare::{Body, Spare};
-use ossc_cache::plan::Class;
 use ossc_net::error::Kind;
 use ossc_net::{Error, Finished, Response, crc};
+use ossc_store::plan::Class;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Mutex;

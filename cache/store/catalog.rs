@@ -10,8 +10,8 @@
 //! rest is cut short.
 
 use crate::free::Ranges;
-use crate::region::{Full, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, Region, Room, state};
-use crate::sync::Ordering;
+use ossc_cache::region::{Full, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, Region, Room, state};
+use ossc_cache::sync::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -223,8 +223,8 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::region::{Identity, Kind};
-    use crate::sys;
+    use ossc_cache::region::{Identity, Kind};
+    use ossc_cache::sys;
 
     const PART: u32 = 4096;
 
