@@ -1,5 +1,5 @@
-//! What the library inside the program and the engine share: the region (catalog, parts, demand), the
-//! memory that holds the objects' bytes, waiting, and the words they exchange when a client attaches.
+//! What the library inside the program and the engine share: the region (records, parts, demand), the names of memory
+//! files, waiting, and the words they exchange when a client attaches. What only the engine needs is in `ossc-store`.
 //!
 //! Called by `src/preload` (from hooks, so the client side allocates nothing, locks nothing and never
 //! panics) and by `src/ossc` (the engine side). It knows nothing of HTTP, signatures or configuration.
@@ -8,22 +8,17 @@
 
 pub mod bell;
 pub mod block;
-pub mod budget;
-pub mod catalog;
 pub mod cpath;
 pub mod demand;
 pub mod event;
-pub mod free;
 pub mod had;
 pub mod index;
 pub mod life;
 #[allow(unsafe_code)]
 pub mod lock;
 pub mod mark;
-#[allow(unsafe_code)]
 pub mod pages;
 pub mod part;
-pub mod plan;
 #[allow(unsafe_code)]
 pub mod region;
 pub mod rundir;

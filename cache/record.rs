@@ -11,7 +11,10 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 impl NewObject<'_> {
     /// How many parts it has, and how many words its name takes, if one record can hold it.
-    pub(crate) fn needs(&self) -> Result<(u32, u32), Full> {
+    ///
+    /// # Errors
+    /// Which limit it is over.
+    pub fn needs(&self) -> Result<(u32, u32), Full> {
         let parts = if self.part_bytes == 0 { 0 } else { self.size.div_ceil(u64::from(self.part_bytes)) };
         match () {
             () if parts > u64::from(PARTS_MAX) => Err(Full::Parts),
@@ -41,7 +44,7 @@ impl Region {
 
     /// Engine only: writes a record into room that nothing living has (the next record, or one that is GONE) and
     /// publishes it. `memory_ino` is 0 for one without a memory file.
-    pub(crate) fn write(&self, room: &Room, new: &NewObject<'_>, memory_ino: u64) {
+    pub fn write(&self, room: &Room, new: &NewObject<'_>, memory_ino: u64) {
         let (header, words) = (self.header(), new.name.len().div_ceil(NAME_WORD));
         for (word, bytes) in self.name_words(room.name_at, words).iter().zip(new.name.as_bytes().chunks(NAME_WORD)) {
             let mut padded = [0; NAME_WORD];
@@ -90,12 +93,12 @@ impl Region {
     }
 
     /// Engine only, at a take-over: entries that lead to no living record go.
-    pub(crate) fn sweep_index(&self) {
+    pub fn sweep_index(&self) {
         self.index().sweep(|slot| self.object(slot).is_none_or(|object| object.state() == GONE));
     }
 
     /// Engine only: how many records, parts and words of names were ever given out.
-    pub(crate) fn high_water(&self) -> (u32, u32, u32) {
+    pub fn high_water(&self) -> (u32, u32, u32) {
         let of = |word: &AtomicU32, most: u32| word.load(Ordering::Acquire).min(most);
         let header = self.header();
         (self.objects_len(), of(&header.parts_len, PARTS_MAX), of(&header.names_len, NAME_WORDS))
@@ -144,7 +147,7 @@ impl Region {
 
 impl Object {
     /// First word of its name, and how many there are.
-    pub(crate) fn name_place(&self) -> (u32, u32) {
+    pub fn name_place(&self) -> (u32, u32) {
         let len = self.name_len.load(Ordering::Relaxed).div_ceil(NAME_WORD as u32);
         (self.name_at.load(Ordering::Relaxed), len)
     }

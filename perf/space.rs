@@ -4,8 +4,8 @@
 
 use crate::error::{Error, Result, Tried};
 use crate::target::{PART_BYTES, Wanted};
-use ossc_cache::pages::{HUGE_BYTES, Memory, PageKind, Store};
 use ossc_net::{InFile, Pages};
+use ossc_store::pages::{HUGE_BYTES, Memory, PageKind, Store};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicPtr, Ordering};

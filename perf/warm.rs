@@ -5,7 +5,7 @@
 use crate::affinity;
 use crate::error::{Error, Result, Tried};
 use crate::space::{Kind, present};
-use ossc_cache::pages::Memory;
+use ossc_store::pages::Memory;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,7 +3,7 @@
 //! The product's own files are compiled against `tests/death/sync.rs`, where each atomic operation and futex
 //! call is a step. For each step k of each sequence (engine and client side), a forked child runs the
 //! sequence on a fresh region and ends at k, while two readers of this process wait for bytes. Then this
-//! process does what a new engine does (`src/ossc/mirror.rs`, `adopt`), and all must be well: the readers get
+//! process does what a new engine does (`src/ossc/mirror/takeover.rs`, `adopt`), and all must be well: the readers get
 //! the right bytes, each record can be found or appended again, no event is torn or given twice, and the
 //! demand of the living is served.
 
@@ -186,7 +186,7 @@ fn engine_lists(node: &Node) {
     node.region.header().bell.sleep(node.region.header().bell.heard(), 1);
 }
 
-/// As `src/ossc/records.rs` and `cache/catalog.rs` do it: a version that nobody uses ends, and its record and parts are
+/// As `src/ossc/work/leases.rs` and `cache/store/catalog.rs` do it: a version that nobody uses ends, and its record and parts are
 /// used again by the next one.
 fn engine_replaces(node: &Node) {
     let region = &node.region;

@@ -84,7 +84,7 @@ fn filled() -> Arc<Filled> {
     Arc::new(filled)
 }
 
-/// As `src/ossc/room.rs` does it.
+/// As `src/ossc/work/shared/fill.rs` does it.
 fn release(filled: &Filled) {
     if !filled.part.take_back() {
         return;

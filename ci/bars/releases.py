@@ -41,7 +41,7 @@ PROGRAM_SECS_MAX = 120
 SCHEDULES = 1_000_000
 # Of a plain `cargo test`, for the model of releases: three schedulers, the last with twice as many.
 SCHEDULES_PLAIN = 1600
-PLANT = ("cache/pages.rs", "lease.owned = true;",
+PLANT = ("cache/store/pages.rs", "lease.owned = true;",
          "lease.owned = true;\n                let _ = sys::fcntl(lease.fd, libc::F_SETLEASE, libc::F_UNLCK as usize);")
 MODEL = "a_release_never_reaches_what_a_program_has_mapped"
 

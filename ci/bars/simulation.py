@@ -49,7 +49,7 @@ PLANTS = [
         ),
     )),
     Plant("a double owner", (
-        ("src/ossc/work.rs", "if part.state() != ossc_cache::part::EMPTY {", "if part.is_ready() {"),
+        ("src/ossc/work/residency/room.rs", "if part.state() != EMPTY {", "if part.is_ready() {"),
         ("cache/part.rs", "(word & STATE == EMPTY).then_some(word & WAITED | FILLING)",
          "(word & STATE != READY).then_some(word & WAITED | FILLING)"),
     )),
@@ -57,23 +57,23 @@ PLANTS = [
         ("cache/part.rs", "let taken = self.leave_ready(FILLING);", "let taken = self.state() != EMPTY;"),
     )),
     Plant("a copy under a receive", (
-        ("src/ossc/flight.rs", "if matches!(piece.main, Main::Asked(..)) {", "if matches!(piece.main, Main::Waiting) {"),
+        ("src/ossc/work/transfers/flight.rs", "if matches!(piece.main, Main::Asked(..)) {", "if matches!(piece.main, Main::Waiting) {"),
     )),
     Plant("what a reader waits for gives way to another", (
-        ("src/ossc/pieces.rs", "!self.region.part(object, index).is_pinned()", "self.region.part(object, index).crc64() == 0"),
+        ("src/ossc/work/transfers/pieces.rs", "!region.part(object, index).is_pinned()", "region.part(object, index).crc64() == 0"),
     )),
     Plant("a mismatch that begins no round", (
-        ("src/ossc/verdict.rs", "judged.next().with(Judgement::Wrong) } else { judged.next() }",
+        ("src/ossc/work/objects/verdict.rs", "judged.next().with(Judgement::Wrong) } else { judged.next() }",
          "judged.next().with(Judgement::Wrong) } else { judged }"),
     )),
     Plant("a check value that is forgotten with its memory", (
-        ("src/ossc/verdict.rs", "if !part.is_known(judged.round) {", "if !part.is_known(judged.round) || check.known < object.parts() {"),
+        ("src/ossc/work/objects/verdict.rs", "if !part.is_known(judged.round) {", "if !part.is_known(judged.round) || check.known < object.parts() {"),
     )),
     Plant("blocks that stay when their part is fetched", (
-        ("src/ossc/work.rs", "if is_claimed {", "if is_claimed && check.known > object.parts() {"),
+        ("src/ossc/work/shared/fill.rs", "if is_claimed {", "if is_claimed && check.known > object.parts() {"),
     )),
     Plant("blocks that are not compared with their part", (
-        ("src/ossc/blocks.rs", "if block.is_known(round) && block.crc64() != found {", "if block.is_known(round) && found == 0 {"),
+        ("src/ossc/work/objects/blocks.rs", "if block.is_known(round) && block.crc64() != found {", "if block.is_known(round) && found == 0 {"),
     )),
     Plant("a stale ETag", (
         ("net/answer.rs", "if asked.trim_matches('\"').eq_ignore_ascii_case(got.trim_matches('\"')) {",

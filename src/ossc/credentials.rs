@@ -12,13 +12,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod file;
-mod keys;
 mod later;
 mod oidc;
 mod renewal;
 mod role;
 
-pub use keys::Keys;
 pub use later::Later;
 pub use renewal::{Keeper, Renewal};
 

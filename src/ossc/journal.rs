@@ -3,6 +3,8 @@
 //! Called by the engine through `tracing` (log) and `audit` (audit lines). A file that cannot be opened
 //! costs one warning; lines that do not fit the queue are counted and the count is written later.
 
+pub mod audit;
+
 use ossc_conf::LogLevel;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};

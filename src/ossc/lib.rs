@@ -5,75 +5,21 @@
 
 #![deny(unsafe_code)]
 
-mod adopt;
-mod announce;
-mod arrive;
-pub mod audit;
-mod blocks;
-mod caller;
-mod choose;
-mod clients;
-mod connect;
+mod commands;
 mod credentials;
-pub mod demand;
-mod denied;
-mod doctor;
 mod engine;
-mod errors;
-mod failure;
-mod files;
-mod first_word;
-pub mod flight;
-pub mod gauges;
-mod growth;
-pub mod held;
-mod inspect;
-pub mod item;
-mod journal;
-mod known;
-mod lazy;
-mod listing;
-mod listings;
-mod made;
-pub mod memory;
-mod metrics;
+pub mod journal;
+pub mod lock;
 mod mirror;
-mod nearby;
-mod pace;
-mod pages;
-mod pieces;
+pub mod order;
 mod place;
-mod program;
-pub mod programs;
-mod quiet;
-mod reach;
-mod readers;
-mod records;
-mod refill;
-mod renew;
-#[allow(unsafe_code)]
-mod reset;
-mod room;
-mod run;
-pub mod scale;
-mod scan;
-mod serve;
-mod small;
-mod spare;
-mod stand;
-mod status;
+mod process;
 #[cfg(test)]
-mod still;
-mod takeover;
-mod top;
-mod tree;
-mod turn;
-mod usage;
-pub mod verdict;
-mod view;
+mod rooms_tests;
 pub mod work;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use commands::{doctor, errors, metrics, pages, run, status, top};
 
 /// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
 #[derive(Parser)]

@@ -5,21 +5,35 @@
 //! then the others in the background), and by its file thread (small objects). Nothing of a user's is
 //! overwritten; what cannot be mirrored is skipped with a warning.
 
-use crate::failure::Failure;
-use crate::held::{Held, lock};
-use crate::inspect::Step;
-use crate::known::Known;
-use crate::lazy::Lazy;
-use crate::made::{self, Growing, Purpose};
+pub mod arrive;
+pub mod inspect;
+pub mod known;
+pub mod listing;
+pub mod listings;
+pub mod made;
+pub mod program;
+mod refill;
+pub mod renew;
+mod takeover;
+mod usage;
+
+use crate::lock::lock;
+use crate::mirror::inspect::Step;
+use crate::mirror::known::Known;
+use crate::mirror::listing::tree::Level;
+use crate::mirror::made::{Growing, Purpose};
+use crate::mirror::renew::{Asked, Changing, Superseded};
+use crate::order::failure::Failure;
 use crate::place::{self, Pinned, Root};
-use crate::renew::{Asked, Changing, Superseded};
-use crate::tree::Level;
 use crate::work::Work;
+use crate::work::leases;
+use crate::work::residency::lazy::Lazy;
+use crate::work::shared::held::Held;
 use ossc_cache::mark;
-use ossc_cache::pages::Store;
 use ossc_cache::region::{Full, Kind, NewObject, OBJECTS_MAX, PARTS_MAX, Room, state};
 use ossc_net::error::shown;
 use ossc_net::list::ObjectEntry;
+use ossc_store::pages::Store;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,7 +189,7 @@ impl Mirror {
         let region = self.work.region();
         let known = lock(&self.known).objects_of(path);
         let until = Instant::now() + within;
-        let begun = known.into_iter().filter(|slot| self.work.is_begun(*slot));
+        let begun = known.into_iter().filter(|slot| self.work.transfers.small.is_begun(*slot));
         for object in begun.filter_map(|slot| region.object(slot)) {
             while object.state() == state::COMING {
                 let left = until.saturating_duration_since(Instant::now());
@@ -221,7 +235,10 @@ impl Mirror {
         }
         let (mut known, slots) = self.make(known, (&folder, &programs), path, level, (&steps, &old))?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
-            known.object(path, name).into_iter().for_each(|slot| self.work.reconsider(slot, &object.etag));
+            known
+                .object(path, name)
+                .into_iter()
+                .for_each(|slot| self.work.act(self.work.objects.reconsider(slot, &object.etag)));
         }
         self.used_or_not(&known, (path, slot), reason);
         self.listed(&mut known, path, slot, asked, changing);
@@ -246,7 +263,7 @@ impl Mirror {
         let records = u64::from(self.work.region().objects_len()) + level.objects.len() as u64;
         materialized + bytes <= self.options.materialize_total_max / AHEAD_SHARE
             && records + level.folders.len() as u64 <= u64::from(OBJECTS_MAX) / AHEAD_SHARE
-            && self.work.parts_left() >= u64::from(PARTS_MAX) / AHEAD_SHARE
+            && self.work.objects.parts_left() >= u64::from(PARTS_MAX) / AHEAD_SHARE
     }
 
     /// The folder's content is what the listing says.
@@ -374,9 +391,9 @@ impl Mirror {
             // What a program has open of the version before stays, without its name.
             let stood =
                 old.get(name).map(|old| old.slot).filter(|_| matches!(step, Step::Leftover(_) | Step::Replace(_)));
-            stood.into_iter().for_each(|slot| self.work.keep_stand(slot));
+            stood.into_iter().for_each(|slot| self.work.residency.keep_stand(slot));
             let made = self.stand_in(folder, name, &self.purpose(kind, &whole_path, Some(object)), step);
-            stood.into_iter().for_each(|slot| self.work.drop_stand(slot));
+            stood.into_iter().for_each(|slot| self.work.residency.drop_stand(slot));
             let pinned = match made {
                 Ok(pinned) => pinned,
                 Err(e) => {
@@ -419,7 +436,7 @@ impl Mirror {
 
     /// There is no room for an object's record: the version before, if there is one, stays the folder's.
     fn leave_out(&self, known: &mut Known, (path, object): (&str, &ObjectEntry), old: Option<&Superseded>, full: Full) {
-        let kept = old.filter(|old| self.work.keep_on(old.slot, old.incarnation));
+        let kept = old.filter(|old| self.work.objects.keep_on(old.slot, old.incarnation));
         kept.into_iter().for_each(|old| known.add_object(path, old.slot));
         let stays = kept.is_some();
         tracing::error!(
@@ -435,14 +452,14 @@ impl Mirror {
         if reserved.kind == Kind::Small {
             self.uncount(object.size);
         }
-        self.work.give_room_back(reserved.room, path);
+        self.work.objects.give_room_back(reserved.room, path);
     }
 
     /// Room for an object's record and its memory file; `Ok(Err(_))` if the catalog is full.
     fn reserve(&self, name: &str, object: &ObjectEntry, is_program: bool) -> Result<Result<Reserved, Full>, Failure> {
         let is_small = !object.needs_restore() && (is_program || self.is_small(object.size));
         let (kind, state) = if is_small { (Kind::Small, state::COMING) } else { (Kind::Large, state::LOADING) };
-        let room = match self.work.reserve(&self.record((kind, state), name, Some(object), (0, 0), 0)) {
+        let room = match leases::reserve(&self.work, &self.record((kind, state), name, Some(object), (0, 0), 0)) {
             Ok(room) => room,
             Err(full) => {
                 if is_small {
@@ -477,7 +494,7 @@ impl Mirror {
         let new = self.record((reserved.kind, reserved.state), &path, Some(object), id, folder);
         // Of a file that is gone.
         self.work.region().number_is_anothers(id.0, id.1);
-        let slot = self.work.publish(reserved.room, &new, 0);
+        let slot = self.work.objects.publish(reserved.room, &new, 0);
         self.work.region().object(slot).into_iter().for_each(|object| object.born.store(born, Ordering::Release));
         self.work.hold(slot, held);
         if reserved.kind == Kind::Small {
@@ -485,7 +502,7 @@ impl Mirror {
         }
         self.work.region().header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
         if object.needs_restore() {
-            self.work.refuse_archived(slot, object);
+            self.work.objects.refuse_archived(slot, object);
         }
         slot
     }
@@ -505,12 +522,12 @@ impl Mirror {
         let above = known.folder(path).unwrap_or(0);
         let path = below(path, name);
         let new = self.record((Kind::Small, state::PLACED), &path, Some(&entry), (file.dev, file.ino), above);
-        let room = self.work.reserve(&new).map_err(|full| too_much(&path, full))?;
-        let slot = self.work.publish(room, &new, 0);
+        let room = leases::reserve(&self.work, &new).map_err(|full| too_much(&path, full))?;
+        let slot = self.work.objects.publish(room, &new, 0);
         if let Some(object) = self.work.region().object(slot) {
             object.settled.store(1, Ordering::Release);
         }
-        self.work.set_file(slot, (file.dev, file.ino));
+        self.work.register.set_file(slot, (file.dev, file.ino));
         self.count(object.size);
         known.add_object(&path, slot);
         Ok(())
@@ -538,10 +555,10 @@ impl Mirror {
 
     fn append_folder(&self, path: &str, id: (u64, u64), above: u32) -> Result<u32, Failure> {
         let new = self.record((Kind::Folder, state::UNLISTED), path, None, id, above);
-        let room = self.work.reserve(&new).map_err(|full| too_much(path, full))?;
+        let room = leases::reserve(&self.work, &new).map_err(|full| too_much(path, full))?;
         // Of a stand-in that has given way to its real file a moment ago.
         self.work.region().number_is_anothers(id.0, id.1);
-        Ok(self.work.publish(room, &new, 0))
+        Ok(self.work.objects.publish(room, &new, 0))
     }
 
     fn record<'a>(
@@ -575,5 +592,5 @@ impl Mirror {
 }
 
 #[cfg(test)]
-#[path = "mirror_tests.rs"]
+#[path = "mirror/mirror_tests.rs"]
 mod tests;

@@ -10,12 +10,12 @@ use crate::memory;
 use crate::stage::{self, Stage, Truth};
 use crate::world::{PART_BYTES_MAX, World};
 use ossc_cache::part;
-use ossc_cache::plan::Class;
 use ossc_cache::region::{Object, Region, state};
 use ossc_cache::verdict::Judgement;
-use ossc_engine::held::lock;
+use ossc_engine::lock::lock;
 use ossc_engine::work::Work;
 use ossc_net::sim;
+use ossc_store::plan::Class;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -75,7 +75,7 @@ pub fn ways(work: &Work, stage: &mut Stage) {
     for truth in &mut stage.truths {
         for (index, part) in (0..).zip(&mut truth.parts) {
             let Some(fill) = &mut part.fill else { continue };
-            let marked = fill.mark(|n| work.gives_way(truth.slot, index, n));
+            let marked = fill.mark(|n| work.transfers.pieces.gives_way(truth.slot, index, n));
             (fresh, before) = (fresh + marked.0, before + marked.1);
             if marked.0 > 0 && part.held + part.pinned + part.mapped > 0 {
                 wrong = Some(format!("part {index} of record {} gives way although readers wait for it", truth.slot));
@@ -107,9 +107,9 @@ fn overslept(world: &World<'_>) -> Option<String> {
     };
     let sleeper = (0..world.sleeps.len()).find_map(sleeps)?;
     // Where the growth limits the prefetch, who ends a request begins the next: when it has closed what it has to.
-    let few = world.engine.work.growth_limit() < world.setup.work.requests_max;
+    let few = world.engine.work.scheduling.growth_limit() < world.setup.work.requests_max;
     let closes = || (0..world.sleeps.len()).any(|vcpu| world.engine.net.closes(vcpu));
-    let due = world.engine.work.due(now)?;
+    let due = world.engine.work.scheduling.due(now)?;
     (due < Class::Prefetch || !few || !closes()).then_some(sleeper)
 }
 

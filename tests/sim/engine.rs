@@ -6,15 +6,16 @@
 use crate::memory::Place;
 use crate::stage::{self, Shared, Truth};
 use crate::watch::Watch;
-use ossc_cache::budget::Budget;
 use ossc_cache::region::{Kind, NewObject, Region, state};
-use ossc_engine::audit::Audit;
-use ossc_engine::demand::Looked;
-use ossc_engine::held::Held;
-use ossc_engine::item::{Arrived, Order};
-use ossc_engine::work::{Options, Work};
+use ossc_engine::journal::audit::Audit;
+use ossc_engine::order::Order;
+use ossc_engine::work::demand::Looked;
+use ossc_engine::work::shared::held::Held;
+use ossc_engine::work::shared::item::Arrived;
+use ossc_engine::work::{Options, Work, takeover};
 use ossc_net::sim::{self, Net};
 use ossc_net::{Origin, Source};
+use ossc_store::budget::Budget;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -72,7 +73,7 @@ impl Engine {
         };
         let source: Arc<dyn Source> = Arc::new(Watch::new(work.clone(), stage.clone()));
         let net = Net::new(&Arc::new(origin), &source, setup.net).expect("an eventfd");
-        work.set_vcpus(net.handle());
+        work.scheduling.set_vcpus(net.handle());
         Engine { work, net, looked: Looked::default(), arrived, orders }
     }
 
@@ -103,7 +104,7 @@ impl Engine {
         drop(guard);
         self.work.hold(slot, held);
         if !is_large {
-            self.work.fetch_small(slot);
+            self.work.act(self.work.transfers.small.fetch(slot));
         }
         slot
     }
@@ -122,13 +123,13 @@ impl Engine {
         for (slot, held, is_large) in records {
             let Some(object) = self.work.region().object(slot) else { continue };
             if is_large {
-                if self.work.adopt(slot, object, held) {
+                if takeover::adopt(&self.work, slot, object, held) {
                     wanted.push(slot);
                 }
             } else if matches!(object.state(), state::COMING | state::FAILED) {
                 self.work.hold(slot, held);
                 object.set_state(state::COMING);
-                self.work.fetch_small(slot);
+                self.work.act(self.work.transfers.small.fetch(slot));
             }
         }
         self.work.prefetch(&wanted);

@@ -1,5 +1,5 @@
 //! Memory without files: one arena that objects get their places in, and one region, both used again by the next
-//! seed. Stands in for `ossc_cache::pages`. It notes what is given back and asks the stage who uses an object.
+//! seed. Stands in for `ossc_store::pages`. It notes what is given back and asks the stage who uses an object.
 #![allow(unsafe_code)]
 
 use crate::fault::Fault;
@@ -7,7 +7,7 @@ use crate::stage::{self, Shared};
 use ossc_cache::part::{EMPTY, FILLING};
 use ossc_cache::region::{OBJECTS_MAX, PARTS_MAX, REGION_BYTES, Region};
 use ossc_cache::sys::{self, Errno, Result};
-use ossc_engine::memory::{Guard, Memory};
+use ossc_engine::work::shared::memory::{Guard, Memory};
 
 /// All memory of one run.
 const ARENA_BYTES: usize = 8 << 20;

@@ -9,8 +9,8 @@ use crate::stage::{self, Few, Part, Second, Shared, Stage};
 use ossc_cache::part::{EMPTY, FILLING};
 use ossc_cache::region::state;
 use ossc_cache::verdict::Judgement;
-use ossc_engine::item::Item;
 use ossc_engine::work::Work;
+use ossc_engine::work::shared::item::Item;
 use ossc_net::error::Kind;
 use ossc_net::{Fetch, Finished, Pull, Query, Sink, Source};
 use std::cmp::Ordering;
@@ -92,7 +92,7 @@ impl Watch {
     fn ends_in_place(&self, stage: &mut Stage, (slot, index): (u32, u32), n: u32, done: &Finished) {
         let good = done.result.is_ok();
         let is_cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
-        let gave_way = is_cancelled && self.work.gives_way(slot, index, n);
+        let gave_way = is_cancelled && self.work.transfers.pieces.gives_way(slot, index, n);
         if gave_way {
             stage.faults.saw(Fault::GaveWay);
         }
@@ -111,7 +111,7 @@ impl Watch {
         if !stage.was_sent(salt, &flips) {
             stage.violated(format!("bytes {range:?} of record {slot} are said to be there, but are wrong"));
         }
-        let cancelled = self.work.is_unwanted(slot, index, n);
+        let cancelled = self.work.transfers.pieces.is_unwanted(slot, index, n);
         if cancelled {
             stage.faults.saw(Fault::CancelledGood);
         }
@@ -124,7 +124,7 @@ impl Watch {
     /// What the end of a request has made of its part.
     fn landed(&self, was_cancelled: bool, copies_before: u64, limit_before: usize) {
         let mut stage = stage::lock(&self.stage);
-        match self.work.growth_limit().cmp(&limit_before) {
+        match self.work.scheduling.growth_limit().cmp(&limit_before) {
             Ordering::Greater => stage.faults.saw(Fault::GrowthRises),
             Ordering::Less => stage.faults.saw(Fault::GrowthBack),
             Ordering::Equal => {}
@@ -366,7 +366,7 @@ impl Source for Watch {
         let item = Item::from_token(done.token);
         let retryable = done.result.as_ref().is_err_and(ossc_net::Error::retryable);
         let cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
-        let limit = self.work.growth_limit();
+        let limit = self.work.scheduling.growth_limit();
         let copies = stage::lock(&self.stage).copies;
         if let Item::Part(slot, _)
         | Item::Piece(slot, ..)

@@ -13,9 +13,10 @@ use crate::memory::Ground;
 use crate::reader::{Reader, Scene};
 use crate::stage::{self, Part, Shared, Stage, Truth, Twice};
 use ossc_cache::region::{Region, state};
-use ossc_engine::item::{Arrived, Order};
-use ossc_engine::scale::Scale;
-use ossc_engine::work;
+use ossc_engine::order::Order;
+use ossc_engine::work::shared::item::Arrived;
+use ossc_engine::work::shared::scale::Scale;
+use ossc_engine::work::{self, leases};
 use ossc_net::retry::Backoff;
 use ossc_net::sim::{self, Posted, Sleep};
 use ossc_net::{DriverChoice, Timeouts};
@@ -366,7 +367,7 @@ impl<'a> World<'a> {
             }
             Job::Reader(number) if self.readers[number].due == now => self.read(number),
             Job::Lease => {
-                self.engine.work.look_at_leases(Some(self.expire), &|| false);
+                leases::look(&self.engine.work, Some(self.expire), &|| false);
                 self.at(now + LEASE_TICK, Job::Lease);
             }
             Job::Settle => self.settle(),
@@ -533,12 +534,12 @@ impl<'a> World<'a> {
         for arrived in std::mem::take(&mut self.inbox) {
             let held = self.engine.work.held(arrived.slot);
             let (Some(held), Some(object)) = (held, self.region.object(arrived.slot)) else { continue };
-            self.engine.work.small_is_over(&held);
+            self.engine.work.transfers.small.is_over(&held);
             let mut stage = stage::lock(&self.stage);
             if stage.strike(Fault::DiskFull) {
                 drop(stage);
                 object.fail(libc::EIO);
-                self.engine.work.revive_later(arrived.slot);
+                self.engine.work.act([self.engine.work.objects.revive_later(arrived.slot)]);
                 continue;
             }
             let Some(truth) = stage.truth(arrived.slot) else { continue };

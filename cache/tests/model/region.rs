@@ -143,7 +143,7 @@ impl Region {
         true
     }
 
-    /// The engine's look at the lease, as `src/ossc/room.rs` does it: under the lease pins are of nobody. `releases`: it
+    /// The engine's look at the lease, as `src/ossc/work/residency/lease.rs` does it: under the lease pins are of nobody. `releases`: it
     /// gives back what it can.
     pub fn look_at_lease(&self, object: &Object, file: &File, releases: bool, wrong: Wrong) {
         if !wrong.shares_lease && self.leased.swap(1, Ordering::SeqCst) != 0 {
@@ -173,7 +173,7 @@ impl Region {
         part.publish(u64::from(round));
     }
 
-    /// A mismatch, as `src/ossc/verdict.rs` has it: the next round begins, then the parts are taken back.
+    /// A mismatch, as `src/ossc/work/objects/verdict.rs` has it: the next round begins, then the parts are taken back.
     pub fn begin_round(&self, object: &Object) {
         object.verdict.set(object.verdict.get().next());
         for index in 0..self.parts.len() as u32 {
@@ -185,7 +185,7 @@ impl Region {
         }
     }
 
-    /// The engine gives a part up, as `src/ossc/room.rs` does. False if it has to stay.
+    /// The engine gives a part up, as `src/ossc/work/shared/fill.rs` does. False if it has to stay.
     pub fn release(&self, object: &Object, index: u32, wrong: Wrong) -> bool {
         let (part, memory) = (self.part(object, index), &self.memory[index as usize]);
         let verified = object.state() == state::VERIFIED;

@@ -5,7 +5,7 @@
 //! in memory alone, and nothing of them is logged but where they come from.
 
 use crate::credentials::{Limits, Source, lasting};
-use crate::held::lock;
+use crate::lock::lock;
 use ossc_cache::wire::CREDENTIALS;
 use ossc_conf::Settings;
 use ossc_net::Trust;

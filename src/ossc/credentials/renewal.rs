@@ -5,7 +5,7 @@
 //! a loop; what OSS has refused meanwhile is tried again by `work` within its own patience.
 
 use crate::credentials::{Later, Source};
-use crate::held::lock;
+use crate::lock::lock;
 use ossc_conf::Settings;
 use ossc_sign::{Credentials, Issued};
 use std::sync::{Arc, Condvar, Mutex};

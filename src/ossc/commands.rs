@@ -1,0 +1,14 @@
+//! The commands that people run: each looks at an engine, at a bucket or at the settings, and says what it finds.
+//!
+//! Called by the crate's `main`. None of them changes an engine or a bucket.
+
+mod caller;
+pub mod doctor;
+pub mod errors;
+pub mod metrics;
+pub mod pages;
+mod readers;
+pub mod run;
+pub mod status;
+pub mod top;
+mod view;

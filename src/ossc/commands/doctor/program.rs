@@ -1,0 +1,158 @@
+//! `ossc doctor -- PROGRAM ARGUMENT...`: runs a program under the library and says how it, and what it starts, read
+//! large objects past the C library, and what to set.
+//!
+//! Called by `doctor`. Two witnesses: the library writes what it sees to a report (OSSC_PAST_REPORT, `preload/past.rs`), and
+//! this command looks at the processes below /proc that have the report in their environment. It changes nothing else.
+
+use super::Report;
+use crate::commands::run;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+const VARIABLE: &str = "OSSC_PAST_REPORT";
+/// How often processes are looked at: a loader keeps its ring for longer.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const WHOLE: &str = "set `openMode: whole` in the configuration";
+
+/// Runs the program to its end; its status.
+pub(super) fn run(report: &mut Report, program: &[OsString]) -> Option<ExitStatus> {
+    let file = report.need("program", Notes::new())?;
+    let library = report.need("program", run::library().ok_or("the library is neither beside ossc nor in ../lib"))?;
+    let mut command = run::command(&library, program);
+    command.env(VARIABLE, &file.0);
+    let started = command.spawn().map_err(|e| format!("{}: {e}", program[0].to_string_lossy()));
+    let mut child = report.need("program", started)?;
+    let mut seen = Processes::default();
+    let status = report.need("program", wait(&mut child, || seen.look(&file.0)))?;
+    tell(report, &file.lines(), &seen);
+    report.good("program", format!("{}: {status}", program[0].to_string_lossy()));
+    Some(status)
+}
+
+fn wait(child: &mut Child, mut look: impl FnMut()) -> io::Result<ExitStatus> {
+    loop {
+        look();
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The report's file, which goes when this does.
+struct Notes(PathBuf);
+
+impl Notes {
+    fn new() -> io::Result<Notes> {
+        let path = std::env::temp_dir().join(format!("ossc-doctor-{}", std::process::id()));
+        // Not one that somebody has put there.
+        std::fs::File::create_new(&path)?;
+        Ok(Notes(path))
+    }
+
+    /// What the library has said: word and name, each once.
+    fn lines(&self) -> BTreeSet<(String, String, String)> {
+        let text = std::fs::read(&self.0).unwrap_or_default();
+        let line = |line: &str| {
+            let mut words = line.split('\t').skip(1).map(str::to_owned);
+            Some((words.next()?, words.next()?, words.next()?))
+        };
+        String::from_utf8_lossy(&text).lines().filter_map(line).collect()
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// What was seen of the program's processes, by their programs.
+#[derive(Default)]
+struct Processes {
+    /// With a ring or an aio context.
+    past: BTreeSet<(String, &'static str)>,
+    /// Without the library.
+    bare: BTreeSet<String>,
+}
+
+impl Processes {
+    fn look(&mut self, report: &Path) {
+        let mark = format!("{VARIABLE}={}", report.display());
+        let Ok(entries) = std::fs::read_dir("/proc") else { return };
+        for place in entries.flatten().map(|entry| entry.path()) {
+            let of_ours = |text: Vec<u8>| text.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
+            if std::fs::read(place.join("environ")).is_ok_and(of_ours) {
+                self.look_at(&place);
+            }
+        }
+    }
+
+    fn look_at(&mut self, place: &Path) {
+        let (Ok(program), Ok(maps)) = (place.join("exe").read_link(), std::fs::read(place.join("maps"))) else {
+            return;
+        };
+        // The engine has the program's settings.
+        if std::env::current_exe().is_ok_and(|own| own == program) || maps.is_empty() {
+            return;
+        }
+        let (program, maps) = (program.display().to_string(), String::from_utf8_lossy(&maps));
+        if !maps.contains("libossc_preload.so") {
+            self.bare.insert(program);
+            return;
+        }
+        if maps.contains("/[aio]") {
+            self.past.insert((program.clone(), "aio"));
+        }
+        let is_loop = maps.contains("/uvloop/loop.") || maps.contains("/libuv.") || program.ends_with("/node");
+        if maps.contains("anon_inode:[io_uring]") && !is_loop {
+            self.past.insert((program, "io_uring"));
+        }
+    }
+}
+
+/// The lines for people: what works as a note, what does not as a failure.
+fn tell(report: &mut Report, lines: &BTreeSet<(String, String, String)>, seen: &Processes) {
+    for (program, word, name) in lines {
+        match word.as_str() {
+            "sign" => report.note("reads past", format!("{program} reads past the C library: {name}")),
+            "whole" => report.good("reads past", format!("{name} was opened as a whole by {program}")),
+            "large" | "refused" => {
+                report.bad("reads past", format!("{name} does not fit the memory: raise memoryLimit"))
+            }
+            "writable" => report.bad("reads past", format!("{name} was opened for writing too: open it for reading")),
+            _ => report.bad("reads past", format!("{name} was opened before {program} was seen to do so: {WHOLE}")),
+        }
+    }
+    let is_known = |program: &str| lines.iter().any(|line| line.0 == program && line.1 != "early");
+    for (program, way) in seen.past.iter().filter(|(program, _)| !is_known(program)) {
+        report.bad("reads past", format!("{program} has made an {way} that the library did not see: {WHOLE}"));
+    }
+    for program in &seen.bare {
+        report.note("reads past", format!("{program} ran without the library (static, setuid, or LD_PRELOAD removed): large objects are empty to it, but by descriptors that were opened as a whole"));
+    }
+    if lines.is_empty() && seen.past.is_empty() {
+        report.good("reads past", "nothing was read past the C library, as far as can be seen");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_read_line_by_line() {
+        let notes = Notes(std::env::temp_dir().join(format!("ossc-doctor-test-{}", std::process::id())));
+        std::fs::write(
+            &notes.0,
+            "7\t/bin/x\tsign\tlibaio\n8\t/bin/x\tsign\tlibaio\n9\t/bin/y\twhole\n9\t/bin/y\twhole\t/m/a b",
+        )
+        .unwrap();
+        let of = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(notes.lines(), BTreeSet::from([of("/bin/x", "sign", "libaio"), of("/bin/y", "whole", "/m/a b")]));
+    }
+}

@@ -1,0 +1,15 @@
+//! The engine as a process: what its starter gives it, how it reaches OSS, who its clients are.
+//!
+//! Called by `engine`, which wires it. It knows the work and the mirror only to hand them what clients ask for.
+
+pub mod clients;
+pub mod connect;
+pub mod first_word;
+pub mod keys;
+pub mod memory;
+pub mod names;
+pub mod nearby;
+#[allow(unsafe_code)]
+pub mod reset;
+pub mod serve;
+pub mod socket;

@@ -1,0 +1,119 @@
+//! The talk between a starting engine and the program that starts it: settings in, one word out.
+//!
+//! Called by the engine. The word is `R` (ready), `O` (another engine holds the lock) or `E` (not started),
+//! followed by a text for the user; then the socket is closed.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Most bytes of settings.
+const SETTINGS_MAX: u32 = 1 << 16;
+
+/// Why an engine does not start.
+pub enum NotStarted {
+    /// Another engine holds the lock.
+    OtherEngine,
+    /// The REASON.
+    Reason(String),
+}
+
+impl From<String> for NotStarted {
+    fn from(reason: String) -> NotStarted {
+        NotStarted::Reason(reason)
+    }
+}
+
+impl From<ossc_conf::Reason> for NotStarted {
+    fn from(reason: ossc_conf::Reason) -> NotStarted {
+        NotStarted::Reason(reason.to_string())
+    }
+}
+
+/// The starter's end.
+pub struct Starter {
+    stream: UnixStream,
+    /// Its process id.
+    pub pid: i32,
+    /// Folder of the memory files of an engine that is gone, or -1; known after `settings`.
+    pub store: i32,
+    said: Arc<AtomicBool>,
+}
+
+impl Starter {
+    /// Over the inherited socket.
+    pub fn new(socket: OwnedFd) -> Starter {
+        let pid = ossc_cache::wire::peer(socket.as_raw_fd()).map_or(0, |peer| peer.pid);
+        Starter { stream: UnixStream::from(socket), pid, store: -1, said: Arc::default() }
+    }
+
+    /// Reads the settings: variables of the starter's environment.
+    pub fn settings(&mut self) -> Result<HashMap<String, String>, String> {
+        let broken = |e: std::io::Error| format!("the settings did not arrive: {e}");
+        let head = ossc_cache::wire::receive_settings_head(self.stream.as_raw_fd());
+        let (length, store) = head.map_err(|e| broken(std::io::Error::from_raw_os_error(e.0)))?;
+        self.store = store;
+        if length == 0 || length > SETTINGS_MAX {
+            return Err("the OSS_* and OSSC_* variables together are longer than 64 KiB".into());
+        }
+        let mut bytes = vec![0; length as usize];
+        self.stream.read_exact(&mut bytes).map_err(broken)?;
+        Ok(parse(&bytes))
+    }
+
+    /// Says the word and ends the talk.
+    pub fn say(mut self, word: char, text: &str) {
+        if !self.said.swap(true, Ordering::AcqRel) {
+            tell(&mut self.stream, word, text);
+        }
+    }
+
+    /// Ends this process with `reason` unless the word is said within `limit`: the program that started it waits.
+    pub fn say_within(&self, limit: Duration, reason: String) -> std::io::Result<()> {
+        let (mut stream, said) = (self.stream.try_clone()?, self.said.clone());
+        let watch = move || {
+            std::thread::sleep(limit);
+            if !said.swap(true, Ordering::AcqRel) {
+                tracing::error!("not started: {reason}");
+                tell(&mut stream, 'E', &reason);
+                std::process::exit(1);
+            }
+        };
+        std::thread::Builder::new().name("ossc-start".into()).stack_size(256 << 10).spawn(watch).map(drop)
+    }
+}
+
+fn tell(stream: &mut UnixStream, word: char, text: &str) {
+    // A starter that is gone does not hear it: the engine goes on without.
+    let _ = stream.write_all(format!("{word}{text}").as_bytes());
+    // Also where another thread has a descriptor of it.
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+}
+
+/// `NAME=value` entries, each ended by NUL; the first of a name counts, as for `getenv`.
+fn parse(bytes: &[u8]) -> HashMap<String, String> {
+    let mut map = HashMap::new();
+    for entry in bytes.split(|byte| *byte == 0) {
+        if let Some((name, value)) = std::str::from_utf8(entry).ok().and_then(|text| text.split_once('=')) {
+            map.entry(name.to_string()).or_insert_with(|| value.to_string());
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_with_equal_signs_and_repeats() {
+        let map = parse(b"MODEL_DIR=/canonical\0MODEL_DIR=../x\0OSS_SESSION_TOKEN=a=b=\0\xff=1\0");
+        assert_eq!(map["MODEL_DIR"], "/canonical");
+        assert_eq!(map["OSS_SESSION_TOKEN"], "a=b=");
+        assert_eq!(map.len(), 2);
+    }
+}

@@ -1,0 +1,95 @@
+//! The credentials of an engine: notes those of later programs, and starts the thread `ossc-keys` once there is something that
+//! it can renew from.
+//!
+//! Called by the engine at its start and by the attach server. It asks no service itself.
+
+use crate::credentials::{self, Keeper, Renewal, signer};
+use crate::lock::lock;
+use crate::process::connect;
+use crate::process::first_word::NotStarted;
+use crate::work::Work;
+use ossc_conf::{Config, Settings};
+use ossc_sign::Issued;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// See the module.
+pub struct Keys {
+    work: Arc<Work>,
+    keeper: Arc<Keeper>,
+    /// What the engine began with, until the thread has it; `None` for anonymous access, which is never refused for its key.
+    first: Mutex<Option<Issued>>,
+}
+
+impl Keys {
+    /// Nothing is renewed yet.
+    pub fn new(work: Arc<Work>, keeper: Keeper, first: Option<Issued>) -> Keys {
+        Keys { work, keeper: Arc::new(keeper), first: Mutex::new(first) }
+    }
+
+    /// Starts the thread, the first time.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn renew(&self) -> Result<(), std::io::Error> {
+        let Some(first) = lock(&self.first).take() else { return Ok(()) };
+        let renewal = Arc::new(Renewal::default());
+        self.work.scheduling.set_renewal(renewal.clone());
+        let (work, keeper) = (self.work.clone(), self.keeper.clone());
+        let body = move || {
+            keeper.keep(&renewal, first, |settings, credentials| {
+                work.scheduling.set_signer(signer(settings, credentials))
+            });
+        };
+        std::thread::Builder::new().name("ossc-keys".into()).stack_size(512 << 10).spawn(body).map(drop)
+    }
+
+    /// A program that started later has sent where its credentials come from.
+    pub fn note(&self, pid: i32, text: &[u8]) {
+        if self.keeper.later.note(text) {
+            tracing::info!(pid, "credentials of a later program are kept for when OSS refuses those in use");
+            if let Err(e) = self.renew() {
+                tracing::warn!("they cannot be used: thread ossc-keys: {e}");
+            }
+        }
+    }
+}
+
+/// Where credentials come from that can be renewed, and what it gives now.
+pub fn renewed_source(
+    settings: &Settings,
+    config: &Config,
+) -> Result<Option<(credentials::Source, Issued)>, NotStarted> {
+    let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
+    let source = credentials::Source::new(settings, limits, &connect::trust(settings, config));
+    let found = source.and_then(|source| source.map(|source| source.first().map(|first| (source, first))).transpose());
+    // The file has a REASON of its own.
+    let is_file = matches!(settings.credentials, ossc_conf::Credentials::File(_));
+    found
+        .map_err(|why| NotStarted::Reason(if is_file { why } else { format!("failed to initialize connector: {why}") }))
+}
+
+/// What renews the credentials: the thread is started now where the source can give others.
+pub fn of_engine(
+    variables: &HashMap<String, String>,
+    settings: &Settings,
+    config: &Config,
+    work: &Arc<Work>,
+    renewed: Option<(credentials::Source, Issued)>,
+) -> Result<Keys, NotStarted> {
+    let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
+    let later = credentials::Later::new(variables, limits, connect::trust(settings, config));
+    let (source, first) = match renewed {
+        Some((source, first)) => (Some(source), Some(first)),
+        None => (None, credentials::lasting(settings).map(|credentials| Issued { credentials, ends_secs: None })),
+    };
+    let ends_unix_secs = first.as_ref().and_then(|first| first.ends_secs);
+    let name = source.as_ref().map(credentials::Source::name);
+    let keeper = credentials::Keeper { source, later: Arc::new(later), settings: settings.clone() };
+    let keys = Keys::new(work.clone(), keeper, first);
+    if let Some(source) = name {
+        tracing::info!(source, ends_unix_secs, "credentials");
+        keys.renew().map_err(|e| format!("failed to initialize connector: thread ossc-keys: {e}"))?;
+    }
+    Ok(keys)
+}

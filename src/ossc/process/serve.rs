@@ -1,0 +1,194 @@
+//! The attach server: hands clients the region and the memory, takes their requests to list folders, and
+//! ends the engine when nobody has needed it for a while.
+//!
+//! Called by the engine; it is the main thread's loop. Clients are known by their processes (see `clients`), not by
+//! sockets: a program may close any descriptor, but it cannot hide its end from the kernel.
+
+use ossc_cache::wire::{self, Ask, NO_FDS};
+use ossc_store::pages::PageKind;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SocketFlags;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use crate::mirror::Mirror;
+use crate::order::Order;
+use crate::process::clients::Clients;
+use crate::process::keys::Keys;
+use crate::process::nearby;
+use crate::work::Work;
+
+/// A client that connected and says nothing is let go after this many milliseconds.
+const SILENCE_MS: u64 = 1000;
+
+/// See the module.
+pub struct Server {
+    listener: OwnedFd,
+    /// Its own end of the door, and the one that clients get: see `wire::ask_at_door`.
+    door: (OwnedFd, OwnedFd),
+    work: Arc<Work>,
+    mirror: Arc<Mirror>,
+    keys: Keys,
+    region_fd: i32,
+    orders: Sender<Order>,
+    linger: Duration,
+    clients: Clients,
+}
+
+impl Server {
+    /// A server with the engine's starter as its first client.
+    pub fn new(
+        (listener, door): (OwnedFd, (OwnedFd, OwnedFd)),
+        (work, mirror, keys): (Arc<Work>, Arc<Mirror>, Keys),
+        region_fd: i32,
+        orders: Sender<Order>,
+        linger: Duration,
+    ) -> Server {
+        Server { listener, door, work, mirror, keys, region_fd, orders, linger, clients: Clients::default() }
+    }
+
+    /// Ends serving, and gives the socket back.
+    pub fn listener(self) -> OwnedFd {
+        self.listener
+    }
+
+    /// Counts a process as a client until it ends.
+    pub fn welcome(&mut self, pid: i32) {
+        self.clients.count(pid);
+    }
+
+    /// Serves until `linger` after the last client's end.
+    pub fn run(&mut self) {
+        let mut alone_since = Instant::now();
+        loop {
+            if !self.clients.is_empty() {
+                alone_since = Instant::now();
+            }
+            self.work.residency.programs.tell(self.clients.len(), Instant::now());
+            let left = self.clients.is_empty().then(|| self.linger.saturating_sub(alone_since.elapsed()));
+            if left == Some(Duration::ZERO) {
+                self.welcome_nearby();
+                if self.clients.is_empty() {
+                    return;
+                }
+                continue;
+            }
+            let knocks = self.wait(left);
+            if self.clients.remove_ended() {
+                // The wait may have lasted for hours: lingering begins with the end of the last one.
+                alone_since = Instant::now();
+            }
+            if knocks.0 {
+                self.accept();
+            }
+            if knocks.1 {
+                self.open_door();
+            }
+        }
+    }
+
+    /// Counts those as clients that will come later: see `nearby`.
+    fn welcome_nearby(&mut self) {
+        let header = self.work.region().header();
+        let folder = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire));
+        for pid in nearby::processes(folder) {
+            tracing::debug!(pid, "stays for a process that has not attached yet");
+            self.welcome(pid);
+        }
+    }
+
+    /// Sleeps until a connection, a knock at the door, the end of a client, or the time-out.
+    fn wait(&self, left: Option<Duration>) -> (bool, bool) {
+        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.door.0, PollFlags::IN)];
+        fds.extend(self.clients.ends().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let left = [left, self.clients.look_again()].into_iter().flatten().min();
+        let timeout =
+            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            return (false, false);
+        }
+        let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        (ready(&fds[0]), ready(&fds[1]))
+    }
+
+    fn accept(&mut self) {
+        while let Ok(conn) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            if let Err(errno) = self.admit(conn) {
+                tracing::debug!(errno, "a client's question was not answered");
+            }
+        }
+    }
+
+    /// A connection that came through the door. Only clients and their children hold its other end (a socket cannot
+    /// be opened again by its name below /proc): a process that has changed its user since, whom the run folder and
+    /// the check of the user keep out, keeps what it could read.
+    fn open_door(&mut self) {
+        let knock = wire::receive_one(&self.door.0);
+        if let Err(errno) = knock.map_err(|e| e.0).and_then(|conn| self.answer(conn)) {
+            tracing::debug!(errno, "a question at the door was not answered");
+        }
+    }
+
+    fn admit(&mut self, conn: OwnedFd) -> Result<(), i32> {
+        let fd = conn.as_raw_fd();
+        let peer = wire::peer(fd).map_err(|e| e.0)?;
+        if peer.uid != ossc_cache::sys::geteuid() {
+            tracing::warn!(pid = peer.pid, uid = peer.uid, "a process of another user asked to attach: refused");
+            return wire::answer(fd, libc::EACCES, 0, b"", NO_FDS).map_err(|e| e.0);
+        }
+        self.answer(conn)
+    }
+
+    fn answer(&mut self, conn: OwnedFd) -> Result<(), i32> {
+        let fd = conn.as_raw_fd();
+        let peer = wire::peer(fd).map_err(|e| e.0)?;
+        if !ossc_cache::sys::wait_readable(fd, SILENCE_MS) {
+            return Err(libc::ETIMEDOUT);
+        }
+        let packet = wire::receive(fd).map_err(|e| e.0)?;
+        packet.close_fds();
+        if !packet.same_version() {
+            tracing::warn!(pid = peer.pid, "a process with another version of the library asked to attach: refused");
+            return wire::answer(fd, libc::ENOTSUP, 0, b"", NO_FDS).map_err(|e| e.0);
+        }
+        match packet.ask().map_err(|e| e.0)? {
+            Ask::Attach => {
+                self.welcome(peer.pid);
+                tracing::debug!(pid = peer.pid, "client attached");
+                let store = self.mirror.store();
+                let folder = if store.kind() == PageKind::HugeTmpfs { store.folder() } else { -1 };
+                let fds = [self.region_fd, self.door.1.as_raw_fd(), folder];
+                match self.mirror.emptied() {
+                    none if none.is_empty() => wire::answer(fd, 0, 0, b"", fds).map_err(|e| e.0),
+                    paths => self.orders.send(Order::Refill { paths, conn, fds }).map_err(|_| libc::EPIPE),
+                }
+            }
+            Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1, -1]).map_err(|e| e.0),
+            Ask::Credentials => {
+                // Who has told it does not wait for an answer.
+                self.keys.note(peer.pid, packet.text());
+                Ok(())
+            }
+            Ask::Memory(slot) => self.hand_memory(fd, slot),
+            ask @ (Ask::List | Ask::Enter) => {
+                let path = String::from_utf8_lossy(packet.text()).into_owned();
+                self.orders.send(Order::List { path, enters: ask == Ask::Enter, conn }).map_err(|_| libc::EPIPE)
+            }
+        }
+    }
+
+    fn hand_memory(&self, fd: i32, slot: u32) -> Result<(), i32> {
+        match self.work.residency.hand_memory(slot) {
+            Some(Ok(memory)) => {
+                let sent = wire::answer(fd, 0, 0, b"", [memory, -1, -1]);
+                let _ = ossc_cache::sys::close(memory);
+                sent.map_err(|e| e.0)
+            }
+            Some(Err(errno)) => wire::answer(fd, errno.0, 0, b"", NO_FDS).map_err(|e| e.0),
+            None => wire::answer(fd, libc::ENOENT, 0, b"", NO_FDS).map_err(|e| e.0),
+        }
+    }
+}

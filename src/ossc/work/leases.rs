@@ -1,0 +1,117 @@
+//! The lease thread: looks again and again at what no program uses, and ends versions that no listing names.
+//!
+//! Run by the engine; versions also end when the mirror has no room for new records. A version ends when the kernel says
+//! (write leases on memory file and placeholder) that no program has it open or mapped: then its parts, memory,
+//! descriptors and names are given back.
+
+use crate::lock::lock;
+use crate::work::Work;
+use crate::work::residency::lease::Found;
+use crate::work::residency::unused::Unused;
+use crate::work::shared::held::Held;
+use ossc_cache::part::FILLING;
+use ossc_cache::region::{Full, Kind, NewObject, Object, Room};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often leases are looked at: an idle engine wakes up less than once a second.
+const TICK: Duration = Duration::from_millis(1300);
+
+/// The thread, for ever. `is_nearby` looks for programs that run for this MODEL_DIR and are no clients yet.
+pub fn run(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool) {
+    let mut wait = TICK;
+    loop {
+        std::thread::sleep(wait);
+        wait = look(work, expire, is_nearby).map_or(TICK, |soonest| soonest.min(TICK));
+    }
+}
+
+/// Looks at every large object once: what is unused for `expire` is given back, and old versions that no program uses
+/// end. The time until the first of those that are unused now has been so long enough, if there is one.
+pub fn look(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool) -> Option<Duration> {
+    let _alone = lock(&work.looking);
+    end_unused_versions(work);
+    work.objects.end_rest();
+    let look = work.residency.begin_look(expire, is_nearby);
+    let large = work.residency.to_look_at();
+    let look_at = |(slot, held): (u32, Arc<Held>)| {
+        let object = work.region().object(slot)?;
+        match work.residency.look_at(&look, (slot, object, &held)) {
+            Found::Wait(wait) => wait,
+            Found::Old(unused) => {
+                end_version(work, (slot, object, &held), unused);
+                None
+            }
+        }
+    };
+    large.into_iter().filter_map(look_at).min()
+}
+
+/// Room for a record. Where there is none, versions that no program uses are ended first.
+///
+/// # Errors
+/// Which array of the region is full of what is in use.
+pub fn reserve(work: &Work, new: &NewObject<'_>) -> Result<Room, Full> {
+    let first = work.objects.reserve(new);
+    if first.is_ok() || first == Err(Full::Etag) {
+        return first;
+    }
+    let alone = lock(&work.looking);
+    end_unused_versions(work);
+    drop(alone);
+    work.objects.reserve_of_all(new)
+}
+
+/// Ends all superseded versions that no program uses. The caller holds `looking`.
+fn end_unused_versions(work: &Work) {
+    for slot in work.objects.superseded() {
+        let Some(object) = work.region().object(slot) else { continue };
+        let Some(held) = work.held(slot) else {
+            work.objects.end_unheld(slot, object);
+            continue;
+        };
+        match object.kind() {
+            Kind::Large => {
+                let busy = (0..object.parts()).any(|index| work.region().part(object, index).state() == FILLING);
+                let unused = if busy { None } else { Unused::take(object, &held).filter(Unused::is_closed) };
+                if let Some(unused) = unused {
+                    end_version(work, (slot, object, &held), unused);
+                }
+            }
+            _ if work.objects.ends_small(slot, object, &held) => {
+                forget(work, slot, object);
+                work.objects.rest(slot);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Ends a large version that no program uses. What is under way keeps it for another look.
+pub(crate) fn end_version(work: &Work, (slot, object, held): (u32, &Object, &Held), unused: Unused) {
+    let void = || work.objects.void_superseded(slot, object);
+    if !work.residency.empty_version((slot, object, held), unused, void) {
+        return;
+    }
+    held.memory.iter().for_each(|memory| memory.unlink());
+    work.region().header().large_bytes.fetch_sub(object.size(), Ordering::Relaxed);
+    forget(work, slot, object);
+    tracing::info!(object = held.key, etag = held.etag, bytes = held.size, "dropped: an old version that nobody uses");
+    work.objects.rest(slot);
+}
+
+/// Nothing of the engine's names the record any more.
+fn forget(work: &Work, slot: u32, object: &Object) {
+    if let Some(held) = work.objects.forget(slot, object) {
+        work.residency.forget(slot, &held);
+    }
+    work.scheduling.forget(|item| item.is_of(slot));
+}
+
+#[cfg(test)]
+#[path = "leases_idle_tests.rs"]
+mod idle_tests;
+#[cfg(test)]
+#[path = "leases_tests.rs"]
+mod tests;

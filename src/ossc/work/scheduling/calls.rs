@@ -1,0 +1,121 @@
+//! Questions that threads of the engine ask OSS and wait for: pages of listings, facts of objects.
+//!
+//! Called by the mirror's threads, which wait here, and by the work when an answer has come. It opens no connection:
+//! a question is an item of the plan like any other.
+
+use crate::lock::lock;
+use crate::work::scheduling::Scheduling;
+use crate::work::shared::item::{DOCUMENT_BYTES_MAX, Item};
+use ossc_net::error::{Kind, Phase};
+use ossc_net::{Error, Fetch, Finished, Query, Sink};
+use ossc_store::plan::Class;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Instant;
+
+/// A question that a thread waits for.
+struct Call {
+    query: Query,
+    answer: SyncSender<Finished>,
+}
+
+/// The questions that are not answered yet.
+#[derive(Default)]
+pub(super) struct Calls {
+    open: Mutex<HashMap<u32, Call>>,
+    next: AtomicU32,
+}
+
+/// How often a question is asked that fails for a cause which may pass, and until when its answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Times that it is asked at most.
+    pub attempts: u32,
+    /// No longer than until then, if there is such a time.
+    pub until: Option<Instant>,
+}
+
+impl Calls {
+    fn open(&self, query: &Query) -> (u32, Receiver<Finished>) {
+        let (answer, wait) = sync_channel(1);
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.open).insert(id, Call { query: query.clone(), answer });
+        (id, wait)
+    }
+}
+
+impl Scheduling {
+    /// Asks one question and waits for its answer; retries what may succeed later, as long as `patience` says.
+    ///
+    /// # Errors
+    /// What ended the last try.
+    pub fn call(&self, query: &Query, patience: Patience) -> Result<Finished, Error> {
+        self.answer_of(query, self.ask(query), patience)
+    }
+
+    /// Asks all of them at once; the answers come in their order.
+    pub fn call_all(&self, queries: &[Query], patience: Patience) -> Vec<Result<Finished, Error>> {
+        let asked: Vec<_> = queries.iter().map(|query| self.ask(query)).collect();
+        asked.into_iter().zip(queries).map(|(wait, query)| self.answer_of(query, wait, patience)).collect()
+    }
+
+    /// The request for a question that is not answered yet.
+    pub fn question(&self, id: u32) -> Option<Fetch> {
+        let query = lock(&self.calls.open).get(&id)?.query.clone();
+        let sink = Sink::Buffer { bytes_max: DOCUMENT_BYTES_MAX };
+        Some(Fetch { token: Item::Call(id).token(), query, sink, crc: false, urgent: true })
+    }
+
+    /// The request for a question has ended.
+    pub fn answered(&self, id: u32, done: Finished) {
+        if let Some(call) = lock(&self.calls.open).remove(&id) {
+            // The thread that asked may have stopped waiting.
+            let _ = call.answer.send(done);
+        }
+    }
+
+    fn ask(&self, query: &Query) -> Receiver<Finished> {
+        let (id, wait) = self.calls.open(query);
+        // Before small objects: a folder that is listed ahead may be one that a program comes to wait for.
+        self.push(&[Item::Call(id)], Class::Demand);
+        wait
+    }
+
+    fn answer_of(&self, query: &Query, mut wait: Receiver<Finished>, patience: Patience) -> Result<Finished, Error> {
+        let Patience { attempts, until } = patience;
+        let mut tried = 0;
+        let gone = || Error::new(Kind::Cancelled, Phase::Start, "the engine stops");
+        let late = || Error::new(Kind::Timeout, Phase::Head, "no answer in the time that there was");
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        loop {
+            let mut done = match until {
+                None => wait.recv().map_err(|_| gone())?,
+                // An answer that comes later is dropped.
+                Some(until) => wait.recv_timeout(left(until)).map_err(|why| match why {
+                    RecvTimeoutError::Timeout => late(),
+                    RecvTimeoutError::Disconnected => gone(),
+                })?,
+            };
+            let error = match std::mem::replace(&mut done.result, Err(gone())) {
+                Ok(response) => {
+                    done.result = Ok(response);
+                    return Ok(done);
+                }
+                Err(error) => error,
+            };
+            tried += 1;
+            if tried >= attempts || !(error.retryable() || self.renews(&error).is_some()) {
+                return Err(error);
+            }
+            let pause = self.options.backoff.wait(tried - 1);
+            if until.is_some_and(|until| left(until) <= pause) {
+                return Err(error);
+            }
+            tracing::warn!("{error}; trying again ({tried} of {attempts})");
+            std::thread::sleep(pause);
+            wait = self.ask(query);
+        }
+    }
+}

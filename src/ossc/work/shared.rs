@@ -1,0 +1,15 @@
+//! What the four wings of the work share: what is known of each object, and the values that they hand each other.
+//!
+//! Imported by every wing. It imports none.
+
+pub mod action;
+pub mod check;
+pub mod fill;
+pub mod held;
+pub mod item;
+pub mod memory;
+pub mod options;
+pub mod register;
+pub mod room;
+pub mod scale;
+pub mod wrong;

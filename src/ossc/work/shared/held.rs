@@ -1,0 +1,160 @@
+//! What the engine knows of an object beside its public record: key, memory, check value, troubles.
+//!
+//! Called by `work` on vcpu threads and by the mirror. Plain state; it starts nothing.
+
+use crate::lock::lock;
+use crate::place::{Pinned, Root};
+use crate::work::shared::check::Check;
+use crate::work::shared::memory::Memory;
+use crate::work::shared::room::Room;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// One object.
+pub struct Held {
+    /// Whole key.
+    pub key: String,
+    /// As listed, with quotes.
+    pub etag: String,
+    /// Bytes.
+    pub size: u64,
+    /// Last-Modified, seconds since 1970.
+    pub mtime_secs: i64,
+    /// Relative path of its folder in MODEL_DIR.
+    pub folder: String,
+    /// Name in that folder.
+    pub name: String,
+    /// MODEL_DIR, where there is one.
+    pub root: Option<Arc<Root>>,
+    /// `Object::uses` when the kernel said last that no program has the placeholder open.
+    pub closed_at: AtomicU32,
+    /// A descriptor of the placeholder: see `stand`.
+    pub pinned: Mutex<Option<Pinned>>,
+    /// Where the bytes of a large object go.
+    pub memory: Option<Box<dyn Memory>>,
+    /// x-oss-hash-crc64ecma of the whole object, once an answer carried it.
+    pub crc64: Mutex<Option<u64>>,
+    /// Failed requests for a small object.
+    pub attempts: AtomicU32,
+    /// Its bytes count among the small objects under way.
+    pub under_way: AtomicBool,
+    /// The same for single pieces of one that is written to disk piece by piece.
+    pub pieces_under_way: Mutex<BTreeSet<u32>>,
+    /// Pieces of a small object that have arrived, with their CRC-64; without their bytes when these are on disk.
+    pub pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
+    /// A small object is being fetched, or was.
+    pub begun: AtomicBool,
+    /// Its pieces that are under way or here.
+    pub asked: Mutex<BTreeSet<u32>>,
+    /// All its parts were put into the plan.
+    pub planned: AtomicBool,
+    /// It was said that its memory file could not be made.
+    pub told_no_file: AtomicBool,
+    /// Connections were freed for its readers.
+    pub made_way: AtomicBool,
+    /// A program opened it.
+    pub opened: AtomicBool,
+    /// `Object::uses` at the last look of the lease thread.
+    pub uses_seen: AtomicU32,
+    requests: AtomicU32,
+    /// Failed requests in a row for each part of a large object.
+    failures: Mutex<BTreeMap<u32, u32>>,
+    /// Since when no program has it open or mapped, as far as it was looked at.
+    pub idle_since: Mutex<Option<Instant>>,
+    /// Readers were told that there is no room: when the lease thread saw that first.
+    pub starved_since: Mutex<Option<Instant>>,
+    /// What its parts and blocks take of the budget, those on their way included.
+    pub room: Mutex<Room>,
+    /// Empty parts whose memory and room stay, since programs have pinned them.
+    pub kept: Mutex<BTreeSet<u32>>,
+    /// How far the check of a large object is.
+    pub check: Mutex<Check>,
+    /// Bytes of blocks that are in memory, which is counted under `check`.
+    pub block_bytes: AtomicU64,
+    /// Processes that were given bytes before the verdict, with their names.
+    pub given: Mutex<BTreeMap<u32, String>>,
+    /// A small object was fetched a second time since its check failed.
+    pub rechecked: AtomicBool,
+    trouble: Mutex<Option<Instant>>,
+}
+
+impl Held {
+    /// A new object; see the fields.
+    pub fn new(key: String, etag: String, size: u64, mtime_secs: i64, place: (String, String)) -> Held {
+        Held {
+            key,
+            etag,
+            size,
+            mtime_secs,
+            folder: place.0,
+            name: place.1,
+            root: None,
+            closed_at: AtomicU32::new(0),
+            pinned: Mutex::new(None),
+            memory: None,
+            crc64: Mutex::new(None),
+            attempts: AtomicU32::new(0),
+            under_way: AtomicBool::new(false),
+            pieces_under_way: Mutex::default(),
+            pieces: Mutex::default(),
+            begun: AtomicBool::new(false),
+            asked: Mutex::default(),
+            planned: AtomicBool::new(false),
+            told_no_file: AtomicBool::new(false),
+            made_way: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            uses_seen: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            failures: Mutex::default(),
+            idle_since: Mutex::new(None),
+            starved_since: Mutex::new(None),
+            room: Mutex::default(),
+            kept: Mutex::default(),
+            check: Mutex::default(),
+            block_bytes: AtomicU64::new(0),
+            given: Mutex::default(),
+            rechecked: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+        }
+    }
+
+    /// A request failed: for how long nothing has succeeded.
+    pub fn in_trouble(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(*lock(&self.trouble).get_or_insert(now))
+    }
+
+    /// A request is being prepared: until `end_request` the record stays what it is, if it was not GONE after this.
+    pub fn begin_request(&self) {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It is finished, or was not made after all.
+    pub fn end_request(&self) {
+        self.requests.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// True while a request is being prepared, under way, or being finished.
+    pub fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::SeqCst) != 0
+    }
+
+    /// A request for part `index` failed: how many have so in a row.
+    pub fn failed_again(&self, index: u32) -> u32 {
+        let mut failures = lock(&self.failures);
+        let count = failures.entry(index).or_insert(0);
+        *count += 1;
+        *count
+    }
+
+    /// Part `index` is here.
+    pub fn failed_no_more(&self, index: u32) {
+        lock(&self.failures).remove(&index);
+    }
+
+    /// A request succeeded.
+    pub fn out_of_trouble(&self) {
+        *lock(&self.trouble) = None;
+    }
+}

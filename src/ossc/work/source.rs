@@ -1,0 +1,79 @@
+//! The work as the source that the vcpu threads pull from.
+//!
+//! Called by the network's vcpus. It does no disk I/O and never waits.
+
+use crate::work::shared::held::Held;
+use crate::work::shared::item::Item;
+use crate::work::transfers::Transfers;
+use crate::work::{Work, requests};
+use ossc_net::{Error, Fetch, Finished, Pull, Source};
+use ossc_store::plan::{Class, Next};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Source for Work {
+    fn pull(&self, now: Instant) -> Pull {
+        let least = match self.scheduling.admit(now) {
+            Ok(least) => least,
+            Err(until) => return Pull::Until(until),
+        };
+        if let Ok(second) = requests::prepare_second(self, now, false) {
+            return Pull::Fetch(second);
+        }
+        loop {
+            match self.scheduling.next(now, least) {
+                Next::Item(item, class) => {
+                    // Counted before the record is looked at: one that is not GONE by then stays what it is.
+                    let held = held_of(self, item);
+                    held.iter().for_each(|held| held.begin_request());
+                    if let Some(fetch) = requests::prepare(self, item, class) {
+                        return Pull::Fetch(Fetch { urgent: class < Class::Prefetch, ..fetch });
+                    }
+                    held.iter().for_each(|held| held.end_request());
+                }
+                Next::Until(at) => {
+                    return match requests::prepare_second(self, now, least == Class::Prefetch) {
+                        Ok(second) => Pull::Fetch(second),
+                        Err(look_again) => {
+                            self.scheduling.not_sent();
+                            Pull::Until([at, look_again].into_iter().flatten().min())
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    fn finished(&self, done: Finished) {
+        let item = Item::from_token(done.token);
+        let held = held_of(self, item);
+        self.scheduling.ended(&done);
+        let header = self.register.region.header();
+        header.origin_requests.fetch_add(1, Ordering::Relaxed);
+        if let Ok(response) = &done.result {
+            header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
+        }
+        let Transfers { pieces, blocks, small } = &self.transfers;
+        match item {
+            Item::Part(slot, index) | Item::Again(slot, index) => self.act(pieces.ended(slot, index, 0, done)),
+            Item::Piece(slot, index, n) => self.act(pieces.ended(slot, index, n, done)),
+            Item::Spare(slot, index, n, chunk) => self.act(pieces.second_ended((slot, index, n, chunk), done)),
+            Item::Blocks(..) => self.act(blocks.ended(item, done)),
+            Item::Small(slot, index) => self.act(small.ended(slot, index, done)),
+            Item::Verdict(slot) => self.act(self.objects.verdict_ended(slot, done)),
+            Item::Call(id) | Item::Revive(id) => self.scheduling.answered(id, done),
+        }
+        held.iter().for_each(|held| held.end_request());
+    }
+
+    fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), Error> {
+        self.transfers.pieces.populate(Item::from_token(token), filled, bytes)
+    }
+}
+
+/// What is known of the record that an item is of.
+fn held_of(work: &Work, item: Item) -> Option<Arc<Held>> {
+    if matches!(item, Item::Call(_)) { None } else { work.held(item.record()) }
+}

@@ -1,0 +1,46 @@
+//! The transfers wing: requests for bytes, and what their ends mean for what they are of.
+//!
+//! Called by the work on vcpu threads. Each of its rooms asks for one kind of bytes: parts of large objects in pieces,
+//! blocks of a part, and small objects. It sends nothing itself and decides nothing about the order.
+
+pub mod blocks;
+pub mod flight;
+pub mod pieces;
+mod reach;
+pub mod small;
+mod spare;
+
+use crate::journal::audit::Audit;
+use crate::work::shared::held::Held;
+use crate::work::shared::item::Arrived;
+use crate::work::shared::register::Register;
+use blocks::BlockReads;
+use ossc_net::Query;
+use pieces::Pieces;
+use small::SmallObjects;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// See the module.
+pub struct Transfers {
+    pub pieces: Pieces,
+    pub blocks: BlockReads,
+    pub small: SmallObjects,
+}
+
+impl Transfers {
+    /// Nothing is under way yet. Small objects go to `arrived`.
+    pub fn new(register: &Arc<Register>, audit: &Audit, arrived: Sender<Arrived>) -> Transfers {
+        Transfers {
+            pieces: Pieces::new(register.clone(), audit.clone()),
+            blocks: BlockReads::new(register.clone(), audit.clone()),
+            small: SmallObjects::new(register.clone(), audit.clone(), arrived),
+        }
+    }
+}
+
+/// Asks for a range of an object, of the version that it was listed as.
+fn query(held: &Held, range: Range<u64>) -> Query {
+    Query::Get { key: held.key.clone(), range: Some(range), etag: Some(held.etag.clone()), size: held.size }
+}

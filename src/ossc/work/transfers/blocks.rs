@@ -1,0 +1,244 @@
+//! Small reads: the blocks around bytes that a reader wants here and there, instead of the part that they lie in.
+//!
+//! Called by the demand thread, and by the work on vcpu threads (requests for blocks and their ends). `reach` decides how
+//! much is fetched. What blocks mean that have come is the objects wing's: a block comes into a buffer of its own.
+
+use crate::journal::audit::Audit;
+use crate::lock::lock;
+use crate::work::shared::action::Action;
+use crate::work::shared::fill;
+use crate::work::shared::held::Held;
+use crate::work::shared::item::Item;
+use crate::work::shared::register::Register;
+use crate::work::transfers::query;
+use crate::work::transfers::reach::{At, Reach, reach};
+use ossc_cache::block::{self, Blocks, Mask, SETS, WHOLE};
+use ossc_cache::part::EMPTY;
+use ossc_cache::region::{Object, Region, state};
+use ossc_net::error::Kind;
+use ossc_net::{Fetch, Finished, Sink};
+use ossc_store::plan::Class;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+/// See the module.
+pub struct BlockReads {
+    register: Arc<Register>,
+    region: Region,
+    /// Set of blocks that is looked at next for one that is free.
+    next_set: Mutex<u32>,
+    audit: Audit,
+}
+
+impl BlockReads {
+    /// None is under way yet.
+    pub fn new(register: Arc<Register>, audit: Audit) -> BlockReads {
+        BlockReads { region: register.region, register, next_set: Mutex::default(), audit }
+    }
+
+    /// Readers wait for these blocks of a part, given as its index in the region, or for `WHOLE` of it. `is_planned`
+    /// says what is in the plan.
+    ///
+    /// # Errors
+    /// The part is to be fetched as a whole, and its object with it.
+    pub fn wanted(
+        &self,
+        region_part: u32,
+        mask: Mask,
+        is_planned: impl Fn(Item) -> bool,
+    ) -> Result<Vec<Action>, Whole> {
+        let small = mask != WHOLE && self.register.options.block_bytes > 0;
+        let (slot, object, index) = self.register.part_at(region_part).filter(|_| small).ok_or(Whole)?;
+        let Some(held) = self.register.held(slot) else { return Ok(Vec::new()) };
+        let demand = || Action::Push(vec![Item::Part(slot, index)], Class::Demand);
+        // On its way as a whole, or soon: it goes first.
+        if self.region.part(object, index).state() != EMPTY {
+            return Ok(vec![Action::Hurry(slot, index), demand()]);
+        }
+        if is_planned(Item::Part(slot, index)) {
+            return Ok(vec![demand()]);
+        }
+        let mut items = Vec::new();
+        for span in spans(mask & block::mask(0, object.blocks_len(index))) {
+            match self.reach_of(object, &held, index, span) {
+                Reach::Object => return Err(Whole),
+                Reach::Part { next } => {
+                    let follows = next && index + 1 < object.parts();
+                    let near = follows.then(|| Action::Push(vec![Item::Part(slot, index + 1)], Class::Near));
+                    return Ok([demand()].into_iter().chain(near).collect());
+                }
+                Reach::Blocks(blocks) => items.extend(self.ask_blocks(slot, object, &held, index, blocks)),
+            }
+        }
+        let some = !items.is_empty();
+        let mut actions = vec![Action::Push(items, Class::Demand)];
+        if some && !held.made_way.swap(true, Ordering::AcqRel) {
+            actions.push(Action::MakeWay(slot, 1));
+        }
+        Ok(actions)
+    }
+
+    /// How much is fetched for a reader who waits for the blocks `span` of a part.
+    fn reach_of(&self, object: &Object, held: &Held, index: u32, span: Range<u32>) -> Reach {
+        if self.region.part(object, index).is_mapped() {
+            return Reach::Object;
+        }
+        let unit = (self.register.options.block_bytes / object.block_bytes()).max(1) as u32;
+        let check = lock(&held.check);
+        let there = |index: u32| {
+            let ready = self.region.blocks(object, index).map_or(0, Blocks::ready);
+            ready | check.small.get(&index).map_or(0, |small| small.asked)
+        };
+        let before = index.checked_sub(1).map(|before| (self.region.part(object, before), before));
+        let follows = before.is_some_and(|(part, _)| part.is_ready() && part.used() > 0);
+        let tail = before.map_or(0, |(_, before)| run(there(before), object.blocks_len(before)));
+        let run = match run(there(index), span.start) {
+            run if run == span.start => run + tail,
+            run => run,
+        };
+        let (head, tail, short) =
+            (index == 0, index + 1 == object.parts(), held.size <= self.register.options.scale.short_bytes_max);
+        reach(span, (object.blocks_len(index), unit), At { head, tail, short, run, follows })
+    }
+
+    /// Puts the blocks that are missing into the plan. The part, where they cannot be had alone.
+    fn ask_blocks(&self, slot: u32, object: &Object, held: &Held, index: u32, range: Range<u32>) -> Vec<Item> {
+        let mut check = lock(&held.check);
+        let kept = lock(&held.kept).contains(&index);
+        let Some(blocks) = self.set_of(object, index).filter(|_| !kept) else { return vec![Item::Part(slot, index)] };
+        let asked = check.small.get(&index).map_or(0, |small| small.asked);
+        let missing = block::mask(range.start, range.end) & !(blocks.ready() | asked);
+        if !fill::may_come_alone(&self.register, object, index, blocks, missing) {
+            return vec![Item::Part(slot, index)];
+        }
+        if missing != 0 {
+            check.small.entry(index).or_default().asked |= missing;
+        }
+        spans(missing).map(|run| Item::Blocks(slot, index, run.start, run.end - run.start)).collect()
+    }
+
+    /// The set of a part; it gets one if it has none and there is one to be had.
+    fn set_of(&self, object: &Object, index: u32) -> Option<&Blocks> {
+        if let Some(blocks) = self.region.blocks(object, index) {
+            return Some(blocks);
+        }
+        let mut next = lock(&self.next_set);
+        let start = *next;
+        let number = (0..SETS).map(|step| (start + step) % SETS).find(|number| self.is_free(*number))?;
+        *next = (number + 1) % SETS;
+        let (part, set) = (object.first_part() + index, self.region.set_at(number));
+        set.give((part, self.region.part_at(part)), self.region.aside_at(part), number);
+        Some(set)
+    }
+
+    /// True for a set that no part has, or one that needs it no more: none of its blocks are here or on their way, and
+    /// what was handed out will not be compared any more.
+    fn is_free(&self, number: u32) -> bool {
+        let set = self.region.set_at(number);
+        let Some(part) = set.part().filter(|part| self.region.aside_at(*part).set() == Some(number)) else {
+            return true;
+        };
+        let Some((slot, object, index)) = self.register.part_at(part) else { return true };
+        let Some(held) = self.register.held(slot) else { return true };
+        // Not that of the caller's own object, which is locked.
+        let idle = held.check.try_lock().is_ok_and(|check| !check.small.contains_key(&index));
+        idle && set.ready() == 0 && object.verdict.get().is_given()
+    }
+
+    /// The bytes of some blocks, if they are to be fetched alone now.
+    pub fn bytes_wanted(&self, item: Item, object: &Object, held: &Held) -> Option<u64> {
+        let Item::Blocks(_, index, first, count) = item else { return None };
+        let is_served = matches!(object.state(), state::LOADING | state::VERIFIED) && index < object.parts();
+        let is_kept = lock(&held.kept).contains(&index);
+        if !is_served || is_kept || self.region.part(object, index).state() != EMPTY {
+            // The part has what they waited for, or the object has an error for them.
+            fill::asked_no_more(held, index, (first, count));
+            return None;
+        }
+        let range = object.block_range(index, first, first + count);
+        Some(range.end - range.start)
+    }
+
+    /// The request for them; they have room.
+    pub fn ask(&self, item: Item, object: &Object, held: &Held) -> Option<Fetch> {
+        let Item::Blocks(_, index, first, count) = item else { return None };
+        let range = object.block_range(index, first, first + count);
+        let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
+        let crc = self.register.options.verify_crc;
+        Some(Fetch { token: item.token(), query: query(held, range), sink, crc, urgent: true })
+    }
+
+    /// The request for some blocks has ended. What is to be done then.
+    pub fn ended(&self, item: Item, done: Finished) -> Option<Action> {
+        let Item::Blocks(slot, index, first, count) = item else { return None };
+        let (object, held) = self.register.get(slot)?;
+        let range = object.block_range(index, first, first + count);
+        let response = match done.result {
+            Ok(response) => response,
+            Err(error) => {
+                lock(&held.room).give(range.end - range.start);
+                if error.kind == Kind::Cancelled {
+                    return Some(Action::Push(vec![item], Class::Demand));
+                }
+                let attempts = held.failed_again(index);
+                return Some(Action::Fail(item, Box::new(error), attempts));
+            }
+        };
+        held.out_of_trouble();
+        held.failed_no_more(index);
+        self.audit.answer((&held.key, &held.etag), range, &response);
+        if let Some(whole) = response.crc64_object {
+            *lock(&held.crc64) = Some(whole);
+        }
+        fill::asked_no_more(&held, index, (first, count));
+        Some(Action::Blocks(item, done.body))
+    }
+}
+
+/// A part is to be fetched as a whole, and its object with it.
+pub struct Whole;
+
+/// How many blocks of the mask lie side by side right before `end`.
+fn run(mask: Mask, end: u32) -> u32 {
+    (0..end).rev().take_while(|n| mask >> n & 1 != 0).count() as u32
+}
+
+/// The runs of blocks in a mask, rising.
+fn spans(mask: Mask) -> impl Iterator<Item = Range<u32>> {
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        let start = left.trailing_zeros();
+        if start >= block::BLOCKS_MAX {
+            return None;
+        }
+        let end = start + (left >> start).trailing_ones();
+        left &= !block::mask(start, end);
+        Some(start..end)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_fall_into_their_runs() {
+        assert_eq!(spans(0).count(), 0);
+        assert_eq!((spans(Mask::MAX).next(), spans(Mask::MAX).count()), (Some(0..128), 1));
+        assert_eq!(spans(0b1101).collect::<Vec<_>>(), [0..1, 2..4]);
+        assert_eq!(spans(1 << 127 | 1).collect::<Vec<_>>(), [0..1, 127..128]);
+        assert_eq!((run(0b0110, 3), run(0b0110, 4), run(0b0110, 0)), (2, 0, 0));
+    }
+
+    #[test]
+    fn spans_and_their_blocks_are_the_mask() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..1000 {
+            let mask = rng.u128(..) & rng.u128(..) | rng.u128(..) & rng.u128(..) & rng.u128(..);
+            let again = spans(mask).fold(0, |sum, span| sum | block::mask(span.start, span.end));
+            assert_eq!(again, mask);
+            assert_eq!(block::numbers(mask).fold(0, |sum: Mask, n| sum | 1 << n), mask);
+        }
+    }
+}
