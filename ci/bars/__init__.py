@@ -58,7 +58,8 @@ scale = Scale()
 
 
 def of_set(name: str) -> list[Bar]:
-    return importlib.import_module(SETS[name]).BARS
+    found: list[Bar] = importlib.import_module(SETS[name]).BARS
+    return found
 
 
 def from_problems(value: str, problems: list[str], spread: str = "") -> Measure:
