@@ -1,6 +1,6 @@
 """Bars: what is promised, measured by one command each. Sets are modules with a list BARS.
 
-Run by `ci/bar SET NUMBER` and by the end-to-end tests. Each bar has a control: the same
+Run by `ci/bar NAME` or `ci/bar SET NUMBER` and by the end-to-end tests. Each bar has a control: the same
 measurement with something broken on purpose, which must fail, so that a bar that
 cannot fail is noticed.
 """
@@ -30,9 +30,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class Bar:
-    """One promise: `what` in words, `limit` that the value must keep, and how to see it fail."""
+    """One promise: `what` in words, `limit` that the value must keep, and how to see it fail. `name` is unique in all sets."""
 
     number: int
+    name: str
     what: str
     limit: str
     measure: Callable[[], Measure]
@@ -58,7 +59,18 @@ scale = Scale()
 
 
 def of_set(name: str) -> list[Bar]:
-    return importlib.import_module(SETS[name]).BARS
+    found: list[Bar] = importlib.import_module(SETS[name]).BARS
+    return found
+
+
+def every() -> list[tuple[str, Bar]]:
+    """All bars, each with the name of its set."""
+    return [(name, bar) for name in sorted(SETS) for bar in of_set(name)]
+
+
+def find(word: str, number: int | None) -> list[tuple[str, Bar]]:
+    """The bar of this name, or of this set and number; none or one."""
+    return [(s, bar) for s, bar in every() if (number is None and bar.name == word) or (s == word and bar.number == number)]
 
 
 def from_problems(value: str, problems: list[str], spread: str = "") -> Measure:

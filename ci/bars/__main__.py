@@ -25,8 +25,8 @@ def show(bar: bars.Bar, measure: bars.Measure) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="ci/bar", description="Measures one bar; ends with 0 when it is met.")
-    parser.add_argument("set", nargs="?", choices=sorted(bars.SETS), help="set of bars")
-    parser.add_argument("number", nargs="?", type=int, help="number within the set")
+    parser.add_argument("bar", nargs="?", metavar="NAME|SET", help="name of a bar, or set of bars; `list` lists all bars")
+    parser.add_argument("number", nargs="?", type=int, metavar="NUMBER", help="number within the set")
     parser.add_argument("--control", action="store_true", help="break it on purpose; ends with 0 when the bar fails")
     parser.add_argument("--runs", type=int, help="how many runs, where a bar has many (roles 2, bytes 2 and 5), or pairs of loads (loaders 1; 0: none)")
     parser.add_argument("--seed", type=int, default=1, help="the first run's seed (roles 2, bytes 2 and 5)")
@@ -37,19 +37,18 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list all bars")
     options = parser.parse_args()
     bars.scale = bars.Scale(options.runs, options.seed, options.size_mib, options.secs, options.against and options.against.resolve(), options.only)
-    if options.list:
-        for name in sorted(bars.SETS):
-            for bar in bars.of_set(name):
-                print(f"{name} {bar.number}  {bar.what}\n        limit: {bar.limit}\n        control: {bar.control_what}")
+    if options.list or (options.bar, options.number) == ("list", None):
+        for name, bar in bars.every():
+            print(f"{name} {bar.number}  {bar.name}: {bar.what}\n        limit: {bar.limit}\n        control: {bar.control_what}")
         return 0
-    if options.set is None or options.number is None:
-        parser.error("name a set and a number, or --list")
-    found = [bar for bar in bars.of_set(options.set) if bar.number == options.number]
+    if options.bar is None:
+        parser.error("name a bar, or a set and a number; `ci/bar list` lists all")
+    found = bars.find(options.bar, options.number)
     if not found:
-        parser.error(f"{options.set} has no bar {options.number}")
+        parser.error(f"there is no bar {options.bar}{'' if options.number is None else f' {options.number}'}; `ci/bar list` lists all")
     paths.require_products()
-    bar = found[0]
-    print(f"bar {options.set} {bar.number}: {bar.what}")
+    ((name, bar),) = found
+    print(f"bar {name} {bar.number}, {bar.name}: {bar.what}")
     if not options.control:
         measure = bar.measure()
         show(bar, measure)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bars import Measure, from_problems
 from bars.host import tiny, tiny_run
@@ -92,9 +93,9 @@ def ways(program: str, label: str, names: str, short: bool = False, whole_allowe
     return [one(way) for way in names.split()]
 
 
-def shell(name: str, script: str, **options: object) -> Bypasser:
+def shell(name: str, script: str, **options: Any) -> Bypasser:
     """A command of a preloaded shell; "$0" is the file."""
-    return Bypasser(name, lambda file, _: ["bash", "-c", script, file], **options)  # type: ignore[arg-type]
+    return Bypasser(name, lambda file, _: ["bash", "-c", script, file], **options)
 
 
 def programs() -> list[Bypasser]:
@@ -108,11 +109,12 @@ def programs() -> list[Bypasser]:
 def installed_programs() -> tuple[list[Bypasser], list[str]]:
     """What is made with tools that not every machine has, and what is missing."""
     found, missing = [], []
-    for make in (
+    makers: list[Callable[[], list[Bypasser]]] = [
         lambda: ways(compiled("reader_aio.c", "-laio"), "libaio", "pread preadv", whole_allowed=True),
         lambda: ways(go_program(False), "Go", "read readat mmap"),
         lambda: ways(go_program(True), "Go with cgo", "read readat mmap"),
-    ):
+    ]
+    for make in makers:
         try:
             found += make()
         except Missing as tool:
@@ -154,7 +156,7 @@ def setuid_program(missing: list[str]) -> Iterator[list[Bypasser]]:
 
 
 def call(run: Run, bypasser: Bypasser, file: Path, size: int) -> subprocess.CompletedProcess[bytes]:
-    options = {} if bypasser.user is None else {"user": bypasser.user, "group": bypasser.user, "extra_groups": [], "cwd": "/"}
+    options: dict[str, Any] = {} if bypasser.user is None else {"user": bypasser.user, "group": bypasser.user, "extra_groups": [], "cwd": "/"}
     return run.call(bypasser.argv(str(file), size), timeout=60, **options)
 
 

@@ -100,7 +100,7 @@ def cost(active: bool = False, how: str = "next", pread: str = "at") -> Measure:
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as name, Endpoint(paths.BUCKETS, Path(name)) as endpoint:
         scratch = Path(name)
         with Run(endpoint, model, config={"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 5}) as run:
-            env = run.env(role=2)
+            env = run.env(2)
             inert = env if active else {"LD_PRELOAD": str(paths.PRELOAD)}
             share = inert_share(scratch, inert)
             parts.append(f"python3 -c pass {share:+.2%} instructions")

@@ -159,9 +159,8 @@ def judge(endpoint: Endpoint, name: str, expected: Answer, config: dict[str, Any
 
 @contextmanager
 def serving(rules: list[faults.Rule] | None = None) -> Iterator[Endpoint]:
-    with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
-        with Endpoint(paths.BUCKETS, Path(scratch), rules) as endpoint:
-            yield endpoint
+    with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch, Endpoint(paths.BUCKETS, Path(scratch), rules) as endpoint:
+        yield endpoint
 
 
 def require_consumers() -> None:

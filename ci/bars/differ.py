@@ -71,7 +71,8 @@ def alike() -> Measure:
 
 def bypassed(rig: Rig, symbols: dict[str, list[str]]) -> tuple[list[str], list[str]]:
     """Which of the symbols were noticed when they went past their hooks, and which were not."""
-    noticed, missed = [], []
+    noticed: list[str] = []
+    missed: list[str] = []
     for variant, names in symbols.items():
         for symbol in names:
             tally = Tally()

@@ -195,7 +195,7 @@ class Act:
         self.clients: list[Client] = []
 
     def env(self, role: int, bare: bool = False) -> dict[str, str]:
-        env = self.run.env(role=role, OSSC_PAGES=self.plan.pages, CONNECTOR_UDS_PATH=str(self.run.dir / "s"))
+        env = self.run.env(role, OSSC_PAGES=self.plan.pages, CONNECTOR_UDS_PATH=str(self.run.dir / "s"))
         return {n: v for n, v in env.items() if not (bare and n.startswith("OSS_"))}
 
     def start(self, name: str, way: str, role: int = 1, bare: bool = False, forks: str = "") -> Client:

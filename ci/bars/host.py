@@ -94,7 +94,7 @@ def ordinary_results(env: dict[str, str]) -> dict[str, object]:
 def inert(role: int | None = None) -> Measure:
     problems = []
     with tiny() as (endpoint, _), tiny_run(endpoint) as run:
-        env = run.env(role=role)
+        env = run.env(role)
         if role is not None:
             env.pop("OSS_PATH")
         loaded = run.call(["grep", "-c", "libossc_preload", "/proc/self/maps"], env)

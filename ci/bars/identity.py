@@ -61,7 +61,7 @@ def run_pass(name: str, refused: tuple[str, str] | None, kinds: list[Kind], prod
                 )
         except IndexError:
             pass
-        except BaseException as error:  # noqa: BLE001 - told by the caller, in its own thread
+        except BaseException as error:  # Told by the caller, in its own thread.
             failures.append(error)
             raise
 

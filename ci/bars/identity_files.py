@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 from bars.identity_places import placed
 from bars.situations import FEW, KIB, OBJECTS, PYTHON, Kind, Rig, World, with_faults
@@ -132,15 +133,17 @@ def other_endpoint(rig: Rig) -> None:
             number, size = OBJECTS[name]
             blocks.put(second.root, theirs / name, blocks.content(number, 77, size))
         world.anchor()
-        for what, changes in (
-            ("another endpoint", {"OSS_ENDPOINT": second.url}), ("another endpoint, wrong secret", {"OSS_ENDPOINT": second.url, "OSS_ACCESS_KEY_SECRET": "wrong"}),
-            ("another path", {"OSS_PATH": f"oss://{paths.BUCKET}/{world.prefix}/sub/"}),
-        ):
+        cases: dict[str, dict[str, Any]] = {
+            "another endpoint": {"OSS_ENDPOINT": second.url},
+            "another endpoint, wrong secret": {"OSS_ENDPOINT": second.url, "OSS_ACCESS_KEY_SECRET": "wrong"},
+            "another path": {"OSS_PATH": f"oss://{paths.BUCKET}/{world.prefix}/sub/"},
+        }
+        for what, changes in cases.items():
             for name in ("big.bin", "config.json"):
                 done = world.call(["cat", str(world.model / name)], **changes)
                 world.judge(f"{what}, {name}", done, done.out == blocks.content(OBJECTS[name][0], 77, OBJECTS[name][1]) and "endpoint" in what, must=False)
         world.look(["big.bin", "config.json"], FEW, "the endpoint by another spelling", OSS_ENDPOINT=world.endpoint.url.replace("http://", "HTTP://") + "/")
-        bare = {name: None for name in ("OSS_ENDPOINT", "OSS_PATH", "OSS_REGION", "OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET")}
+        bare: dict[str, Any] = {name: None for name in ("OSS_ENDPOINT", "OSS_PATH", "OSS_REGION", "OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET")}
         world.look(["big.bin"], FEW, "none named", role=2, **bare)
 
 

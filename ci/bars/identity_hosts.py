@@ -11,7 +11,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from bars.situations import Done, FEW, LARGE, OBJECTS, PYTHON, Kind, Rig, World, with_faults
+from bars.situations import FEW, LARGE, OBJECTS, PYTHON, Done, Kind, Rig, World, with_faults
 from harness import compile as compiler
 from harness import faults, paths
 from harness.space import Space

@@ -152,21 +152,21 @@ def two_engines(rig: Rig) -> None:
     for kind in ("ext4", "tmpfs"):
         folder = rig.folder()
         # One mount for both.
-        with Space(f"{mounted(kind, folder / 'at', folder / 'layers')}; mkdir {folder}/at/model") as shared:
-            with rig.world(f"two engines on {kind}", model=folder / "at" / "model") as world:
-                spaces = [Space("mount -t tmpfs none /run", shared) for _ in range(2)]
-                try:
-                    for space in spaces:
-                        world.anchor(space=space)
-                    for version in (2, 3, 4):
-                        for name in ("big.bin", "sub/part.bin", "config.json"):
-                            world.put(name, version)
-                        time.sleep(2.2)
-                        for space in spaces[::-1] if version % 2 else spaces:
-                            world.look(["big.bin", "sub/part.bin", "config.json"], FEW, f"version {version}", must=False, older=True, space=space)
-                finally:
-                    for space in spaces:
-                        space.close()
+        mounts = f"{mounted(kind, folder / 'at', folder / 'layers')}; mkdir {folder}/at/model"
+        with Space(mounts) as shared, rig.world(f"two engines on {kind}", model=folder / "at" / "model") as world:
+            spaces = [Space("mount -t tmpfs none /run", shared) for _ in range(2)]
+            try:
+                for space in spaces:
+                    world.anchor(space=space)
+                for version in (2, 3, 4):
+                    for name in ("big.bin", "sub/part.bin", "config.json"):
+                        world.put(name, version)
+                    time.sleep(2.2)
+                    for space in spaces[::-1] if version % 2 else spaces:
+                        world.look(["big.bin", "sub/part.bin", "config.json"], FEW, f"version {version}", must=False, older=True, space=space)
+            finally:
+                for space in spaces:
+                    space.close()
 
 
 def changed_shape(rig: Rig) -> None:

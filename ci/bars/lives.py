@@ -86,6 +86,11 @@ def make_model(root: Path) -> dict[str, str]:
     return sums
 
 
+def stop_later(issuer: Issuer) -> None:
+    time.sleep(STOP_AFTER_SECS)
+    issuer.stopped.set()
+
+
 def load(name: str, root: Path, sums: dict[str, str], stops: bool) -> Load:
     """Reads every file once, in order, with plain reads."""
     found = Load(name)
@@ -101,7 +106,7 @@ def load(name: str, root: Path, sums: dict[str, str], stops: bool) -> Load:
         if stops:
             timer = ThreadPoolExecutor(1)
             stack.callback(timer.shutdown)
-            timer.submit(lambda: (time.sleep(STOP_AFTER_SECS), issuer.stopped.set()))
+            timer.submit(stop_later, issuer)
         done = run.call(["sha256sum", *sums], variables, timeout=LOAD_SECS * 3, cwd=run.model_dir)
         found.secs = time.monotonic() - begin
         right = {f"{digest}  {file}" for file, digest in sums.items()}

@@ -19,7 +19,6 @@ import models
 from bars import loaders_real
 from bars.consumers import differences
 from bars.loaders_table import Loader, NotRun
-from harness import paths
 from harness.endpoint import Endpoint
 from harness.requestlog import body_gets, bytes_served
 from harness.run import Run, plain_env
@@ -117,7 +116,9 @@ def first_weight(endpoint: Endpoint) -> float:
 
 def ready(endpoint: Endpoint, case: Case, folder: Path, pairs: int) -> tuple[str, list[str]]:
     """Time to ready from an empty cache against the local folder, in turns; when the first weights came."""
-    local, ours, came = [], [], []
+    local: list[float] = []
+    ours: list[float] = []
+    came: list[float] = []
     for number in range(pairs):
         for own in (number % 2 == 0, number % 2 == 1):
             if own:

@@ -181,9 +181,8 @@ def kept(run: Run) -> Iterator[None]:
 
 @contextmanager
 def serving() -> Iterator[Endpoint]:
-    with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
-        with Endpoint(paths.BUCKETS, Path(scratch)) as endpoint:
-            yield endpoint
+    with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch, Endpoint(paths.BUCKETS, Path(scratch)) as endpoint:
+        yield endpoint
 
 
 @contextmanager

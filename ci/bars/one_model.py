@@ -18,8 +18,10 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import bars
@@ -202,6 +204,10 @@ class Act:
             blocks.put(self.endpoint.root, self.base / name, blocks.content(number, 2, self.sizes[name][2]))
         self.replaced = time.monotonic()
 
+    def replace_later(self) -> None:
+        time.sleep(self.plan.replaced_at)
+        self.replace()
+
     def kill(self) -> None:
         for pid in self.run.engines():
             try:
@@ -215,9 +221,11 @@ class Act:
             files = self.prepare()
             before = seen_by_users(files)
             begin = time.monotonic()
-            replacing = threading.Thread(target=lambda: (time.sleep(self.plan.replaced_at), self.replace()))
+            replacing = threading.Thread(target=self.replace_later)
             replacing.start()
-            steps = [(at, lambda n=n, way=way, pause=pause: self.start(f"program{n}", way, pause)) for n, (at, way, pause) in enumerate(self.plan.programs)]
+            steps: list[tuple[float, Callable[[], object]]] = [
+                (at, partial(self.start, f"program{n}", way, pause)) for n, (at, way, pause) in enumerate(self.plan.programs)
+            ]
             if self.plan.state == "killed":
                 steps.append((max(0.0, self.plan.killed_at), self.kill))
             for at, step in sorted(steps, key=lambda step: step[0]):

@@ -163,7 +163,7 @@ def releases_control() -> Measure:
     ossc = shutil.copy(target / "fast" / "ossc", target / "fast" / "ossc-dropped")
     for run in range(10):
         bars.scale.seed += run
-        maps, problems = slowed(1, ("memfd",), Path(ossc))
+        _, problems = slowed(1, ("memfd",), Path(ossc))
         if problems:
             return Measure(f"found in run {run + 1}", False, "", problems[:3])
     return Measure("10 runs, nothing noticed", True)

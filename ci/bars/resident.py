@@ -6,6 +6,7 @@ The endpoint is shaped so that all connections are busy at once; the engine is l
 from __future__ import annotations
 
 import re
+import select
 import subprocess
 import tempfile
 import time
@@ -116,8 +117,7 @@ class Loaded:
 
     def _is_through(self) -> bool:
         """True when the client has said its word."""
-        import select
-
+        assert self.client.stdout is not None
         return bool(select.select([self.client.stdout], [], [], 0)[0])
 
     def end(self) -> None:

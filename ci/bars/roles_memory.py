@@ -68,7 +68,7 @@ class MemoryCgroup:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _ in range(100):
+        for _attempt in range(100):
             try:
                 self.dir.rmdir()
                 return

@@ -272,7 +272,7 @@ def inside(what: str) -> int:
     try:
         with ExitStack() as stack:
             value, problems = session(scratch, stack, block, count, control)
-    except Exception as error:  # noqa: BLE001: whatever went wrong is the result
+    except Exception as error:  # noqa: BLE001 - whatever went wrong is the result
         value, problems = "not measured", [f"{type(error).__name__}: {error}"]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -83,23 +83,23 @@ def load(model: str, seed: int, twice: int, io: str | None, demand: str = "none"
         "materializeBytes": folder.MATERIALIZE_BYTES, "prefetch": {"vcpus": 16, "workers": CONNECTIONS // 16},
         "twicePercent": twice, "expireTimeSec": 300,
     }
-    with tempfile.TemporaryDirectory(prefix="ossc-bar-") as name:
-        with (
-            Endpoint(paths.BUCKETS, Path(name), rules(seed)) as endpoint,
-            Run(endpoint, model, config=config, io=io) as run,
-            warm.held(weights(model)),
-        ):
-            begin = time.clock_gettime(time.CLOCK_MONOTONIC)
-            count = demand_bytes(model) if demand != "none" else 0
-            argv = [str(paths.VENV_PYTHON), "-c", CLIENT, str(run.model_dir), str(begin), demand, str(count)]
-            done = run.call(argv, timeout=LOAD_SECS_MAX)
-            if done.returncode != 0:
-                raise AssertionError(f"the client failed: {done.stderr.decode()}\n{run.log_tail()}")
-            served = sum(
-                r.bytes_sent for r in endpoint.requests()
-                if r.method == "GET" and r.key.endswith(".safetensors") and r.status in (200, 206)
-            )
-            found = {key: float(value) for key, value in (line.split() for line in done.stdout.decode().splitlines())}
+    with (
+        tempfile.TemporaryDirectory(prefix="ossc-bar-") as name,
+        Endpoint(paths.BUCKETS, Path(name), rules(seed)) as endpoint,
+        Run(endpoint, model, config=config, io=io) as run,
+        warm.held(weights(model)),
+    ):
+        begin = time.clock_gettime(time.CLOCK_MONOTONIC)
+        count = demand_bytes(model) if demand != "none" else 0
+        argv = [str(paths.VENV_PYTHON), "-c", CLIENT, str(run.model_dir), str(begin), demand, str(count)]
+        done = run.call(argv, timeout=LOAD_SECS_MAX)
+        if done.returncode != 0:
+            raise AssertionError(f"the client failed: {done.stderr.decode()}\n{run.log_tail()}")
+        served = sum(
+            r.bytes_sent for r in endpoint.requests()
+            if r.method == "GET" and r.key.endswith(".safetensors") and r.status in (200, 206)
+        )
+        found = {key: float(value) for key, value in (line.split() for line in done.stdout.decode().splitlines())}
     return {**found, "twice": served / weights(model) - 1}
 
 

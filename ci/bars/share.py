@@ -253,7 +253,12 @@ def release_once(endpoint: Endpoint, model: str, scratch: Path, expire: int) -> 
         process = holder.start(run, run.env(), way="hold")
         problems += [] if holder.wait(1) else ["not mapped in time after the release"]
         problems += holder.problems(sums, 1)
-        check("reader killed", lambda: (process.kill(), process.wait()))
+
+        def kill() -> None:
+            process.kill()
+            process.wait()
+
+        check("reader killed", kill)
         again = Readers(scratch, list(sums))
         again.start(run, run.env(), way="map")
         problems += [] if again.wait(1) else ["not mapped in time after the second release"]

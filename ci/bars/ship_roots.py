@@ -300,7 +300,7 @@ def at_home_control() -> Measure:
             broken = scratch / "broken.yaml"
             description = description.replace("type: config|noreplace, ", "")
             broken.write_text(description.replace("scripts:\n", "scripts:\n  postinstall: stage/postinstall.sh\n"))
-            made = make(kind, scratch)
+            make(kind, scratch)
             (scratch / "later" / "stage" / "postinstall.sh").write_text("#!/bin/sh\n: > /etc/ld.so.preload\n")
             library = scratch / "later" / "products" / abi.LIBRARY
             bad = library.read_bytes().replace(b"ossc_version_" + crates.version().replace(".", "_").encode(), b"ossc_version_9_9_9")

@@ -136,18 +136,16 @@ class Case:
 def built(source: str, variant: str = "") -> tuple[str, ...]:
     """The command that runs a program of tests/apps, without its arguments."""
     origin = paths.APPS / source
-    match origin.suffix:
-        case ".py":
-            return str(paths.VENV_PYTHON), str(origin)
-        case ".js":
-            return "node", str(origin)
-        case ".pl":
-            return "perl", str(origin)
-        case ".java":
-            # No shared archive of classes and one collector thread: the same start on both sides.
-            return "java", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-cp", str(compiler.OUT), origin.stem
-        case _:
-            return (str(compiler.OUT / (origin.stem + variant)),)
+    if origin.suffix == ".py":
+        return str(paths.VENV_PYTHON), str(origin)
+    if origin.suffix == ".js":
+        return "node", str(origin)
+    if origin.suffix == ".pl":
+        return "perl", str(origin)
+    if origin.suffix == ".java":
+        # No shared archive of classes and one collector thread: the same start on both sides.
+        return "java", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-cp", str(compiler.OUT), origin.stem
+    return (str(compiler.OUT / (origin.stem + variant)),)
 
 
 def build() -> None:
@@ -230,7 +228,7 @@ class Pair:
         run = run or self.run
         return self._result(case, run.model_dir, run.env(**changes))
 
-    def differences(self, case: Case, run: Run | None = None, **changes: str | None) -> str:
+    def differences(self, case: Case, run: Run | None = None, /, **changes: str | None) -> str:
         """Empty when the program cannot tell the two folders apart."""
         native, preloaded = self.native(case), self.preloaded(case, run, **changes)
         if case.language != "bash" and (native.status != 0 or len(native.out) < OUT_MIN):

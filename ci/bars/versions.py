@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import bars
@@ -195,7 +196,7 @@ class Act:
     def start(self, name: str, way: str, pause_us: int, piece: int, role: int) -> Reader:
         files = [str(self.run.model_dir / file) for file in OBJECTS]
         argv = [str(compiler.program("version_reader.c")), "-b", str(piece), "-p", str(pause_us), "-r", "2", way, *files]
-        env = self.run.env(role=role, OSSC_PAGES=self.plan.pages, CONNECTOR_UDS_PATH=str(self.run.dir / "s"))
+        env = self.run.env(role, OSSC_PAGES=self.plan.pages, CONNECTOR_UDS_PATH=str(self.run.dir / "s"))
         reader = Reader(self.run, name, argv, env)
         self.readers.append(reader)
         return reader
@@ -216,9 +217,9 @@ class Act:
     def steps(self) -> list[tuple[float, Callable[[], object]]]:
         plan = self.plan
         steps: list[tuple[float, Callable[[], object]]] = [(plan.kill_at, self.kill)]
-        steps += [(at, lambda name=name, how=how: self.bucket.change(name, how)) for at, name, how in plan.changes]
-        for n, (at, *how) in enumerate(plan.programs):
-            steps.append((at, lambda n=n, how=how: self.start(("primary", "reader1", "reader2", "late")[n], *how)))
+        steps += [(at, partial(self.bucket.change, name, how)) for at, name, how in plan.changes]
+        names = ("primary", "reader1", "reader2", "late")
+        steps += [(at, partial(self.start, name, way, pause, piece, role)) for name, (at, way, pause, piece, role) in zip(names, plan.programs)]
         return sorted(steps, key=lambda step: step[0])
 
     def act(self) -> Found:

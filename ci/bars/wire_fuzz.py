@@ -35,11 +35,11 @@ NICE = 10
 INPUT_BYTES_MAX = 4096
 CORPUS_BYTES_MAX = 1 << 20
 # What cargo-fuzz sets: coverage for libFuzzer by LLVM's own pass. AddressSanitizer asks for RUSTC_BOOTSTRAP.
-RUSTFLAGS = " ".join([
-    "--cfg fuzzing", "-Cpasses=sancov-module", "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters", "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares", "-Ccodegen-units=1", "-Zsanitizer=address",
-])
+RUSTFLAGS = (
+    "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 "
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table "
+    "-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Zsanitizer=address"
+)
 # Target -> (file, what stands there, what is planted): each breaks what the target promises.
 PLANTED = {
     "head": ("net/http1.rs", "if head.chunked && head.content_length.is_some() {", "if head.chunked && head.content_length == Some(0) {"),

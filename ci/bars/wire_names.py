@@ -110,17 +110,19 @@ def _load(count: int, keep: slice = slice(None), let_out: bool = False) -> tuple
         served = dict(sorted(expected.keys.items(), key=lambda item: item[0] in _good(expected))[keep])
         catalog = _bucket(scratch / "root", served)
         config = {"lingerSec": 5, "startTimeoutSec": 120}
-        with Endpoint(scratch / "root", scratch, options=["--catalog", str(catalog)]) as endpoint:
-            with Run(endpoint, PREFIX, config=config, below=MEMORY) as run:
-                done = run.call([str(paths.VENV_PYTHON), "-c", WALK], cwd=run.model_dir, timeout=LOAD_SECS_MAX)
-                engines = run.engines()
-                cpu = _cpu_secs(engines[0]) if engines else 0.0
-                if let_out:
-                    (run.dir / escape).touch()
-                problems = problems_of(run, expected, escape)
-                if done.returncode != 0 or len(engines) != 1:
-                    problems.append(f"status {done.returncode}, {len(engines)} engines: {done.stderr.decode()[-500:]}")
-                return cpu, expected, problems
+        with (
+            Endpoint(scratch / "root", scratch, options=["--catalog", str(catalog)]) as endpoint,
+            Run(endpoint, PREFIX, config=config, below=MEMORY) as run,
+        ):
+            done = run.call([str(paths.VENV_PYTHON), "-c", WALK], cwd=run.model_dir, timeout=LOAD_SECS_MAX)
+            engines = run.engines()
+            cpu = _cpu_secs(engines[0]) if engines else 0.0
+            if let_out:
+                (run.dir / escape).touch()
+            problems = problems_of(run, expected, escape)
+            if done.returncode != 0 or len(engines) != 1:
+                problems.append(f"status {done.returncode}, {len(engines)} engines: {done.stderr.decode()[-500:]}")
+            return cpu, expected, problems
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -18,6 +18,7 @@ from harness.requestlog import Request, parse_line
 ACCESS_KEY_ID = "LTAI-test-key-id"
 ACCESS_KEY_SECRET = "test-key-secret-7f3a91"
 REGION = "cn-test"
+ANY_PORT = "127.0.0.1:0"
 
 # Long enough to hash the largest model from a cold disk.
 START_SECS_MAX = 60.0
@@ -35,7 +36,7 @@ class Endpoint:
         options: list[str] | None = None,
         program: list[str] | None = None,
         region: str = REGION,
-        listen: str = "127.0.0.1:0",
+        listen: str = ANY_PORT,
     ) -> None:
         """`program` is another one with the same command line (tests/peers/resign.py)."""
         self.root = root

@@ -190,7 +190,7 @@ class TokenService(Service):
                 wrong = self.wrong(path, asked)
                 if wrong:
                     refusals.append(wrong)
-                    text = {"RequestId": "0A1B2C3D", "HostId": "sts.aliyuncs.com", "Code": wrong, "Message": "refused"}
+                    text: dict[str, object] = {"RequestId": "0A1B2C3D", "HostId": "sts.aliyuncs.com", "Code": wrong, "Message": "refused"}
                     return self.answer(400, json.dumps(text), "application/json")
                 user = {"AssumedRoleId": "3", "Arn": f"{ROLE_ARN}/{asked['RoleSessionName']}"}
                 text = {"RequestId": "0A1B2C3D", "AssumedRoleUser": user, "Credentials": issuer.issue()}

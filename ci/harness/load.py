@@ -32,4 +32,5 @@ def verify(report: Path, model: str) -> tuple[bool, str]:
 
 
 def read_report(report: Path) -> dict[str, Any]:
-    return json.loads(report.read_text())
+    found: dict[str, Any] = json.loads(report.read_text())
+    return found

@@ -79,8 +79,9 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def env(self, role: int | None = 1, **changes: str | None) -> dict[str, str]:
-        """The page's variables; `changes` replace them, None removes one."""
+    def env(self, role: int | None = 1, /, **changes: str | None) -> dict[str, str]:
+        """The page's variables; `changes` replace them, None removes one. `role` is no variable: it has no name."""
+        assert "role" not in changes
         env = plain_env()
         env.update(
             OSS_ACCESS_KEY_ID=ACCESS_KEY_ID,

@@ -62,6 +62,7 @@ class Space:
         """`outer` is a namespace whose mounts are there too."""
         script = f"set -e; JOBS=; {{ {setup}; }} > /dev/null\necho ready; cat > /dev/null; [ -z $JOBS ] || kill $JOBS"
         argv = [*(outer.prefix if outer else []), "unshare", "--mount", "sh", "-c", script]
+        self.prefix: list[str] = []
         self._holder = subprocess.Popen(argv, env=plain_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self._holder.stdout is not None and self._holder.stderr is not None
         if self._holder.stdout.readline() != b"ready\n":

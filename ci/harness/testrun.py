@@ -21,6 +21,9 @@ LINT = [
     ("clippy", ["cargo", "clippy", "--locked", "--profile", "fast", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     ("crates", ["ci/deny", "--offline"]),
     ("spelling", ["ci/check", "spelling"]),
+    # How they look at what: pyproject.toml.
+    ("python", ["target/venv-check/bin/ruff", "check", "--quiet", "ci", "tests", "dist", "perf"]),
+    ("types", ["target/venv-check/bin/mypy"]),
 ]
 # The hook crate is never linked into a test: its exports would replace libc there.
 CARGO_TEST = [
@@ -68,9 +71,9 @@ def cargo_tests(count: Count) -> None:
     for line in process.stdout:
         lines.append(line)
         # One line for each test binary is enough, unless something failed.
-        if not line.startswith(("test ", "running ")) or "FAILED" in line or line.startswith("test result"):
-            if line.strip():
-                print(line, end="", flush=True)
+        quiet = line.startswith(("test ", "running ")) and "FAILED" not in line and not line.startswith("test result")
+        if line.strip() and not quiet:
+            print(line, end="", flush=True)
     status = process.wait()
     results = RESULT.findall("".join(lines))
     passed, failed = sum(int(p) for p, _ in results), sum(int(f) for _, f in results)

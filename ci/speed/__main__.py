@@ -25,7 +25,10 @@ def report(options: argparse.Namespace) -> int:
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     at_server, at_client = cores()
-    named = lambda all_rows: [row for row in all_rows if not options.only or any(word in row.name for word in options.only)]  # noqa: E731
+
+    def named(all_rows: list[rows.Row]) -> list[rows.Row]:
+        return [row for row in all_rows if not options.only or any(word in row.name for word in options.only)]
+
     http, https = named([*rows.receive_rows(), *rows.peer_rows()]), named(rows.https_rows())
     text = [f"# Speed report\n\n{options.size_mib} MiB, {options.rounds} rounds, server on core {at_server}, client on core {at_client}; median (smallest-largest), 1 GB = 10^9 bytes.\n"]
     runs: list[Run] = []

@@ -56,7 +56,8 @@ def _tensors(base: Path, begin: float, python: Path, framework: str, env: dict[s
     done = run.call(argv, env, timeout=600) if run else subprocess.run(argv, env=env, capture_output=True, check=False, timeout=600)
     if done.returncode != 0:
         raise RuntimeError(f"{argv}: {done.stderr.decode()[-500:]}")
-    return json.loads(done.stdout.decode().splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
+    return found
 
 
 def now() -> float:
@@ -171,18 +172,21 @@ def copy_out(rounds: int) -> str:
     """Reads of a ready model in 1 MiB steps and by maps, natively from tmpfs and under the library."""
     model = models.ensure("shards", SIZE_MIB)
     found: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm, served() as (endpoint, _):
-        with Run(endpoint, model, config={**SETTINGS, "lingerSec": 20}) as run:
-            for path in models.folder(model).glob("*.safetensors"):
-                shutil.copyfile(path, Path(shm) / path.name)
-            run.call([str(paths.PERF), "load", str(run.model_dir)], timeout=600)
-            for _ in range(rounds):
-                for pattern in ("pread", "mmap"):
-                    for name, base, env in (("tmpfs", Path(shm), plain_env()), ("connector", run.model_dir, run.env())):
-                        files = sorted(str(p) for p in base.glob("*.safetensors"))
-                        argv = [str(paths.PERF), "load", "--json", "--pattern", pattern, *files]
-                        done = subprocess.run(argv, env=env, capture_output=True, check=True)
-                        found.setdefault(f"{pattern}, {name}", []).append(json.loads(done.stdout)["cpu_secs_per_gb"])
+    with (
+        tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm,
+        served() as (endpoint, _),
+        Run(endpoint, model, config={**SETTINGS, "lingerSec": 20}) as run,
+    ):
+        for path in models.folder(model).glob("*.safetensors"):
+            shutil.copyfile(path, Path(shm) / path.name)
+        run.call([str(paths.PERF), "load", str(run.model_dir)], timeout=600)
+        for _ in range(rounds):
+            for pattern in ("pread", "mmap"):
+                for name, base, env in (("tmpfs", Path(shm), plain_env()), ("connector", run.model_dir, run.env())):
+                    files = sorted(str(p) for p in base.glob("*.safetensors"))
+                    argv = [str(paths.PERF), "load", "--json", "--pattern", pattern, *files]
+                    done = subprocess.run(argv, env=env, capture_output=True, check=True)
+                    found.setdefault(f"{pattern}, {name}", []).append(json.loads(done.stdout)["cpu_secs_per_gb"])
     lines = ["| reads of a ready model, first touch included | CPU-s/GB |", "|---|---|"]
     return "\n".join(lines + [f"| {name} | {spread(values, 3)} |" for name, values in found.items()])
 
@@ -213,7 +217,7 @@ def real_endpoint(rounds: int) -> int:
         return 2
     found: dict[str, list[tuple[float, int]]] = {"download": [], "load": []}
     for _ in range(rounds):
-        for what in found:
+        for what, runs in found.items():
             with tempfile.TemporaryDirectory(prefix="ossc-speed-") as scratch:
                 base = Path(scratch) / "model"
                 base.mkdir()
@@ -222,11 +226,11 @@ def real_endpoint(rounds: int) -> int:
                 env = {**os.environ, "MODEL_DIR": str(base), "OSSC_CONFIG": str(config), "ENABLE_CONNECTOR": "1", "LD_PRELOAD": str(paths.PRELOAD)}
                 if what == "load":
                     one = _tensors(base, now(), paths.VENV_PYTHON, "np", env)
-                    found[what].append((one["secs"], one["bytes"]))
+                    runs.append((one["secs"], one["bytes"]))
                 else:
                     argv = [str(paths.VENV_PYTHON), "-c", shaped.CLIENT, str(base), str(now()), "none", "0"]
                     done = subprocess.run(argv, env=env, capture_output=True, check=True, timeout=3600)
-                    found[what].append((float(done.stdout.split()[1]), 0))
+                    runs.append((float(done.stdout.split()[1]), 0))
                 time.sleep(3)
     size = max(count for _, count in found["load"])
     model = os.environ["OSS_PATH"].rstrip("/").rsplit("/", 1)[-1]

@@ -68,7 +68,7 @@ def once(row: Row, server: Nginx, connections: int, core: int, number: int) -> R
         if row.prints:
             figures = _figures(run[0])
             cpu = figures["cpu_secs"] if "cpu_secs" in figures else figures["user_secs"] + figures["sys_secs"]
-            count, wall, rss = figures["bytes"], figures["wall_secs"], figures["rss_bytes_max"]
+            count, wall, rss = int(figures["bytes"]), figures["wall_secs"], int(figures["rss_bytes_max"])
         else:
             count, wall, cpu, rss = size, run[1], run[2], run[3]
         if row.writes:
@@ -116,7 +116,8 @@ def _figures(text: str) -> dict[str, float]:
     lines = [line for line in text.splitlines() if line.startswith("{")]
     if not lines:
         raise Failed(f"it printed no figures: {text[-200:]!r}")
-    return json.loads(lines[-1])
+    found: dict[str, float] = json.loads(lines[-1])
+    return found
 
 
 def in_turns(rows: list[Row], server: Nginx, connections: int, core: int, rounds: int) -> tuple[list[Run], dict[str, str]]:

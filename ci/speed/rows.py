@@ -170,7 +170,7 @@ def peer_rows() -> list[Row]:
         return "" if found else f"{path} is not installed (ci/setup perf)"
 
     name, key, place_base = (lambda _: server.BUCKET), (lambda _: server.KEY), base
-    connections = lambda place: str(place.connections)  # noqa: E731
+    connections = lambda place: str(place.connections)
     py = needs(PEERS / "python3")
     root = "" if os.getuid() == 0 else "needs root for a host name of its own"
     return [

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from bars import Measure
 from harness.turn import alone
-from suites import ACTIVE, FAIL, PASS, PLAIN, WAYS, Suite, Tally, Way, compare, cpython, database, fio, folder
-from suites import kind, managed_ways, require, run_unit, stress, tools
+from suites import ACTIVE, FAIL, PASS, PLAIN, WAYS, Suite, Tally, Way, compare, cpython, database, fio, folder, kind, managed_ways, require, run_unit, stress, tools
 
 SUITES = [tools.SUITE, database.SUITE, fio.SUITE, stress.SUITE, cpython.SUITE]
 PROGRAMS = "python3.11 fio stress-ng sqlite3 sha256sum cmp diff tar rsync zip unzip git bash timeout".split()

@@ -16,17 +16,17 @@ def sums(model_dir, names):
     import mmap
     import os
 
-    found = {"pid": os.getpid(), "preload": os.environ.get("LD_PRELOAD"), "map": {}, "read": {}}
+    mapped, read = {}, {}
     for name in names:
         try:
             with open(os.path.join(model_dir, name), "rb") as file:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    found["map"][name] = hashlib.sha256(data).hexdigest()
-                found["read"][name] = hashlib.sha256(file.read()).hexdigest()
+                    mapped[name] = hashlib.sha256(data).hexdigest()
+                read[name] = hashlib.sha256(file.read()).hexdigest()
         except (OSError, ValueError) as error:
-            found["map"].setdefault(name, repr(error))
-            found["read"].setdefault(name, repr(error))
-    return found
+            mapped.setdefault(name, repr(error))
+            read.setdefault(name, repr(error))
+    return {"pid": os.getpid(), "preload": os.environ.get("LD_PRELOAD"), "map": mapped, "read": read}
 
 
 class Reader:

@@ -6,7 +6,8 @@ import os
 import sys
 
 held, other, copy = sys.argv[1:4]
-expected = open(copy, "rb").read()
+with open(copy, "rb") as file:
+    expected = file.read()
 fd = os.open(held, os.O_RDONLY | os.O_DIRECT)
 for _ in range(4):
     with open(other, "rb", buffering=0) as file:

@@ -51,7 +51,7 @@ def main():
         try:
             found[path] = way(path)
         except OSError as error:
-            found[path] = errno.errorcode.get(error.errno, str(error))
+            found[path] = errno.errorcode.get(error.errno or 0, str(error))
     json.dump(found, sys.stdout)
 
 

@@ -67,7 +67,7 @@ def header_then_map(path):
     """As a safetensors file is loaded: its header by read, the rest by a map; two opens."""
     with open(path, "rb", buffering=0) as file:
         header = file.read(MIB)
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open(path, "rb") as again, mmap.mmap(again.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return digest([header, memoryview(data)[len(header):]])
 
 
@@ -86,7 +86,7 @@ def two_opens(path):
 def sendfile_socket(path):
     fd, size = os.open(path, os.O_RDONLY), os.path.getsize(path)
     ours, its = socket.socketpair()
-    got = []
+    got: list[bytes] = []
     taker = threading.Thread(target=lambda: got.extend(iter(lambda: its.recv(MIB), b"")))
     taker.start()
     try:
@@ -157,7 +157,7 @@ def stdio(path):
 
 def tool(argv, path=None):
     with open(path, "rb") if path else open(os.devnull, "rb") as given:
-        done = subprocess.run(argv, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(argv, stdin=given, capture_output=True, check=False)
     if done.returncode != 0:
         raise OSError(f"{argv[0]} ends with {done.returncode}: {done.stderr.decode()}")
     return done.stdout

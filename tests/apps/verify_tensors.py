@@ -67,7 +67,9 @@ def differences(report, folder):
 
 
 def main():
-    if os.environ.get("LD_PRELOAD") or "libossc_preload" in open("/proc/self/maps").read():
+    with open("/proc/self/maps") as file:
+        maps = file.read()
+    if os.environ.get("LD_PRELOAD") or "libossc_preload" in maps:
         sys.exit("verify_tensors.py must run without the library")
     with open(sys.argv[1]) as file:
         report = json.load(file)

@@ -30,6 +30,11 @@ TEMPLATE = (
 MIB = 1024 * 1024
 
 
+def text_of(path):
+    with open(path, errors="ignore") as file:
+        return file.read()
+
+
 def tokenizer(folder):
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -37,7 +42,7 @@ def tokenizer(folder):
     trainer = trainers.BpeTrainer(
         vocab_size=8000, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    made.train_from_iterator((open(f, errors="ignore").read() for f in CORPUS), trainer)
+    made.train_from_iterator((text_of(path) for path in CORPUS), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token=None
     )

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from harness import folder, paths
 from harness.endpoint import Endpoint
@@ -28,8 +28,8 @@ class EndToEnd(EnginesEnd):
     """Serves the small folder of harness/folder.py; each managed folder must lose its engine by itself."""
 
     maxDiff = 4000
-    faults: list[dict[str, Any]] | None = None
-    endpoint_options: list[str] = []
+    faults: ClassVar[list[dict[str, Any]] | None] = None
+    endpoint_options: ClassVar[list[str]] = []
     endpoint: Endpoint
     scratch: Path
     plain: Path

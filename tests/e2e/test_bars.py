@@ -9,6 +9,24 @@ from bars import load
 from harness import paths
 
 
+class Names(unittest.TestCase):
+    """A bar is found by its name as by its set and number."""
+
+    def test_each_name_is_one_bar_and_no_set(self) -> None:
+        names = [bar.name for _, bar in bars.every()]
+        self.assertEqual(sorted(set(names)), sorted(names))
+        self.assertFalse({"list", *bars.SETS} & set(names))
+        for name in names:
+            self.assertRegex(name, r"^[a-z0-9]+(-[a-z0-9]+)*$")
+
+    def test_name_and_number_lead_to_the_same_bar(self) -> None:
+        self.assertEqual(bars.find("cold-prefetch", None), bars.find("engine", 3))
+        for name, bar in bars.every():
+            self.assertEqual(bars.find(bar.name, None), [(name, bar)])
+            self.assertEqual(bars.find(name, bar.number), [(name, bar)])
+        self.assertEqual(bars.find("engine", None) + bars.find("cold-prefetch", 3) + bars.find("none", None), [])
+
+
 class MainBars(unittest.TestCase):
     """A bar must be met, and its control must not."""
 

@@ -7,6 +7,7 @@ import subprocess
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 
 from harness import folder, paths
 from harness.run import Run, plain_env
@@ -94,7 +95,7 @@ CALLS = {
 class ColdNames(EndToEnd):
     """Each call has a MODEL_DIR and an engine of its own: a folder is cold once only."""
 
-    faults = [{"match": {"kind": "list", "prefix": f"{PREFIX}/nested/"}, "do": {"delay_ms": 400}}]
+    faults: ClassVar[list[dict[str, Any]] | None] = [{"match": {"kind": "list", "prefix": f"{PREFIX}/nested/"}, "do": {"delay_ms": 400}}]
 
     def program(self, code: str) -> list[str]:
         return [PYTHON, "-c", f"{BEGIN}\ntry:\n    {code}\nexcept OSError as e: print(errno.errorcode[e.errno])"]
@@ -175,7 +176,7 @@ for name in ("nested/small.json", "linked", "moved"):
 class OnItsWay(EndToEnd):
     """The small object comes later than a listing waits for it."""
 
-    faults = [{"match": {"kind": "get", "key": f"{PREFIX}/nested/small.json"}, "do": {"delay_ms": 3500}}]
+    faults: ClassVar[list[dict[str, Any]] | None] = [{"match": {"kind": "get", "key": f"{PREFIX}/nested/small.json"}, "do": {"delay_ms": 3500}}]
 
     def test_changes_wait_for_the_object(self) -> None:
         expected = {
@@ -213,7 +214,7 @@ class Libraries(EndToEnd):
             subprocess.run(argv, cwd=place, check=True)
         run = self.managed()
         self.assertEqual(run.call([str(place / "main")]).returncode, 7)
-        self.assertEqual(run.call([str(Path(place / "main"))], run.env(role=None)).returncode, 7)
+        self.assertEqual(run.call([str(Path(place / "main"))], run.env(None)).returncode, 7)
 
 
     def test_a_library_that_binds_past_the_hooks_is_named(self) -> None:

@@ -11,6 +11,7 @@ import sys
 
 from harness import folder, paths
 from harness.endpoint import ACCESS_KEY_SECRET
+from harness.run import Run
 from tests.e2e.base import EndToEnd
 
 HOLD = paths.ROOT / "tests" / "apps" / "hold.py"
@@ -19,7 +20,7 @@ HOLD = paths.ROOT / "tests" / "apps" / "hold.py"
 class Ossc(EndToEnd):
     """Calls the command as a person does, without the library."""
 
-    def ossc(self, run, *words: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
+    def ossc(self, run: Run, *words: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(paths.OSSC), *words], env=run.env(None, **{"LD_PRELOAD": None, **changes}), capture_output=True, text=True, timeout=30, check=False
         )
@@ -28,9 +29,10 @@ class Ossc(EndToEnd):
 class Commands(Ossc):
     """What is shown of a load is true."""
 
-    def holder(self, run) -> subprocess.Popen[bytes]:
+    def holder(self, run: Run) -> subprocess.Popen[bytes]:
         """A program that has everything mapped."""
         holder = run.start([sys.executable, str(HOLD), str(run.model_dir)], stdout=subprocess.PIPE)
+        assert holder.stdout is not None
         self.addCleanup(holder.stdout.close)
         self.addCleanup(holder.wait)
         self.addCleanup(holder.kill)

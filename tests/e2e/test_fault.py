@@ -38,7 +38,8 @@ class Fault(EndToEnd):
         argv = [str(paths.VENV_PYTHON), str(paths.APPS / "read_all.py"), way, *files]
         done = run.call(argv, cwd=run.model_dir, timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr.decode() + run.log_tail())
-        return json.loads(done.stdout)
+        found: dict[str, str] = json.loads(done.stdout)
+        return found
 
     def original(self, name: str) -> str:
         return hashlib.sha256((self.plain / name).read_bytes()).hexdigest()

@@ -13,7 +13,7 @@ import time
 import unittest
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bars import heal
 from harness import compile as compiler
@@ -114,7 +114,7 @@ print(hashlib.sha256(file.read()).hexdigest())
 class Heal(EndToEnd):
     """All readers are heal_reader, whose sums are compared with those of a native run."""
 
-    endpoint_options = ["--rate-bytes-per-sec", "60000000"]
+    endpoint_options: ClassVar[list[str]] = ["--rate-bytes-per-sec", "60000000"]
     sums: dict[str, str]
     reader: str
 
@@ -280,7 +280,7 @@ class Heal(EndToEnd):
                 run = self.held_up()
                 copy = run.dir / "copy"
                 process = self.begin(run, [PYTHON, "-c", COPIER, way, str(copy)], run.dir / "out", run.env(OSSC_PAGES="memfd"))
-                self.until(lambda: copy.exists() and copy.stat().st_size > 0, "the copy has begun")
+                self.until(lambda copy=copy: copy.exists() and copy.stat().st_size > 0, "the copy has begun")  # type: ignore[misc]
                 (engine,) = run.engines()
                 os.kill(engine, signal.SIGKILL)
                 self.assertEqual(process.wait(20), 0, run.log_tail())
@@ -335,7 +335,7 @@ class Heal(EndToEnd):
     def test_a_secondary_waits_for_its_primary(self) -> None:
         run = self.managed()
         out = run.dir / "out"
-        bare = {name: value for name, value in run.env(role=2).items() if not name.startswith("OSS_")}
+        bare = {name: value for name, value in run.env(2).items() if not name.startswith("OSS_")}
         process = self.begin(run, self.argv(), out, bare)
         time.sleep(0.5)
         self.assertEqual((process.poll(), run.engines()), (None, []))
@@ -348,7 +348,7 @@ class Heal(EndToEnd):
         out = run.dir / "out"
         primary = self.begin(run, ["sleep", "30"], run.dir / "nothing")
         self.until(lambda: run.engine_starts() == 1, "the engine is there")
-        bare = {name: value for name, value in run.env(role=2).items() if not name.startswith("OSS_")}
+        bare = {name: value for name, value in run.env(2).items() if not name.startswith("OSS_")}
         process = self.begin(run, self.argv("map", "-t", "4"), out, bare)
         self.until(lambda: "open" in out.read_text(), "the reader has opened its first file")
         primary.kill()
@@ -515,7 +515,7 @@ class Unlisted(EndToEnd):
         primary = run.start(["sleep", "60"])
         self.addCleanup(primary.wait)
         self.addCleanup(primary.kill)
-        env = run.env(role=role)
+        env = run.env(role)
         if bare:
             env = {name: value for name, value in env.items() if not name.startswith("OSS_")}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -14,7 +14,7 @@ from harness import faults, folder, load, names, paths
 from harness.certificate import Certificate
 from harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, Endpoint
 from harness.requestlog import once_problems
-from harness.run import Run, plain_env
+from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
 
 FILES = ["a.bin", "b.bin", "nested/deep/c.bin", "page.bin", "small.bin"]

@@ -47,6 +47,7 @@ class Inherit(EndToEnd):
     def hold(self, run: Run) -> subprocess.Popen[bytes]:
         """A primary that has everything mapped and stays."""
         process = run.start([PYTHON, str(paths.APPS / "hold.py"), str(run.model_dir)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
@@ -80,7 +81,7 @@ class Inherit(EndToEnd):
     def test_secondary_needs_only_the_folder(self) -> None:
         run = self.managed()
         self.hold(run)
-        env = run.env(role=2, OSS_ACCESS_KEY_ID=None, OSS_ACCESS_KEY_SECRET=None, OSS_PATH=None, OSS_ENDPOINT=None)
+        env = run.env(2, OSS_ACCESS_KEY_ID=None, OSS_ACCESS_KEY_SECRET=None, OSS_PATH=None, OSS_ENDPOINT=None)
         done = run.call(["sha256sum", "b.bin"], env, cwd=run.model_dir)
         self.assertEqual(done.stdout.decode().split()[:1], [self.sha("b.bin")], done.stderr.decode() + run.log_tail())
         self.assert_once(run, ["b.bin"])

@@ -124,7 +124,7 @@ class Leftover(EndToEnd):
         self.assertEqual((done.returncode, done.stdout), (1, b""))
         self.assertIn(b"serves another OSS_PATH", done.stderr)
         # A secondary cannot be ended at its start: it gets errors instead of the other model.
-        done = run.call(["ls", str(run.model_dir)], run.env(role=2, OSS_PATH=path))
+        done = run.call(["ls", str(run.model_dir)], run.env(2, OSS_PATH=path))
         self.assertEqual((done.returncode, done.stdout), (2, b""))
         self.assertIn(b"Input/output error", done.stderr)
         same = run.env(OSS_PATH=f"oss://{paths.BUCKET}/{PREFIX}")

@@ -11,7 +11,7 @@ import unittest
 from typing import Any
 
 from harness import faults, folder, paths
-from harness.endpoint import Endpoint
+from harness.endpoint import ANY_PORT, Endpoint
 from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
 
@@ -29,9 +29,9 @@ def can_unshare() -> bool:
 class Limits(EndToEnd):
     """Each test has an endpoint of its own, with its rules."""
 
-    def start(self, rules: list[faults.Rule] | None = None, listen: str | None = None, **config: Any) -> Run:
+    def start(self, rules: list[faults.Rule] | None = None, listen: str = ANY_PORT, **config: Any) -> Run:
         scratch = self.scratch / self.id().rsplit(".", 1)[-1]
-        endpoint = Endpoint(self.scratch / "root", scratch, rules, **({"listen": listen} if listen else {}))
+        endpoint = Endpoint(self.scratch / "root", scratch, rules, listen=listen)
         endpoint.start()
         self.addCleanup(endpoint.stop)
         run = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config})

@@ -20,6 +20,9 @@ class Load(EndToEnd):
     """Real models from the bucket that the demo uses."""
 
     models_endpoint: Endpoint
+    # Names of their folders.
+    minilm: str
+    shards: str
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -4,8 +4,8 @@ all of the object, or fails; never the zeros of parts that have not come."""
 from __future__ import annotations
 
 import os
-import subprocess
 import unittest
+from typing import Any, ClassVar
 
 from harness import faults, paths
 from harness.run import Run
@@ -56,7 +56,7 @@ print([subprocess.run(["cat", n], capture_output=True).stdout == expected for n 
 class MemoryFiles(EndToEnd):
     """Each part of the file comes late, the asked ones first."""
 
-    faults = [faults.rule({"stall_after": 1000, "ms": 1500}, f"{PREFIX}/b.bin", times=60)]
+    faults: ClassVar[list[dict[str, Any]] | None] = [faults.rule({"stall_after": 1000, "ms": 1500}, f"{PREFIX}/b.bin", times=60)]
 
     def results(self, run: Run, program: str, pages: str | None) -> list[str]:
         argv = [PYTHON, "-c", program, str(self.plain / "b.bin")]

@@ -222,6 +222,8 @@ class Workflows(unittest.TestCase):
 
 
 class Dependencies(unittest.TestCase):
+    linked: list[crates.Crate]
+
     @classmethod
     def setUpClass(cls) -> None:
         cls.linked = crates.linked()

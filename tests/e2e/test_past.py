@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import unittest
+from typing import Any, ClassVar
 
-from bars import bypass, loaders_past
-from bars.loaders_past import DIRECT, END, HOWS, LARGE, PLAIN, RIGHT, SILENT, WHOLE, compiled, outcome
+from bars import loaders_past
+from bars.loaders_past import DIRECT, END, LARGE, PLAIN, RIGHT, SILENT, WHOLE, compiled, outcome
 from harness import faults, folder, paths
 from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
@@ -94,7 +95,7 @@ class Ways(EndToEnd):
 
 
 class Opens(EndToEnd):
-    def opened(self, program: str, config: dict[str, object] | None = None, name: str = LARGE) -> tuple[list[str], list[str], Run]:
+    def opened(self, program: str, config: dict[str, Any] | None = None, name: str = LARGE) -> tuple[list[str], list[str], Run]:
         """Lines of standard output and of standard error."""
         run = self.managed(config)
         done = run.call([PYTHON, "-c", OPENS + program, str(run.model_dir / name)])
@@ -135,7 +136,7 @@ class Opens(EndToEnd):
     def test_what_does_not_fit_beside_others_is_enomem_too_or_given_by_parts(self) -> None:
         limit = {"memoryLimit": 9 * MIB, "partBytes": MIB}
         both = "kept = os.open(name, flags); other = name.replace('deep/c.bin', '../a.bin')\n"
-        out, said, run = self.opened(both + "attempt('open', lambda: os.open(other, flags))\n", limit, "nested/deep/c.bin")
+        out, said, _ = self.opened(both + "attempt('open', lambda: os.open(other, flags))\n", limit, "nested/deep/c.bin")
         self.assertEqual(out, ["open ENOMEM"])
         self.assertIn("raise memoryLimit", said[0])
         self.assertIn("a.bin", said[0])
@@ -167,17 +168,22 @@ class Opens(EndToEnd):
         self.assertEqual(out.decode().split("\n")[0], "same", err.decode() + run.log_tail())
 
 
+def with_pages(run: Run, pages: str) -> None:
+    """From here on, the run's variables name this kind of memory."""
+    environ = run.env
+
+    def env(role: int | None = 1, /, **changes: str | None) -> dict[str, str]:
+        return environ(role, **{"OSSC_PAGES": pages, **changes})
+
+    run.env = env  # type: ignore[method-assign]  # what calls the run asks it for its variables
+
+
 class Statfs(EndToEnd):
     def test_large_objects_lie_on_tmpfs_and_nothing_else_does(self) -> None:
         for pages in ("tmpfs", "memfd"):
             with self.subTest(pages):
                 run = self.managed()
-                environ = run.env
-
-                def env(*args: object, **changes: str | None) -> dict[str, str]:
-                    return environ(*args, **{"OSSC_PAGES": pages, **changes})  # type: ignore[arg-type]
-
-                run.env = env  # type: ignore[method-assign]
+                with_pages(run, pages)
                 self.assertEqual(loaders_past.lies(run), [])
 
     def test_the_first_call_lists_and_attaches(self) -> None:
@@ -201,7 +207,7 @@ class Statfs(EndToEnd):
 class Waits(EndToEnd):
     """The object comes wrong, always."""
 
-    faults = [faults.flipped_at(f"{PREFIX}/{LARGE}", 5)]
+    faults: ClassVar[list[dict[str, Any]] | None] = [faults.flipped_at(f"{PREFIX}/{LARGE}", 5)]
 
     def test_a_whole_open_fails_with_what_reads_would(self) -> None:
         run = self.managed()
@@ -215,7 +221,7 @@ class Doctor(EndToEnd):
 
     def doctor(self, argv: list[str]) -> tuple[int, str]:
         run = self.managed()
-        done = run.call([str(paths.OSSC), "doctor", "--", *argv, str(run.model_dir / LARGE)], run.env(role=None, LD_PRELOAD=None))
+        done = run.call([str(paths.OSSC), "doctor", "--", *argv, str(run.model_dir / LARGE)], run.env(None, LD_PRELOAD=None))
         return done.returncode, done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
 
     def number(self, *words: str) -> list[str]:

@@ -139,6 +139,7 @@ class Privilege(EndToEnd):
         client = "import os, sys; open('b.bin', 'rb').read(1); print(os.getpid(), flush=True); sys.stdin.read()"
         argv = ["/usr/bin/python3", "-c", client]
         with run.start(argv, env, cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
             pids = [holder.stdout.readline().decode().strip()]
             pids += [entry for entry in os.listdir("/proc") if entry.isdigit() and self.runs(entry, copies / paths.OSSC.name)]
             self.assertEqual(len(pids), 2)

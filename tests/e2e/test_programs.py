@@ -27,6 +27,8 @@ LOAD = "import ctypes, os, sys; print(ctypes.CDLL(os.path.abspath(sys.argv[1])).
 
 
 class Programs(EndToEnd):
+    made: Path
+
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
@@ -100,7 +102,7 @@ class Programs(EndToEnd):
         env = {k: v for k, v in run.env().items() if k.startswith(("OSS", "ENABLE", "MODEL", "LD_PRE"))}
         words = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
         script = f"mount -t tmpfs -o size=300m none {run.model_dir}; env {words} sha256sum {run.model_dir}/programs/run.llamafile"
-        done = run.call(["unshare", "-m", "bash", "-c", script], run.env(role=None, LD_PRELOAD=None))
+        done = run.call(["unshare", "-m", "bash", "-c", script], run.env(None, LD_PRELOAD=None))
         digest = hashlib.sha256((self.made / "run.llamafile").read_bytes()).hexdigest()
         self.assertEqual(done.stdout.decode().split()[:1], [digest], done.stderr.decode() + run.log_tail())
         self.assertTrue(run.logged("no room on MODEL_DIR's disk", "run.llamafile"))

@@ -64,6 +64,7 @@ class Refill(EndToEnd):
         run = self.start()
         argv = [PYTHON, "-c", HOLDER, str(run.model_dir / "b.bin")]
         with run.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
             digest = holder.stdout.readline().strip()
             (run.model_dir / "b.bin").unlink()
             self.check(run)

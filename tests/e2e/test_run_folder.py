@@ -49,7 +49,7 @@ class RunFolder(EndToEnd):
         env = {k: v for k, v in run.env(**changes).items() if k.startswith(NAMES)}
         words = " ".join(f"{name}={shlex.quote(value)}" for name, value in env.items())
         whole = f"set -e; {prepare}; env {words} bash -c {shlex.quote(script)}"
-        return run.call(["unshare", "-m", "bash", "-c", whole], run.env(role=None, LD_PRELOAD=None), cwd=run.model_dir)
+        return run.call(["unshare", "-m", "bash", "-c", whole], run.env(None, LD_PRELOAD=None), cwd=run.model_dir)
 
     def check(self, prepare: str, **changes: str | None) -> None:
         run = self.managed()

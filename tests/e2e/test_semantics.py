@@ -114,6 +114,7 @@ class Semantics(EndToEnd):
         """Without the library it is an empty file, with it the open waits; no temporary name stays."""
         run = self.start([faults.rule({"delay_ms": 2500}, f"{PREFIX}/nested/small.json")])
         waiting = run.start(["sha256sum", "nested/small.json"], cwd=run.model_dir, stdout=subprocess.PIPE)
+        assert waiting.stdout is not None
         self.addCleanup(waiting.stdout.close)
         place = run.model_dir / "nested" / "small.json"
         sizes = []
@@ -179,6 +180,7 @@ class Semantics(EndToEnd):
             "print(set(seen.read()))\n"
         )
         process = run.start([PYTHON, "-c", ATTEMPT + code], cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
         while process.stdout.readline() != b"now\n":
             self.assertIsNone(process.poll(), run.log_tail())
         replaced.write_bytes(b"\x02" * 3_000_000)
@@ -194,12 +196,13 @@ class Semantics(EndToEnd):
         run = self.start(lingerSec=20)
         self.assertEqual(self.python(run, "print(len(open('a.bin', 'rb').read(10)))"), ["10"])
         (engine,) = run.engines()
-        secondary = run.env(role=2, **{name: None for name in run.env() if name.startswith("OSS_")})
+        secondary = run.env(2, **{name: None for name in run.env() if name.startswith("OSS_")})
         code = (
             "f = os.open('b.bin', os.O_RDONLY); print(os.fstat(f).st_size > 0, flush=True)\n"
             "sys.stdin.readline()\nattempt(lambda: len(os.pread(f, 1000, 15_000_000)))\n"
         )
         process = run.start([PYTHON, "-c", ATTEMPT + code], secondary, cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
         self.assertEqual(process.stdout.readline(), b"True\n", run.log_tail())
         os.kill(engine, signal.SIGKILL)
         begin = time.monotonic()

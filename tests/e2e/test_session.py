@@ -408,7 +408,7 @@ class Identity(EndToEnd):
         done = run.call(["ls", str(run.model_dir)], run.env(**wrong))
         self.assertEqual((done.returncode, done.stdout), (1, b""))
         self.assertIn(b"failed to launch oss connector: the engine of this MODEL_DIR serves another OSS_ENDPOINT", done.stderr)
-        done = run.call(["cat", str(run.model_dir / "a.bin")], run.env(role=2, **wrong))
+        done = run.call(["cat", str(run.model_dir / "a.bin")], run.env(2, **wrong))
         self.assertEqual((done.returncode, done.stdout), (1, b""))
         self.assertIn(b"serves another OSS_ENDPOINT", done.stderr)
         for same in ({"OSS_ENDPOINT": self.endpoint.url.replace("http", "HTTP") + "/"}, {"OSS_ENDPOINT": None, "role": 2}):

@@ -98,7 +98,7 @@ class Host(EndToEnd):
         cls.both = twin.Pair(cls.plain, shared)
 
     def alike(self, case: twin.Case, **changes: str | None) -> None:
-        different = self.both.differences(case, **changes)
+        different = self.both.differences(case, None, **changes)
         self.assertEqual(different, "", f"- natively, + preloaded {changes}\n{self.both.run.log_tail(6)}")
 
     def program(self, *argv: str) -> twin.Case:

@@ -4,7 +4,6 @@ Of vLLM and SGLang the functions are called with which their weight loaders read
 InstantTensor within them runs over the stand-in CUDA runtime (see streamers.py), and they are told that there is a device.
 """
 
-import os
 import tempfile
 
 from common import shards

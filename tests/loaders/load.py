@@ -32,7 +32,7 @@ def timed(load, folder):
 
 
 def pairs(load, folder, other, count):
-    secs = {folder: [], other: []}
+    secs: dict[str, list[float]] = {folder: [], other: []}
     for number in range(count + 1):
         for each in (folder, other) if number % 2 else (other, folder):
             took, found = timed(load, each)

@@ -55,7 +55,7 @@ def torch_legacy(folder):
 
 
 def dcp(folder):
-    import torch.distributed.checkpoint as checkpoint
+    from torch.distributed import checkpoint
 
     checkpoint.save(state_dict(), checkpoint_id=folder)
 

@@ -113,6 +113,11 @@ def start(way, folder, results):
         raise SystemExit(f"no way {way}")
 
 
+def read(path):
+    with open(path) as file:
+        return json.load(file)
+
+
 def main():
     if sys.argv[1] == "--rank":
         record(os.environ[FOLDER], os.environ[RESULTS])
@@ -121,7 +126,7 @@ def main():
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as results:
         start(way, folder, results)
-        found = [json.load(open(path)) for path in sorted(glob.glob(f"{results}/*.json"))]
+        found = [read(path) for path in sorted(glob.glob(f"{results}/*.json"))]
     if len(found) != PROCESSES or any(one != found[0] for one in found):
         raise SystemExit(f"{len(found)} of {PROCESSES} processes wrote what they got, equal: {all(one == found[0] for one in found)}")
     sys.stdout.write("\n" + json.dumps({"secs": time.perf_counter() - begin, "tensors": found[0]}) + "\n")

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "consumers"))
-import serve  # noqa: E402
+import serve
 
 # Two servers start one after the other here, and a worker for each of two ranks.
 serve.READY_SECS_MAX = 600

@@ -115,7 +115,7 @@ def torch_legacy_file(folder):
 
 def _dcp(folder, **options):
     import torch
-    import torch.distributed.checkpoint as checkpoint
+    from torch.distributed import checkpoint
 
     reader = checkpoint.FileSystemReader(folder, **options)
     metadata = reader.read_metadata().state_dict_metadata

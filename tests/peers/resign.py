@@ -199,7 +199,7 @@ class Log:
     """One JSON line per finished request, as oss-endpoint writes them."""
 
     def __init__(self, path: str | None) -> None:
-        self._file = open(path, "a", buffering=1) if path else None
+        self._file = open(path, "a", buffering=1) if path else None  # noqa: SIM115 - open until the server ends
         self._lock = threading.Lock()
 
     def write(self, **fields: Any) -> None:

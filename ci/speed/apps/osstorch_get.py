@@ -6,7 +6,7 @@ import sys
 from figures import Meter
 from osstorchconnector import OssCheckpoint
 
-endpoint, bucket, key, size, credentials, settings = *sys.argv[1:4], int(sys.argv[4]), *sys.argv[5:7]
+endpoint, bucket, key, _, credentials, settings = sys.argv[1:7]
 checkpoint = OssCheckpoint(endpoint=endpoint, cred_path=credentials, config_path=settings, region="cn-test")
 meter = Meter()
 buffer, got = memoryview(bytearray(8 << 20)), 0
