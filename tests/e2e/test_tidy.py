@@ -21,21 +21,23 @@ FOREIGN = ("tests/fuzz/corpus/", "tests/fuzz/seeds/", "sign/vectors/", "LICENSE"
 # Crate -> crates of this workspace that it may use.
 CRATES: dict[str, set[str]] = {
     "sign": set(), "cache": set(), "src/conf": set(),
+    # What only the engine keeps; the library cannot reach it.
+    "cache/store": {"cache"},
     "net": {"sign"},
     "src/preload": {"cache"},
-    "src/ossc": {"cache", "conf", "net", "sign"},
-    "perf": {"cache", "net"},
+    "src/ossc": {"cache", "conf", "net", "sign", "store"},
+    "perf": {"cache", "net", "store"},
     "tests/endpoint": set(),
-    "tests/sim": {"ossc", "cache", "net"},
+    "tests/sim": {"ossc", "cache", "net", "store"},
 }
 # Pairs of rooms of src/ossc that import each other, directly or by way of others.
-CIRCLES_MAX = 105
+CIRCLES_MAX = 0
 FUNCTION_LINES, FILE_LINES = 70, 800
 LONG_FUNCTIONS = {
-    "engine.rs: start": 91, "engine.rs: build": 71, "flight_tests.rs: in_any_order_each_part_ends_once": 79, "mirror.rs: make": 83,
+    "engine.rs: start": 91, "flight_tests.rs: in_any_order_each_part_ends_once": 79, "mirror.rs: make": 83,
     "world.rs: new": 102,
 }
-LONG_FILES = {"client.rs": 914}
+LONG_FILES: dict[str, int] = {}
 # The actor has a name: the engine, the reader, the connection.
 BANNED = re.compile(r"\b(somebody|nobody|someone|anybody|whoever|whomever|everybody)\b", re.IGNORECASE)
 BANNED_MAX = {"cache": 77, "ci": 19, "dist": 5, "docs": 1, "net": 38, "perf": 5, "sign": 4, "src": 115, "tests": 33}
