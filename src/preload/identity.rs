@@ -252,7 +252,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
             return Real::Theirs;
         }
         return match list_folder_of(met) {
-            Listing::Failed => Real::Unknown,
+            Listing::Failed => unknown(),
             _ => match find() {
                 Some(handle) => Real::Of(handle),
                 None if listing::count() != listings => Real::Again,

@@ -4,10 +4,12 @@
 //! their paths, and decides nothing about which folder is meant (`folder`, `missing`, `identity` do).
 
 use crate::attach::{self, MOVED, attached};
-use core::sync::atomic::Ordering;
+use crate::environ;
+use crate::say::say;
+use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::region::{Object, Region};
-use ossc_cache::sys::{self, Errno};
-use ossc_cache::wire::Ask;
+use ossc_cache::sys::{self, Errno, Result};
+use ossc_cache::wire::{Ask, Packet};
 
 /// What came of looking whether a folder has to be listed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(crate) enum Listing {
 
 /// How long listing a folder may take, in milliseconds.
 const LIST_MS: u64 = 60_000;
+/// After so many of them the program says on stderr what it waits for.
+const SPOKEN_MS: u64 = 10_000;
 /// How often an engine is asked that does not answer although one runs.
 const LIST_TRIES: u32 = 5;
 
@@ -54,7 +58,7 @@ pub(crate) fn list(path: &[u8]) -> bool {
 pub(crate) fn list_by(ask: Ask, path: &[u8]) -> bool {
     for _ in 0..LIST_TRIES {
         let generation = attach::generation();
-        let errno = match attach::ask(ask, path, LIST_MS) {
+        let errno = match patiently(ask, path) {
             Ok(_) => return true,
             // It had its time, and is still at it: the log says with what.
             Err(Errno(libc::ETIMEDOUT)) => return false,
@@ -69,4 +73,30 @@ pub(crate) fn list_by(ask: Ask, path: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Asks, and says so once the answer is long in coming. Who asks again joins the listing that is under way.
+fn patiently(ask: Ask, path: &[u8]) -> Result<Packet> {
+    match attach::ask(ask, path, SPOKEN_MS) {
+        Err(Errno(libc::ETIMEDOUT)) => {
+            speak(path);
+            attach::ask(ask, path, LIST_MS - SPOKEN_MS)
+        }
+        answer => answer,
+    }
+}
+
+/// One line on stderr, and no second one within the time that a listing may take.
+fn speak(path: &[u8]) {
+    static SPOKEN_AT: AtomicU64 = AtomicU64::new(0);
+    let (now, before) = (sys::now_ms().max(1), SPOKEN_AT.load(Ordering::Relaxed));
+    if before == 0 || now.saturating_sub(before) >= LIST_MS {
+        SPOKEN_AT.store(now, Ordering::Relaxed);
+        let folder = if path.is_empty() { environ::model_dir() } else { path };
+        say(&[
+            b"oss connector: still waiting for the listing of ",
+            folder,
+            b": OSS is slow, or objects are being changed there, which are shown when they have been left alone for listAgainSec; the log says which\n",
+        ]);
+    }
 }

@@ -411,8 +411,8 @@ class Identity(EndToEnd):
         done = run.call(["cat", str(run.model_dir / "a.bin")], run.env(2, **wrong))
         self.assertEqual((done.returncode, done.stdout), (1, b""))
         self.assertIn(b"serves another OSS_ENDPOINT", done.stderr)
-        for same in ({"OSS_ENDPOINT": self.endpoint.url.replace("http", "HTTP") + "/"}, {"OSS_ENDPOINT": None, "role": 2}):
-            done = run.call(["head", "-c", "3", str(run.model_dir / "a.bin")], run.env(**same))
+        for role, same in ((1, self.endpoint.url.replace("http", "HTTP") + "/"), (2, None)):
+            done = run.call(["head", "-c", "3", str(run.model_dir / "a.bin")], run.env(role, OSS_ENDPOINT=same))
             self.assertEqual((done.returncode, len(done.stdout)), (0, 3), done.stderr)
 
     def test_credentials_of_a_later_program_are_used_when_the_engines_are_refused(self) -> None:
