@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import fcntl
 import json
 import sys
 from typing import Any
@@ -17,6 +16,7 @@ import bars
 from bars import loaders_page, loaders_real
 from bars.loaders_table import LOADERS, NOT_RUN
 from harness import paths
+from harness.turn import alone
 
 RESULTS = paths.ROOT / "ci" / "loaders.json"
 DOCUMENT = paths.ROOT / "docs" / "FRAMEWORKS.md"
@@ -42,13 +42,12 @@ def stored() -> dict[str, dict[str, Any]]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
+@alone
 def store(row: dict[str, Any]) -> None:
     """Two runs at a time take turns."""
-    with open(paths.CACHE / "loaders.lock", "w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        rows = {**stored(), row["name"]: row}
-        kept = {name: rows[name] for name in names_in_order() if name in rows}
-        RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    rows = {**stored(), row["name"]: row}
+    kept = {name: rows[name] for name in names_in_order() if name in rows}
+    RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
 def names_in_order() -> list[str]:

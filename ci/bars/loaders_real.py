@@ -7,7 +7,6 @@ tests/loaders/cudart.c stands in for it with host memory, so what is shown is it
 
 from __future__ import annotations
 
-import fcntl
 import fnmatch
 import json
 import shutil
@@ -279,18 +278,17 @@ def require() -> None:
         sys.exit(f"{PYTHON} is missing: run ci/setup loaders first")
 
 
+@alone
 def ensure_models(names: set[str]) -> None:
     """The model folders, each made once, and again when what makes them changed. Two runs at a time take turns."""
     base = paths.BUCKETS / paths.BUCKET / MODELS
     stamp = paths.CACHE / "loaders.stamp"
     source = (SOURCES / "make_models.py").read_text()
-    with open(paths.CACHE / "loaders.lock", "w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        if not stamp.exists() or stamp.read_text() != source:
-            shutil.rmtree(base, ignore_errors=True)
-            stamp.write_text(source)
-        for name in sorted(name for name in names if not (base / name).exists()):
-            make_model(name, base)
+    if not stamp.exists() or stamp.read_text() != source:
+        shutil.rmtree(base, ignore_errors=True)
+        stamp.write_text(source)
+    for name in sorted(name for name in names if not (base / name).exists()):
+        make_model(name, base)
 
 
 def make_model(name: str, base: Path) -> None:

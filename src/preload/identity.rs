@@ -222,7 +222,7 @@ pub(crate) enum Real {
     Theirs,
     /// An engine has made it, and listings came meanwhile that do not show it: its name may lead to another file.
     Again,
-    /// An engine has made it, this process has used another one's listing, and none can be asked whether they go together.
+    /// It may be an object's, this process has used an engine's listing, and none can be asked whether they go together.
     Unknown,
 }
 
@@ -246,19 +246,17 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     let is_finished = |asked: &Asked| asked.kind == Kind::Finished && asked.is_of(id);
     let asked = if could_be { marked(id, met).filter(is_finished) } else { None };
     let unknown = || if attach::last_known().is_some() { Real::Unknown } else { Real::Theirs };
+    let listed = || match find() {
+        Some(handle) => Real::Of(handle),
+        None if listing::count() != listings => Real::Again,
+        None => Real::Theirs,
+    };
     let Some(asked) = asked else {
         // Without a mark it may lie at an object's place all the same, in a folder that no program has used yet.
         if !may_be_unlisted(id, met) {
             return Real::Theirs;
         }
-        return match list_folder_of(met) {
-            Listing::Failed => unknown(),
-            _ => match find() {
-                Some(handle) => Real::Of(handle),
-                None if listing::count() != listings => Real::Again,
-                None => Real::Theirs,
-            },
-        };
+        return if list_folder_of(met) == Listing::Failed { unknown() } else { listed() };
     };
     let Some((generation, _)) = attach() else { return unknown() };
     // That engine may be gone, and another have listed the folder.
@@ -273,11 +271,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
     {
         listing::list(folder.as_bytes());
     }
-    match find() {
-        Some(handle) => Real::Of(handle),
-        None if listing::count() != listings => Real::Again,
-        None => Real::Theirs,
-    }
+    listed()
 }
 
 /// A memory file that this process's parent had open: the child registers, as for everything of ours.

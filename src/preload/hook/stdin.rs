@@ -37,7 +37,8 @@ static TAKER: AtomicI32 = AtomicI32::new(0);
 /// Where it is kept: above what programs count on.
 const KEPT_FROM: c_int = 600;
 
-/// Constructor: gives `stdin` the object's bytes when descriptor 0 is a placeholder.
+/// Gives `stdin` the object's bytes when descriptor 0 is a placeholder: called by the constructor, and when another
+/// file comes to the number.
 pub(crate) fn take() {
     if !sys::file_id(0).is_ok_and(|id| identity::could_be_ours(&id)) {
         return;
