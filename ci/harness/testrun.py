@@ -11,24 +11,27 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from harness import paths
 from harness.run import plain_env
 
 LINT = [
     ("format", ["cargo", "fmt", "--all", "--check"]),
-    # The profile of the build, so that procedural macros are compiled once.
-    ("clippy", ["cargo", "clippy", "--locked", "--profile", "fast", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     ("crates", ["ci/deny", "--offline"]),
     ("spelling", ["ci/check", "spelling"]),
     # How they look at what: pyproject.toml.
     ("python", ["target/venv-check/bin/ruff", "check", "--quiet", "ci", "tests", "dist", "perf"]),
     ("types", ["target/venv-check/bin/mypy"]),
 ]
+# The profile of the build, so that procedural macros are compiled once.
+CLIPPY = ["cargo", "clippy", "--locked", "--profile", "fast", "--workspace", "--all-targets", "--", "-D", "warnings"]
 # The hook crate is never linked into a test: its exports would replace libc there.
 CARGO_TEST = [
     "cargo", "test", "--locked", "--profile", "fast", "--workspace", "--exclude", "ossc-preload", "--no-fail-fast",
 ]
+# The end-to-end tests wait most of their time; the compilers take what they leave of the processors.
+LEFT_OVER = ["nice", "-n", "19"]
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed;", re.MULTILINE)
 # No test takes as long; one that hangs fails with the stacks of its threads.
 TEST_SECS_MAX = 600
@@ -61,6 +64,21 @@ def lint(count: Count) -> None:
         title(f"{name}: {' '.join(argv)}")
         done = subprocess.run(argv, cwd=paths.ROOT, env=plain_env(), check=False)
         count.add(name, int(done.returncode == 0), int(done.returncode != 0))
+
+
+def compile_all(tests: bool) -> subprocess.CompletedProcess[str]:
+    """Clippy's verdict. With `tests` compiles the cargo tests, too, whose verdict comes when they run."""
+    clippy = subprocess.run([*LEFT_OVER, *CLIPPY], cwd=paths.ROOT, env=plain_env(), capture_output=True, text=True, errors="replace", check=False)
+    if tests:
+        subprocess.run([*LEFT_OVER, *CARGO_TEST, "--no-run"], cwd=paths.ROOT, env=plain_env(), capture_output=True, check=False)
+    return clippy
+
+
+def show_clippy(count: Count, clippy: subprocess.CompletedProcess[str]) -> None:
+    title(f"clippy: {' '.join(CLIPPY)}")
+    if clippy.returncode != 0:
+        print(clippy.stderr, flush=True)
+    count.add("clippy", int(clippy.returncode == 0), int(clippy.returncode != 0))
 
 
 def cargo_tests(count: Count) -> None:
@@ -117,12 +135,16 @@ def main() -> int:
     begin = time.monotonic()
     count = Count()
     only = "e2e" if options.patterns else options.only
-    if only in (None, "lint"):
-        lint(count)
+    with ThreadPoolExecutor(1) as behind:
+        clippy = behind.submit(compile_all, only is None) if only in (None, "lint") else None
+        if only in (None, "lint"):
+            lint(count)
+        if only in (None, "e2e"):
+            end_to_end(count, options.patterns)
+        if clippy is not None:
+            show_clippy(count, clippy.result())
     if only in (None, "cargo"):
         cargo_tests(count)
-    if only in (None, "e2e"):
-        end_to_end(count, options.patterns)
     print(f"\n{time.monotonic() - begin:.0f} s" + "".join(f"; failed: {name}" for name in count.names))
     print(f"{count.passed} passed, {count.failed} failed", flush=True)
     return 1 if count.failed else 0
