@@ -284,6 +284,24 @@ class SmallReads(EnginesEnd):
         os.kill(engine, signal.SIGKILL)
         self.assertEqual(program.communicate(b"\n", timeout=SECS_MAX)[0].decode().split(), ["EIO", "EIO"], run.log_tail())
 
+    def test_what_comes_again_is_compared_where_the_origin_gives_no_crc_too(self) -> None:
+        at, without = 50 * MIB + 100, faults.rule({"drop_crc": True}, KEY)
+        run = self.start([without], memoryLimit=24 * MIB)
+        code = ATTEMPT + (
+            "with open('big.bin', 'rb') as whole: print(hashlib.file_digest(whole, 'sha256').hexdigest(), flush=True)\n"
+            f"sys.stdin.readline(); print(os.pread(fd, 1, {at})[0])\n"
+        )
+        program = run.start([PYTHON, "-c", code], cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert program.stdout is not None
+        self.assertEqual(program.stdout.readline().decode().strip(), hashlib.sha256(self.content).hexdigest(), run.log_tail())
+        rules = run.endpoint.run_dir / "faults.new"
+        rules.write_text(json.dumps([without, faults.flipped_at(KEY, at, times=1)]))
+        rules.rename(run.endpoint.run_dir / "faults.json")
+        before = len([start for start, end in self.ranges(run) if start <= at < end])
+        found = program.communicate(b"\n", timeout=SECS_MAX)[0].decode().strip()
+        self.assertEqual(found, str(self.content[at]), run.log_tail())
+        self.assertEqual(len([start for start, end in self.ranges(run) if start <= at < end]) - before, 2, "come wrong, and come again")
+
     def test_the_audit_file_counts_blocks_as_they_were_fetched(self) -> None:
         run = self.start()
         self.python(run, ATTEMPT + "for n in range(20): os.pread(fd, 100, (n * 5 << 20) + 70000)")

@@ -139,12 +139,13 @@ pub fn parts_with_blocks(held: &Held) -> Vec<u32> {
     lock(&held.check).with_memory()
 }
 
-/// Whether what comes wrong of these blocks will be noticed: by the check of the whole, for which their part is
-/// still to come and is compared with them, or by what is known of themselves.
+/// Whether what comes wrong of these blocks will be noticed: by their part, which is still to come and is compared with
+/// them, or by what is known of themselves. Where the origin gave no CRC-64, too: what came again must not differ.
 pub fn may_come_alone(register: &Register, object: &Object, index: u32, blocks: &Blocks, mask: Mask) -> bool {
     let judged = object.verdict.get();
-    judged.judgement == Judgement::Nothing
-        || judged.judgement == Judgement::Open && !register.region.part(object, index).is_known(judged.round)
+    !register.options.verify_crc
+        || matches!(judged.judgement, Judgement::Open | Judgement::Nothing)
+            && !register.region.part(object, index).is_known(judged.round)
         || block::numbers(mask).all(|number| blocks.block(number).is_known(judged.round))
 }
 
