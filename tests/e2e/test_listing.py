@@ -76,6 +76,18 @@ class Listing(EndToEnd):
     def names(self, run: Run) -> set[str]:
         return {str(p.relative_to(run.model_dir)) for p in run.model_dir.rglob("*")}
 
+    def test_a_listing_that_takes_long_is_spoken_of_and_made_once(self) -> None:
+        """A program that has waited longer than listAgainSec gets the listing that it has waited for."""
+        slow = {"match": {"kind": "list", "prefix": f"{PREFIX}/nested/"}, "do": {"delay_ms": 12_000}}
+        run = self.start(rules=[slow], responseTimeoutMs=30_000, prefetch={"vcpus": 1, "workers": 1})
+        begin = time.monotonic()
+        done = run.call([PYTHON, "-c", "import os; print(sorted(os.listdir('nested')))"], cwd=run.model_dir, timeout=60)
+        took = time.monotonic() - begin
+        self.assertEqual(done.stdout, b"['deep', 'small.json']\n", done.stderr.decode() + run.log_tail())
+        self.assertIn(b"still waiting for the listing of nested", done.stderr)
+        self.assertEqual(sum("nested%2F&" in f"{r.query}&" for r in run.endpoint.requests()), 1, run.log_tail())
+        self.assertLess(took, 20, run.log_tail())
+
     def test_symbolic_links_are_their_targets(self) -> None:
         run = self.start([
             {"key": f"{PREFIX}/link.bin", "target": f"{PREFIX}/b.bin"},
