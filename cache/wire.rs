@@ -561,10 +561,11 @@ mod tests {
             let _ = (sys::close(conn), sys::close(engine));
         });
         assert!(!sys::is_hung_up(door));
-        assert_eq!(ask_at_door(door, Ask::Memory(7), b"", &|fd| sys::wait_readable(fd, 5000)).unwrap().value(), 5);
+        let wait = |fd| sys::wait_readable(fd, 5000);
+        assert_eq!(ask_at_door(door, Ask::Memory(7), b"", &wait).unwrap().value(), 5);
         server.join().unwrap();
         assert!(sys::is_hung_up(door));
-        assert_eq!(ask_at_door(door, Ask::Attach, b"", &|fd| sys::wait_readable(fd, 100)).err(), Some(Errno(libc::EPIPE)));
+        assert_eq!(ask_at_door(door, Ask::Attach, b"", &wait).err(), Some(Errno(libc::EPIPE)));
         let _ = sys::close(door);
     }
 }
