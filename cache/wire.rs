@@ -134,21 +134,28 @@ pub fn close_all(fds: &[i32]) {
 /// Errors: ECONNREFUSED or ENOENT when nobody listens, ETIMEDOUT, ENOTSUP when the engine is of another
 /// version, else the errno that the engine answers.
 pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
-    converse(connect(socket)?, ask, text, ms)
+    ask_with(socket, ask, text, &|fd| sys::wait_readable(fd, ms))
+}
+
+/// The same, where `wait` waits for the connection to be readable: false if that takes too long.
+///
+/// Errors: as of `ask`.
+pub fn ask_with(socket: &CPath, ask: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<Packet> {
+    converse(connect(socket)?, ask, text, wait)
 }
 
 /// The same through the door: a socket that every client is given when it attaches, and its children inherit. Who
 /// holds it may ask, whatever its user and wherever its root: it sends the engine one end of a connection of its own.
 ///
 /// Errors: EPIPE when the engine is gone, else as `ask`.
-pub fn ask_at_door(door: i32, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
+pub fn ask_at_door(door: i32, ask: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<Packet> {
     let (ours, theirs) = pair()?;
     let mut knock = Packet::new(0, 0, b"");
     knock.fds[0] = theirs;
     let sent = send(door, &knock, libc::MSG_DONTWAIT);
     let _ = sys::close(theirs);
     match sent {
-        Ok(()) => converse(ours, ask, text, ms),
+        Ok(()) => converse(ours, ask, text, wait),
         Err(errno) => {
             let _ = sys::close(ours);
             Err(errno)
@@ -180,10 +187,10 @@ fn pair() -> Result<(i32, i32)> {
 }
 
 /// Asks on a connection, waits for the answer, and closes it.
-fn converse(fd: i32, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
+fn converse(fd: i32, ask: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<Packet> {
     let (code, value) = number(ask);
     let answered = send(fd, &Packet::new(code, value, text), 0)
-        .and_then(|()| if sys::wait_readable(fd, ms) { receive(fd) } else { Err(Errno(libc::ETIMEDOUT)) });
+        .and_then(|()| if wait(fd) { receive(fd) } else { Err(Errno(libc::ETIMEDOUT)) });
     let _ = sys::close(fd);
     let packet = answered?;
     let refusal = match packet.head.code {
@@ -554,10 +561,11 @@ mod tests {
             let _ = (sys::close(conn), sys::close(engine));
         });
         assert!(!sys::is_hung_up(door));
-        assert_eq!(ask_at_door(door, Ask::Memory(7), b"", 5000).unwrap().value(), 5);
+        let wait = |fd| sys::wait_readable(fd, 5000);
+        assert_eq!(ask_at_door(door, Ask::Memory(7), b"", &wait).unwrap().value(), 5);
         server.join().unwrap();
         assert!(sys::is_hung_up(door));
-        assert_eq!(ask_at_door(door, Ask::Attach, b"", 100).err(), Some(Errno(libc::EPIPE)));
+        assert_eq!(ask_at_door(door, Ask::Attach, b"", &wait).err(), Some(Errno(libc::EPIPE)));
         let _ = sys::close(door);
     }
 }

@@ -127,9 +127,14 @@ pub(crate) fn engine_runs() -> bool {
 
 /// Asks the engine: by the socket's path, or at the door where this process may not go there any more.
 pub(crate) fn ask(question: Ask, text: &[u8], ms: u64) -> Result<wire::Packet> {
-    match wire::ask(environ::socket_path(), question, text, ms) {
+    ask_with(question, text, &|fd| sys::wait_readable(fd, ms))
+}
+
+/// The same, where `wait` waits for the connection to be readable: false if that takes too long.
+pub(crate) fn ask_with(question: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<wire::Packet> {
+    match wire::ask_with(environ::socket_path(), question, text, wait) {
         Err(errno @ Errno(libc::EACCES | libc::EPERM | libc::ENOENT | libc::ENOTDIR)) => match DOOR.get() {
-            Some(door) => wire::ask_at_door(door, question, text, ms).map_err(|at_door| match at_door.0 {
+            Some(door) => wire::ask_at_door(door, question, text, wait).map_err(|at_door| match at_door.0 {
                 // The engine that it is the door of is gone.
                 libc::EPIPE => errno,
                 _ => at_door,

@@ -78,13 +78,36 @@ pub(crate) fn of_path(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<
 
 /// The same when the path's `stat` is known already.
 pub(crate) fn of_id_at(id: &FileId, dir: c_int, path: *const c_char) -> Outcome<Seen> {
+    look_up(id, met_at(dir, path))
+}
+
+fn met_at<'a>(dir: c_int, path: *const c_char) -> Met<'a> {
     // With AT_EMPTY_PATH newer kernels take a null path for an empty one.
     if path.is_null() {
-        return of_id(id, dir);
+        return Met::Descriptor(dir);
     }
     // SAFETY: the kernel has just read this path and found a file by it, so it is a string.
     let name = unsafe { CStr::from_ptr(path) };
-    if name.is_empty() { of_id(id, dir) } else { look_up(id, Met::Path(dir, name)) }
+    if name.is_empty() { Met::Descriptor(dir) } else { Met::Path(dir, name) }
+}
+
+/// What a path names that is about to be changed, if it is ours. Where no engine can say so, what has no mark is the
+/// program's to change.
+pub(crate) fn changed(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<Seen> {
+    let Ok(st) = real::stat_at(dir, path, flags) else { return Outcome::Pass };
+    let id = id_of(&st);
+    match of_id_at(&id, dir, path) {
+        Outcome::Failed(_) if !identity::stands_in(&id, met_at(dir, path)) => Outcome::Pass,
+        seen => seen,
+    }
+}
+
+/// True for a file that a descriptor may write, and that has no mark: where no engine can say whose it is, it is the
+/// program's to write.
+pub(crate) fn is_to_write(fd: c_int) -> bool {
+    let may_write =
+        sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != libc::O_RDONLY);
+    may_write && sys::file_id(fd).is_ok_and(|id| !identity::stands_in(&id, Met::Descriptor(fd)))
 }
 
 /// The same for a descriptor whose `stat` is known already.

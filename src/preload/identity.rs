@@ -8,10 +8,10 @@
 use crate::attach::{self, attach, attached, say};
 use crate::descriptors;
 use crate::environ;
-use crate::folder;
 use crate::handle::{GONE, Handle};
 use crate::listing::{self, Listing};
 use crate::log;
+use crate::missing;
 use crate::model_dir;
 use crate::real;
 use core::ffi::CStr;
@@ -174,7 +174,8 @@ pub(crate) fn has_time_of(object: &Object, id: &FileId) -> bool {
 }
 
 /// An unmarked empty file: where it lies is a hint that an engine may know it all the same (the mark went with a backup,
-/// say), once the folder is listed. EIO when no engine can be asked, or the folder cannot be listed.
+/// say), once the folder is listed. EIO when no engine can be asked, or the folder cannot be listed; EMFILE when the
+/// program has no descriptor left to look at the folder with.
 fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     if !may_be_unlisted(id, met) {
         return Ok(None);
@@ -187,8 +188,10 @@ fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
         return Ok(Some(found));
     }
     let listings = listing::count();
-    if list_folder_of(met) == Listing::Failed {
-        return Err(Errno(libc::EIO));
+    match list_folder_of(met) {
+        Listing::Failed => return Err(Errno(libc::EIO)),
+        Listing::NoDescriptor => return Err(Errno(libc::EMFILE)),
+        Listing::Needless | Listing::Done => {}
     }
     match find()? {
         // The listing may have given its name to another file.
@@ -373,14 +376,7 @@ fn parent(path: &[u8]) -> &[u8] {
 /// Lists the folder that a file lies in, if it is an unlisted one of MODEL_DIR by its numbers or its path: also where
 /// the path does not say so, behind a bind mount, say.
 fn list_folder_of(met: Met<'_>) -> Listing {
-    let Some(path) = met.path() else { return Listing::Needless };
-    let parent = CPath::from(parent(path.as_bytes()));
-    let listed = |name: &CStr| {
-        descriptors::with(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC, |fd| {
-            sys::file_id(fd).map_or(Listing::Needless, |id| folder::list_if_ours(&id, fd))
-        })
-    };
-    parent.as_cstr().and_then(listed).unwrap_or(Listing::Needless)
+    met.path().map_or(Listing::Needless, |path| missing::list_folder(parent(path.as_bytes())))
 }
 
 /// A marked file that no engine serves: one line on stderr and in the log, once for each file.

@@ -75,15 +75,15 @@ pub(crate) fn list_by(ask: Ask, path: &[u8]) -> bool {
     false
 }
 
-/// Asks, and says so once the answer is long in coming. Who asks again joins the listing that is under way.
+/// Asks, and says so once the answer is long in coming. To ask again would be to ask for a newer listing than the one that
+/// is waited for.
 fn patiently(ask: Ask, path: &[u8]) -> Result<Packet> {
-    match attach::ask(ask, path, SPOKEN_MS) {
-        Err(Errno(libc::ETIMEDOUT)) => {
+    attach::ask_with(ask, path, &|fd| {
+        sys::wait_readable(fd, SPOKEN_MS) || {
             speak(path);
-            attach::ask(ask, path, LIST_MS - SPOKEN_MS)
+            sys::wait_readable(fd, LIST_MS - SPOKEN_MS)
         }
-        answer => answer,
-    }
+    })
 }
 
 /// One line on stderr, and no second one within the time that a listing may take.

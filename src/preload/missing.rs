@@ -44,6 +44,15 @@ pub(crate) fn list_for(dir: i32, path: *const c_char) -> Listing {
     }
 }
 
+/// Lists a folder, given by its absolute path, if it is an unlisted one of ours.
+pub(crate) fn list_folder(path: &[u8]) -> Listing {
+    match open_folder(AT_FDCWD, path) {
+        Ok(folder) => list_and_close(folder),
+        Err(errno) if is_want(errno) => Listing::NoDescriptor,
+        Err(_) => Listing::Needless,
+    }
+}
+
 /// A folder could not be looked at. Where that is for want of a descriptor, its name says whether it may be one of ours.
 fn unseen(dir: i32, path: &[u8], errno: Errno) -> Listing {
     if !is_want(errno) || listing::knows_all_folders() {

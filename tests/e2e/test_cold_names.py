@@ -151,6 +151,36 @@ print(*map(size, names), sep=",")
         self.assertEqual(found[0], "EMFILE,EMFILE,ENOENT,EMFILE,EMFILE", done.stderr.decode() + run.log_tail())
         self.assertEqual(found[1], f"{size},{size},ENOENT,ENOENT,ENOENT", run.log_tail())
 
+    def test_without_a_descriptor_left_an_unmarked_file_is_not_called_empty(self) -> None:
+        """A file without a mark may be an object's in a folder that is still to be listed: the last free number opens it."""
+        run = self.managed({"prefetch": {"vcpus": 1, "workers": 1}})
+        (run.model_dir / "nested/deep").mkdir(parents=True)
+        (run.model_dir / "nested/deep/c.bin").touch()
+        program = BEGIN + """
+def size(path):
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError as e:
+        return errno.errorcode[e.errno]
+    try:
+        return sum(iter(lambda: len(os.read(fd, 1 << 20)), 0))
+    finally:
+        os.close(fd)
+print(size(d + "/a.bin"))
+taken = []
+try:
+    while True: taken.append(os.dup(2))
+except OSError: pass
+os.close(taken.pop())
+print(size(c))
+for fd in taken: os.close(fd)
+print(size(c))
+"""
+        argv = ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", PYTHON, "-c", program, str(run.model_dir), str(run.dir)]
+        done = run.call(argv, cwd="/", timeout=60)
+        sizes = [(self.plain / name).stat().st_size for name in ("a.bin", "nested/deep/c.bin")]
+        self.assertEqual(done.stdout.decode().split(), [str(sizes[0]), "EMFILE", str(sizes[1])], done.stderr.decode() + run.log_tail())
+
     def test_without_the_hooks_the_names_are_missing(self) -> None:
         """The control: the folder is cold indeed."""
         with Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:

@@ -107,6 +107,18 @@ class Inherit(EndToEnd):
         done = run.call([PYTHON, "-c", code], cwd=run.model_dir)
         self.assertEqual(done.stdout.decode().strip(), self.sha("b.bin"), done.stderr.decode() + run.log_tail())
 
+    def test_a_range_of_descriptors_below_what_is_kept_is_closed(self) -> None:
+        """Standard input's offset is told to the next program that reads it, whatever else was closed."""
+        run = self.managed({"lingerSec": 5})
+        run.call(["cat", "a.bin"], cwd=run.model_dir)
+        code = "import ctypes, os; os.read(0, 1000); print(ctypes.CDLL(None).close_range(3, 50, 0))"
+        with open(run.model_dir / "a.bin", "rb") as shared:
+            closed = run.call([PYTHON, "-c", code], stdin=shared)
+            done = run.call(["sha256sum"], stdin=shared)
+        self.assertEqual(closed.stdout, b"0\n", closed.stderr.decode())
+        rest = hashlib.sha256((self.plain / "a.bin").read_bytes()[1000:]).hexdigest()
+        self.assertEqual(done.stdout.decode().split()[:1], [rest], done.stderr.decode() + run.log_tail())
+
     def test_a_pipe_of_the_host_ends_with_the_host_where_close_range_is_refused(self) -> None:
         run = self.managed({"lingerSec": 5})
         end, begin = os.pipe()

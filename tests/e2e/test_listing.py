@@ -76,6 +76,43 @@ class Listing(EndToEnd):
     def names(self, run: Run) -> set[str]:
         return {str(p.relative_to(run.model_dir)) for p in run.model_dir.rglob("*")}
 
+    def test_a_listing_that_takes_long_is_spoken_of_and_made_once(self) -> None:
+        """A program that has waited longer than listAgainSec gets the listing that it has waited for."""
+        slow = {"match": {"kind": "list", "prefix": f"{PREFIX}/nested/"}, "do": {"delay_ms": 12_000}}
+        run = self.start(rules=[slow], responseTimeoutMs=30_000, prefetch={"vcpus": 1, "workers": 1})
+        begin = time.monotonic()
+        done = run.call([PYTHON, "-c", "import os; print(sorted(os.listdir('nested')))"], cwd=run.model_dir, timeout=60)
+        took = time.monotonic() - begin
+        self.assertEqual(done.stdout, b"['deep', 'small.json']\n", done.stderr.decode() + run.log_tail())
+        self.assertIn(b"still waiting for the listing of nested", done.stderr)
+        self.assertEqual(sum("nested%2F&" in f"{r.query}&" for r in run.endpoint.requests()), 1, run.log_tail())
+        self.assertLess(took, 20, run.log_tail())
+
+    def test_what_a_program_writes_is_its_own_where_the_folder_cannot_be_listed(self) -> None:
+        """By whatever call it is made, and at whatever number, standard input's and that of a stream among them."""
+        denied = {"match": {"kind": "list", "prefix": f"{PREFIX}/nested/"}, "do": {"status": 403, "code": "AccessDenied"}}
+        run = self.start(rules=[denied])
+        code = (
+            "import ctypes, os, tempfile\n"
+            "open('nested/twice', 'wb').close()\n"
+            "with open('nested/twice', 'wb') as file: file.write(b'twice')\n"
+            "libc = ctypes.CDLL(None)\n"
+            "for call in (libc.fopen, libc.fdopen): call.restype = ctypes.c_void_p\n"
+            "made = libc.fopen(b'nested/made', b'w'); libc.fputs(b'made', ctypes.c_void_p(made)); libc.fclose(ctypes.c_void_p(made))\n"
+            "temporary = tempfile.mkstemp(dir='nested')\n"
+            "of = libc.fdopen(temporary[0], b'w'); libc.fputs(b'temporary', ctypes.c_void_p(of)); libc.fclose(ctypes.c_void_p(of))\n"
+            "os.rename(temporary[1], 'nested/temporary')\n"
+            "stream = libc.fopen(b'/dev/null', b'w')\n"
+            "new = os.open('nested/stream', os.O_CREAT | os.O_EXCL | os.O_WRONLY)\n"
+            "number = libc.fileno(ctypes.c_void_p(stream)); os.dup2(new, number); os.close(new)\n"
+            "os.close(0); new = os.open('nested/new', os.O_CREAT | os.O_EXCL | os.O_WRONLY)\n"
+            "print(new, os.write(0, b'mine'), os.write(number, b'stream'))"
+        )
+        done = run.call([PYTHON, "-c", code], cwd=run.model_dir, timeout=60)
+        self.assertEqual(done.stdout, b"0 4 6\n", done.stderr.decode() + run.log_tail())
+        for name, content in (("twice", b"twice"), ("made", b"made"), ("temporary", b"temporary"), ("new", b"mine"), ("stream", b"stream")):
+            self.assertEqual((run.model_dir / "nested" / name).read_bytes(), content)
+
     def test_symbolic_links_are_their_targets(self) -> None:
         run = self.start([
             {"key": f"{PREFIX}/link.bin", "target": f"{PREFIX}/b.bin"},

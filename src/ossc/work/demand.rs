@@ -64,3 +64,7 @@ pub fn run(work: &Work) {
         work.region().header().bell.sleep(heard, BELL_MS);
     }
 }
+
+#[cfg(test)]
+#[path = "demand_tests.rs"]
+mod tests;

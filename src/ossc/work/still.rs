@@ -57,12 +57,17 @@ pub fn work(budget_bytes: u64) -> Arc<Work> {
 
 /// The same on a region that is there, as a successor has it.
 pub fn on(region: Region, budget_bytes: u64) -> Arc<Work> {
+    with(region, budget_bytes, 0)
+}
+
+/// The same with blocks of parts, so many bytes of them at a time at least.
+pub fn with(region: Region, budget_bytes: u64, block_bytes: u64) -> Arc<Work> {
     let options = Options {
         verify_crc: false,
         part_bytes_max: 8 << 20,
         outage_budget: Duration::from_secs(300),
         page_bytes: 4096,
-        block_bytes: 0,
+        block_bytes,
         splice: false,
         now,
         requests_max: 4,

@@ -18,7 +18,7 @@ hooks! {
     fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::__fcntl(fd, command, argument), command) }
     fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int { commanded(fd, real::fcntl64(fd, command, argument), command) }
     fn close_range(from: c_uint, to: c_uint, flags: c_int) -> c_int { closed_range(from, to, flags); real::close_range(from, to, flags) }
-    fn closefrom(from: c_int) -> () { let_go(from.max(0) as u32); marks::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
+    fn closefrom(from: c_int) -> () { let_go(from.max(0) as u32, u32::MAX); marks::forget_range(from.max(0) as u32, u32::MAX); real::closefrom(from) }
     fn recvmsg(socket: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
         let got = real::recvmsg(socket, message, flags);
         if got >= 0 {
@@ -38,17 +38,17 @@ hooks! {
 /// A range of descriptors is about to be closed, or only marked for the next exec.
 pub(super) fn closed_range(from: c_uint, to: c_uint, flags: c_int) {
     if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
-        let_go(from);
+        let_go(from, to);
         marks::forget_range(from, to);
     }
 }
 
-/// Standard input is about to be closed with others.
-fn let_go(from: c_uint) {
+/// Standard input, or what is kept of it, is about to be closed with others.
+fn let_go(from: c_uint, to: c_uint) {
     if from == 0 {
         stdin::leave();
     }
-    stdin::lost_above(from);
+    stdin::lost_between(from, to);
 }
 
 /// `new` names the open file of `fd` now, and what was given of it.

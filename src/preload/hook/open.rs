@@ -184,8 +184,9 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     ask(|| match file::of_opened(&id, fd, repeats) {
         Outcome::Served(seen) => Outcome::Served(judge(&seen, flags, repeats)),
         Outcome::Pass => Outcome::Pass,
-        // A file of the program's own making is its own, also while no engine can be asked.
-        Outcome::Failed(_) if makes(flags) => Outcome::Pass,
+        // A file of the program's own making is its own, also while no engine can be asked; so is one without a mark
+        // that it opens to write alone.
+        Outcome::Failed(_) if makes(flags) || only_writes(flags) && file::is_to_write(fd) => Outcome::Pass,
         Outcome::Failed(errno) => Outcome::Served(Arrived::Failed(errno)),
     })
     .answer(Arrived::Failed(Errno(libc::EIO)), || Arrived::AsItIs)
@@ -194,6 +195,10 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
 /// True for what can only give a new file.
 fn makes(flags: c_int) -> bool {
     flags & EXCLUSIVE == EXCLUSIVE
+}
+
+fn only_writes(flags: c_int) -> bool {
+    flags & libc::O_ACCMODE == libc::O_WRONLY
 }
 
 /// Whether this process may have the version that was opened.
@@ -251,7 +256,7 @@ fn denied(handle: &Handle) -> Option<Errno> {
 /// Failed if the path names an object; a small one that is still coming is waited for, and then is the
 /// program's to change. `flags` are those of `fstatat`.
 pub(super) fn may_change(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<()> {
-    file::of_path(dir, path, flags).then(|seen| match seen.is_coming() {
+    file::changed(dir, path, flags).then(|seen| match seen.is_coming() {
         true => waiting::placed(&seen.handle).into(),
         false => file::refuse(b"change refused (the folder is read-only)", &seen.handle),
     })

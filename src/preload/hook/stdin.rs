@@ -171,8 +171,8 @@ fn tell(kept: c_int, from: c_int) {
 }
 
 /// The program closes these numbers, and may have taken one for its own.
-pub(super) fn lost_above(from: c_uint) {
-    if kept().is_some_and(|kept| kept as c_uint >= from) {
+pub(super) fn lost_between(from: c_uint, to: c_uint) {
+    if kept().is_some_and(|kept| (from..=to).contains(&(kept as c_uint))) {
         KEPT.store(-1, Relaxed);
     }
 }

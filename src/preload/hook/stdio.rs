@@ -127,7 +127,7 @@ fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn
         }
         let fd = number_of(stream);
         open::met(fd, path);
-        match open::arrived(fd, libc::O_RDONLY, repeats) {
+        match open::arrived(fd, if only_writes(mode) { libc::O_WRONLY } else { libc::O_RDONLY }, repeats) {
             open::Arrived::AsItIs => {
                 streams::note(fd);
                 return filled(stream, fd, mode);
@@ -192,9 +192,17 @@ fn changes(mode: *const c_char) -> bool {
     matches!(mode.first(), Some(b'w' | b'a')) || mode.first() == Some(&b'r') && mode.contains(&b'+')
 }
 
+/// True for modes that never read: `w`, `a`.
+fn only_writes(mode: *const c_char) -> bool {
+    changes(mode) && !letters(mode).contains(&b'+')
+}
+
 /// The complete object's memory file at the descriptor's offset, if the descriptor is a placeholder's.
 pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
-    file::placeholder(fd).then(|seen| memory_behind(fd, mode, &seen))
+    match file::placeholder(fd) {
+        Outcome::Failed(_) if file::is_to_write(fd) => Outcome::Pass,
+        found => found.then(|seen| memory_behind(fd, mode, &seen)),
+    }
 }
 
 fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> {

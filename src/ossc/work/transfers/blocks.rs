@@ -60,10 +60,22 @@ impl BlockReads {
             return Ok(vec![demand()]);
         }
         let mut items = Vec::new();
+        // Blocks of other readers that would have come alone: they come with the part.
+        let leave = |items: &[Item]| {
+            for item in items {
+                if let Item::Blocks(_, _, first, count) = *item {
+                    fill::asked_no_more(&held, index, (first, count));
+                }
+            }
+        };
         for span in spans(mask & block::mask(0, object.blocks_len(index))) {
             match self.reach_of(object, &held, index, span) {
-                Reach::Object => return Err(Whole),
+                Reach::Object => {
+                    leave(&items);
+                    return Err(Whole);
+                }
                 Reach::Part { next } => {
+                    leave(&items);
                     let follows = next && index + 1 < object.parts();
                     let near = follows.then(|| Action::Push(vec![Item::Part(slot, index + 1)], Class::Near));
                     return Ok([demand()].into_iter().chain(near).collect());
