@@ -304,8 +304,6 @@ pub enum Identity {
     Placeholder,
     /// The memory file behind a FILE or a map.
     Memory,
-    /// A folder.
-    Folder,
 }
 
 /// A mapped region. Copies are the same region; it is never unmapped.
@@ -485,7 +483,8 @@ impl Region {
         self.blocks(object, index).is_some_and(|blocks| mask & !blocks.ready() == 0)
     }
 
-    /// Finds the record of a file by device and inode.
+    /// Finds the record of a file by device and inode. Never a folder's: its folder may be gone, and its number have gone
+    /// to a file (see `find_folder`).
     pub fn find(&self, dev: u64, ino: u64) -> Option<(u32, Identity)> {
         self.find_use(dev, ino).map(|(slot, _, identity)| (slot, identity))
     }
@@ -501,10 +500,22 @@ impl Region {
         })
     }
 
-    /// Engine only: a new file has this number, so the stand-in or placeholder that had it is no more.
+    /// Finds the record of a folder by device and inode.
+    pub fn find_folder(&self, dev: u64, ino: u64) -> Option<u32> {
+        self.index().candidates(dev, ino).find(|slot| {
+            let is_its = |object: &Object| object.kind() == Kind::Folder && object.has_number(dev, ino);
+            self.object(*slot)
+                .is_some_and(|object| object.life.seen().is_some_and(|number| is_its(object) && object.lasts(number)))
+        })
+    }
+
+    /// Engine only: a new file or folder has this number, so what had it before is no more.
     pub fn number_is_anothers(&self, dev: u64, ino: u64) {
-        while let Some((slot, Identity::Placeholder)) = self.find(dev, ino) {
-            let Some(object) = self.object(slot) else { return };
+        let stands_in = || match self.find(dev, ino) {
+            Some((slot, Identity::Placeholder)) => Some(slot),
+            _ => None,
+        };
+        while let Some(object) = stands_in().or_else(|| self.find_folder(dev, ino)).and_then(|slot| self.object(slot)) {
             object.settled.store(1, Ordering::Release);
         }
     }
@@ -514,12 +525,7 @@ impl Region {
         if object.memory_ino.load(Ordering::Acquire) == ino && dev == memory_dev && ino != 0 {
             return Some(Identity::Memory);
         }
-        let is_folder = object.kind() == Kind::Folder;
-        let is_its = object.ino() == ino && object.dev() == dev && object.settled.load(Ordering::Acquire) == 0;
-        is_its.then_some(match is_folder {
-            true => Identity::Folder,
-            false => Identity::Placeholder,
-        })
+        (object.kind() != Kind::Folder && object.has_number(dev, ino)).then_some(Identity::Placeholder)
     }
 
     /// Finds the small object whose real file this is as it was put in place, by device, inode, size (bytes) and
@@ -683,6 +689,11 @@ impl Object {
     /// The same while it lasts; `None` when the record is GONE.
     pub fn seen(&self) -> Option<u32> {
         self.life.seen()
+    }
+
+    /// True if the file or folder of this number is the record's, as far as the engine knows.
+    fn has_number(&self, dev: u64, ino: u64) -> bool {
+        (self.dev(), self.ino()) == (dev, ino) && self.settled.load(Ordering::Acquire) == 0
     }
 
     /// True if all that was read of the record since `seen` or `find_use` gave this number is of one use of it.

@@ -11,7 +11,7 @@ use crate::session;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::mark;
-use ossc_cache::region::{Identity, Kind, state};
+use ossc_cache::region::state;
 use ossc_cache::sys::{Errno, FileId};
 use ossc_cache::wire::Ask;
 
@@ -26,8 +26,7 @@ pub(crate) fn opened(id: &FileId, fd: i32) -> bool {
         return false;
     }
     if let Some((_, region)) = attached()
-        && let Some(folder) = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot))
-        && folder.kind() == Kind::Folder
+        && let Some(folder) = region.find_folder(id.dev, id.ino).and_then(|slot| region.object(slot))
     {
         READS_FOLDERS.store(true, Ordering::Relaxed);
         if folder.unfetched.load(Ordering::Acquire) != 0 {
@@ -52,8 +51,7 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
         let is_inside = path.is_some_and(|path| model_dir::is_inside(path.as_bytes())) || model_dir::is_it(id);
         return if is_inside { Listing::Failed } else { Listing::Needless };
     };
-    let folder = region.find(id.dev, id.ino).and_then(|(slot, _)| region.object(slot));
-    let path = match folder.filter(|folder| folder.kind() == Kind::Folder) {
+    let path = match region.find_folder(id.dev, id.ino).and_then(|slot| region.object(slot)) {
         Some(folder) if folder.state() == state::LISTED => {
             return if session::renew(&region, folder) { Listing::Done } else { Listing::Needless };
         }
@@ -70,7 +68,7 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
 
 /// True for a folder that the engine in use has in its catalog.
 pub(crate) fn is_folder_of_ours(id: &FileId) -> bool {
-    attached().and_then(|(_, region)| region.find(id.dev, id.ino)).is_some_and(|(_, what)| what == Identity::Folder)
+    attached().is_some_and(|(_, region)| region.find_folder(id.dev, id.ino).is_some())
 }
 
 /// Whether a folder is worth asking an engine about, before this process has one: it is MODEL_DIR, an engine has

@@ -485,7 +485,25 @@ fn a_folder_with_the_number_of_a_stand_in_is_found() {
     let (dev, ino) = (region.object(slot).unwrap().dev(), region.object(slot).unwrap().ino());
     assert_eq!(region.find(dev, ino), Some((slot, Identity::Placeholder)));
     let folder = scene.mirror.append_folder("sub", (dev, ino), ROOT).unwrap();
-    assert_eq!(region.find(dev, ino), Some((folder, Identity::Folder)));
+    assert_eq!((region.find(dev, ino), region.find_folder(dev, ino)), (None, Some(folder)));
+}
+
+/// A folder goes, and its inode number goes to a placeholder that is made next: programs find the object by it.
+#[test]
+fn a_placeholder_with_the_number_of_a_folder_is_found() {
+    let scene = Scene::new("number", 8 << 20);
+    let slot = scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"];
+    let region = *scene.work.region();
+    let (dev, ino) = (region.object(slot).unwrap().dev(), region.object(slot).unwrap().ino());
+    region.object(slot).unwrap().settled.store(1, Ordering::Release);
+    let folder = scene.mirror.append_folder("sub", (dev, ino), ROOT).unwrap();
+    region.object(slot).unwrap().settled.store(0, Ordering::Release);
+    assert_eq!(
+        (region.find(dev, ino), region.find_folder(dev, ino)),
+        (Some((slot, Identity::Placeholder)), Some(folder))
+    );
+    region.number_is_anothers(dev, ino);
+    assert_eq!((region.find(dev, ino), region.find_folder(dev, ino)), (None, None));
 }
 
 /// An object has no memory when it is looked at, and has some, which a program has mapped, when what came of the look is

@@ -133,7 +133,7 @@ pub(super) fn known(id: &FileId, look: impl FnOnce(&FileId) -> Outcome<Seen>) ->
         return Ok(None);
     }
     match ask(|| look(id)) {
-        Outcome::Served(seen) if seen.identity != Identity::Folder => Ok(Some(seen)),
+        Outcome::Served(seen) => Ok(Some(seen)),
         Outcome::Failed(errno) => Err(errno),
         _ => Ok(None),
     }
