@@ -29,7 +29,7 @@ SCHEDULES_MIN = 200
 VERSIONS_MIN = 100_000
 TEST_SECS_MAX = 1500
 # Tests of the engine's crate, and what they print of themselves with --nocapture.
-TESTS = ("room::tests", "mirror::tests::many_versions", "records::tests")
+TESTS = ("leases::", "mirror::tests::many_versions", "records::tests")
 COUNTED = {
     "schedules": (re.compile(r"(\d+) schedules of uses"), SCHEDULES_MIN),
     "versions": (re.compile(r"(\d+) versions: \d+ records"), VERSIONS_MIN),
