@@ -7,6 +7,7 @@
 
 use core::arch::asm;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicI64, Ordering};
 
 /// A Linux error number, as the kernel returned it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -286,12 +287,37 @@ struct Timespec {
     nsec: i64,
 }
 
-/// Milliseconds of the monotonic clock.
+/// Milliseconds of the machine's monotonic clock, by which programs and engine compare their times. It is asked of the
+/// kernel: a preloaded library may show a program another clock.
 pub fn now_ms() -> u64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `clock_gettime` writes the struct it is given; it is not among the calls we interpose.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
-    t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
+    let mut t = Timespec { sec: 0, nsec: 0 };
+    let _ = call!(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC as isize, &raw mut t);
+    (t.sec * 1000 + t.nsec / 1_000_000 - AHEAD_MS.load(Ordering::Relaxed)) as u64
+}
+
+/// How far this process's monotonic clock is ahead of the machine's: 0 but in a time namespace.
+static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+
+/// Finds out by what clock this process runs. Until then it is taken for the machine's.
+pub fn meet_clock() {
+    let mut text = [0u8; 256];
+    let asked = openat(AT_FDCWD, c"/proc/self/timens_offsets", libc::O_RDONLY | libc::O_CLOEXEC, 0).and_then(|fd| {
+        let got = read(fd, &mut text);
+        let _ = close(fd);
+        got
+    });
+    // Kernels before 5.6 have no such file, and no time namespaces.
+    if let Some(ahead) = asked.ok().and_then(|len| ahead_ms(text.get(..len)?)) {
+        AHEAD_MS.store(ahead, Ordering::Relaxed);
+    }
+}
+
+/// The line `monotonic SECONDS NANOSECONDS` of time_namespaces(7).
+fn ahead_ms(text: &[u8]) -> Option<i64> {
+    let text = core::str::from_utf8(text).ok()?;
+    let mut words = text.lines().find_map(|line| line.strip_prefix("monotonic"))?.split_ascii_whitespace();
+    let (secs, nanos): (i64, i64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(secs.saturating_mul(1000).saturating_add(nanos / 1_000_000))
 }
 
 /// Waits while `word` holds `seen`, at most `ms` milliseconds. Shared between processes.
@@ -424,5 +450,18 @@ pub fn wait_readable(fd: i32, ms: u64) -> bool {
             Err(e) if e.is_interrupt() && left > 0 => continue,
             Err(_) => return false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ahead_ms;
+
+    #[test]
+    fn the_offset_of_a_time_namespace_is_read() {
+        let text = b"monotonic        -900  500000000\nboottime            7         0\n";
+        assert_eq!(ahead_ms(text), Some(-899_500));
+        assert_eq!(ahead_ms(b"boottime            7         0\n"), None);
+        assert_eq!(ahead_ms(b""), None);
     }
 }

@@ -56,6 +56,7 @@ pub fn main() -> ExitCode {
     };
     let mut starter = Starter::new(socket);
     reset::inherited();
+    sys::meet_clock();
     let started = starter.settings().map_err(NotStarted::Reason).and_then(|variables| start(&variables, &starter));
     match started {
         Ok((mut engine, warnings)) => {

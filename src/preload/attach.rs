@@ -64,6 +64,7 @@ static ORPHAN_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// Constructor: takes down what must not change.
 pub(crate) fn begin() {
     USER.store(sys::geteuid(), Ordering::Relaxed);
+    sys::meet_clock();
 }
 
 /// Device of the memory files, once attached.
@@ -191,6 +192,8 @@ pub(crate) fn attach() -> Option<(u32, Region)> {
     if in_vain() {
         return None;
     }
+    // A forked child may have a time namespace of its own.
+    sys::meet_clock();
     let until = sys::now_ms() + ATTACH_MS;
     loop {
         let holder = ATTACHING.load(Ordering::Acquire);

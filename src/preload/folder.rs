@@ -4,6 +4,7 @@
 //! says what to ask the engine for.
 
 use crate::attach::{self, attach, attached};
+use crate::descriptors;
 use crate::environ;
 use crate::listing::{self, Listing};
 use crate::model_dir;
@@ -12,7 +13,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::mark;
 use ossc_cache::region::state;
-use ossc_cache::sys::{Errno, FileId};
+use ossc_cache::sys::{Errno, FileId, Result};
 use ossc_cache::wire::Ask;
 
 /// This process has opened a folder of ours: it may ask for the status of all that is in it.
@@ -77,10 +78,27 @@ fn may_be_managed(id: &FileId, fd: i32) -> bool {
     if model_dir::is_it(id) || environ::descriptor_path(fd).is_some_and(|path| model_dir::is_inside(path.as_bytes())) {
         return true;
     }
-    let link = CPath::from(b"/proc/self/fd/").with_number(fd.max(0) as u64);
-    match link.as_cstr().map(mark::Text::of_path) {
-        Some(Ok(text)) => text.mark().is_some_and(|mark| mark.kind == mark::Kind::Folder),
-        Some(Err(Errno(libc::EOPNOTSUPP))) => model_dir::is_on_its_device(id),
-        _ => false,
+    match text_of(fd) {
+        Ok(text) => text.mark().is_some_and(|mark| mark.kind == mark::Kind::Folder),
+        Err(Errno(libc::EOPNOTSUPP)) => model_dir::is_on_its_device(id),
+        Err(_) => false,
     }
 }
+
+/// What a folder says of itself. Where there is no /proc to ask an O_PATH descriptor by, the folder is opened once more.
+fn text_of(fd: i32) -> Result<mark::Text> {
+    match mark::Text::of_descriptor(fd) {
+        Err(Errno(libc::EBADF)) if fd >= 0 => {
+            let link = CPath::from(b"/proc/self/fd/").with_number(fd as u64);
+            match mark::Text::of_path(link.as_cstr().ok_or(Errno(libc::EIO))?) {
+                Err(Errno(libc::ENOENT)) => {
+                    descriptors::with(fd, c".", FOLDER, mark::Text::of_descriptor).unwrap_or(Err(Errno(libc::EACCES)))
+                }
+                asked => asked,
+            }
+        }
+        asked => asked,
+    }
+}
+
+const FOLDER: i32 = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from harness import folder, paths
 from harness.run import Run, plain_env
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.e2e.test_run_folder import can_unshare
 
 PYTHON = str(paths.VENV_PYTHON)
 # `nested` is there and not listed, `nested/deep` is not there yet. `d` is the folder, `o` one outside of it.
@@ -113,6 +114,15 @@ class ColdNames(EndToEnd):
             out.mkdir()
             done = run.call([*self.program(code), str(run.model_dir), str(out)], cwd="/", timeout=60)
             return done.stdout.decode(), done.stderr.decode() + run.log_tail()
+
+    @unittest.skipUnless(can_unshare(), "needs root")
+    def test_a_program_that_has_lost_proc_finds_what_is_in_the_bucket(self) -> None:
+        """The engine runs; the program has not met it yet, and has no /proc to ask a folder's descriptor by."""
+        for look in ("ls nested", "ls nested/deep", "cd nested; ls deep", "wc -c < nested/deep/c.bin"):
+            with self.subTest(look), Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:
+                done = run.call(["unshare", "-m", "sh", "-c", f"umount -l /proc; {look}"], cwd=run.model_dir)
+                local = subprocess.run(["sh", "-c", look], cwd=self.plain, capture_output=True, check=True).stdout
+                self.assertEqual(done.stdout, local, done.stderr.decode() + run.log_tail())
 
     def test_calls_wait_for_the_listing(self) -> None:
         with ThreadPoolExecutor(4) as pool:

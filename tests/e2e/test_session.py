@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import unittest
 from pathlib import Path
 
 from harness import faults, folder, paths
@@ -63,6 +64,25 @@ for line in sys.stdin:
     except OSError as error:
         print(errno.errorcode[error.errno], flush=True)
 """
+
+
+# Shows a program a monotonic clock that is 1000 s behind.
+BEHIND = r"""
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int got = (int)syscall(SYS_clock_gettime, clock, now);
+    if (got == 0 && clock == CLOCK_MONOTONIC) now->tv_sec -= 1000;
+    return got;
+}
+"""
+
+
+def can_shift_clocks() -> bool:
+    """True where a program may have a time namespace of its own."""
+    done = subprocess.run(["unshare", "-T", "--fork", "--monotonic=-1", "true"], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 class Server:
@@ -131,6 +151,30 @@ class Session(EndToEnd):
 
     def grow_old(self) -> None:
         time.sleep(AGAIN_SECS + 0.3)
+
+    def load_by(self, run: Run, before: list[str], **changes: str | None) -> str:
+        """What a program loads that is started by these words, in variables of its own."""
+        self.keep_alive(run)
+        self.assertEqual(self.load(run), "1" * len(MODEL))
+        self.write_all("2")
+        self.grow_old()
+        argv = [*before, sys.executable, "-c", LOADER, "read", *MODEL]
+        done = run.call(argv, run.env(**changes), cwd=run.model_dir)
+        self.assertEqual(done.returncode, 0, done.stderr.decode() + run.log_tail())
+        return "".join(done.stdout.decode().split())
+
+    def test_a_program_whose_clock_a_preloaded_library_shifts(self) -> None:
+        run = self.run_on()
+        source, library = run.dir / "behind.c", run.dir / "behind.so"
+        source.write_text(BEHIND)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+        preload = f"{library}:{run.env()['LD_PRELOAD']}"
+        self.assertEqual(self.load_by(run, [], LD_PRELOAD=preload), "2" * len(MODEL))
+
+    @unittest.skipUnless(can_shift_clocks(), "needs root and time namespaces")
+    def test_a_program_in_another_time_namespace(self) -> None:
+        before = ["unshare", "-T", "--fork", "--monotonic=-1000"]
+        self.assertEqual(self.load_by(self.run_on(), before), "2" * len(MODEL))
 
     def test_a_small_file_belongs_to_the_session_from_its_first_moment_on(self) -> None:
         """The engine is held up right after the name of a new version was given: who opens it now must not get it as a file
