@@ -19,7 +19,7 @@ mod rooms_tests;
 pub mod work;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{doctor, errors, metrics, pages, run, status, top};
+use commands::{doctor, errors, metrics, output, pages, run, status, top};
 
 /// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
 #[derive(Parser)]
@@ -62,7 +62,13 @@ enum Command {
 
 /// The command line.
 pub fn main() -> std::process::ExitCode {
-    match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and version are texts like any other.
+        Err(text) if !text.use_stderr() => return output::end("--help", text.print()),
+        Err(error) => error.exit(),
+    };
+    match arguments.command {
         Command::Engine => engine::main(),
         Command::Run(options) => run::main(&options),
         Command::Doctor(options) => doctor::main(&options),
@@ -70,13 +76,9 @@ pub fn main() -> std::process::ExitCode {
         Command::Top(options) => top::main(&options),
         Command::Metrics(options) => metrics::main(&options),
         Command::Config { markdown } => {
-            print!("{}", if markdown { ossc_conf::markdown() } else { ossc_conf::default_file() });
-            std::process::ExitCode::SUCCESS
+            output::only("config", &if markdown { ossc_conf::markdown() } else { ossc_conf::default_file() })
         }
-        Command::Errors => {
-            print!("{}", errors::markdown());
-            std::process::ExitCode::SUCCESS
-        }
+        Command::Errors => output::only("errors", &errors::markdown()),
         Command::Pages { folder } => pages::main(&Arguments::command(), &folder),
     }
 }

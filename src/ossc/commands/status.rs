@@ -2,11 +2,11 @@
 //!
 //! Called by `main`. It changes nothing.
 
+use crate::commands::output;
 use crate::commands::view::{self, Which, human, objects, ready_bytes, word};
 use clap::Args;
 use ossc_cache::region::{Kind, Region, state};
 use serde_json::json;
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
@@ -29,9 +29,7 @@ pub fn main(options: &Options) -> ExitCode {
         }
     };
     let text = if options.json { format!("{}\n", as_json(&region)) } else { as_table(&region) };
-    // A reader that has seen enough (`| head`) ends it.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    output::only("status", &text)
 }
 
 fn as_json(region: &Region) -> serde_json::Value {
