@@ -60,8 +60,21 @@ enum Command {
     },
 }
 
-/// The command line.
+/// Stack that everything here fits on, with room to spare; a smaller one may be what the starter's limit leaves.
+const STACK_BYTES: usize = 2 << 20;
+
+/// The command line. Under a limit that leaves the first thread a small stack it is run by a second one.
 pub fn main() -> std::process::ExitCode {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    if limit.is_none_or(|bytes| bytes >= STACK_BYTES as u64) {
+        return called();
+    }
+    let all = std::thread::Builder::new().name("ossc-main".into()).stack_size(STACK_BYTES).spawn(called);
+    // Without a thread the small stack may do.
+    all.map_or_else(|_| called(), |all| all.join().unwrap_or(std::process::ExitCode::FAILURE))
+}
+
+fn called() -> std::process::ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         // Help and version are texts like any other.
