@@ -35,6 +35,7 @@ mod real;
 mod say;
 mod seen;
 mod session;
+mod silent;
 mod start;
 mod streams;
 mod taken;
