@@ -15,6 +15,7 @@ pub mod program;
 mod refill;
 pub mod renew;
 mod takeover;
+mod theirs;
 mod usage;
 
 use crate::lock::lock;
@@ -240,6 +241,7 @@ impl Mirror {
                 .into_iter()
                 .for_each(|slot| self.work.act(self.work.objects.reconsider(slot, &object.etag)));
         }
+        self.note_theirs(&mut known, (&folder, path, slot), level, &steps);
         self.used_or_not(&known, (path, slot), reason);
         self.listed(&mut known, path, slot, asked, changing);
         known.offer(path, &level.folders);

@@ -39,6 +39,7 @@ mod silent;
 mod start;
 mod streams;
 mod taken;
+mod theirs;
 mod uses;
 mod version;
 mod waiting;

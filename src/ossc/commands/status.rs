@@ -58,7 +58,7 @@ fn as_table(region: &Region) -> String {
         header.engine_pid.load(Ordering::Acquire),
         String::from_utf8_lossy(region.model_dir())
     );
-    let small = objects(region).filter(|object| object.kind() == Kind::Small);
+    let small = objects(region).filter(|object| object.kind() == Kind::Small && !object.is_in_the_way());
     let (count, bytes) = small.fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.size()));
     for object in objects(region).filter(|object| object.kind() == Kind::Large || object.state() == state::FAILED) {
         let ready = ready_bytes(region, object);
