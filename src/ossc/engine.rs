@@ -13,7 +13,7 @@ use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
 use crate::mirror::made;
 use crate::mirror::{self, Mirror};
 use crate::order::Order;
-use crate::place::Root;
+use crate::place::{self, Root};
 use crate::process::connect;
 use crate::process::first_word::{NotStarted, Starter};
 use crate::process::keys;
@@ -101,8 +101,10 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
             "failed to download metadata: MODEL_DIR is /: give the model a folder of its own".into(),
         ));
     }
-    let root = Root::open(&settings.model_dir)
-        .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
+    let root = Root::open(&settings.model_dir).map_err(|e| {
+        let (dir, advice) = (settings.model_dir.display(), place::advice(e));
+        format!("failed to download metadata: MODEL_DIR {dir}: {e}: {advice}")
+    })?;
     let id = root
         .id()
         .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
