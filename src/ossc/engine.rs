@@ -16,6 +16,7 @@ use crate::order::Order;
 use crate::place::{self, Root};
 use crate::process::connect;
 use crate::process::first_word::{NotStarted, Starter};
+use crate::process::folders;
 use crate::process::keys;
 use crate::process::memory;
 use crate::process::names;
@@ -96,10 +97,8 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
     let (config, config_warnings) = Config::load(&path, own_path.is_some())?;
-    if settings.model_dir == Path::new("/") {
-        return Err(NotStarted::Reason(
-            "failed to download metadata: MODEL_DIR is /: give the model a folder of its own".into(),
-        ));
+    if let Some(why) = folders::unfit(&settings.model_dir) {
+        return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }
     let root = Root::open(&settings.model_dir).map_err(|e| {
         let (dir, advice) = (settings.model_dir.display(), place::advice(e));
