@@ -122,6 +122,10 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let header = work.region().header();
     let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
     let _ = lock.write_at(&lock::words(words.map(|word| word.load(Ordering::Acquire))), 0);
+    wire::may_accept().map_err(|e| {
+        let e = std::io::Error::from_raw_os_error(e.0);
+        format!("failed to initialize connector: accept4: {e}: a policy of this machine (seccomp) refuses it: allow it")
+    })?;
     let listener = wire::listen(&paths.socket).map_err(|e| {
         let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
         let why = match e.0 {
