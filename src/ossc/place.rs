@@ -160,6 +160,8 @@ pub fn make_folder(folder: impl AsFd, name: &str) -> Result<(Pinned, bool), Errn
     let is_new = match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
+        // A policy or a file system may refuse before it looks what is there.
+        Err(_) if look(&folder, name) == Ok(Lies::Folder) => false,
         Err(e) => return Err(e),
     };
     // What is new is opened to be marked; what a user has made may be closed to this one.

@@ -30,13 +30,15 @@ pub(super) fn library(report: &mut Report) {
 }
 
 pub(super) fn model_dir(report: &mut Report, settings: &Settings) {
+    if let Some(why) = folders::unfit(&settings.model_dir) {
+        return report.bad("MODEL_DIR", why);
+    }
     let dir = settings.model_dir.display();
     let found = match std::fs::metadata(&settings.model_dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return report.note("MODEL_DIR", format!("{dir} is not there yet: the first program makes it"));
         }
         Ok(found) if !found.is_dir() => Err("it is not a folder".to_string()),
-        Ok(_) if let Some(why) = folders::unfit(&settings.model_dir) => return report.bad("MODEL_DIR", why),
         Ok(found) => access(&settings.model_dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
             .map(|()| found)
             .map_err(|e| format!("read and write permission are needed: {e}")),
