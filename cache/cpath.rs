@@ -30,14 +30,26 @@ impl CPath {
 
     /// The same path with `bytes` after it. A NUL in them makes it unusable.
     pub fn with(mut self, bytes: &[u8]) -> CPath {
+        self.push(bytes);
+        self
+    }
+
+    /// Nothing, as a new one.
+    pub fn clear(&mut self) {
+        (self.len, self.broken) = (0, false);
+        self.bytes[0] = 0;
+    }
+
+    /// Puts `bytes` behind it: `with` where it lies, for stacks that have no room for a second one.
+    pub fn push(&mut self, bytes: &[u8]) {
         match self.bytes.get_mut(self.len..self.len + bytes.len()) {
             Some(room) if self.len + bytes.len() < CAPACITY && !bytes.contains(&0) => {
                 room.copy_from_slice(bytes);
                 self.len += bytes.len();
+                self.bytes[self.len] = 0;
             }
             _ => self.broken = true,
         }
-        self
     }
 
     /// The same with a text after it whose control bytes are question marks, for a line of a log.
@@ -49,7 +61,13 @@ impl CPath {
     }
 
     /// The same path with a decimal number after it.
-    pub fn with_number(self, mut number: u64) -> CPath {
+    pub fn with_number(mut self, number: u64) -> CPath {
+        self.push_number(number);
+        self
+    }
+
+    /// `push` of a decimal number.
+    pub fn push_number(&mut self, mut number: u64) {
         let mut digits = [0u8; 20];
         let mut at = digits.len();
         loop {
@@ -57,7 +75,7 @@ impl CPath {
             digits[at] = b'0' + (number % 10) as u8;
             number /= 10;
             if number == 0 {
-                return self.with(&digits[at..]);
+                return self.push(&digits[at..]);
             }
         }
     }
@@ -84,6 +102,20 @@ mod tests {
     fn pieces_and_numbers() {
         let path = CPath::from(b"/run/").with_number(0).with(b"-").with_number(18_446_744_073_709_551_615);
         assert_eq!(path.as_cstr().unwrap().to_bytes(), b"/run/0-18446744073709551615");
+    }
+
+    #[test]
+    fn one_that_was_cleared_is_new() {
+        let mut path = CPath::from(b"/long/path");
+        path.clear();
+        assert_eq!(path.as_cstr(), Some(c""));
+        path.push(b"/a");
+        path.push_number(7);
+        assert_eq!(path.as_cstr(), Some(c"/a7"));
+        path.push(&[b'x'; CAPACITY]);
+        assert_eq!(path.as_cstr(), None);
+        path.clear();
+        assert_eq!(path.as_cstr(), Some(c""));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Called by `catalog`, and by tests that keep no catalog. It decides nothing; the order of its writes is what makes a
 //! death at any point and a reader at any moment harmless (`life`, `tests/death.rs`).
 
+use super::state::FAILED;
 use super::{
-    ETAG_MAX, Full, Layout, NAME_MAX, NAME_WORD, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, Region, Room,
+    ETAG_MAX, Full, Kind, Layout, NAME_MAX, NAME_WORD, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, Region,
+    Room,
 };
 use crate::life::GONE;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -68,7 +70,9 @@ impl Region {
         most(&header.parts_len, room.first_part + room.parts);
         // Findable first: an engine that dies between the two leaves an entry that leads to no record, which
         // `find` passes over, and never a record that nobody can find.
-        self.index().insert(new.dev, new.ino, room.slot);
+        if new.ino != 0 {
+            self.index().insert(new.dev, new.ino, room.slot);
+        }
         if memory_ino != 0 {
             self.index().insert(header.memory_dev.load(Ordering::Acquire), memory_ino, room.slot);
         }
@@ -150,6 +154,16 @@ impl Object {
     pub fn name_place(&self) -> (u32, u32) {
         let len = self.name_len.load(Ordering::Relaxed).div_ceil(NAME_WORD as u32);
         (self.name_at.load(Ordering::Relaxed), len)
+    }
+
+    /// True for the record of a user's file that lies at an object's place: nothing stands in for the object, and
+    /// `file_ino` is the user's. Its size and time are those of that file, its `errno` is what reading it gives (0: its
+    /// bytes).
+    pub fn is_in_the_way(&self) -> bool {
+        self.kind() == Kind::Small
+            && self.state() == FAILED
+            && self.ino() == 0
+            && self.file_ino.load(Ordering::Acquire) != 0
     }
 
     /// All but state and number of use.

@@ -18,7 +18,7 @@ pub struct Place<'a> {
 }
 
 /// The two paths of one engine.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Paths {
     /// The file whose OFD lock the engine holds.
     pub lock: CPath,
@@ -33,36 +33,82 @@ pub const NO_FOLDER: &str = "none of /run/oss-connector, XDG_RUNTIME_DIR, /tmp a
 
 /// Paths for the engine of the folder with this device and inode; `None` when no run folder can be used.
 pub fn paths(place: &Place<'_>, dev: u64, ino: u64) -> Option<Paths> {
-    if let Some(socket) = place.socket.filter(|path| !path.is_empty()) {
-        return Some(Paths { lock: CPath::from(socket).with(b".lock"), socket: CPath::from(socket), is_given: true });
+    let mut paths = Paths::default();
+    paths.find(place, dev, ino).then_some(paths)
+}
+
+impl Paths {
+    /// The same, where these lie: a program may start on a small stack. False when no run folder can be used.
+    pub fn find(&mut self, place: &Place<'_>, dev: u64, ino: u64) -> bool {
+        self.is_given = false;
+        if let Some(socket) = place.socket.filter(|path| !path.is_empty()) {
+            self.is_given = true;
+            self.socket.clear();
+            self.socket.push(socket);
+            self.lock.clear();
+            self.lock.push(socket);
+            self.lock.push(b".lock");
+            return true;
+        }
+        let uid = sys::geteuid();
+        // An engine that runs stays where it is when a better folder appears or its own cannot be written any more.
+        for index in 0..FOLDERS {
+            if folder(place, uid, index, &mut self.socket) && is_own(&self.socket, uid, false) {
+                self.name(dev, ino);
+                if self.lock.as_cstr().is_some_and(sys::is_locked) {
+                    return true;
+                }
+            }
+        }
+        for index in 0..FOLDERS {
+            if folder(place, uid, index, &mut self.socket) && usable(&self.socket, uid) {
+                self.name(dev, ino);
+                return true;
+            }
+        }
+        false
     }
-    let uid = sys::geteuid();
-    let paths = |folder: &CPath| {
-        let stem = folder.clone().with(b"/").with_number(dev).with(b"-").with_number(ino);
-        Paths { lock: stem.clone().with(b".lock"), socket: stem.with(b".sock"), is_given: false }
-    };
-    // An engine that runs stays where it is when a better folder appears or its own cannot be written any more.
-    let runs = |at: &Paths| at.lock.as_cstr().is_some_and(sys::is_locked);
-    let of_one_that_runs =
-        folders(place, uid).filter(|folder| is_own(folder, uid, false)).map(|folder| paths(&folder)).find(runs);
-    of_one_that_runs.or_else(|| folders(place, uid).find(|folder| usable(folder, uid)).map(|folder| paths(&folder)))
+
+    /// Both names in the folder that `socket` is so far.
+    fn name(&mut self, dev: u64, ino: u64) {
+        self.socket.push(b"/");
+        self.socket.push_number(dev);
+        self.socket.push(b"-");
+        self.socket.push_number(ino);
+        self.lock.clear();
+        self.lock.push(self.socket.as_bytes());
+        self.lock.push(b".lock");
+        self.socket.push(b".sock");
+    }
 }
 
 /// How many names are tried where everybody may make folders: others may have taken some.
 const NAMES_MAX: u64 = 4;
+/// How many candidates there are.
+const FOLDERS: u64 = 2 + 2 * NAMES_MAX;
 
-/// The candidates, the best first.
-fn folders(place: &Place<'_>, uid: u32) -> impl Iterator<Item = CPath> {
-    let system = CPath::from(b"/run/oss-connector");
-    let session =
-        place.runtime_dir.filter(|dir| dir.starts_with(b"/")).map(|dir| CPath::from(dir).with(b"/oss-connector"));
-    let open_to_all = [b"/tmp".as_slice(), b"/dev/shm"].into_iter().flat_map(move |above| {
-        (0..NAMES_MAX).map(move |number| {
-            let name = CPath::from(above).with(b"/oss-connector-").with_number(u64::from(uid));
-            if number == 0 { name } else { name.with(b".").with_number(number) }
-        })
-    });
-    [Some(system), session].into_iter().flatten().chain(open_to_all)
+/// Puts a candidate, the best first, to `path`; false where there is none of this number.
+fn folder(place: &Place<'_>, uid: u32, index: u64, path: &mut CPath) -> bool {
+    path.clear();
+    match (index, place.runtime_dir.filter(|dir| dir.starts_with(b"/"))) {
+        (0, _) => path.push(b"/run/oss-connector"),
+        (1, None) => return false,
+        (1, Some(dir)) => {
+            path.push(dir);
+            path.push(b"/oss-connector");
+        }
+        _ => {
+            let (above, number) = ((index - 2) / NAMES_MAX, (index - 2) % NAMES_MAX);
+            path.push(if above == 0 { b"/tmp".as_slice() } else { b"/dev/shm" });
+            path.push(b"/oss-connector-");
+            path.push_number(u64::from(uid));
+            if number > 0 {
+                path.push(b".");
+                path.push_number(number);
+            }
+        }
+    }
+    true
 }
 
 const FOLDER: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -124,8 +170,14 @@ mod tests {
 
     #[test]
     fn a_name_that_others_have_taken_is_passed_over() {
-        let names: Vec<_> = folders(&Place { socket: None, runtime_dir: Some(b"/run/user/7") }, 7).collect();
-        let names: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name.as_bytes())).collect();
+        let folders = |runtime_dir: &[u8]| -> Vec<String> {
+            let (place, mut path) = (Place { socket: None, runtime_dir: Some(runtime_dir) }, CPath::default());
+            let mut name = |index| {
+                folder(&place, 7, index, &mut path).then(|| String::from_utf8_lossy(path.as_bytes()).into_owned())
+            };
+            (0..FOLDERS).filter_map(&mut name).collect()
+        };
+        let names = folders(b"/run/user/7");
         assert_eq!(names[..3], ["/run/oss-connector", "/run/user/7/oss-connector", "/tmp/oss-connector-7"]);
         assert_eq!(
             names[3..7],
@@ -136,6 +188,6 @@ mod tests {
                 .chain(["/dev/shm/oss-connector-7".to_string()])
                 .collect::<Vec<_>>()
         );
-        assert_eq!(folders(&Place { socket: None, runtime_dir: Some(b"relative") }, 7).count(), 9);
+        assert_eq!(folders(b"relative").len(), 9);
     }
 }

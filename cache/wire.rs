@@ -122,6 +122,15 @@ pub fn tell(socket: &CPath, ask: Ask, text: &[u8]) -> Result<()> {
     told
 }
 
+/// The process that listens at a socket, whether it answers or not; `None` if none does, 0 for one of another pid
+/// namespace.
+pub fn listener(socket: &CPath) -> Option<i32> {
+    let fd = connect(socket).ok()?;
+    let pid = peer(fd).map_or(0, |peer| peer.pid);
+    let _ = sys::close(fd);
+    Some(pid)
+}
+
 /// Closes those that are descriptors.
 pub fn close_all(fds: &[i32]) {
     for fd in fds.iter().filter(|fd| **fd >= 0) {
@@ -220,6 +229,23 @@ pub fn answer(fd: i32, errno: i32, value: u32, text: &[u8], fds: [i32; FDS_MAX])
     let mut packet = Packet::new(errno as u32, value, text);
     packet.fds = fds;
     send(fd, &packet, 0)
+}
+
+/// Engine only: whether this process may take connections. A policy that refuses that would let programs wait for an
+/// answer that never comes.
+///
+/// Errors: the kernel's.
+pub fn may_accept() -> Result<()> {
+    let fd = new_socket(0)?;
+    // SAFETY: no pointers but null, which says that no address is wanted.
+    let taken = result(unsafe { sys::raw(libc::SYS_accept4, [fd as usize, 0, 0, libc::SOCK_CLOEXEC as usize, 0, 0]) });
+    let _ = sys::close(fd);
+    match taken {
+        // It does not listen: what a kernel says that has looked at the socket.
+        Err(Errno(libc::EINVAL)) => Ok(()),
+        Err(errno) => Err(errno),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// How long a socket may go on listening whose engine is just ending, in milliseconds.
@@ -373,9 +399,19 @@ fn send(fd: i32, packet: &Packet, flags: i32) -> Result<()> {
     result(unsafe { sys::raw(libc::SYS_sendmsg, args) }).map(drop)
 }
 
+/// How long a connection may take, in milliseconds. It takes no time unless a process that is stopped has let so many
+/// come that no more find room.
+const CONNECT_MS: u64 = 5_000;
+
 fn connect(socket: &CPath) -> Result<i32> {
     let address = Address::new(socket)?;
     let fd = new_socket(0)?;
+    let limit = libc::timeval { tv_sec: (CONNECT_MS / 1000) as i64, tv_usec: (CONNECT_MS % 1000 * 1000) as i64 };
+    let (at, len) = ((&raw const limit) as usize, size_of::<libc::timeval>());
+    // SAFETY: the option reads a timeval, which lives. Where it is refused, the wait has no limit.
+    unsafe {
+        sys::raw(libc::SYS_setsockopt, [fd as usize, libc::SOL_SOCKET as usize, libc::SO_SNDTIMEO as usize, at, len, 0])
+    };
     let args = [fd as usize, (&raw const address.inner) as usize, address.len as usize, 0, 0, 0];
     // SAFETY: the address is a live sockaddr_un of the given length.
     match result(unsafe { sys::raw(libc::SYS_connect, args) }) {
@@ -387,7 +423,7 @@ fn connect(socket: &CPath) -> Result<i32> {
         }
         Err(errno) => {
             let _ = sys::close(fd);
-            Err(errno)
+            Err(if errno.0 == libc::EAGAIN { Errno(libc::ETIMEDOUT) } else { errno })
         }
     }
 }
@@ -535,6 +571,11 @@ mod tests {
             assert!(answer(conn, 0, 0, b"", NO_FDS).is_err());
         });
         server.join().unwrap();
+    }
+
+    #[test]
+    fn this_process_may_accept() {
+        assert_eq!(may_accept(), Ok(()));
     }
 
     #[test]

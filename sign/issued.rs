@@ -75,8 +75,10 @@ impl Issued {
 
 /// serde_json's own messages repeat values, which may be secrets: only the place is told.
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(text).map_err(|error| {
-        let what = if error.is_data() { "a key is missing or no text" } else { "not valid JSON" };
+    // A file that an editor of another system has written may begin with a byte order mark.
+    serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)).map_err(|error| {
+        let what =
+            if error.is_data() { "a key is missing, stands there twice, or is no text" } else { "not valid JSON" };
         format!("{what} (line {}, column {})", error.line(), error.column())
     })
 }
@@ -131,6 +133,8 @@ mod tests {
         let file = br#"{"AccessKeyId": "id", "AccessKeySecret": "s", "SecurityToken": "", "Expiration": null}"#;
         let issued = Issued::from_file(file).expect("file");
         assert_eq!((issued.credentials.security_token, issued.ends_secs), (None, None));
+        let marked = [b"\xef\xbb\xbf".as_slice(), file].concat();
+        assert!(Issued::from_file(&marked).is_ok(), "a byte order mark is no part of it");
     }
 
     #[test]
@@ -139,8 +143,12 @@ mod tests {
         for (text, words) in [
             ("", "not valid JSON (line 1"),
             (r#"{"AccessKeyId": "id", "AccessKeySecret": "sec-hid"#, "not valid JSON"),
-            (r#"{"AccessKeyId": "id", "AccessKeySecret": 5}"#, "a key is missing or no text (line 1, column"),
-            (r#"["sec-hidden"]"#, "a key is missing or no text"),
+            (
+                r#"{"AccessKeyId": "id", "AccessKeySecret": 5}"#,
+                "a key is missing, stands there twice, or is no text (line 1, column",
+            ),
+            (r#"["sec-hidden"]"#, "a key is missing, stands there twice, or is no text"),
+            (r#"{"AccessKeyId": "id", "AccessKeyId": "sec-hidden"}"#, "a key is missing, stands there twice"),
             (r#"{"AccessKeyId": "id"}"#, "AccessKeySecret is missing"),
             (r#"{"AccessKeyId": "", "AccessKeySecret": "sec-hidden"}"#, "AccessKeyId is missing"),
             (r#"{"AccessKeyId": "id", "AccessKeySecret": "sec-hidden\r\nX: y"}"#, "AccessKeySecret holds white space"),

@@ -46,6 +46,12 @@ impl Budget {
         Budget::new(self.limit.saturating_add(own).min(total))
     }
 
+    /// What the largest part of an object may take, if that is more than the limit: no part of such a size could ever
+    /// be read. `part_bytes` is the longest part.
+    pub fn lacks(&self, part_bytes: u64) -> Option<u64> {
+        Some(part_room(part_bytes)).filter(|room| *room > self.limit)
+    }
+
     /// The limit in bytes.
     pub fn limit(&self) -> u64 {
         self.limit
@@ -73,6 +79,20 @@ impl Budget {
     pub fn give(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
     }
+}
+
+/// The last part of an object takes whole huge pages.
+fn part_room(part_bytes: u64) -> u64 {
+    let page = crate::pages::HUGE_BYTES as u64;
+    // Parts that do not begin with a page end one page later at most.
+    if part_bytes.is_multiple_of(page) { part_bytes } else { part_bytes + page }
+}
+
+/// The smallest limit of a user's (`Budget::of_limit`) that has room for the largest part.
+pub fn limit_min(part_bytes: u64) -> u64 {
+    let room = part_room(part_bytes);
+    // The engine's own share is at most a quarter, and at most `OWN_BYTES_MAX`.
+    (room + OWN_BYTES_MAX).min((room - 1) * 4 / 3 + 1)
 }
 
 fn less_reserve(bytes: u64) -> u64 {
@@ -286,6 +306,23 @@ mod tests {
             ("/sys/fs/cgroup/memory.current", "5000\n"),
         ];
         assert_eq!(least(&machine(&over)), Some(0));
+    }
+
+    #[test]
+    fn the_smallest_limit_has_room_for_one_part() {
+        const PAGE: u64 = 2 << 20;
+        for part_bytes in [4096, 12288, 1 << 20, PAGE, 3 << 20, 8 << 20, (8 << 20) - 4096, 256 << 20, 1 << 30] {
+            let least = limit_min(part_bytes);
+            assert_eq!(within(least, None).0.lacks(part_bytes), None, "{part_bytes}");
+            assert!(within(least - 1, None).0.lacks(part_bytes).is_some(), "{part_bytes}");
+            // As the engine counts it: from a part's begin to its end, that of the last one rounded up.
+            for (first, len) in (0..2000).flat_map(|index| [1, part_bytes / 2, part_bytes].map(|len| (index, len))) {
+                let start = first * part_bytes;
+                let room = (start + len).next_multiple_of(PAGE) - start;
+                assert!(len.max(room) <= part_room(part_bytes), "{part_bytes}: {start} {len}");
+            }
+        }
+        assert_eq!(limit_min(8 << 20), 11_184_810);
     }
 
     #[test]

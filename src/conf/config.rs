@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::json;
 use crate::reason::{BAD_CONFIG, Reason};
 use crate::table::{KEYS, Key, Kind};
 
@@ -20,6 +21,8 @@ pub const DEFAULT_PATH: &str = "/etc/oss-connector/config.json";
 
 /// A larger file is not a configuration file: reading stops there instead of filling memory.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Least level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,6 +174,14 @@ pub enum Error {
         /// The parser's words.
         what: String,
     },
+    /// A key stands twice in one object.
+    #[error("line {line}: {what}")]
+    Twice {
+        /// Of the second one, from 1.
+        line: usize,
+        /// Which key.
+        what: String,
+    },
     /// The value has another type than the key.
     #[error("key `{key}`: {value} is not {expected}")]
     Type {
@@ -237,7 +248,9 @@ impl Config {
     /// Text that is not JSON, or a value of the wrong type or out of range. The first one found
     /// is reported.
     pub fn parse(text: &str) -> Result<(Self, Vec<Warning>), Error> {
-        let root: Value = serde_json::from_str(text).map_err(|error| syntax_error(&error))?;
+        // Editors of other systems begin a file with it.
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        let root = json::parse(text).map_err(|error| syntax_error(&error))?;
         let Value::Object(root) = root else {
             return Err(type_error("(root)", &root, "an object".into()));
         };
@@ -285,6 +298,9 @@ fn read(path: &Path) -> Result<String, Unread> {
         )));
     }
     let bytes = fs::read(path).map_err(unread)?;
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(Unread::Other("it is UTF-16: save it as UTF-8".into()));
+    }
     String::from_utf8(bytes)
         .map_err(|error| Unread::Other(format!("byte {}: not UTF-8", error.utf8_error().valid_up_to())))
 }
@@ -373,8 +389,8 @@ fn syntax_error(error: &serde_json::Error) -> Error {
     let (line, column) = (error.line(), error.column());
     let words = error.to_string();
     // The parser repeats the position at the end of its words.
-    let what = words.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&words);
-    Error::Syntax { line, column, what: what.to_owned() }
+    let what = words.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&words).to_owned();
+    if error.is_data() { Error::Twice { line, what } } else { Error::Syntax { line, column, what } }
 }
 
 fn type_error(key: &str, value: &Value, expected: String) -> Error {
@@ -567,6 +583,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_stands_twice_is_named_with_its_line() {
+        for (text, message) in [
+            (
+                "{\"lingerSec\": 1,\n \"logLevel\": 0,\n \"lingerSec\": 2}",
+                "line 3: key `lingerSec` stands here a second time: remove one of them",
+            ),
+            (
+                r#"{"prefetch": {"vcpus": 1, "vcpus": 1}}"#,
+                "line 1: key `vcpus` stands here a second time: remove one of them",
+            ),
+            (r#"{"no": [{"x": 1, "x": 2}]}"#, "line 1: key `x` stands here a second time: remove one of them"),
+        ] {
+            assert_eq!(refuse(text).to_string(), message, "{text}");
+        }
+        assert_eq!(parse(r#"{"lingerSec": 3, "prefetch": {"vcpus": 1}, "tls": {"vcpus": 1}}"#).0.linger.as_secs(), 3);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        assert_eq!(parse("\u{feff}{\"lingerSec\": 3}").0.linger.as_secs(), 3);
+        assert!(matches!(refuse("{\u{feff}}"), Error::Syntax { line: 1, .. }), "only at the beginning");
+    }
+
+    #[test]
     fn unknown_keys_warn_and_the_rest_counts() {
         let (config, warnings) = parse(
             r#"{"loglevel": 0, "fastList": {"vcpus": 1}, "prefetch": {"vcpus": 4, "x": 1},
@@ -631,6 +671,7 @@ mod tests {
             (folder.file("syntax.json", b"{\n \"lingerSec\": }"), "line 2, column 15: not valid JSON"),
             (folder.file("range.json", br#"{"lingerSec": 0}"#), "key `lingerSec`: 0 is out of range"),
             (folder.file("latin.json", b"{\"\xe9\": 1}"), "byte 2: not UTF-8"),
+            (folder.file("wide.json", b"\xff\xfe{\0}\0"), "it is UTF-16: save it as UTF-8"),
             (folder.0.clone(), "not a regular file"),
             (PathBuf::from("/dev/zero"), "not a regular file"),
             (large, "1048577 bytes are too many"),

@@ -13,6 +13,7 @@ mod endpoint;
 mod env;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod json;
 mod location;
 mod reason;
 mod secret;

@@ -188,7 +188,8 @@ pub(crate) const KEYS: &[Key] = &[
         },
         in_default_file: false,
         text: "Most memory that the engine may take: cached objects, and 64 MiB of it (a quarter, if that is \
-               less) for itself. More than the tightest memory cgroup can hold is cut to that, with a warning. \
+               less) for itself. Less than one part needs (partBytes; 11184810 bytes by default) is refused at the \
+               start. More than the tightest memory cgroup can hold is cut to that, with a warning. \
                0 takes what cgroups and the system have free at the start, less a reserve of a twentieth, at \
                least 256 MiB or a quarter.",
     },

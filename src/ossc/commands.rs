@@ -6,6 +6,7 @@ mod caller;
 pub mod doctor;
 pub mod errors;
 pub mod metrics;
+pub mod output;
 pub mod pages;
 mod readers;
 pub mod run;

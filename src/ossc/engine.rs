@@ -13,9 +13,10 @@ use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
 use crate::mirror::made;
 use crate::mirror::{self, Mirror};
 use crate::order::Order;
-use crate::place::Root;
+use crate::place::{self, Root};
 use crate::process::connect;
 use crate::process::first_word::{NotStarted, Starter};
+use crate::process::folders;
 use crate::process::keys;
 use crate::process::memory;
 use crate::process::names;
@@ -97,13 +98,13 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
     let (config, config_warnings) = Config::load(&path, own_path.is_some())?;
-    if settings.model_dir == Path::new("/") {
-        return Err(NotStarted::Reason(
-            "failed to download metadata: MODEL_DIR is /: give the model a folder of its own".into(),
-        ));
+    if let Some(why) = folders::unfit(&settings.model_dir) {
+        return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }
-    let root = Root::open(&settings.model_dir)
-        .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
+    let root = Root::open(&settings.model_dir).map_err(|e| {
+        let (dir, advice) = (settings.model_dir.display(), place::advice(e));
+        format!("failed to download metadata: MODEL_DIR {dir}: {e}: {advice}")
+    })?;
     let id = root
         .id()
         .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
@@ -122,6 +123,10 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let header = work.region().header();
     let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
     let _ = lock.write_at(&lock::words(words.map(|word| word.load(Ordering::Acquire))), 0);
+    wire::may_accept().map_err(|e| {
+        let e = std::io::Error::from_raw_os_error(e.0);
+        format!("failed to initialize connector: accept4: {e}: a policy of this machine (seccomp) refuses it: allow it")
+    })?;
     let listener = wire::listen(&paths.socket).map_err(|e| {
         let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
         let why = match e.0 {
@@ -217,6 +222,7 @@ fn build(
     old_store: i32,
 ) -> Result<Built, NotStarted> {
     let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
+    let by_system = config.memory_limit.is_none() || warning.is_some();
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
@@ -225,6 +231,9 @@ fn build(
         Some(space) => budget.with_taken_over(space, config.memory_limit.is_none()),
         None => budget,
     };
+    if let Some(why) = memory::too_small(config, &budget, by_system) {
+        return Err(NotStarted::Reason(format!("failed to initialize connector: {why}")));
+    }
     memory::tell(&region, settings, config, &budget);
     let renewed = keys::renewed_source(settings, config)?;
     let key = match &renewed {

@@ -19,7 +19,7 @@ mod rooms_tests;
 pub mod work;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{doctor, errors, metrics, pages, run, status, top};
+use commands::{doctor, errors, metrics, output, pages, run, status, top};
 
 /// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
 #[derive(Parser)]
@@ -60,9 +60,28 @@ enum Command {
     },
 }
 
-/// The command line.
+/// Stack that everything here fits on, with room to spare; a smaller one may be what the starter's limit leaves.
+const STACK_BYTES: usize = 2 << 20;
+
+/// The command line. Under a limit that leaves the first thread a small stack it is run by a second one.
 pub fn main() -> std::process::ExitCode {
-    match Arguments::parse().command {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    if limit.is_none_or(|bytes| bytes >= STACK_BYTES as u64) {
+        return called();
+    }
+    let all = std::thread::Builder::new().name("ossc-main".into()).stack_size(STACK_BYTES).spawn(called);
+    // Without a thread the small stack may do.
+    all.map_or_else(|_| called(), |all| all.join().unwrap_or(std::process::ExitCode::FAILURE))
+}
+
+fn called() -> std::process::ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and version are texts like any other.
+        Err(text) if !text.use_stderr() => return output::end("--help", text.print()),
+        Err(error) => error.exit(),
+    };
+    match arguments.command {
         Command::Engine => engine::main(),
         Command::Run(options) => run::main(&options),
         Command::Doctor(options) => doctor::main(&options),
@@ -70,13 +89,9 @@ pub fn main() -> std::process::ExitCode {
         Command::Top(options) => top::main(&options),
         Command::Metrics(options) => metrics::main(&options),
         Command::Config { markdown } => {
-            print!("{}", if markdown { ossc_conf::markdown() } else { ossc_conf::default_file() });
-            std::process::ExitCode::SUCCESS
+            output::only("config", &if markdown { ossc_conf::markdown() } else { ossc_conf::default_file() })
         }
-        Command::Errors => {
-            print!("{}", errors::markdown());
-            std::process::ExitCode::SUCCESS
-        }
+        Command::Errors => output::only("errors", &errors::markdown()),
         Command::Pages { folder } => pages::main(&Arguments::command(), &folder),
     }
 }

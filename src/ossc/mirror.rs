@@ -15,6 +15,7 @@ pub mod program;
 mod refill;
 pub mod renew;
 mod takeover;
+mod theirs;
 mod usage;
 
 use crate::lock::lock;
@@ -217,8 +218,10 @@ impl Mirror {
         for (key, why) in &level.skipped {
             tracing::warn!(key, "not mirrored: {why}");
         }
-        let folder =
-            self.root.folder(path).map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}")))?;
+        let folder = self
+            .root
+            .folder(path)
+            .map_err(|e| Failure::Local(format!("folder {path:?} in MODEL_DIR: {e}: was it removed or replaced?")))?;
         if reason == Reason::Ahead && !self.may_be_ahead(level) {
             return Ok(());
         }
@@ -231,7 +234,7 @@ impl Mirror {
             sweep(&folder, path, level);
         }
         for name in &level.folders {
-            self.make_folder(&mut known, &folder, below(path, name), name)?;
+            self.make_folder(&mut known, (&folder, reason == Reason::Start), below(path, name), name)?;
         }
         let (mut known, slots) = self.make(known, (&folder, &programs), path, level, (&steps, &old))?;
         for (name, object) in level.objects.iter().filter(|(_, object)| !object.needs_restore()) {
@@ -240,6 +243,7 @@ impl Mirror {
                 .into_iter()
                 .for_each(|slot| self.work.act(self.work.objects.reconsider(slot, &object.etag)));
         }
+        self.note_theirs(&mut known, (&folder, path, slot), level, &steps);
         self.used_or_not(&known, (path, slot), reason);
         self.listed(&mut known, path, slot, asked, changing);
         known.offer(path, &level.folders);
@@ -281,7 +285,13 @@ impl Mirror {
         header.listings.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn make_folder(&self, known: &mut Known, folder: &OwnedFd, path: String, name: &str) -> Result<(), Failure> {
+    fn make_folder(
+        &self,
+        known: &mut Known,
+        (folder, is_start): (&OwnedFd, bool),
+        path: String,
+        name: &str,
+    ) -> Result<(), Failure> {
         let before = known.folder(&path);
         if let Some(slot) = before {
             if self.is_there(slot, folder, name) {
@@ -301,6 +311,20 @@ impl Mirror {
                     known.offer_first(&path);
                 }
                 known.add_folder(path, slot);
+            }
+            // The folder is not to be had for now: what lies in it must not be called absent.
+            Err(e) if place::refuses_new(e) => {
+                let advice = place::advice(e);
+                let why = format!("cannot make the folder {} in MODEL_DIR: {e}: {advice}", shown(&path));
+                return Err(Failure::Local(why));
+            }
+            // As for a file at an object's place.
+            Err(e) if is_start && !place::refuses_name(e) => {
+                let why = format!(
+                    "{} in MODEL_DIR is no folder, and OSS has a folder of that name: remove it or choose another MODEL_DIR",
+                    shown(&path)
+                );
+                return Err(Failure::Local(why));
             }
             Err(e) => {
                 // What was known below a folder that is no more has no place either.
@@ -405,7 +429,8 @@ impl Mirror {
                         );
                         continue;
                     }
-                    let why = format!("cannot make the placeholder {} in MODEL_DIR: {e}", shown(name));
+                    let advice = place::advice(e);
+                    let why = format!("cannot make the placeholder {} in MODEL_DIR: {e}: {advice}", shown(name));
                     return Err(Failure::Local(why));
                 }
             };

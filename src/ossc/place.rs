@@ -117,6 +117,26 @@ pub fn refuses_name(error: Errno) -> bool {
     matches!(error, Errno::NAMETOOLONG | Errno::INVAL | Errno::ILSEQ)
 }
 
+/// True for what says that nothing can be made at a name for now, whatever lies there: no access, no room, no quota, a
+/// read-only file system, a fault of the disk.
+pub fn refuses_new(error: Errno) -> bool {
+    let for_good = matches!(error, Errno::EXIST | Errno::NOTDIR | Errno::LOOP | Errno::MLINK);
+    !for_good && !refuses_name(error)
+}
+
+/// What the user can do where a file or folder cannot be made.
+pub fn advice(error: Errno) -> &'static str {
+    match error {
+        Errno::ACCESS | Errno::PERM => "let this user write there, or choose another MODEL_DIR",
+        Errno::ROFS => "mount it to be written to, or choose another MODEL_DIR",
+        Errno::NOSPC | Errno::DQUOT => "make room there, or choose another MODEL_DIR",
+        Errno::STALE => {
+            "its file system (an overlay, or one of a network) has changed the inode number of a new file: start once more, or choose a MODEL_DIR on a local disk or a volume"
+        }
+        _ => "choose a MODEL_DIR on a local disk or a volume",
+    }
+}
+
 /// True for a folder with something in it.
 pub fn is_filled(folder: impl AsFd, name: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -140,6 +160,8 @@ pub fn make_folder(folder: impl AsFd, name: &str) -> Result<(Pinned, bool), Errn
     let is_new = match rustix::fs::mkdirat(&folder, name, FOLDER_MODE) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
+        // A policy or a file system may refuse before it looks what is there.
+        Err(_) if look(&folder, name) == Ok(Lies::Folder) => false,
         Err(e) => return Err(e),
     };
     // What is new is opened to be marked; what a user has made may be closed to this one.

@@ -5,6 +5,7 @@
 pub mod clients;
 pub mod connect;
 pub mod first_word;
+pub mod folders;
 pub mod keys;
 pub mod memory;
 pub mod names;

@@ -8,6 +8,7 @@ use crate::early;
 use crate::environ;
 use crate::process::pid;
 pub(crate) use crate::say::say;
+use crate::silent;
 use crate::start::{self, FirstWord};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use ossc_cache::lock;
@@ -292,13 +293,11 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
             Err(_) => {}
         }
         if sys::now_ms() > word_at {
-            say(&[b"oss connector: waiting for an engine (a program with ENABLE_CONNECTOR=1 starts it)\n"]);
+            silent::speak(b"waiting for ", b"");
             word_at = u64::MAX;
         }
         if sys::now_ms() > until {
-            say(&[
-                b"oss connector: no engine came: what may be in MODEL_DIR cannot be told, and reads of it give EIO\n",
-            ]);
+            silent::speak(b"no answer of ", b": what may be in MODEL_DIR cannot be told, and reads of it give EIO");
             return None;
         }
         sys::sleep_ms(20);

@@ -7,7 +7,7 @@
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use ossc_cache::cpath::CPath;
-use ossc_cache::rundir::{self, Paths, Place};
+use ossc_cache::rundir::{Paths, Place};
 use ossc_cache::sys::{self, Errno};
 
 /// Room for the settings; longer ones are refused by the start with a clear error.
@@ -40,8 +40,7 @@ struct Kept {
     model_dir: CPath,
     /// `MODEL_DIR=/path` for children, where it was given as a relative path.
     handed_on: CPath,
-    lock: CPath,
-    socket: CPath,
+    paths: Paths,
     can_start: bool,
     /// OSSC_PAST_REPORT; empty where it is not set.
     report: CPath,
@@ -87,20 +86,22 @@ pub(crate) enum Unusable {
 /// Takes what is needed later; gives what MODEL_DIR is. Constructor only.
 pub(crate) fn take() -> Result<sys::FileId, Unusable> {
     let given = variable(c"MODEL_DIR").filter(|dir| !dir.is_empty()).ok_or(Unusable::NoModelDir)?;
-    let (fd, id) = open_model_dir(&CPath::from(given))?;
     // SAFETY: the constructor runs alone.
     let kept = unsafe { (*KEPT.0.get()).assume_init_mut() };
-    kept.model_dir = descriptor_path(fd).unwrap_or_else(|| below_working_folder(given));
+    kept.model_dir.push(given);
+    let (fd, id) = open_model_dir(&kept.model_dir)?;
+    kept.name_model_dir(fd, given);
     let _ = sys::close(fd);
     if !given.starts_with(b"/") {
-        kept.handed_on = CPath::from(HANDED_ON).with(kept.model_dir.as_bytes());
+        kept.handed_on.push(HANDED_ON);
+        kept.handed_on.push(kept.model_dir.as_bytes());
     }
     let place = Place { socket: variable(c"CONNECTOR_UDS_PATH"), runtime_dir: variable(c"XDG_RUNTIME_DIR") };
-    let Paths { lock, socket, .. } = rundir::paths(&place, id.dev, id.ino).ok_or(Unusable::NoRunFolder)?;
-    (kept.lock, kept.socket) = (lock, socket);
+    if !kept.paths.find(&place, id.dev, id.ino) {
+        return Err(Unusable::NoRunFolder);
+    }
     kept.push(b"MODEL_DIR=");
-    let dir = kept.model_dir.clone();
-    kept.push(dir.as_bytes());
+    kept.push_model_dir();
     kept.push(b"\0");
     each_variable(|entry| {
         if is_setting(entry) {
@@ -112,12 +113,9 @@ pub(crate) fn take() -> Result<sys::FileId, Unusable> {
     kept.endpoint_key = variable(c"OSS_ENDPOINT").map_or(0, ossc_cache::region::endpoint_key);
     kept.can_start = role() == Role::Primary || variable(c"OSS_ENDPOINT").is_some() && variable(c"OSS_PATH").is_some();
     if let Some(path) = variable(c"OSSC_PAST_REPORT") {
-        kept.report = CPath::from(path);
+        kept.report.push(path);
     }
-    match find_program() {
-        Some(program) => (kept.program, kept.program_found) = (program, true),
-        None => kept.program_found = false,
-    }
+    kept.program_found = find_program(&mut kept.program);
     if !given.starts_with(b"/") {
         hand_on(&self::kept().handed_on);
     }
@@ -125,6 +123,26 @@ pub(crate) fn take() -> Result<sys::FileId, Unusable> {
 }
 
 impl Kept {
+    /// MODEL_DIR as the kernel names it, where it does; in a frame of its own, since it takes three paths.
+    #[inline(never)]
+    fn name_model_dir(&mut self, fd: i32, given: &[u8]) {
+        match descriptor_path(fd) {
+            Some(path) => self.model_dir = path,
+            None => self.model_dir = below_working_folder(given),
+        }
+    }
+
+    fn push_model_dir(&mut self) {
+        let (at, dir) = (self.settings_len, self.model_dir.as_bytes());
+        match self.settings.get_mut(at..at + dir.len()) {
+            Some(room) => {
+                room.copy_from_slice(dir);
+                self.settings_len += dir.len();
+            }
+            None => self.overflow = true,
+        }
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         match self.settings.get_mut(self.settings_len..self.settings_len + bytes.len()) {
             Some(room) => {
@@ -188,12 +206,12 @@ pub(crate) fn model_dir() -> &'static [u8] {
 
 /// The file whose lock the engine holds.
 pub(crate) fn lock_path() -> &'static CPath {
-    &kept().lock
+    &kept().paths.lock
 }
 
 /// The engine's socket.
 pub(crate) fn socket_path() -> &'static CPath {
-    &kept().socket
+    &kept().paths.socket
 }
 
 /// The path behind a descriptor, as /proc names it.
@@ -224,6 +242,7 @@ fn open_model_dir(path: &CPath) -> Result<(i32, sys::FileId), Unusable> {
 }
 
 /// `mkdir -p`.
+#[inline(never)]
 fn make_folders(path: &[u8]) {
     let ends = path.iter().enumerate().filter(|(at, byte)| **byte == b'/' && *at > 0).map(|(at, _)| at);
     for end in ends.chain(core::iter::once(path.len())) {
@@ -233,24 +252,28 @@ fn make_folders(path: &[u8]) {
     }
 }
 
-/// OSSC_BIN, else `ossc` beside this library, else in ../bin.
-fn find_program() -> Option<CPath> {
+/// Puts the engine's program to `path`: OSSC_BIN, else `ossc` beside this library, else in ../bin. False without one.
+fn find_program(path: &mut CPath) -> bool {
     if let Some(own) = variable(c"OSSC_BIN").filter(|path| !path.is_empty()) {
-        return Some(CPath::from(own));
+        path.push(own);
+        return true;
     }
     let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: dladdr fills the struct for an address inside this library, and gives 0 otherwise.
-    let found = unsafe { libc::dladdr(find_program as *const libc::c_void, info.as_mut_ptr()) };
+    let found =
+        unsafe { libc::dladdr(find_program as fn(&mut CPath) -> bool as *const libc::c_void, info.as_mut_ptr()) };
     // SAFETY: zeroed or filled, both valid; the name lives as long as the library.
     let name = unsafe { info.assume_init() }.dli_fname;
     if found == 0 || name.is_null() {
-        return None;
+        return false;
     }
     // SAFETY: a NUL-terminated string of the loader's.
     let own = unsafe { CStr::from_ptr(name) }.to_bytes();
-    let folder = &own[..own.iter().rposition(|byte| *byte == b'/')?];
-    let beside = [b"/ossc".as_slice(), b"/../bin/ossc"].map(|tail| CPath::from(folder).with(tail));
-    beside.into_iter().find(|path| {
+    let Some(end) = own.iter().rposition(|byte| *byte == b'/') else { return false };
+    [b"/ossc".as_slice(), b"/../bin/ossc"].into_iter().any(|tail| {
+        path.clear();
+        path.push(&own[..end]);
+        path.push(tail);
         path.as_cstr().is_some_and(|name| {
             let args = [sys::AT_FDCWD as usize, name.as_ptr() as usize, libc::X_OK as usize, 0, 0, 0];
             // SAFETY: a NUL-terminated path.

@@ -402,7 +402,7 @@ fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
 }
 
 /// True if the file was spoken of before. The last few are remembered.
-fn is_told(id: &FileId) -> bool {
+pub(crate) fn is_told(id: &FileId) -> bool {
     static TOLD: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
     let key = id.dev.rotate_left(32) ^ id.ino | 1 << 63;
     TOLD[(id.ino % TOLD.len() as u64) as usize].swap(key, Ordering::Relaxed) == key

@@ -6,6 +6,7 @@
 use crate::attach::{self, MOVED, attached};
 use crate::environ;
 use crate::say::say;
+use crate::silent;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::region::{Object, Region};
 use ossc_cache::sys::{self, Errno, Result};
@@ -28,6 +29,8 @@ pub(crate) enum Listing {
 const LIST_MS: u64 = 60_000;
 /// After so many of them the program says on stderr what it waits for.
 const SPOKEN_MS: u64 = 10_000;
+/// How long a sign of life of the engine may take then.
+const SIGN_MS: u64 = 1_000;
 /// How often an engine is asked that does not answer although one runs.
 const LIST_TRIES: u32 = 5;
 
@@ -81,7 +84,7 @@ fn patiently(ask: Ask, path: &[u8]) -> Result<Packet> {
     attach::ask_with(ask, path, &|fd| {
         sys::wait_readable(fd, SPOKEN_MS) || {
             speak(path);
-            sys::wait_readable(fd, LIST_MS - SPOKEN_MS)
+            sys::wait_readable(fd, LIST_MS - SPOKEN_MS - SIGN_MS)
         }
     })
 }
@@ -93,6 +96,9 @@ fn speak(path: &[u8]) {
     if before == 0 || now.saturating_sub(before) >= LIST_MS {
         SPOKEN_AT.store(now, Ordering::Relaxed);
         let folder = if path.is_empty() { environ::model_dir() } else { path };
+        if !silent::answers(SIGN_MS) {
+            return silent::speak(b"still waiting for the listing of a folder by ", b"");
+        }
         say(&[
             b"oss connector: still waiting for the listing of ",
             folder,

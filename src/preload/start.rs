@@ -102,7 +102,7 @@ pub(crate) fn launch(store: i32) -> Start {
     start
 }
 
-/// Sends the settings and reads the first word: kind byte, then text until the end.
+/// Sends the settings and reads the first word: kind byte, then text until a NUL or the end.
 fn converse(fd: i32, store: i32) -> Start {
     let settings = environ::settings();
     if wire::settings_head(fd, settings.len() as u32, store).is_err() || !send_all(fd, settings) {
@@ -116,7 +116,13 @@ fn converse(fd: i32, store: i32) -> Start {
         }
         match sys::read(fd, &mut text[len..]) {
             Ok(0) => break,
-            Ok(got) => len += got,
+            Ok(got) => {
+                let end = text[len..len + got].iter().position(|byte| *byte == 0);
+                len += end.unwrap_or(got);
+                if end.is_some() {
+                    break;
+                }
+            }
             Err(errno) if errno.is_interrupt() => {}
             Err(Errno(libc::ECONNRESET)) => break,
             Err(errno) => return Start::failed(b"reading its first word", errno),

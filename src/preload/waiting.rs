@@ -9,6 +9,7 @@ use crate::attach::{self, MOVED};
 use crate::handle::{GONE, Handle};
 use crate::log;
 use crate::parts::Grain;
+use crate::silent::Silence;
 use core::cell::Cell;
 use ossc_cache::region::{Kind, state};
 use ossc_cache::sys::{self, Errno, Result};
@@ -78,10 +79,12 @@ pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Fn() -> Res
     let generation = attach::generation();
     let now = handle.now().ok_or(GONE)?;
     let is_large = now.object.kind() == Kind::Large;
-    let slices = Cell::new(1u32);
+    let (slices, silence) = (Cell::new(1u32), Cell::new(Silence::default()));
     let check = || {
         if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
             log::line(b"a reader has been waiting for 10 s more", handle);
+            attach::alive(generation)?;
+            silence.set(silence.get().look()?);
         }
         attach::alive(generation)
     };

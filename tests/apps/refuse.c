@@ -26,9 +26,11 @@ static const struct {
     {"marks", SYS_setxattr}, {"marks", SYS_fsetxattr}, {"marks", SYS_lsetxattr}, {"marks", SETXATTRAT},
     {"looks", SYS_getxattr}, {"looks", SYS_fgetxattr}, {"looks", SYS_lgetxattr}, {"looks", GETXATTRAT},
     {"pidfd_open", SYS_pidfd_open}, {"io_uring_setup", SYS_io_uring_setup}, {"memfd_create", SYS_memfd_create},
+    {"mkdirat", SYS_mkdirat}, {"accept4", SYS_accept4}, {"shutdown", SYS_shutdown},
     {"openat2", SYS_openat2}, {"statx", SYS_statx}, {"fsopen", SYS_fsopen},
 }, errors[] = {
     {"EOPNOTSUPP", EOPNOTSUPP}, {"EPERM", EPERM}, {"ENODATA", ENODATA}, {"ENOSYS", ENOSYS}, {"EACCES", EACCES},
+    {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT}, {"EROFS", EROFS},
 };
 
 static int add(int *numbers, int count, const char *word)

@@ -94,6 +94,22 @@ class Commands(Ossc):
         self.assertIn("ossc_up 0", done.stdout.splitlines())
         self.assertEqual(run.engines(), [])
 
+    def test_what_cannot_be_printed_is_a_failure_and_a_reader_that_is_gone_is_none(self) -> None:
+        run = self.managed()
+        self.holder(run)
+        for words in (["status"], ["status", "--json"], ["top"], ["metrics"], ["config"], ["errors"], ["doctor", "--offline"], ["--help"], ["--version"]):
+            with self.subTest(words), open("/dev/full", "w") as full:
+                env = run.env(None, LD_PRELOAD=None)
+                done = subprocess.run([str(paths.OSSC), *words], env=env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("cannot write to standard output: No space left on device", done.stderr)
+                ours, theirs = os.pipe()
+                os.close(ours)
+                done = subprocess.run([str(paths.OSSC), *words], env=env, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+                os.close(theirs)
+                self.assertNotIn("panicked", done.stderr)
+                self.assertIn(done.returncode, (0, 1) if words[0] == "doctor" else (0,), done.stderr)
+
     def test_who_looks_does_not_keep_the_engine(self) -> None:
         run = self.managed()
         self.assertEqual(run.call(["true"]).returncode, 0)

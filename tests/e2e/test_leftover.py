@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import subprocess
@@ -23,6 +24,30 @@ sys.stdin.readline()
 whole = file.read()
 assert whole == data[:], "read and map differ"
 print(hashlib.sha256(data).hexdigest())
+"""
+
+
+# Opens each file for reading twice, and says what came of it.
+TWICE = """
+import sys
+for path in sys.argv[1:] * 2:
+    try:
+        print(open(path, "rb").read())
+    except OSError as error:
+        print(error.errno)
+"""
+
+
+# Opens the first file, waits for a line, reads the second one, waits for another line.
+BEFORE_AND_AFTER = """
+import sys
+try:
+    print(open(sys.argv[1], "rb").read(), flush=True)
+except OSError as error:
+    print(error.errno, flush=True)
+sys.stdin.readline()
+print(len(open(sys.argv[2], "rb").read()), flush=True)
+sys.stdin.readline()
 """
 
 
@@ -111,6 +136,80 @@ class Leftover(EndToEnd):
         (run.model_dir / "edited.json").unlink()
         self.assertEqual(self.again(run, "cat", "edited.json"), "object 2")
         self.assertTrue((run.model_dir / "other").exists())
+
+    def test_a_users_file_in_a_sub_folder_is_an_error_with_a_line(self) -> None:
+        run = self.managed({"lingerSec": LINGER_SECS, "listAgainSec": 1})
+        self.replace("nested/other.json", b"other")
+        small, large = run.model_dir / "nested/small.json", run.model_dir / "nested/deep/c.bin"
+        large.parent.mkdir(parents=True)
+        small.write_bytes(b"mine")
+        large.write_bytes(b"mine as well")
+        for _ in range(2):
+            done = run.call([sys.executable, "-c", TWICE, str(small), str(large)])
+            self.assertEqual(done.stdout.split(), [str(errno.ESTALE).encode()] * 4, done.stderr.decode() + run.log_tail())
+            lines = done.stderr.decode().splitlines()
+            self.assertEqual([line.split(": ")[1] for line in lines], [str(small), str(large)], "one line for each")
+            self.assertTrue(all("lies in an object's place" in line for line in lines), lines)
+            # A new engine finds the same.
+            run.kill_engines()
+        for argv in (["cat", str(small)], ["sh", "-c", f"cat < {small}"], ["cp", str(large), str(run.dir / "copy")]):
+            done = run.call(argv)
+            self.assertNotEqual(done.returncode, 0, argv)
+            self.assertIn(f"oss connector: {small if argv[0] != 'cp' else large}: this file of yours".encode(), done.stderr)
+        self.assertEqual(run.call(["cat", "nested/other.json"], cwd=run.model_dir).stdout, b"other", "what lies beside it")
+        self.assertEqual((small.read_bytes(), large.read_bytes()), (b"mine", b"mine as well"))
+        # It may be changed, and where it is gone the object is there.
+        holder = run.start(["sleep", "60"])
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        self.assertEqual(run.call(["sh", "-c", f"echo more >> {small}"]).returncode, 0)
+        self.assertEqual(small.read_bytes(), b"minemore\n")
+        small.unlink()
+        time.sleep(1.2)
+        self.assertEqual(run.call(["cat", str(small)]).stdout, (self.plain / "nested/small.json").read_bytes(), run.log_tail())
+
+    def test_an_engine_that_takes_over_knows_the_users_files(self) -> None:
+        run = self.managed({"lingerSec": LINGER_SECS})
+        small = run.model_dir / "nested/small.json"
+        small.parent.mkdir()
+        small.write_bytes(b"mine")
+        holder = run.start(
+            [sys.executable, "-c", BEFORE_AND_AFTER, str(small), str(run.model_dir / "b.bin")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(holder.kill)
+        assert holder.stdin is not None and holder.stdout is not None
+        refused = f"{errno.ESTALE}\n".encode()
+        self.assertEqual(holder.stdout.readline(), refused, run.log_tail())
+        run.kill_engines()
+        holder.stdin.write(b"\n")
+        holder.stdin.flush()
+        self.assertEqual(int(holder.stdout.readline()), (self.plain / "b.bin").stat().st_size, run.log_tail())
+        self.assertTrue(run.logged("took over from an engine that is gone"), run.log_tail())
+        self.assertEqual(run.call([sys.executable, "-c", TWICE, str(small)]).stdout, refused * 2, run.log_tail())
+        holder.communicate(b"\n", timeout=30)
+
+    def test_what_a_program_puts_in_an_objects_place_is_its_own_and_named(self) -> None:
+        run = self.managed({"lingerSec": 3, "listAgainSec": 1})
+        self.replace("nested/put.json", b"object")
+        place = run.model_dir / "nested/put.json"
+        self.assertEqual(run.call(["cat", str(place)]).stdout, b"object")
+        self.assertEqual(run.call(["sh", "-c", f"echo mine > {place}.new && mv {place}.new {place}; cat {place}"]).stdout, b"mine\n")
+        self.replace("nested/put.json", b"object 2")
+        time.sleep(1.2)
+        self.assertEqual(run.call(["ls", str(place.parent)]).returncode, 0)
+        self.assertTrue(run.logged("put.json in MODEL_DIR is neither empty nor the object"), run.log_tail())
+        done = run.call([sys.executable, "-c", TWICE, str(place)])
+        self.assertEqual(done.stdout, b"b'mine\\n'\n" * 2, done.stderr.decode())
+        self.assertEqual(done.stderr.decode().count("put this file in an object's place"), 1, done.stderr.decode())
+
+    def test_a_file_at_the_place_of_a_folder_of_the_root_ends_the_start(self) -> None:
+        run = self.managed()
+        (run.model_dir / "nested").write_bytes(b"mine")
+        done = run.call(["true"])
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"failed to download metadata: nested in MODEL_DIR is no folder", done.stderr)
+        self.assertEqual((run.model_dir / "nested").read_bytes(), b"mine")
 
     def test_another_path_while_the_engine_lives_is_refused(self) -> None:
         run = self.managed({"lingerSec": 2})

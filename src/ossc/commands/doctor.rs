@@ -10,6 +10,7 @@ mod local;
 mod program;
 mod remote;
 
+use crate::commands::output;
 use clap::Args;
 use ossc_conf::{Config, DEFAULT_PATH, Settings};
 use std::ffi::OsString;
@@ -40,6 +41,8 @@ enum Mark {
 struct Report {
     bad: u32,
     notes: u32,
+    /// Why lines could not be printed, if so.
+    unprinted: Option<std::io::Error>,
 }
 
 impl Report {
@@ -51,7 +54,21 @@ impl Report {
         };
         self.bad += u32::from(mark == Mark::Bad);
         self.notes += u32::from(mark == Mark::Note);
-        println!("{word:<5} {what:<12} {found}");
+        self.print(&format!("{word:<5} {what:<12} {found}\n"));
+    }
+
+    fn print(&mut self, line: &str) {
+        if let Err(e) = output::print(line) {
+            self.unprinted = Some(e);
+        }
+    }
+
+    /// The status of the command: 1 where what was found could not be said.
+    fn end(self, status: u8) -> ExitCode {
+        match self.unprinted {
+            Some(e) => output::lost("doctor", &e),
+            None => ExitCode::from(status),
+        }
     }
 
     fn good(&mut self, what: &str, found: impl AsRef<str>) {
@@ -77,7 +94,8 @@ pub fn main(options: &Options) -> ExitCode {
     let mut report = Report::default();
     if !options.program.is_empty() {
         let status = program::run(&mut report, &options.program).and_then(|status| status.code()).unwrap_or(1);
-        return ExitCode::from(if report.bad > 0 { 1 } else { status as u8 });
+        let status = if report.bad > 0 { 1 } else { status as u8 };
+        return report.end(status);
     }
     let config = config(&mut report);
     let settings = settings(&mut report);
@@ -92,12 +110,14 @@ pub fn main(options: &Options) -> ExitCode {
     if let (Some(config), Some(settings), false) = (&config, &settings, options.offline) {
         remote::bucket(&mut report, settings, config);
     }
-    match (report.bad, report.notes) {
-        (0, 0) => println!("everything that was tried works"),
-        (0, notes) => println!("everything that was tried works; {notes} notes"),
-        (bad, _) => println!("{bad} failed"),
-    }
-    ExitCode::from(u8::from(report.bad > 0))
+    let sum = match (report.bad, report.notes) {
+        (0, 0) => "everything that was tried works\n".to_string(),
+        (0, notes) => format!("everything that was tried works; {notes} notes\n"),
+        (bad, _) => format!("{bad} failed\n"),
+    };
+    report.print(&sum);
+    let status = u8::from(report.bad > 0);
+    report.end(status)
 }
 
 fn config(report: &mut Report) -> Option<Config> {

@@ -43,12 +43,18 @@ const REASONS: &[(&str, &str)] = &[
         "failed to list objects",
         "OSS was not reached or refuses: the line ends with its answer and what to do; see the kinds below",
     ),
-    ("failed to download metadata", "MODEL_DIR cannot be written, or a file of yours lies at an object's place"),
+    (
+        "failed to download metadata",
+        "MODEL_DIR cannot be written, is a folder of the system, or a file of yours lies at an object's place",
+    ),
     (
         "failed to acquire uds lock",
         "no run folder can be used; or the file at CONNECTOR_UDS_PATH (or its `.lock`) is not an engine's, and is left alone: give it another name",
     ),
-    ("failed to initialize connector", "this machine refused a thread, memory or the driver that OSSC_IO asks for"),
+    (
+        "failed to initialize connector",
+        "this machine refused a thread, memory, a system call (which is named) or the driver that OSSC_IO asks for; or there is no room for one part: the line names the smallest memoryLimit",
+    ),
     ("failed to start the engine", "this machine refused a process or socket"),
     ("the program ossc was found neither", "install `ossc` beside the library or in `../bin`, or set OSSC_BIN"),
     ("the engine ended", "somebody has killed the engine while it started (out-of-memory killer?)"),
@@ -74,8 +80,9 @@ const OWN: &[(&str, &str)] = &[
     ("ENOMEM", "a map or stream of an object that is larger than the memory budget; a map that cannot grow any more"),
     (
         "EIO",
-        "no engine runs and none can be started; an engine serves another OSS_PATH or OSS_ENDPOINT; a file of an engine that is gone",
+        "no engine runs and none can be started; an engine runs and has not answered for 60 s (stopped or frozen: the line names it); an engine serves another OSS_PATH or OSS_ENDPOINT; a file of an engine that is gone",
     ),
+    ("ESTALE", "a file of yours lies in an object's place in a sub-folder: remove it, or choose another MODEL_DIR"),
 ];
 
 /// The text of docs/ERRORS.md.

@@ -2,11 +2,11 @@
 //!
 //! Called by `main`. Format: the text exposition format 0.0.4. Names have the prefix `ossc_`.
 
+use crate::commands::output;
 use crate::commands::view::{Which, objects, ready_bytes, word};
 use clap::Args;
 use ossc_cache::region::{Kind, Region};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
@@ -26,8 +26,7 @@ pub fn main(options: &Options) -> ExitCode {
             one("up", "gauge", "1 if an engine answers.", 0)
         }
     };
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    output::only("metrics", &text)
 }
 
 fn of(region: &Region) -> String {

@@ -2,11 +2,11 @@
 //!
 //! Called by `main`. It changes nothing.
 
+use crate::commands::output;
 use crate::commands::view::{self, Which, human, objects, ready_bytes, word};
 use clap::Args;
 use ossc_cache::region::{Kind, Region, state};
 use serde_json::json;
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
@@ -29,9 +29,7 @@ pub fn main(options: &Options) -> ExitCode {
         }
     };
     let text = if options.json { format!("{}\n", as_json(&region)) } else { as_table(&region) };
-    // A reader that has seen enough (`| head`) ends it.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    output::only("status", &text)
 }
 
 fn as_json(region: &Region) -> serde_json::Value {
@@ -60,7 +58,7 @@ fn as_table(region: &Region) -> String {
         header.engine_pid.load(Ordering::Acquire),
         String::from_utf8_lossy(region.model_dir())
     );
-    let small = objects(region).filter(|object| object.kind() == Kind::Small);
+    let small = objects(region).filter(|object| object.kind() == Kind::Small && !object.is_in_the_way());
     let (count, bytes) = small.fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.size()));
     for object in objects(region).filter(|object| object.kind() == Kind::Large || object.state() == state::FAILED) {
         let ready = ready_bytes(region, object);

@@ -3,6 +3,7 @@
 //! Called by `main`. It looks twice a second, changes nothing, and ends when everything is loaded or the engine is
 //! gone. Without a terminal it prints a line whenever a whole percent is reached.
 
+use crate::commands::output;
 use crate::commands::readers;
 use crate::commands::view::{Which, human, objects, ready_bytes, word};
 use clap::Args;
@@ -44,13 +45,18 @@ pub fn main(options: &Options) -> ExitCode {
         let sum = board.draw(&region);
         if !is_terminal && told != Some(sum.percent()) {
             told = Some(sum.percent());
-            println!(
-                "{:3} %  {} of {}  after {:.1} s",
+            let line = format!(
+                "{:3} %  {} of {}  after {:.1} s\n",
                 sum.percent(),
                 human(sum.ready),
                 human(sum.bytes),
                 begin.elapsed().as_secs_f64()
             );
+            match output::print(&line) {
+                Ok(true) => {}
+                Ok(false) => return ExitCode::SUCCESS,
+                Err(e) => return output::lost("top", &e),
+            }
         }
         let is_over = sum.open == 0 && !options.stay;
         if is_over || !options.which.is_served() {

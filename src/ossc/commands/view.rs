@@ -96,6 +96,7 @@ pub fn word(region: &Region, object: &Object) -> &'static str {
         state::LOADING => "loading",
         state::VERIFIED if object.verified() == Some(false) => "unverified",
         state::VERIFIED => "verified",
+        state::FAILED if object.is_in_the_way() => "user's",
         state::FAILED => "failed",
         _ => "?",
     }

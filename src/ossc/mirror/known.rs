@@ -17,6 +17,8 @@ pub struct Known {
     folders: HashMap<String, u32>,
     /// By folder, then by name: the newest version of each object.
     objects: HashMap<String, HashMap<String, u32>>,
+    /// By folder, then by name: records of users' files that lie at the places of objects.
+    theirs: HashMap<String, HashMap<String, u32>>,
     /// Folders that may be listed before a program uses them, in this order.
     ahead: VecDeque<String>,
     /// When the listing that a folder shows was asked for.
@@ -88,6 +90,17 @@ impl Known {
         }
     }
 
+    /// Takes a user's file in that lies at an object's place, given by its path.
+    pub fn add_theirs(&mut self, path: &str, slot: u32) {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        self.theirs.entry(folder.to_string()).or_default().insert(name.to_string(), slot);
+    }
+
+    /// Those of a folder are to be looked at anew: what was known of them.
+    pub fn take_theirs(&mut self, folder: &str) -> HashMap<String, u32> {
+        self.theirs.remove(folder).unwrap_or_default()
+    }
+
     /// A folder and all below it are there no longer; the records of both kinds.
     pub fn remove_folder(&mut self, path: &str) -> (Vec<u32>, Vec<u32>) {
         let is_below =
@@ -97,6 +110,7 @@ impl Known {
         let mut objects = Vec::new();
         for path in paths {
             objects.extend(self.objects.remove(&path).into_iter().flat_map(HashMap::into_values));
+            objects.extend(self.take_theirs(&path).into_values());
             folders.extend(self.folders.remove(&path));
             self.listed.remove(&path);
         }

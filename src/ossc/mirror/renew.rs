@@ -337,7 +337,7 @@ impl Mirror {
             return;
         }
         self.work.objects.supersede(slot);
-        if object.kind() == Kind::Small {
+        if object.kind() == Kind::Small && !object.is_in_the_way() {
             self.uncount(object.size());
         }
         if object.kind() == Kind::Small && object.state() == state::COMING {

@@ -42,6 +42,7 @@ impl Mirror {
                 }
                 // Of a version that is no longer the folder's.
                 Kind::Small if object.is_superseded() => self.work.objects.let_rest(slot),
+                Kind::Small if object.is_in_the_way() => known.add_theirs(&name, slot),
                 Kind::Small => {
                     if self.adopt_small(slot, object, &name) {
                         known.add_object(&name, slot);

@@ -1,7 +1,7 @@
 //! The talk between a starting engine and the program that starts it: settings in, one word out.
 //!
 //! Called by the engine. The word is `R` (ready), `O` (another engine holds the lock) or `E` (not started),
-//! followed by a text for the user; then the socket is closed.
+//! followed by a text for the user, which a NUL ends; then the socket is closed.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -89,8 +89,9 @@ impl Starter {
 
 fn tell(stream: &mut UnixStream, word: char, text: &str) {
     // A starter that is gone does not hear it: the engine goes on without.
-    let _ = stream.write_all(format!("{word}{text}").as_bytes());
-    // Also where another thread has a descriptor of it.
+    // The NUL ends it where the end of the stream does not come: another thread has a descriptor of it, and a policy may
+    // refuse the shutdown.
+    let _ = stream.write_all(format!("{word}{}\0", text.replace('\0', " ")).as_bytes());
     let _ = stream.shutdown(std::net::Shutdown::Both);
 }
 

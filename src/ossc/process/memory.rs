@@ -6,7 +6,7 @@ use crate::process::first_word::NotStarted;
 use ossc_cache::region::{Region, open_mode};
 use ossc_cache::sys;
 use ossc_conf::{Config, OpenMode, Scheme, Settings};
-use ossc_store::budget::Budget;
+use ossc_store::budget::{self, Budget};
 use ossc_store::pages::{PageKind, Store};
 use rustix::process::{Resource, getrlimit};
 use std::sync::atomic::Ordering;
@@ -48,6 +48,22 @@ pub fn of_engine(
     publish(&region, store.dev().map_err(no_memory)?, id);
     tracing::info!(pages = ?store.kind(), why = store.why(), budget_bytes = budget.limit(), "memory");
     Ok((store, region, fd, false))
+}
+
+/// Why a budget cannot serve any reader: it has no room for the largest part. `by_system`: a cgroup or the machine sets
+/// it, not memoryLimit.
+pub fn too_small(config: &Config, budget: &Budget, by_system: bool) -> Option<String> {
+    let room = budget.lacks(config.part_bytes)?;
+    let least = budget::limit_min(config.part_bytes);
+    let left = budget.limit();
+    Some(match config.memory_limit.filter(|_| !by_system) {
+        Some(limit) => format!(
+            "memoryLimit {limit} leaves {left} bytes for objects, and one part (partBytes) takes {room}: set memoryLimit to {least} or more"
+        ),
+        None => format!(
+            "the memory cgroup or this machine leaves {left} bytes for objects, and one part (partBytes) takes {room}: give this program more memory"
+        ),
+    })
 }
 
 /// Most vcpus that splice. A write takes its file's lock, and mostly all of them fill the same file: one file takes 10

@@ -7,7 +7,9 @@
 use ossc_cache::wire::{self, Ask, NO_FDS};
 use ossc_store::pages::PageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::SocketFlags;
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +25,10 @@ use crate::work::Work;
 
 /// A client that connected and says nothing is let go after this many milliseconds.
 const SILENCE_MS: u64 = 1000;
+/// How long the engine leaves be what the kernel has refused.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often it says so.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Server {
@@ -36,6 +42,8 @@ pub struct Server {
     orders: Sender<Order>,
     linger: Duration,
     clients: Clients,
+    /// When trouble was told last.
+    told: Cell<Option<Instant>>,
 }
 
 impl Server {
@@ -47,7 +55,18 @@ impl Server {
         orders: Sender<Order>,
         linger: Duration,
     ) -> Server {
-        Server { listener, door, work, mirror, keys, region_fd, orders, linger, clients: Clients::default() }
+        Server {
+            listener,
+            door,
+            work,
+            mirror,
+            keys,
+            region_fd,
+            orders,
+            linger,
+            clients: Clients::default(),
+            told: Cell::default(),
+        }
     }
 
     /// Ends serving, and gives the socket back.
@@ -107,19 +126,41 @@ impl Server {
         let left = [left, self.clients.look_again()].into_iter().flatten().min();
         let timeout =
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
-        if poll(&mut fds, timeout.as_ref()).is_err() {
-            return (false, false);
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return (false, false),
+            Err(e) => {
+                self.trouble("poll", e);
+                // What has come is found without it, a little later.
+                return (true, false);
+            }
         }
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         (ready(&fds[0]), ready(&fds[1]))
     }
 
     fn accept(&mut self) {
-        while let Ok(conn) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            if let Err(errno) = self.admit(conn) {
-                tracing::debug!(errno, "a client's question was not answered");
+        loop {
+            match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+                Ok(conn) => {
+                    if let Err(errno) = self.admit(conn) {
+                        tracing::debug!(errno, "a client's question was not answered");
+                    }
+                }
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => return,
+                Err(e) => return self.trouble("accept4", e),
             }
         }
+    }
+
+    /// The kernel refuses what serving needs: said now and then, and not asked for again at once.
+    fn trouble(&self, call: &str, e: Errno) {
+        if self.told.get().is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
+            self.told.set(Some(Instant::now()));
+            tracing::error!("programs that attach are not answered: {call}: {e}");
+        }
+        std::thread::sleep(PAUSE);
     }
 
     /// A connection that came through the door. Only clients and their children hold its other end (a socket cannot

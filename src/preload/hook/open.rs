@@ -18,6 +18,7 @@ use crate::real;
 use crate::seen::Seen;
 use crate::session::{self, Turn};
 use crate::taken;
+use crate::theirs;
 use crate::uses;
 use crate::version;
 use crate::waiting;
@@ -25,7 +26,7 @@ use core::ffi::{c_char, c_int};
 use core::sync::atomic::Ordering;
 use libc::{AT_FDCWD, mode_t};
 use ossc_cache::region::{Identity, state};
-use ossc_cache::sys::{self, Errno};
+use ossc_cache::sys::{self, Errno, FileId};
 
 hooks! {
     fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(AT_FDCWD, path, flags, &|| real::open(path, flags, mode)) }
@@ -174,6 +175,7 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
             return Arrived::AsItIs;
         }
         let real = || match file::real(&id, fd) {
+            Real::Of(handle) if theirs::is(&handle) => Outcome::Served(users(&handle, &id, fd, repeats)),
             Real::Of(handle) => Outcome::Served(in_session(&handle, repeats)),
             Real::Again => Outcome::Served(Arrived::Again),
             Real::Unknown => Outcome::Served(Arrived::Failed(Errno(libc::EIO))),
@@ -207,6 +209,14 @@ fn in_session(handle: &Handle, repeats: u32) -> Arrived {
         Turn::Go => Arrived::AsItIs,
         Turn::Again => Arrived::Again,
         Turn::Stale => Arrived::Failed(GONE),
+    }
+}
+
+/// A user's file lies at an object's place; the listing that says so is to be new enough.
+fn users(handle: &Handle, id: &FileId, fd: c_int, repeats: u32) -> Arrived {
+    match session::looked(handle, repeats) {
+        Turn::Again if repeats == 0 => Arrived::Again,
+        _ => theirs::opened(handle, id, fd).map_or_else(Arrived::Failed, |()| Arrived::AsItIs),
     }
 }
 

@@ -5,6 +5,7 @@
 use super::Report;
 use crate::commands::run;
 use crate::commands::view;
+use crate::process::{folders, memory};
 use ossc_cache::rundir::{self, Place};
 use ossc_conf::{Config, Settings};
 use ossc_store::budget::Budget;
@@ -29,6 +30,9 @@ pub(super) fn library(report: &mut Report) {
 }
 
 pub(super) fn model_dir(report: &mut Report, settings: &Settings) {
+    if let Some(why) = folders::unfit(&settings.model_dir) {
+        return report.bad("MODEL_DIR", why);
+    }
     let dir = settings.model_dir.display();
     let found = match std::fs::metadata(&settings.model_dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -66,8 +70,13 @@ fn run_folder(report: &mut Report, settings: &Settings, (dev, ino): (u64, u64)) 
 
 pub(super) fn memory(report: &mut Report, config: &Config, settings: Option<&Settings>) {
     let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
+    let warned = warning.is_some();
     if let Some(warning) = warning {
         report.note("memory", warning);
+    }
+    let by_system = config.memory_limit.is_none() || warned;
+    if let Some(why) = memory::too_small(config, &budget, by_system) {
+        return report.bad("memory", why);
     }
     let limit = format!("{} for cached objects", view::human(budget.limit()));
     if budget.limit() < BUDGET_BYTES_MIN {
