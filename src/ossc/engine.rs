@@ -37,6 +37,7 @@ use ossc_net::retry::Backoff;
 use ossc_store::budget::Budget;
 use ossc_store::pages::{self, Store};
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -123,19 +124,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let header = work.region().header();
     let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
     let _ = lock.write_at(&lock::words(words.map(|word| word.load(Ordering::Acquire))), 0);
-    wire::may_accept().map_err(|e| {
-        let e = std::io::Error::from_raw_os_error(e.0);
-        format!("failed to initialize connector: accept4: {e}: a policy of this machine (seccomp) refuses it: allow it")
-    })?;
-    let listener = wire::listen(&paths.socket).map_err(|e| {
-        let path = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
-        let why = match e.0 {
-            libc::ENOTSOCK => "is no socket: remove it, or give CONNECTOR_UDS_PATH another name".into(),
-            libc::EADDRINUSE => "is the socket of another program: give CONNECTOR_UDS_PATH another name".into(),
-            number => std::io::Error::from_raw_os_error(number).to_string(),
-        };
-        format!("failed to acquire uds lock: {path}: {why}")
-    })?;
+    let listener = listen(&paths.socket)?;
     let options = mirror::Options {
         materialize_bytes_max: config.materialize_bytes_max,
         materialize_total_max: config.materialize_total_bytes_max,
@@ -212,6 +201,23 @@ struct Built {
     orders: Sender<Order>,
     wanted: Receiver<Order>,
     keys: keys::Keys,
+}
+
+/// The socket at which programs ask.
+fn listen(socket: &CPath) -> Result<OwnedFd, String> {
+    wire::may_accept().map_err(|e| {
+        let e = std::io::Error::from_raw_os_error(e.0);
+        format!("failed to initialize connector: accept4: {e}: a policy of this machine (seccomp) refuses it: allow it")
+    })?;
+    wire::listen(socket).map_err(|e| {
+        let path = String::from_utf8_lossy(socket.as_bytes()).into_owned();
+        let why = match e.0 {
+            libc::ENOTSOCK => "is no socket: remove it, or give CONNECTOR_UDS_PATH another name".into(),
+            libc::EADDRINUSE => "is the socket of another program: give CONNECTOR_UDS_PATH another name".into(),
+            number => std::io::Error::from_raw_os_error(number).to_string(),
+        };
+        format!("failed to acquire uds lock: {path}: {why}")
+    })
 }
 
 fn build(

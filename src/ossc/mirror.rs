@@ -107,6 +107,10 @@ pub(crate) enum Reason {
     Refresh,
 }
 
+fn cannot_make(what: &str, name: &str, e: rustix::io::Errno) -> Failure {
+    Failure::Local(format!("cannot make the {what} {} in MODEL_DIR: {e}: {}", shown(name), place::advice(e)))
+}
+
 fn too_much(name: &str, full: Full) -> Failure {
     Failure::Local(format!("too much for one catalog at {}: {full:?}", shown(name)))
 }
@@ -314,9 +318,7 @@ impl Mirror {
             }
             // The folder is not to be had for now: what lies in it must not be called absent.
             Err(e) if place::refuses_new(e) => {
-                let advice = place::advice(e);
-                let why = format!("cannot make the folder {} in MODEL_DIR: {e}: {advice}", shown(&path));
-                return Err(Failure::Local(why));
+                return Err(cannot_make("folder", &path, e));
             }
             // As for a file at an object's place.
             Err(e) if is_start && !place::refuses_name(e) => {
@@ -429,9 +431,7 @@ impl Mirror {
                         );
                         continue;
                     }
-                    let advice = place::advice(e);
-                    let why = format!("cannot make the placeholder {} in MODEL_DIR: {e}: {advice}", shown(name));
-                    return Err(Failure::Local(why));
+                    return Err(cannot_make("placeholder", name, e));
                 }
             };
             // A record of this very version, whose file was away.

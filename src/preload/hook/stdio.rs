@@ -23,12 +23,8 @@ use ossc_cache::sys::{self, Errno, Result};
 hooks! {
     fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::fopen(path, mode)) }
     fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::fopen64(path, mode)) }
-    fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
-        if path.is_null() { real::freopen(path, mode, stream) } else { opened(path, mode, true, &|| real::freopen(path, mode, stream)) }
-    }
-    fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE {
-        if path.is_null() { real::freopen64(path, mode, stream) } else { opened(path, mode, true, &|| real::freopen64(path, mode, stream)) }
-    }
+    fn freopen(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { reopened(path, mode, stream, &|| real::freopen(path, mode, stream)) }
+    fn freopen64(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE { reopened(path, mode, stream, &|| real::freopen64(path, mode, stream)) }
     fn fclose(stream: *mut FILE) -> c_int { closed(stream, || real::fclose(stream)) }
     fn _IO_fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::_IO_fopen(path, mode)) }
     fn _IO_fclose(stream: *mut FILE) -> c_int { closed(stream, || real::_IO_fclose(stream)) }
@@ -40,6 +36,16 @@ fn closed(stream: *mut FILE, call: impl FnOnce() -> c_int) -> c_int {
     let fd = number_of(stream);
     streams::forget(fd);
     stdin::closing(fd, call)
+}
+
+/// A stream that cannot be opened anew is closed: its number is no stream's any more.
+fn reopened(path: *const c_char, mode: *const c_char, stream: *mut FILE, call: &dyn Fn() -> *mut FILE) -> *mut FILE {
+    let before = number_of(stream);
+    let stream = if path.is_null() { call() } else { opened(path, mode, true, call) };
+    if stream.is_null() {
+        streams::forget(before);
+    }
+    stream
 }
 
 /// A stream's number may lead to another file now, a placeholder perhaps, which it would find empty: the number gets the
