@@ -392,6 +392,9 @@ fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
         // A file without a name any more is named as it was made.
         let name = met.path().filter(|path| !path.as_bytes().ends_with(b" (deleted)")).unwrap_or(marked);
         let why: &[u8] = match errno.0 {
+            libc::EIO if attach::engine_runs() => {
+                b"this file stands for an object on OSS and its engine does not answer, so reading it is an error"
+            }
             libc::EIO => {
                 b"this file stands for an object on OSS and no engine serves it, so reading it is an error (are ENABLE_CONNECTOR=1 and the OSS_ variables set?)"
             }
