@@ -24,7 +24,7 @@ from harness.requestlog import body_gets, bytes_served
 from harness.run import Run, plain_env
 
 MODEL = "hf"
-SECS_MAX = 900.0
+SECS_MAX = 1500.0
 # Time to ready on a managed folder, over that of the local one.
 READY_FACTOR_MAX = 1.02
 IMPORT = "import vllm.entrypoints.openai.api_server"
