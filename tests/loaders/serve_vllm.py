@@ -16,8 +16,9 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "consumers"))
 import serve
 
-# Two servers start one after the other here, and a worker for each of two ranks.
+# Two servers start one after the other here, and a worker for each of two ranks; vLLM compiles in the first request.
 serve.READY_SECS_MAX = 1200
+serve.ASK_SECS_MAX = 600
 
 # The page's flags; those of SMALL keep a server on two CPUs small, and tell it its port.
 PAGE = ["--trust-remote-code", "--disable-custom-all-reduce"]
