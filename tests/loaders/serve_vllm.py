@@ -16,8 +16,9 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "consumers"))
 import serve
 
-# Two servers start one after the other here, and a worker for each of two ranks.
-serve.READY_SECS_MAX = 600
+# Two servers start one after the other here, and a worker for each of two ranks; vLLM compiles in the first request.
+serve.READY_SECS_MAX = 1200
+serve.ASK_SECS_MAX = 600
 
 # The page's flags; those of SMALL keep a server on two CPUs small, and tell it its port.
 PAGE = ["--trust-remote-code", "--disable-custom-all-reduce"]
@@ -26,7 +27,7 @@ SMALL = ["--max-model-len", "512", "--enforce-eager", "--dtype", "bfloat16", "--
 
 def started(folder, flags, port, scratch):
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, *PAGE, *flags, *SMALL, "--port", str(port)]
-    env = {**os.environ, **serve.SETTINGS, "VLLM_CACHE_ROOT": scratch}
+    env = {**serve.SETTINGS, **os.environ, "VLLM_CACHE_ROOT": scratch}
     begin = time.perf_counter()
     server = subprocess.Popen(argv, env=env, stdout=sys.stderr, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
