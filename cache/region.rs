@@ -491,21 +491,23 @@ impl Region {
 
     /// The same with the number of the record's use, which `Object::lasts` asks for.
     pub fn find_use(&self, dev: u64, ino: u64) -> Option<(u32, u32, Identity)> {
-        self.index().candidates(dev, ino).find_map(|slot| {
-            let object = self.object(slot)?;
-            let number = object.life.seen()?;
-            let identity = self.identity(object, dev, ino)?;
-            // A record that was rewritten under this look is another's: what it was compared by may be half of each.
-            object.lasts(number).then_some((slot, number, identity))
-        })
+        self.first(dev, ino, |object| self.identity(object, dev, ino))
     }
 
     /// Finds the record of a folder by device and inode.
     pub fn find_folder(&self, dev: u64, ino: u64) -> Option<u32> {
-        self.index().candidates(dev, ino).find(|slot| {
-            let is_its = |object: &Object| object.kind() == Kind::Folder && object.has_number(dev, ino);
-            self.object(*slot)
-                .is_some_and(|object| object.life.seen().is_some_and(|number| is_its(object) && object.lasts(number)))
+        let is_its = |object: &Object| object.kind() == Kind::Folder && object.has_number(dev, ino);
+        self.first(dev, ino, |object| is_its(object).then_some(())).map(|(slot, ..)| slot)
+    }
+
+    /// The first record of this number of which `look` says something; with the number of its use.
+    fn first<T>(&self, dev: u64, ino: u64, look: impl Fn(&Object) -> Option<T>) -> Option<(u32, u32, T)> {
+        self.index().candidates(dev, ino).find_map(|slot| {
+            let object = self.object(slot)?;
+            let number = object.life.seen()?;
+            let found = look(object)?;
+            // A record that was rewritten under this look is another's: what it was compared by may be half of each.
+            object.lasts(number).then_some((slot, number, found))
         })
     }
 

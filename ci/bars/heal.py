@@ -7,7 +7,6 @@ runs at a time, each with an endpoint of its own that is used again by the next 
 from __future__ import annotations
 
 import collections
-import json
 import os
 import random
 import shutil
@@ -173,13 +172,10 @@ class Slot:
     """An endpoint that serves one run after the other."""
 
     def __init__(self, root: Path, scratch: Path) -> None:
-        self.rules = scratch / "faults.json"
         self.endpoint = Endpoint(root, scratch, [NEVER], ["--rate-bytes-per-sec", str(RATE)])
 
     def set_rules(self, rules: list[faults.Rule]) -> None:
-        fresh = self.rules.with_suffix(".new")
-        fresh.write_text(json.dumps(rules or [NEVER]))
-        fresh.rename(self.rules)
+        self.endpoint.set_rules(rules or [NEVER])
         self.endpoint.forget()
 
 

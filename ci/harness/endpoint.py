@@ -49,6 +49,7 @@ class Endpoint:
         self._listen = listen
         self._process: subprocess.Popen[bytes] | None = None
         self._log = run_dir / "endpoint.log"
+        self._rules = run_dir / "faults.json"
         self._offset = 0
         self._requests: list[Request] = []
 
@@ -77,9 +78,8 @@ class Endpoint:
             *self._options,
         ]
         if self._faults:
-            rules = self.run_dir / "faults.json"
-            rules.write_text(json.dumps(self._faults, indent=1))
-            argv += ["--faults", str(rules)]
+            self.set_rules(self._faults)
+            argv += ["--faults", str(self._rules)]
         errors = self.run_dir / "endpoint.err"
         with open(errors, "wb") as stderr:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
@@ -95,6 +95,12 @@ class Endpoint:
                 state = f"ended with status {status}" if status is not None else "was not ready in time"
                 raise RuntimeError(f"the endpoint {state}: {errors.read_text().strip()}")
             time.sleep(0.01)
+
+    def set_rules(self, faults: list[dict[str, Any]]) -> None:
+        """From now on these things go wrong; an endpoint that was started without any does not look for them."""
+        fresh = self._rules.with_suffix(".new")
+        fresh.write_text(json.dumps(faults, indent=1))
+        fresh.rename(self._rules)
 
     def stop(self) -> None:
         if self._process is None:

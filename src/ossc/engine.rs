@@ -228,7 +228,7 @@ fn build(
     old_store: i32,
 ) -> Result<Built, NotStarted> {
     let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
-    let by_system = config.memory_limit.is_none() || warning.is_some();
+    let is_cut = warning.is_some();
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
@@ -237,7 +237,7 @@ fn build(
         Some(space) => budget.with_taken_over(space, config.memory_limit.is_none()),
         None => budget,
     };
-    if let Some(why) = memory::too_small(config, &budget, by_system) {
+    if let Some(why) = memory::too_small(config, &budget, is_cut) {
         return Err(NotStarted::Reason(format!("failed to initialize connector: {why}")));
     }
     memory::tell(&region, settings, config, &budget);

@@ -133,24 +133,23 @@ impl Kept {
     }
 
     fn push_model_dir(&mut self) {
-        let (at, dir) = (self.settings_len, self.model_dir.as_bytes());
-        match self.settings.get_mut(at..at + dir.len()) {
-            Some(room) => {
-                room.copy_from_slice(dir);
-                self.settings_len += dir.len();
-            }
-            None => self.overflow = true,
-        }
+        let to = (&mut self.settings[..], &mut self.settings_len, &mut self.overflow);
+        append(to, self.model_dir.as_bytes());
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        match self.settings.get_mut(self.settings_len..self.settings_len + bytes.len()) {
-            Some(room) => {
-                room.copy_from_slice(bytes);
-                self.settings_len += bytes.len();
-            }
-            None => self.overflow = true,
+        append((&mut self.settings[..], &mut self.settings_len, &mut self.overflow), bytes);
+    }
+}
+
+/// Puts bytes behind the settings: their room, how much of it is used, and whether it did not do.
+fn append((settings, len, overflow): (&mut [u8], &mut usize, &mut bool), bytes: &[u8]) {
+    match settings.get_mut(*len..*len + bytes.len()) {
+        Some(room) => {
+            room.copy_from_slice(bytes);
+            *len += bytes.len();
         }
+        None => *overflow = true,
     }
 }
 

@@ -102,12 +102,16 @@ pub(crate) fn changed(dir: c_int, path: *const c_char, flags: c_int) -> Outcome<
     }
 }
 
+/// True for descriptors that the kernel would let write.
+pub(crate) fn is_writable(fd: c_int) -> bool {
+    sys::fcntl(fd, libc::F_GETFL, 0)
+        .is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != libc::O_RDONLY && flags as c_int & libc::O_PATH == 0)
+}
+
 /// True for a file that a descriptor may write, and that has no mark: where no engine can say whose it is, it is the
 /// program's to write.
 pub(crate) fn is_to_write(fd: c_int) -> bool {
-    let may_write =
-        sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != libc::O_RDONLY);
-    may_write && sys::file_id(fd).is_ok_and(|id| !identity::stands_in(&id, Met::Descriptor(fd)))
+    is_writable(fd) && sys::file_id(fd).is_ok_and(|id| !identity::stands_in(&id, Met::Descriptor(fd)))
 }
 
 /// The same for a descriptor whose `stat` is known already.

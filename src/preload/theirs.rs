@@ -4,13 +4,14 @@
 //! stderr once in a process, since it is no part of the model.
 
 use crate::environ;
+use crate::file;
 use crate::handle::Handle;
 use crate::identity;
 use crate::log;
 use crate::say::say;
 use core::sync::atomic::Ordering;
 use ossc_cache::cpath::CPath;
-use ossc_cache::sys::{self, Errno, FileId, Result};
+use ossc_cache::sys::{Errno, FileId, Result};
 
 /// True if this is the record of such a file.
 pub(crate) fn is(handle: &Handle) -> bool {
@@ -24,12 +25,10 @@ pub(crate) fn is(handle: &Handle) -> bool {
 #[cold]
 #[inline(never)]
 pub(crate) fn opened(handle: &Handle, id: &FileId, fd: i32) -> Result<()> {
-    let errno = handle.object.errno.load(Ordering::Acquire) as i32;
-    let is_written =
-        sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags as i32 & libc::O_ACCMODE != libc::O_RDONLY);
-    if is_written {
+    if file::is_writable(fd) {
         return Ok(());
     }
+    let errno = handle.object.errno.load(Ordering::Acquire) as i32;
     if !identity::is_told(id) {
         let name =
             environ::descriptor_path(fd).unwrap_or_else(|| CPath::from(handle.region.name(handle.object).as_bytes()));

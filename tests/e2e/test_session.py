@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -426,17 +425,14 @@ class Session(EndToEnd):
         run = self.run_on(endpoint, lingerSec=20, listAttempts=2)
         self.keep_alive(run)
         self.assertEqual(self.load(run), "11111")
-        rules = away / "faults.new"
-        rules.write_text(json.dumps([faults.rule({"close": True}, kind="list")]))
-        rules.rename(away / "faults.json")
+        endpoint.set_rules([faults.rule({"close": True}, kind="list")])
         self.write_all("2")
         self.grow_old()
         begin = time.monotonic()
         self.assertEqual(self.load(run), "11111", "what is in memory is served")
         self.assertLess(time.monotonic() - begin, 13)
         self.assertTrue(run.logged("WARN", "not listed again", "listed_secs_ago"), run.log_tail())
-        rules.write_text("[]")
-        rules.rename(away / "faults.json")
+        endpoint.set_rules([])
         self.grow_old()
         self.assertEqual(self.load(run), "22222", run.log_tail())
 

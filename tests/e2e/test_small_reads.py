@@ -294,9 +294,7 @@ class SmallReads(EnginesEnd):
         program = run.start([PYTHON, "-c", code], cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert program.stdout is not None
         self.assertEqual(program.stdout.readline().decode().strip(), hashlib.sha256(self.content).hexdigest(), run.log_tail())
-        rules = run.endpoint.run_dir / "faults.new"
-        rules.write_text(json.dumps([without, faults.flipped_at(KEY, at, times=1)]))
-        rules.rename(run.endpoint.run_dir / "faults.json")
+        run.endpoint.set_rules([without, faults.flipped_at(KEY, at, times=1)])
         before = len([start for start, end in self.ranges(run) if start <= at < end])
         found = program.communicate(b"\n", timeout=SECS_MAX)[0].decode().strip()
         self.assertEqual(found, str(self.content[at]), run.log_tail())

@@ -183,10 +183,7 @@ class Verdict(EndToEnd):
         run = self.start([faults.rule({"delay_ms": 0}, "none")], expireTimeSec=0, lingerSec=6)
         self.assertEqual(self.python(run, "fd = os.open('b.bin', os.O_RDONLY); attempt(lambda: whole(fd))\n"), [self.sha("b.bin")])
         self.assertTrue(run.logged("released", KEY), run.log_tail())
-        rules = run.endpoint.run_dir / "faults.json"
-        scratch = rules.with_suffix(".next")
-        scratch.write_text(json.dumps([faults.flipped_at(KEY, 5, times)]))
-        scratch.rename(rules)
+        run.endpoint.set_rules([faults.flipped_at(KEY, 5, times)])
         return run, self.python(run, "fd = os.open('b.bin', os.O_RDONLY); attempt(lambda: whole(fd))\n")
 
     def test_a_part_that_comes_wrong_after_the_verdict_is_fetched_again(self) -> None:

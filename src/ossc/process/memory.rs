@@ -50,13 +50,13 @@ pub fn of_engine(
     Ok((store, region, fd, false))
 }
 
-/// Why a budget cannot serve any reader: it has no room for the largest part. `by_system`: a cgroup or the machine sets
-/// it, not memoryLimit.
-pub fn too_small(config: &Config, budget: &Budget, by_system: bool) -> Option<String> {
+/// Why a budget cannot serve any reader: it has no room for the largest part. `is_cut`: a cgroup or the machine
+/// sets it, although there is a memoryLimit.
+pub fn too_small(config: &Config, budget: &Budget, is_cut: bool) -> Option<String> {
     let room = budget.lacks(config.part_bytes)?;
     let least = budget::limit_min(config.part_bytes);
     let left = budget.limit();
-    Some(match config.memory_limit.filter(|_| !by_system) {
+    Some(match config.memory_limit.filter(|_| !is_cut) {
         Some(limit) => format!(
             "memoryLimit {limit} leaves {left} bytes for objects, and one part (partBytes) takes {room}: set memoryLimit to {least} or more"
         ),

@@ -9,7 +9,6 @@ use ossc_store::pages::PageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +42,7 @@ pub struct Server {
     linger: Duration,
     clients: Clients,
     /// When trouble was told last.
-    told: Cell<Option<Instant>>,
+    told: Option<Instant>,
 }
 
 impl Server {
@@ -65,7 +64,7 @@ impl Server {
             orders,
             linger,
             clients: Clients::default(),
-            told: Cell::default(),
+            told: None,
         }
     }
 
@@ -120,7 +119,7 @@ impl Server {
     }
 
     /// Sleeps until a connection, a knock at the door, the end of a client, or the time-out.
-    fn wait(&self, left: Option<Duration>) -> (bool, bool) {
+    fn wait(&mut self, left: Option<Duration>) -> (bool, bool) {
         let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.door.0, PollFlags::IN)];
         fds.extend(self.clients.ends().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let left = [left, self.clients.look_again()].into_iter().flatten().min();
@@ -130,6 +129,7 @@ impl Server {
             Ok(_) => {}
             Err(Errno::INTR) => return (false, false),
             Err(e) => {
+                drop(fds);
                 self.trouble("poll", e);
                 // What has come is found without it, a little later.
                 return (true, false);
@@ -155,9 +155,9 @@ impl Server {
     }
 
     /// The kernel refuses what serving needs: said now and then, and not asked for again at once.
-    fn trouble(&self, call: &str, e: Errno) {
-        if self.told.get().is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
-            self.told.set(Some(Instant::now()));
+    fn trouble(&mut self, call: &str, e: Errno) {
+        if self.told.is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
+            self.told = Some(Instant::now());
             tracing::error!("programs that attach are not answered: {call}: {e}");
         }
         std::thread::sleep(PAUSE);

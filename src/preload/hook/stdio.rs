@@ -2,7 +2,7 @@
 //! whose bytes the kernel has: the object is waited for as a whole, then its memory file takes the
 //! descriptor's number, close-on-exec flag and offset.
 
-use super::{link, open, stdin, write};
+use super::{link, open, stdin};
 use crate::by_name;
 use crate::file;
 use crate::marks;
@@ -213,7 +213,7 @@ pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
 
 fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> {
     if changes(mode) {
-        if !write::is_writable(fd) {
+        if !file::is_writable(fd) {
             return Outcome::Pass;
         }
         return file::refuse(b"stream for writing refused (the folder is read-only)", &seen.handle);

@@ -8,7 +8,6 @@ use crate::outcome::{Outcome, ask};
 use crate::real;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{AT_FDCWD, iovec, off_t, size_t, ssize_t};
-use ossc_cache::sys;
 
 hooks! {
     fn write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t { refused(fd).answer(-1, || real::write(fd, buffer, count)) }
@@ -37,22 +36,16 @@ pub(super) fn refused<T>(fd: c_int) -> Outcome<T> {
         return Outcome::Pass;
     }
     ask(|| match file::written(fd) {
-        Outcome::Served(seen) if is_writable(fd) => {
+        Outcome::Served(seen) if file::is_writable(fd) => {
             file::refuse(b"write refused (the folder is read-only)", &seen.handle)
         }
-        Outcome::Failed(errno) if is_writable(fd) => Outcome::Failed(errno),
+        Outcome::Failed(errno) if file::is_writable(fd) => Outcome::Failed(errno),
         _ => Outcome::Pass,
     })
 }
 
 fn is_refused(fd: c_int) -> bool {
     matches!(refused::<()>(fd), Outcome::Failed(_))
-}
-
-/// True for descriptors that the kernel would let write.
-pub(super) fn is_writable(fd: c_int) -> bool {
-    sys::fcntl(fd, libc::F_GETFL, 0)
-        .is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != libc::O_RDONLY && flags as c_int & libc::O_PATH == 0)
 }
 
 fn truncated(path: *const c_char, call: impl Fn() -> c_int) -> c_int {

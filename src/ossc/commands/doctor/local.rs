@@ -70,12 +70,11 @@ fn run_folder(report: &mut Report, settings: &Settings, (dev, ino): (u64, u64)) 
 
 pub(super) fn memory(report: &mut Report, config: &Config, settings: Option<&Settings>) {
     let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
-    let warned = warning.is_some();
+    let is_cut = warning.is_some();
     if let Some(warning) = warning {
         report.note("memory", warning);
     }
-    let by_system = config.memory_limit.is_none() || warned;
-    if let Some(why) = memory::too_small(config, &budget, by_system) {
+    if let Some(why) = memory::too_small(config, &budget, is_cut) {
         return report.bad("memory", why);
     }
     let limit = format!("{} for cached objects", view::human(budget.limit()));
