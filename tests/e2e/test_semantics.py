@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -95,17 +96,24 @@ class Semantics(EndToEnd):
         return hashlib.sha256((self.plain / name).read_bytes()).hexdigest()
 
     def test_parts_are_served_before_the_verdict_and_maps_after_it(self) -> None:
-        """The verdict is some seconds away: answers are slow, and the object is wrong."""
-        run = self.start([faults.rule({"bad_crc": True}, f"{PREFIX}/b.bin"), faults.rule({"conn_bytes_per_sec": 4_000_000}, f"{PREFIX}/b.bin")])
+        """The object is wrong, and its last byte is refused, so no verdict falls, until the program has read the first part."""
+        name = f"{PREFIX}/b.bin"
+        wrong = faults.rule({"bad_crc": True}, name)
+        end = {"match": {"kind": "get", "key": name, "covers": (self.plain / "b.bin").stat().st_size - 1}, "do": {"status": 503, "code": "ServiceUnavailable"}}
+        run = self.start([wrong, end])
+        rules = self.scratch / self.id().rsplit(".", 1)[-1] / "faults.json"
+        fewer = rules.with_suffix(".fewer")
+        fewer.write_text(json.dumps([wrong]))
         got = self.python(run, (
             "f = open('b.bin', 'rb', buffering=0)\n"
             "attempt(lambda: hashlib.sha256(os.pread(f.fileno(), 1 << 20, 0)).hexdigest())\n"
+            "os.rename(sys.argv[1], sys.argv[2])\n"
             "attempt(lambda: hashlib.sha256(mmap.mmap(f.fileno(), 1 << 20, access=mmap.ACCESS_READ)).hexdigest())\n"
             "attempt(lambda: os.pread(f.fileno(), 1 << 20, 0))\n"
             "attempt(lambda: mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))\n"
             "import ctypes; libc = ctypes.CDLL(None, use_errno=True); libc.fopen.restype = ctypes.c_void_p\n"
             "print(libc.fopen(b'b.bin', b'r'), errno.errorcode[ctypes.get_errno()])\n"
-        ))
+        ), str(fewer), str(rules))
         first = hashlib.sha256((self.plain / "b.bin").read_bytes()[: 1 << 20]).hexdigest()
         # A map of a part waits for the verdict, and once it is known a part of a bad object is refused too.
         self.assertEqual(got, [first, "EIO", "EIO", "EIO", "None EIO"], run.log_tail())
