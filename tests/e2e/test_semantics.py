@@ -135,6 +135,29 @@ class Semantics(EndToEnd):
         names = {str(p.relative_to(run.model_dir)) for p in run.model_dir.rglob("*")}
         self.assertEqual(names, {str(p.relative_to(self.plain)) for p in self.plain.rglob("*")})
 
+    def test_a_stream_that_is_led_to_an_object_without_a_descriptor_left_is_no_empty_file(self) -> None:
+        """Standard output and error are only written, or they are not; either way no read may say end of file."""
+        code = (
+            "import ctypes, resource; libc = ctypes.CDLL(None, use_errno=True); libc.fopen.restype = ctypes.c_void_p\n"
+            "stream = ctypes.c_void_p(libc.fopen(b'/proc/self/stat', b'r')); fd = os.open('b.bin', os.O_RDONLY)\n"
+            "room = ctypes.create_string_buffer(100)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); taken = []\n"
+            "try:\n"
+            "    while True: taken.append(os.dup(2))\n"
+            "except OSError: pass\n"
+            "os.dup2(fd, libc.fileno(stream)); ctypes.set_errno(0)\n"
+            "got = libc.fread(room, 1, 100, stream); os.close(taken[0])\n"
+            "print(got, libc.feof(stream) != 0, libc.ferror(stream) != 0)\n"
+        )
+        # A pipe's end is written only; a file that is opened for both could be read.
+        with (self.scratch / "both").open("w+b") as both:
+            run = self.start()
+            self.assertEqual(self.python(run, code), ["0 False True"])
+            done = run.start([PYTHON, "-c", ATTEMPT + code], cwd=run.model_dir, stdout=both, stderr=both)
+            self.assertEqual(done.wait(60), 0, run.log_tail())
+            both.seek(0)
+            self.assertIn(b"0 False True\n", both.read())
+
     def test_stream_has_a_position_of_its_own(self) -> None:
         got = self.python(self.start(), (
             "import ctypes; libc = ctypes.CDLL(None); libc.fdopen.restype = ctypes.c_void_p\n"

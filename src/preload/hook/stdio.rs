@@ -18,7 +18,7 @@ use crate::uses;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 use libc::{AT_FDCWD, FILE};
-use ossc_cache::sys::{self, Errno, Result};
+use ossc_cache::sys::{self, Errno, FileId, Result};
 
 hooks! {
     fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::fopen(path, mode)) }
@@ -78,13 +78,32 @@ fn renew(fd: c_int) {
 
 /// The object's bytes cannot be had: reads of the stream are EBADF, not the end of an empty file.
 fn lose(fd: c_int) {
-    let Ok(write_end) = sys::write_end() else { return };
-    let _ = sys::dup3(write_end, fd, libc::O_CLOEXEC);
-    let _ = sys::close(write_end);
+    let _ = make_unreadable(fd, libc::O_CLOEXEC);
     marks::forget(fd);
     say(&[
         b"oss connector: a stream's descriptor leads to an object whose bytes cannot be had: reads of it fail; the log says why\n",
     ]);
+}
+
+/// Puts at the number `fd` what the C library can only fail to read: the writing end of a pipe, whose identity it
+/// returns. A process that has no descriptor left for a pipe gets its own standard output or error once more if these
+/// are only written, else /dev/null for writing at the number that is then closed.
+pub(super) fn make_unreadable(fd: c_int, flags: c_int) -> Option<FileId> {
+    if let Ok(end) = sys::write_end() {
+        let id = sys::file_id(end).ok();
+        let _ = sys::dup3(end, fd, flags);
+        let _ = sys::close(end);
+        return id;
+    }
+    let is_written = |own: &c_int| {
+        let flags = sys::fcntl(*own, libc::F_GETFL, 0);
+        *own != fd && flags.is_ok_and(|flags| flags as c_int & libc::O_ACCMODE == libc::O_WRONLY)
+    };
+    if !(1..=2).find(is_written).is_some_and(|own| sys::dup3(own, fd, flags).is_ok()) {
+        let _ = sys::close(fd);
+        let _ = sys::openat(AT_FDCWD, c"/dev/null", libc::O_WRONLY | flags, 0);
+    }
+    None
 }
 
 /// A stream of a descriptor that is open already.
