@@ -198,6 +198,9 @@ pub(crate) struct Vcpu<D: Driver> {
     pull_at: Option<Instant>,
 }
 
+/// How long requests are begun before those that are under way have their turn.
+const TURN: Duration = Duration::from_millis(5);
+
 /// A panic here would free buffers that the kernel still writes into. The engine process is
 /// replaceable (its lock is free at once), wrong bytes are not.
 struct AbortOnPanic;
@@ -349,7 +352,14 @@ impl<D: Driver> Vcpu<D> {
         while self.free() && (self.hungry || self.pull_at.is_some_and(|at| at <= now)) {
             self.work_epoch = self.shared.work_epoch.load(Ordering::SeqCst);
             match self.source.pull(now) {
-                Pull::Fetch(fetch) => self.begin(fetch, now),
+                Pull::Fetch(fetch) => {
+                    self.begin(fetch, now);
+                    // The source may have taken long to find it, and what was begun is sent in the wait.
+                    if self.driver.now().saturating_duration_since(now) > TURN {
+                        self.pull_at = Some(now);
+                        return;
+                    }
+                }
                 Pull::Until(at) => {
                     self.hungry = false;
                     self.pull_at = at;

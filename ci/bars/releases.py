@@ -1,7 +1,7 @@
 """No byte changes under a map while memory is given back: with slowed system calls, and model-checked.
 
-The engine's `fcntl` calls, by which it takes and gives back leases, are delayed by strace, so that programs open and map
-objects between any two of its steps. Run by the bar `bytes 3`. The control is an engine, built from a copy of the
+The engine's `fcntl` calls, by which it takes and gives back leases, are delayed (tests/apps/slow_calls.c), so that
+programs open and map objects between any two of its steps. Run by the bar `bytes 3`. The control is an engine, built from a copy of the
 sources, that drops the lease in the statement that takes it.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import bars
 from bars import Measure, from_problems, simulation
+from harness import compile as compiler
 from harness import paths
 from harness.endpoint import Endpoint
 from harness.run import Run, plain_env
@@ -35,6 +35,8 @@ MEMORY_LIMIT = 16 * MIB
 PRESS = "import sys, time; end = time.monotonic() + float(sys.argv[2])\nwhile time.monotonic() < end: open(sys.argv[1], 'rb', buffering=0).read()"
 RUNS = 200
 SECS = 4
+# Names of the engine's threads that take leases: the one that gives memory back, and those that fetch.
+LEASES, FETCHES = "ossc-lease", "ossc-net-"
 # Runs side by side: most of a run's time is waiting for a delayed call.
 TOGETHER = 4
 PROGRAM_SECS_MAX = 120
@@ -70,15 +72,17 @@ def one(scratch: Path, endpoint: Endpoint, seed: int, pages: str, ossc: Path | N
             [python, "-c", PRESS, OTHER, str(SECS)],
         ]
         programs = [run.start(argv, env, cwd=run.model_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for argv in argvs]
-        engine, leases = engine_of(run, ossc)
+        threads = threads_of(run, ossc)
         delay = chance.choice([50, 150, 300]) * 1000
         # The threads that fetch take leases, too, and answer nobody while they are delayed: these once in a while.
-        traced_thread = ["-f", "-p", str(engine)] if chance.random() < 0.2 else ["-p", str(leases)]
-        traced = ["strace", "-qq", "-e", "trace=fcntl", "-e", f"inject=fcntl:delay_exit={delay}", "-o", "/dev/null", *traced_thread]
-        tracer = subprocess.Popen(traced, stderr=subprocess.DEVNULL, env=plain_env())
+        names = (LEASES, FETCHES) if chance.random() < 0.2 else (LEASES,)
+        slowed_threads = [thread for thread, name in threads.items() if name.startswith(names)]
+        slow = [str(compiler.program("slow_calls.c")), str(delay)]
+        tracers = [subprocess.Popen([*slow, str(thread)], stderr=subprocess.DEVNULL, env=plain_env()) for thread in slowed_threads]
         done = [finished(program, run) for program in programs]
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait()
+        for tracer in tracers:
+            tracer.kill()
+            tracer.wait()
         problems = [f"seed {seed}, {pages}, {delay // 1000} ms: {err.decode().strip()}" for _, err in done if err.strip()]
         problems += [f"seed {seed}: status {p.returncode}" for p in programs if p.returncode != 0 and not problems]
         counts = [int(out) for out, _ in done if out.strip().isdigit()]
@@ -99,17 +103,17 @@ def finished(program: subprocess.Popen[bytes], run: Run) -> tuple[bytes, bytes]:
         return out, err + f"not done after {PROGRAM_SECS_MAX} s: {program.args!r}\n{run.log_tail(12)}".encode()
 
 
-def engine_of(run: Run, ossc: Path | None) -> tuple[int, int]:
-    """The engine's process and its thread of leases, once both are there; a helper that it starts may be seen before."""
+def threads_of(run: Run, ossc: Path | None) -> dict[int, str]:
+    """The engine's threads, once that of leases is there; a helper that it starts may be seen before."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         for engine in run.engines() if ossc is None else engines_of(ossc, run):
             try:
-                for task in Path(f"/proc/{engine}/task").iterdir():
-                    if (task / "comm").read_text().strip() == "ossc-lease":
-                        return engine, int(task.name)
+                threads = {int(task.name): (task / "comm").read_text().strip() for task in Path(f"/proc/{engine}/task").iterdir()}
             except OSError:
                 continue
+            if LEASES in threads.values():
+                return threads
         time.sleep(0.02)
     raise AssertionError(f"no engine came\n{run.log_tail()}")
 

@@ -11,7 +11,10 @@ use ossc_store::plan::{Class, Next};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long items that come to nothing are looked at before the connections have their turn.
+const TURN: Duration = Duration::from_millis(2);
 
 impl Source for Work {
     fn pull(&self, now: Instant) -> Pull {
@@ -32,6 +35,12 @@ impl Source for Work {
                         return Pull::Fetch(Fetch { urgent: class < Class::Prefetch, ..fetch });
                     }
                     held.iter().for_each(|held| held.end_request());
+                    // Readers ask again as long as they wait: where it takes long to find that there is no room, they do
+                    // so faster than this loop gets done, and the room is in what the connections are about to bring.
+                    if self.register.now().saturating_duration_since(now) > TURN {
+                        self.scheduling.not_sent();
+                        return Pull::Until(Some(now));
+                    }
                 }
                 Next::Until(at) => {
                     return match requests::prepare_second(self, now, least == Class::Prefetch) {
@@ -77,3 +86,7 @@ impl Source for Work {
 fn held_of(work: &Work, item: Item) -> Option<Arc<Held>> {
     if matches!(item, Item::Call(_)) { None } else { work.held(item.record()) }
 }
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;
