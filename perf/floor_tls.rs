@@ -1,6 +1,6 @@
 //! The least a download by https can cost here with rustls: range requests over kept connections, each record opened
 //! in a small buffer and copied to its place; blocking threads or one thread with epoll. Does none of what a product
-//! must do beyond checking that an answer is the one that was asked for. Held against the engine by the rows of ci/speed.
+//! must do beyond checking that an answer is the one that was asked for. Held against the engine by the rows of perf/speed.
 
 use crate::error::{Error, Result, Tried};
 use crate::figures::Figures;

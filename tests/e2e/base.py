@@ -8,9 +8,9 @@ import unittest
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
+from tests.harness import folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 PREFIX = "team/tiny"
 

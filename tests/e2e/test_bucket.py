@@ -13,11 +13,11 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from harness import blocks, paths
-from harness.endpoint import Endpoint
-from harness.requestlog import Request
-from harness.run import Run
 from tests.e2e.base import EnginesEnd
+from tests.harness import blocks, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.requestlog import Request
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 MIB = 1 << 20

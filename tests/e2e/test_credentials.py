@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import faults, folder
-from harness.certificate import Certificate
-from harness.endpoint import Endpoint
-from harness.issuer import ROLE, ROLES, Issuer, KeyFile, Metadata, TokenService, pod_env
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder
+from tests.harness.certificate import Certificate
+from tests.harness.endpoint import Endpoint
+from tests.harness.issuer import ROLE, ROLES, Issuer, KeyFile, Metadata, TokenService, pod_env
+from tests.harness.run import Run
 
 FILES = ["a.bin", "b.bin", "nested/deep/c.bin", "small.bin"]
 KEY = f"{PREFIX}/b.bin"

@@ -8,10 +8,10 @@ import threading
 import time
 from typing import Any
 
-from harness import faults, folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 LARGE = ["b.bin", "nested/deep/c.bin"]
 SMALL = ["small.bin", "nested/small.json"]

@@ -2,8 +2,8 @@
 
 import unittest
 
-from bars import loaders_docs, loaders_page, loaders_real
-from bars.loaders_table import LOADERS, NOT_RUN
+from tests.checks import loaders_docs, loaders_page, loaders_real
+from tests.checks.loaders_table import LOADERS, NOT_RUN
 
 
 class Frameworks(unittest.TestCase):

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bars import heal
-from harness import compile as compiler
-from harness import folder, paths
-from harness.endpoint import Endpoint
-from harness.requestlog import body_gets
-from harness.run import Run, plain_env
+from tests.checks import heal
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import compile as compiler
+from tests.harness import folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.requestlog import body_gets
+from tests.harness.run import Run, plain_env
 
 PYTHON = str(paths.VENV_PYTHON)
 FILES = ["b.bin", "nested/deep/c.bin", "small.bin"]

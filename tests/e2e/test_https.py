@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import models
-from harness import faults, folder, load, names, paths
-from harness.certificate import Certificate
-from harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, Endpoint
-from harness.requestlog import once_problems
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, load, models, names, paths
+from tests.harness.certificate import Certificate
+from tests.harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, Endpoint
+from tests.harness.requestlog import once_problems
+from tests.harness.run import Run
 
 FILES = ["a.bin", "b.bin", "nested/deep/c.bin", "page.bin", "small.bin"]
 KEY = f"{PREFIX}/b.bin"

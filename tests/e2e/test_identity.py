@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import folder
-from harness.run import Run, plain_env
 from tests.e2e.base import EndToEnd
+from tests.harness import folder
+from tests.harness.run import Run, plain_env
 
 LINGER_SECS = 1
 SIZE = folder.MATERIALIZE_BYTES + 77

@@ -10,10 +10,10 @@ import time
 import unittest
 from typing import Any
 
-from harness import faults, folder, paths
-from harness.endpoint import ANY_PORT, Endpoint
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import ANY_PORT, Endpoint
+from tests.harness.run import Run
 
 FILES = ["a.bin", "b.bin", "nested/deep/c.bin", "page.bin", "lines.txt"]
 FAILED = "failed to launch oss connector: failed to list objects: "

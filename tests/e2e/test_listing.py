@@ -7,10 +7,10 @@ import json
 import time
 from typing import Any
 
-from harness import faults, folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 # For each argument: its size, and the hash of its content or the errno of open (o) or read (r).

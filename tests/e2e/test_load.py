@@ -6,12 +6,11 @@ import json
 import os
 from typing import Any
 
-import models
-from harness import folder, load, paths
-from harness.endpoint import ACCESS_KEY_SECRET, Endpoint
-from harness.requestlog import once_problems
-from harness.run import Run
 from tests.e2e.base import EndToEnd
+from tests.harness import folder, load, models, paths
+from tests.harness.endpoint import ACCESS_KEY_SECRET, Endpoint
+from tests.harness.requestlog import once_problems
+from tests.harness.run import Run
 
 SIZE_MIB = 96
 

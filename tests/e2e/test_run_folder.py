@@ -13,9 +13,9 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import paths
-from harness.run import Run
 from tests.e2e.base import EndToEnd
+from tests.harness import paths
+from tests.harness.run import Run
 
 NOBODY = 65534
 FAILED = "failed to launch oss connector: failed to acquire uds lock: "

@@ -12,11 +12,11 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import faults, folder, paths
-from harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Endpoint
-from harness.issuer import Issuer
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Endpoint
+from tests.harness.issuer import Issuer
+from tests.harness.run import Run
 
 AGAIN_SECS = 1
 LARGE = folder.MATERIALIZE_BYTES + 4097

@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import blocks, faults, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
 from tests.e2e.base import EnginesEnd
+from tests.harness import blocks, faults, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 MIB = 1 << 20
 PREFIX = "index"

@@ -12,8 +12,8 @@ import subprocess
 import unittest
 from pathlib import PurePosixPath
 
-import bars
-from harness import paths
+from tests.bars import catalog
+from tests.harness import paths
 
 Tree = dict[str, str]
 # What others wrote, and what a fuzzer found.
@@ -40,7 +40,7 @@ LONG_FUNCTIONS = {
 LONG_FILES: dict[str, int] = {}
 # The actor has a name: the engine, the reader, the connection.
 BANNED = re.compile(r"\b(somebody|nobody|someone|anybody|whoever|whomever|everybody)\b", re.IGNORECASE)
-BANNED_MAX = {"cache": 77, "ci": 19, "dist": 5, "docs": 1, "net": 38, "perf": 5, "sign": 4, "src": 115, "tests": 33}
+BANNED_MAX = {"cache": 77, "dist": 5, "docs": 1, "net": 38, "perf": 5, "sign": 4, "src": 115, "tests": 33}
 
 # Files that a pattern finds: pytest, `ci/setup PART`, the folder of examples that tests/endpoint/FAULTS.md names.
 FOUND = re.compile(r"tests/e2e/test_\w+\.py|ci/requirements-\w+\.txt|tests/endpoint/shapes/\w+\.json")
@@ -207,7 +207,7 @@ def command_problems(tree: Tree) -> list[str]:
                 if word not in known:
                     found.append(f"{name}: there is no ossc {word}")
             for bar, number in re.findall(r"ci/bar ([a-z][a-z0-9-]*)(?: (\d+))?", code):
-                if bar != "list" and not bars.find(bar, int(number) if number else None):
+                if bar != "list" and not catalog.find(bar, int(number) if number else None):
                     found.append(f"{name}: there is no bar {bar} {number}")
     return found
 
@@ -243,12 +243,12 @@ class Tidy(unittest.TestCase):
         self.assertEqual(length_problems(self.tree), [])
         body = "    let _ = 1;\n" * FUNCTION_LINES
         self.assertEqual(len(length_problems(self.planted("net/new.rs", f"pub fn planted() {{\n{body}}}\n"))), 1)
-        self.assertEqual(len(length_problems(self.planted("ci/new.py", "def planted():\n" + "    pass\n" * FUNCTION_LINES))), 1)
+        self.assertEqual(len(length_problems(self.planted("tests/new.py", "def planted():\n" + "    pass\n" * FUNCTION_LINES))), 1)
         self.assertEqual(len(length_problems(self.planted("net/new.rs", "// line\n" * (FILE_LINES + 1)))), 1)
 
     def test_comments_and_documents_name_the_actor(self) -> None:
         self.assertEqual(word_problems(self.tree), [])
-        for name, text in (("net/new.rs", "// {0} waits\n"), ("ci/new.py", "# {0} waits\n"), ("docs/NEW.md", "{0} waits\n"), ("dist/new", "# {0} waits\n")):
+        for name, text in (("net/new.rs", "// {0} waits\n"), ("tests/new.py", "# {0} waits\n"), ("docs/NEW.md", "{0} waits\n"), ("dist/new", "# {0} waits\n")):
             folder = name.split("/")[0]
             count = BANNED_MAX.get(folder, 0) + 1
             self.assertTrue(word_problems(self.planted(name, text.format("Nobody") * count)), name)

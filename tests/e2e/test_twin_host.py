@@ -9,11 +9,11 @@ import ctypes.util
 import subprocess
 from pathlib import Path
 
-from bars import twin
-from harness import compile as compiler
-from harness import paths
-from harness.run import plain_env
+from tests.checks import twin
 from tests.e2e.base import EndToEnd
+from tests.harness import compile as compiler
+from tests.harness import paths
+from tests.harness.run import plain_env
 
 ALLOCATORS = ("jemalloc", "tcmalloc_minimal", "mimalloc")
 # With threads, children, maps, streams and much allocation.

@@ -13,12 +13,12 @@ import threading
 import time
 from typing import Any
 
-from bars import verdicts
-from harness import compile as compiler
-from harness import faults, folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
+from tests.checks import verdicts
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import compile as compiler
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 MIB = 1 << 20
