@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from perf.bars import calls, shaped
+from perf.bars import calls
 from perf.speed import loads
 from perf.speed.table import spread
 from tests.harness import compile as compiler
@@ -47,7 +47,7 @@ def reads(endpoint: Endpoint, model: str, products: Path) -> Cost:
     """Reads of 1 MiB of a file that is ready, after one pass that touched all of it."""
     program = str(compiler.program("read_cost.c"))
     config = {"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 1}
-    with Run(endpoint, model, config=config, products=products) as run, warm.held(2 * shaped.weights(model)):
+    with Run(endpoint, model, config=config, products=products) as run, warm.held(2 * models.weights(model)):
         argv = [program, "at", str(READS), str(run.model_dir / calls.FILE), str(MIB)]
         done = run.call(argv)
         if done.returncode != 0:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from perf.bars import shaped
+from perf.speed import limited as network
 from perf.speed.measure import bare_env
 from perf.speed.rows import APPS, PEERS, runai_env
 from perf.speed.server import Nginx
@@ -66,7 +66,7 @@ def now() -> float:
 def connector(endpoint: Endpoint, model: str, config: dict[str, Any] | None = None, python: Path = paths.VENV_PYTHON, framework: str = "np", products: Path = paths.PRODUCTS) -> Load:
     """The unmodified program under the library: an engine of its own, nothing cached."""
     # The cache, and the program's copy of it.
-    with Run(endpoint, model, config={**SETTINGS, **(config or {})}, products=products) as run, warm.held(2 * shaped.weights(model)):
+    with Run(endpoint, model, config={**SETTINGS, **(config or {})}, products=products) as run, warm.held(2 * models.weights(model)):
         found = _tensors(run.model_dir, now(), python, framework, run.env(), run)
         engine = sum(_cpu(pid) for pid in run.engines())
     return Load(found["secs"], found["cpu_secs"] + engine, found["bytes"])
@@ -77,20 +77,20 @@ def from_tmpfs(model: str, python: Path = paths.VENV_PYTHON, framework: str = "n
     with tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm:
         for path in models.folder(model).glob("*.safetensors"):
             shutil.copyfile(path, Path(shm) / path.name)
-        with warm.held(shaped.weights(model)):
+        with warm.held(models.weights(model)):
             found = _tensors(Path(shm), now(), python, framework, plain_env())
     return Load(found["secs"], found["cpu_secs"], found["bytes"])
 
 
 def download_alone(endpoint: Endpoint, model: str, products: Path = paths.PRODUCTS) -> Load:
     """Only the engine: a program that maps each file whole, and touches nothing."""
-    with Run(endpoint, model, config=SETTINGS, products=products) as run, warm.held(shaped.weights(model)):
+    with Run(endpoint, model, config=SETTINGS, products=products) as run, warm.held(models.weights(model)):
         begin = now()
-        argv = [str(paths.VENV_PYTHON), "-c", shaped.CLIENT, str(run.model_dir), str(begin), "none", "0"]
+        argv = [str(paths.VENV_PYTHON), "-c", network.CLIENT, str(run.model_dir), str(begin), "none", "0"]
         done = run.call(argv, timeout=600)
         engine = sum(_cpu(pid) for pid in run.engines())
         secs = float(done.stdout.split()[1])
-    return Load(secs, engine, shaped.weights(model))
+    return Load(secs, engine, models.weights(model))
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def nginx(model: str) -> Iterator[Nginx]:
 
 def s5cmd_then_load(server: Nginx, model: str) -> Load:
     """All weight files to tmpfs, then the same program."""
-    with tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm, warm.held(2 * shaped.weights(model)):
+    with tempfile.TemporaryDirectory(prefix="ossc-speed-", dir="/dev/shm") as shm, warm.held(2 * models.weights(model)):
         begin = now()
         used = os.times()
         for name in sorted(p.name for p in models.folder(model).glob("*.safetensors")):
@@ -119,7 +119,7 @@ def runai(server: Nginx, model: str) -> Load:
     """Every tensor by Run:ai Model Streamer."""
     keys = sorted(path.name for path in models.folder(model).glob("*.safetensors"))
     argv = [str(PEERS / "python3"), str(APPS / "runai_load.py"), model, *keys]
-    with warm.held(2 * shaped.weights(model)):
+    with warm.held(2 * models.weights(model)):
         begin = now()
         done = subprocess.run(argv, env={**bare_env(), **runai_env(server.url, RUNAI_CONNECTIONS)}, check=True, capture_output=True)
         secs = now() - begin
@@ -192,8 +192,8 @@ def copy_out(rounds: int) -> str:
 
 def limited(rounds: int) -> str:
     model = models.ensure("shards", SIZE_MIB)
-    shares, twice = shaped.rates(model, range(1, rounds + 1), 2)
-    without, _ = shaped.rates(model, range(1, rounds + 1), 0)
+    shares, twice = network.rates(model, range(1, rounds + 1), 2)
+    without, _ = network.rates(model, range(1, rounds + 1), 0)
     lines = ["| 64 connections of 8 MB/s, 20 ms, 1 % ten times slower | share of the connections' rate | sent twice |", "|---|---|---|"]
     lines.append(f"| twicePercent 2 | {spread(shares, 3)} | at most {max(twice):.2%} |")
     lines.append(f"| twicePercent 0 | {spread(without, 3)} | 0 % |")
@@ -227,7 +227,7 @@ def real_endpoint(rounds: int) -> int:
                     one = _tensors(base, now(), paths.VENV_PYTHON, "np", env)
                     runs.append((one["secs"], one["bytes"]))
                 else:
-                    argv = [str(paths.VENV_PYTHON), "-c", shaped.CLIENT, str(base), str(now()), "none", "0"]
+                    argv = [str(paths.VENV_PYTHON), "-c", network.CLIENT, str(base), str(now()), "none", "0"]
                     done = subprocess.run(argv, env=env, capture_output=True, check=True, timeout=3600)
                     runs.append((float(done.stdout.split()[1]), 0))
                 time.sleep(3)

@@ -66,7 +66,7 @@ def own(*words: str, memory: str, https: bool = False) -> Callable[[Place], tupl
 
 
 def receive_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
-    """Floors, the engine with both drivers, tokio-uring."""
+    """Floors, and the engine with both drivers."""
     rows = []
     for memory in memories:
         rows.append(Row(f"floor {memory}", "receive", own("floor", memory=memory), memory=memory))
@@ -79,7 +79,6 @@ def receive_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
                 if memory != "scratch":
                     spliced = own(*words, "--splice", memory=memory)
                     rows.append(Row(f"engine {driver} {crc} {memory} splice", "receive", spliced, memory=memory))
-        rows.append(Row(f"tokio-uring {memory}", "receive", own("tokio-uring", "--populate", memory=memory), memory=memory))
     return rows
 
 
@@ -95,11 +94,7 @@ def https_rows(memories: tuple[str, ...] = MEMORIES) -> list[Row]:
             for crc in ("no-crc", "crc"):
                 words = ["engine", "--populate", "--driver", driver, *(["--crc"] if crc == "crc" else [])]
                 rows.append(Row(f"engine {driver} {crc} {memory} https", "https", own(*words, memory=memory, https=True), memory=memory))
-        shapes = {
-            "own records": ["--api", "own", "--input", "524288"], "small": ["--input", "32768"],
-            "buffered": ["--api", "buffered", "--wait", "threads"],
-        }
-        for shape, words in shapes.items():
+        for shape, words in (("own records", ["--api", "own", "--input", "524288"]), ("small", ["--input", "32768"])):
             rows.append(Row(f"floor-tls {shape} {memory}", "https", own("floor-tls", *words, memory=memory, https=True), memory=memory))
     return rows
 
@@ -158,7 +153,7 @@ def runai_env(url: str, connections: int) -> dict[str, str]:
 
 
 def runai(place: Place) -> tuple[list[str], dict[str, str]]:
-    argv = [str(PEERS / "python3"), str(APPS / "runai_get.py"), server.BUCKET, server.KEY, str(place.size)]
+    argv = [str(PEERS / "python3"), str(APPS / "runai_load.py"), server.BUCKET, server.KEY]
     return argv, runai_env(base(place), place.connections)
 
 

@@ -1,6 +1,7 @@
 """The bars of the engine: at the machine's limit, and nothing where there is nothing to do."""
 
 from perf.bars import calls, ready, receive, resident, secure, shaped, whole
+from perf.speed import limited
 from tests.bars.bar import Bar
 from tests.checks import simulation
 
@@ -27,7 +28,7 @@ BARS = [
         secure.received, secure.received_control, "the prototype with 32 KiB per connection takes the engine's place",
     ),
     Bar(
-        5, "tail-latency", f"a model of {shaped.SIZE_MIB // 1024} GiB over {shaped.CONNECTIONS} connections of 8 MB/s, 20 ms to the first byte, one answer in a hundred ten times slower",
+        5, "tail-latency", f"a model of {shaped.SIZE_MIB // 1024} GiB over {limited.CONNECTIONS} connections of 8 MB/s, 20 ms to the first byte, one answer in a hundred ten times slower",
         f"the median rate is at least {shaped.RATE_SHARE_MIN:.2f} of the connections', at most {shaped.TWICE_SHARE_MAX:.0%} of the bytes sent twice, a demand meanwhile takes at most {shaped.DEMAND_FACTOR_MAX:.0f} times its time",
         shaped.shaped, shaped.shaped_control, "nothing is asked for twice",
     ),

@@ -7,7 +7,7 @@ BARS = [
     Bar(
         1, "golden-vectors", "every golden vector passes: V1, V4 and CRC-64; all texts of a signature, in the signer and in the endpoint's own verifier",
         "85 signing cases, 6 published ones and 18 CRC cases, no failed test",
-        vectors.all_pass, vectors.wrong_v1, "one character of one expected V1 signature is changed",
+        vectors.all_pass, lambda: vectors.wrong("V1"), "one character of one expected V1 signature is changed",
     ),
     Bar(
         2, "official-sdks", "an endpoint that signs again with the official Python SDKs takes a full load in all ways; their clients take our endpoint",

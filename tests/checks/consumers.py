@@ -42,8 +42,8 @@ WEIGHTS = "model-00001-of-00002.safetensors"
 CHANGED = {
     "safetensors_numpy": (WEIGHTS, 1_000_000),
     "safetensors_numpy_pread": (WEIGHTS, 1_000_000),
-    "safetensors_torch": (WEIGHTS, 1_000_000),
-    "safetensors_torch_pread": (WEIGHTS, 1_000_000),
+    "safetensors_load_file": (WEIGHTS, 1_000_000),
+    "safetensors_pread": (WEIGHTS, 1_000_000),
     "safetensors_slices": (WEIGHTS, 1_000_000),
     "transformers": (WEIGHTS, 1_000_000),
     "tokenizers": ("tokenizer.json", 200_000),

@@ -7,9 +7,7 @@ runs at a time, each with an endpoint of its own that is used again by the next 
 from __future__ import annotations
 
 import collections
-import os
 import random
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -20,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.checks import seeded
+from tests.checks.seeded import Reader
 from tests.harness import compile as compiler
-from tests.harness import faults, paths
+from tests.harness import faults, folder, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import Measure, scale
 from tests.harness.requestlog import body_gets
-from tests.harness.run import Run, plain_env
+from tests.harness.run import Run, plain_env, strike
 
 MIB = 1024 * 1024
 PREFIX = "heal"
@@ -119,31 +118,20 @@ class Found:
 
 def make_model(root: Path) -> dict[str, str]:
     """Writes the objects; gives the sum of each as the reader computes it natively."""
-    r = random.Random(4)
     base = root / paths.BUCKET / PREFIX
-    for name, size in {**LARGE, **SMALL}.items():
-        (base / name).parent.mkdir(parents=True, exist_ok=True)
-        (base / name).write_bytes(r.randbytes(size))
+    folder.fill(base, {**LARGE, **SMALL}, seed=4)
     argv = [str(compiler.program("heal_reader.c")), "read", *LARGE, *SMALL]
     done = subprocess.run(argv, cwd=base, env=plain_env(), capture_output=True, check=True)
     lines = [line.split() for line in done.stdout.decode().splitlines()]
     return {line[4]: line[5] for line in lines if line[0] == "ok"}
 
 
-class Client:
+class Client(Reader):
     """One reader process and what it has said."""
 
     def __init__(self, run: Run, name: str, way: str, env: dict[str, str], options: list[str]) -> None:
-        self.name = name
-        self.out = run.dir / f"{name}.out"
-        self.err = run.dir / f"{name}.err"
-        self.killed = False
         argv = [str(compiler.program("heal_reader.c")), *options, way, *LARGE, *SMALL]
-        with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            self.process = run.start(argv, env, cwd=run.model_dir, stdout=out, stderr=err, stdin=subprocess.PIPE, start_new_session=True)
-
-    def lines(self) -> list[list[str]]:
-        return [line.split() for line in self.out.read_text(errors="replace").splitlines()]
+        super().__init__(run, name, argv, env, cwd=run.model_dir, stdin=subprocess.PIPE)
 
     def said(self, word: str) -> bool:
         return any(line[:1] == [word] for line in self.lines())
@@ -162,10 +150,6 @@ class Client:
             self.process.stdin.close()
         except OSError:
             pass
-
-    def kill(self) -> None:
-        self.killed = True
-        self.process.kill()
 
 
 class Slot:
@@ -274,11 +258,7 @@ class Act:
             self.clients[0].kill()
         if plan.victim == "reader":
             self.clients[1].kill()
-        for pid in engines:
-            try:
-                os.kill(pid, signal.SIGSTOP if self.stop else signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        strike(engines, signal.SIGSTOP if self.stop else signal.SIGKILL)
         self.found.stage = self.stage()
 
     def is_done(self, client: Client, rounds: int) -> bool:
@@ -354,16 +334,9 @@ class Act:
         return self.found
 
     def clean(self) -> None:
-        """Ends what this run has started; engines would go by themselves after lingerSec."""
         for client in self.clients:
             client.close_input()
-            try:
-                os.killpg(client.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            client.process.wait()
-        self.run.kill_engines()
-        shutil.rmtree(self.run.dir, ignore_errors=True)
+        seeded.clean(self.run, self.clients)
 
 
 def rules_of(plan: Plan) -> list[faults.Rule]:

@@ -7,13 +7,12 @@ takes all marks away, so that nothing can know the empty files: every single rea
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.checks import identity_files, identity_hosts, identity_places
-from tests.checks.situations import WAYS, Kind, Rig
+from tests.checks.situations import WAYS, Kind, Rig, Tally
 from tests.harness import paths
 from tests.harness.measure import Measure, scale
 
@@ -37,44 +36,27 @@ SILENT_BEFORE = {
 
 def run_pass(name: str, refused: tuple[str, str] | None, kinds: list[Kind], products: Path) -> tuple[dict[str, list[str]], int, int, list[str]]:
     """Problems of each kind, reads that were right, errors with a word, and what cannot be had here."""
-    found: dict[str, list[str]] = {}
-    failures: list[BaseException] = []
-    waiting = deque(kinds)
-    totals = [0, 0]
-    missing: set[str] = set()
+    prefix = f"{name}: " if name else ""
 
-    def work(folder: Path) -> None:
-        try:
-            while True:
-                what, act = waiting.popleft()
-                begin = time.monotonic()
-                with tempfile.TemporaryDirectory(dir=folder) as own, Rig(Path(own), refused, products) as rig:
-                    act(rig)
-                    tally = rig.tally
-                found[what] = tally.problems()
-                totals[0] += tally.right
-                totals[1] += tally.loud
-                missing.update(rig.missing)
-                print(
-                    f"  {name + ': ' if name else ''}{what}: {tally.right} right, {tally.loud} errors with a word, "
-                    f"{len(tally.silent)} silent, {len(tally.refused)} refused, {time.monotonic() - begin:.0f} s", flush=True,
-                )
-        except IndexError:
-            pass
-        except BaseException as error:  # Told by the caller, in its own thread.
-            failures.append(error)
-            raise
+    def one(kind: Kind) -> tuple[str, Tally, list[str]]:
+        what, act = kind
+        begin = time.monotonic()
+        with tempfile.TemporaryDirectory(dir=scratch) as own, Rig(Path(own), refused, products) as rig:
+            act(rig)
+            tally = rig.tally
+        print(
+            f"  {prefix}{what}: {tally.right} right, {tally.loud} errors with a word, "
+            f"{len(tally.silent)} silent, {len(tally.refused)} refused, {time.monotonic() - begin:.0f} s", flush=True,
+        )
+        return what, tally, rig.missing
 
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
         Path(scratch).chmod(0o755)
-        threads = [threading.Thread(target=work, args=(Path(scratch),)) for _ in range(TOGETHER)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if failures:
-        raise failures[0]
-    return found, totals[0], totals[1], sorted(missing)
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            came = list(pool.map(one, kinds))
+    found = {what: tally.problems() for what, tally, _ in came}
+    missing = {text for _, _, texts in came for text in texts}
+    return found, sum(tally.right for _, tally, _ in came), sum(tally.loud for _, tally, _ in came), sorted(missing)
 
 
 def known(only: list[str] | None = None, products: Path = paths.PRODUCTS, passes: int = len(PASSES)) -> Measure:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.harness import paths
+from tests.harness import folder, paths
 from tests.harness.certificate import Certificate
 from tests.harness.endpoint import Endpoint
 from tests.harness.issuer import ROLE, Issuer, KeyFile, Metadata, TokenService, pod_env
@@ -75,15 +73,7 @@ class Load:
 
 
 def make_model(root: Path) -> dict[str, str]:
-    seeded = random.Random(5)
-    base = root / paths.BUCKET / PREFIX
-    base.mkdir(parents=True)
-    sums = {}
-    for n in range(FILES):
-        data = seeded.randbytes(FILE_BYTES)
-        (base / f"{n}.bin").write_bytes(data)
-        sums[f"{n}.bin"] = hashlib.sha256(data).hexdigest()
-    return sums
+    return folder.fill(root / paths.BUCKET / PREFIX, {f"{n}.bin": FILE_BYTES for n in range(FILES)}, seed=5)
 
 
 def stop_later(issuer: Issuer) -> None:

@@ -12,8 +12,6 @@ import hashlib
 import os
 import random
 import re
-import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -25,12 +23,12 @@ from functools import partial
 from pathlib import Path
 
 from tests.checks import seeded
-from tests.checks.versions import Reader
+from tests.checks.seeded import Reader
 from tests.harness import blocks, paths
 from tests.harness import compile as compiler
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import Measure, scale
-from tests.harness.run import Run, plain_env
+from tests.harness.run import Run, plain_env, strike
 
 KIB, MIB = 1 << 10, 1 << 20
 RUNS = 500
@@ -154,14 +152,6 @@ class Act:
         self.readers.append(reader)
         return reader
 
-    def wait(self, reader: Reader) -> None:
-        try:
-            reader.process.wait(PROGRAM_SECS_MAX)
-        except subprocess.TimeoutExpired:
-            self.found.old.append(f"{reader.name} waits for more than {PROGRAM_SECS_MAX:.0f} s")
-            reader.process.kill()
-            reader.process.wait()
-
     def users_files(self) -> list[Path]:
         """Copies and renames of ours, an edit of equal length, and files beside the socket, by programs without the library."""
         model = self.run.model_dir
@@ -208,13 +198,6 @@ class Act:
         time.sleep(self.plan.replaced_at)
         self.replace()
 
-    def kill(self) -> None:
-        for pid in self.run.engines():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
     def act(self) -> Found:
         begun = time.monotonic()
         try:
@@ -227,7 +210,7 @@ class Act:
                 (at, partial(self.start, f"program{n}", way, pause)) for n, (at, way, pause) in enumerate(self.plan.programs)
             ]
             if self.plan.state == "killed":
-                steps.append((max(0.0, self.plan.killed_at), self.kill))
+                steps.append((max(0.0, self.plan.killed_at), lambda: strike(self.run.engines())))
             for at, step in sorted(steps, key=lambda step: step[0]):
                 time.sleep(max(0.0, begin + at - time.monotonic()))
                 step()
@@ -235,7 +218,7 @@ class Act:
             time.sleep(max(0.0, self.replaced + LIST_AGAIN_SECS + 0.2 - time.monotonic()))
             last = self.start("last", "read", 0)
             for reader in self.readers[1:]:
-                self.wait(reader)
+                self.found.old += reader.wait(PROGRAM_SECS_MAX)
             for reader in self.readers:
                 self.judge(reader)
             if not self.plan.at_socket:
@@ -244,7 +227,7 @@ class Act:
             self.found.users += [f"a user's {name}: {text}, then {after[name]}" for name, text in before.items() if after[name] != text]
             self.found.log = self.run.log_tail(14)
         finally:
-            self.clean()
+            seeded.clean(self.run, self.readers, self.base)
         self.found.secs = time.monotonic() - begun
         return self.found
 
@@ -275,18 +258,6 @@ class Act:
         if [line[6] for line in last.passes() if line[0] == "got"] != ["2"] * len(MODEL):
             said = [" ".join(line[4:])[-60:] for line in last.passes()] or last.err.read_text(errors="replace")[-200:]
             self.found.old.append(f"a program that started {LIST_AGAIN_SECS + 0.2:.1f} s after the last change did not read the new model: {said}")
-
-    def clean(self) -> None:
-        for reader in self.readers:
-            try:
-                os.killpg(reader.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            reader.process.wait()
-        self.run.kill_engines()
-        shutil.rmtree(self.run.dir, ignore_errors=True)
-        shutil.rmtree(self.base, ignore_errors=True)
-
 
 def many(plans: list[Plan], config: dict[str, object], products: Path, quiet: bool = False) -> list[Found]:
     compiler.program("version_reader.c")
@@ -388,8 +359,7 @@ def many_take_overs(times: int, products: Path) -> tuple[list[str], str]:
             # Programs that begin while a change is fresh may wait for it to be over.
             time.sleep(1.1)
             problems += read_version(run, reader, number + 1)
-            for pid in run.engines():
-                os.kill(pid, signal.SIGKILL)
+            strike(run.engines())
             stayer.stdin.write(f"{run.model_dir}/poke{number}.dat\n".encode())
             stayer.stdin.flush()
             line = stayer.stdout.readline().decode().strip()

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.checks import simulation
-from tests.harness import paths
+from tests.harness import folder, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import Measure, from_problems, scale
 from tests.harness.run import Run, plain_env
@@ -49,10 +49,7 @@ MODEL = "a_release_never_reaches_what_a_program_has_mapped"
 @contextmanager
 def bucket() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
-        plain = Path(scratch) / "root" / paths.BUCKET / PREFIX
-        plain.mkdir(parents=True)
-        for name, size in SIZES.items():
-            (plain / name).write_bytes(random.Random(size).randbytes(size))
+        folder.fill(Path(scratch) / "root" / paths.BUCKET / PREFIX, SIZES, seed=1)
         yield Path(scratch)
 
 

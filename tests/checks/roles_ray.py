@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.harness import paths
+from tests.harness import folder, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import Measure, from_problems
 from tests.harness.requestlog import bytes_served, once_problems
@@ -105,20 +105,7 @@ class Node:
 
 def make_models(root: Path) -> dict[str, dict[str, str]]:
     """Two models with the same names and different bytes; sha256 of each file of each."""
-    import hashlib
-    import random
-
-    sums: dict[str, dict[str, str]] = {}
-    for number, prefix in enumerate(PREFIXES):
-        seeded = random.Random(4_000 + number)
-        base = root / paths.BUCKET / prefix
-        sums[prefix] = {}
-        for name, size in MODEL_SIZES.items():
-            data = seeded.randbytes(size)
-            (base / name).parent.mkdir(parents=True, exist_ok=True)
-            (base / name).write_bytes(data)
-            sums[prefix][name] = hashlib.sha256(data).hexdigest()
-    return sums
+    return {prefix: folder.fill(root / paths.BUCKET / prefix, MODEL_SIZES, 4_000 + number) for number, prefix in enumerate(PREFIXES)}
 
 
 def read_problems(node: Node, read: dict[str, object], sums: dict[str, str]) -> list[str]:

@@ -18,6 +18,7 @@ SUITES = (
     (["-p", "oss-endpoint"], ("v1::tests::every_vector_is_accepted", "v4::tests::every_vector_is_accepted", "vectors_over_sockets")),
     (["-p", "ossc-net", "--lib", "crc"], ("crc::tests::plain_vectors_whole_and_in_pieces", "crc::tests::combine_vectors", "crc::tests::combine_over_zeros", "crc::tests::incremental_vectors")),
 )
+SIGNATURES = {"V1": r"\"authorization\": \"OSS [^\":]+:([A-Za-z0-9+/=]{28})\"", "V4": r"OSS4-HMAC-SHA256 Credential=[^\"]*Signature=([0-9a-f]{64})"}
 EXPECTED = {"V1": 42, "V4": 43, "published": 6, "CRC": 18}
 
 
@@ -58,17 +59,16 @@ def all_pass() -> Measure:
     return from_problems(", ".join(f"{count} {kind}" for kind, count in found.items()) + f" cases; {passed} tests passed", problems)
 
 
-def wrong_v1() -> Measure:
-    """The same tests on a copy in which one character of one expected V1 signature is another."""
+def wrong(version: str) -> Measure:
+    """The same tests on a copy in which one character of one expected signature is another."""
     with copy_of_tree() as root:
         file = root / "sign" / "vectors" / "open.json"
         text = file.read_text()
-        found = re.search(r"\"authorization\": \"OSS [^\":]+:([A-Za-z0-9+/=]{28})\"", text)
+        found = re.search(SIGNATURES[version], text)
         if found is None:
-            return Measure("no V1 signature found to change", True)
-        # The signature stands twice: in the header and alone.
-        right = found.group(1)
-        wrong = ("A" if right[0] != "A" else "B") + right[1:]
-        file.write_text(text.replace(right, wrong))
+            return Measure(f"no {version} signature found to change", True)
+        # A signature stands twice: in the header and alone.
+        right = found[1]
+        file.write_text(text.replace(right, ("a" if right[0] != "a" else "b") + right[1:]))
         passed, problems = run(root, paths.CACHE / "control")
     return from_problems(f"{passed} tests passed", problems)

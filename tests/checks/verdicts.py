@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.harness import faults, paths
+from tests.harness import faults, folder, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import Measure, from_problems, scale
 from tests.harness.run import Run
@@ -81,11 +81,7 @@ def cells(drivers: tuple[str, ...] = DRIVERS, ways: list[str] | None = None) -> 
 def bucket() -> Iterator[Path]:
     """Where the endpoint finds the objects: the folder with its bucket."""
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as scratch:
-        plain = Path(scratch) / "root" / paths.BUCKET / PREFIX
-        plain.mkdir(parents=True)
-        seeded = random.Random(20_260_101)
-        for name, size in SIZES.items():
-            (plain / name).write_bytes(seeded.randbytes(size))
+        folder.fill(Path(scratch) / "root" / paths.BUCKET / PREFIX, SIZES, seed=20_260_101)
         yield Path(scratch)
 
 

@@ -10,9 +10,6 @@ from __future__ import annotations
 import collections
 import os
 import random
-import shutil
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,11 +19,12 @@ from functools import partial
 from pathlib import Path
 
 from tests.checks import seeded
+from tests.checks.seeded import Reader
 from tests.harness import blocks, faults, paths
 from tests.harness import compile as compiler
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import Measure, scale
-from tests.harness.run import Run
+from tests.harness.run import Run, strike
 
 KIB, MIB = 1 << 10, 1 << 20
 RUNS = 2000
@@ -155,24 +153,6 @@ class Bucket:
         return ""
 
 
-class Reader:
-    """One program and what it has said."""
-
-    def __init__(self, run: Run, name: str, argv: list[str], env: dict[str, str]) -> None:
-        self.out, self.err = run.dir / f"{name}.out", run.dir / f"{name}.err"
-        self.name, self.killed = name, False
-        with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            self.process = run.start(argv, env, stdout=out, stderr=err, start_new_session=True)
-
-    def lines(self) -> list[list[str]]:
-        """Whole lines only: a killed program may have been cut off in one."""
-        text = self.out.read_text(errors="replace")
-        return [line.split() for line in text[:text.rfind("\n") + 1].splitlines()]
-
-    def passes(self) -> list[list[str]]:
-        return [line for line in self.lines() if line[0] in ("got", "err", "mix")]
-
-
 class Slot:
     """An endpoint and its tree, which serve one run after the other."""
 
@@ -203,16 +183,11 @@ class Act:
 
     def kill(self) -> None:
         if self.plan.victim == "engine":
-            for pid in self.run.engines():
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            strike(self.run.engines())
             return
         victims = self.readers[:1] if self.plan.victim == "primary" else self.readers[1:2]
         for reader in victims:
-            reader.killed = True
-            reader.process.kill()
+            reader.kill()
 
     def steps(self) -> list[tuple[float, Callable[[], object]]]:
         plan = self.plan
@@ -229,32 +204,23 @@ class Act:
                 time.sleep(max(0.0, begin + at - time.monotonic()))
                 step()
             for reader in self.readers:
-                self.wait(reader, PROCESS_SECS_MAX)
+                self.found.waits += reader.wait(PROCESS_SECS_MAX)
             if self.plan.look_after and not self.found.problems():
                 self.look_after()
             for reader in self.readers:
                 self.judge(reader)
             self.found.log = self.run.log_tail(14)
         finally:
-            self.clean()
+            seeded.clean(self.run, self.readers, self.bucket.base)
         self.found.secs = time.monotonic() - begin
         return self.found
-
-    def wait(self, reader: Reader, secs_max: float) -> None:
-        try:
-            reader.process.wait(secs_max)
-        except subprocess.TimeoutExpired:
-            self.found.waits.append(f"{reader.name} waits for more than {secs_max:.0f} s")
-            reader.killed = True
-            reader.process.kill()
-            reader.process.wait()
 
     def look_after(self) -> None:
         """When all is over, a new program gets the last version of everything."""
         end = time.monotonic() + SERVED_AGAIN_SECS_MAX
         while True:
             reader = self.start(f"after{len(self.readers)}", "read", 0, MIB, 1)
-            self.wait(reader, PROCESS_SECS_MAX)
+            self.found.waits += reader.wait(PROCESS_SECS_MAX)
             versions = {os.path.relpath(line[4], self.run.model_dir): line for line in reader.passes()}
             missing = [
                 " ".join(versions.get(name, ["nothing", "of", name])[2:]) for name in OBJECTS
@@ -284,18 +250,6 @@ class Act:
                 self.found.wrong.append(f"{reader.name}: status {status} {said[-200:]!r}")
             else:
                 self.found.refused += 1
-
-    def clean(self) -> None:
-        """Ends what this run has started; engines would go by themselves after lingerSec."""
-        for reader in self.readers:
-            try:
-                os.killpg(reader.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            reader.process.wait()
-        self.run.kill_engines()
-        shutil.rmtree(self.run.dir, ignore_errors=True)
-        shutil.rmtree(self.bucket.base, ignore_errors=True)
 
 
 def many(seeds: list[int], products: Path, rules: list[faults.Rule], enough: int | None = None) -> list[Found]:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.checks.build import copy_of_tree
 from tests.harness import paths
 from tests.harness.measure import Measure, from_problems, scale
 from tests.harness.run import plain_env
@@ -48,7 +49,7 @@ PLANTED = {
     "key": ("sign/canon.rs", "matches!(byte, b'-' | b'_' | b'.' | b'~')", "matches!(byte, b'-' | b'_' | b'.' | b'~' | b'+')"),
     "config": ("src/conf/config.rs", "self.key.escape_debug()", "self.key"),
     "issued": ("sign/issued.rs", "if !value.bytes().all(|byte| byte.is_ascii_graphic()) =>", "if value.contains(' ') =>"),
-    "conn": ("net/conn.rs", "if early.len() as u64 > length {", "if early.len() as u64 > length + 64 {"),
+    "conn": ("net/conn.rs", "if (self.filled - start) as u64 > length {", "if (self.filled - start) as u64 > length + 64 {"),
 }
 
 
@@ -145,18 +146,14 @@ def all_hold() -> Measure:
 
 def planted() -> Measure:
     """The same on a copy of the tree in which each target's code has a bug."""
-    with tempfile.TemporaryDirectory(prefix="ossc-planted-") as scratch:
-        root = Path(scratch) / "copy"
-        shutil.copytree(
-            paths.ROOT, root, ignore=lambda folder, names: {"target", ".git"} if Path(folder) == paths.ROOT else set()
-        )
+    with copy_of_tree() as root:
         for target in TARGETS:
             name, old, new = PLANTED[target]
             text = (root / name).read_text()
             if text.count(old) != 1:
                 return Measure(f"{name} has not exactly one place for the bug of {target}", True)
             (root / name).write_text(text.replace(old, new))
-        outcomes = run_all(build(root, "planted"), min(scale.secs or PLANTED_SECS, PLANTED_SECS), Path(scratch) / "found")
+        outcomes = run_all(build(root, "planted"), min(scale.secs or PLANTED_SECS, PLANTED_SECS), root.with_name("found"))
         missed = [o.target for o in outcomes if o.crash is None or "panicked" not in "".join(o.said)]
         for outcome in outcomes:
             if outcome.crash:

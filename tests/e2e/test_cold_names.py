@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.e2e.base import PREFIX, EndToEnd
-from tests.e2e.test_run_folder import can_unshare
+from tests.e2e.base import PREFIX, EndToEnd, can_unshare
 from tests.harness import folder, paths
 from tests.harness.run import Run, plain_env
 

@@ -31,15 +31,11 @@ class Credentials(EndToEnd):
 
     def start(self, options: list[str] | None = None, rules: list[faults.Rule] | None = None) -> Endpoint:
         given = ["--keys", str(self.issuer.keys), *(options or [])]
-        endpoint = Endpoint(self.scratch / "root", self.dir, rules, given)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
+        endpoint = self.serving(Endpoint(self.scratch / "root", self.dir, rules, given))
         return endpoint
 
     def run_on(self, endpoint: Endpoint, **config: object) -> Run:
-        run = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config})
-        self.addCleanup(self.finish, run)
-        return run
+        return self.ending(Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}))
 
     def env(self, run: Run, **variables: str) -> dict[str, str]:
         """Without the usual key."""

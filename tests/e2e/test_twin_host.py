@@ -15,7 +15,6 @@ from tests.harness import compile as compiler
 from tests.harness import paths
 from tests.harness.run import plain_env
 
-ALLOCATORS = ("jemalloc", "tcmalloc_minimal", "mimalloc")
 # With threads, children, maps, streams and much allocation.
 UNDER_ALLOCATORS = ("c threads on b.bin", "c forks on a.bin", "c streams on a.bin", "cpp whole on b.bin", "python mmap on a.bin", "shell sort")
 UNDER_ASAN = {

@@ -25,20 +25,6 @@ def content(number: int, version: int, size: int) -> bytes:
     return array("Q", range(base, base + -(-size // WORD))).tobytes()[:size]
 
 
-def versions_in(data: bytes) -> set[tuple[int, int]]:
-    """Every (object, version) that whole words of the data say; a word that lies at another place counts as (0, 0)."""
-    words = array("Q", data[:len(data) // WORD * WORD])
-    found: set[tuple[int, int]] = set()
-    last = -1
-    for index, word in enumerate(words):
-        start = word - index
-        if start != last:
-            last = start
-            fits = start & ((1 << INDEX_BITS) - 1) == 0 and start > 0
-            found.add((start >> OBJECT_BITS, start >> INDEX_BITS & 0xFFFFFF) if fits else (0, 0))
-    return found
-
-
 def put(root: Path, path: Path, data: bytes) -> None:
     """Makes or replaces one object of the endpoint's tree at once, as an upload does."""
     fresh = root / ".incoming" / f"{os.getpid()}-{os.urandom(6).hex()}"

@@ -5,6 +5,7 @@ Used by the end-to-end tests, natively and behind the endpoint. The data is seed
 
 from __future__ import annotations
 
+import hashlib
 import random
 import zipfile
 from pathlib import Path
@@ -33,6 +34,18 @@ def make(folder: Path) -> None:
     with zipfile.ZipFile(folder / "archive.zip", "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo("member.bin"), seeded.randbytes(2 * MIB + 5))
         archive.writestr(zipfile.ZipInfo("other.bin"), seeded.randbytes(1000))
+
+
+def fill(base: Path, sizes: dict[str, int], seed: int) -> dict[str, str]:
+    """Makes files of random bytes; gives the SHA-256 of each."""
+    seeded = random.Random(seed)
+    sums = {}
+    for name, size in sizes.items():
+        data = seeded.randbytes(size)
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_bytes(data)
+        sums[name] = hashlib.sha256(data).hexdigest()
+    return sums
 
 
 def sizes(folder: Path, prefix: str) -> dict[str, int]:

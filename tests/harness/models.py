@@ -48,6 +48,11 @@ def sizes(name: str) -> dict[str, int]:
     return {f"{name}/{p.relative_to(base)}": p.stat().st_size for p in base.rglob("*") if p.is_file()}
 
 
+def weights(name: str) -> int:
+    """Bytes of a model's safetensors files."""
+    return sum(size for key, size in sizes(name).items() if key.endswith(".safetensors"))
+
+
 def make_minilm(target: Path) -> None:
     import importlib.util
 

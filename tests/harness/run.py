@@ -15,6 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ def plain_env() -> dict[str, str]:
         name: value for name, value in os.environ.items()
         if not name.startswith(_OWN_PREFIXES) and name not in _OWN_NAMES
     }
+
+
+def strike(pids: list[int], number: signal.Signals = signal.SIGKILL) -> list[int]:
+    """Sends these processes a signal, those that are gone aside; gives the same list."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return pids
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills the group that a program leads, and reaps the program."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class Run:
@@ -153,12 +169,7 @@ class Run:
 
     def kill_engines(self) -> None:
         """Kills the engines of this run, and those that a program starts meanwhile."""
-        while engines := self.engines():
-            for pid in engines:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        while strike(self.engines()):
             time.sleep(0.005)
 
     def wait_engines_gone(self, secs_max: float) -> float | None:
@@ -196,9 +207,7 @@ class Run:
     def close(self) -> None:
         """Waits for the engine to leave by itself; one that does not is killed and remembered in `leaks`."""
         if self.wait_engines_gone(self.linger_secs + 3) is None:
-            self.leaks = self.engines()
-            for pid in self.leaks:
-                os.kill(pid, signal.SIGKILL)
+            self.leaks = strike(self.engines())
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
