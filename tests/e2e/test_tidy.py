@@ -20,7 +20,7 @@ Tree = dict[str, str]
 FOREIGN = ("tests/fuzz/corpus/", "tests/fuzz/seeds/", "sign/vectors/", "LICENSE", "Cargo.lock")
 # Crate -> crates of this workspace that it may use.
 CRATES: dict[str, set[str]] = {
-    "sign": set(), "cache": set(), "src/conf": set(),
+    "sign": set(), "cache": set(), "src/conf": {"sign"},
     # What only the engine keeps; the library cannot reach it.
     "cache/store": {"cache"},
     "net": {"sign"},
@@ -29,6 +29,16 @@ CRATES: dict[str, set[str]] = {
     "perf": {"cache", "net", "store"},
     "tests/endpoint": set(),
     "tests/sim": {"ossc", "cache", "net", "store"},
+}
+# Folder of Python -> folders that it may import beside itself; tests/e2e may import all of them.
+LAYERS: dict[str, set[str]] = {
+    "tests/harness": set(),
+    "dist/package": {"tests/harness"},
+    "perf/speed": {"tests/harness"},
+    "perf/bars": {"perf/speed", "tests/harness"},
+    "tests/suites": {"tests/harness"},
+    "tests/checks": {"dist/package", "tests/harness"},
+    "tests/bars": {"perf/bars", "perf/speed", "tests/checks", "tests/harness", "tests/suites"},
 }
 # Pairs of rooms of src/ossc that import each other, directly or by way of others.
 CIRCLES_MAX = 0
@@ -69,6 +79,18 @@ def crate_problems(tree: Tree) -> list[str]:
         if folder not in CRATES:
             found.append(f"{folder}: a crate without a row in CRATES")
         found += [f"{name}: {folder} may not use {word}" for word in sorted(used - CRATES.get(folder, used))]
+    return found
+
+
+def layer_problems(tree: Tree) -> list[str]:
+    found = []
+    for name, text in tree.items():
+        folder = str(PurePosixPath(name).parent)
+        if name.startswith("ci/") and name.endswith(".py"):
+            found.append(f"{name}: ci/ only calls")
+        if name.endswith(".py") and folder in LAYERS:
+            used = {"/".join(words) for words in re.findall(r"^\s*(?:from|import) (tests|perf|dist)\.(\w+)", text, re.MULTILINE)}
+            found += [f"{name}: {folder} may not import {other}" for other in sorted(used - LAYERS[folder] - {folder})]
     return found
 
 
@@ -231,6 +253,11 @@ class Tidy(unittest.TestCase):
         planted = {**self.tree, "net/Cargo.toml": self.tree["net/Cargo.toml"].replace("[dependencies]\n", "[dependencies]\nossc-cache.workspace = true\n")}
         self.assertEqual(crate_problems(planted), ["net/Cargo.toml: net may not use cache"])
         self.assertEqual(crate_problems(self.planted("new/Cargo.toml", "[package]\n")), ["new: a crate without a row in CRATES"])
+
+    def test_python_imports_downwards(self) -> None:
+        self.assertEqual(layer_problems(self.tree), [])
+        for name, text in (("tests/harness/run.py", "from tests.checks import heal\n"), ("perf/speed/loads.py", "from perf.bars import whole\n"), ("ci/new.py", "")):
+            self.assertEqual(len(layer_problems(self.planted(name, text))), 1, name)
 
     def test_rooms_of_the_engine_have_no_new_circle(self) -> None:
         self.assertEqual(circle_problems(self.tree), [])
