@@ -32,6 +32,13 @@ pub(crate) fn with<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -
     Some(value)
 }
 
+/// True for an open folder in which there is nothing.
+pub(crate) fn is_empty(folder: i32) -> bool {
+    let mut buffer = [0u8; 256];
+    let len = crate::real::entries(folder, &mut buffer).unwrap_or(buffer.len());
+    names(&buffer[..len]).all(|name| matches!(name, b"." | b".."))
+}
+
 /// True if the link below /proc of a descriptor says so.
 pub(crate) fn is_named(fd: i32, name: &[u8]) -> bool {
     let link = CPath::from(b"/proc/self/fd/").with_number(fd as u64);

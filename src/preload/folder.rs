@@ -7,12 +7,14 @@ use crate::attach::{self, attach, attached};
 use crate::descriptors;
 use crate::environ;
 use crate::listing::{self, Listing};
+use crate::log;
 use crate::model_dir;
+use crate::say::{self, say};
 use crate::session;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ossc_cache::cpath::CPath;
 use ossc_cache::mark;
-use ossc_cache::region::state;
+use ossc_cache::region::{Region, state};
 use ossc_cache::sys::{Errno, FileId, Result};
 use ossc_cache::wire::Ask;
 
@@ -50,21 +52,45 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
     let Some((_, region)) = attach().or_else(attach::last_known) else {
         let path = environ::descriptor_path(fd);
         let is_inside = path.is_some_and(|path| model_dir::is_inside(path.as_bytes())) || model_dir::is_it(id);
-        return if is_inside { Listing::Failed } else { Listing::Needless };
+        return if is_inside || is_elsewhere(id, fd, None) { Listing::Failed } else { Listing::Needless };
     };
     let path = match region.find_folder(id.dev, id.ino).and_then(|slot| region.object(slot)) {
         Some(folder) if folder.state() == state::LISTED => {
             return if session::renew(&region, folder) { Listing::Done } else { Listing::Needless };
         }
         Some(folder) => CPath::from(region.name(folder).as_bytes()),
-        None if region.header().folders_unlisted.load(Ordering::Acquire) == 0 => return Listing::Needless,
         // Something else may have been mounted over it since.
-        None => match environ::descriptor_path(fd).filter(|path| model_dir::is_inside(path.as_bytes())) {
+        None => match unlisted_path(&region, fd) {
             Some(path) => path,
+            None if is_elsewhere(id, fd, Some(region.engine_key())) => return Listing::Failed,
             None => return Listing::Needless,
         },
     };
     if listing::list(path.as_bytes()) { Listing::Done } else { Listing::Failed }
+}
+
+/// The path of a folder that the engine may still have to list, though the catalog does not have its numbers.
+fn unlisted_path(region: &Region, fd: i32) -> Option<CPath> {
+    let is_any_unlisted = region.header().folders_unlisted.load(Ordering::Acquire) != 0;
+    let path = if is_any_unlisted { environ::descriptor_path(fd) } else { None };
+    path.filter(|path| model_dir::is_inside(path.as_bytes()))
+}
+
+/// True for a folder that is empty because another engine than `own` has made it and not listed it yet: the program sees a
+/// part of another MODEL_DIR. It says so once.
+fn is_elsewhere(id: &FileId, fd: i32, own: Option<u64>) -> bool {
+    let Ok(text) = text_of(fd) else { return false };
+    let is_others =
+        |mark: &mark::Mark<'_>| mark.kind == mark::Kind::Folder && mark.ino == id.ino && Some(mark.engine) != own;
+    let is_unlisted = text.mark().is_some_and(|mark| is_others(&mark))
+        && descriptors::with(fd, c".", FOLDER, descriptors::is_empty) == Some(true);
+    if is_unlisted && !say::is_told(id) {
+        let path = environ::descriptor_path(fd).unwrap_or_else(|| CPath::from(b"a folder"));
+        let why = b"this folder belongs to another MODEL_DIR, whose engine has not listed it, so what lies in it is not known: reading it is an error";
+        say(&[b"oss connector: ", path.as_bytes(), b": ", why, b"\n"]);
+        log::named(why, path.as_bytes());
+    }
+    is_unlisted
 }
 
 /// True for a folder that the engine in use has in its catalog.

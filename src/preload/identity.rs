@@ -5,7 +5,7 @@
 //! name it was met; one that is marked and not served is an error with a line, never an empty file. Paths are
 //! looked at only to find out which folder has to be listed, and to name the file in that line.
 
-use crate::attach::{self, attach, attached, say};
+use crate::attach::{self, attach, attached};
 use crate::descriptors;
 use crate::environ;
 use crate::handle::{GONE, Handle};
@@ -14,6 +14,7 @@ use crate::log;
 use crate::missing;
 use crate::model_dir;
 use crate::real;
+use crate::say::{self, say};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
@@ -382,7 +383,7 @@ fn list_folder_of(met: Met<'_>) -> Listing {
 /// A marked file that no engine serves: one line on stderr and in the log, once for each file.
 fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
     let is_final = errno != GONE || !met.is_replaced(id);
-    if is_final && !is_told(id) {
+    if is_final && !say::is_told(id) {
         let mark = asked.text.as_ref().and_then(Text::mark);
         let marked = CPath::from(mark.map_or(b"a file", |mark| mark.path.as_bytes()));
         // A file without a name any more is named as it was made.
@@ -402,11 +403,4 @@ fn lost(id: &FileId, met: Met<'_>, asked: &Asked, errno: Errno) -> Errno {
         log::named(why, name.as_bytes());
     }
     errno
-}
-
-/// True if the file was spoken of before. The last few are remembered.
-pub(crate) fn is_told(id: &FileId) -> bool {
-    static TOLD: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
-    let key = id.dev.rotate_left(32) ^ id.ino | 1 << 63;
-    TOLD[(id.ino % TOLD.len() as u64) as usize].swap(key, Ordering::Relaxed) == key
 }

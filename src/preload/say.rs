@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ossc_cache::cpath::CPath;
-use ossc_cache::sys;
+use ossc_cache::sys::{self, FileId};
 
 const STDERR: i32 = 2;
 
@@ -37,4 +37,11 @@ pub(crate) fn say(pieces: &[&[u8]]) {
         let line = pieces.iter().fold(CPath::default(), |line, piece| line.with(piece));
         let _ = sys::write(STDERR, line.as_bytes());
     }
+}
+
+/// True if the file was spoken of before. The last few are remembered.
+pub(crate) fn is_told(id: &FileId) -> bool {
+    static TOLD: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
+    let key = id.dev.rotate_left(32) ^ id.ino | 1 << 63;
+    TOLD[(id.ino % TOLD.len() as u64) as usize].swap(key, Relaxed) == key
 }

@@ -6,9 +6,8 @@
 use crate::environ;
 use crate::file;
 use crate::handle::Handle;
-use crate::identity;
 use crate::log;
-use crate::say::say;
+use crate::say::{self, say};
 use core::sync::atomic::Ordering;
 use ossc_cache::cpath::CPath;
 use ossc_cache::sys::{Errno, FileId, Result};
@@ -29,7 +28,7 @@ pub(crate) fn opened(handle: &Handle, id: &FileId, fd: i32) -> Result<()> {
         return Ok(());
     }
     let errno = handle.object.errno.load(Ordering::Acquire) as i32;
-    if !identity::is_told(id) {
+    if !say::is_told(id) {
         let name =
             environ::descriptor_path(fd).unwrap_or_else(|| CPath::from(handle.region.name(handle.object).as_bytes()));
         let why: &[u8] = if errno == 0 {

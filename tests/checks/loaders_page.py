@@ -7,10 +7,14 @@ What takes two nodes is in loaders_ray.py.
 
 from __future__ import annotations
 
+import functools
+import math
+import os
 import statistics
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +74,15 @@ def argv_of(case: Case, folder: Path) -> list[str]:
     return [str(loaders_real.PYTHON), str(loaders_real.SOURCES / case.program), *(arg.format(folder) for arg in case.args)]
 
 
-def native(case: Case, folder: Path) -> tuple[Any, str]:
+def native(case: Case, folder: Path, **options: Any) -> tuple[Any, str]:
     env = {**plain_env(), **loaders_real.SETTLED}
-    return loaders_real.said(subprocess.run(argv_of(case, folder), env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECS_MAX, check=False))
+    argv = argv_of(case, folder)
+    return loaders_real.said(subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECS_MAX, check=False, **options))
 
 
-def managed(run: Run, case: Case) -> tuple[Any, str]:
+def managed(run: Run, case: Case, **options: Any) -> tuple[Any, str]:
     try:
-        return loaders_real.said(run.call(argv_of(case, run.model_dir), run.env(**loaders_real.SETTLED), timeout=SECS_MAX))
+        return loaders_real.said(run.call(argv_of(case, run.model_dir), run.env(**loaders_real.SETTLED), timeout=SECS_MAX, **options))
     except AssertionError as hangs:
         return None, str(hangs)[:300]
 
@@ -120,29 +125,51 @@ def first_weight(endpoint: Endpoint) -> float:
     return min(request.time for request in body_gets(endpoint.requests(), f"{loaders_real.MODELS}/{MODEL}/") if request.key.endswith(WEIGHTS))
 
 
+def halves() -> list[set[int]]:
+    """This machine's processors in two parts of one size."""
+    own = sorted(os.sched_getaffinity(0))
+    if len(own) < 2:
+        raise RuntimeError("two servers are compared side by side, which takes two processors")
+    half = len(own) // 2
+    return [set(own[:half]), set(own[half : 2 * half])]
+
+
+def pair(endpoint: Endpoint, case: Case, folder: Path, number: int) -> tuple[list[float], float, str]:
+    """Seconds to ready of a managed and a local server side by side, when the managed one's first weights came, and what
+    went wrong. Each has half of the processors, the engine with its server; from pair to pair they change places."""
+    parts = halves()
+    ours, local = ({"preexec_fn": functools.partial(os.sched_setaffinity, 0, parts[(number + place) % 2])} for place in range(2))
+    endpoint.forget()
+    begin = time.time()
+    with Run(endpoint, f"{loaders_real.MODELS}/{MODEL}") as run, ThreadPoolExecutor(2) as both:
+        results = [both.submit(managed, run, case, **ours), both.submit(native, case, folder, **local)]
+        (one, error), (other, other_error) = (result.result() for result in results)
+    if error or other_error:
+        return [], 0.0, error or other_error
+    return [one["secs"], other["secs"]], first_weight(endpoint) - begin, ""
+
+
 def ready(endpoint: Endpoint, case: Case, folder: Path, pairs: int) -> tuple[str, list[str]]:
-    """Time to ready from an empty cache against the local folder, in turns; when the first weights came."""
-    local: list[float] = []
-    ours: list[float] = []
+    """Time to ready from an empty cache against the local folder's, side by side; when the first weights came.
+
+    One after the other, two equal servers differ by a tenth and more where processors are shared with other machines.
+    The mean of the pairs is given with its standard error."""
+    found: list[list[float]] = []
     came: list[float] = []
     for number in range(pairs):
-        for own in (number % 2 == 0, number % 2 == 1):
-            if own:
-                endpoint.forget()
-                begin = time.time()
-                with Run(endpoint, f"{loaders_real.MODELS}/{MODEL}") as run:
-                    got, error = managed(run, case)
-                if not error:
-                    came.append(first_weight(endpoint) - begin)
-            else:
-                got, error = native(case, folder)
-            if error:
-                return "not measured", [error]
-            (ours if own else local).append(got["secs"])
-    factor = statistics.median(ours) / statistics.median(local)
+        secs, weights, error = pair(endpoint, case, folder, number)
+        if error:
+            return "not measured", [error]
+        found.append(secs)
+        came.append(weights)
+        print(f"    pair {number + 1}: managed {secs[0]:.1f} s, local {secs[1]:.1f} s, {secs[0] / secs[1]:.3f}", flush=True)
+    factors = [ours / local for ours, local in found]
+    factor = statistics.geometric_mean(factors)
+    error_of_mean = statistics.stdev(factors) / math.sqrt(pairs) if pairs > 1 else math.inf
     imports = import_secs()
     said = (
-        f"ready in {statistics.median(ours):.1f} s, {factor:.3f} times the local folder's ({pairs} pairs); "
+        f"ready in {statistics.median(ours for ours, _ in found):.1f} s, {factor:.3f} times the local folder's beside it "
+        f"(standard error {error_of_mean:.3f}, {min(factors):.2f} to {max(factors):.2f}, {pairs} pairs); "
         f"first weights after {max(came):.1f} s, its import takes {imports:.1f} s"
     )
     problems = [f"{said}: at most {READY_FACTOR_MAX} times"] if factor > READY_FACTOR_MAX else []

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.base import EndToEnd
+from tests.e2e.base import PREFIX, EndToEnd
 from tests.harness import folder
+from tests.harness.endpoint import Endpoint
 from tests.harness.run import Run, plain_env
 
 LINGER_SECS = 1
@@ -118,11 +119,12 @@ class Identity(EndToEnd):
     def test_a_file_of_an_engine_that_is_gone_is_not_taken_over(self) -> None:
         self.keep_alive()
         os.link(self.mine.model_dir / "w.bin", self.mine.dir / "old version")
-        for holder in self.mine.engines():
-            os.kill(holder, 9)
+        # First the new version, since a successor starts at once.
         place = self.plain / "new"
         place.write_bytes(b"w" * SIZE)
         place.rename(self.plain / "w.bin")
+        for holder in self.mine.engines():
+            os.kill(holder, 9)
         self.assert_right(self.mine.model_dir / "w.bin")
         old, new = (os.stat(path).st_ino for path in (self.mine.dir / "old version", self.mine.model_dir / "w.bin"))
         self.assertNotEqual(old, new, "the new version has taken the inode over")
@@ -132,6 +134,28 @@ class Identity(EndToEnd):
         self.keep_alive()
         other = self.managed({"lingerSec": LINGER_SECS})
         self.assert_error(self.mine.model_dir / "w.bin", other)
+
+    def test_another_folders_folder_that_is_not_listed_yet_is_not_empty(self) -> None:
+        scratch = self.scratch / "slow"
+        endpoint = Endpoint(self.scratch / "root", scratch, [{"match": {"kind": "list", "prefix": f"{PREFIX}/nested/"}, "do": {"delay_ms": 30_000}}])
+        endpoint.start()
+        self.addCleanup(endpoint.stop)
+        slow = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES})
+        self.addCleanup(self.finish, slow)
+        holder = slow.start(["sleep", "60"])
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        self.assertEqual(slow.call(["ls", str(slow.model_dir)]).returncode, 0, slow.log_tail())
+        self.keep_alive()
+        for code in ("os.listdir(path)", "[e.name for e in os.scandir(path)]", "os.open(path, os.O_RDONLY)"):
+            with self.subTest(code):
+                script = f"import os, errno, sys\npath = sys.argv[1]\ntry: print({code})\nexcept OSError as e: print(errno.errorcode[e.errno])"
+                done = self.mine.call([sys.executable, "-c", script, str(slow.model_dir / "nested")])
+                self.assertEqual(done.stdout, b"EIO\n", done.stderr.decode() + self.mine.log_tail())
+                self.assertIn(b"belongs to another MODEL_DIR", done.stderr)
+        # What its engine has listed is seen as it lies there.
+        done = self.mine.call(["ls", str(slow.model_dir)])
+        self.assertEqual(sorted(done.stdout.decode().splitlines()), sorted(path.name for path in self.plain.iterdir()), done.stderr)
 
     def test_a_model_dir_is_used_for_another_model(self) -> None:
         (self.plain / "only/here").mkdir(parents=True)

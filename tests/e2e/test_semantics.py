@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -95,17 +96,24 @@ class Semantics(EndToEnd):
         return hashlib.sha256((self.plain / name).read_bytes()).hexdigest()
 
     def test_parts_are_served_before_the_verdict_and_maps_after_it(self) -> None:
-        """The verdict is some seconds away: answers are slow, and the object is wrong."""
-        run = self.start([faults.rule({"bad_crc": True}, f"{PREFIX}/b.bin"), faults.rule({"conn_bytes_per_sec": 4_000_000}, f"{PREFIX}/b.bin")])
+        """The object is wrong, and its last byte is refused, so no verdict falls, until the program has read the first part."""
+        name = f"{PREFIX}/b.bin"
+        wrong = faults.rule({"bad_crc": True}, name)
+        end = {"match": {"kind": "get", "key": name, "covers": (self.plain / "b.bin").stat().st_size - 1}, "do": {"status": 503, "code": "ServiceUnavailable"}}
+        run = self.start([wrong, end])
+        rules = self.scratch / self.id().rsplit(".", 1)[-1] / "faults.json"
+        fewer = rules.with_suffix(".fewer")
+        fewer.write_text(json.dumps([wrong]))
         got = self.python(run, (
             "f = open('b.bin', 'rb', buffering=0)\n"
             "attempt(lambda: hashlib.sha256(os.pread(f.fileno(), 1 << 20, 0)).hexdigest())\n"
+            "os.rename(sys.argv[1], sys.argv[2])\n"
             "attempt(lambda: hashlib.sha256(mmap.mmap(f.fileno(), 1 << 20, access=mmap.ACCESS_READ)).hexdigest())\n"
             "attempt(lambda: os.pread(f.fileno(), 1 << 20, 0))\n"
             "attempt(lambda: mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))\n"
             "import ctypes; libc = ctypes.CDLL(None, use_errno=True); libc.fopen.restype = ctypes.c_void_p\n"
             "print(libc.fopen(b'b.bin', b'r'), errno.errorcode[ctypes.get_errno()])\n"
-        ))
+        ), str(fewer), str(rules))
         first = hashlib.sha256((self.plain / "b.bin").read_bytes()[: 1 << 20]).hexdigest()
         # A map of a part waits for the verdict, and once it is known a part of a bad object is refused too.
         self.assertEqual(got, [first, "EIO", "EIO", "EIO", "None EIO"], run.log_tail())
@@ -126,6 +134,29 @@ class Semantics(EndToEnd):
         self.assertLessEqual(set(sizes), {0, 700})
         names = {str(p.relative_to(run.model_dir)) for p in run.model_dir.rglob("*")}
         self.assertEqual(names, {str(p.relative_to(self.plain)) for p in self.plain.rglob("*")})
+
+    def test_a_stream_that_is_led_to_an_object_without_a_descriptor_left_is_no_empty_file(self) -> None:
+        """Standard output and error are only written, or they are not; either way no read may say end of file."""
+        code = (
+            "import ctypes, resource; libc = ctypes.CDLL(None, use_errno=True); libc.fopen.restype = ctypes.c_void_p\n"
+            "stream = ctypes.c_void_p(libc.fopen(b'/proc/self/stat', b'r')); fd = os.open('b.bin', os.O_RDONLY)\n"
+            "room = ctypes.create_string_buffer(100)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); taken = []\n"
+            "try:\n"
+            "    while True: taken.append(os.dup(2))\n"
+            "except OSError: pass\n"
+            "os.dup2(fd, libc.fileno(stream)); ctypes.set_errno(0)\n"
+            "got = libc.fread(room, 1, 100, stream); os.close(taken[0])\n"
+            "print(got, libc.feof(stream) != 0, libc.ferror(stream) != 0)\n"
+        )
+        # A pipe's end is written only; a file that is opened for both could be read.
+        with (self.scratch / "both").open("w+b") as both:
+            run = self.start()
+            self.assertEqual(self.python(run, code), ["0 False True"])
+            done = run.start([PYTHON, "-c", ATTEMPT + code], cwd=run.model_dir, stdout=both, stderr=both)
+            self.assertEqual(done.wait(60), 0, run.log_tail())
+            both.seek(0)
+            self.assertIn(b"0 False True\n", both.read())
 
     def test_stream_has_a_position_of_its_own(self) -> None:
         got = self.python(self.start(), (

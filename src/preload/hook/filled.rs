@@ -1,5 +1,5 @@
 //! A descriptor whose bytes the kernel has: the object is waited for as a whole, then its memory file takes the
-//! descriptor's number. Called by `stdio`, `stdin`, `renewed` and `whole`.
+//! descriptor's number; or one that can only fail, where they cannot be had. Called by `stdio`, `stdin`, `renewed` and `whole`.
 
 use super::link;
 use crate::file;
@@ -10,7 +10,8 @@ use crate::seen::Seen;
 use crate::session;
 use crate::uses;
 use core::ffi::c_int;
-use ossc_cache::sys::{self, Result};
+use libc::AT_FDCWD;
+use ossc_cache::sys::{self, FileId, Result};
 
 /// The complete object's memory file at the descriptor's offset, if the descriptor is a placeholder's. `changes`:
 /// what asks may write.
@@ -50,4 +51,25 @@ pub(super) fn put(memory: c_int, fd: c_int) {
     let _ = sys::dup3(memory, fd, if is_cloexec { libc::O_CLOEXEC } else { 0 });
     let _ = sys::close(memory);
     marks::forget(fd);
+}
+
+/// Puts at the number `fd` what the C library can only fail to read: the writing end of a pipe, whose identity it
+/// returns. A process that has no descriptor left for a pipe gets its own standard output or error once more if these
+/// are only written, else /dev/null for writing at the number that is then closed.
+pub(super) fn make_unreadable(fd: c_int, flags: c_int) -> Option<FileId> {
+    if let Ok(end) = sys::write_end() {
+        let id = sys::file_id(end).ok();
+        let _ = sys::dup3(end, fd, flags);
+        let _ = sys::close(end);
+        return id;
+    }
+    let is_written = |own: &c_int| {
+        let flags = sys::fcntl(*own, libc::F_GETFL, 0);
+        *own != fd && flags.is_ok_and(|flags| flags as c_int & libc::O_ACCMODE == libc::O_WRONLY)
+    };
+    if (1..=2).find(is_written).is_none_or(|own| sys::dup3(own, fd, flags).is_err()) {
+        let _ = sys::close(fd);
+        let _ = sys::openat(AT_FDCWD, c"/dev/null", libc::O_WRONLY | flags, 0);
+    }
+    None
 }

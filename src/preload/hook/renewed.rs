@@ -1,6 +1,6 @@
 //! A number that is a stream's and leads to another file now. Called by `open` and `dup` with what they give.
 
-use super::filled::{memory_of, put};
+use super::filled::{make_unreadable, memory_of, put};
 use super::stdin;
 use crate::marks;
 use crate::outcome::{Outcome, ask, errno, set_errno};
@@ -8,7 +8,7 @@ use crate::process;
 use crate::say::say;
 use crate::streams;
 use core::ffi::c_int;
-use ossc_cache::sys::{self, Errno};
+use ossc_cache::sys::Errno;
 
 /// A stream's number may lead to another file now, a placeholder perhaps, which it would find empty: the number gets the
 /// object's bytes, as standard input does at the start.
@@ -40,9 +40,7 @@ fn renew(fd: c_int) {
 
 /// The object's bytes cannot be had: reads of the stream are EBADF, not the end of an empty file.
 fn lose(fd: c_int) {
-    let Ok(write_end) = sys::write_end() else { return };
-    let _ = sys::dup3(write_end, fd, libc::O_CLOEXEC);
-    let _ = sys::close(write_end);
+    let _ = make_unreadable(fd, libc::O_CLOEXEC);
     marks::forget(fd);
     say(&[
         b"oss connector: a stream's descriptor leads to an object whose bytes cannot be had: reads of it fail; the log says why\n",

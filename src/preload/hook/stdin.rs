@@ -65,12 +65,9 @@ pub(crate) fn take() {
 /// writing end of a pipe. Its reads are EBADF inside the C library, after exec and in children that live on; the hooks
 /// make it EIO.
 fn lose() {
-    let Ok(fd) = sys::write_end() else { return };
-    if let Ok(id) = sys::file_id(fd) {
+    if let Some(id) = filled::make_unreadable(0, 0) {
         identity::lose(&id);
     }
-    let _ = sys::dup3(fd, 0, 0);
-    let _ = sys::close(fd);
     marks::mark_lost(0);
     say(&[
         b"oss connector: standard input is an object whose bytes cannot be had: reads of it fail; the log says why\n",
