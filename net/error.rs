@@ -246,7 +246,7 @@ impl Fault {
                     depth = depth.saturating_sub(1);
                 }
                 Ok(Event::Eof) | Err(_) => return fault,
-                Ok(event) => crate::list::push_text(&event, &mut value),
+                Ok(event) => crate::xml::push_text(&event, &mut value),
             }
         }
     }

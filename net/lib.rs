@@ -31,6 +31,7 @@ pub mod throttle;
 pub mod tls;
 mod vcpu;
 mod vcpus;
+mod xml;
 
 #[cfg(test)]
 mod loopback_tests;

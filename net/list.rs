@@ -1,10 +1,10 @@
 //! ListObjectsV2 documents: bytes in, one page of entries out. Called by the engine with the body
 //! of a list answer. Never follows pages itself, and never judges names (the mirror does).
 
-use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::Event;
 
 use crate::error::{Error, Kind, Phase};
+use crate::xml::push_text;
 
 /// What an entry is, from `<Type>`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,19 +95,6 @@ pub fn parse(document: &[u8]) -> Result<Page, Error> {
         return Err(broken("listing ends before its last element"));
     }
     raw.finish()
-}
-
-/// Appends what `event` adds to an element's text: text, CDATA, entities and character references.
-pub(crate) fn push_text(event: &Event<'_>, value: &mut String) {
-    match event {
-        Event::Text(text) => value.push_str(&text.xml10_content()),
-        Event::CData(text) => value.push_str(&text.xml10_content()),
-        Event::GeneralRef(reference) => match reference.resolve_char_ref() {
-            Ok(Some(c)) => value.push(c),
-            _ => value.push_str(resolve_predefined_entity(reference.as_ref()).unwrap_or("\u{fffd}")),
-        },
-        _ => {}
-    }
 }
 
 fn broken(message: impl Into<String>) -> Error {

@@ -2,7 +2,6 @@
 //! one, sees what they post and ends it. The vcpu loop, the connections and the wake-ups are the product's own.
 //! Only with feature `sim`, which the product is built without.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -13,57 +12,15 @@ use std::time::{Duration, Instant};
 use crate::driver::Event;
 pub use crate::driver::Op;
 use crate::driver::sim::Sim;
+pub use crate::driver::sim::{Link, Posted, now, set_now};
 use crate::fetch::Source;
 use crate::origin::Origin;
 use crate::sock::Bell;
 use crate::vcpu::{Limits, Shared, Vcpu};
 use crate::vcpus::{self, Options, Vcpus};
 
-/// Number of a socket, never used again in the same [`Net`].
-pub type Link = u32;
-
 /// Sockets of one vcpu are numbered from multiples of this.
 const LINKS: Link = 1 << 24;
-/// Wall clock at the time 0 of every simulation: seconds since 1970.
-const EPOCH_SECS: i64 = 1_700_000_000;
-
-thread_local! {
-    static ORIGIN: Instant = Instant::now();
-    static ELAPSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-}
-
-/// This thread's simulated time.
-pub fn now() -> Instant {
-    ORIGIN.with(|origin| *origin) + ELAPSED.get()
-}
-
-/// The simulated wall clock.
-pub(crate) fn unix_secs() -> i64 {
-    EPOCH_SECS + ELAPSED.get().as_secs() as i64
-}
-
-/// Sets this thread's simulated time.
-pub fn set_now(elapsed: Duration) {
-    ELAPSED.set(elapsed);
-}
-
-/// What a vcpu did on a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Posted {
-    /// A connect is under way.
-    Connect(Link, SocketAddr),
-    /// A send is under way.
-    Send(Link),
-    /// A receive is under way.
-    Recv(Link),
-    /// SO_RCVLOWAT has changed.
-    Lowat(Link),
-    /// The operation is to end early.
-    Cancel(Link, Op),
-    /// The socket is closed.
-    Close(Link),
-}
-
 /// How a vcpu sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sleep {

@@ -4,8 +4,9 @@
 use crate::error::{Error, Result};
 use crate::figures::Figures;
 use crate::floor::prove;
+use crate::memory::Kind;
 use crate::meter::Meter;
-use crate::space::{Kind, Space};
+use crate::space::Space;
 use crate::target::{Target, Wanted};
 use ossc_net::error::{Kind as Failure, Phase};
 use ossc_net::{

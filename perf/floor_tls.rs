@@ -1,14 +1,15 @@
 //! The least a download by https can cost here with rustls: range requests over kept connections, each record opened
 //! in a small buffer and copied to its place; blocking threads or one thread with epoll. Does none of what a product
-//! must do beyond checking that an answer is the one that was asked for. Held against the engine by the rows of ci/speed.
+//! must do beyond checking that an answer is the one that was asked for. Held against the engine by the rows of perf/speed.
 
 use crate::error::{Error, Result, Tried};
 use crate::figures::Figures;
-use crate::floor::{STALL_MAX, prove, request};
+use crate::floor::{STALL_MAX, prove};
+use crate::http::request;
 use crate::meter::Meter;
 use crate::space::Space;
 use crate::target::{Target, Wanted};
-use crate::tls::{self, Part, Session, buffered::Buffered, records::Records, unbuffered::Unbuffered};
+use crate::tls::{self, Part, Session, records::Records, unbuffered::Unbuffered};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustls::ClientConfig;
@@ -38,8 +39,6 @@ pub enum Wait {
 pub enum Api {
     /// Records are opened in a buffer of ours.
     Unbuffered,
-    /// rustls keeps the bytes; with `--wait threads` only.
-    Buffered,
     /// The handshake only; records are opened by ourselves, in their places.
     Own,
 }
@@ -50,7 +49,7 @@ pub struct Args {
     #[command(flatten)]
     wanted: Wanted,
     // Of seven rounds, 16 connections, scratch memory: epoll 0.68 CPU-s/GB with 128 KiB, 0.79 with 64, 0.72 with 256 and
-    // 0.74 with 512; threads 0.80 with 128, 0.70 with 512, and 0.89 buffered. Floor 0.48, with AES-GCM 0.63. Own records,
+    // 0.74 with 512; threads 0.80 with 128, 0.70 with 512, and 0.89 by rustls' ordinary interface. Floor 0.48, with AES-GCM 0.63. Own records,
     // another time: 0.59 against 0.79.
     /// Bytes of a connection's buffer for sealed records (unbuffered), or of one receive (own).
     #[arg(long, value_name = "BYTES", default_value_t = 128 << 10, value_parser = clap::value_parser!(u32).range(32768..=4194304))]
@@ -71,16 +70,14 @@ pub fn run(args: &Args) -> Result<()> {
     let (config, name) = (tls::config(wanted)?, tls::name(&target)?);
     let floor = Floor { args, target, space, config, name, next: AtomicU64::new(0) };
     let meter = Meter::start()?;
-    let crc64 = match (args.wait, args.api) {
-        (Wait::Threads, _) => floor.threads()?,
-        (Wait::Epoll, Api::Unbuffered | Api::Own) => floor.epoll()?,
-        (Wait::Epoll, Api::Buffered) => return Err(Error::Wrong("--api buffered needs --wait threads".into())),
+    let crc64 = match args.wait {
+        Wait::Threads => floor.threads()?,
+        Wait::Epoll => floor.epoll()?,
     };
     let used = meter.stop()?;
     let proof = prove(wanted, &floor.space, crc64)?;
     let api = match args.api {
         Api::Unbuffered => "",
-        Api::Buffered => " buffered",
         Api::Own => " own records",
     };
     Figures::new(format!("floor-tls{api} {}", wanted.memory.name()), wanted.size, used, proof)?.print(wanted.json)
@@ -114,7 +111,6 @@ impl Floor<'_> {
                 let session = Unbuffered::open(config, name, &mut stream, HANDSHAKE_BYTES)?;
                 Box::new(Records::after(session, self.args.input as usize)?)
             }
-            Api::Buffered => Box::new(Buffered::open(config, name, &mut stream)?),
         };
         Ok((stream, session))
     }

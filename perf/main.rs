@@ -11,7 +11,9 @@ mod error;
 mod figures;
 mod floor;
 mod floor_tls;
+mod http;
 mod load;
+mod memory;
 mod meter;
 mod report;
 mod space;
@@ -19,7 +21,6 @@ mod splice;
 mod spread;
 mod target;
 mod tls;
-mod tokio_uring_engine;
 mod variant;
 mod warm;
 
@@ -44,8 +45,6 @@ enum Command {
     FloorTls(floor_tls::Args),
     /// Receive an object with the engine's network side, by http or https.
     Engine(engine::Args),
-    /// Receive an object with tokio-uring: what a ready-made engine would cost.
-    TokioUring(tokio_uring_engine::Args),
     /// Measure floor and engine in turns against an endpoint of its own and print a table.
     Compare(compare::Args),
     /// Make and free memory, so that a run after it finds pages the host has already given.
@@ -59,7 +58,6 @@ fn main() -> ExitCode {
         Command::Floor(args) => floor::run(&args),
         Command::FloorTls(args) => floor_tls::run(&args),
         Command::Engine(args) => engine::run(&args),
-        Command::TokioUring(args) => tokio_uring_engine::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Warm(args) => warm::run(&args),
     };

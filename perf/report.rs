@@ -117,7 +117,7 @@ impl Lines {
 mod tests {
     use super::*;
     use crate::engine::Driver;
-    use crate::space::Kind;
+    use crate::memory::Kind;
     use crate::variant::Crc;
 
     fn run(gb_per_sec: f64, cpu_secs_per_gb: f64) -> Figures {

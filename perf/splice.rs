@@ -2,7 +2,7 @@
 //! no page is zeroed before it is written and none is mapped. Used by `floor`. Plain HTTP only.
 
 use crate::error::{Error, Result, Tried};
-use crate::floor::{HEAD_BYTES_MAX, parse, request};
+use crate::http::{HEAD_BYTES_MAX, parse, request};
 use crate::space::Space;
 use crate::target::Target;
 use std::cell::OnceCell;

@@ -2,7 +2,7 @@
 //! TLS session does for it. Never looks at an event; see `floor_tls` for who waits for what.
 
 use crate::error::{Error, Result};
-use crate::floor::{HEAD_BYTES_MAX, parse};
+use crate::http::{HEAD_BYTES_MAX, parse};
 use crate::target::{Target, Wanted};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -11,7 +11,6 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub mod buffered;
 pub mod records;
 pub mod unbuffered;
 

@@ -1,7 +1,7 @@
 //! One row of the comparison: the floor or a form of the engine, on one kind of memory. Used by `compare`.
 
 use crate::engine::{self, Driver};
-use crate::space::Kind;
+use crate::memory::Kind;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 
 use crate::affinity;
 use crate::error::{Error, Result, Tried};
-use crate::space::{Kind, present};
+use crate::memory::Kind;
+use crate::space::present;
 use ossc_store::pages::Memory;
 use std::io::{Read, Write};
 use std::sync::Arc;

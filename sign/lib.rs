@@ -13,6 +13,7 @@ pub mod fuzz;
 mod issued;
 mod secret;
 mod signed;
+mod signer;
 mod v1;
 mod v4;
 
@@ -23,6 +24,7 @@ pub use canon::{Request, percent_encode, query_string};
 pub use date::{http_date, utc};
 pub use issued::Issued;
 pub use secret::{Credentials, Secret};
-pub use signed::{Signed, Signer};
+pub use signed::Signed;
+pub use signer::Signer;
 pub use v1::V1;
 pub use v4::{Scope, V4};

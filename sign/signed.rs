@@ -1,13 +1,6 @@
-//! What a signature adds to a request, and the choice between both versions of it. `net` holds one
-//! [`Signer`] per origin and calls it from any thread.
-//!
-//! A signer never retries, reads no clock (time is an argument) and writes no log.
+//! What a signature adds to a request. Made by `v4` and `v1`, handed on by `signer`.
 
 use std::fmt;
-
-use crate::canon::Request;
-use crate::v1::V1;
-use crate::v4::V4;
 
 /// The outcome of signing: the headers to add to the request, and the texts that a
 /// SignatureDoesNotMatch answer of the service can be compared with.
@@ -40,24 +33,4 @@ impl fmt::Debug for Signed {
 fn without_token(text: &str) -> String {
     let hide = |line| if str::starts_with(line, "x-oss-security-token:") { "x-oss-security-token:***" } else { line };
     text.split('\n').map(hide).collect::<Vec<_>>().join("\n")
-}
-
-/// Signs requests of one access key; credentials that were renewed need a new one.
-#[derive(Debug)]
-pub enum Signer {
-    /// What OSS wants of everybody.
-    V4(V4),
-    /// Only where somebody asked for it: OSS refuses it for new accounts and buckets.
-    V1(V1),
-}
-
-impl Signer {
-    /// Signs `request` as of `unix_secs` (UTC seconds since 1970, years 1970 to 9999). The service
-    /// refuses times that are more than about 15 minutes off its own.
-    pub fn sign(&self, request: &Request<'_>, unix_secs: i64) -> Signed {
-        match self {
-            Signer::V4(v4) => v4.sign(request, unix_secs),
-            Signer::V1(v1) => v1.sign(request, unix_secs),
-        }
-    }
 }

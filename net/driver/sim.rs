@@ -2,13 +2,56 @@
 //! that says. Used by [`crate::sim`] alone; the product is built without it. It decides nothing itself.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Driver, Event, Op, Tag};
-use crate::sim::{self, Link, Posted};
 use crate::sink::Span;
+
+/// Number of a socket, never used again in the same simulation.
+pub type Link = u32;
+
+/// Wall clock at the time 0 of every simulation: seconds since 1970.
+const EPOCH_SECS: i64 = 1_700_000_000;
+
+thread_local! {
+    static ORIGIN: Instant = Instant::now();
+    static ELAPSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// This thread's simulated time.
+pub fn now() -> Instant {
+    ORIGIN.with(|origin| *origin) + ELAPSED.get()
+}
+
+/// The simulated wall clock.
+fn unix_secs() -> i64 {
+    EPOCH_SECS + ELAPSED.get().as_secs() as i64
+}
+
+/// Sets this thread's simulated time.
+pub fn set_now(elapsed: Duration) {
+    ELAPSED.set(elapsed);
+}
+
+/// What a vcpu did on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// A connect is under way.
+    Connect(Link, SocketAddr),
+    /// A send is under way.
+    Send(Link),
+    /// A receive is under way.
+    Recv(Link),
+    /// SO_RCVLOWAT has changed.
+    Lowat(Link),
+    /// The operation is to end early.
+    Cancel(Link, Op),
+    /// The socket is closed.
+    Close(Link),
+}
 
 /// One socket and what is under way on it.
 struct Line {
@@ -186,10 +229,10 @@ impl Driver for Sim {
     }
 
     fn now(&self) -> Instant {
-        sim::now()
+        now()
     }
 
     fn unix_secs(&self) -> i64 {
-        sim::unix_secs()
+        unix_secs()
     }
 }

@@ -8,13 +8,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::json;
 use crate::reason::{BAD_CONFIG, Reason};
-use crate::table::{KEYS, Key, Kind};
+use crate::table::{Config, KEYS, Key, Kind};
 
 /// Where the product looks for its file.
 pub const DEFAULT_PATH: &str = "/etc/oss-connector/config.json";
@@ -23,125 +22,6 @@ pub const DEFAULT_PATH: &str = "/etc/oss-connector/config.json";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
-
-/// Least level that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// 0
-    Debug,
-    /// 1, the default
-    Info,
-    /// 2
-    Warn,
-    /// 3
-    Error,
-}
-
-impl LogLevel {
-    /// The table lets only 0 to 3 through.
-    pub(crate) fn from_number(number: i64) -> Self {
-        match number {
-            0 => Self::Debug,
-            1 => Self::Info,
-            2 => Self::Warn,
-            _ => Self::Error,
-        }
-    }
-}
-
-/// What an open for reading of a large object gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenMode {
-    /// The default: as `Whole` in programs that are seen to read past the C library, else as `Parts`.
-    Auto,
-    /// All of the object, in memory and verified.
-    Whole,
-    /// A descriptor at once.
-    Parts,
-}
-
-/// Everything the configuration file sets. Defaults and ranges are in docs/CONFIG.md.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// `logLevel`
-    pub log_level: LogLevel,
-    /// `logPath`: absolute.
-    pub log_path: PathBuf,
-    /// `auditPath`: absolute.
-    pub audit_path: PathBuf,
-    /// `expireTimeSec`: from the last reference to the release; `None` never releases.
-    pub expire: Option<Duration>,
-    /// `prefetch.vcpus`: threads with a ring each, before the engine caps them.
-    pub prefetch_vcpus: usize,
-    /// `prefetch.workers`: requests in flight per vcpu.
-    pub prefetch_workers: usize,
-    /// `materializeBytes`: largest object that becomes a real file.
-    pub materialize_bytes_max: u64,
-    /// `materializeTotal`: sum of the real files of one MODEL_DIR.
-    pub materialize_total_bytes_max: u64,
-    /// `memoryLimit` in bytes; `None`: by what the system has.
-    pub memory_limit: Option<u64>,
-    /// `lingerSec`: from the last client's end to the engine's.
-    pub linger: Duration,
-    /// `outageBudgetSec`: how long a failing origin is retried before readers see an error.
-    pub outage_budget: Duration,
-    /// `twicePercent`: bytes asked for twice, of all bytes.
-    pub twice_percent_max: u64,
-    /// `connectTimeoutMs`: one attempt to connect.
-    pub connect_timeout: Duration,
-    /// `responseTimeoutMs`: request sent to first byte of the head.
-    pub response_timeout: Duration,
-    /// `stallTimeoutMs`: no byte of a body for so long.
-    pub stall_timeout: Duration,
-    /// `resolveTimeoutMs`: one look-up of the endpoint's name.
-    pub resolve_timeout: Duration,
-    /// `idleConnectionSec`: how long a connection without a request is kept.
-    pub idle_connection: Duration,
-    /// `avoidAddressSec`: how long a failed address is kept away from at first.
-    pub avoid_address: Duration,
-    /// `retryBaseMs`: longest pause before the first retry.
-    pub retry_base: Duration,
-    /// `retryCapMs`: longest pause before any retry.
-    pub retry_cap: Duration,
-    /// `startAttempts`: requests for a page of the root folder at the start.
-    pub start_attempts: u32,
-    /// `listAttempts`: requests for a page of another folder, or for an object's facts.
-    pub list_attempts: u32,
-    /// `listAgainSec`: age of a listing that is renewed behind a program.
-    pub list_again: Duration,
-    /// `reviveSec`: from the end of an object's retries to the next ones.
-    pub revive: Duration,
-    /// `throttleRecoverMs`: from a throttled answer to one step of recovery.
-    pub throttle_recover: Duration,
-    /// `startTimeoutSec`: the whole start of the engine until the root folder is mirrored.
-    pub start_timeout: Duration,
-    /// `partBytes`: size of one ranged request, a multiple of 4096 up to 8 MiB.
-    pub part_bytes: u64,
-    /// `tls.caFile`: absolute; trusted besides the system's roots.
-    pub tls_ca_file: Option<PathBuf>,
-    /// `verifyCrc`: compare each object's CRC-64 with the one OSS reports.
-    pub verify_crc: bool,
-    /// `readsWait`: every read waits for the verdict on the whole object.
-    pub reads_wait_for_verdict: bool,
-    /// `openMode`: what an open for reading of a large object gives.
-    pub open_mode: OpenMode,
-}
-
-impl Default for Config {
-    /// The defaults of the key table.
-    fn default() -> Self {
-        let mut config = Self::blank();
-        for key in KEYS {
-            match &key.kind {
-                Kind::Whole { default, set, .. } => set(&mut config, *default),
-                Kind::Path { default, set } => set(&mut config, PathBuf::from(default)),
-                Kind::Switch { default, set } => set(&mut config, *default),
-                Kind::Word { set, .. } => set(&mut config, 0),
-            }
-        }
-        config
-    }
-}
 
 /// Something the file says that has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,43 +85,6 @@ pub enum Error {
 }
 
 impl Config {
-    /// Overwritten key by key: `default_sets_every_field` proves that none is left.
-    fn blank() -> Self {
-        Self {
-            log_level: LogLevel::Error,
-            log_path: PathBuf::new(),
-            audit_path: PathBuf::new(),
-            expire: None,
-            prefetch_vcpus: 0,
-            prefetch_workers: 0,
-            materialize_bytes_max: 0,
-            materialize_total_bytes_max: 0,
-            memory_limit: None,
-            linger: Duration::ZERO,
-            outage_budget: Duration::ZERO,
-            twice_percent_max: 2,
-            connect_timeout: Duration::ZERO,
-            response_timeout: Duration::ZERO,
-            stall_timeout: Duration::ZERO,
-            resolve_timeout: Duration::ZERO,
-            idle_connection: Duration::ZERO,
-            avoid_address: Duration::ZERO,
-            retry_base: Duration::ZERO,
-            retry_cap: Duration::ZERO,
-            start_attempts: 0,
-            list_attempts: 0,
-            list_again: Duration::ZERO,
-            revive: Duration::ZERO,
-            throttle_recover: Duration::ZERO,
-            start_timeout: Duration::ZERO,
-            part_bytes: 0,
-            tls_ca_file: None,
-            verify_crc: false,
-            reads_wait_for_verdict: true,
-            open_mode: OpenMode::Parts,
-        }
-    }
-
     /// Parses the text of a configuration file; absent keys keep their defaults.
     ///
     /// # Errors
@@ -414,6 +257,8 @@ fn shown(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::{LogLevel, OpenMode};
+    use std::time::Duration;
 
     fn parse(text: &str) -> (Config, Vec<Warning>) {
         Config::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))

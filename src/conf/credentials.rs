@@ -6,25 +6,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::endpoint::{Endpoint, Scheme};
-use crate::env::{choice, invalid};
 use crate::reason::{self, Reason};
-use crate::secret::Secret;
+use crate::variable::{choice, invalid};
+use ossc_sign::Secret;
 
 /// The metadata service of an ECS instance: a link-local address, plain http by its nature.
 const METADATA: &str = "http://100.100.100.200";
 /// Role sessions of this program, where the user names none.
 const SESSION_NAME: &str = "oss-connector";
-
-/// One access key of OSS. `Debug` shows the public half only.
-#[derive(Clone, Debug)]
-pub struct AccessKey {
-    /// OSS_ACCESS_KEY_ID
-    pub id: String,
-    /// OSS_ACCESS_KEY_SECRET
-    pub secret: Secret,
-    /// OSS_SESSION_TOKEN, with temporary credentials.
-    pub token: Option<Secret>,
-}
 
 /// The source in use.
 #[derive(Clone, Debug)]
@@ -32,7 +21,7 @@ pub enum Credentials {
     /// Requests go out unsigned.
     Anonymous,
     /// From the environment, for as long as the engine lives.
-    Key(AccessKey),
+    Key(ossc_sign::Credentials),
     /// OSS_AUTHORIZATION_FILE_PATH: absolute.
     File(PathBuf),
     /// Of the pod: a token file is exchanged for credentials of a role.
@@ -137,7 +126,7 @@ const ALIBABA_NAMES: Names =
 fn key(
     text: &impl Fn(&str) -> Option<String>,
     (id_name, secret_name, token_name): Names,
-) -> Result<Option<AccessKey>, Reason> {
+) -> Result<Option<ossc_sign::Credentials>, Reason> {
     let both = format!("set {id_name} and {secret_name}, or neither");
     let (id, secret) = match (text(id_name), text(secret_name)) {
         (None, None) => return Ok(None),
@@ -154,7 +143,8 @@ fn key(
             return invalid(name, "holds white space or characters that no key has; copy it again");
         }
     }
-    Ok(Some(AccessKey { id, secret: Secret::new(secret), token: token.map(Secret::new) }))
+    let (access_key_secret, security_token) = (Secret::new(secret), token.map(Secret::new));
+    Ok(Some(ossc_sign::Credentials { access_key_id: id, access_key_secret, security_token }))
 }
 
 /// `None` unless all three variables are there that a cluster gives to a pod.
@@ -247,11 +237,11 @@ mod tests {
         assert!(matches!(of(&[ECS]), Ok(Credentials::EcsRole(_))));
         assert!(matches!(of(&[&[ECS], &OIDC[..]].concat()), Ok(Credentials::Oidc(_))));
         assert!(
-            matches!(of(&[&[ECS], &OIDC[..], &ALIBABA[..]].concat()), Ok(Credentials::Key(key)) if key.id == "ali")
+            matches!(of(&[&[ECS], &OIDC[..], &ALIBABA[..]].concat()), Ok(Credentials::Key(key)) if key.access_key_id == "ali")
         );
         assert!(matches!(of(&[&[FILE], &ALIBABA[..]].concat()), Ok(Credentials::File(_))));
         let oss = [("OSS_ACCESS_KEY_ID", "oss"), ("OSS_ACCESS_KEY_SECRET", "s"), FILE];
-        assert!(matches!(of(&oss), Ok(Credentials::Key(key)) if key.id == "oss"));
+        assert!(matches!(of(&oss), Ok(Credentials::Key(key)) if key.access_key_id == "oss"));
         assert!(matches!(of(&OIDC[..2]), Ok(Credentials::Anonymous)), "two of three are no source");
     }
 

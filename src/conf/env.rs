@@ -3,13 +3,13 @@
 //!
 //! It never reads the environment itself, and no value of a secret is part of an error.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::credentials::{self, Credentials};
 use crate::endpoint::Endpoint;
 use crate::location::Location;
 use crate::reason::{self, Reason};
+use crate::variable::{choice, invalid};
 
 /// Longest path of a Unix socket: `sun_path` has 108 bytes with the final NUL (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -133,10 +133,6 @@ fn unset<T>(kind: &'static str, advice: &str) -> Result<T, Reason> {
     Err(Reason::new(kind, advice))
 }
 
-pub(crate) fn invalid<T>(name: &str, why: impl fmt::Display) -> Result<T, Reason> {
-    Err(Reason::new(reason::INVALID_VARIABLE, format!("{name} {why}")))
-}
-
 fn refuse_bucket_in_host(endpoint: &Endpoint, bucket: &str) -> Result<(), Reason> {
     if endpoint.names_bucket(bucket) {
         let detail = format!("`{endpoint}` starts with the bucket; leave `{bucket}.` out of OSS_ENDPOINT");
@@ -176,24 +172,6 @@ fn uds_path(text: String) -> Result<PathBuf, Reason> {
     Ok(PathBuf::from(text))
 }
 
-pub(crate) fn choice<T: Copy>(
-    text: &impl Fn(&str) -> Option<String>,
-    name: &str,
-    allowed: &[(&str, T)],
-) -> Result<Option<T>, Reason> {
-    let Some(value) = text(name) else {
-        return Ok(None);
-    };
-    match allowed.iter().find(|(word, _)| *word == value) {
-        Some((_, chosen)) => Ok(Some(*chosen)),
-        None => {
-            let words: Vec<&str> = allowed.iter().map(|(word, _)| *word).collect();
-            let shown = value.escape_debug();
-            invalid(name, format!("is `{shown}`; set it to {} or unset it", words.join(" or ")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -224,7 +202,7 @@ mod tests {
         settings(changes).unwrap_or_else(|reason| panic!("{changes:?}: {reason}"))
     }
 
-    fn key(settings: &Settings) -> &crate::AccessKey {
+    fn key(settings: &Settings) -> &ossc_sign::Credentials {
         match &settings.credentials {
             Credentials::Key(key) => key,
             other => panic!("{other:?}"),
@@ -237,8 +215,8 @@ mod tests {
     fn complete_environment() {
         let s = good(&[]);
         let key = key(&s);
-        assert_eq!((key.id.as_str(), key.secret.expose()), ("LTAI-id", "hunter2"));
-        assert_eq!(key.token.as_ref().map(|token| token.expose()), Some("tok-abc"));
+        assert_eq!((key.access_key_id.as_str(), key.access_key_secret.expose()), ("LTAI-id", "hunter2"));
+        assert_eq!(key.security_token.as_ref().map(|token| token.expose()), Some("tok-abc"));
         assert_eq!(s.region.as_deref(), Some("cn-beijing"));
         assert_eq!(s.location.to_string(), "oss://examplebucket/qwen/Qwen3-8B/");
         assert_eq!(s.model_dir, Path::new("/tmp/model"));
@@ -279,8 +257,8 @@ mod tests {
             ("OSS_REGION", Some(" oss-CN-Shanghai ")),
         ]);
         let key = key(&s);
-        assert_eq!(key.secret.expose(), "hunter2");
-        assert!(key.token.is_none());
+        assert_eq!(key.access_key_secret.expose(), "hunter2");
+        assert!(key.security_token.is_none());
         assert_eq!(s.region.as_deref(), Some("cn-shanghai"), "OSS_REGION wins over the endpoint");
         assert_eq!(good(&[("MODEL_DIR", Some(" a "))]).model_dir, Path::new(" a "));
     }

@@ -16,14 +16,14 @@ pub mod fuzz;
 mod json;
 mod location;
 mod reason;
-mod secret;
 mod table;
+mod variable;
 
-pub use config::{Config, DEFAULT_PATH, Error, LogLevel, OpenMode, Warning};
-pub use credentials::{AccessKey, Credentials, EcsRole, Oidc};
+pub use config::{DEFAULT_PATH, Error, Warning};
+pub use credentials::{Credentials, EcsRole, Oidc};
 pub use docs::{default_file, markdown};
 pub use endpoint::{Endpoint, Scheme};
 pub use env::{IoDriver, PageKind, Settings, Signature};
 pub use location::Location;
 pub use reason::Reason;
-pub use secret::Secret;
+pub use table::{Config, LogLevel, OpenMode};

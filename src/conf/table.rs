@@ -1,12 +1,48 @@
 //! The key table: every key of the configuration file with type, default, unit, range and text.
-//! `config` parses by it, `docs` prints it. A new key is one entry here and one field in `Config`.
+//! `config` parses by it, `docs` prints it. A new key is one row: its field in [`Config`] and its default follow.
 //!
 //! Nothing here reads a file or knows JSON's syntax.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, LogLevel, OpenMode};
+/// Least level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// 0
+    Debug,
+    /// 1, the default
+    Info,
+    /// 2
+    Warn,
+    /// 3
+    Error,
+}
+
+impl LogLevel {
+    /// The table lets only 0 to 3 through.
+    fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Debug,
+            1 => Self::Info,
+            2 => Self::Warn,
+            _ => Self::Error,
+        }
+    }
+}
+
+/// What an open for reading of a large object gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// The default: as `Whole` in programs that are seen to read past the C library, else as `Parts`.
+    Auto,
+    /// All of the object, in memory and verified.
+    Whole,
+    /// A descriptor at once.
+    Parts,
+}
+
+const OPEN_MODES: [OpenMode; 3] = [OpenMode::Auto, OpenMode::Whole, OpenMode::Parts];
 
 /// One key of the configuration file.
 pub(crate) struct Key {
@@ -86,353 +122,199 @@ fn millis(number: i64) -> Duration {
     Duration::from_millis(number.unsigned_abs())
 }
 
-/// All keys, in the order of the manual.
-pub(crate) const KEYS: &[Key] = &[
-    Key {
-        path: "logLevel",
-        kind: Kind::Whole {
-            default: 1,
-            unit: "",
-            range: within(0, 3),
-            set: |config, number| config.log_level = LogLevel::from_number(number),
-        },
-        in_default_file: true,
-        text: "Least level that is logged: 0 DEBUG, 1 INFO, 2 WARN, 3 ERROR.",
-    },
-    Key {
-        path: "logPath",
-        kind: Kind::Path {
-            default: "/var/log/oss-connector/connector.log",
-            set: |config, path| config.log_path = path,
-        },
-        in_default_file: true,
-        text: "Log file of the engine. If it cannot be written, the engine warns once and goes on \
-               without it.",
-    },
-    Key {
-        path: "auditPath",
-        kind: Kind::Path { default: "/var/log/oss-connector/audit.log", set: |config, path| config.audit_path = path },
-        in_default_file: true,
-        text: "Audit file: one JSON line per access. If it cannot be written, the engine warns \
-               once and goes on without it.",
-    },
-    Key {
-        path: "expireTimeSec",
-        kind: Kind::Whole {
-            default: 120,
-            unit: "s",
-            // Up to the largest 32-bit number, which people write for `never`.
-            range: within(-1, i32::MAX as i64),
-            set: |config, number| config.expire = (number >= 0).then(|| secs(number)),
-        },
-        in_default_file: true,
-        text: "How long an object stays in memory after its last use, however short that was (an open, \
-               a map, a read); -1 keeps it until the engine ends. What was fetched ahead and not opened \
-               yet stays while a program of this MODEL_DIR lives and memoryLimit has room, and so long \
-               after the last one.",
-    },
-    Key {
-        path: "prefetch.vcpus",
-        kind: Kind::Whole {
-            default: 16,
-            unit: "",
-            range: within(1, 1024),
-            set: |config, number| config.prefetch_vcpus = number as usize,
-        },
-        in_default_file: true,
-        text: "Threads that fetch, each with an I/O ring of its own. The engine starts no more of \
-               them than it may use CPUs, and keeps vcpus × workers connections.",
-    },
-    Key {
-        path: "prefetch.workers",
-        kind: Kind::Whole {
-            default: 16,
-            unit: "",
-            range: within(1, 1024),
-            set: |config, number| config.prefetch_workers = number as usize,
-        },
-        in_default_file: true,
-        text: "Requests in flight per vcpu.",
-    },
-    Key {
-        path: "materializeBytes",
-        kind: Kind::Whole {
-            default: 16 * MIB,
-            unit: "bytes",
-            range: within(0, TIB),
-            set: |config, number| config.materialize_bytes_max = number.unsigned_abs(),
-        },
-        in_default_file: false,
-        text: "Objects up to this size become real files in MODEL_DIR; larger ones are served \
-               from memory.",
-    },
-    Key {
-        path: "materializeTotal",
-        kind: Kind::Whole {
-            default: GIB,
-            unit: "bytes",
-            range: within(0, TIB),
-            set: |config, number| config.materialize_total_bytes_max = number.unsigned_abs(),
-        },
-        in_default_file: false,
-        text: "Sum of the sizes of real files in one MODEL_DIR; beyond it small objects are served \
-               from memory too.",
-    },
-    Key {
-        path: "memoryLimit",
-        kind: Kind::Whole {
-            default: 0,
-            unit: "bytes",
-            range: within(0, 1024 * TIB),
-            set: |config, number| config.memory_limit = (number > 0).then_some(number as u64),
-        },
-        in_default_file: false,
-        text: "Most memory that the engine may take: cached objects, and 64 MiB of it (a quarter, if that is \
-               less) for itself. Less than one part needs (partBytes; 11184810 bytes by default) is refused at the \
-               start. More than the tightest memory cgroup can hold is cut to that, with a warning. \
-               0 takes what cgroups and the system have free at the start, less a reserve of a twentieth, at \
-               least 256 MiB or a quarter.",
-    },
-    Key {
-        path: "lingerSec",
-        kind: Kind::Whole {
-            default: 10,
-            unit: "s",
-            range: within(1, 86_400),
-            set: |config, number| config.linger = secs(number),
-        },
-        in_default_file: false,
-        text: "How long the engine stays after its last client is gone. A program restarted \
-               meanwhile finds its model in memory.",
-    },
-    Key {
-        path: "outageBudgetSec",
-        kind: Kind::Whole {
-            default: 300,
-            unit: "s",
-            range: within(1, 86_400),
-            set: |config, number| config.outage_budget = secs(number),
-        },
-        in_default_file: false,
-        text: "How long the engine retries against an origin that fails before readers get EIO.",
-    },
-    Key {
-        path: "twicePercent",
-        kind: Kind::Whole {
-            default: 2,
-            unit: "percent",
-            range: within(0, 10),
-            set: |config, number| config.twice_percent_max = number.unsigned_abs(),
-        },
-        in_default_file: false,
-        text: "Most bytes that are asked for a second time because an answer is much slower than the others, of all \
-               bytes that have come. 0 asks for nothing twice.",
-    },
-    Key {
-        path: "connectTimeoutMs",
-        kind: Kind::Whole {
-            default: 5_000,
-            unit: "ms",
-            range: within(1, HOUR_MS),
-            set: |config, number| config.connect_timeout = millis(number),
-        },
-        in_default_file: false,
-        text: "Limit of one attempt to connect, with https including the TLS handshake.",
-    },
-    Key {
-        path: "responseTimeoutMs",
-        kind: Kind::Whole {
-            default: 10_000,
-            unit: "ms",
-            range: within(1, HOUR_MS),
-            set: |config, number| config.response_timeout = millis(number),
-        },
-        in_default_file: false,
-        text: "Limit from a request's last byte sent to the first byte of the answer's head.",
-    },
-    Key {
-        path: "stallTimeoutMs",
-        kind: Kind::Whole {
-            default: 10_000,
-            unit: "ms",
-            range: within(1, HOUR_MS),
-            set: |config, number| config.stall_timeout = millis(number),
-        },
-        in_default_file: false,
-        text: "How long a body may bring no byte before the connection is given up.",
-    },
-    Key {
-        path: "resolveTimeoutMs",
-        kind: Kind::Whole {
-            default: 5_000,
-            unit: "ms",
-            range: within(1, HOUR_MS),
-            set: |config, number| config.resolve_timeout = millis(number),
-        },
-        in_default_file: false,
-        text: "Limit of one look-up of the endpoint's name. It is looked up at the start, and again when no known address can be connected to.",
-    },
-    Key {
-        path: "idleConnectionSec",
-        kind: Kind::Whole {
-            default: 50,
-            unit: "s",
-            range: within(1, 3_600),
-            set: |config, number| config.idle_connection = secs(number),
-        },
-        in_default_file: false,
-        text: "How long a connection without a request is kept. OSS closes it after 60 s.",
-    },
-    Key {
-        path: "avoidAddressSec",
-        kind: Kind::Whole {
-            default: 30,
-            unit: "s",
-            range: within(1, 3_600),
-            set: |config, number| config.avoid_address = secs(number),
-        },
-        in_default_file: false,
-        text: "How long an address of the endpoint that could not be connected to is kept away from while others work; the time doubles with each failure in a row, up to 32 times.",
-    },
-    Key {
-        path: "retryBaseMs",
-        kind: Kind::Whole {
-            default: 200,
-            unit: "ms",
-            range: within(1, HOUR_MS),
-            set: |config, number| config.retry_base = millis(number),
-        },
-        in_default_file: false,
-        text: "Longest pause before the first retry of a request; it doubles with each further one. The pause itself is drawn evenly from 0 to that (full jitter).",
-    },
-    Key {
-        path: "retryCapMs",
-        kind: Kind::Whole {
-            default: 20_000,
-            unit: "ms",
-            range: within(1, HOUR_MS),
-            set: |config, number| config.retry_cap = millis(number),
-        },
-        in_default_file: false,
-        text: "Longest pause before any retry.",
-    },
-    Key {
-        path: "startAttempts",
-        kind: Kind::Whole {
-            default: 5,
-            unit: "",
-            range: within(1, 1_000),
-            set: |config, number| config.start_attempts = number as u32,
-        },
-        in_default_file: false,
-        text: "Requests for one page of the root folder at the start, before the start is given up; startTimeoutSec may end it earlier.",
-    },
-    Key {
-        path: "listAttempts",
-        kind: Kind::Whole {
-            default: 8,
-            unit: "",
-            range: within(1, 1_000),
-            set: |config, number| config.list_attempts = number as u32,
-        },
-        in_default_file: false,
-        text: "Requests for one page of a folder, or for the facts of one object, before they are given up.",
-    },
-    Key {
-        path: "listAgainSec",
-        kind: Kind::Whole {
-            default: 5,
-            unit: "s",
-            range: within(1, 86_400),
-            set: |config, number| config.list_again = secs(number),
-        },
-        in_default_file: false,
-        text: "How old the listing of a folder may be when a program uses something of it; an older one is renewed first, and the program waits for that. A folder whose objects have changed is shown when it has been quiet for as long, by the server's clock.",
-    },
-    Key {
-        path: "reviveSec",
-        kind: Kind::Whole {
-            default: 30,
-            unit: "s",
-            range: within(1, 86_400),
-            set: |config, number| config.revive = secs(number),
-        },
-        in_default_file: false,
-        text: "After an object has been given up and its cause may pass, how long until it is tried again.",
-    },
-    Key {
-        path: "throttleRecoverMs",
-        kind: Kind::Whole {
-            default: 1_000,
-            unit: "ms",
-            range: within(1, HOUR_MS),
-            set: |config, number| config.throttle_recover = millis(number),
-        },
-        in_default_file: false,
-        text: "When OSS throttles (429 or 503), the engine halves the number of requests it has under way. For each such time without another throttled answer it raises the number again by a sixteenth of vcpus × workers.",
-    },
-    Key {
-        path: "startTimeoutSec",
-        kind: Kind::Whole {
-            default: 60,
-            unit: "s",
-            range: within(1, 3_600),
-            set: |config, number| config.start_timeout = secs(number),
-        },
-        in_default_file: false,
-        text: "Limit of the engine's whole start, until the root folder of OSS_PATH is mirrored \
-               to MODEL_DIR.",
-    },
-    Key {
-        path: "partBytes",
-        kind: Kind::Whole {
-            default: 8 * MIB,
-            unit: "bytes",
-            // Parts start at page boundaries, and a part is what one failed request loses.
-            range: Range { min: 4_096, max: 8 * MIB, multiple_of: 4_096 },
-            set: |config, number| config.part_bytes = number.unsigned_abs(),
-        },
-        in_default_file: false,
-        text: "Size of one ranged request. Small parts mean many more requests, which OSS counts and limits; they are for tests.",
-    },
-    Key {
-        path: "tls.caFile",
-        kind: Kind::Path {
-            default: "",
-            set: |config, path| config.tls_ca_file = Some(path).filter(|path| !path.as_os_str().is_empty()),
-        },
-        in_default_file: false,
-        text: "PEM file with certificates of a CA of your own, trusted by https besides the system's roots or those \
-               of SSL_CERT_FILE. Empty: none.",
-    },
-    Key {
-        path: "verifyCrc",
-        kind: Kind::Switch { default: true, set: |config, on| config.verify_crc = on },
-        in_default_file: false,
-        text: "Compare the CRC-64 of each whole object with the one OSS reports.",
-    },
-    Key {
-        path: "readsWait",
-        kind: Kind::Word { words: &["part", "verdict"], set: |config, at| config.reads_wait_for_verdict = at == 1 },
-        in_default_file: false,
-        text: "What a read of a large object waits for. `part`: its own parts, and only the last part that no reader \
-               was given yet for the CRC-64 of the whole object. `verdict`: every read waits until the CRC-64 of the \
-               whole object matched; an object that is larger than the memory budget is fetched twice then. Maps and \
-               streams wait for it in any case.",
-    },
-    Key {
-        path: "openMode",
-        kind: Kind::Word { words: &["auto", "whole", "parts"], set: |config, at| config.open_mode = OPEN_MODES[at] },
-        in_default_file: false,
-        text: "What an open for reading of a large object gives. `parts`: a descriptor at once, whose bytes come as \
-               they are read through the C library. `whole`: the open waits until all of the object is in memory and \
-               verified, and the kernel has its bytes, so that programs may read them past the C library (io_uring, \
-               libaio, system calls of their own); an object that is larger than the memory budget is ENOMEM. `auto`: \
-               `whole` in programs that are seen to read so, else `parts`. An open with O_DIRECT is whole in any case.",
-    },
-];
+/// What one row of the table is made into: a field of [`Config`], its default, and an entry of [`KEYS`].
+///
+/// `FIELD: TYPE, "KEY" [in_default_file], KIND { ... } |value| VALUE OF THE FIELD, "TEXT OF THE MANUAL";`
+macro_rules! keys {
+    ($($field:ident: $type:ty, $path:literal $($in_default_file:ident)?, $kind:ident { $($part:tt)* } |$value:ident| $set:expr, $text:literal;)*) => {
+        /// Everything the configuration file sets. Defaults and ranges are in docs/CONFIG.md.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $(#[doc = concat!("`", $path, "`: ", $text)] pub $field: $type,)*
+        }
 
-const OPEN_MODES: [OpenMode; 3] = [OpenMode::Auto, OpenMode::Whole, OpenMode::Parts];
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($field: { let $value = default_of!($kind { $($part)* }); $set },)* }
+            }
+        }
+
+        /// All keys, in the order of the manual.
+        pub(crate) const KEYS: &[Key] = &[$(Key {
+            path: $path,
+            kind: Kind::$kind { $($part)*, set: |config, $value| config.$field = $set },
+            in_default_file: !stringify!($($in_default_file)?).is_empty(),
+            text: $text,
+        },)*];
+    };
+}
+
+/// The value that a key has where the file does not name it.
+macro_rules! default_of {
+    (Whole { default: $default:expr, $($part:tt)* }) => {
+        std::convert::identity::<i64>($default)
+    };
+    (Path { default: $default:expr }) => {
+        PathBuf::from($default)
+    };
+    (Switch { default: $default:expr }) => {
+        $default
+    };
+    (Word { words: $words:expr }) => {
+        0
+    };
+}
+
+keys! {
+    log_level: LogLevel, "logLevel" in_default_file,
+        Whole { default: 1, unit: "", range: within(0, 3) } |number| LogLevel::from_number(number),
+        "Least level that is logged: 0 DEBUG, 1 INFO, 2 WARN, 3 ERROR.";
+
+    log_path: PathBuf, "logPath" in_default_file,
+        Path { default: "/var/log/oss-connector/connector.log" } |path| path,
+        "Log file of the engine. If it cannot be written, the engine warns once and goes on \
+         without it.";
+
+    audit_path: PathBuf, "auditPath" in_default_file,
+        Path { default: "/var/log/oss-connector/audit.log" } |path| path,
+        "Audit file: one JSON line per access. If it cannot be written, the engine warns \
+         once and goes on without it.";
+
+    // Up to the largest 32-bit number, which people write for `never`.
+    expire: Option<Duration>, "expireTimeSec" in_default_file,
+        Whole { default: 120, unit: "s", range: within(-1, i32::MAX as i64) } |number| (number >= 0).then(|| secs(number)),
+        "How long an object stays in memory after its last use, however short that was (an open, \
+         a map, a read); -1 keeps it until the engine ends. What was fetched ahead and not opened \
+         yet stays while a program of this MODEL_DIR lives and memoryLimit has room, and so long \
+         after the last one.";
+
+    prefetch_vcpus: usize, "prefetch.vcpus" in_default_file,
+        Whole { default: 16, unit: "", range: within(1, 1024) } |number| number as usize,
+        "Threads that fetch, each with an I/O ring of its own. The engine starts no more of \
+         them than it may use CPUs, and keeps vcpus × workers connections.";
+
+    prefetch_workers: usize, "prefetch.workers" in_default_file,
+        Whole { default: 16, unit: "", range: within(1, 1024) } |number| number as usize,
+        "Requests in flight per vcpu.";
+
+    materialize_bytes_max: u64, "materializeBytes",
+        Whole { default: 16 * MIB, unit: "bytes", range: within(0, TIB) } |number| number.unsigned_abs(),
+        "Objects up to this size become real files in MODEL_DIR; larger ones are served \
+         from memory.";
+
+    materialize_total_bytes_max: u64, "materializeTotal",
+        Whole { default: GIB, unit: "bytes", range: within(0, TIB) } |number| number.unsigned_abs(),
+        "Sum of the sizes of real files in one MODEL_DIR; beyond it small objects are served \
+         from memory too.";
+
+    memory_limit: Option<u64>, "memoryLimit",
+        Whole { default: 0, unit: "bytes", range: within(0, 1024 * TIB) } |number| (number > 0).then_some(number as u64),
+        "Most memory that the engine may take: cached objects, and 64 MiB of it (a quarter, if that is \
+         less) for itself. Less than one part needs (partBytes; 11184810 bytes by default) is refused at the \
+         start. More than the tightest memory cgroup can hold is cut to that, with a warning. \
+         0 takes what cgroups and the system have free at the start, less a reserve of a twentieth, at \
+         least 256 MiB or a quarter.";
+
+    linger: Duration, "lingerSec",
+        Whole { default: 10, unit: "s", range: within(1, 86_400) } |number| secs(number),
+        "How long the engine stays after its last client is gone. A program restarted \
+         meanwhile finds its model in memory.";
+
+    outage_budget: Duration, "outageBudgetSec",
+        Whole { default: 300, unit: "s", range: within(1, 86_400) } |number| secs(number),
+        "How long the engine retries against an origin that fails before readers get EIO.";
+
+    twice_percent_max: u64, "twicePercent",
+        Whole { default: 2, unit: "percent", range: within(0, 10) } |number| number.unsigned_abs(),
+        "Most bytes that are asked for a second time because an answer is much slower than the others, of all \
+         bytes that have come. 0 asks for nothing twice.";
+
+    connect_timeout: Duration, "connectTimeoutMs",
+        Whole { default: 5_000, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
+        "Limit of one attempt to connect, with https including the TLS handshake.";
+
+    response_timeout: Duration, "responseTimeoutMs",
+        Whole { default: 10_000, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
+        "Limit from a request's last byte sent to the first byte of the answer's head.";
+
+    stall_timeout: Duration, "stallTimeoutMs",
+        Whole { default: 10_000, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
+        "How long a body may bring no byte before the connection is given up.";
+
+    resolve_timeout: Duration, "resolveTimeoutMs",
+        Whole { default: 5_000, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
+        "Limit of one look-up of the endpoint's name. It is looked up at the start, and again when no known address can be connected to.";
+
+    idle_connection: Duration, "idleConnectionSec",
+        Whole { default: 50, unit: "s", range: within(1, 3_600) } |number| secs(number),
+        "How long a connection without a request is kept. OSS closes it after 60 s.";
+
+    avoid_address: Duration, "avoidAddressSec",
+        Whole { default: 30, unit: "s", range: within(1, 3_600) } |number| secs(number),
+        "How long an address of the endpoint that could not be connected to is kept away from while others work; the time doubles with each failure in a row, up to 32 times.";
+
+    retry_base: Duration, "retryBaseMs",
+        Whole { default: 200, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
+        "Longest pause before the first retry of a request; it doubles with each further one. The pause itself is drawn evenly from 0 to that (full jitter).";
+
+    retry_cap: Duration, "retryCapMs",
+        Whole { default: 20_000, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
+        "Longest pause before any retry.";
+
+    start_attempts: u32, "startAttempts",
+        Whole { default: 5, unit: "", range: within(1, 1_000) } |number| number as u32,
+        "Requests for one page of the root folder at the start, before the start is given up; startTimeoutSec may end it earlier.";
+
+    list_attempts: u32, "listAttempts",
+        Whole { default: 8, unit: "", range: within(1, 1_000) } |number| number as u32,
+        "Requests for one page of a folder, or for the facts of one object, before they are given up.";
+
+    list_again: Duration, "listAgainSec",
+        Whole { default: 5, unit: "s", range: within(1, 86_400) } |number| secs(number),
+        "How old the listing of a folder may be when a program uses something of it; an older one is renewed first, and the program waits for that. A folder whose objects have changed is shown when it has been quiet for as long, by the server's clock.";
+
+    revive: Duration, "reviveSec",
+        Whole { default: 30, unit: "s", range: within(1, 86_400) } |number| secs(number),
+        "After an object has been given up and its cause may pass, how long until it is tried again.";
+
+    throttle_recover: Duration, "throttleRecoverMs",
+        Whole { default: 1_000, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
+        "When OSS throttles (429 or 503), the engine halves the number of requests it has under way. For each such time without another throttled answer it raises the number again by a sixteenth of vcpus × workers.";
+
+    start_timeout: Duration, "startTimeoutSec",
+        Whole { default: 60, unit: "s", range: within(1, 3_600) } |number| secs(number),
+        "Limit of the engine's whole start, until the root folder of OSS_PATH is mirrored \
+         to MODEL_DIR.";
+
+    // Parts start at page boundaries, and a part is what one failed request loses.
+    part_bytes: u64, "partBytes",
+        Whole { default: 8 * MIB, unit: "bytes", range: Range { min: 4_096, max: 8 * MIB, multiple_of: 4_096 } } |number| number.unsigned_abs(),
+        "Size of one ranged request. Small parts mean many more requests, which OSS counts and limits; they are for tests.";
+
+    tls_ca_file: Option<PathBuf>, "tls.caFile",
+        Path { default: "" } |path| Some(path).filter(|path| !path.as_os_str().is_empty()),
+        "PEM file with certificates of a CA of your own, trusted by https besides the system's roots or those \
+         of SSL_CERT_FILE. Empty: none.";
+
+    verify_crc: bool, "verifyCrc",
+        Switch { default: true } |on| on,
+        "Compare the CRC-64 of each whole object with the one OSS reports.";
+
+    reads_wait_for_verdict: bool, "readsWait",
+        Word { words: &["part", "verdict"] } |at| at == 1,
+        "What a read of a large object waits for. `part`: its own parts, and only the last part that no reader \
+         was given yet for the CRC-64 of the whole object. `verdict`: every read waits until the CRC-64 of the \
+         whole object matched; an object that is larger than the memory budget is fetched twice then. Maps and \
+         streams wait for it in any case.";
+
+    open_mode: OpenMode, "openMode",
+        Word { words: &["auto", "whole", "parts"] } |at| OPEN_MODES[at],
+        "What an open for reading of a large object gives. `parts`: a descriptor at once, whose bytes come as \
+         they are read through the C library. `whole`: the open waits until all of the object is in memory and \
+         verified, and the kernel has its bytes, so that programs may read them past the C library (io_uring, \
+         libaio, system calls of their own); an object that is larger than the memory budget is ENOMEM. `auto`: \
+         `whole` in programs that are seen to read so, else `parts`. An open with O_DIRECT is whole in any case.";
+}
 
 #[cfg(test)]
 mod tests {

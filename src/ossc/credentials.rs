@@ -7,7 +7,7 @@
 use ossc_conf::{Credentials as Configured, Scheme, Settings, Signature};
 use ossc_net::ask::Service;
 use ossc_net::{Tls, Trust};
-use ossc_sign::{Credentials, Issued, Scope, Secret, Signer, V1, V4};
+use ossc_sign::{Credentials, Issued, Scope, Signer, V1, V4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -101,12 +101,10 @@ pub struct Limits {
 
 /// The key that the environment holds, if it is what the settings name.
 pub fn lasting(settings: &Settings) -> Option<Credentials> {
-    let Configured::Key(key) = &settings.credentials else { return None };
-    Some(Credentials {
-        access_key_id: key.id.clone(),
-        access_key_secret: Secret::new(key.secret.expose().to_string()),
-        security_token: key.token.as_ref().map(|token| Secret::new(token.expose().to_string())),
-    })
+    match &settings.credentials {
+        Configured::Key(key) => Some(key.clone()),
+        _ => None,
+    }
 }
 
 /// Signs with this key, in the version that the settings name.

@@ -92,6 +92,10 @@ pub struct Mirror {
     pub(crate) folder_times: Mutex<HashMap<String, (i64, i64)>>,
 }
 
+/// How long OSS is asked for a newer listing before what is known is served on, and for what a listing needs to know of
+/// its objects beside.
+pub(crate) const RENEWAL_MAX: Duration = Duration::from_secs(10);
+
 /// Why a folder is listed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {

@@ -5,10 +5,10 @@
 //! none. It never unmaps a region that it has given out, and never uses a kept descriptor without asking what it is.
 
 use crate::early;
+use crate::engine_name;
 use crate::environ;
 use crate::process::pid;
 pub(crate) use crate::say::say;
-use crate::silent;
 use crate::start::{self, FirstWord};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use ossc_cache::lock;
@@ -293,11 +293,15 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
             Err(_) => {}
         }
         if sys::now_ms() > word_at {
-            silent::speak(b"waiting for ", b"");
+            engine_name::speak(engine_runs(), b"waiting for ", b"");
             word_at = u64::MAX;
         }
         if sys::now_ms() > until {
-            silent::speak(b"no answer of ", b": what may be in MODEL_DIR cannot be told, and reads of it give EIO");
+            engine_name::speak(
+                engine_runs(),
+                b"no answer of ",
+                b": what may be in MODEL_DIR cannot be told, and reads of it give EIO",
+            );
             return None;
         }
         sys::sleep_ms(20);

@@ -7,6 +7,7 @@ mod by_name;
 mod copy;
 mod descriptors;
 mod early;
+mod engine_name;
 mod environ;
 mod file;
 mod fills;

@@ -1,6 +1,6 @@
 /* A library, and with -DPROGRAM a program, that is larger than what becomes a real file: the dynamic linker and the
  * kernel open it themselves. `loaded_sum` sums the bytes of a file in this library's own scope of symbols. Made by
- * ci/bars/identity_hosts.py; writes nothing. */
+ * tests/checks/identity_hosts.py; writes nothing. */
 #include <fcntl.h>
 #include <unistd.h>
 

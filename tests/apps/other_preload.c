@@ -1,5 +1,5 @@
 /* Another preloaded library, as socket wrappers and tracers are: it stands before ours, and calls libc's own read
- * through a handle of libc, or any other next function (-DNEXT). Made by ci/bars/identity_hosts.py. */
+ * through a handle of libc, or any other next function (-DNEXT). Made by tests/checks/identity_hosts.py. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <unistd.h>

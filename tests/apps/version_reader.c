@@ -1,6 +1,6 @@
 /* Reads files whose bytes say object, version and place, and tells on the fly when two versions meet in one file.
  *
- * Every 8 bytes of a file (ci/harness/blocks.py) are one little-endian number: object << 56 | version << 32 | index of
+ * Every 8 bytes of a file (tests/harness/blocks.py) are one little-endian number: object << 56 | version << 32 | index of
  * the word. What a reader was given first decides which object and version all the rest of that file has to be.
  *
  * Usage: version_reader [-b BYTES] [-p MICROSECONDS] [-t THREADS] [-r ROUNDS] [-d MILLISECONDS] [-w] WAY FILE...

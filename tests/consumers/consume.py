@@ -6,84 +6,22 @@ They know nothing of the connector. Prints one JSON object of hashes and results
 Usage: consume.py NAME FOLDER      consume.py --names
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "loaders"))
+import tensors
+from common import digest, of_array, of_tensor, of_value
+
 TEXT = "The quick brown fox loads 1024 tensors; größer, schneller."
 PROMPTS = ["hello world", "This program is free software"]
 
 
-def digest(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def array_digest(array):
-    import numpy as np
-
-    return f"{array.dtype}{list(array.shape)} {digest(np.ascontiguousarray(array).tobytes())}"
-
-
-def tensor_digest(tensor):
-    import torch
-
-    flat = tensor.detach().contiguous().cpu().reshape(-1)
-    return f"{tensor.dtype}{list(tensor.shape)} {digest(flat.view(torch.uint8).numpy().tobytes())}"
-
-
-def shards(folder):
-    with open(os.path.join(folder, "model.safetensors.index.json")) as file:
-        return [os.path.join(folder, name) for name in sorted(set(json.load(file)["weight_map"].values()))]
-
-
-def safetensors_open(folder, framework, hasher, **options):
-    from safetensors import safe_open
-
-    found = {}
-    for shard in shards(folder):
-        with safe_open(shard, framework=framework, **options) as file:
-            for name in file.keys():
-                found[name] = hasher(file.get_tensor(name))
-    return found
-
-
-def safetensors_numpy(folder):
-    # numpy has no bfloat16: this one registers it.
-    import ml_dtypes  # noqa: F401
-
-    return safetensors_open(folder, "np", array_digest)
-
-
-def safetensors_torch(folder):
-    from safetensors.torch import load_file
-
-    return {name: tensor_digest(t) for shard in shards(folder) for name, t in load_file(shard).items()}
-
-
-def safetensors_torch_pread(folder):
-    return safetensors_open(folder, "pt", tensor_digest, backend="pread")
-
-
-def safetensors_numpy_pread(folder):
-    import ml_dtypes  # noqa: F401
-
-    return safetensors_open(folder, "np", array_digest, backend="pread")
-
-
-def safetensors_slices(folder):
-    """What tensor-parallel workers do: one half of each matrix."""
-    from safetensors import safe_open
-
-    found = {}
-    for shard in shards(folder):
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():
-                part = file.get_slice(name)
-                rows = part.get_shape()[0]
-                found[name] = [tensor_digest(part[: rows // 2]), tensor_digest(part[rows // 2 :])]
-    return found
+def hashed(load):
+    """A loader of tests/loaders, whose tensors are told by their hashes."""
+    return lambda folder: {name: of_value(value) for name, value in load(folder).items()}
 
 
 def transformers(folder):
@@ -100,8 +38,8 @@ def transformers(folder):
         greedy = model.generate(**inputs, max_new_tokens=8, do_sample=False)
         sampled = model.generate(**inputs, max_new_tokens=8, do_sample=True)
     return {
-        "parameters": {name: tensor_digest(p) for name, p in model.named_parameters()},
-        "logits": tensor_digest(logits), "greedy": greedy.tolist(), "sampled": sampled.tolist(),
+        "parameters": {name: of_tensor(p) for name, p in model.named_parameters()},
+        "logits": of_tensor(logits), "greedy": greedy.tolist(), "sampled": sampled.tolist(),
         "text": tokenizer.batch_decode(greedy), "chat": chat,
     }
 
@@ -141,7 +79,7 @@ def onnx_outputs(path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     x = np.linspace(-1, 1, 10_000, dtype=np.float32).reshape(2, 5000)
     y, taken = session.run(None, {"x": x, "rows": np.arange(5000)})
-    return {"y": array_digest(y), "weight": array_digest(taken)}
+    return {"y": of_array(y), "weight": of_array(taken)}
 
 
 def onnxruntime_inline(folder):
@@ -157,7 +95,7 @@ def gguf(folder):
 
     reader = GGUFReader(os.path.join(folder, "model.gguf"))
     fields = {name: [digest(part.tobytes()) for part in field.parts] for name, field in reader.fields.items()}
-    tensors = {t.name: [t.tensor_type.name, array_digest(t.data)] for t in reader.tensors}
+    tensors = {t.name: [t.tensor_type.name, of_array(t.data)] for t in reader.tensors}
     return {"fields": {name: digest("".join(parts).encode()) for name, parts in fields.items()}, "tensors": tensors}
 
 
@@ -165,8 +103,8 @@ def numpy_load(folder):
     import numpy as np
 
     with np.load(os.path.join(folder, "arrays.npz")) as arrays:
-        found = {name: array_digest(arrays[name]) for name in arrays.files}
-    return {"npy": array_digest(np.load(os.path.join(folder, "array.npy"))), **found}
+        found = {name: of_array(arrays[name]) for name in arrays.files}
+    return {"npy": of_array(np.load(os.path.join(folder, "array.npy"))), **found}
 
 
 def numpy_memmap(folder):
@@ -176,7 +114,7 @@ def numpy_memmap(folder):
     tail = np.memmap(os.path.join(folder, "raw.f32"), dtype=np.uint8, mode="c", offset=12_345)
     tail[0] ^= 255
     array = np.load(os.path.join(folder, "array.npy"), mmap_mode="r")
-    return {"raw": array_digest(raw), "tail": array_digest(tail), "array": array_digest(array)}
+    return {"raw": of_array(raw), "tail": of_array(tail), "array": of_array(array)}
 
 
 def numpy_fromfile(folder):
@@ -191,32 +129,14 @@ def numpy_fromfile(folder):
         rest = np.fromfile(file, dtype=np.uint8)
     whole = np.fromfile(path, dtype=np.float32)
     arrays = {"whole": whole, "middle": middle, "after": after, "rest": rest}
-    return {"position": position, **{name: array_digest(a) for name, a in arrays.items()}}
-
-
-def torch_state(path, **options):
-    import torch
-
-    return {name: tensor_digest(t) for name, t in torch.load(path, map_location="cpu", **options).items()}
-
-
-def torch_zip(folder):
-    return torch_state(os.path.join(folder, "pytorch_model.bin"), weights_only=True)
-
-
-def torch_zip_mmap(folder):
-    return torch_state(os.path.join(folder, "pytorch_model.bin"), weights_only=True, mmap=True)
-
-
-def torch_legacy(folder):
-    return torch_state(os.path.join(folder, "legacy.pt"), weights_only=True)
+    return {"position": position, **{name: of_array(a) for name, a in arrays.items()}}
 
 
 def mapped_in_child(path):
     import torch
 
     size = os.path.getsize(path)
-    return [os.getpid(), tensor_digest(torch.from_file(path, shared=False, size=size, dtype=torch.uint8))]
+    return [os.getpid(), of_tensor(torch.from_file(path, shared=False, size=size, dtype=torch.uint8))]
 
 
 def chain(folder):
@@ -229,13 +149,17 @@ def chain(folder):
     return {name: value for name, (_, value) in zip(names, results)}
 
 
+OF_TENSORS = (
+    "safetensors_numpy", "safetensors_numpy_pread", "safetensors_load_file", "safetensors_pread", "safetensors_slices", "torch_zip", "torch_zip_mmap", "torch_legacy",
+)
 CONSUMERS = {
-    f.__name__: f
-    for f in (
-        safetensors_numpy, safetensors_numpy_pread, safetensors_torch, safetensors_torch_pread, safetensors_slices,
-        transformers, tokenizers, sentencepiece, onnxruntime_inline, onnxruntime_external, gguf,
-        numpy_load, numpy_memmap, numpy_fromfile, torch_zip, torch_zip_mmap, torch_legacy, chain,
-    )
+    **{name: hashed(getattr(tensors, name)) for name in OF_TENSORS},
+    **{
+        f.__name__: f
+        for f in (
+            transformers, tokenizers, sentencepiece, onnxruntime_inline, onnxruntime_external, gguf, numpy_load, numpy_memmap, numpy_fromfile, chain,
+        )
+    },
 }
 
 

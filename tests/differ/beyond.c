@@ -1,5 +1,5 @@
 /* Whether this kernel shows pages of a map that lie beyond the end of the file. It must not (SIGBUS), but Linux 6.18 maps
- * large pages of tmpfs as a whole where a fault finds them alone. Run by ci/harness/differ.py on a file of its own on a
+ * large pages of tmpfs as a whole where a fault finds them alone. Run by tests/harness/differ.py on a file of its own on a
  * tmpfs with huge=always.
  *
  * Usage: beyond FILE. Ends with 0 if it does not, 1 if it does. */

@@ -1,5 +1,5 @@
 /* Random operation sequences on one folder, every result of which goes to a trace. Run twice by
- * ci/harness/differ.py, on a plain folder and, preloaded, on a managed one: the traces must be equal.
+ * tests/harness/differ.py, on a plain folder and, preloaded, on a managed one: the traces must be equal.
  * Never linked with the hooks. The same seed gives the same sequence.
  *
  * Usage: differ --files                                    (names and sizes of the folder's files)

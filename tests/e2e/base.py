@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
+from tests.harness import folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 PREFIX = "team/tiny"
 
 
+def can_unshare() -> bool:
+    """Whether this user may have a mount namespace."""
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+
+
 class EnginesEnd(unittest.TestCase):
     """What starts managed folders of its own, each of which must lose its engine by itself."""
+
+    def serving(self, endpoint: Endpoint) -> Endpoint:
+        """It serves until the test ends."""
+        endpoint.start()
+        self.addCleanup(endpoint.stop)
+        return endpoint
+
+    def ending(self, run: Run) -> Run:
+        """At the test's end the engine must be gone within lingerSec + 3 s."""
+        self.addCleanup(self.finish, run)
+        return run
 
     def finish(self, run: Run) -> None:
         log = run.log_tail()
@@ -52,7 +69,5 @@ class EndToEnd(EnginesEnd):
         return Run(cls.endpoint, PREFIX, config=settings, io=io)
 
     def managed(self, config: dict[str, Any] | None = None, io: str | None = None) -> Run:
-        """A managed folder for this test; at its end the engine must be gone within lingerSec + 3 s."""
-        run = self.make_run(config, io)
-        self.addCleanup(self.finish, run)
-        return run
+        """A managed folder for this test."""
+        return self.ending(self.make_run(config, io))

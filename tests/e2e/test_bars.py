@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import unittest
 
-import bars
-from bars import load
-from harness import paths
+from tests.bars import catalog
+from tests.checks import load
+from tests.harness import paths
 
 
 class Names(unittest.TestCase):
     """A bar is found by its name as by its set and number."""
 
     def test_each_name_is_one_bar_and_no_set(self) -> None:
-        names = [bar.name for _, bar in bars.every()]
+        names = [bar.name for _, bar in catalog.every()]
         self.assertEqual(sorted(set(names)), sorted(names))
-        self.assertFalse({"list", *bars.SETS} & set(names))
+        self.assertFalse({"list", *catalog.SETS} & set(names))
         for name in names:
             self.assertRegex(name, r"^[a-z0-9]+(-[a-z0-9]+)*$")
 
     def test_name_and_number_lead_to_the_same_bar(self) -> None:
-        self.assertEqual(bars.find("cold-prefetch", None), bars.find("engine", 3))
-        for name, bar in bars.every():
-            self.assertEqual(bars.find(bar.name, None), [(name, bar)])
-            self.assertEqual(bars.find(name, bar.number), [(name, bar)])
-        self.assertEqual(bars.find("engine", None) + bars.find("cold-prefetch", 3) + bars.find("none", None), [])
+        self.assertEqual(catalog.find("cold-prefetch", None), catalog.find("engine", 3))
+        for name, bar in catalog.every():
+            self.assertEqual(catalog.find(bar.name, None), [(name, bar)])
+            self.assertEqual(catalog.find(name, bar.number), [(name, bar)])
+        self.assertEqual(catalog.find("engine", None) + catalog.find("cold-prefetch", 3) + catalog.find("none", None), [])
 
 
 class MainBars(unittest.TestCase):
@@ -35,7 +35,7 @@ class MainBars(unittest.TestCase):
         paths.require_products()
 
     def check(self, number: int) -> None:
-        (bar,) = [b for b in bars.of_set("main") if b.number == number]
+        (bar,) = [b for b in catalog.SETS["main"] if b.number == number]
         measure = bar.measure()
         self.assertTrue(measure.good, "\n".join([bar.what, measure.value, *measure.notes]))
         control = bar.control()

@@ -13,11 +13,11 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from harness import blocks, paths
-from harness.endpoint import Endpoint
-from harness.requestlog import Request
-from harness.run import Run
 from tests.e2e.base import EnginesEnd
+from tests.harness import blocks, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.requestlog import Request
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 MIB = 1 << 20
@@ -60,15 +60,12 @@ class Bucket(EnginesEnd):
                 self.put(f"m{n}/extra{extra}.json", blocks.content(n + 1, 2, SMALL))
 
     def serve(self, faults: list[dict[str, Any]] | None = None) -> None:
-        self.endpoint = Endpoint(self.scratch / "root", self.scratch, faults)
-        self.endpoint.start()
-        self.addCleanup(self.endpoint.stop)
+        self.endpoint = self.serving(Endpoint(self.scratch / "root", self.scratch, faults))
 
     def managed(self, config: dict[str, Any] | None = None, below: Path | None = None) -> Run:
         run = Run(self.endpoint, "x", config={**SETTINGS, **(config or {})}, below=below)
         run.prefix = ""
-        self.addCleanup(self.finish, run)
-        return run
+        return self.ending(run)
 
     def said(self, run: Run, script: str, **options: Any) -> str:
         done = run.call(["sh", "-c", f"cd {run.model_dir} && {{ {script}; }}"], timeout=60, **options)

@@ -10,10 +10,10 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from bars import roles_memory as budget
-from harness import paths
-from harness.endpoint import Endpoint
-from harness.run import Run
+from tests.checks import roles_memory as budget
+from tests.harness import paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 MIB = 1024 * 1024
 LIMIT = 64 * MIB

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unittest
 
-from bars import bypass
-from bars.host import tiny
-from harness import paths
+from tests.checks import bypass
+from tests.checks.host import tiny
+from tests.harness import paths
 
 
 class Bypass(unittest.TestCase):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import unittest
 
-from bars import Measure, identity, one_model, still, uses, versions
-from harness import paths
+from tests.checks import identity, one_model, still, uses, versions
+from tests.harness import paths
+from tests.harness.measure import Measure
 
 
 class Bytes(unittest.TestCase):

@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import folder, paths
-from harness.run import Run, plain_env
-from tests.e2e.base import PREFIX, EndToEnd
-from tests.e2e.test_run_folder import can_unshare
+from tests.e2e.base import PREFIX, EndToEnd, can_unshare
+from tests.harness import folder, paths
+from tests.harness.run import Run, plain_env
 
 PYTHON = str(paths.VENV_PYTHON)
 # `nested` is there and not listed, `nested/deep` is not there yet. `d` is the folder, `o` one outside of it.

@@ -9,10 +9,10 @@ import re
 import subprocess
 import sys
 
-from harness import folder, paths
-from harness.endpoint import ACCESS_KEY_SECRET
-from harness.run import Run
 from tests.e2e.base import EndToEnd
+from tests.harness import folder, paths
+from tests.harness.endpoint import ACCESS_KEY_SECRET
+from tests.harness.run import Run
 
 HOLD = paths.ROOT / "tests" / "apps" / "hold.py"
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import faults, folder
-from harness.certificate import Certificate
-from harness.endpoint import Endpoint
-from harness.issuer import ROLE, ROLES, Issuer, KeyFile, Metadata, TokenService, pod_env
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder
+from tests.harness.certificate import Certificate
+from tests.harness.endpoint import Endpoint
+from tests.harness.issuer import ROLE, ROLES, Issuer, KeyFile, Metadata, TokenService, pod_env
+from tests.harness.run import Run
 
 FILES = ["a.bin", "b.bin", "nested/deep/c.bin", "small.bin"]
 KEY = f"{PREFIX}/b.bin"
@@ -31,15 +31,11 @@ class Credentials(EndToEnd):
 
     def start(self, options: list[str] | None = None, rules: list[faults.Rule] | None = None) -> Endpoint:
         given = ["--keys", str(self.issuer.keys), *(options or [])]
-        endpoint = Endpoint(self.scratch / "root", self.dir, rules, given)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
+        endpoint = self.serving(Endpoint(self.scratch / "root", self.dir, rules, given))
         return endpoint
 
     def run_on(self, endpoint: Endpoint, **config: object) -> Run:
-        run = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config})
-        self.addCleanup(self.finish, run)
-        return run
+        return self.ending(Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}))
 
     def env(self, run: Run, **variables: str) -> dict[str, str]:
         """Without the usual key."""

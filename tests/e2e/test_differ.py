@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unittest
 
-from bars import differ as bar
-from harness import differ, paths
-from harness.differ import Batch, Rig, Tally
+from tests.checks import differ as bar
+from tests.harness import differ, paths
+from tests.harness.differ import Batch, Rig, Tally
 
 OPS = 700
 SEEDS = range(40_001, 40_005)

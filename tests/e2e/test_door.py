@@ -9,8 +9,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from harness import paths
-from harness.run import plain_env
+from tests.harness import paths
+from tests.harness.run import plain_env
 
 DOCUMENTS = ("CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", ".github/PULL_REQUEST_TEMPLATE.md")
 CHECK = paths.ROOT / "ci" / "check"

@@ -8,10 +8,10 @@ import threading
 import time
 from typing import Any
 
-from harness import faults, folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 LARGE = ["b.bin", "nested/deep/c.bin"]
 SMALL = ["small.bin", "nested/small.json"]
@@ -26,13 +26,9 @@ class Fault(EndToEnd):
 
     def start(self, rules: list[faults.Rule], options: list[str] | None = None, **config: Any) -> Run:
         scratch = self.scratch / self.id().rsplit(".", 1)[-1]
-        endpoint = Endpoint(self.scratch / "root", scratch, rules or None, options)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
+        endpoint = self.serving(Endpoint(self.scratch / "root", scratch, rules or None, options))
         settings = {"materializeBytes": folder.MATERIALIZE_BYTES, **LIMITS, **config}
-        run = Run(endpoint, PREFIX, config=settings)
-        self.addCleanup(self.finish, run)
-        return run
+        return self.ending(Run(endpoint, PREFIX, config=settings))
 
     def read(self, run: Run, way: str, files: list[str]) -> dict[str, str]:
         argv = [str(paths.VENV_PYTHON), str(paths.APPS / "read_all.py"), way, *files]

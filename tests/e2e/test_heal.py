@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bars import heal
-from harness import compile as compiler
-from harness import folder, paths
-from harness.endpoint import Endpoint
-from harness.requestlog import body_gets
-from harness.run import Run, plain_env
+from tests.checks import heal
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import compile as compiler
+from tests.harness import folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.requestlog import body_gets
+from tests.harness.run import Run, plain_env
 
 PYTHON = str(paths.VENV_PYTHON)
 FILES = ["b.bin", "nested/deep/c.bin", "small.bin"]
@@ -253,13 +253,9 @@ class Heal(EndToEnd):
         """Its parts of b.bin come one after the other, and the second so late that an engine is killed before, however
         busy the machine is. Its successor's come at once."""
         late = {"match": {"key": f"{PREFIX}/b.bin", "kind": "get", "nth": 2}, "do": {"delay_ms": 3000}}
-        endpoint = Endpoint(self.scratch / "root", Path(tempfile.mkdtemp(dir=self.scratch)), [late])
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
+        endpoint = self.serving(Endpoint(self.scratch / "root", Path(tempfile.mkdtemp(dir=self.scratch)), [late]))
         settings = {"materializeBytes": folder.MATERIALIZE_BYTES, "prefetch": {"vcpus": 1, "workers": 1}}
-        run = Run(endpoint, PREFIX, config=settings)
-        self.addCleanup(self.finish, run)
-        return run
+        return self.ending(Run(endpoint, PREFIX, config=settings))
 
     def test_a_successor_that_may_write_small_files_only_takes_over(self) -> None:
         run = self.held_up()
@@ -507,11 +503,8 @@ class Unlisted(EndToEnd):
         scratch = self.scratch / self.id().rsplit(".", 1)[-1]
         # The second listing is that of `nested`.
         rules = [{"match": {"kind": "list", "nth": 2}, "do": {"delay_ms": 20000}}]
-        endpoint = Endpoint(self.scratch / "root", scratch, rules)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
-        run = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES})
-        self.addCleanup(self.finish, run)
+        endpoint = self.serving(Endpoint(self.scratch / "root", scratch, rules))
+        run = self.ending(Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}))
         primary = run.start(["sleep", "60"])
         self.addCleanup(primary.wait)
         self.addCleanup(primary.kill)

@@ -6,9 +6,9 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from harness import paths
-from harness.run import plain_env
 from tests.e2e.base import EndToEnd
+from tests.harness import paths
+from tests.harness.run import plain_env
 
 HEAD = """
 #define _GNU_SOURCE

@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import models
-from harness import faults, folder, load, names, paths
-from harness.certificate import Certificate
-from harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, Endpoint
-from harness.requestlog import once_problems
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, load, models, names, paths
+from tests.harness.certificate import Certificate
+from tests.harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, Endpoint
+from tests.harness.requestlog import once_problems
+from tests.harness.run import Run
 
 FILES = ["a.bin", "b.bin", "nested/deep/c.bin", "page.bin", "small.bin"]
 KEY = f"{PREFIX}/b.bin"
@@ -34,9 +33,7 @@ class Https(EndToEnd):
 
     def start(self, root: Path | None = None, rules: list[faults.Rule] | None = None) -> Endpoint:
         scratch = self.scratch / self.id().rsplit(".", 1)[-1]
-        endpoint = Endpoint(root or self.scratch / "root", scratch, rules, self.certificate.options)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
+        endpoint = self.serving(Endpoint(root or self.scratch / "root", scratch, rules, self.certificate.options))
         self.assertTrue(endpoint.url.startswith("https://"), endpoint.url)
         return endpoint
 
@@ -44,9 +41,7 @@ class Https(EndToEnd):
         settings: dict[str, Any] = {"materializeBytes": folder.MATERIALIZE_BYTES, **config}
         if trusted:
             settings["tls"] = {"caFile": str(self.certificate.ca)}
-        run = Run(endpoint, prefix, config=settings)
-        self.addCleanup(self.finish, run)
-        return run
+        return self.ending(Run(endpoint, prefix, config=settings))
 
     def originals(self) -> list[str]:
         return [f"{hashlib.sha256((self.plain / name).read_bytes()).hexdigest()}  {name}" for name in FILES]
@@ -118,9 +113,7 @@ class Https(EndToEnd):
     def test_an_endpoint_that_moves_is_found_again(self) -> None:
         name = "localhost.test"
         scratch = self.scratch / "moves"
-        slow = Endpoint(self.scratch / "root", scratch, None, [*self.certificate.options, "--rate-bytes-per-sec", "2000000"])
-        slow.start()
-        self.addCleanup(slow.stop)
+        slow = self.serving(Endpoint(self.scratch / "root", scratch, None, [*self.certificate.options, "--rate-bytes-per-sec", "2000000"]))
         run = self.run_on(slow)
         env, inside = self.with_hosts(run, name)
         go = run.dir / "go"

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import folder
-from harness.endpoint import Endpoint
-from harness.run import Run, plain_env
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import folder
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run, plain_env
 
 LINGER_SECS = 1
 SIZE = folder.MATERIALIZE_BYTES + 77

@@ -9,11 +9,11 @@ import signal
 import subprocess
 import time
 
-from harness import compile as compiler
-from harness import folder, paths
-from harness.requestlog import once_problems
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import compile as compiler
+from tests.harness import folder, paths
+from tests.harness.requestlog import once_problems
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 

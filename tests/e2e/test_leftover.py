@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 
-from harness import compile, folder, paths
-from harness.run import Run, plain_env
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import compile, folder, paths
+from tests.harness.run import Run, plain_env
 
 LINGER_SECS = 1
 # Maps the file and has it open, shows its first byte, and tells what it is by both ways when asked.

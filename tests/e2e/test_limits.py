@@ -10,10 +10,10 @@ import time
 import unittest
 from typing import Any
 
-from harness import faults, folder, paths
-from harness.endpoint import ANY_PORT, Endpoint
-from harness.run import Run
-from tests.e2e.base import PREFIX, EndToEnd
+from tests.e2e.base import PREFIX, EndToEnd, can_unshare
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import ANY_PORT, Endpoint
+from tests.harness.run import Run
 
 FILES = ["a.bin", "b.bin", "nested/deep/c.bin", "page.bin", "lines.txt"]
 FAILED = "failed to launch oss connector: failed to list objects: "
@@ -22,21 +22,13 @@ BUSY_MAX = 8
 CONNECTIONS = 64
 
 
-def can_unshare() -> bool:
-    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
-
-
 class Limits(EndToEnd):
     """Each test has an endpoint of its own, with its rules."""
 
     def start(self, rules: list[faults.Rule] | None = None, listen: str = ANY_PORT, **config: Any) -> Run:
         scratch = self.scratch / self.id().rsplit(".", 1)[-1]
-        endpoint = Endpoint(self.scratch / "root", scratch, rules, listen=listen)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
-        run = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config})
-        self.addCleanup(self.finish, run)
-        return run
+        endpoint = self.serving(Endpoint(self.scratch / "root", scratch, rules, listen=listen))
+        return self.ending(Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}))
 
     def assert_equal(self, run: Run, env: dict[str, str] | None = None, before: list[str] | None = None) -> None:
         done = run.call([*(before or []), "sha256sum", *FILES], env, cwd=run.model_dir)
@@ -124,9 +116,7 @@ class Limits(EndToEnd):
         """The name has a dead IPv6 address and two that work."""
         run = self.start()
         port = run.endpoint.url.rsplit(":", 1)[1]
-        other = Endpoint(self.scratch / "root", run.dir / "other", listen=f"127.0.0.5:{port}")
-        other.start()
-        self.addCleanup(other.stop)
+        other = self.serving(Endpoint(self.scratch / "root", run.dir / "other", listen=f"127.0.0.5:{port}"))
         hosts = run.dir / "hosts"
         hosts.write_text("".join(f"{address} oss.test {paths.BUCKET}.oss.test\n" for address in ("::1", "127.0.0.1", "127.0.0.5")))
         before = ["unshare", "-m", "sh", "-c",

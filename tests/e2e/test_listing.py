@@ -7,10 +7,10 @@ import json
 import time
 from typing import Any
 
-from harness import faults, folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 # For each argument: its size, and the hash of its content or the errno of open (o) or read (r).
@@ -45,12 +45,8 @@ class Listing(EndToEnd):
             file = scratch / "catalog.json"
             file.write_text(json.dumps([{"bucket": paths.BUCKET, **entry} for entry in catalog]))
             options = ["--catalog", str(file)]
-        endpoint = Endpoint(self.scratch / "root", scratch, rules, options)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
-        run = Run(endpoint, prefix, config={**LIMITS, **config})
-        self.addCleanup(self.finish, run)
-        return run
+        endpoint = self.serving(Endpoint(self.scratch / "root", scratch, rules, options))
+        return self.ending(Run(endpoint, prefix, config={**LIMITS, **config}))
 
     def look(self, run: Run, *names: str) -> list[str]:
         done = run.call([PYTHON, "-c", LOOK, *names], cwd=run.model_dir, timeout=60)
@@ -189,11 +185,8 @@ class Listing(EndToEnd):
         for spelling in (PREFIX, PREFIX + "/"):
             with self.subTest(spelling=spelling):
                 scratch = self.scratch / f"spelling-{len(spelling)}"
-                endpoint = Endpoint(self.scratch / "root", scratch)
-                endpoint.start()
-                self.addCleanup(endpoint.stop)
-                run = Run(endpoint, PREFIX, config=LIMITS)
-                self.addCleanup(self.finish, run)
+                endpoint = self.serving(Endpoint(self.scratch / "root", scratch))
+                run = self.ending(Run(endpoint, PREFIX, config=LIMITS))
                 env = run.env(OSS_PATH=f"oss://{paths.BUCKET}/{spelling}")
                 done = run.call(["ls"], env, cwd=run.model_dir)
                 self.assertEqual(set(done.stdout.decode().split("\n")) - {""}, {p.name for p in self.plain.iterdir()})

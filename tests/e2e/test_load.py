@@ -6,12 +6,11 @@ import json
 import os
 from typing import Any
 
-import models
-from harness import folder, load, paths
-from harness.endpoint import ACCESS_KEY_SECRET, Endpoint
-from harness.requestlog import once_problems
-from harness.run import Run
 from tests.e2e.base import EndToEnd
+from tests.harness import folder, load, models, paths
+from tests.harness.endpoint import ACCESS_KEY_SECRET, Endpoint
+from tests.harness.requestlog import once_problems
+from tests.harness.run import Run
 
 SIZE_MIB = 96
 
@@ -38,9 +37,7 @@ class Load(EndToEnd):
 
     def model_run(self, model: str, io: str | None = None, **config: Any) -> Run:
         # The shards of the small model are below the default limit: real files would need no hook.
-        run = Run(self.models_endpoint, model, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}, io=io)
-        self.addCleanup(self.finish, run)
-        return run
+        return self.ending(Run(self.models_endpoint, model, config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}, io=io))
 
     def load(self, run: Run, model: str, name: str = "report") -> None:
         report = run.dir / f"{name}.json"
@@ -77,8 +74,7 @@ class Load(EndToEnd):
         self.assertEqual(sorted(os.listdir(run.model_dir)), names)
 
     def test_whole_bucket_as_oss_path(self) -> None:
-        run = Run(self.models_endpoint, "", config={"materializeBytes": folder.MATERIALIZE_BYTES})
-        self.addCleanup(self.finish, run)
+        run = self.ending(Run(self.models_endpoint, "", config={"materializeBytes": folder.MATERIALIZE_BYTES}))
         report = run.dir / "report.json"
         env = run.env(OSS_PATH=f"oss://{paths.BUCKET}/")
         argv = [str(paths.VENV_PYTHON), str(load.LOADER), str(run.model_dir / self.shards), "--out", str(report)]

@@ -12,8 +12,8 @@ import threading
 import unittest
 from pathlib import Path
 
-from harness import paths
-from harness.run import plain_env
+from tests.harness import paths
+from tests.harness.run import plain_env
 
 # The head of a packet of cache/wire.rs: magic, version, errno, value, length of the text.
 HEAD = struct.Struct("<5I")

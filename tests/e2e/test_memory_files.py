@@ -7,9 +7,9 @@ import os
 import unittest
 from typing import Any, ClassVar
 
-from harness import faults, paths
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, paths
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 # Reads and maps the last page of b.bin while the first parts are still on their way, then prints for each name below

@@ -12,9 +12,9 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from harness import paths
-from harness.run import plain_env
-from package import abi, assemble, crates, notices, sbom
+from dist.package import abi, assemble, crates, notices, sbom
+from tests.harness import paths
+from tests.harness.run import plain_env
 
 CHECK = paths.CACHE / "venv-check" / "bin"
 MANIFESTS = sorted((paths.ROOT / "dist" / "kubernetes").glob("*.yaml"))
@@ -242,11 +242,11 @@ class Dependencies(unittest.TestCase):
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "sbom.cdx.json"
             file.write_text(sbom.text(self.linked))
-            done = call(CHECK / "python3", paths.ROOT / "ci" / "package" / "schema.py", file)
+            done = call(CHECK / "python3", paths.ROOT / "dist" / "package" / "schema.py", file)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             document["components"][0]["type"] = "thing"
             file.write_text(json.dumps(document))
-            done = call(CHECK / "python3", paths.ROOT / "ci" / "package" / "schema.py", file)
+            done = call(CHECK / "python3", paths.ROOT / "dist" / "package" / "schema.py", file)
             self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
 
     def test_every_crate_has_the_text_of_its_licence(self) -> None:

@@ -9,11 +9,11 @@ import subprocess
 import unittest
 from typing import Any, ClassVar
 
-from bars import loaders_past
-from bars.loaders_past import DIRECT, END, LARGE, PLAIN, RIGHT, SILENT, WHOLE, compiled, outcome
-from harness import faults, folder, paths
-from harness.run import Run
+from tests.checks import loaders_past
+from tests.checks.loaders_past import DIRECT, END, LARGE, PLAIN, RIGHT, SILENT, WHOLE, compiled, outcome
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 MIB = folder.MIB

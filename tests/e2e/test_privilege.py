@@ -12,8 +12,8 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from harness import paths
 from tests.e2e.base import EndToEnd
+from tests.harness import paths
 
 NOBODY = 65534
 READS = """

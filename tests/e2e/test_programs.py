@@ -9,10 +9,9 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from harness import faults, folder, paths
-from harness.run import Run, plain_env
-from tests.e2e.base import PREFIX, EndToEnd
-from tests.e2e.test_run_folder import can_unshare
+from tests.e2e.base import PREFIX, EndToEnd, can_unshare
+from tests.harness import faults, folder, paths
+from tests.harness.run import Run, plain_env
 
 MIB = 1 << 20
 # Above materializeBytes here, and above what is held in memory on its way to the disk.

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import unittest
 
-from harness import paths
-from harness.run import Run
 from tests.e2e.base import EndToEnd
+from tests.harness import paths
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 FILES = ("b.bin", "small.bin", "nested/deep/c.bin", "nested/small.json", "empty.bin")

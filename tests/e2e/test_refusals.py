@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import compile, faults
-from harness.run import Run, plain_env
 from tests.e2e.base import EndToEnd
+from tests.harness import compile, faults
+from tests.harness.run import Run, plain_env
 
 MIB = 1 << 20
 # More than any start or single read takes that is not waiting for something that never comes.

@@ -6,9 +6,9 @@ import json
 import os
 import unittest
 
-from harness import paths
-from harness.run import Run
 from tests.e2e.base import EndToEnd
+from tests.harness import paths
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 # Prints the sizes of what the program's child, which has another working folder, reads by an absolute path.

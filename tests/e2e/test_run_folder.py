@@ -13,9 +13,9 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import paths
-from harness.run import Run
-from tests.e2e.base import EndToEnd
+from tests.e2e.base import EndToEnd, can_unshare
+from tests.harness import paths
+from tests.harness.run import Run
 
 NOBODY = 65534
 FAILED = "failed to launch oss connector: failed to acquire uds lock: "
@@ -35,10 +35,6 @@ while True:
     told = s.accept()[0].recv(65536)
     if told: print(told, flush=True)
 """
-
-
-def can_unshare() -> bool:
-    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
 
 
 class RunFolder(EndToEnd):

@@ -13,10 +13,10 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from harness import faults, folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run, plain_env
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run, plain_env
 
 PYTHON = str(paths.VENV_PYTHON)
 DOCUMENT = paths.ROOT / "docs" / "SEMANTICS.md"

@@ -12,11 +12,11 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import faults, folder, paths
-from harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Endpoint
-from harness.issuer import Issuer
-from harness.run import Run
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Endpoint
+from tests.harness.issuer import Issuer
+from tests.harness.run import Run
 
 AGAIN_SECS = 1
 LARGE = folder.MATERIALIZE_BYTES + 4097
@@ -127,9 +127,7 @@ class Session(EndToEnd):
 
     def run_on(self, endpoint: Endpoint | None = None, **config: object) -> Run:
         settings = {"materializeBytes": folder.MATERIALIZE_BYTES, "listAgainSec": AGAIN_SECS, **config}
-        run = Run(endpoint or self.endpoint, self.prefix, config=settings)
-        self.addCleanup(self.finish, run)
-        return run
+        return self.ending(Run(endpoint or self.endpoint, self.prefix, config=settings))
 
     def load(self, run: Run, how: str = "read", names: list[str] | None = None, below: str = "") -> str:
         """The versions of the files, one after the other."""
@@ -419,9 +417,7 @@ class Session(EndToEnd):
 
     def test_an_origin_that_is_away(self) -> None:
         away = self.scratch / "away"
-        endpoint = Endpoint(self.scratch / "root", away, [faults.rule({"delay_ms": 1}, "none")])
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
+        endpoint = self.serving(Endpoint(self.scratch / "root", away, [faults.rule({"delay_ms": 1}, "none")]))
         run = self.run_on(endpoint, lingerSec=20, listAttempts=2)
         self.keep_alive(run)
         self.assertEqual(self.load(run), "11111")
@@ -441,9 +437,7 @@ class Identity(EndToEnd):
     def test_another_endpoint_while_the_engine_lives_is_refused(self) -> None:
         run = self.managed({"lingerSec": 3})
         self.assertEqual(run.call(["true"]).returncode, 0)
-        other = Endpoint(self.scratch / "root", self.scratch / "other")
-        other.start()
-        self.addCleanup(other.stop)
+        other = self.serving(Endpoint(self.scratch / "root", self.scratch / "other"))
         wrong = {"OSS_ENDPOINT": other.url, "OSS_ACCESS_KEY_SECRET": "wrong"}
         done = run.call(["ls", str(run.model_dir)], run.env(**wrong))
         self.assertEqual((done.returncode, done.stdout), (1, b""))
@@ -459,11 +453,8 @@ class Identity(EndToEnd):
         directory = self.scratch / "keys"
         directory.mkdir()
         issuer = Issuer(directory / "keys.json", 600)
-        endpoint = Endpoint(self.scratch / "root", directory, None, ["--keys", str(issuer.keys)])
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
-        run = Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 2})
-        self.addCleanup(self.finish, run)
+        endpoint = self.serving(Endpoint(self.scratch / "root", directory, None, ["--keys", str(issuer.keys)]))
+        run = self.ending(Run(endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 2}))
 
         def env() -> dict[str, str]:
             key = issuer.issue()

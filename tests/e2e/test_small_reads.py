@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import blocks, faults, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
 from tests.e2e.base import EnginesEnd
+from tests.harness import blocks, faults, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 MIB = 1 << 20
 PREFIX = "index"
@@ -86,12 +86,8 @@ class SmallReads(EnginesEnd):
 
     def start(self, rules: list[faults.Rule] | None = None, io: str | None = None, **config: Any) -> Run:
         scratch = Path(tempfile.mkdtemp(prefix="endpoint-", dir=self.scratch))
-        endpoint = Endpoint(self.scratch / "root", scratch, rules)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
-        run = Run(endpoint, PREFIX, config=config, io=io)
-        self.addCleanup(self.finish, run)
-        return run
+        endpoint = self.serving(Endpoint(self.scratch / "root", scratch, rules))
+        return self.ending(Run(endpoint, PREFIX, config=config, io=io))
 
     def python(self, run: Run, code: str, *args: str, env: dict[str, str] | None = None) -> str:
         done = run.call([PYTHON, "-c", code, *args], env, cwd=run.model_dir, timeout=SECS_MAX)
@@ -230,11 +226,8 @@ class SmallReads(EnginesEnd):
         root = self.scratch / "other-root"
         path = root / paths.BUCKET / PREFIX / "big.bin"
         blocks.put(root, path, blocks.content(1, 1, SIZE))
-        endpoint = Endpoint(root, self.scratch / "overwritten")
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
-        run = Run(endpoint, PREFIX)
-        self.addCleanup(self.finish, run)
+        endpoint = self.serving(Endpoint(root, self.scratch / "overwritten"))
+        run = self.ending(Run(endpoint, PREFIX))
         code = ATTEMPT + (
             "choose, got = random.Random(1), []\n"
             "def some(count):\n"

@@ -8,9 +8,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from harness import paths
-from harness.run import plain_env
 from tests.e2e import test_lost
+from tests.harness import paths
+from tests.harness.run import plain_env
 
 SAID = "oss connector: the running engine is of another version"
 # `%` is how descriptor 2 comes to be the program's own file.

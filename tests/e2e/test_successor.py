@@ -14,9 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-from harness import compile
-from harness.run import Run, plain_env
 from tests.e2e.base import EndToEnd
+from tests.harness import compile
+from tests.harness.run import Run, plain_env
 
 MIB = 1024 * 1024
 # fcntl(2): the lock of an open file.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unittest
 
-from harness import paths
-from suites import FAIL, PASS, Tally, differences, fio, kind
-from suites import all as suites
+from tests.harness import paths
+from tests.suites import FAIL, PASS, Tally, differences, fio, kind
+from tests.suites import all as suites
 
 
 class Suites(unittest.TestCase):

@@ -1,13 +1,13 @@
 """Each small program runs twice, on the plain folder and preloaded on the managed one, and must not tell them apart.
 
-The table of programs, and how they are compared, is ci/bars/twin.py.
+The table of programs, and how they are compared, is tests/checks/twin.py.
 """
 
 from __future__ import annotations
 
-from bars import hits, twin
-from harness.run import Run
+from tests.checks import hits, twin
 from tests.e2e.base import EndToEnd
+from tests.harness.run import Run
 
 
 class Twin(EndToEnd):

@@ -9,13 +9,12 @@ import ctypes.util
 import subprocess
 from pathlib import Path
 
-from bars import twin
-from harness import compile as compiler
-from harness import paths
-from harness.run import plain_env
+from tests.checks import twin
 from tests.e2e.base import EndToEnd
+from tests.harness import compile as compiler
+from tests.harness import paths
+from tests.harness.run import plain_env
 
-ALLOCATORS = ("jemalloc", "tcmalloc_minimal", "mimalloc")
 # With threads, children, maps, streams and much allocation.
 UNDER_ALLOCATORS = ("c threads on b.bin", "c forks on a.bin", "c streams on a.bin", "cpp whole on b.bin", "python mmap on a.bin", "shell sort")
 UNDER_ASAN = {

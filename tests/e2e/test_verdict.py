@@ -13,12 +13,12 @@ import threading
 import time
 from typing import Any
 
-from bars import verdicts
-from harness import compile as compiler
-from harness import faults, folder, paths
-from harness.endpoint import Endpoint
-from harness.run import Run
+from tests.checks import verdicts
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import compile as compiler
+from tests.harness import faults, folder, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.run import Run
 
 PYTHON = str(paths.VENV_PYTHON)
 MIB = 1 << 20
@@ -61,12 +61,8 @@ class Verdict(EndToEnd):
 
     def start(self, rules: list[faults.Rule], options: list[str] | None = None, **config: Any) -> Run:
         scratch = self.scratch / self.id().rsplit(".", 1)[-1]
-        endpoint = Endpoint(self.scratch / "root", scratch, rules or None, options)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
-        run = Run(endpoint, PREFIX, config={**SETTINGS, **config})
-        self.addCleanup(self.finish, run)
-        return run
+        endpoint = self.serving(Endpoint(self.scratch / "root", scratch, rules or None, options))
+        return self.ending(Run(endpoint, PREFIX, config={**SETTINGS, **config}))
 
     def python(self, run: Run, code: str, env: dict[str, str] | None = None) -> list[str]:
         done = run.call([PYTHON, "-c", ATTEMPT + code], env, cwd=run.model_dir)
@@ -166,12 +162,8 @@ class Verdict(EndToEnd):
         self.assertEqual(self.python(run, "fd = os.open('b.bin', os.O_RDONLY); attempt(lambda: len(os.read(fd, 10)))\n"), ["EIO"], run.log_tail())
 
     def start_again(self, rules: list[faults.Rule], **config: Any) -> Run:
-        endpoint = Endpoint(self.scratch / "root", self.scratch / f"{self.id().rsplit('.', 1)[-1]}-2", rules)
-        endpoint.start()
-        self.addCleanup(endpoint.stop)
-        run = Run(endpoint, PREFIX, config={**SETTINGS, **config})
-        self.addCleanup(self.finish, run)
-        return run
+        endpoint = self.serving(Endpoint(self.scratch / "root", self.scratch / f"{self.id().rsplit('.', 1)[-1]}-2", rules))
+        return self.ending(Run(endpoint, PREFIX, config={**SETTINGS, **config}))
 
     def test_an_object_larger_than_the_memory_has_a_verdict(self) -> None:
         run = self.start([], memoryLimit=24 * MIB)

@@ -14,8 +14,8 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from harness.run import Run, plain_env
 from tests.e2e.base import EndToEnd
+from tests.harness.run import Run, plain_env
 
 MIB = 1024 * 1024
 EXPIRE_SECS = 10

@@ -1,6 +1,7 @@
 """Checkpoints of many files: Orbax (JAX) and TensorStore's formats."""
 
 import os
+from functools import partial
 
 
 def orbax(folder):
@@ -21,17 +22,7 @@ def _tensorstore(folder, driver, **options):
     return found
 
 
-def tensorstore_zarr(folder):
-    return _tensorstore(folder, "zarr")
-
-
-def tensorstore_zarr3(folder):
-    return _tensorstore(folder, "zarr3")
-
-
-def tensorstore_memmap(folder):
-    return _tensorstore(folder, "zarr3", file_io_mode={"mode": "memmap"})
-
-
-def tensorstore_direct(folder):
-    return _tensorstore(folder, "zarr3", file_io_mode={"mode": "direct"})
+tensorstore_zarr = partial(_tensorstore, driver="zarr")
+tensorstore_zarr3 = partial(_tensorstore, driver="zarr3")
+tensorstore_memmap = partial(_tensorstore, driver="zarr3", file_io_mode={"mode": "memmap"})
+tensorstore_direct = partial(_tensorstore, driver="zarr3", file_io_mode={"mode": "direct"})

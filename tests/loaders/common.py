@@ -2,7 +2,6 @@
 
 import glob
 import hashlib
-import json
 import os
 
 
@@ -41,9 +40,3 @@ def shards(folder, pattern="*.safetensors"):
     if not found:
         raise SystemExit(f"no {pattern} in {folder}")
     return found
-
-
-def indexed(folder):
-    """The shards that a model's index names."""
-    with open(os.path.join(folder, "model.safetensors.index.json")) as file:
-        return [os.path.join(folder, name) for name in sorted(set(json.load(file)["weight_map"].values()))]

@@ -1,4 +1,4 @@
-/* A stand-in for the CUDA runtime whose device memory is the host's. Built by ci/bars/loaders_real.py for InstantTensor,
+/* A stand-in for the CUDA runtime whose device memory is the host's. Built by tests/checks/loaders_real.py for InstantTensor,
    which needs a CUDA device and calls these functions of it alone. It never computes: a copy is a memcpy that is done
    when it returns, so streams and events have nothing to wait for. What it cannot show is a real GPU's copy engine. */
 #include <stdlib.h>

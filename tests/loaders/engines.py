@@ -4,6 +4,7 @@ Where an engine gives no weights out, what it computes from all of them is compa
 """
 
 import os
+from functools import partial
 
 PROMPT = "The quick brown fox loads"
 
@@ -26,28 +27,12 @@ def _llama(folder, mode):
     return {"text": choice["text"], "probabilities": repr(choice["logprobs"])}
 
 
-def llama_auto(folder):
-    return _llama(folder, "AUTO")
-
-
-def llama_mmap(folder):
-    return _llama(folder, "MMAP")
-
-
-def llama_none(folder):
-    return _llama(folder, "NONE")
-
-
-def llama_direct(folder):
-    return _llama(folder, "DIRECT_IO")
-
-
-def llama_mlock(folder):
-    return _llama(folder, "MLOCK")
-
-
-def llama_mmap_mlock(folder):
-    return _llama(folder, "MMAP_MLOCK")
+llama_auto = partial(_llama, mode="AUTO")
+llama_mmap = partial(_llama, mode="MMAP")
+llama_none = partial(_llama, mode="NONE")
+llama_direct = partial(_llama, mode="DIRECT_IO")
+llama_mlock = partial(_llama, mode="MLOCK")
+llama_mmap_mlock = partial(_llama, mode="MMAP_MLOCK")
 
 
 def gguf_reader(folder):
@@ -57,23 +42,17 @@ def gguf_reader(folder):
     return {tensor.name: tensor.data.copy() for tensor in reader.tensors}
 
 
-def _onnx(folder, **options):
+def onnxruntime(folder):
     import numpy as np
-    import onnxruntime
+    import onnxruntime as runtime
 
-    settings = onnxruntime.SessionOptions()
+    settings = runtime.SessionOptions()
     settings.intra_op_num_threads = 1
-    for name, value in options.items():
-        settings.add_session_config_entry(name, value)
     path = os.path.join(folder, "model.onnx")
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     x = np.linspace(-1, 1, 16_000, dtype=np.float32).reshape(2, 8000)
     y, taken = session.run(None, {"x": x, "rows": np.arange(8000)})
     return {"y": y, "weight": taken}
-
-
-def onnxruntime(folder):
-    return _onnx(folder)
 
 
 def onnxruntime_bytes(folder):
@@ -94,12 +73,8 @@ def _openvino(folder, mmap):
     return {op.get_friendly_name(): op.data.copy() for op in model.get_ops() if op.get_type_name() == "Constant" and op.data.nbytes > 64}
 
 
-def openvino_mmap(folder):
-    return _openvino(folder, True)
-
-
-def openvino_read(folder):
-    return _openvino(folder, False)
+openvino_mmap = partial(_openvino, mmap=True)
+openvino_read = partial(_openvino, mmap=False)
 
 
 def openvino_compiled(folder):

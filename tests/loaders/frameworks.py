@@ -4,6 +4,7 @@ Of vLLM and SGLang the functions are called with which their weight loaders read
 InstantTensor within them runs over the stand-in CUDA runtime (see streamers.py), and they are told that there is a device.
 """
 
+import importlib
 import tempfile
 
 from common import shards
@@ -51,57 +52,40 @@ def _kept(weights):
     return {name: tensor.clone() for name, tensor in weights}
 
 
-def _vllm():
-    from vllm.model_executor.model_loader import weight_utils
-
-    return weight_utils
-
-
-def vllm_safetensors(folder):
-    return _kept(_vllm().safetensors_weights_iterator(shards(folder), False))
+def _weights(framework, folder, iterator, *args, files="*.safetensors", **options):
+    """What one of the framework's iterators over weights gives of the model's files."""
+    weight_utils = importlib.import_module(framework)
+    return _kept(getattr(weight_utils, f"{iterator}_weights_iterator")(shards(folder, files), *args, **options))
 
 
-def vllm_safetensors_eager(folder):
-    return _kept(_vllm().safetensors_weights_iterator(shards(folder), False, "eager"))
+def _np_cache(framework, folder, *args):
+    # A folder for the loader's own numpy files: in memory, so that no disk is timed.
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
+        weight_utils = importlib.import_module(framework)
+        return _kept(weight_utils.np_cache_weights_iterator("m", scratch, scratch, shards(folder, "*.bin"), *args))
 
 
-def vllm_safetensors_prefetch(folder):
-    return _kept(_vllm().safetensors_weights_iterator(shards(folder), False, "prefetch"))
+def _loader(kind, framework, *args, **options):
+    return lambda folder: kind(framework, folder, *args, **options)
 
 
-def vllm_safetensors_threads(folder):
-    return _kept(_vllm().multi_thread_safetensors_weights_iterator(shards(folder), False))
-
-
-def vllm_runai(folder):
-    return _kept(_vllm().runai_safetensors_weights_iterator(shards(folder), False))
-
-
-def vllm_instanttensor(folder):
-    from vllm.platforms import current_platform
-
-    weight_utils = _vllm()
-    _stand_in()
-    current_platform.is_cuda, current_platform.current_device = lambda: True, lambda: "cuda:0"
-    return _kept(weight_utils.instanttensor_weights_iterator(shards(folder), False))
-
-
-def vllm_pt(folder):
-    return _kept(_vllm().pt_weights_iterator(shards(folder, "*.bin"), False))
-
-
-def vllm_pt_threads(folder):
-    return _kept(_vllm().multi_thread_pt_weights_iterator(shards(folder, "*.bin"), False))
-
-
-def _scratch():
-    """A folder for the loader's own numpy files: in memory, so that no disk is timed."""
-    return tempfile.TemporaryDirectory(dir="/dev/shm")
-
-
-def vllm_npcache(folder):
-    with _scratch() as scratch:
-        return _kept(_vllm().np_cache_weights_iterator("m", scratch, scratch, shards(folder, "*.bin"), False))
+VLLM, SGLANG = "vllm.model_executor.model_loader.weight_utils", "sglang.srt.model_loader.weight_utils"
+# False: without a progress bar.
+vllm_safetensors = _loader(_weights, VLLM, "safetensors", False)
+vllm_safetensors_eager = _loader(_weights, VLLM, "safetensors", False, "eager")
+vllm_safetensors_prefetch = _loader(_weights, VLLM, "safetensors", False, "prefetch")
+vllm_safetensors_threads = _loader(_weights, VLLM, "multi_thread_safetensors", False)
+vllm_runai = _loader(_weights, VLLM, "runai_safetensors", False)
+vllm_pt = _loader(_weights, VLLM, "pt", False, files="*.bin")
+vllm_pt_threads = _loader(_weights, VLLM, "multi_thread_pt", False, files="*.bin")
+vllm_npcache = _loader(_np_cache, VLLM, False)
+sglang_safetensors = _loader(_weights, SGLANG, "safetensors")
+sglang_safetensors_mmap_off = _loader(_weights, SGLANG, "safetensors", disable_mmap=True)
+sglang_safetensors_threads = _loader(_weights, SGLANG, "buffered_multi_thread_safetensors", 4)
+sglang_runai = _loader(_weights, SGLANG, "runai_safetensors")
+sglang_pt = _loader(_weights, SGLANG, "pt", files="*.bin")
+sglang_pt_threads = _loader(_weights, SGLANG, "multi_thread_pt", 4, files="*.bin")
+sglang_npcache = _loader(_np_cache, SGLANG)
 
 
 def _stand_in():
@@ -110,28 +94,19 @@ def _stand_in():
     streamers.stand_in_cuda()
 
 
-def _sglang():
-    from sglang.srt.model_loader import weight_utils
+def vllm_instanttensor(folder):
+    from vllm.model_executor.model_loader import weight_utils
+    from vllm.platforms import current_platform
 
-    return weight_utils
-
-
-def sglang_safetensors(folder):
-    return _kept(_sglang().safetensors_weights_iterator(shards(folder)))
-
-
-def sglang_safetensors_mmap_off(folder):
-    return _kept(_sglang().safetensors_weights_iterator(shards(folder), disable_mmap=True))
-
-
-def sglang_safetensors_threads(folder):
-    return _kept(_sglang().buffered_multi_thread_safetensors_weights_iterator(shards(folder), 4))
+    _stand_in()
+    current_platform.is_cuda, current_platform.current_device = lambda: True, lambda: "cuda:0"
+    return _kept(weight_utils.instanttensor_weights_iterator(shards(folder), False))
 
 
 def sglang_instanttensor(folder):
     import torch
+    from sglang.srt.model_loader import weight_utils
 
-    weight_utils = _sglang()
     _stand_in()
 
     class Platform:
@@ -144,20 +119,3 @@ def sglang_instanttensor(folder):
     torch.cuda.current_device = lambda: 0
     weight_utils.current_platform = Platform
     return _kept(weight_utils.instanttensor_weights_iterator(shards(folder)))
-
-
-def sglang_runai(folder):
-    return _kept(_sglang().runai_safetensors_weights_iterator(shards(folder)))
-
-
-def sglang_pt(folder):
-    return _kept(_sglang().pt_weights_iterator(shards(folder, "*.bin")))
-
-
-def sglang_pt_threads(folder):
-    return _kept(_sglang().multi_thread_pt_weights_iterator(shards(folder, "*.bin"), 4))
-
-
-def sglang_npcache(folder):
-    with _scratch() as scratch:
-        return _kept(_sglang().np_cache_weights_iterator("m", scratch, scratch, shards(folder, "*.bin")))

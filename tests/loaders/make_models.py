@@ -1,7 +1,7 @@
 """Makes the small models that the loader programs load, from seeded random weights, with no hub access.
 
 One folder for each format, so that a loader's folder holds what such a model's folder holds. Run by
-ci/bars/loaders_real.py with the interpreter of target/venv-loaders.
+tests/checks/loaders_real.py with the interpreter of target/venv-loaders.
 
 Usage: make_models.py FOLDER [FORMAT ...]
 """

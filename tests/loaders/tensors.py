@@ -4,8 +4,10 @@ Each function takes a model folder and returns its tensors by name, in memory of
 a map: a load is over when every byte was read.
 """
 
+import contextlib
 import io
 import os
+from functools import partial
 
 from common import shards
 
@@ -22,18 +24,17 @@ def _open(folder, framework, **options):
     return found
 
 
-def safetensors_mmap(folder):
-    return _open(folder, "pt")
+safetensors_mmap = partial(_open, framework="pt")
+safetensors_pread = partial(_open, framework="pt", backend="pread")
 
 
-def safetensors_pread(folder):
-    return _open(folder, "pt", backend="pread")
-
-
-def safetensors_numpy(folder):
+def safetensors_numpy(folder, **options):
     import ml_dtypes  # noqa: F401  registers bfloat16
 
-    return _open(folder, "np")
+    return _open(folder, "np", **options)
+
+
+safetensors_numpy_pread = partial(safetensors_numpy, backend="pread")
 
 
 def safetensors_load_file(folder):
@@ -66,63 +67,36 @@ def safetensors_slices(folder):
     return found
 
 
-def _torch(path, **options):
+def _torch(folder, name="pytorch_model.bin", opened=contextlib.nullcontext, **options):
+    """`opened`: what torch gets of the file's path; the path itself by default."""
     import torch
 
     options = {"map_location": "cpu", "weights_only": True, **options}
-    return {name: tensor.clone() for name, tensor in torch.load(path, **options).items()}
+    with opened(os.path.join(folder, name)) as file:
+        return {name: tensor.clone() for name, tensor in torch.load(file, **options).items()}
 
 
-def _zip(folder):
-    return os.path.join(folder, "pytorch_model.bin")
+def _in_memory(path):
+    with open(path, "rb") as file:
+        return io.BytesIO(file.read())
 
 
-def torch_zip(folder):
-    return _torch(_zip(folder))
+torch_zip = _torch
+torch_zip_pickle = partial(_torch, weights_only=False)
+torch_zip_mmap = partial(_torch, mmap=True)
+torch_zip_file = partial(_torch, opened=partial(open, mode="rb"))
+torch_zip_unbuffered = partial(_torch, opened=partial(open, mode="rb", buffering=0))
+torch_zip_bytes = partial(_torch, opened=_in_memory)
+torch_legacy = partial(_torch, name="legacy.pt")
+torch_legacy_file = partial(_torch, name="legacy.pt", opened=partial(open, mode="rb"), weights_only=False)
 
 
-def torch_zip_pickle(folder):
-    return _torch(_zip(folder), weights_only=False)
-
-
-def torch_zip_mmap(folder):
-    return _torch(_zip(folder), mmap=True)
-
-
-def torch_zip_file(folder):
-    with open(_zip(folder), "rb") as file:
-        return _torch(file)
-
-
-def torch_zip_unbuffered(folder):
-    with open(_zip(folder), "rb", buffering=0) as file:
-        return _torch(file)
-
-
-def torch_zip_bytes(folder):
-    with open(_zip(folder), "rb") as file:
-        return _torch(io.BytesIO(file.read()))
-
-
-def torch_legacy(folder):
-    return _torch(os.path.join(folder, "legacy.pt"))
-
-
-def torch_legacy_file(folder):
-    with open(os.path.join(folder, "legacy.pt"), "rb") as file:
-        return _torch(file, weights_only=False)
-
-
-def _dcp(folder, **options):
+def torch_dcp(folder):
     import torch
     from torch.distributed import checkpoint
 
-    reader = checkpoint.FileSystemReader(folder, **options)
+    reader = checkpoint.FileSystemReader(folder)
     metadata = reader.read_metadata().state_dict_metadata
     state = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in metadata.items()}
     checkpoint.load(state, storage_reader=reader)
     return state
-
-
-def torch_dcp(folder):
-    return _dcp(folder)

@@ -1,6 +1,6 @@
 //! The man pages and the shell completions of `ossc`, made out of the definitions of its command line.
 //!
-//! Called by the hidden command `ossc pages FOLDER`, which `ci/package` runs when it makes the packages. It reads
+//! Called by the hidden command `ossc pages FOLDER`, which `dist/package` runs when it makes the packages. It reads
 //! neither settings nor environment, so one program always writes the same bytes. It never overwrites the definitions
 //! with text of its own: what a page says of a command or an option is what `--help` says.
 

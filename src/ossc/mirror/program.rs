@@ -4,10 +4,9 @@
 //! Called by the mirror with the new objects of a listing. Names of data formats are believed; of the others the first
 //! bytes are asked for, side by side, once per version. It changes nothing.
 
-use crate::mirror::Mirror;
 use crate::mirror::inspect::Step;
 use crate::mirror::listing::tree::Level;
-use crate::mirror::renew::RENEWAL_MAX;
+use crate::mirror::{Mirror, RENEWAL_MAX};
 use crate::place;
 use crate::work::{Patience, Work};
 use ossc_net::Query;

@@ -11,7 +11,7 @@ use crate::mirror::listing;
 use crate::mirror::listing::quiet::{self, Before, Unquiet};
 use crate::mirror::listing::tree::Level;
 use crate::mirror::made;
-use crate::mirror::{Mirror, Reason, below};
+use crate::mirror::{Mirror, RENEWAL_MAX, Reason, below};
 use crate::order::Look;
 use crate::order::failure::Failure;
 use crate::work::Patience;
@@ -23,10 +23,6 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// How long OSS is asked for a newer listing before what is known is served on, and for what a listing needs to know of
-/// its objects beside.
-pub(crate) const RENEWAL_MAX: Duration = Duration::from_secs(10);
 
 /// How long a listing that a program waits for may take.
 const LISTING_MAX: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! Descriptors that come and go: what was remembered of their numbers is forgotten.
 
-use super::{stdin, stdio};
+use super::{renewed, stdin};
 use crate::marks;
 use crate::numbers;
 use crate::real;
@@ -56,7 +56,7 @@ fn named(fd: c_int, new: c_int) -> c_int {
     if new != fd {
         marks::forget(new);
         numbers::copy_stamp(fd, new);
-        stdio::renewed(new);
+        renewed::renewed(new);
     }
     new
 }

@@ -3,7 +3,7 @@
 //! A small object that is still coming is waited for and opened again; a call that would change a large
 //! one is refused before the real call could do it.
 
-use super::{stdio, whole};
+use super::{renewed, whole};
 use crate::attach;
 use crate::by_name;
 use crate::file;
@@ -80,7 +80,7 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_in
         met(fd, path);
         match arrived(fd, flags, tries - 1) {
             Arrived::AsItIs => {
-                stdio::renewed(fd);
+                renewed::renewed(fd);
                 return fd;
             }
             Arrived::Again if tries < TRIES_MAX => {}
@@ -248,7 +248,7 @@ fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
     }
     match denied(&seen.handle) {
         Some(errno) => Arrived::Failed(errno),
-        None if seen.is_placeholder() => whole::opened(seen, flags),
+        None if seen.is_placeholder() => whole::opened(seen, flags).map_or_else(Arrived::Failed, |()| Arrived::AsItIs),
         None => Arrived::AsItIs,
     }
 }

@@ -2,7 +2,7 @@
 //! 0 gets the memory file before `main`. The offset of the redirected file is shared with whoever opened
 //! it (`{ head -n 1; cat; } < file`), so it is brought up to date whenever this process lets go of it.
 
-use super::{spawn, stdio};
+use super::{filled, spawn};
 use crate::by_name;
 use crate::file;
 use crate::identity;
@@ -43,7 +43,7 @@ pub(crate) fn take() {
     if !sys::file_id(0).is_ok_and(|id| identity::could_be_ours(&id)) {
         return;
     }
-    match ask(|| stdio::memory_of(0, c"r".as_ptr())) {
+    match ask(|| filled::memory_of(0, false)) {
         Outcome::Served(memory) => {
             // Of the file that standard input was before.
             if let Some(before) = kept() {
@@ -53,7 +53,7 @@ pub(crate) fn take() {
             let kept = sys::dup_from(0, KEPT_FROM).unwrap_or(-1);
             LEFT_AT.store(sys::lseek(kept, 0, libc::SEEK_CUR).unwrap_or(0), Relaxed);
             KEPT.store(kept, Relaxed);
-            stdio::put(memory, 0);
+            filled::put(memory, 0);
         }
         // What the memory budget can never hold a program may still read through the hooks.
         Outcome::Failed(Errno(libc::ENOMEM)) | Outcome::Pass => {}
@@ -65,7 +65,7 @@ pub(crate) fn take() {
 /// writing end of a pipe. Its reads are EBADF inside the C library, after exec and in children that live on; the hooks
 /// make it EIO.
 fn lose() {
-    if let Some(id) = stdio::make_unreadable(0, 0) {
+    if let Some(id) = filled::make_unreadable(0, 0) {
         identity::lose(&id);
     }
     marks::mark_lost(0);

@@ -2,23 +2,16 @@
 //! whose bytes the kernel has: the object is waited for as a whole, then its memory file takes the
 //! descriptor's number, close-on-exec flag and offset.
 
-use super::{link, open, stdin};
+use super::filled::{memory_of, put};
+use super::{open, stdin};
 use crate::by_name;
-use crate::file;
-use crate::marks;
-use crate::memory;
 use crate::outcome::{Outcome, ask, errno, set_errno};
-use crate::process;
 use crate::real;
-use crate::say::say;
-use crate::seen::Seen;
-use crate::session;
 use crate::streams;
-use crate::uses;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 use libc::{AT_FDCWD, FILE};
-use ossc_cache::sys::{self, Errno, FileId, Result};
+use ossc_cache::sys::{self, Errno};
 
 hooks! {
     fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened(path, mode, false, &|| real::fopen(path, mode)) }
@@ -48,64 +41,6 @@ fn reopened(path: *const c_char, mode: *const c_char, stream: *mut FILE, call: &
     stream
 }
 
-/// A stream's number may lead to another file now, a placeholder perhaps, which it would find empty: the number gets the
-/// object's bytes, as standard input does at the start.
-#[inline]
-pub(super) fn renewed(fd: c_int) {
-    if streams::has(fd) {
-        renew(fd);
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn renew(fd: c_int) {
-    let before = errno();
-    if process::is_owner() {
-        if fd == 0 {
-            stdin::take();
-        } else {
-            match ask(|| memory_of(fd, c"r".as_ptr())) {
-                Outcome::Served(memory) => put(memory, fd),
-                // What the memory budget can never hold a program may still read through the hooks.
-                Outcome::Failed(Errno(libc::ENOMEM)) | Outcome::Pass => {}
-                Outcome::Failed(_) => lose(fd),
-            }
-        }
-    }
-    set_errno(before);
-}
-
-/// The object's bytes cannot be had: reads of the stream are EBADF, not the end of an empty file.
-fn lose(fd: c_int) {
-    let _ = make_unreadable(fd, libc::O_CLOEXEC);
-    marks::forget(fd);
-    say(&[
-        b"oss connector: a stream's descriptor leads to an object whose bytes cannot be had: reads of it fail; the log says why\n",
-    ]);
-}
-
-/// Puts at the number `fd` what the C library can only fail to read: the writing end of a pipe, whose identity it
-/// returns. A process that has no descriptor left for a pipe gets its own standard output or error once more if these
-/// are only written, else /dev/null for writing at the number that is then closed.
-pub(super) fn make_unreadable(fd: c_int, flags: c_int) -> Option<FileId> {
-    if let Ok(end) = sys::write_end() {
-        let id = sys::file_id(end).ok();
-        let _ = sys::dup3(end, fd, flags);
-        let _ = sys::close(end);
-        return id;
-    }
-    let is_written = |own: &c_int| {
-        let flags = sys::fcntl(*own, libc::F_GETFL, 0);
-        *own != fd && flags.is_ok_and(|flags| flags as c_int & libc::O_ACCMODE == libc::O_WRONLY)
-    };
-    if !(1..=2).find(is_written).is_some_and(|own| sys::dup3(own, fd, flags).is_ok()) {
-        let _ = sys::close(fd);
-        let _ = sys::openat(AT_FDCWD, c"/dev/null", libc::O_WRONLY | flags, 0);
-    }
-    None
-}
-
 /// A stream of a descriptor that is open already.
 fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *mut FILE {
     let stream = taken_as(fd, mode, call);
@@ -116,7 +51,7 @@ fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *m
 }
 
 fn taken_as(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *mut FILE {
-    match ask(|| memory_of(fd, mode)) {
+    match ask(|| memory_of(fd, changes(mode))) {
         Outcome::Pass => call(),
         Outcome::Failed(errno) => Outcome::Failed(errno).answer(null_mut(), null_mut),
         Outcome::Served(memory) => {
@@ -170,7 +105,7 @@ fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn
 }
 
 fn filled(stream: *mut FILE, fd: c_int, mode: *const c_char) -> *mut FILE {
-    match ask(|| memory_of(fd, mode)) {
+    match ask(|| memory_of(fd, changes(mode))) {
         Outcome::Pass => stream,
         Outcome::Failed(errno) => failed(stream, errno),
         Outcome::Served(memory) => {
@@ -220,43 +155,4 @@ fn changes(mode: *const c_char) -> bool {
 /// True for modes that never read: `w`, `a`.
 fn only_writes(mode: *const c_char) -> bool {
     changes(mode) && !letters(mode).contains(&b'+')
-}
-
-/// The complete object's memory file at the descriptor's offset, if the descriptor is a placeholder's.
-pub(super) fn memory_of(fd: c_int, mode: *const c_char) -> Outcome<c_int> {
-    match file::placeholder(fd) {
-        Outcome::Failed(_) if file::is_to_write(fd) => Outcome::Pass,
-        found => found.then(|seen| memory_behind(fd, mode, &seen)),
-    }
-}
-
-fn memory_behind(fd: c_int, mode: *const c_char, seen: &Seen) -> Outcome<c_int> {
-    if changes(mode) {
-        if !file::is_writable(fd) {
-            return Outcome::Pass;
-        }
-        return file::refuse(b"stream for writing refused (the folder is read-only)", &seen.handle);
-    }
-    let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR) else { return Outcome::Pass };
-    link::remember(fd, seen.handle.slot);
-    whole(seen, at).into()
-}
-
-/// The complete object's memory file, at an offset. The caller owns it.
-pub(super) fn whole(seen: &Seen, at: i64) -> Result<c_int> {
-    session::taken(&seen.handle);
-    let memory = memory::of_whole(seen)?;
-    sys::lseek(memory, at, libc::SEEK_SET).inspect_err(|_| {
-        let _ = sys::close(memory);
-    })?;
-    uses::tell(&seen.handle, 3);
-    Ok(memory)
-}
-
-/// Puts the memory file at the number `fd`, with the flags that the number had.
-pub(super) fn put(memory: c_int, fd: c_int) {
-    let is_cloexec = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC as usize != 0);
-    let _ = sys::dup3(memory, fd, if is_cloexec { libc::O_CLOEXEC } else { 0 });
-    let _ = sys::close(memory);
-    marks::forget(fd);
 }

@@ -5,15 +5,15 @@
 //! Called by `open` at its end. As behind a FILE, the memory is complete, verified and pinned before it is handed out,
 //! and the kernel's leases keep it as long as any process has it open.
 
-use super::{link, open::Arrived, stdio};
+use super::{filled, link};
 use crate::past::{self, Why, Word};
 use crate::seen::Seen;
 use core::ffi::c_int;
 use ossc_cache::sys::{self, Errno, Result};
 
 /// What an open gives of a placeholder that this process may have; `flags` are those of the open.
-pub(super) fn opened(seen: &Seen, flags: c_int) -> Arrived {
-    let Some(why) = past::why(seen, flags) else { return Arrived::AsItIs };
+pub(super) fn opened(seen: &Seen, flags: c_int) -> Result<()> {
+    let Some(why) = past::why(seen, flags) else { return Ok(()) };
     let text = match why {
         Why::Sign(name) => name,
         Why::Direct => "O_DIRECT",
@@ -23,7 +23,7 @@ pub(super) fn opened(seen: &Seen, flags: c_int) -> Arrived {
         if why != Why::Mode {
             past::tell(seen, Word::Writable, text);
         }
-        return Arrived::AsItIs;
+        return Ok(());
     }
     match given(seen) {
         Ok(()) => past::tell(seen, Word::Whole, text),
@@ -33,10 +33,10 @@ pub(super) fn opened(seen: &Seen, flags: c_int) -> Arrived {
             if errno == Errno(libc::ENOMEM) {
                 past::tell(seen, Word::Refused, text);
             }
-            return Arrived::Failed(errno);
+            return Err(errno);
         }
     }
-    Arrived::AsItIs
+    Ok(())
 }
 
 /// Flags that an open file can be given later.
@@ -45,10 +45,10 @@ const SETTABLE: usize = (libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc:
 fn given(seen: &Seen) -> Result<()> {
     link::remember(seen.fd, seen.handle.slot);
     let flags = sys::fcntl(seen.fd, libc::F_GETFL, 0)? & SETTABLE;
-    let memory = stdio::whole(seen, 0)?;
+    let memory = filled::whole(seen, 0)?;
     // tmpfs takes O_DIRECT since Linux 6.6.
     let _ = sys::fcntl(memory, libc::F_SETFL, flags)
         .or_else(|_| sys::fcntl(memory, libc::F_SETFL, flags & !(libc::O_DIRECT as usize)));
-    stdio::put(memory, seen.fd);
+    filled::put(memory, seen.fd);
     Ok(())
 }
