@@ -611,6 +611,8 @@ impl Conn {
             return self.violation("an error answer without a head".into());
         };
         self.text.clear();
+        // What is doubted is asked for again on another connection.
+        let reuse = reuse && !error.is_doubtful();
         self.end(Err(error), reuse)
     }
 

@@ -182,9 +182,11 @@ impl Answer<'_> {
             (Fault::ServerError, 500, "InternalError"),
             (Fault::Denied, 403, "AccessDenied"),
             (Fault::Gone, 404, "NoSuchKey"),
+            (Fault::Refused, 400, "InvalidArgument"),
+            (Fault::Moved, 302, "Found"),
         ];
         for (fault, status, code) in refusals {
-            // The last two are final: too many of them and nothing is ever loaded.
+            // Some of them are final, or soon: too many of them and nothing is ever loaded.
             let seldom = status < 500 && self.stage.rng.u32(0..8) > 0;
             if !seldom && self.stage.strike(fault) {
                 return self.refuse(request, status, code);

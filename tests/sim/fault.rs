@@ -44,6 +44,8 @@ faults! {
     ServerError "500",
     Denied "403",
     Gone "404",
+    Refused "400",
+    Moved "302",
     VersionRefused "412",
     VersionServed "another ETag in spite of If-Match",
     WrongRange "wrong Content-Range",

@@ -106,6 +106,12 @@ impl Scheduling {
                 Err(error) => error,
             };
             tried += 1;
+            // One answer may be a stray one.
+            if tried == 1 && error.is_doubtful() {
+                tracing::warn!("asked once more on another connection, since one answer may be a stray one: {error}");
+                wait = self.ask(query);
+                continue;
+            }
             if tried >= attempts || !(error.retryable() || self.renews(&error).is_some()) {
                 return Err(error);
             }
