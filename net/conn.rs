@@ -15,6 +15,7 @@ use crate::job::{self, Job};
 use crate::sink::{Place, Sink, Span};
 use crate::tls::{Stage, Tls};
 
+mod rate;
 mod sealed;
 
 /// One receive of a head. Small, so that little of a body must be copied (engine.md section 5b).
@@ -25,6 +26,8 @@ const BODY_STEP_BYTES: usize = 4 << 20;
 /// pages, medians of 5 to 7: spliced 0.34 CPU-s/GB at 2.5 GB/s (96 KiB: 0.38 at 2.2; 512 KiB: 0.37 at 2.2; 2 MiB: 0.40 at
 /// 2.0), received 0.48 (512 KiB: 0.55; 2 MiB: 0.46). With 16 connections all are alike.
 const LOWAT_BYTES: usize = 1 << 20;
+/// Most heads with a status of 1xx before an answer.
+const INTERIM_MAX: u8 = 16;
 /// So much of a fresh place has pages before a receive: more than TLS opens at once, and enough for few receives.
 const PRESENT_AHEAD_BYTES: usize = 2 << 20;
 
@@ -83,6 +86,10 @@ pub(crate) struct Conn {
     /// What of `scratch` is body and not in its place yet.
     early: Range<usize>,
     deadline: Option<Instant>,
+    /// Of the body under way.
+    rate: Option<rate::Rate>,
+    /// Heads with a status of 1xx that came before this answer.
+    interim: u8,
     /// The connection has answered before, and nothing came for this request yet.
     reused: bool,
     keep_alive: bool,
@@ -109,6 +116,8 @@ impl Conn {
             filled: 0,
             early: 0..0,
             deadline: None,
+            rate: None,
+            interim: 0,
             reused: false,
             keep_alive: false,
             lowat_max: LOWAT_BYTES,
@@ -178,6 +187,7 @@ impl Conn {
         self.sent = 0;
         self.filled = 0;
         self.nudged = false;
+        self.interim = 0;
         self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
         if let (Some(place), true) = (&mut self.place, self.stage.is_some()) {
             place.receive_only();
@@ -254,9 +264,10 @@ impl Conn {
         missing.min(self.lowat_max).max(1)
     }
 
-    /// When [`Conn::tick`] must be called at the latest.
+    /// When [`Conn::tick`] or [`Conn::judge_rate`] must be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        let looked_at = self.rate.as_ref().map(|rate| rate.ends);
+        self.deadline.map(|at| looked_at.map_or(at, |looked_at| at.min(looked_at)))
     }
 
     /// Not usable yet: another address may still do.
@@ -316,7 +327,8 @@ impl Conn {
         match &self.state {
             State::Idle => Step::Close,
             State::Send | State::Head => {
-                if self.filled == 0 {
+                // A head may not take longer for what came before it.
+                if self.filled == 0 && self.interim == 0 {
                     self.deadline = Some(now + Duration::from_millis(self.timeouts.stall_ms));
                 }
                 self.filled += n;
@@ -359,16 +371,21 @@ impl Conn {
         self.end(Err(error), false)
     }
 
+    /// Whether [`Conn::tick`] or [`Conn::judge_rate`] has something to do.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.is_over(now) || self.is_rate_due(now)
+    }
+
     /// Whether its time is over. An idle connection may end a second early, so that those which came to rest
     /// together wake the vcpu once.
-    pub fn is_due(&self, now: Instant) -> bool {
+    fn is_over(&self, now: Instant) -> bool {
         let early = if matches!(self.state, State::Idle) { Duration::from_secs(1) } else { Duration::ZERO };
         self.deadline.is_some_and(|deadline| now + early >= deadline)
     }
 
-    /// Its time is over, see `is_due`.
+    /// Its time is over, see `is_over`.
     pub fn tick(&mut self, now: Instant) -> Step {
-        if !self.is_due(now) {
+        if !self.is_over(now) {
             return Step::More;
         }
         let Timeouts { connect_ms, response_ms, stall_ms, .. } = self.timeouts;
@@ -473,6 +490,13 @@ impl Conn {
         if (100..200).contains(&head.status) && head.status != 101 {
             self.scratch.copy_within(head.len..self.filled, 0);
             self.filled -= head.len;
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return self.violation(format!("more than {INTERIM_MAX} heads came before the answer"));
+            }
+            if self.interim == 1 {
+                self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+            }
             return if self.filled == 0 { Step::More } else { self.head(now) };
         }
         // An answer before the whole request was sent leaves the connection in doubt.
@@ -501,6 +525,7 @@ impl Conn {
     fn body_begins(&mut self, verdict: Verdict, start: usize, now: Instant) -> Step {
         let early = self.filled - start;
         self.last_byte = now;
+        self.rate_begins(now);
         self.body_deadline();
         let (framing, bytes_max, fault) = match verdict {
             Verdict::Done => return self.complete(early == 0),
@@ -625,7 +650,7 @@ impl Conn {
             job.end(result);
         }
         self.state = State::Ended;
-        self.deadline = None;
+        (self.deadline, self.rate) = (None, None);
         Step::Done { reuse }
     }
 }

@@ -43,6 +43,15 @@ impl Rig {
         Rig::new(get(Some(8..40)), false)
     }
 
+    /// The head of an answer has come, and at least 100 bytes/s are wanted of its body.
+    fn dripping(buffer: bool) -> Rig {
+        let mut rig = Rig::new(get(Some(8..40)), buffer);
+        rig.conn.timeouts.least_bytes_per_sec = 100;
+        let answer = part("");
+        assert_eq!(rig.feed(&answer[..answer.len() - BODY.len()]), Step::More);
+        rig
+    }
+
     fn begin(&mut self, query: Query, buffer: bool) -> Step {
         let len = match &query {
             Query::Get { range: Some(range), .. } => (range.end - range.start) as usize,
@@ -492,6 +501,69 @@ fn redirects_are_not_followed_and_refusals_without_a_document_have_their_meaning
         assert_eq!((error.kind, error.phase), (kind, Phase::Status), "{head}");
         assert!(rig.memory.iter().all(|byte| *byte == 0xA5), "{head}");
     }
+}
+
+#[test]
+fn a_drip_is_cut_although_a_byte_comes_now_and_then() {
+    for buffer in [false, true] {
+        let mut rig = Rig::dripping(buffer);
+        let mut drops = 0;
+        let step = loop {
+            rig.now += ms(100);
+            assert_eq!(rig.feed(&BODY[drops..=drops]), Step::More);
+            drops += 1;
+            if rig.conn.is_rate_due(rig.now) {
+                break rig.conn.judge_rate(rig.now, (0, 0));
+            }
+        };
+        assert_eq!((step, drops), (Step::Done { reuse: false }, 4));
+        let error = rig.error();
+        assert!(error.kind == Kind::Timeout && error.retryable(), "{error}");
+        assert!(error.message.contains("leastBytesPerSec (100)"), "{error}");
+    }
+}
+
+#[test]
+fn a_body_is_judged_by_what_others_bring_and_not_behind_a_pause() {
+    let mut rig = Rig::dripping(false);
+    // Late: this process did not run.
+    rig.now += ms(5000);
+    assert_eq!(rig.conn.judge_rate(rig.now, (0, 3)), Step::More);
+    assert_eq!(rig.feed(&BODY[..20]), Step::More);
+    rig.now += ms(400);
+    assert_eq!(rig.conn.judge_rate(rig.now, (0, 3)), Step::Done { reuse: false }, "20 bytes are less than 40");
+    let mut rig = Rig::dripping(false);
+    rig.conn.timeouts.least_bytes_per_sec = 1;
+    for (others, step) in [(0, Step::More), (3 * 64 * 8, Step::More), (2_000_000, Step::Done { reuse: false })] {
+        assert_eq!(rig.feed(&BODY[..8]), Step::More);
+        rig.now += ms(400);
+        assert_eq!(rig.conn.judge_rate(rig.now, (others, 3)), step);
+    }
+}
+
+#[test]
+fn heads_before_the_answer_are_bounded_in_number_and_time() {
+    let mut rig = Rig::ranged();
+    let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+    let begin = rig.now;
+    let step = loop {
+        match rig.feed(interim) {
+            Step::More => rig.now += ms(300),
+            step => break step,
+        }
+        match rig.conn.tick(rig.now) {
+            Step::More => {}
+            step => break step,
+        }
+    };
+    assert_eq!(step, Step::Done { reuse: false });
+    assert!(rig.now - begin < ms(3000), "{:?}", rig.now - begin);
+    assert_eq!(rig.error().kind, Kind::Timeout);
+    let mut rig = Rig::ranged();
+    assert_eq!(rig.feed(&interim.repeat(17)), Step::Done { reuse: false });
+    assert_eq!(rig.error().kind, Kind::Protocol);
+    let mut rig = Rig::ranged();
+    assert_eq!(rig.feed(&[&interim.repeat(16)[..], &part("")].concat()), Step::Done { reuse: true });
 }
 
 #[test]

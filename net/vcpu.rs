@@ -20,6 +20,8 @@ use crate::origin::Origin;
 use crate::rotation::Rotation;
 use crate::sock::Bell;
 
+/// A wait that lasts so much longer than it should was a pause of this process: SIGSTOP, a frozen cgroup, a suspend.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Most addresses tried for one request.
 pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
 /// Largest clock error that is corrected (seconds). A day holds every time zone that a clock can be
@@ -193,6 +195,8 @@ pub(crate) struct Vcpu<D: Driver> {
     generation: u16,
     /// Requests begun.
     begun: u64,
+    /// Bytes of bodies that have ended.
+    brought: u64,
     /// There may be work: ask the source.
     hungry: bool,
     pull_at: Option<Instant>,
@@ -226,6 +230,7 @@ impl<D: Driver> Vcpu<D> {
             work_epoch: 0,
             generation: 0,
             begun: 0,
+            brought: 0,
             hungry: true,
             pull_at: None,
         }
@@ -236,10 +241,34 @@ impl<D: Driver> Vcpu<D> {
         let _guard = AbortOnPanic;
         let mut events = Vec::with_capacity(256);
         while let ControlFlow::Continue(timeout) = self.before_wait() {
+            let began = self.driver.now();
             if let Err(os) = self.driver.wait(timeout, &mut events) {
                 self.give_up(&os);
             }
+            self.look_first(began, timeout, &mut events);
             self.after_wait(&mut events);
+        }
+    }
+
+    /// Before the time of a connection is over, what lies in the sockets is taken: this process may not have run for a
+    /// while. After a pause all have as long again.
+    fn look_first(&mut self, began: Instant, timeout: Option<Duration>, events: &mut Vec<Event>) {
+        let now = self.driver.now();
+        let waited = now.saturating_duration_since(began);
+        // The first deadline is that of the wait.
+        let Some(timeout) = timeout.filter(|timeout| waited >= *timeout) else { return };
+        if waited > timeout + PAUSE_MIN {
+            tracing::warn!(
+                millis = waited.as_millis() as u64,
+                "this process did not run for a while (stopped, frozen)"
+            );
+            self.slots.iter_mut().for_each(|(_, slot)| slot.conn.lay_still(waited));
+        }
+        let is_due = |slot: &Slot<D::Socket>| slot.closing.is_none() && slot.conn.is_due(now);
+        if self.slots.iter().any(|(_, slot)| is_due(slot))
+            && let Err(os) = self.driver.wait(Some(Duration::ZERO), events)
+        {
+            self.give_up(&os);
         }
     }
 
@@ -603,12 +632,14 @@ impl<D: Driver> Vcpu<D> {
             self.shared.correct_clock(offset);
         }
         if let Some(finished) = conn.finish(now, worker) {
+            self.brought += finished.result.as_ref().map_or(0, |response| response.bytes);
             self.hungry = true;
             self.source.finished(finished);
         }
     }
 
     fn tick(&mut self, now: Instant) {
+        let others = self.slots.len().saturating_sub(self.idle.len() + 1) as u64;
         for key in 0..self.slots.capacity() {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
@@ -624,7 +655,10 @@ impl<D: Driver> Vcpu<D> {
                 self.shared.rotation.failed(address, now);
                 self.shared.unreachable.add();
             }
-            let step = slot.conn.tick(now);
+            let mut step = slot.conn.tick(now);
+            if step == Step::More && slot.conn.is_rate_due(now) {
+                step = slot.conn.judge_rate(now, (self.brought, others));
+            }
             self.act(key, step, now);
         }
     }

@@ -229,6 +229,18 @@ pub(crate) const KEYS: &[Key] = &[
                bytes that have come. 0 asks for nothing twice.",
     },
     Key {
+        path: "leastBytesPerSec",
+        kind: Kind::Whole {
+            default: 512,
+            unit: "bytes/s",
+            range: within(0, 1 << 30),
+            set: |config, number| config.least_bytes_per_sec = number.unsigned_abs(),
+        },
+        in_default_file: false,
+        text: "A body that brings less than this for stallTimeoutMs, or less than a 64th of what the other connections \
+               bring, is cut and asked for on another connection. 0 waits for as long as a byte comes now and then.",
+    },
+    Key {
         path: "connectTimeoutMs",
         kind: Kind::Whole {
             default: 5_000,

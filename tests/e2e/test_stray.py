@@ -57,3 +57,25 @@ class Stray(Faulty):
             self.assertLess(time.monotonic(), end, run.log_tail(40))
             time.sleep(1.2)
         self.assertEqual(run.engine_starts(), 1, run.log_tail())
+
+
+class Drip(Faulty):
+    """Answers that come byte by byte."""
+
+    def drips(self, times: int | None, **config: object) -> None:
+        drip = faults.rule({"conn_bytes_per_sec": 100}, KEY, times)
+        run = self.start([drip], twicePercent=0, leastBytesPerSec=1000, **config)
+        begin = time.monotonic()
+        self.assert_equal(run, ["b.bin"])
+        self.assertLess(time.monotonic() - begin, 25, run.log_tail(40))
+        self.assert_logged(run, "less than leastBytesPerSec (1000)", "b.bin")
+
+    def test_a_drip_on_one_connection_is_cut_and_asked_for_elsewhere(self) -> None:
+        self.drips(1)
+
+    def test_drips_on_all_connections(self) -> None:
+        self.drips(8, partBytes=2 * MIB, prefetch={"vcpus": 1, "workers": 4})
+
+    def test_small_objects_that_drip(self) -> None:
+        run = self.start([faults.rule({"conn_bytes_per_sec": 100}, f"{PREFIX}/small.bin", 1)], leastBytesPerSec=1000)
+        self.assert_equal(run, ["small.bin"])

@@ -28,6 +28,7 @@ faults! {
     StallHead "no head in time",
     StallBody "no byte in time inside a body",
     Trickle "bytes below SO_RCVLOWAT, then a pause",
+    Drip "a byte now and then",
     CloseBeforeHead "close before the head",
     CloseInHead "close inside the head",
     Truncated "close inside the body",
@@ -40,6 +41,7 @@ faults! {
     // The origin.
     ConnectionClose "Connection: close",
     Interim "100 before the answer",
+    InterimForEver "100 again and again instead of an answer",
     Throttled "503 SlowDown",
     ServerError "500",
     Denied "403",
