@@ -337,7 +337,7 @@ pub(crate) const KEYS: &[Key] = &[
             set: |config, number| config.start_attempts = number as u32,
         },
         in_default_file: false,
-        text: "Requests for one page of the root folder at the start, before the start is given up; startTimeoutSec may end it earlier.",
+        text: "Requests for one page of the root folder at the start, where nothing takes connections; an origin that is away otherwise (no answer, 5xx) is asked until startTimeoutSec is over.",
     },
     Key {
         path: "listAttempts",

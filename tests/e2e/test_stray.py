@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 
-from harness import faults
+from harness import faults, paths
 from tests.e2e.base import PREFIX
 from tests.e2e.faulty import KEY, Faulty
 
@@ -79,3 +81,49 @@ class Drip(Faulty):
     def test_small_objects_that_drip(self) -> None:
         run = self.start([faults.rule({"conn_bytes_per_sec": 100}, f"{PREFIX}/small.bin", 1)], leastBytesPerSec=1000)
         self.assert_equal(run, ["small.bin"])
+
+
+class Away(Faulty):
+    """OSS is away for a while: what waited for it goes on as soon as it is back."""
+
+    def test_a_start_outlasts_an_origin_that_is_away(self) -> None:
+        away = faults.refused(500, "InternalError", kind="list")
+        run = self.start([away], startAttempts=2, startTimeoutSec=30)
+        process = run.start(["cat", "small.bin"], cwd=run.model_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        time.sleep(6)
+        self.assertIsNone(process.poll(), run.log_tail())
+        run.endpoint.set_rules([])
+        back = time.monotonic()
+        out, said = process.communicate(timeout=20)
+        self.assertEqual((process.returncode, out), (0, (self.plain / "small.bin").read_bytes()), said.decode() + run.log_tail())
+        self.assertLess(time.monotonic() - back, 5, run.log_tail())
+
+    def test_a_start_says_why_when_its_time_is_over(self) -> None:
+        run = self.start([faults.refused(500, "InternalError", kind="list")], startTimeoutSec=4)
+        begin = time.monotonic()
+        done = run.call(["true"], timeout=30)
+        self.assertEqual(done.returncode, 1, run.log_tail())
+        self.assertIn(b"failed to launch oss connector: failed to list objects: ", done.stderr)
+        self.assertIn(b"InternalError", done.stderr)
+        self.assertLess(time.monotonic() - begin, 6)
+
+    def test_the_first_success_ends_the_pauses_of_all(self) -> None:
+        # Pauses of up to a minute.
+        run = self.start([faults.rule({"delay_ms": 1}, "none")], partBytes=2 * MIB, retryBaseMs=60_000, retryCapMs=60_000, outageBudgetSec=300, listAgainSec=1)
+        run.endpoint.set_rules([faults.refused(500, "InternalError", KEY)])
+        process = run.start([str(paths.VENV_PYTHON), str(paths.APPS / "read_all.py"), "read", "b.bin"], cwd=run.model_dir, stdout=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        time.sleep(4)
+        self.assertIsNone(process.poll(), run.log_tail())
+        run.endpoint.set_rules([])
+        back = time.monotonic()
+        # A success of whatever kind: the listing of a program that uses the folder.
+        self.assertEqual(self.read(run, "read", ["a.bin"]), {"a.bin": self.original("a.bin")})
+        out, _ = process.communicate(timeout=60)
+        self.assertEqual(json.loads(out), {"b.bin": self.original("b.bin")}, run.log_tail(40))
+        self.assertLess(time.monotonic() - back, 8, run.log_tail(40))
+
+    def test_a_listing_that_is_cut_is_asked_for_again(self) -> None:
+        cut = {"match": {"kind": "list"}, "times": 2, "do": {"cut_after": 40}}
+        self.assert_equal(self.start([cut]), ["small.bin"])

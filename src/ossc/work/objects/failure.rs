@@ -61,7 +61,7 @@ impl Objects {
             self.region.header().origin_retries.fetch_add(1, Ordering::Relaxed);
             let wait = self.options.backoff.wait(attempts.saturating_sub(1));
             tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}");
-            return vec![Action::PushLater(item, Class::Demand, wait)];
+            return vec![Action::PutOff(item, Class::Demand, wait, Box::new(error.clone()))];
         }
         if let Some(action) = self.doubts(item, (object, held), error) {
             return vec![action];
@@ -84,7 +84,8 @@ impl Objects {
         let mut actions = vec![Action::SmallIsOver(item.record())];
         // What this machine lacked (descriptors, ports, buffers, memory) it may have again.
         if again || matches!(error.kind, Kind::Local | Kind::Memory) {
-            actions.push(self.revive_later(item.record()));
+            let revive = Item::Revive(item.record());
+            actions.push(Action::PutOff(revive, Class::Near, self.options.revive, Box::new(error.clone())));
         }
         actions
     }
