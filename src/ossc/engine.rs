@@ -21,6 +21,7 @@ use crate::process::keys;
 use crate::process::memory;
 use crate::process::names;
 use crate::process::nearby;
+use crate::process::panics;
 use crate::process::reset;
 use crate::process::serve::Server;
 use crate::process::socket;
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
     };
     let mut starter = Starter::new(socket);
     reset::inherited();
+    panics::end_the_process();
     sys::meet_clock();
     let started = starter.settings().map_err(NotStarted::Reason).and_then(|variables| start(&variables, &starter));
     match started {
