@@ -26,6 +26,8 @@ const BODY_STEP_BYTES: usize = 4 << 20;
 /// pages, medians of 5 to 7: spliced 0.34 CPU-s/GB at 2.5 GB/s (96 KiB: 0.38 at 2.2; 512 KiB: 0.37 at 2.2; 2 MiB: 0.40 at
 /// 2.0), received 0.48 (512 KiB: 0.55; 2 MiB: 0.46). With 16 connections all are alike.
 const LOWAT_BYTES: usize = 1 << 20;
+/// A connection that has rested for so long may have been forgotten on the way: by a NAT, a load balancer.
+const REST_LONG: Duration = Duration::from_secs(1);
 /// Most heads with a status of 1xx before an answer.
 const INTERIM_MAX: u8 = 16;
 /// So much of a fresh place has pages before a receive: more than TLS opens at once, and enough for few receives.
@@ -92,6 +94,12 @@ pub(crate) struct Conn {
     interim: u8,
     /// The connection has answered before, and nothing came for this request yet.
     reused: bool,
+    /// Since when it has no request.
+    rests_since: Option<Instant>,
+    /// It had rested for so long before this request that it may lead nowhere by now.
+    rested_long: bool,
+    /// Some of the request has left.
+    sent_some: bool,
     keep_alive: bool,
     lowat_max: usize,
     nudged: bool,
@@ -119,6 +127,9 @@ impl Conn {
             rate: None,
             interim: 0,
             reused: false,
+            rests_since: None,
+            rested_long: false,
+            sent_some: false,
             keep_alive: false,
             lowat_max: LOWAT_BYTES,
             nudged: false,
@@ -154,6 +165,7 @@ impl Conn {
         }
         if matches!(self.state, State::Idle) {
             self.reused = true;
+            self.rested_long = self.rests_since.is_some_and(|since| now >= since + REST_LONG);
             return self.send_from_start(now);
         }
         Step::More
@@ -168,7 +180,7 @@ impl Conn {
 
     /// The connect succeeded: the request is next, or with `tls` the handshake before it.
     pub fn connected(&mut self, tls: Option<&Tls>, now: Instant) -> Step {
-        self.reused = false;
+        (self.reused, self.rested_long) = (false, false);
         self.lowat_max = LOWAT_BYTES;
         let Some(tls) = tls else {
             return self.send_from_start(now);
@@ -188,7 +200,8 @@ impl Conn {
         self.filled = 0;
         self.nudged = false;
         self.interim = 0;
-        self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+        self.sent_some = false;
+        self.deadline = Some(now + self.first_byte_within());
         if let (Some(place), true) = (&mut self.place, self.stage.is_some()) {
             place.receive_only();
         }
@@ -198,10 +211,18 @@ impl Conn {
         }
     }
 
+    /// How long the first byte may take: a connection that has rested long may lead nowhere, and is given up sooner.
+    fn first_byte_within(&self) -> Duration {
+        let Timeouts { connect_ms, response_ms, .. } = self.timeouts;
+        let sooner = connect_ms.max(response_ms / 2).min(response_ms);
+        Duration::from_millis(if self.rested_long { sooner } else { response_ms })
+    }
+
     /// The request has ended and the socket stays open.
     pub fn rest(&mut self, now: Instant) {
         self.state = State::Idle;
         self.filled = 0;
+        self.rests_since = Some(now);
         self.deadline = Some(now + Duration::from_millis(self.timeouts.idle_ms));
     }
 
@@ -293,7 +314,8 @@ impl Conn {
             }
         };
         if matches!(self.state, State::Send) {
-            self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+            self.sent_some = true;
+            self.deadline = Some(now + self.first_byte_within());
             if all {
                 self.state = State::Head;
             }
@@ -326,6 +348,8 @@ impl Conn {
         self.last_byte = now;
         match &self.state {
             State::Idle => Step::Close,
+            // It was left there before this request, and answers another one.
+            State::Send if self.reused && !self.sent_some => Step::Stale,
             State::Send | State::Head => {
                 // A head may not take longer for what came before it.
                 if self.filled == 0 && self.interim == 0 {
@@ -387,6 +411,9 @@ impl Conn {
     pub fn tick(&mut self, now: Instant) -> Step {
         if !self.is_over(now) {
             return Step::More;
+        }
+        if self.rested_long && self.stale() {
+            return Step::Stale;
         }
         let Timeouts { connect_ms, response_ms, stall_ms, .. } = self.timeouts;
         let (phase, text) = match &self.state {
