@@ -132,7 +132,9 @@ impl Error {
     /// Whether it was an answer that may be a stray one: a node that is behind, or a proxy, gave it, and another
     /// connection may bring what was asked for.
     pub fn is_doubtful(&self) -> bool {
-        self.status.is_some() && self.kind.row().again == Again::Doubted
+        // A link whose target is gone has been found: that is no stray answer.
+        let is_link = self.oss_code.as_deref() == Some("SymlinkTargetNotExist");
+        self.status.is_some() && !is_link && self.kind.row().again == Again::Doubted
     }
 
     /// Whether the same request can succeed with other credentials of the same source: those that
