@@ -15,6 +15,7 @@ use crate::job::{self, Job};
 use crate::sink::{Place, Sink, Span};
 use crate::tls::{Stage, Tls};
 
+mod rate;
 mod sealed;
 
 /// One receive of a head. Small, so that little of a body must be copied (engine.md section 5b).
@@ -25,6 +26,10 @@ const BODY_STEP_BYTES: usize = 4 << 20;
 /// pages, medians of 5 to 7: spliced 0.34 CPU-s/GB at 2.5 GB/s (96 KiB: 0.38 at 2.2; 512 KiB: 0.37 at 2.2; 2 MiB: 0.40 at
 /// 2.0), received 0.48 (512 KiB: 0.55; 2 MiB: 0.46). With 16 connections all are alike.
 const LOWAT_BYTES: usize = 1 << 20;
+/// A connection that has rested for so long may have been forgotten on the way: by a NAT, a load balancer.
+const REST_LONG: Duration = Duration::from_secs(1);
+/// Most heads with a status of 1xx before an answer.
+const INTERIM_MAX: u8 = 16;
 /// So much of a fresh place has pages before a receive: more than TLS opens at once, and enough for few receives.
 const PRESENT_AHEAD_BYTES: usize = 2 << 20;
 
@@ -83,8 +88,18 @@ pub(crate) struct Conn {
     /// What of `scratch` is body and not in its place yet.
     early: Range<usize>,
     deadline: Option<Instant>,
+    /// Of the body under way.
+    rate: Option<rate::Rate>,
+    /// Heads with a status of 1xx that came before this answer.
+    interim: u8,
     /// The connection has answered before, and nothing came for this request yet.
     reused: bool,
+    /// Since when it has no request.
+    rests_since: Option<Instant>,
+    /// It had rested for so long before this request that it may lead nowhere by now.
+    rested_long: bool,
+    /// Some of the request has left.
+    sent_some: bool,
     keep_alive: bool,
     lowat_max: usize,
     nudged: bool,
@@ -109,7 +124,12 @@ impl Conn {
             filled: 0,
             early: 0..0,
             deadline: None,
+            rate: None,
+            interim: 0,
             reused: false,
+            rests_since: None,
+            rested_long: false,
+            sent_some: false,
             keep_alive: false,
             lowat_max: LOWAT_BYTES,
             nudged: false,
@@ -145,6 +165,7 @@ impl Conn {
         }
         if matches!(self.state, State::Idle) {
             self.reused = true;
+            self.rested_long = self.rests_since.is_some_and(|since| now >= since + REST_LONG);
             return self.send_from_start(now);
         }
         Step::More
@@ -159,7 +180,7 @@ impl Conn {
 
     /// The connect succeeded: the request is next, or with `tls` the handshake before it.
     pub fn connected(&mut self, tls: Option<&Tls>, now: Instant) -> Step {
-        self.reused = false;
+        (self.reused, self.rested_long) = (false, false);
         self.lowat_max = LOWAT_BYTES;
         let Some(tls) = tls else {
             return self.send_from_start(now);
@@ -178,7 +199,9 @@ impl Conn {
         self.sent = 0;
         self.filled = 0;
         self.nudged = false;
-        self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+        self.interim = 0;
+        self.sent_some = false;
+        self.deadline = Some(now + self.first_byte_within());
         if let (Some(place), true) = (&mut self.place, self.stage.is_some()) {
             place.receive_only();
         }
@@ -188,10 +211,18 @@ impl Conn {
         }
     }
 
+    /// How long the first byte may take: a connection that has rested long may lead nowhere, and is given up sooner.
+    fn first_byte_within(&self) -> Duration {
+        let Timeouts { connect_ms, response_ms, .. } = self.timeouts;
+        let sooner = connect_ms.max(response_ms / 2).min(response_ms);
+        Duration::from_millis(if self.rested_long { sooner } else { response_ms })
+    }
+
     /// The request has ended and the socket stays open.
     pub fn rest(&mut self, now: Instant) {
         self.state = State::Idle;
         self.filled = 0;
+        self.rests_since = Some(now);
         self.deadline = Some(now + Duration::from_millis(self.timeouts.idle_ms));
     }
 
@@ -254,9 +285,10 @@ impl Conn {
         missing.min(self.lowat_max).max(1)
     }
 
-    /// When [`Conn::tick`] must be called at the latest.
+    /// When [`Conn::tick`] or [`Conn::judge_rate`] must be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        let looked_at = self.rate.as_ref().map(|rate| rate.ends);
+        self.deadline.map(|at| looked_at.map_or(at, |looked_at| at.min(looked_at)))
     }
 
     /// Not usable yet: another address may still do.
@@ -282,7 +314,8 @@ impl Conn {
             }
         };
         if matches!(self.state, State::Send) {
-            self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+            self.sent_some = true;
+            self.deadline = Some(now + self.first_byte_within());
             if all {
                 self.state = State::Head;
             }
@@ -315,8 +348,11 @@ impl Conn {
         self.last_byte = now;
         match &self.state {
             State::Idle => Step::Close,
+            // It was left there before this request, and answers another one.
+            State::Send if self.reused && !self.sent_some => Step::Stale,
             State::Send | State::Head => {
-                if self.filled == 0 {
+                // A head may not take longer for what came before it.
+                if self.filled == 0 && self.interim == 0 {
                     self.deadline = Some(now + Duration::from_millis(self.timeouts.stall_ms));
                 }
                 self.filled += n;
@@ -359,17 +395,25 @@ impl Conn {
         self.end(Err(error), false)
     }
 
+    /// Whether [`Conn::tick`] or [`Conn::judge_rate`] has something to do.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.is_over(now) || self.is_rate_due(now)
+    }
+
     /// Whether its time is over. An idle connection may end a second early, so that those which came to rest
     /// together wake the vcpu once.
-    pub fn is_due(&self, now: Instant) -> bool {
+    fn is_over(&self, now: Instant) -> bool {
         let early = if matches!(self.state, State::Idle) { Duration::from_secs(1) } else { Duration::ZERO };
         self.deadline.is_some_and(|deadline| now + early >= deadline)
     }
 
-    /// Its time is over, see `is_due`.
+    /// Its time is over, see `is_over`.
     pub fn tick(&mut self, now: Instant) -> Step {
-        if !self.is_due(now) {
+        if !self.is_over(now) {
             return Step::More;
+        }
+        if self.rested_long && self.stale() {
+            return Step::Stale;
         }
         let Timeouts { connect_ms, response_ms, stall_ms, .. } = self.timeouts;
         let (phase, text) = match &self.state {
@@ -473,6 +517,13 @@ impl Conn {
         if (100..200).contains(&head.status) && head.status != 101 {
             self.scratch.copy_within(head.len..self.filled, 0);
             self.filled -= head.len;
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                return self.violation(format!("more than {INTERIM_MAX} heads came before the answer"));
+            }
+            if self.interim == 1 {
+                self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+            }
             return if self.filled == 0 { Step::More } else { self.head(now) };
         }
         // An answer before the whole request was sent leaves the connection in doubt.
@@ -501,6 +552,7 @@ impl Conn {
     fn body_begins(&mut self, verdict: Verdict, start: usize, now: Instant) -> Step {
         let early = self.filled - start;
         self.last_byte = now;
+        self.rate_begins(now);
         self.body_deadline();
         let (framing, bytes_max, fault) = match verdict {
             Verdict::Done => return self.complete(early == 0),
@@ -611,6 +663,8 @@ impl Conn {
             return self.violation("an error answer without a head".into());
         };
         self.text.clear();
+        // What is doubted is asked for again on another connection.
+        let reuse = reuse && !error.is_doubtful();
         self.end(Err(error), reuse)
     }
 
@@ -623,7 +677,7 @@ impl Conn {
             job.end(result);
         }
         self.state = State::Ended;
-        self.deadline = None;
+        (self.deadline, self.rate) = (None, None);
         Step::Done { reuse }
     }
 }

@@ -43,6 +43,15 @@ impl Rig {
         Rig::new(get(Some(8..40)), false)
     }
 
+    /// The head of an answer has come, and at least 100 bytes/s are wanted of its body.
+    fn dripping(buffer: bool) -> Rig {
+        let mut rig = Rig::new(get(Some(8..40)), buffer);
+        rig.conn.timeouts.least_bytes_per_sec = 100;
+        let answer = part("");
+        assert_eq!(rig.feed(&answer[..answer.len() - BODY.len()]), Step::More);
+        rig
+    }
+
     fn begin(&mut self, query: Query, buffer: bool) -> Step {
         let len = match &query {
             Query::Get { range: Some(range), .. } => (range.end - range.start) as usize,
@@ -189,10 +198,10 @@ fn whole_objects_take_200_only() {
 }
 
 #[test]
-fn error_answers_carry_their_document_and_keep_the_connection() {
+fn error_answers_carry_their_document() {
     let document =
         "<Error><Code>PreconditionFailed</Code><Message>At least one of the pre-conditions failed</Message></Error>";
-    for (framing, reuse) in
+    for (framing, has_length) in
         [(format!("Content-Length: {}", document.len()), true), ("Connection: close".to_owned(), false)]
     {
         let answer = format!(
@@ -203,11 +212,12 @@ fn error_answers_carry_their_document_and_keep_the_connection() {
             let mut step = rig.feed(&answer.as_bytes()[..cut]);
             assert_eq!(step, Step::More);
             step = rig.feed(&answer.as_bytes()[cut..]);
-            if !reuse {
+            if !has_length {
                 assert_eq!(step, Step::More);
                 step = rig.conn.received(0, rig.now);
             }
-            assert_eq!(step, Step::Done { reuse }, "cut {cut}");
+            // It may be a stray one: the next request goes elsewhere.
+            assert_eq!(step, Step::Done { reuse: false }, "cut {cut}");
             let error = rig.error();
             assert_eq!((error.kind, error.status), (Kind::Changed, Some(412)));
             assert_eq!(error.oss_code.as_deref(), Some("PreconditionFailed"));
@@ -247,7 +257,7 @@ fn head_requests_have_no_body_whatever_their_length_says() {
     let document =
         base64::engine::general_purpose::STANDARD.encode("<Error><Code>NoSuchKey</Code><EC>0026-00000001</EC></Error>");
     let answer = format!("HTTP/1.1 404 Not Found\r\nContent-Length: 99\r\nx-oss-err: {document}\r\n\r\n");
-    assert_eq!(rig.feed(answer.as_bytes()), Step::Done { reuse: true });
+    assert_eq!(rig.feed(answer.as_bytes()), Step::Done { reuse: false });
     let error = rig.error();
     assert_eq!(
         (error.kind, error.oss_code.as_deref(), error.ec.as_deref()),
@@ -485,9 +495,83 @@ fn redirects_are_not_followed_and_refusals_without_a_document_have_their_meaning
         ("429 Too Many\r\nContent-Length: 0", Kind::Throttled),
     ] {
         let mut rig = Rig::ranged();
-        assert_eq!(rig.feed(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes()), Step::Done { reuse: true }, "{head}");
+        let step = rig.feed(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes());
         let error = rig.error();
+        assert_eq!(step, Step::Done { reuse: !error.is_doubtful() }, "{head}");
         assert_eq!((error.kind, error.phase), (kind, Phase::Status), "{head}");
         assert!(rig.memory.iter().all(|byte| *byte == 0xA5), "{head}");
+    }
+}
+
+#[test]
+fn a_drip_is_cut_although_a_byte_comes_now_and_then() {
+    for buffer in [false, true] {
+        let mut rig = Rig::dripping(buffer);
+        let mut drops = 0;
+        let step = loop {
+            rig.now += ms(100);
+            assert_eq!(rig.feed(&BODY[drops..=drops]), Step::More);
+            drops += 1;
+            if rig.conn.is_rate_due(rig.now) {
+                break rig.conn.judge_rate(rig.now, (0, 0));
+            }
+        };
+        assert_eq!((step, drops), (Step::Done { reuse: false }, 4));
+        let error = rig.error();
+        assert!(error.kind == Kind::Timeout && error.retryable(), "{error}");
+        assert!(error.message.contains("leastBytesPerSec (100)"), "{error}");
+    }
+}
+
+#[test]
+fn a_body_is_judged_by_what_others_bring_and_not_behind_a_pause() {
+    let mut rig = Rig::dripping(false);
+    // Late: this process did not run.
+    rig.now += ms(5000);
+    assert_eq!(rig.conn.judge_rate(rig.now, (0, 3)), Step::More);
+    assert_eq!(rig.feed(&BODY[..20]), Step::More);
+    rig.now += ms(400);
+    assert_eq!(rig.conn.judge_rate(rig.now, (0, 3)), Step::Done { reuse: false }, "20 bytes are less than 40");
+    let mut rig = Rig::dripping(false);
+    rig.conn.timeouts.least_bytes_per_sec = 1;
+    for (others, step) in [(0, Step::More), (3 * 64 * 8, Step::More), (2_000_000, Step::Done { reuse: false })] {
+        assert_eq!(rig.feed(&BODY[..8]), Step::More);
+        rig.now += ms(400);
+        assert_eq!(rig.conn.judge_rate(rig.now, (others, 3)), step);
+    }
+}
+
+#[test]
+fn heads_before_the_answer_are_bounded_in_number_and_time() {
+    let mut rig = Rig::ranged();
+    let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+    let begin = rig.now;
+    let step = loop {
+        match rig.feed(interim) {
+            Step::More => rig.now += ms(300),
+            step => break step,
+        }
+        match rig.conn.tick(rig.now) {
+            Step::More => {}
+            step => break step,
+        }
+    };
+    assert_eq!(step, Step::Done { reuse: false });
+    assert!(rig.now - begin < ms(3000), "{:?}", rig.now - begin);
+    assert_eq!(rig.error().kind, Kind::Timeout);
+    let mut rig = Rig::ranged();
+    assert_eq!(rig.feed(&interim.repeat(17)), Step::Done { reuse: false });
+    assert_eq!(rig.error().kind, Kind::Protocol);
+    let mut rig = Rig::ranged();
+    assert_eq!(rig.feed(&[&interim.repeat(16)[..], &part("")].concat()), Step::Done { reuse: true });
+}
+
+#[test]
+fn a_doubtful_answer_ends_its_connection() {
+    for (status, reuse) in [("404 No", false), ("412 No", false), ("302 No", false), ("503 No", true)] {
+        let mut rig = Rig::ranged();
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno");
+        assert_eq!(rig.feed(answer.as_bytes()), Step::Done { reuse }, "{status}");
+        assert_eq!(rig.error().is_doubtful(), !reuse);
     }
 }

@@ -88,6 +88,8 @@ pub(crate) trait Driver {
     /// # Errors
     /// The kernel's refusal; what was set before stays.
     fn set_lowat(&mut self, socket: &Self::Socket, bytes: usize) -> io::Result<()>;
+    /// Whether bytes, or the end of the stream, lie in the socket.
+    fn has_input(&mut self, socket: &Self::Socket) -> bool;
     /// Asks for the early end of an operation under way; its event still comes.
     fn cancel(&mut self, tag: Tag, op: Op);
     /// Closes a socket with nothing under way on it, after a farewell if there is room for one.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use quick_xml::events::Event;
 
 use crate::kind;
-pub use crate::kind::{Blame, Kind};
+pub use crate::kind::{Again, Blame, Kind};
 
 /// Longest part of a server's text that is kept (bytes).
 const TEXT_BYTES_MAX: usize = 512;
@@ -127,6 +127,14 @@ impl Error {
     /// Whether the same request can succeed later without anybody doing something.
     pub fn retryable(&self) -> bool {
         self.kind.retried()
+    }
+
+    /// Whether it was an answer that may be a stray one: a node that is behind, or a proxy, gave it, and another
+    /// connection may bring what was asked for.
+    pub fn is_doubtful(&self) -> bool {
+        // A link whose target is gone has been found: that is no stray answer.
+        let is_link = self.oss_code.as_deref() == Some("SymlinkTargetNotExist");
+        self.status.is_some() && !is_link && self.kind.row().again == Again::Doubted
     }
 
     /// Whether the same request can succeed with other credentials of the same source: those that

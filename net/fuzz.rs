@@ -75,7 +75,7 @@ fn chunked(body: &[u8]) {
 pub fn list(bytes: &[u8]) {
     let whole = list::parse(bytes);
     if let Ok(page) = &whole {
-        let Page { objects, prefixes, next, undecodable } = page;
+        let Page { objects, prefixes, next, undecodable, prefix: _ } = page;
         let keys = objects.iter().map(|object| &object.key).chain(prefixes).chain(undecodable).chain(next);
         let mut bytes_of_names = 0;
         for key in keys {

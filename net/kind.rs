@@ -75,6 +75,17 @@ impl Blame {
     }
 }
 
+/// Whether a request that failed so is made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// No: the user has to act first.
+    No,
+    /// A few times, on other connections and behind a look at the listing: one answer of many may be a stray one.
+    Doubted,
+    /// As long as the outage budget lasts: the same request can succeed later by itself.
+    Yes,
+}
+
 /// What follows from a kind.
 #[derive(Debug)]
 pub struct KindRow {
@@ -86,8 +97,8 @@ pub struct KindRow {
     pub means: &'static str,
     /// What programs see when it stays.
     pub errno: i32,
-    /// Whether the same request can succeed later without anybody doing something.
-    pub retried: bool,
+    /// Whether the request is made again.
+    pub again: Again,
     /// Who has to do something.
     pub blame: Blame,
     /// What the user can do.
@@ -119,10 +130,10 @@ pub struct StatusRow {
 /// A folder that cannot be listed cannot be opened: this is what programs see, whatever the cause.
 pub const UNLISTED_ERRNO: i32 = EIO;
 
-type Row = (Kind, &'static str, &'static str, i32, bool, Blame, &'static str);
+type Row = (Kind, &'static str, &'static str, i32, Again, Blame, &'static str);
 
-const fn row((kind, name, means, errno, retried, blame, advice): Row) -> KindRow {
-    KindRow { kind, name, means, errno, retried, blame, advice }
+const fn row((kind, name, means, errno, again, blame, advice): Row) -> KindRow {
+    KindRow { kind, name, means, errno, again, blame, advice }
 }
 
 /// In the order of [`Kind`].
@@ -132,7 +143,7 @@ pub static KINDS: &[KindRow] = &[
         "local",
         "this machine refused a socket, thread, ring or file",
         EIO,
-        false,
+        Again::No,
         Blame::Local,
         "check limits of this machine (ulimit -n for open files, memory, threads, disk space)",
     )),
@@ -141,7 +152,7 @@ pub static KINDS: &[KindRow] = &[
         "memory",
         "there is no memory for the bytes",
         ENOMEM,
-        false,
+        Again::No,
         Blame::Local,
         "raise memoryLimit or the memory cgroup, or close other models",
     )),
@@ -150,7 +161,7 @@ pub static KINDS: &[KindRow] = &[
         "config",
         "a setting cannot work: no address, or the bucket is in another region (redirect)",
         EIO,
-        false,
+        Again::Doubted,
         Blame::Config,
         "check OSS_ENDPOINT, OSS_PATH and OSS_REGION",
     )),
@@ -159,7 +170,7 @@ pub static KINDS: &[KindRow] = &[
         "names",
         "the host name has no address",
         EIO,
-        true,
+        Again::Yes,
         Blame::Config,
         "check OSS_ENDPOINT and DNS",
     )),
@@ -168,7 +179,7 @@ pub static KINDS: &[KindRow] = &[
         "network",
         "refused, unreachable, reset or closed",
         EIO,
-        true,
+        Again::Yes,
         Blame::Peer,
         "check that the endpoint is reachable from here (internal or public endpoint, proxy, security group)",
     )),
@@ -177,7 +188,7 @@ pub static KINDS: &[KindRow] = &[
         "TLS",
         "certificate not trusted, another name, or no common version",
         EIO,
-        false,
+        Again::No,
         Blame::Config,
         "check OSS_ENDPOINT, this machine's clock and the server's certificate (tls.caFile for a CA of your own)",
     )),
@@ -186,7 +197,7 @@ pub static KINDS: &[KindRow] = &[
         "timeout",
         "nothing came in time",
         EIO,
-        true,
+        Again::Yes,
         Blame::Peer,
         "check the network to the endpoint",
     )),
@@ -195,7 +206,7 @@ pub static KINDS: &[KindRow] = &[
         "protocol",
         "an answer breaks HTTP, or is not what was asked for: another range or length, encoded, too long",
         EIO,
-        true,
+        Again::Yes,
         Blame::Peer,
         "check for a proxy between here and OSS that alters answers",
     )),
@@ -204,7 +215,7 @@ pub static KINDS: &[KindRow] = &[
         "auth",
         "OSS does not accept the access key, the signature or the token",
         EACCES,
-        false,
+        Again::No,
         Blame::Config,
         "check the access key, its secret and token, and OSS_REGION",
     )),
@@ -213,7 +224,7 @@ pub static KINDS: &[KindRow] = &[
         "permission",
         "the access key may not do this",
         EACCES,
-        false,
+        Again::No,
         Blame::Config,
         "grant oss:ListObjects and oss:GetObject on OSS_PATH to the access key; anonymous access needs a bucket policy",
     )),
@@ -222,7 +233,7 @@ pub static KINDS: &[KindRow] = &[
         "clock",
         "this machine's clock is too far from the server's; the next request is signed with the server's time",
         EIO,
-        true,
+        Again::Yes,
         Blame::Local,
         "set the clock of this machine (NTP)",
     )),
@@ -231,7 +242,7 @@ pub static KINDS: &[KindRow] = &[
         "throttled",
         "a limit on requests, connections or bandwidth; the engine asks less at a time",
         EIO,
-        true,
+        Again::Yes,
         Blame::Peer,
         "lower prefetch.vcpus × prefetch.workers or ask for a higher quota of the bucket",
     )),
@@ -240,7 +251,7 @@ pub static KINDS: &[KindRow] = &[
         "not found",
         "there is no such bucket or object",
         ENOENT,
-        false,
+        Again::Doubted,
         Blame::Data,
         "check OSS_PATH; the object may have been deleted",
     )),
@@ -249,7 +260,7 @@ pub static KINDS: &[KindRow] = &[
         "changed",
         "the object is another version than the one that was listed",
         ESTALE,
-        false,
+        Again::Doubted,
         Blame::Data,
         "the object was overwritten while it was read; open it again",
     )),
@@ -258,7 +269,7 @@ pub static KINDS: &[KindRow] = &[
         "range",
         "the object ends before the asked bytes",
         ESTALE,
-        false,
+        Again::Doubted,
         Blame::Data,
         "the object is shorter than listed; open it again",
     )),
@@ -267,7 +278,7 @@ pub static KINDS: &[KindRow] = &[
         "archived",
         "the object is in an archive class and not restored",
         EACCES,
-        false,
+        Again::No,
         Blame::Data,
         "restore the object, copy it to the Standard or IA class, or turn on real-time access of Archive objects",
     )),
@@ -276,7 +287,7 @@ pub static KINDS: &[KindRow] = &[
         "corrupt",
         "the bytes do not have the CRC-64 that OSS reports, also when fetched again",
         EIO,
-        false,
+        Again::No,
         Blame::Data,
         "check the object in the bucket, and for a proxy that alters answers",
     )),
@@ -285,7 +296,7 @@ pub static KINDS: &[KindRow] = &[
         "server",
         "OSS had a fault",
         EIO,
-        true,
+        Again::Yes,
         Blame::Peer,
         "OSS had a fault; give the request id to support if it lasts",
     )),
@@ -294,11 +305,11 @@ pub static KINDS: &[KindRow] = &[
         "rejected",
         "OSS refuses the request itself",
         EIO,
-        false,
+        Again::Doubted,
         Blame::Config,
         "OSS refused the request; look the code up with the request id",
     )),
-    row((Kind::Cancelled, "cancelled", "the engine stops", EIO, false, Blame::Local, "nothing: the engine stops")),
+    row((Kind::Cancelled, "cancelled", "the engine stops", EIO, Again::No, Blame::Local, "nothing: the engine stops")),
 ];
 
 const fn code(code: &'static str, kind: Kind, advice: &'static str) -> CodeRow {
@@ -383,7 +394,7 @@ impl Kind {
 
     /// Whether the same request can succeed later without anybody doing something.
     pub fn retried(self) -> bool {
-        self.row().retried
+        self.row().again == Again::Yes
     }
 
     /// What an answer's status and `<Code>` stand for.

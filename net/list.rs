@@ -4,6 +4,7 @@
 use quick_xml::events::Event;
 
 use crate::error::{Error, Kind, Phase};
+use crate::fetch::Query;
 use crate::xml::push_text;
 
 /// What an entry is, from `<Type>`.
@@ -52,6 +53,23 @@ pub struct Page {
     pub next: Option<String>,
     /// Keys, still encoded, that are not UTF-8 after decoding: they cannot be served.
     pub undecodable: Vec<String>,
+    /// The prefix that the listing says it is of, decoded, if it says so.
+    pub prefix: Option<String>,
+}
+
+impl Page {
+    /// Itself, if it is the answer to this question and not to another one.
+    ///
+    /// # Errors
+    /// `Kind::Protocol` for a listing of another prefix.
+    pub fn check_prefix(self, query: &Query) -> Result<Page, Error> {
+        match (query, &self.prefix) {
+            (Query::List { prefix, .. }, Some(other)) if other != prefix => {
+                Err(broken(format!("the listing is of {other:?}, and {prefix:?} was asked for")))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 /// Reads one document.
@@ -126,6 +144,7 @@ impl Raw {
             ["EncodingType"] => self.url = value.eq_ignore_ascii_case("url"),
             ["IsTruncated"] => self.truncated = value.eq_ignore_ascii_case("true"),
             ["NextContinuationToken"] if !value.is_empty() => self.page.next = Some(value.to_owned()),
+            ["Prefix"] => self.page.prefix = Some(value.to_owned()),
             ["CommonPrefixes", "Prefix"] => self.page.prefixes.push(value.to_owned()),
             ["Contents", name] => match self.page.objects.last_mut() {
                 Some(entry) => entry.set(name, value)?,
@@ -152,6 +171,7 @@ impl Raw {
         let mut undecodable = Vec::new();
         page.objects.retain_mut(|object| keep_decoded(&mut object.key, &mut undecodable));
         page.prefixes.retain_mut(|prefix| keep_decoded(prefix, &mut undecodable));
+        page.prefix = page.prefix.and_then(|prefix| decode(&prefix));
         if let Some(token) = page.next.take() {
             page.next = Some(decode(&token).ok_or_else(|| broken("NextContinuationToken is not UTF-8"))?);
         }
@@ -300,6 +320,19 @@ mod tests {
         assert_eq!(page.prefixes, ["a/b/", "a/c/"]);
         assert_eq!(page.next.as_deref(), Some("Cg+JiYw--"));
         assert_eq!(page.undecodable, ["a%2F%FF"]);
+        assert_eq!(page.prefix.as_deref(), Some("a/"));
+    }
+
+    #[test]
+    fn a_listing_of_another_prefix_is_no_answer() {
+        let of = |prefix: &str| Query::List { prefix: prefix.into(), delimiter: None, continuation: None };
+        let page = |text: &str| parse(text.as_bytes()).expect("page");
+        let listing =
+            "<ListBucketResult><Prefix>a%2Fb+%E6%A8%A1/</Prefix><EncodingType>url</EncodingType></ListBucketResult>";
+        assert!(page(listing).check_prefix(&of("a/b 模/")).is_ok());
+        assert!(page(listing).check_prefix(&of("a/")).is_err_and(|error| error.retryable()));
+        assert!(page("<ListBucketResult><Prefix/></ListBucketResult>").check_prefix(&of("")).is_ok());
+        assert!(page("<ListBucketResult/>").check_prefix(&of("a/")).is_ok());
     }
 
     #[test]

@@ -286,6 +286,8 @@ fn on_both(test: impl Fn(DriverChoice)) {
 
 #[path = "fresh_loopback_tests.rs"]
 mod fresh;
+#[path = "node_loopback_tests.rs"]
+mod node;
 #[path = "tls_loopback_tests.rs"]
 mod tls;
 

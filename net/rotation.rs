@@ -21,12 +21,14 @@ pub(crate) struct Rotation {
     any_failed: AtomicBool,
 }
 
-/// An address whose last connect failed.
+/// An address whose last connection failed before it had brought anything.
 #[derive(Debug)]
 struct Failed {
     address: SocketAddr,
     in_a_row: u32,
     until: Instant,
+    /// It was given to one connection, whose end is not known yet.
+    probed: bool,
 }
 
 impl Rotation {
@@ -49,6 +51,7 @@ impl Rotation {
                 None => return Some(address),
                 Some(other) if other.until <= now => {
                     other.until = now + self.pause(other.in_a_row);
+                    other.probed = true;
                     return Some(address);
                 }
                 Some(_) => {}
@@ -57,20 +60,20 @@ impl Rotation {
         addresses.get(start % addresses.len().max(1)).copied()
     }
 
-    /// A connect to it failed.
+    /// A connect to it failed, or the first request of a connection, in whatever layer.
     pub fn failed(&self, address: SocketAddr, now: Instant) {
         let mut failed = self.list();
         let in_a_row = match failed.iter().position(|other| other.address == address) {
             // Several connections that were under way at once are one failure.
-            Some(at) if failed[at].until > now + self.pause(failed[at].in_a_row) / 2 => return,
+            Some(at) if !failed[at].probed && failed[at].until > now + self.pause(failed[at].in_a_row) / 2 => return,
             Some(at) => failed.swap_remove(at).in_a_row + 1,
             None => 1,
         };
-        failed.push(Failed { address, in_a_row, until: now + self.pause(in_a_row) });
+        failed.push(Failed { address, in_a_row, until: now + self.pause(in_a_row), probed: false });
         self.any_failed.store(true, Ordering::Release);
     }
 
-    /// A connect to it succeeded.
+    /// A connection to it has brought an answer.
     pub fn worked(&self, address: SocketAddr) {
         if self.any_failed.load(Ordering::Acquire) {
             let mut failed = self.list();
@@ -127,9 +130,13 @@ mod tests {
         assert_eq!(twos(now + AVOID - Duration::from_secs(1)), 0);
         let again = now + AVOID;
         assert_eq!((twos(again), twos(again)), (1, 0), "one connection probes it");
+        // A probe may fail at once or late.
+        rotation.failed(addresses[1], again + Duration::from_secs(2));
+        assert_eq!(twos(again + Duration::from_secs(2) + AVOID), 0, "the second pause is longer");
+        assert_eq!(twos(again + Duration::from_secs(2) + AVOID * 2), 1);
+        let again = again + Duration::from_secs(2) + AVOID * 2;
         rotation.failed(addresses[1], again + Duration::from_secs(29));
-        assert_eq!(twos(again + Duration::from_secs(29) + AVOID), 0, "the second pause is longer");
-        assert_eq!(twos(again + Duration::from_secs(29) + AVOID * 2), 1);
+        assert_eq!(twos(again + Duration::from_secs(29) + AVOID * 2), 0, "the third is longer still");
         rotation.worked(addresses[1]);
         assert_eq!(twos(again), 3, "it is one of three again");
     }

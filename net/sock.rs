@@ -41,6 +41,15 @@ pub(crate) fn send_if_room(fd: RawFd, span: Span) {
     unsafe { libc::send(fd, span.at().cast(), span.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
 }
 
+/// Whether bytes, or the end of the stream, lie in a socket.
+pub(crate) fn has_input(fd: RawFd) -> bool {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: one byte is written to `byte`, which outlives the call.
+    let n = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, flags) };
+    n >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+}
+
 fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX);
     let len = size_of::<libc::c_int>() as libc::socklen_t;

@@ -15,11 +15,13 @@ use slab::Slab;
 use crate::conn::{Conn, Step};
 use crate::driver::{Driver, Event, Op, Tag};
 use crate::error::{Error, Kind, Phase};
-use crate::fetch::{Fetch, Pull, Source, Timeouts};
+use crate::fetch::{Fetch, Finished, Pull, Source, Timeouts};
 use crate::origin::Origin;
 use crate::rotation::Rotation;
 use crate::sock::Bell;
 
+/// A wait that lasts so much longer than it should was a pause of this process: SIGSTOP, a frozen cgroup, a suspend.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Most addresses tried for one request.
 pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
 /// Largest clock error that is corrected (seconds). A day holds every time zone that a clock can be
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     /// Server's clock minus ours (seconds), learned from RequestTimeTooSkewed.
     pub clock_offset: AtomicI64,
     pub rotation: Rotation,
+    /// Counts idle connections that were found to lead nowhere: those beside them may, too.
+    pub distrusts: AtomicU64,
     pub beds: Vec<Bed>,
 }
 
@@ -174,6 +178,8 @@ struct Slot<S> {
     lowat: usize,
     /// Connects that failed for this request.
     failed: usize,
+    /// This connection has brought an answer.
+    proved: bool,
     closing: Option<After>,
     /// Of its request among those of the vcpu: the urgent ones first, then in the order of their begin.
     rank: u64,
@@ -190,9 +196,13 @@ pub(crate) struct Vcpu<D: Driver> {
     target: Target,
     target_epoch: u64,
     work_epoch: u64,
+    /// As in [`Shared`], when idle connections were looked at.
+    distrusts: u64,
     generation: u16,
     /// Requests begun.
     begun: u64,
+    /// Bytes of bodies that have ended.
+    brought: u64,
     /// There may be work: ask the source.
     hungry: bool,
     pull_at: Option<Instant>,
@@ -227,8 +237,10 @@ impl<D: Driver> Vcpu<D> {
             target,
             target_epoch,
             work_epoch: 0,
+            distrusts: 0,
             generation: 0,
             begun: 0,
+            brought: 0,
             hungry: true,
             pull_at: None,
         }
@@ -239,10 +251,34 @@ impl<D: Driver> Vcpu<D> {
         let _guard = AbortOnPanic;
         let mut events = Vec::with_capacity(256);
         while let ControlFlow::Continue(timeout) = self.before_wait() {
+            let began = self.driver.now();
             if let Err(os) = self.driver.wait(timeout, &mut events) {
                 self.give_up(&os);
             }
+            self.look_first(began, timeout, &mut events);
             self.after_wait(&mut events);
+        }
+    }
+
+    /// Before the time of a connection is over, what lies in the sockets is taken: this process may not have run for a
+    /// while. After a pause all have as long again.
+    fn look_first(&mut self, began: Instant, timeout: Option<Duration>, events: &mut Vec<Event>) {
+        let now = self.driver.now();
+        let waited = now.saturating_duration_since(began);
+        // The first deadline is that of the wait.
+        let Some(timeout) = timeout.filter(|timeout| waited >= *timeout) else { return };
+        if waited > timeout + PAUSE_MIN {
+            tracing::warn!(
+                millis = waited.as_millis() as u64,
+                "this process did not run for a while (stopped, frozen)"
+            );
+            self.slots.iter_mut().for_each(|(_, slot)| slot.conn.lay_still(waited));
+        }
+        let is_due = |slot: &Slot<D::Socket>| slot.closing.is_none() && slot.conn.is_due(now);
+        if self.slots.iter().any(|(_, slot)| is_due(slot))
+            && let Err(os) = self.driver.wait(Some(Duration::ZERO), events)
+        {
+            self.give_up(&os);
         }
     }
 
@@ -349,6 +385,7 @@ impl<D: Driver> Vcpu<D> {
 
     /// Gives free workers something to do.
     fn pull(&mut self, now: Instant) {
+        self.drop_distrusted(now);
         while self.free() && (self.hungry || self.pull_at.is_some_and(|at| at <= now)) {
             self.work_epoch = self.shared.work_epoch.load(Ordering::SeqCst);
             match self.source.pull(now) {
@@ -370,6 +407,23 @@ impl<D: Driver> Vcpu<D> {
         }
     }
 
+    /// Closes idle connections if one of them, of whatever vcpu, was found to lead nowhere.
+    fn drop_distrusted(&mut self, now: Instant) {
+        let distrusts = self.shared.distrusts.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.distrusts, distrusts) != distrusts {
+            for key in std::mem::take(&mut self.idle) {
+                self.close(key, After::Remove, now);
+            }
+        }
+    }
+
+    /// Whether something lies in the socket of a connection that has rested. It is not the answer to what is asked next.
+    /// Below TLS it may be what TLS says by itself, and the connection sees what it is.
+    fn is_tainted(&mut self, key: usize) -> bool {
+        let slot = &self.slots[key];
+        slot.origin.tls.is_none() && slot.socket.as_ref().is_some_and(|socket| self.driver.has_input(socket))
+    }
+
     fn begin(&mut self, fetch: Fetch, now: Instant) {
         // The connection used last is the least likely to be stale.
         let (key, fresh) = match self.idle.pop() {
@@ -378,6 +432,7 @@ impl<D: Driver> Vcpu<D> {
         };
         let unix_secs = self.driver.unix_secs() + self.shared.clock_offset.load(Ordering::Relaxed);
         let origin = Arc::clone(&self.target.origin);
+        let tainted = !fresh && self.is_tainted(key);
         let slot = &mut self.slots[key];
         slot.failed = 0;
         slot.rank = u64::from(!fetch.urgent) << 63 | self.begun;
@@ -385,6 +440,7 @@ impl<D: Driver> Vcpu<D> {
         let step = slot.conn.begin(fetch, now, |query, out| origin.write_request(query, unix_secs, out));
         match step {
             Step::More if fresh => self.open(key, now),
+            Step::More if tainted => self.act(key, Step::Stale, now),
             step => self.act(key, step, now),
         }
     }
@@ -399,6 +455,7 @@ impl<D: Driver> Vcpu<D> {
             pending: 0,
             lowat: 1,
             failed: 0,
+            proved: false,
             closing: None,
             rank: 0,
         }
@@ -431,7 +488,7 @@ impl<D: Driver> Vcpu<D> {
         slot.conn.connecting(now);
         slot.pending = Op::Connect.bit();
         (slot.socket, slot.address, slot.origin) = (Some(socket), Some(address), origin);
-        (slot.tag, slot.lowat) = (tag, 1);
+        (slot.tag, slot.lowat, slot.proved) = (tag, 1, false);
     }
 
     fn fail(&mut self, key: usize, error: Error, now: Instant) {
@@ -458,11 +515,9 @@ impl<D: Driver> Vcpu<D> {
             return self.post(key, now);
         }
         let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+        let was_connecting = slot.conn.is_connecting();
         let step = match (op, bytes) {
-            (Op::Connect, Ok(_)) => {
-                slot.address.into_iter().for_each(|address| self.shared.rotation.worked(address));
-                slot.conn.connected(slot.origin.tls.as_ref(), now)
-            }
+            (Op::Connect, Ok(_)) => slot.conn.connected(slot.origin.tls.as_ref(), now),
             (Op::Recv, Ok(0)) if slot.conn.is_connecting() => {
                 let os = io::Error::new(io::ErrorKind::ConnectionReset, "the peer closed the connection");
                 return self.connect_failed(key, &os, now);
@@ -472,22 +527,32 @@ impl<D: Driver> Vcpu<D> {
             (Op::Recv, Ok(n)) => slot.conn.received(n, now),
             (op, Err(os)) => slot.conn.broken(op == Op::Send, &os),
         };
+        if was_connecting && matches!(step, Step::Done { .. }) && self.next_address(key, now) {
+            return self.close(key, After::Reconnect, now);
+        }
         self.act(key, step, now);
+    }
+
+    /// The slot could not be connected, in whatever layer: its address is avoided. Whether another one is tried.
+    fn next_address(&mut self, key: usize, now: Instant) -> bool {
+        let slot = &mut self.slots[key];
+        slot.failed += 1;
+        if let Some(address) = slot.address {
+            self.shared.rotation.failed(address, now);
+        }
+        let more = slot.failed < self.target.addresses.len().min(ADDRESSES_TRIED_MAX);
+        if !more {
+            self.shared.unreachable.add();
+        }
+        more
     }
 
     /// Tries the next address, if there is one.
     fn connect_failed(&mut self, key: usize, os: &io::Error, now: Instant) {
-        let slot = &mut self.slots[key];
-        slot.failed += 1;
-        let more = slot.failed < self.target.addresses.len().min(ADDRESSES_TRIED_MAX);
-        let (failed, address) = (slot.failed, slot.address);
-        if let Some(address) = address {
-            self.shared.rotation.failed(address, now);
-        }
-        if more {
+        if self.next_address(key, now) {
             return self.close(key, After::Reconnect, now);
         }
-        self.shared.unreachable.add();
+        let Slot { failed, address, .. } = self.slots[key];
         let address = address.map(|address| address.to_string()).unwrap_or_default();
         let (phase, attempt) = self.slots[key].conn.attempt();
         let tried = format!("{attempt} {address} ({failed} address(es) tried)");
@@ -605,6 +670,22 @@ impl<D: Driver> Vcpu<D> {
         self.hungry = true;
     }
 
+    /// The first request of a connection says whether its address is to be avoided, in whatever layer it failed.
+    fn judge_address(&mut self, key: usize, finished: &Finished, now: Instant) {
+        let slot = &mut self.slots[key];
+        let (Some(address), false) = (slot.address, slot.proved) else { return };
+        match &finished.result {
+            Err(error) if matches!(error.kind, Kind::Network | Kind::Timeout | Kind::Protocol) => {
+                self.shared.rotation.failed(address, now);
+            }
+            Err(error) if error.status.is_none() => {}
+            _ => {
+                slot.proved = true;
+                self.shared.rotation.worked(address);
+            }
+        }
+    }
+
     fn deliver(&mut self, key: usize, now: Instant) {
         let worker = (self.limits.number * self.limits.workers + key) as u32;
         let conn = &mut self.slots[key].conn;
@@ -613,12 +694,15 @@ impl<D: Driver> Vcpu<D> {
             self.shared.correct_clock(offset);
         }
         if let Some(finished) = conn.finish(now, worker) {
+            self.judge_address(key, &finished, now);
+            self.brought += finished.result.as_ref().map_or(0, |response| response.bytes);
             self.hungry = true;
             self.source.finished(finished);
         }
     }
 
     fn tick(&mut self, now: Instant) {
+        let others = self.slots.len().saturating_sub(self.idle.len() + 1) as u64;
         for key in 0..self.slots.capacity() {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
@@ -634,7 +718,14 @@ impl<D: Driver> Vcpu<D> {
                 self.shared.rotation.failed(address, now);
                 self.shared.unreachable.add();
             }
-            let step = slot.conn.tick(now);
+            let mut step = slot.conn.tick(now);
+            if step == Step::Stale {
+                // It had rested, and leads nowhere: so may the others.
+                self.shared.distrusts.fetch_add(1, Ordering::Relaxed);
+            }
+            if step == Step::More && slot.conn.is_rate_due(now) {
+                step = slot.conn.judge_rate(now, (self.brought, others));
+            }
             self.act(key, step, now);
         }
     }

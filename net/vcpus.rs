@@ -233,6 +233,7 @@ pub(crate) fn shared(bells: Vec<Arc<Bell>>, origin: &Arc<Origin>, options: Optio
         stop: AtomicBool::new(false),
         clock_offset: AtomicI64::new(0),
         rotation: Rotation::new(Duration::from_millis(options.timeouts.avoid_ms)),
+        distrusts: AtomicU64::new(0),
         beds: bells
             .into_iter()
             .map(|bell| Bed {

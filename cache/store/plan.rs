@@ -80,6 +80,13 @@ impl<T: Copy + Ord> Plan<T> {
         }
     }
 
+    /// What was put off and `is_over` says of is due now.
+    pub fn hurry(&mut self, now: Instant, is_over: impl Fn(&T) -> bool) {
+        let hurried =
+            |Reverse((at, class, item))| Reverse((if is_over(&item) { now.min(at) } else { at }, class, item));
+        self.delayed = std::mem::take(&mut self.delayed).into_iter().map(hurried).collect();
+    }
+
     /// Takes the most urgent item that is due and of class `least` or above it.
     pub fn next(&mut self, now: Instant, least: Class) -> Next<T> {
         while let Some(Reverse((at, class, item))) = self.delayed.peek().copied() {
@@ -187,6 +194,19 @@ mod tests {
         assert_eq!(plan.next(now, Class::Prefetch), Next::Until(Some(later)));
         assert_eq!(plan.next(later, Class::Prefetch), Next::Item(1, Class::Demand));
         assert!(plan.is_empty());
+    }
+
+    #[test]
+    fn a_pause_may_end_early() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut plan = Plan::default();
+        (1..=3).for_each(|item| plan.push_at(item, Class::Demand, later));
+        plan.hurry(now, |item| *item == 2);
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Item(2, Class::Demand));
+        assert_eq!(plan.next(now, Class::Prefetch), Next::Until(Some(later)));
+        plan.push_at(2, Class::Demand, later);
+        assert_eq!(plan.len(), 3);
     }
 
     #[test]

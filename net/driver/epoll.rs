@@ -214,6 +214,10 @@ impl Driver for Epoll {
         sock::set_lowat(socket.as_raw_fd(), bytes)
     }
 
+    fn has_input(&mut self, socket: &OwnedFd) -> bool {
+        sock::has_input(socket.as_raw_fd())
+    }
+
     fn cancel(&mut self, tag: Tag, op: Op) {
         self.end(tag, op, -libc::ECANCELED);
     }

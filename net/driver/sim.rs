@@ -209,6 +209,11 @@ impl Driver for Sim {
         Ok(())
     }
 
+    fn has_input(&mut self, _socket: &Link) -> bool {
+        // What lies there is the simulation's: the connection finds it.
+        false
+    }
+
     fn cancel(&mut self, tag: Tag, op: Op) {
         let found = self.lines.iter().find(|line| line.tag == Some(tag)).map(|line| line.link);
         self.posted.extend(found.map(|link| Posted::Cancel(link, op)));

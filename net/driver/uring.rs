@@ -227,6 +227,10 @@ impl Driver for Uring {
         sock::set_lowat(socket.as_raw_fd(), bytes)
     }
 
+    fn has_input(&mut self, socket: &OwnedFd) -> bool {
+        sock::has_input(socket.as_raw_fd())
+    }
+
     fn cancel(&mut self, tag: Tag, op: Op) {
         if let (Op::Recv, Some(splice)) = (op, self.splices.get_mut(tag.key as usize)) {
             // A poll that has just ended is not followed by another, which nobody would cancel.

@@ -284,6 +284,7 @@ mod tests {
             linger: Duration::from_secs(10),
             outage_budget: Duration::from_secs(300),
             twice_percent_max: 2,
+            least_bytes_per_sec: 512,
             connect_timeout: Duration::from_millis(5_000),
             response_timeout: Duration::from_millis(10_000),
             stall_timeout: Duration::from_millis(10_000),
@@ -312,7 +313,7 @@ mod tests {
     fn every_key_sets_its_own_field() {
         let text = r#"{"logLevel": 3, "logPath": "/l", "auditPath": "/a", "expireTimeSec": 7,
             "prefetch": {"vcpus": 2, "workers": 3}, "materializeBytes": 4, "materializeTotal": 5,
-            "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "twicePercent": 7, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
+            "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "twicePercent": 7, "leastBytesPerSec": 25, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
             "stallTimeoutMs": 11, "resolveTimeoutMs": 15, "idleConnectionSec": 16, "avoidAddressSec": 17, "retryBaseMs": 18,
             "retryCapMs": 19, "startAttempts": 20, "listAttempts": 21, "listAgainSec": 22, "reviveSec": 23,
             "throttleRecoverMs": 24, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false, "readsWait": "verdict", "openMode": "whole"}"#;
@@ -329,6 +330,7 @@ mod tests {
             linger: Duration::from_secs(6),
             outage_budget: Duration::from_secs(8),
             twice_percent_max: 7,
+            least_bytes_per_sec: 25,
             connect_timeout: Duration::from_millis(9),
             response_timeout: Duration::from_millis(10),
             stall_timeout: Duration::from_millis(11),

@@ -229,6 +229,11 @@ keys! {
         "Most bytes that are asked for a second time because an answer is much slower than the others, of all \
          bytes that have come. 0 asks for nothing twice.";
 
+    least_bytes_per_sec: u64, "leastBytesPerSec",
+        Whole { default: 512, unit: "bytes/s", range: within(0, 1 << 30) } |number| number.unsigned_abs(),
+        "A body that brings less than this for stallTimeoutMs, or less than a 64th of what the other connections \
+         bring, is cut and asked for on another connection. 0 waits for as long as a byte comes now and then.";
+
     connect_timeout: Duration, "connectTimeoutMs",
         Whole { default: 5_000, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
         "Limit of one attempt to connect, with https including the TLS handshake.";
@@ -263,7 +268,8 @@ keys! {
 
     start_attempts: u32, "startAttempts",
         Whole { default: 5, unit: "", range: within(1, 1_000) } |number| number as u32,
-        "Requests for one page of the root folder at the start, before the start is given up; startTimeoutSec may end it earlier.";
+        "Requests for one page of the root folder at the start, where nothing takes connections; an origin that is away \
+         otherwise (no answer, 5xx) is asked until startTimeoutSec is over.";
 
     list_attempts: u32, "listAttempts",
         Whole { default: 8, unit: "", range: within(1, 1_000) } |number| number as u32,

@@ -21,6 +21,7 @@ use crate::process::keys;
 use crate::process::memory;
 use crate::process::names;
 use crate::process::nearby;
+use crate::process::panics;
 use crate::process::reset;
 use crate::process::serve::Server;
 use crate::process::socket;
@@ -48,6 +49,9 @@ use std::time::{Duration, Instant};
 
 /// Least that is fetched for a reader who wants a little: the origin's first byte takes as long as some of them.
 const BLOCK_BYTES: u64 = 64 << 10;
+/// A start that OSS does not answer says why so long before `startTimeoutSec` is over.
+const START_MARGIN: Duration = Duration::from_secs(1);
+
 /// Runs the engine.
 pub fn main() -> ExitCode {
     let Some(socket) = reset::starter() else {
@@ -58,6 +62,7 @@ pub fn main() -> ExitCode {
     };
     let mut starter = Starter::new(socket);
     reset::inherited();
+    panics::end_the_process();
     sys::meet_clock();
     let started = starter.settings().map_err(NotStarted::Reason).and_then(|variables| start(&variables, &starter));
     match started {
@@ -125,17 +130,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
     let _ = lock.write_at(&lock::words(words.map(|word| word.load(Ordering::Acquire))), 0);
     let listener = listen(&paths.socket)?;
-    let options = mirror::Options {
-        materialize_bytes_max: config.materialize_bytes_max,
-        materialize_total_max: config.materialize_total_bytes_max,
-        part_bytes_max: config.part_bytes,
-        start_attempts: config.start_attempts,
-        list_attempts: config.list_attempts,
-        list_again: config.list_again,
-        // The rest is for the network.
-        start_quiet_max: Duration::from_secs(quiet::patience_secs(config.list_again.as_secs()))
-            .min(config.start_timeout / 2),
-    };
+    let options = mirrored(&config);
     let location = settings.location.to_string();
     let limit = config.start_timeout;
     let late =
@@ -176,6 +171,22 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
+}
+
+fn mirrored(config: &Config) -> mirror::Options {
+    mirror::Options {
+        materialize_bytes_max: config.materialize_bytes_max,
+        materialize_total_max: config.materialize_total_bytes_max,
+        part_bytes_max: config.part_bytes,
+        start_attempts: config.start_attempts,
+        // The reason of the last failure is said before the time is over.
+        start_within: config.start_timeout - (config.start_timeout / 4).min(START_MARGIN),
+        list_attempts: config.list_attempts,
+        list_again: config.list_again,
+        // The rest is for the network.
+        start_quiet_max: Duration::from_secs(quiet::patience_secs(config.list_again.as_secs()))
+            .min(config.start_timeout / 2),
+    }
 }
 
 /// What the file system of MODEL_DIR keeps; the REASON if placeholders cannot be known there, or here.

@@ -62,6 +62,8 @@ pub struct Options {
     pub part_bytes_max: u64,
     /// Requests for a page of the root folder at the start.
     pub start_attempts: u32,
+    /// How long an origin that is away is asked for that page.
+    pub start_within: Duration,
     /// Requests for any other page, or for an object's facts.
     pub list_attempts: u32,
     /// A listing that is older is renewed before a program uses its folder; a folder that has not changed for as

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod memory;
 pub mod names;
 pub mod nearby;
+pub mod panics;
 #[allow(unsafe_code)]
 pub mod reset;
 pub mod serve;

@@ -109,6 +109,7 @@ impl Work {
             Action::Push(items, class) => self.scheduling.push(&items, class),
             Action::PushFirst(item, class) => self.scheduling.push_first(item, class),
             Action::PushLater(item, class, wait) => self.scheduling.push_later(item, class, wait),
+            Action::PutOff(item, class, wait, error) => self.scheduling.put_off(item, class, wait, &error),
             Action::Cancel(item) => self.scheduling.cancel(item),
             Action::Hurry(slot, index) => {
                 let pieces = self.transfers.pieces.hurry(slot, index);

@@ -214,6 +214,23 @@ class Heal(EndToEnd):
         self.assert_read(run, out.read_text(), 2)
         self.assertEqual(run.engine_starts(), 1)
 
+    def test_a_pause_of_the_engine_is_not_blamed_on_the_network(self) -> None:
+        for io in ("uring", "epoll"):
+            with self.subTest(io):
+                run = self.managed({"stallTimeoutMs": 1500, "responseTimeoutMs": 1500, "twicePercent": 0}, io)
+                out = run.dir / "out"
+                self.endpoint.forget()
+                process = self.begin(run, self.argv("read"), out)
+                self.until(lambda: self.served() > 4_000_000, "a part of the load")
+                (engine,) = run.engines()
+                os.kill(engine, signal.SIGSTOP)
+                time.sleep(4)
+                os.kill(engine, signal.SIGCONT)
+                self.assertEqual(process.wait(20), 0)
+                self.assert_read(run, out.read_text())
+                blamed = [line for line in run.log_lines() if "phase" in line or " ms after " in line or "no answer within" in line]
+                self.assertEqual(blamed, [], run.log_tail())
+
     def killed(self, run: Run, changes: dict[str, str | None]) -> None:
         """Two readers are in the middle of a load when the engine is killed."""
         out = run.dir / "out"

@@ -183,8 +183,8 @@ impl Rule {
         if *e == Effects::default() {
             return Err("\"do\" is empty".into());
         }
-        if e.status.is_some_and(|s| !(400..=599).contains(&s)) {
-            return Err("\"status\" must be 400 to 599".into());
+        if e.status.is_some_and(|s| !(300..=599).contains(&s)) {
+            return Err("\"status\" must be 300 to 599".into());
         }
         if e.status.is_some() != e.code.is_some() || e.stall_after.is_some() != e.ms.is_some() {
             return Err("\"status\" goes with \"code\", \"stall_after\" with \"ms\"".into());

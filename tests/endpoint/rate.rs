@@ -20,9 +20,10 @@ impl Rate {
         Self { bytes_per_sec: bytes_per_sec.max(1), paid: Mutex::new(Instant::now()) }
     }
 
-    /// Largest piece to ask for at once: about 10 ms worth, 4 KiB to 1 MiB.
+    /// Largest piece to ask for at once: about 10 ms worth, 4 KiB to 1 MiB, but never more than an eighth of a second's.
     pub(crate) fn piece_bytes_max(&self) -> u64 {
-        (self.bytes_per_sec / 100).clamp(4 << 10, 1 << 20)
+        let dripping = (self.bytes_per_sec / 8).max(1);
+        (self.bytes_per_sec / 100).clamp(4 << 10, 1 << 20).min(dripping)
     }
 
     /// Grants `bytes` and returns how long to wait before sending them.

@@ -177,14 +177,22 @@ impl Answer<'_> {
         if self.stage.strike(Fault::Interim) {
             self.piece(Piece::Text(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 0));
         }
+        if self.stage.strike(Fault::InterimForEver) {
+            for _ in 0..40 {
+                self.piece(Piece::Text(b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec(), 0));
+                self.at += self.pace.response / 4;
+            }
+        }
         let refusals = [
             (Fault::Throttled, 503, "SlowDown"),
             (Fault::ServerError, 500, "InternalError"),
             (Fault::Denied, 403, "AccessDenied"),
             (Fault::Gone, 404, "NoSuchKey"),
+            (Fault::Refused, 400, "InvalidArgument"),
+            (Fault::Moved, 302, "Found"),
         ];
         for (fault, status, code) in refusals {
-            // The last two are final: too many of them and nothing is ever loaded.
+            // Some of them are final, or soon: too many of them and nothing is ever loaded.
             let seldom = status < 500 && self.stage.rng.u32(0..8) > 0;
             if !seldom && self.stage.strike(fault) {
                 return self.refuse(request, status, code);
@@ -305,6 +313,9 @@ impl Answer<'_> {
             self.at += self.stage.rng.u64(self.pace.stall / 2..self.pace.stall);
             return self.piece(body(second));
         }
+        if self.stage.strike(Fault::Drip) {
+            return self.drip(range, body);
+        }
         if self.stage.strike(Fault::SlowAnswer) {
             return self.slow_body(range, body);
         }
@@ -314,6 +325,16 @@ impl Answer<'_> {
         self.piece(body(first));
         self.at += self.stage.jitter(300);
         self.piece(body(second));
+    }
+
+    /// A byte now and then, for many times the stall timeout.
+    fn drip(&mut self, range: Range<u64>, body: impl Fn(Range<u64>) -> Piece) {
+        let drops = range.end.min(range.start + 40);
+        for at in range.start..drops {
+            self.at += self.pace.stall / 4;
+            self.piece(body(at..at + 1));
+        }
+        self.piece(body(drops..range.end));
     }
 
     /// Bit by bit, with pauses that are long beside the latency.

@@ -119,6 +119,13 @@ pub fn run(ground: &mut Ground, seed: u64, events: u64, trace: bool) -> Outcome 
     Outcome { events, counts: stage.faults.counts.clone(), violation: stage.violation().map(str::to_string) }
 }
 
+/// Some more patient than others.
+fn timeouts(rng: &mut fastrand::Rng) -> Timeouts {
+    let idle_ms = rng.choice([20, 1000, 50_000]).unwrap_or(1000);
+    let least_bytes_per_sec = rng.choice([0, 100, 1000]).unwrap_or(0);
+    Timeouts { connect_ms: 200, response_ms: 400, stall_ms: 200, least_bytes_per_sec, idle_ms, avoid_ms: 1000 }
+}
+
 impl<'a> World<'a> {
     fn new(ground: &'a mut Ground, stage: Shared) -> World<'a> {
         let region = ground.clear().expect("memory for a region");
@@ -126,8 +133,7 @@ impl<'a> World<'a> {
         let waits = guard.rng.u32(0..8) == 0;
         region.header().reads_wait.store(u32::from(waits), Ordering::Relaxed);
         let rng = &mut guard.rng;
-        let idle_ms = rng.choice([20, 1000, 50_000]).unwrap_or(1000);
-        let timeouts = Timeouts { connect_ms: 200, response_ms: 400, stall_ms: 200, idle_ms, avoid_ms: 1000 };
+        let timeouts = timeouts(rng);
         let net = ossc_net::Options {
             vcpus: rng.usize(1..=2),
             workers: rng.usize(1..=4),

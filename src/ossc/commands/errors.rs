@@ -4,7 +4,7 @@
 //! It decides nothing: kinds, codes and errnos are the network crate's table, limits its constants. The
 //! REASONs of a start and the errnos that the library gives by itself are told here in words.
 
-use ossc_net::kind::{CODES, KINDS, STATUSES, UNLISTED_ERRNO};
+use ossc_net::kind::{Again, CODES, KINDS, STATUSES, UNLISTED_ERRNO};
 use std::fmt::Write as _;
 
 const INTRO: &str = "\
@@ -16,7 +16,10 @@ const INTRO: &str = "\
 Each failed request is a line of the log that names what was tried, object, range, phase, HTTP status, OSS code,
 request id, EC, and what to do. What can succeed later is tried again, with exponential pauses and full jitter
 (`retryBaseMs`, `retryCapMs`), until `outageBudgetSec` has passed without a success for the object; listings and other
-questions `listAttempts` times. Then programs get an errno, always the same for the same kind of failure.
+questions `listAttempts` times. An answer that may be a stray one is doubted: the request is made once more at once, on
+another connection, then behind a new listing of the folder, and only then is the object given up. Then programs get an
+errno, always the same for the same kind of failure. An object that was given up is tried again when a listing shows
+that version, or a program opens it.
 ";
 
 /// A REASON of `failed to launch oss connector: REASON` begins with one of these.
@@ -100,7 +103,11 @@ pub fn markdown() -> String {
     page.push_str("| Kind | What has happened | Programs get | Tried again | Who acts | What to do |\n");
     page.push_str("| --- | --- | --- | --- | --- | --- |\n");
     for row in KINDS {
-        let again = if row.retried { "yes" } else { "no" };
+        let again = match row.again {
+            Again::Yes => "yes",
+            Again::Doubted => "if OSS answered so: once at once, then behind a listing",
+            Again::No => "no",
+        };
         let (name, means, errno) = (row.name, row.means, errno_name(row.errno));
         let _ = writeln!(page, "| {name} | {means} | {errno} | {again} | {} | {} |", row.blame.name(), row.advice);
     }

@@ -173,7 +173,8 @@ impl Mirror {
             return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
         }
         let head = Query::Head { key: object.key.clone() };
-        let patience = Patience { attempts: self.options.list_attempts, until: Some(Instant::now() + RENEWAL_MAX) };
+        let until = Some(Instant::now() + RENEWAL_MAX);
+        let patience = Patience { attempts: self.options.list_attempts, until, outlasts: false };
         let done = self.work.scheduling.call(&head, patience).map_err(|e| Failure::List(Box::new(e)))?;
         let Some(expected) = done.result.ok().and_then(|response| response.crc64_object) else {
             return Ok(false);

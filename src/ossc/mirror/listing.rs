@@ -11,11 +11,14 @@ use crate::work::{Patience, Work};
 use ossc_cache::region::OBJECTS_MAX;
 use ossc_net::error::{Kind, Phase};
 use ossc_net::list::{self, ObjectEntry, Type};
-use ossc_net::{Error, Finished, Query};
+use ossc_net::{Error, Finished, Query, Response};
 use std::collections::HashSet;
+use std::time::Instant;
 
 /// Pages without a name that may follow each other.
 const EMPTY_PAGES_MAX: u32 = 16;
+/// Documents of one page that cannot be read.
+const DOCUMENTS_MAX: u32 = 4;
 /// Links whose targets are asked for at a time.
 const LINKS_AT_ONCE: usize = 256;
 
@@ -31,9 +34,7 @@ pub fn fetch(work: &Work, prefix: &str, patience: Patience, pages_max: u32) -> R
     let (mut date, mut progress) = (None, Progress::default());
     for page in 1.. {
         let query = Query::List { prefix: prefix.to_string(), delimiter: Some("/".into()), continuation };
-        let done = work.scheduling.call(&query, patience)?;
-        let parsed = list::parse(&done.body)?;
-        let response = done.result?;
+        let (parsed, response) = one_page(work, &query, patience)?;
         progress.check(prefix, &parsed, &response.request_id)?;
         // Of the first page: what changes while later ones come is not older than it seems.
         date = date.or(response.date);
@@ -62,6 +63,22 @@ pub fn fetch(work: &Work, prefix: &str, patience: Patience, pages_max: u32) -> R
     level.skipped.extend(skipped);
     level.date = date;
     Ok(Some(level))
+}
+
+/// One page of a listing. A document that is cut or broken is asked for again.
+fn one_page(work: &Work, query: &Query, patience: Patience) -> Result<(list::Page, Response), Error> {
+    for tried in 1.. {
+        let done = work.scheduling.call(query, patience)?;
+        let response = done.result?;
+        match list::parse(&done.body).and_then(|page| page.check_prefix(query)) {
+            Ok(page) => return Ok((page, response)),
+            Err(error) if tried < DOCUMENTS_MAX && patience.until.is_none_or(|until| Instant::now() < until) => {
+                tracing::warn!(request_id = response.request_id, "{error}; asking for the page again ({tried})");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::new(Kind::Protocol, Phase::List, "no page"))
 }
 
 /// Whether the pages of a listing go on: a continuation token that leads back would be followed for ever.

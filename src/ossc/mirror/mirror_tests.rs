@@ -47,6 +47,7 @@ impl Scene {
             materialize_total_max: 0,
             part_bytes_max,
             start_attempts: 1,
+            start_within: Duration::ZERO,
             list_attempts: 1,
             list_again: Duration::from_secs(5),
             start_quiet_max: Duration::ZERO,

@@ -168,7 +168,7 @@ impl Mirror {
 
 /// The names among these that are programs'. What cannot be asked for, or does not answer until then, is taken for data.
 fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>, until: Instant) -> HashSet<String> {
-    let patience = Patience { attempts: 1, until: Some(until) };
+    let patience = Patience { attempts: 1, until: Some(until), outlasts: false };
     let unknown: Vec<_> = new.filter(|(name, _)| !is_data(name)).collect();
     if unknown.len() > ASKED_MAX {
         tracing::warn!(

@@ -126,8 +126,13 @@ impl Mirror {
     /// Lists a folder, again and again until it is quiet, but not beyond `until`.
     pub(crate) fn list_quiet(&self, path: &str, slot: u32, until: Instant) -> Result<(), Failure> {
         let reason = Reason::Start;
+        let patience = Patience {
+            attempts: self.options.start_attempts,
+            until: Some(Instant::now() + self.options.start_within),
+            outlasts: true,
+        };
         loop {
-            let Some((level, asked)) = self.ask(path, self.options.start_attempts, (None, u32::MAX))? else {
+            let Some((level, asked)) = self.ask(path, patience, u32::MAX)? else {
                 return Ok(());
             };
             if level.objects.is_empty() && level.folders.is_empty() {
@@ -148,15 +153,10 @@ impl Mirror {
     }
 
     /// Asks OSS what is in a folder, in so many pages at most: `None` if there are more.
-    fn ask(
-        &self,
-        path: &str,
-        attempts: u32,
-        (until, pages): (Option<Instant>, u32),
-    ) -> Result<Option<(Level, Asked)>, Failure> {
+    fn ask(&self, path: &str, patience: Patience, pages: u32) -> Result<Option<(Level, Asked)>, Failure> {
         let prefix = if path.is_empty() { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
         let asked = Asked::now();
-        let level = listing::fetch(&self.work, &prefix, Patience { attempts, until }, pages);
+        let level = listing::fetch(&self.work, &prefix, patience, pages);
         level.map(|level| level.map(|level| (level, asked))).map_err(|e| Failure::List(Box::new(e)))
     }
 
@@ -209,7 +209,8 @@ impl Mirror {
             _ => (LISTING_MAX, u32::MAX),
         };
         let attempts = if reason == Reason::Ahead { 1 } else { self.options.list_attempts };
-        let answer = self.ask(path, attempts, (Some(Instant::now() + most), pages));
+        let patience = Patience { attempts, until: Some(Instant::now() + most), outlasts: false };
+        let answer = self.ask(path, patience, pages);
         let answer = answer.inspect_err(|failure| {
             if let Failure::List(error) = failure
                 && error.retryable()

@@ -68,6 +68,7 @@ pub fn options(settings: &Settings, config: &Config) -> Options {
             connect_ms: ms(config.connect_timeout),
             response_ms: ms(config.response_timeout),
             stall_ms: ms(config.stall_timeout),
+            least_bytes_per_sec: config.least_bytes_per_sec,
             idle_ms: ms(config.idle_connection),
             avoid_ms: ms(config.avoid_address),
         },

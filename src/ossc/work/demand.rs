@@ -53,6 +53,7 @@ fn seen(work: &Work, seen: Seen) {
     let slot = seen.slot;
     if seen.act != ACT_SMALL && work.objects.seen(seen) {
         work.residency.keep_opened(slot);
+        work.act(work.objects.opened_again(slot));
     }
 }
 

@@ -8,6 +8,7 @@ mod calls;
 mod growth;
 pub mod order;
 mod pace;
+mod recovery;
 
 pub use calls::Patience;
 
@@ -20,6 +21,7 @@ use growth::Growth;
 use ossc_net::throttle::Throttle;
 use ossc_net::{Error, Vcpus};
 use ossc_store::plan::{Class, Next, Plan};
+use recovery::Recovery;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,7 @@ pub struct Scheduling {
     throttle: Mutex<Throttle>,
     growth: Mutex<Growth>,
     calls: Calls,
+    recovery: Recovery,
     vcpus: OnceLock<Vcpus>,
     /// Of a source that can give other credentials.
     renewal: OnceLock<Arc<Renewal>>,
@@ -52,6 +55,7 @@ impl Scheduling {
             throttle: Mutex::new(Throttle::new(options.requests_max, options.throttle_recover)),
             growth: Mutex::new(Growth::new(options.requests_max, options.scale)),
             calls: Calls::default(),
+            recovery: Recovery::default(),
             vcpus: OnceLock::new(),
             renewal: OnceLock::new(),
             options,

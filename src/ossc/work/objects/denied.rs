@@ -4,11 +4,9 @@
 
 use crate::work::objects::Objects;
 use crate::work::shared::action::Action;
-use crate::work::shared::item::Item;
 use ossc_cache::region::state;
 use ossc_net::error::Kind;
 use ossc_net::list::ObjectEntry;
-use ossc_store::plan::Class;
 use std::sync::atomic::Ordering;
 
 impl Objects {
@@ -23,12 +21,20 @@ impl Objects {
         self.region.object(slot).into_iter().for_each(|object| object.fail(errno));
     }
 
-    /// An object is listed again as it was: if programs were denied it, it gets another chance, since the owner
-    /// may have restored it or granted it.
+    /// An object is listed again as it was: if it was given up it gets another chance, since what was wrong may have
+    /// passed, and its owner may have restored it or granted it.
     pub fn reconsider(&self, slot: u32, etag: &str) -> Option<Action> {
         let object = self.region.object(slot)?;
-        let denied = [Kind::Archived, Kind::Permission, Kind::Auth].map(|kind| kind.errno() as u32);
-        let is_denied = object.state() == state::FAILED && denied.contains(&object.errno.load(Ordering::Acquire));
-        (is_denied && object.etag() == etag).then(|| Action::Push(vec![Item::Revive(slot)], Class::Near))
+        let is_same = object.state() == state::FAILED && object.etag() == etag && !object.is_in_the_way();
+        is_same.then(|| self.revive(slot)).flatten()
+    }
+
+    /// A program has opened an object: one that was given up gets another chance.
+    pub fn opened_again(&self, slot: u32) -> Option<Action> {
+        let object = self.region.object(slot)?;
+        // What its owner has to act for is asked for when a listing shows that it may be had.
+        let is_denied = object.errno.load(Ordering::Acquire) == Kind::Archived.errno() as u32;
+        let is_given_up = object.state() == state::FAILED && !object.is_superseded() && !object.is_in_the_way();
+        (is_given_up && !is_denied).then(|| self.revive(slot)).flatten()
     }
 }

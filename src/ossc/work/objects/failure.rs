@@ -20,6 +20,20 @@ use std::time::Duration;
 /// How long requests that OSS refuses for their credentials wait for others, before readers see an error.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Doubtful answers in a row after which an object is given up, whether its folder could be listed meanwhile or not.
+const DOUBTS_MAX: u32 = 7;
+/// Longest pause between them.
+const DOUBT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Where the doubts about an item are counted: by part, or by piece of a small object; the check value has its own.
+fn doubted_index(item: Item) -> u32 {
+    match item {
+        Item::Part(_, index) | Item::Again(_, index) | Item::Small(_, index) => index,
+        Item::Piece(_, index, _) | Item::Spare(_, index, ..) | Item::Blocks(_, index, ..) => index,
+        Item::Verdict(_) | Item::Call(_) | Item::Revive(_) => u32::MAX,
+    }
+}
+
 impl Objects {
     /// A request for an object failed, and `attempts` have in a row. `renewing`: for how long all requests have been
     /// waiting for other credentials, if those may help.
@@ -47,7 +61,10 @@ impl Objects {
             self.region.header().origin_retries.fetch_add(1, Ordering::Relaxed);
             let wait = self.options.backoff.wait(attempts.saturating_sub(1));
             tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}");
-            return vec![Action::PushLater(item, Class::Demand, wait)];
+            return vec![Action::PutOff(item, Class::Demand, wait, Box::new(error.clone()))];
+        }
+        if let Some(action) = self.doubts(item, (object, held), error) {
+            return vec![action];
         }
         let errno = error.kind.errno();
         tracing::error!(
@@ -64,18 +81,56 @@ impl Objects {
         {
             fill::asked_no_more(held, index, (first, count));
         }
-        if matches!(error.kind, Kind::Changed | Kind::NotFound | Kind::Range) && !object.is_superseded() {
-            // The folder is listed again, so that a later open finds the new version. Without the thread
-            // that lists, the engine is ending.
-            let asked_ms = ossc_cache::sys::now_ms();
-            let _ = self.orders.send(Order::Refresh { folder: held.folder.clone(), asked_ms });
-        }
         let mut actions = vec![Action::SmallIsOver(item.record())];
         // What this machine lacked (descriptors, ports, buffers, memory) it may have again.
         if again || matches!(error.kind, Kind::Local | Kind::Memory) {
-            actions.push(self.revive_later(item.record()));
+            let revive = Item::Revive(item.record());
+            actions.push(Action::PutOff(revive, Class::Near, self.options.revive, Box::new(error.clone())));
         }
         actions
+    }
+
+    /// An answer that may be a stray one is asked for again: once at once, on another connection, and then behind a look
+    /// at the listing, so that a later open finds a new version. `None` if the object is to be given up: the listing
+    /// names another version or the same, or has not come for as many tries.
+    fn doubts(&self, item: Item, (object, held): (&Object, &Held), error: &Error) -> Option<Action> {
+        let index = doubted_index(item);
+        if !error.is_doubtful() || object.is_superseded() {
+            held.doubt_no_more(index);
+            return None;
+        }
+        let doubt = held.doubt(index, |doubt| {
+            doubt.answers += 1;
+            if doubt.answers == 2 {
+                doubt.asked_ms = ossc_cache::sys::now_ms();
+            }
+            *doubt
+        });
+        match doubt.answers {
+            1 => {
+                tracing::warn!("asked once more on another connection, since one answer may be a stray one: {error}");
+                return Some(Action::PushFirst(item, Class::Demand));
+            }
+            2 => {
+                tracing::warn!("answered so twice, and the folder is listed before the object is given up: {error}");
+                // Without the thread that lists, the engine is ending.
+                let _ = self.orders.send(Order::Refresh { folder: held.folder.clone(), asked_ms: doubt.asked_ms });
+            }
+            n if n >= DOUBTS_MAX || self.is_listed_since(object, doubt.asked_ms) => {
+                held.doubt_no_more(index);
+                return None;
+            }
+            _ => {}
+        }
+        let wait = self.options.backoff.ceiling(doubt.answers - 2).min(DOUBT_WAIT_MAX);
+        Some(Action::PushLater(item, Class::Demand, wait))
+    }
+
+    /// True if the folder of an object was listed, and that listing was asked for at this time or later.
+    fn is_listed_since(&self, object: &Object, asked_ms: u64) -> bool {
+        let folder =
+            self.region.object(object.folder()).filter(|folder| folder.kind() == ossc_cache::region::Kind::Folder);
+        folder.is_some_and(|folder| folder.listed_ms.load(Ordering::Acquire) >= asked_ms)
     }
 
     /// A failed object whose cause may pass is tried again in a while.

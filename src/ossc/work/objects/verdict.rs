@@ -297,6 +297,7 @@ impl Objects {
         let Some((object, held)) = self.register.get(slot) else { return Vec::new() };
         let (error, attempts) = match done.result {
             Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == held.etag) => {
+                held.doubt_no_more(u32::MAX);
                 let mut known = lock(&held.crc64);
                 // An answer without the header takes away nothing that another one said.
                 *known = response.crc64_object.or(*known);
@@ -315,10 +316,12 @@ impl Objects {
                 let text = format!(
                     "HEAD {}: its ETag is {} now, and was {} when it was listed",
                     held.key,
-                    response.etag.unwrap_or_default(),
+                    response.etag.as_deref().unwrap_or_default(),
                     held.etag
                 );
-                (Error::new(Kind::Changed, Phase::Status, text), 1)
+                let mut error = Error::new(Kind::Changed, Phase::Status, text);
+                error.status = Some(response.status);
+                (error, 1)
             }
             Err(error) => (error, held.attempts.fetch_add(1, Ordering::Relaxed) + 1),
         };

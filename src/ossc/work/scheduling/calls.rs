@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A question that a thread waits for.
 struct Call {
@@ -35,7 +35,13 @@ pub struct Patience {
     pub attempts: u32,
     /// No longer than until then, if there is such a time.
     pub until: Option<Instant>,
+    /// An origin that is away is asked until then, however often: only where nothing takes connections the attempts
+    /// count, since that is mostly a wrong address.
+    pub outlasts: bool,
 }
+
+/// Longest pause of one that outlasts an outage.
+const OUTLAST_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 impl Calls {
     fn open(&self, query: &Query) -> (u32, Receiver<Finished>) {
@@ -84,13 +90,13 @@ impl Scheduling {
     }
 
     fn answer_of(&self, query: &Query, mut wait: Receiver<Finished>, patience: Patience) -> Result<Finished, Error> {
-        let Patience { attempts, until } = patience;
+        let Patience { attempts, until, outlasts } = patience;
         let mut tried = 0;
         let gone = || Error::new(Kind::Cancelled, Phase::Start, "the engine stops");
         let late = || Error::new(Kind::Timeout, Phase::Head, "no answer in the time that there was");
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         loop {
-            let mut done = match until {
+            let mut done = match until.filter(|_| !outlasts) {
                 None => wait.recv().map_err(|_| gone())?,
                 // An answer that comes later is dropped.
                 Some(until) => wait.recv_timeout(left(until)).map_err(|why| match why {
@@ -106,15 +112,24 @@ impl Scheduling {
                 Err(error) => error,
             };
             tried += 1;
-            if tried >= attempts || !(error.retryable() || self.renews(&error).is_some()) {
+            // One answer may be a stray one.
+            if tried == 1 && error.is_doubtful() {
+                tracing::warn!("asked once more on another connection, since one answer may be a stray one: {error}");
+                wait = self.ask(query);
+                continue;
+            }
+            let is_away =
+                outlasts && error.retryable() && !(error.phase == Phase::Connect && error.kind == Kind::Network);
+            if tried >= attempts && !is_away || !(error.retryable() || self.renews(&error).is_some()) {
                 return Err(error);
             }
             let pause = self.options.backoff.wait(tried - 1);
+            let pause = if outlasts { pause.min(OUTLAST_PAUSE_MAX) } else { pause };
             if until.is_some_and(|until| left(until) <= pause) {
                 return Err(error);
             }
             tracing::warn!("{error}; trying again ({tried} of {attempts})");
-            std::thread::sleep(pause);
+            self.recovery.pause(pause);
             wait = self.ask(query);
         }
     }

@@ -20,6 +20,7 @@ impl Scheduling {
         let now = (self.options.now)();
         let begun = now.checked_sub(done.elapsed).unwrap_or(now);
         self.grow(done, now);
+        self.recover(done, now);
         let mut throttle = lock(&self.throttle);
         let (change, most) = (throttle.ended(end, begun, now), throttle.most());
         // A connection that found no room sleeps, and the thread of the one that had it may have all workers busy.

@@ -16,6 +16,8 @@ pub enum Action {
     PushFirst(Item, Class),
     /// Put this into the plan for when so much time is over.
     PushLater(Item, Class, Duration),
+    /// The same after a failure: the time is over, too, when OSS was away and answers again.
+    PutOff(Item, Class, Duration, Box<Error>),
     /// The answer to this request is not wanted any more.
     Cancel(Item),
     /// A reader waits for this part (record and number), which is under way.

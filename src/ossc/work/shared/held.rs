@@ -12,6 +12,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Answers in a row to one kind of request that may be stray ones: see `Error::is_doubtful`.
+#[derive(Clone, Copy, Default)]
+pub struct Doubt {
+    /// How many.
+    pub answers: u32,
+    /// When the folder was to be listed again, in milliseconds of the monotonic clock.
+    pub asked_ms: u64,
+}
+
 /// One object.
 pub struct Held {
     /// Whole key.
@@ -61,6 +70,8 @@ pub struct Held {
     requests: AtomicU32,
     /// Failed requests in a row for each part of a large object.
     failures: Mutex<BTreeMap<u32, u32>>,
+    /// Doubtful answers in a row, by part, or by piece of a small object.
+    doubts: Mutex<BTreeMap<u32, Doubt>>,
     /// Since when no program has it open or mapped, as far as it was looked at.
     pub idle_since: Mutex<Option<Instant>>,
     /// Readers were told that there is no room: when the lease thread saw that first.
@@ -108,6 +119,7 @@ impl Held {
             uses_seen: AtomicU32::new(0),
             requests: AtomicU32::new(0),
             failures: Mutex::default(),
+            doubts: Mutex::default(),
             idle_since: Mutex::new(None),
             starved_since: Mutex::new(None),
             room: Mutex::default(),
@@ -148,9 +160,20 @@ impl Held {
         *count
     }
 
-    /// Part `index` is here.
+    /// Part `index`, or that piece of a small object, is here.
     pub fn failed_no_more(&self, index: u32) {
         lock(&self.failures).remove(&index);
+        self.doubt_no_more(index);
+    }
+
+    /// Another doubtful answer for part `index`: `change` counts it, and says what follows.
+    pub fn doubt<T>(&self, index: u32, change: impl FnOnce(&mut Doubt) -> T) -> T {
+        change(lock(&self.doubts).entry(index).or_default())
+    }
+
+    /// A good answer for it came, or the object was given up.
+    pub fn doubt_no_more(&self, index: u32) {
+        lock(&self.doubts).remove(&index);
     }
 
     /// A request succeeded.

@@ -347,7 +347,7 @@ impl Flights {
             }
             (Err(_), Some(spare)) if spare.is_here() => bring_spare(piece, &mut flight.response, spare, &mut ended),
             // The spare may still bring it.
-            (Err(error), Some(spare)) if error.retryable() && spare.is_sent() => {
+            (Err(error), Some(spare)) if (error.retryable() || error.is_doubtful()) && spare.is_sent() => {
                 piece.main = Main::Failed(Some(error));
                 piece.spare = Some(spare);
             }

@@ -188,6 +188,7 @@ impl SmallObjects {
             }
         };
         held.out_of_trouble();
+        held.doubt_no_more(index);
         let start = self.piece_range(&held, index).start;
         self.audit.answer((&held.key, &held.etag), start..start + response.bytes, &response);
         if let Some(whole) = response.crc64_object {

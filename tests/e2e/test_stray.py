@@ -1,0 +1,130 @@
+"""One answer of many says that the object is gone, is another, or may not be had: it is a stray, and nothing fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import Any
+
+from tests.e2e.base import PREFIX
+from tests.e2e.faulty import KEY, Faulty
+from tests.harness import faults, paths
+
+MIB = 1 << 20
+OTHER_ETAG = '"00000000000000000000000000000000"'
+# One effect each, at a byte of another part.
+STRAYS: list[faults.Rule] = [
+    {"status": 400, "code": "InvalidArgument"},
+    {"status": 404, "code": "NoSuchKey"},
+    {"status": 412, "code": "PreconditionFailed"},
+    {"status": 416, "code": "InvalidRange"},
+    {"etag": OTHER_ETAG},
+    {"status": 302, "code": "Found"},
+]
+
+
+def stray(effect: faults.Rule, offset: int = 0, key: str = KEY, times: int = 1) -> faults.Rule:
+    return {"match": {"kind": "get", "key": key, "covers": offset}, "times": times, "do": effect}
+
+
+class Stray(Faulty):
+    """Endpoints that answer once or twice as no other answer does."""
+
+    def test_one_stray_answer_of_each_kind_fails_nothing(self) -> None:
+        run = self.start([stray(effect, number * 3 * MIB) for number, effect in enumerate(STRAYS)], partBytes=2 * MIB)
+        self.assert_equal(run, ["b.bin"])
+        self.assert_logged(run, "asked once more", "PreconditionFailed")
+        self.assertFalse(run.logged("readers get errno"), run.log_tail(40))
+
+    def test_one_stray_answer_for_a_small_object(self) -> None:
+        self.assert_equal(self.start([stray(STRAYS[1], key=f"{PREFIX}/small.bin"), stray(STRAYS[4], key=f"{PREFIX}/nested/small.json")]))
+
+    def test_one_stray_answer_for_a_listing(self) -> None:
+        lists = [{"match": {"kind": "list", "prefix": f"{PREFIX}/{folder}"}, "times": 1, "do": STRAYS[at]} for at, folder in enumerate(["", "nested/"])]
+        self.assert_equal(self.start(lists))
+
+    def test_the_listing_is_looked_at_before_an_object_is_given_up(self) -> None:
+        run = self.start([stray(STRAYS[1], times=2)])
+        self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": self.original("b.bin")}, run.log_tail(40))
+        self.assert_logged(run, "the folder is listed before", "404")
+
+    def test_what_was_given_up_is_tried_again_when_the_listing_shows_it(self) -> None:
+        run = self.start([stray(STRAYS[1], times=12)], listAgainSec=1, reviveSec=3600)
+        keeper = run.start(["sleep", "60"])
+        self.addCleanup(keeper.wait)
+        self.addCleanup(keeper.kill)
+        self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": "ENOENT"}, run.log_tail(40))
+        end = time.monotonic() + 30
+        while self.read(run, "map", ["b.bin"]) != {"b.bin": self.original("b.bin")}:
+            self.assertLess(time.monotonic(), end, run.log_tail(40))
+            time.sleep(1.2)
+        self.assertEqual(run.engine_starts(), 1, run.log_tail())
+
+
+class Drip(Faulty):
+    """Answers that come byte by byte."""
+
+    def drips(self, times: int | None, **config: Any) -> None:
+        drip = faults.rule({"conn_bytes_per_sec": 100}, KEY, times)
+        run = self.start([drip], twicePercent=0, leastBytesPerSec=1000, **config)
+        begin = time.monotonic()
+        self.assert_equal(run, ["b.bin"])
+        self.assertLess(time.monotonic() - begin, 25, run.log_tail(40))
+        self.assert_logged(run, "less than leastBytesPerSec (1000)", "b.bin")
+
+    def test_a_drip_on_one_connection_is_cut_and_asked_for_elsewhere(self) -> None:
+        self.drips(1)
+
+    def test_drips_on_all_connections(self) -> None:
+        self.drips(8, partBytes=2 * MIB, prefetch={"vcpus": 1, "workers": 4})
+
+    def test_small_objects_that_drip(self) -> None:
+        run = self.start([faults.rule({"conn_bytes_per_sec": 100}, f"{PREFIX}/small.bin", 1)], leastBytesPerSec=1000)
+        self.assert_equal(run, ["small.bin"])
+
+
+class Away(Faulty):
+    """OSS is away for a while: what waited for it goes on as soon as it is back."""
+
+    def test_a_start_outlasts_an_origin_that_is_away(self) -> None:
+        away = faults.refused(500, "InternalError", kind="list")
+        run = self.start([away], startAttempts=2, startTimeoutSec=30)
+        process = run.start(["cat", "small.bin"], cwd=run.model_dir, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        time.sleep(6)
+        self.assertIsNone(process.poll(), run.log_tail())
+        run.endpoint.set_rules([])
+        back = time.monotonic()
+        out, said = process.communicate(timeout=20)
+        self.assertEqual((process.returncode, out), (0, (self.plain / "small.bin").read_bytes()), said.decode() + run.log_tail())
+        self.assertLess(time.monotonic() - back, 5, run.log_tail())
+
+    def test_a_start_says_why_when_its_time_is_over(self) -> None:
+        run = self.start([faults.refused(500, "InternalError", kind="list")], startTimeoutSec=4)
+        begin = time.monotonic()
+        done = run.call(["true"], timeout=30)
+        self.assertEqual(done.returncode, 1, run.log_tail())
+        self.assertIn(b"failed to launch oss connector: failed to list objects: ", done.stderr)
+        self.assertIn(b"InternalError", done.stderr)
+        self.assertLess(time.monotonic() - begin, 6)
+
+    def test_the_first_success_ends_the_pauses_of_all(self) -> None:
+        # Pauses of up to a minute.
+        run = self.start([faults.rule({"delay_ms": 1}, "none")], partBytes=2 * MIB, retryBaseMs=60_000, retryCapMs=60_000, outageBudgetSec=300, listAgainSec=1)
+        run.endpoint.set_rules([faults.refused(500, "InternalError", KEY)])
+        process = run.start([str(paths.VENV_PYTHON), str(paths.APPS / "read_all.py"), "read", "b.bin"], cwd=run.model_dir, stdout=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        time.sleep(4)
+        self.assertIsNone(process.poll(), run.log_tail())
+        run.endpoint.set_rules([])
+        back = time.monotonic()
+        # A success of whatever kind: the listing of a program that uses the folder.
+        self.assertEqual(self.read(run, "read", ["a.bin"]), {"a.bin": self.original("a.bin")})
+        out, _ = process.communicate(timeout=60)
+        self.assertEqual(json.loads(out), {"b.bin": self.original("b.bin")}, run.log_tail(40))
+        self.assertLess(time.monotonic() - back, 8, run.log_tail(40))
+
+    def test_a_listing_that_is_cut_is_asked_for_again(self) -> None:
+        cut = {"match": {"kind": "list"}, "times": 2, "do": {"cut_after": 40}}
+        self.assert_equal(self.start([cut]), ["small.bin"])
