@@ -81,7 +81,7 @@ pub struct Aside {
     pub wanted: SharedMask,
     /// Number of its set, counted from 1; 0 for none.
     set: AtomicU32,
-    spare: AtomicU32,
+    unused: AtomicU32,
 }
 
 impl Aside {

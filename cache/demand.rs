@@ -25,7 +25,7 @@ impl Demand<'_> {
     }
 
     /// Engine only: gives each part asked for to `each` and clears its bit.
-    pub fn take(&self, mut each: impl FnMut(u32)) {
+    pub fn drain(&self, mut each: impl FnMut(u32)) {
         for (upper, summary) in self.summary.iter().enumerate() {
             // Mostly nothing is there, and a look costs a fraction of a swap. Who sets a bit rings after it, so what
             // is not seen yet is looked for again.

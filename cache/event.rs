@@ -81,7 +81,7 @@ impl Events<'_> {
 
     /// Engine only: takes the events from number `next` on; returns the next number to read. What an engine
     /// before this one has taken is not given again.
-    pub fn take(&self, next: u64, mut each: impl FnMut(Seen)) -> u64 {
+    pub fn drain_from(&self, next: u64, mut each: impl FnMut(Seen)) -> u64 {
         let mut head = self.head.load(Ordering::Acquire);
         let (place, lap) = self.place(head);
         if place.load(Ordering::Acquire) >> LAP_SHIFT == lap {

@@ -6,11 +6,12 @@
 
 #![deny(unsafe_code)]
 
-pub mod bell;
 pub mod block;
 pub mod cpath;
 pub mod demand;
+pub mod doorbell;
 pub mod event;
+pub mod futex_word;
 pub mod had;
 pub mod index;
 pub mod life;
@@ -30,4 +31,3 @@ pub mod wait;
 pub mod wait_bytes;
 #[allow(unsafe_code)]
 pub mod wire;
-pub mod word;

@@ -14,8 +14,8 @@
 //!
 //! GONE is part of the second look, since the parts of a record that is GONE may be another record's by then.
 
+use crate::futex_word::FutexWord;
 use crate::sync::{AtomicU32, Ordering, fence};
-use crate::word::Word;
 
 /// State of a record that stands for nothing, until it is used again.
 pub const GONE: u32 = 6;
@@ -23,18 +23,18 @@ pub const GONE: u32 = 6;
 /// See the module.
 #[repr(C)]
 pub struct Life {
-    state: Word,
+    state: FutexWord,
     number: AtomicU32,
 }
 
 impl Life {
     /// The first use, in this state.
     pub fn new(state: u32) -> Life {
-        Life { state: Word::new(state), number: AtomicU32::new(0) }
+        Life { state: FutexWord::new(state), number: AtomicU32::new(0) }
     }
 
     /// The state, for looks, changes and sleeps within one use.
-    pub fn state(&self) -> &Word {
+    pub fn state(&self) -> &FutexWord {
         &self.state
     }
 

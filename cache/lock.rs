@@ -26,12 +26,12 @@ pub fn open(path: &CStr, is_given: bool) -> Result<OwnedFd> {
     // SAFETY: opened above, and owned by nobody else.
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     let id = sys::file_id(file.as_raw_fd())?;
-    let is_ours = id.is_file() && (!is_given || id.size == 0 || word_of(file.as_raw_fd(), 0) == Some(MAGIC));
+    let is_ours = id.is_file() && (!is_given || id.size == 0 || number_at(file.as_raw_fd(), 0) == Some(MAGIC));
     if is_ours { Ok(file) } else { Err(Errno(libc::EEXIST)) }
 }
 
 /// What the holder writes to the file's beginning: `birth` and the keys of OSS_PATH and endpoint.
-pub fn words([birth, path_key, endpoint_key]: [u64; 3]) -> [u8; 32] {
+pub fn encode([birth, path_key, endpoint_key]: [u64; 3]) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (to, word) in bytes.chunks_exact_mut(8).zip([MAGIC, birth, path_key, endpoint_key]) {
         to.copy_from_slice(&word.to_le_bytes());
@@ -40,9 +40,9 @@ pub fn words([birth, path_key, endpoint_key]: [u64; 3]) -> [u8; 32] {
 }
 
 /// Number `index` of those that the holder has left in the file; `None` when there is none.
-pub fn word(path: &CStr, index: u64) -> Option<u64> {
+pub fn read_number(path: &CStr, index: u64) -> Option<u64> {
     let fd = sys::openat(AT_FDCWD, path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0).ok()?;
-    let found = (word_of(fd, 0) == Some(MAGIC)).then(|| word_of(fd, index)).flatten();
+    let found = (number_at(fd, 0) == Some(MAGIC)).then(|| number_at(fd, index)).flatten();
     let _ = sys::close(fd);
     found
 }
@@ -53,12 +53,12 @@ pub fn may_name(path: &CStr, birth: u64) -> bool {
     let Ok(fd) = sys::openat(AT_FDCWD, path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0) else {
         return true;
     };
-    let names = word_of(fd, 0) == Some(MAGIC) && word_of(fd, BIRTH) == Some(birth);
+    let names = number_at(fd, 0) == Some(MAGIC) && number_at(fd, BIRTH) == Some(birth);
     let _ = sys::close(fd);
     names
 }
 
-fn word_of(fd: i32, index: u64) -> Option<u64> {
+fn number_at(fd: i32, index: u64) -> Option<u64> {
     let mut bytes = [0u8; 8];
     let got = sys::pread(fd, bytes.as_mut_ptr(), bytes.len(), index * 8);
     (got == Ok(bytes.len())).then(|| u64::from_le_bytes(bytes))
@@ -78,13 +78,16 @@ mod tests {
         assert!(may_name(new.as_cstr().unwrap(), 7), "a file that cannot be read says nothing");
         assert!(open(new.as_cstr().unwrap(), true).is_ok());
         assert!(!may_name(new.as_cstr().unwrap(), 7), "its engine has just taken the lock");
-        std::fs::write(folder.join("own"), words([7, 8, 9])).unwrap();
+        std::fs::write(folder.join("own"), encode([7, 8, 9])).unwrap();
         assert!(open(own.as_cstr().unwrap(), true).is_ok());
-        assert_eq!([BIRTH, PATH_KEY, ENDPOINT_KEY].map(|at| word(own.as_cstr().unwrap(), at)), [7, 8, 9].map(Some));
+        assert_eq!(
+            [BIRTH, PATH_KEY, ENDPOINT_KEY].map(|at| read_number(own.as_cstr().unwrap(), at)),
+            [7, 8, 9].map(Some)
+        );
         assert!(may_name(own.as_cstr().unwrap(), 7) && !may_name(own.as_cstr().unwrap(), 8));
         std::fs::write(folder.join("theirs"), [7u8; 24]).unwrap();
         assert_eq!(open(theirs.as_cstr().unwrap(), true).err(), Some(Errno(libc::EEXIST)));
-        assert_eq!(word(theirs.as_cstr().unwrap(), BIRTH), None);
+        assert_eq!(read_number(theirs.as_cstr().unwrap(), BIRTH), None);
         assert!(open(theirs.as_cstr().unwrap(), false).is_ok(), "an engine's of before, in a folder of ours");
         std::os::unix::fs::symlink("own", folder.join("link")).unwrap();
         assert_eq!(open(at("link").as_cstr().unwrap(), true).err(), Some(Errno(libc::ELOOP)));

@@ -19,7 +19,7 @@ const FIELDS: usize = 10;
 
 /// What a file stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum MarkKind {
     /// An empty file whose bytes the engine holds in memory.
     Placeholder,
     /// An empty file in whose place a small object's real file will come.
@@ -30,21 +30,21 @@ pub enum Kind {
     Folder,
 }
 
-impl Kind {
-    const ALL: [Kind; 4] = [Kind::Placeholder, Kind::Coming, Kind::Finished, Kind::Folder];
+impl MarkKind {
+    const ALL: [MarkKind; 4] = [MarkKind::Placeholder, MarkKind::Coming, MarkKind::Finished, MarkKind::Folder];
 
     fn letter(self) -> &'static str {
         match self {
-            Kind::Placeholder => "placeholder",
-            Kind::Coming => "coming",
-            Kind::Finished => "finished",
-            Kind::Folder => "folder",
+            MarkKind::Placeholder => "placeholder",
+            MarkKind::Coming => "coming",
+            MarkKind::Finished => "finished",
+            MarkKind::Folder => "folder",
         }
     }
 
     /// True if an empty file of this kind must never be read as empty.
     pub fn stands_in(self) -> bool {
-        matches!(self, Kind::Placeholder | Kind::Coming)
+        matches!(self, MarkKind::Placeholder | MarkKind::Coming)
     }
 }
 
@@ -52,7 +52,7 @@ impl Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark<'a> {
     /// What the file stands for.
-    pub kind: Kind,
+    pub kind: MarkKind,
     /// Inode that the file had when it was marked.
     pub ino: u64,
     /// Time of birth that it had, in nanoseconds since 1970, or its device where there is none: `Born`.
@@ -81,7 +81,7 @@ impl<'a> Mark<'a> {
             return None;
         }
         let kind = next()?;
-        let kind = Kind::ALL.into_iter().find(|known| known.letter() == kind)?;
+        let kind = MarkKind::ALL.into_iter().find(|known| known.letter() == kind)?;
         let (ino, born, size) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
         let (secs, nanos) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let (engine, object_size) = (next()?.parse().ok()?, next()?.parse().ok()?);
@@ -139,7 +139,7 @@ impl Text {
 
 /// Nanoseconds that say what a file stands for where it can have no attribute: a multiple of 100, the finest time
 /// of file systems without attributes (NTFS, exFAT: 100 ns and 10 ms), never 0.
-pub fn nanos(kind: Kind, ino: u64, size: u64, mtime_secs: i64) -> u32 {
+pub fn nanos(kind: MarkKind, ino: u64, size: u64, mtime_secs: i64) -> u32 {
     const STEPS: u64 = 9_999_999;
     let words = [kind as u64 + 1, ino, size, mtime_secs as u64];
     let mixed = words.into_iter().fold(0x6f73_7363_6d61_726b, |sum: u64, word| {
@@ -151,12 +151,12 @@ pub fn nanos(kind: Kind, ino: u64, size: u64, mtime_secs: i64) -> u32 {
 
 /// What the nanoseconds of a file's mtime say; `None` when they are no mark. One file in three million of another
 /// making says something by chance, so what follows from it has to be looked at again (`is_of_kernel`).
-pub fn by_time(id: &FileId) -> Option<Kind> {
-    let says = |kind: &Kind| id.mtime_nanos == nanos(*kind, id.ino, id.size, id.mtime_secs);
+pub fn by_time(id: &FileId) -> Option<MarkKind> {
+    let says = |kind: &MarkKind| id.mtime_nanos == nanos(*kind, id.ino, id.size, id.mtime_secs);
     if !id.is_file() || id.mtime_nanos == 0 || !id.mtime_nanos.is_multiple_of(100) {
         return None;
     }
-    [Kind::Placeholder, Kind::Coming, Kind::Finished].into_iter().find(says)
+    [MarkKind::Placeholder, MarkKind::Coming, MarkKind::Finished].into_iter().find(says)
 }
 
 /// False for file systems whose inode numbers a server or another process gives out: a descriptor without access
@@ -221,7 +221,7 @@ mod tests {
 
     fn mark() -> Mark<'static> {
         Mark {
-            kind: Kind::Placeholder,
+            kind: MarkKind::Placeholder,
             ino: 7,
             born: 8,
             size: 0,
@@ -259,9 +259,9 @@ mod tests {
     fn nanoseconds_stand_in_for_an_attribute() {
         let mut by_chance = 0;
         for ino in 1..200_000u64 {
-            let nanos = nanos(Kind::Placeholder, ino, 0, 1_700_000_000);
+            let nanos = nanos(MarkKind::Placeholder, ino, 0, 1_700_000_000);
             assert!(nanos > 0 && nanos < 1_000_000_000 && nanos.is_multiple_of(100));
-            assert_eq!(by_time(&id(ino, 0, (1_700_000_000, nanos))), Some(Kind::Placeholder));
+            assert_eq!(by_time(&id(ino, 0, (1_700_000_000, nanos))), Some(MarkKind::Placeholder));
             by_chance += u32::from(by_time(&id(ino + 1, 0, (1_700_000_000, nanos))).is_some());
         }
         assert!(by_chance <= 2, "{by_chance} copies of 200,000 were taken for the file itself");

@@ -4,8 +4,8 @@
 //! Called by the engine (fills) and by clients (look, wait). It never looks at bytes: whoever publishes
 //! has written and checked them before.
 
+use crate::futex_word::WAITED;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, futex_wait, futex_wake};
-use crate::word::WAITED;
 
 /// Nobody has it and nobody fetches it.
 pub const EMPTY: u32 = 0;
@@ -128,15 +128,15 @@ impl Part {
         fence(Ordering::SeqCst);
     }
 
-    /// Like `pin`, for the time of one wait and copy: until `let_go`. A reader that wants several parts holds
+    /// Like `pin`, for the time of one wait and copy: until `unpin_after_copy`. A reader that wants several parts holds
     /// one after the other, else readers could hold all of a small budget and wait for each other.
-    pub fn hold(&self) {
+    pub fn pin_for_copy(&self) {
         self.pinned.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// Ends a `hold`, unless the engine has cleared it meanwhile.
-    pub fn let_go(&self) {
+    /// Ends a `pin_for_copy`, unless the engine has cleared it meanwhile.
+    pub fn unpin_after_copy(&self) {
         let less = |pinned: u32| (pinned & !MAPPED != 0).then(|| pinned - 1);
         let _ = self.pinned.fetch_update(Ordering::Release, Ordering::Relaxed, less);
     }
@@ -146,7 +146,7 @@ impl Part {
         self.pinned.store(0, Ordering::SeqCst);
     }
 
-    /// See `pin` and `hold`.
+    /// See `pin` and `pin_for_copy`.
     pub fn is_pinned(&self) -> bool {
         self.pinned.load(Ordering::SeqCst) != 0
     }

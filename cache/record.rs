@@ -5,8 +5,8 @@
 
 use super::state::FAILED;
 use super::{
-    ETAG_MAX, Full, Kind, Layout, NAME_MAX, NAME_WORD, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, Region,
-    Room,
+    ETAG_MAX, Full, Layout, NAME_MAX, NAME_WORD, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, RecordKind,
+    RecordSpace, Region,
 };
 use crate::life::GONE;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -39,14 +39,14 @@ impl Region {
             () if slot >= OBJECTS_MAX => return Err(Full::Objects),
             () if parts > PARTS_MAX - first_part => return Err(Full::Parts),
             () if words > NAME_WORDS - name_at => return Err(Full::Names),
-            () => self.write(&Room { slot, first_part, parts, name_at }, new, 0),
+            () => self.write(&RecordSpace { slot, first_part, parts, name_at }, new, 0),
         }
         Ok(slot)
     }
 
     /// Engine only: writes a record into room that nothing living has (the next record, or one that is GONE) and
     /// publishes it. `memory_ino` is 0 for one without a memory file.
-    pub fn write(&self, room: &Room, new: &NewObject<'_>, memory_ino: u64) {
+    pub fn write(&self, room: &RecordSpace, new: &NewObject<'_>, memory_ino: u64) {
         let (header, words) = (self.header(), new.name.len().div_ceil(NAME_WORD));
         for (word, bytes) in self.name_words(room.name_at, words).iter().zip(new.name.as_bytes().chunks(NAME_WORD)) {
             let mut padded = [0; NAME_WORD];
@@ -160,14 +160,14 @@ impl Object {
     /// `file_ino` is the user's. Its size and time are those of that file, its `errno` is what reading it gives (0: its
     /// bytes).
     pub fn is_in_the_way(&self) -> bool {
-        self.kind() == Kind::Small
+        self.kind() == RecordKind::Small
             && self.state() == FAILED
             && self.ino() == 0
             && self.file_ino.load(Ordering::Acquire) != 0
     }
 
     /// All but state and number of use.
-    fn rewrite(&self, room: &Room, new: &NewObject<'_>, memory_ino: u64) {
+    fn rewrite(&self, room: &RecordSpace, new: &NewObject<'_>, memory_ino: u64) {
         let words = [
             (&self.errno, 0),
             (&self.kind, new.kind as u32),
@@ -187,7 +187,7 @@ impl Object {
             (&self.unfetched, 0),
         ];
         self.verdict.renew();
-        words.into_iter().chain(self.spare.iter().map(|word| (word, 0))).for_each(|(word, value)| {
+        words.into_iter().chain(self.unused.iter().map(|word| (word, 0))).for_each(|(word, value)| {
             word.store(value, Ordering::Relaxed);
         });
         let longs = [

@@ -10,9 +10,9 @@
 //! events | asides of the parts | sets of blocks | bits of wanted small objects | their summary. The file is sparse: only
 //! what is used costs memory.
 
-use crate::bell::Bell;
 use crate::block::{self, Aside, Blocks, Mask, SETS, WHOLE};
 use crate::demand::Demand;
+use crate::doorbell::Doorbell;
 use crate::event::Events;
 pub use crate::event::Seen;
 use crate::index::Index;
@@ -91,7 +91,7 @@ pub struct Header {
     /// See `model_dev`.
     pub model_ino: AtomicU64,
     /// Rung by clients when demand or events wait.
-    pub bell: Bell,
+    pub doorbell: Doorbell,
     objects_len: AtomicU32,
     parts_len: AtomicU32,
     names_len: AtomicU32,
@@ -116,7 +116,7 @@ pub struct Header {
     pub budget_bytes: AtomicU64,
     /// Counts finished parts: the time by which readers and the engine tell early uses from late ones.
     pub clock: AtomicU32,
-    pub spare: AtomicU32,
+    pub unused: AtomicU32,
     /// Random number that tells this region from every other.
     pub birth: AtomicU64,
     /// `place_key` of OSS_PATH: a program that names another one is not this engine's client.
@@ -140,7 +140,7 @@ pub struct Header {
 /// What a record of the catalog stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum Kind {
+pub enum RecordKind {
     /// A placeholder of 0 bytes whose bytes live in a memory file.
     Large = 1,
     /// An object that becomes a real file; an empty file stands in until then.
@@ -240,17 +240,17 @@ pub struct Object {
     pub settled: AtomicU32,
     /// Folder: see `unfetched`.
     pub unfetched: AtomicU32,
-    spare: [AtomicU32; 7],
+    unused: [AtomicU32; 7],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
-const _: () = assert!(size_of::<Part>() == 32 && size_of::<Bell>() == 8);
+const _: () = assert!(size_of::<Part>() == 32 && size_of::<Doorbell>() == 8);
 
 /// What the engine gives to append a record.
 #[derive(Clone, Debug)]
 pub struct NewObject<'a> {
     /// What it stands for.
-    pub kind: Kind,
+    pub kind: RecordKind,
     /// Its state at publication.
     pub state: u32,
     /// Key relative to OSS_PATH, or the folder's path, without a leading slash.
@@ -273,7 +273,7 @@ pub struct NewObject<'a> {
 
 /// Where a record and what belongs to it lie: numbers that nothing living has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Room {
+pub struct RecordSpace {
     /// Number of the record.
     pub slot: u32,
     /// First of its parts.
@@ -496,7 +496,7 @@ impl Region {
 
     /// Finds the record of a folder by device and inode.
     pub fn find_folder(&self, dev: u64, ino: u64) -> Option<u32> {
-        let is_its = |object: &Object| object.kind() == Kind::Folder && object.has_number(dev, ino);
+        let is_its = |object: &Object| object.kind() == RecordKind::Folder && object.has_number(dev, ino);
         self.first(dev, ino, |object| is_its(object).then_some(())).map(|(slot, ..)| slot)
     }
 
@@ -527,7 +527,7 @@ impl Region {
         if object.memory_ino.load(Ordering::Acquire) == ino && dev == memory_dev && ino != 0 {
             return Some(Identity::Memory);
         }
-        (object.kind() != Kind::Folder && object.has_number(dev, ino)).then_some(Identity::Placeholder)
+        (object.kind() != RecordKind::Folder && object.has_number(dev, ino)).then_some(Identity::Placeholder)
     }
 
     /// Finds the small object whose real file this is as it was put in place, by device, inode, size (bytes) and
@@ -561,7 +561,7 @@ impl Region {
         found
     }
 
-    /// Asks for parts `first..end` of an object to be fetched before all others, and rings the bell.
+    /// Asks for parts `first..end` of an object to be fetched before all others, and rings the doorbell.
     pub fn demand(&self, object: &Object, first: u32, end: u32) {
         self.demand_if(object, first..end, |part| !part.is_ready());
     }
@@ -579,22 +579,22 @@ impl Region {
             any = true;
         }
         if any {
-            self.header().bell.ring();
+            self.header().doorbell.ring();
         }
     }
 
-    /// Asks for a small object to be fetched before all others, and rings the bell. Asked again it changes nothing.
+    /// Asks for a small object to be fetched before all others, and rings the doorbell. Asked again it changes nothing.
     pub fn want(&self, slot: u32) {
         self.wanted().set(slot.min(OBJECTS_MAX - 1));
-        self.header().bell.ring();
+        self.header().doorbell.ring();
     }
 
     /// Engine only: takes the records that programs wait for.
     pub fn take_wanted(&self, each: impl FnMut(u32)) {
-        self.wanted().take(each);
+        self.wanted().drain(each);
     }
 
-    /// Asks for bytes `start..end` of an object: for blocks, where it is not all of a part. Rings the bell.
+    /// Asks for bytes `start..end` of an object: for blocks, where it is not all of a part. Rings the doorbell.
     pub fn demand_bytes(&self, object: &Object, start: u64, end: u64) {
         let parts = object.parts_of(start, end);
         for index in parts.clone().filter(|index| self.fill_of(object, *index, start, end).is_none()) {
@@ -603,7 +603,7 @@ impl Region {
             self.want_of_part(object, index, if is_whole { WHOLE } else { object.blocks_of(index, start, end) });
         }
         if !parts.is_empty() {
-            self.header().bell.ring();
+            self.header().doorbell.ring();
         }
     }
 
@@ -617,13 +617,13 @@ impl Region {
     /// Tells the engine what this process did, for the audit file. A full queue is counted, never waited for.
     pub fn tell(&self, seen: Seen) {
         self.events().tell(seen);
-        self.header().bell.ring();
+        self.header().doorbell.ring();
     }
 
     /// Engine only: takes the demanded parts, as indexes into the region, with the blocks of them that are wanted or
     /// `WHOLE`, and clears their bits.
     pub fn take_demand(&self, mut each: impl FnMut(u32, Mask)) {
-        self.demands().take(|at| match self.aside_at(at).wanted.take() {
+        self.demands().drain(|at| match self.aside_at(at).wanted.take() {
             // Taken with a demand before.
             0 => {}
             mask => each(at, mask),
@@ -633,12 +633,12 @@ impl Region {
     /// Engine only: takes the events from number `next` on; returns the next number to read. A new engine
     /// begins at 0 and gets what its predecessor has left.
     pub fn take_events(&self, next: u64, each: impl FnMut(Seen)) -> u64 {
-        self.events().take(next, each)
+        self.events().drain_from(next, each)
     }
 
     /// Record of the folder that an object or folder lies in.
     pub fn folder_of(&self, object: &Object) -> Option<&Object> {
-        self.object(object.folder()).filter(|folder| folder.kind() == Kind::Folder)
+        self.object(object.folder()).filter(|folder| folder.kind() == RecordKind::Folder)
     }
 
     fn at<T>(&self, start: usize, index: usize) -> *const T {
@@ -675,11 +675,11 @@ impl Region {
 
 impl Object {
     /// What it stands for.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> RecordKind {
         match self.kind.load(Ordering::Relaxed) {
-            1 => Kind::Large,
-            2 => Kind::Small,
-            _ => Kind::Folder,
+            1 => RecordKind::Large,
+            2 => RecordKind::Small,
+            _ => RecordKind::Folder,
         }
     }
 
@@ -895,7 +895,7 @@ mod tests {
 
     fn large(name: &str, ino: u64, size: u64) -> NewObject<'_> {
         NewObject {
-            kind: Kind::Large,
+            kind: RecordKind::Large,
             state: state::LOADING,
             name,
             etag: "\"AB\"",
@@ -999,7 +999,7 @@ mod tests {
     #[test]
     fn the_real_file_of_a_small_object_is_found_and_its_stand_in_is_given_up() {
         let region = region();
-        let small = NewObject { kind: Kind::Small, state: state::COMING, part_bytes: 0, ..large("a", 100, 10) };
+        let small = NewObject { kind: RecordKind::Small, state: state::COMING, part_bytes: 0, ..large("a", 100, 10) };
         let slot = region.append(&small).unwrap();
         let object = region.object(slot).unwrap();
         region.set_file(slot, (9, 200));

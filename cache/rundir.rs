@@ -10,7 +10,7 @@ use crate::sys;
 
 /// What decides the place, from the environment.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Place<'a> {
+pub struct RunDirSettings<'a> {
     /// CONNECTOR_UDS_PATH: the socket's path, instead of the run folder.
     pub socket: Option<&'a [u8]>,
     /// XDG_RUNTIME_DIR.
@@ -32,14 +32,14 @@ pub struct Paths {
 pub const NO_FOLDER: &str = "none of /run/oss-connector, XDG_RUNTIME_DIR, /tmp and /dev/shm can be used";
 
 /// Paths for the engine of the folder with this device and inode; `None` when no run folder can be used.
-pub fn paths(place: &Place<'_>, dev: u64, ino: u64) -> Option<Paths> {
+pub fn paths(place: &RunDirSettings<'_>, dev: u64, ino: u64) -> Option<Paths> {
     let mut paths = Paths::default();
     paths.find(place, dev, ino).then_some(paths)
 }
 
 impl Paths {
     /// The same, where these lie: a program may start on a small stack. False when no run folder can be used.
-    pub fn find(&mut self, place: &Place<'_>, dev: u64, ino: u64) -> bool {
+    pub fn find(&mut self, place: &RunDirSettings<'_>, dev: u64, ino: u64) -> bool {
         self.is_given = false;
         if let Some(socket) = place.socket.filter(|path| !path.is_empty()) {
             self.is_given = true;
@@ -88,7 +88,7 @@ const NAMES_MAX: u64 = 4;
 const FOLDERS: u64 = 2 + 2 * NAMES_MAX;
 
 /// Puts a candidate, the best first, to `path`; false where there is none of this number.
-fn folder(place: &Place<'_>, uid: u32, index: u64, path: &mut CPath) -> bool {
+fn folder(place: &RunDirSettings<'_>, uid: u32, index: u64, path: &mut CPath) -> bool {
     path.clear();
     match (index, place.runtime_dir.filter(|dir| dir.starts_with(b"/"))) {
         (0, _) => path.push(b"/run/oss-connector"),
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn an_own_socket_path_decides() {
-        let place = Place { socket: Some(b"/some/where/c.sock"), runtime_dir: None };
+        let place = RunDirSettings { socket: Some(b"/some/where/c.sock"), runtime_dir: None };
         let paths = paths(&place, 1, 2).unwrap();
         assert_eq!(paths.socket.as_bytes(), b"/some/where/c.sock");
         assert_eq!(paths.lock.as_bytes(), b"/some/where/c.sock.lock");
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn names_carry_device_and_inode() {
-        let paths = paths(&Place::default(), 12, 345).unwrap();
+        let paths = paths(&RunDirSettings::default(), 12, 345).unwrap();
         assert!(paths.lock.as_bytes().ends_with(b"/12-345.lock"));
         assert!(paths.socket.as_bytes().ends_with(b"/12-345.sock"));
     }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_name_that_others_have_taken_is_passed_over() {
         let folders = |runtime_dir: &[u8]| -> Vec<String> {
-            let (place, mut path) = (Place { socket: None, runtime_dir: Some(runtime_dir) }, CPath::default());
+            let (place, mut path) = (RunDirSettings { socket: None, runtime_dir: Some(runtime_dir) }, CPath::default());
             let mut name = |index| {
                 folder(&place, 7, index, &mut path).then(|| String::from_utf8_lossy(path.as_bytes()).into_owned())
             };

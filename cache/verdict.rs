@@ -8,9 +8,9 @@
 //! Part of a record of the catalog. Called by the engine, which alone judges, and by clients, which look, wait and
 //! count what they hand out. It knows no bytes and waits for nothing by itself.
 
+use crate::futex_word::FutexWord;
 use crate::part::Part;
 use crate::sync::{AtomicU32, Ordering};
-use crate::word::Word;
 
 /// What the engine says of an object's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +77,7 @@ impl Judged {
 /// See the module.
 #[repr(C)]
 pub struct Verdict {
-    word: Word,
+    word: FutexWord,
     /// How many parts were handed out.
     handed: Handed,
 }
@@ -89,7 +89,7 @@ pub struct Handed(AtomicU32);
 
 impl Default for Verdict {
     fn default() -> Verdict {
-        Verdict { word: Word::new(Judged::FIRST.word()), handed: Handed(AtomicU32::new(tag(1))) }
+        Verdict { word: FutexWord::new(Judged::FIRST.word()), handed: Handed(AtomicU32::new(tag(1))) }
     }
 }
 

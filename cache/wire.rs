@@ -1,7 +1,7 @@
 //! The few words that clients and the engine exchange: attach, fetch a memory file's descriptor, list a
 //! folder. One packet each way on a Unix SOCK_SEQPACKET socket, descriptors beside the answer.
 //!
-//! Called by the library's client (`ask`) and by the engine's attach server (`listen`, `receive`, `answer`).
+//! Called by the library's client (`ask_at_socket`) and by the engine's attach server (`listen`, `receive`, `answer`).
 //! The client keeps no socket open; nothing here allocates or retries, and every wait has a limit.
 
 use crate::cpath::CPath;
@@ -88,7 +88,7 @@ impl Packet {
     }
 
     /// What is asked; EPROTO for a kind that this version does not know.
-    pub fn ask(&self) -> Result<Ask> {
+    pub fn decode_ask(&self) -> Result<Ask> {
         match self.head.code {
             1 => Ok(Ask::Attach),
             2 => Ok(Ask::Memory(self.head.value)),
@@ -113,7 +113,7 @@ impl Packet {
 
 /// Connects and says something whose answer is not waited for: the listener finds it in the order of connections.
 ///
-/// Errors: as of `ask`, for what keeps it from being said.
+/// Errors: as of `ask_at_socket`, for what keeps it from being said.
 pub fn tell(socket: &CPath, ask: Ask, text: &[u8]) -> Result<()> {
     let fd = connect(socket)?;
     let (code, value) = number(ask);
@@ -142,21 +142,21 @@ pub fn close_all(fds: &[i32]) {
 ///
 /// Errors: ECONNREFUSED or ENOENT when nobody listens, ETIMEDOUT, ENOTSUP when the engine is of another
 /// version, else the errno that the engine answers.
-pub fn ask(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
-    ask_with(socket, ask, text, &|fd| sys::wait_readable(fd, ms))
+pub fn ask_at_socket(socket: &CPath, ask: Ask, text: &[u8], ms: u64) -> Result<Packet> {
+    ask_at_socket_with(socket, ask, text, &|fd| sys::wait_readable(fd, ms))
 }
 
 /// The same, where `wait` waits for the connection to be readable: false if that takes too long.
 ///
-/// Errors: as of `ask`.
-pub fn ask_with(socket: &CPath, ask: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<Packet> {
+/// Errors: as of `ask_at_socket`.
+pub fn ask_at_socket_with(socket: &CPath, ask: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<Packet> {
     converse(connect(socket)?, ask, text, wait)
 }
 
 /// The same through the door: a socket that every client is given when it attaches, and its children inherit. Who
 /// holds it may ask, whatever its user and wherever its root: it sends the engine one end of a connection of its own.
 ///
-/// Errors: EPIPE when the engine is gone, else as `ask`.
+/// Errors: EPIPE when the engine is gone, else as `ask_at_socket`.
 pub fn ask_at_door(door: i32, ask: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<Packet> {
     let (ours, theirs) = pair()?;
     let mut knock = Packet::new(0, 0, b"");
@@ -542,14 +542,14 @@ mod tests {
     fn an_answer_carries_descriptors_and_the_peer_is_known() {
         let socket = path("fds");
         let server = serve(&socket, |conn, packet| {
-            assert_eq!(packet.ask(), Ok(Ask::List));
+            assert_eq!(packet.decode_ask(), Ok(Ask::List));
             assert_eq!(packet.text(), b"/a/b");
             assert_eq!(peer(conn).unwrap().pid, sys::getpid());
             let memfd = sys::memfd(c"x").unwrap();
             sys::ftruncate(memfd, 123).unwrap();
             answer(conn, 0, 9, b"fine", [memfd, -1, -1]).unwrap();
         });
-        let packet = ask(&socket, Ask::List, b"/a/b", 5000).unwrap();
+        let packet = ask_at_socket(&socket, Ask::List, b"/a/b", 5000).unwrap();
         server.join().unwrap();
         assert_eq!((packet.value(), packet.text()), (9, b"fine".as_slice()));
         assert_eq!(sys::file_id(packet.fds[0]).unwrap().size, 123);
@@ -567,7 +567,7 @@ mod tests {
             let conn = unsafe { libc::accept(fd, std::ptr::null_mut(), std::ptr::null_mut()) };
             assert_eq!(peer(conn).unwrap().pid, sys::getpid());
             let packet = receive(conn).unwrap();
-            assert_eq!((packet.ask(), packet.text()), (Ok(Ask::Credentials), b"A=1\0".as_slice()));
+            assert_eq!((packet.decode_ask(), packet.text()), (Ok(Ask::Credentials), b"A=1\0".as_slice()));
             assert!(answer(conn, 0, 0, b"", NO_FDS).is_err());
         });
         server.join().unwrap();
@@ -581,11 +581,11 @@ mod tests {
     #[test]
     fn refusals_and_absence_are_errors() {
         let socket = path("refuse");
-        assert_eq!(ask(&socket, Ask::Attach, b"", 100).err(), Some(Errno(libc::ENOENT)));
+        assert_eq!(ask_at_socket(&socket, Ask::Attach, b"", 100).err(), Some(Errno(libc::ENOENT)));
         let server = serve(&socket, |conn, _| answer(conn, libc::EACCES, 0, b"", NO_FDS).unwrap());
-        assert_eq!(ask(&socket, Ask::Attach, b"", 5000).err(), Some(Errno(libc::EACCES)));
+        assert_eq!(ask_at_socket(&socket, Ask::Attach, b"", 5000).err(), Some(Errno(libc::EACCES)));
         server.join().unwrap();
-        assert_eq!(ask(&socket, Ask::Attach, b"", 100).err(), Some(Errno(libc::ECONNREFUSED)));
+        assert_eq!(ask_at_socket(&socket, Ask::Attach, b"", 100).err(), Some(Errno(libc::ECONNREFUSED)));
         assert_eq!(Address::new(&CPath::from(&[b'x'; 108])).err(), Some(Errno(libc::ENAMETOOLONG)));
     }
 
@@ -597,7 +597,7 @@ mod tests {
             let knock = receive(engine).unwrap();
             let conn = knock.fds[0];
             assert_eq!(peer(conn).unwrap().pid, sys::getpid());
-            assert_eq!(receive(conn).unwrap().ask(), Ok(Ask::Memory(7)));
+            assert_eq!(receive(conn).unwrap().decode_ask(), Ok(Ask::Memory(7)));
             answer(conn, 0, 5, b"", NO_FDS).unwrap();
             let _ = (sys::close(conn), sys::close(engine));
         });

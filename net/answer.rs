@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 use crate::fetch::{Query, Response};
 use crate::http1::{Chunked, Head};
 
@@ -22,7 +22,7 @@ pub(crate) enum Framing {
 
 impl Framing {
     /// Moves bytes of a document to `text`; how many of `input` belong to it.
-    pub fn take(&mut self, input: &[u8], text: &mut Vec<u8>, bytes_max: u64) -> Result<usize, String> {
+    pub fn decode_into(&mut self, input: &[u8], text: &mut Vec<u8>, bytes_max: u64) -> Result<usize, String> {
         let room = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let n = match self {
             Framing::Chunked(chunked) => return chunked.push(input, text, room),
@@ -88,7 +88,7 @@ pub(crate) fn judge(query: &Query, head: &Head) -> Result<Verdict, Error> {
             framing => Verdict::Document(framing),
         }),
         Query::Head { .. } if head.status == 200 => Ok(Verdict::Done),
-        _ => Err(refuse(Kind::Protocol, "status or Content-Encoding does not fit the request".into())),
+        _ => Err(refuse(FailureKind::Protocol, "status or Content-Encoding does not fit the request".into())),
     };
     verdict.map_err(|mut error| {
         error.status = Some(head.status);
@@ -110,16 +110,16 @@ pub(crate) fn framing(head: &Head) -> Framing {
 fn part(range: &Range<u64>, size: u64, head: &Head) -> Result<u64, Error> {
     let length = range.end - range.start;
     let Some(got) = head.content_range else {
-        return Err(refuse(Kind::Protocol, "206 without Content-Range".into()));
+        return Err(refuse(FailureKind::Protocol, "206 without Content-Range".into()));
     };
     if got.total != size {
         let text = format!("the object has {} bytes now, but {size} were listed", got.total);
-        return Err(refuse(Kind::Changed, text));
+        return Err(refuse(FailureKind::Changed, text));
     }
     if (got.first, got.last) != (range.start, range.end - 1) {
         let text =
             format!("asked for bytes {}-{}, the answer has {}-{}", range.start, range.end - 1, got.first, got.last);
-        return Err(refuse(Kind::Protocol, text));
+        return Err(refuse(FailureKind::Protocol, text));
     }
     exact_body(length, head)
 }
@@ -127,10 +127,10 @@ fn part(range: &Range<u64>, size: u64, head: &Head) -> Result<u64, Error> {
 /// A 200 counts only if the whole object was asked for.
 fn whole(range: Option<&Range<u64>>, size: u64, head: &Head) -> Result<u64, Error> {
     if head.status != 200 {
-        return Err(refuse(Kind::Protocol, format!("status {} to a request for the whole object", head.status)));
+        return Err(refuse(FailureKind::Protocol, format!("status {} to a request for the whole object", head.status)));
     }
     if range.is_some_and(|range| *range != (0..size)) {
-        return Err(refuse(Kind::Protocol, "200 with the whole object to a request for a range".into()));
+        return Err(refuse(FailureKind::Protocol, "200 with the whole object to a request for a range".into()));
     }
     exact_body(size, head)
 }
@@ -138,16 +138,16 @@ fn whole(range: Option<&Range<u64>>, size: u64, head: &Head) -> Result<u64, Erro
 fn exact_body(length: u64, head: &Head) -> Result<u64, Error> {
     if head.encoded || head.chunked {
         let text = "the body is content-encoded or chunked although the bytes themselves were asked for";
-        return Err(refuse(Kind::Protocol, text.into()));
+        return Err(refuse(FailureKind::Protocol, text.into()));
     }
     match head.content_length {
         Some(got) if got == length => Ok(length),
-        Some(got) => Err(refuse(Kind::Protocol, format!("Content-Length is {got}, expected {length}"))),
-        None => Err(refuse(Kind::Protocol, "the answer has no Content-Length".into())),
+        Some(got) => Err(refuse(FailureKind::Protocol, format!("Content-Length is {got}, expected {length}"))),
+        None => Err(refuse(FailureKind::Protocol, "the answer has no Content-Length".into())),
     }
 }
 
-fn refuse(kind: Kind, message: String) -> Error {
+fn refuse(kind: FailureKind, message: String) -> Error {
     Error::new(kind, Phase::Status, message)
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn same_version(query: &Query, head: &Head) -> Result<(), Error> {
         return Ok(());
     }
     let text = crate::error::printable(&format!("asked for version {asked}, the answer is version {got}"));
-    let mut error = refuse(Kind::Changed, text);
+    let mut error = refuse(FailureKind::Changed, text);
     error.status = Some(head.status);
     error.request_id = head.request_id.as_deref().map(Into::into);
     Err(error)

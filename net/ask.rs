@@ -61,7 +61,7 @@ impl Service {
     ///
     /// # Errors
     /// Text that says how far it came and what went wrong.
-    pub fn ask(&self, question: &Question<'_>, limit: Duration) -> Result<Answer, String> {
+    pub fn round_trip(&self, question: &Question<'_>, limit: Duration) -> Result<Answer, String> {
         let (method, path) = (question.method, question.target.split('?').next().unwrap_or_default());
         let failed = |why: String| printable(&format!("{method} {}{path}: {why}", self.host_header));
         let until = Instant::now() + limit;
@@ -186,7 +186,7 @@ fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<Answer>
     let (mut framing, mut body) = (answer::framing(&head), Vec::new());
     let mut rest = bytes.split_off(head.len);
     while !framing.ended() {
-        framing.take(&rest, &mut body, BODY_BYTES_MAX).map_err(|why| wrong(&why))?;
+        framing.decode_into(&rest, &mut body, BODY_BYTES_MAX).map_err(|why| wrong(&why))?;
         rest.clear();
         if !framing.ended() && more(&mut stream, &mut rest)? == 0 {
             match framing {
@@ -248,7 +248,7 @@ mod tests {
         ] {
             let (service, thread) = served(answer);
             let question = Question { method: "PUT", target: "/a?b=c", headers: &[("x-t", "1")], form: "" };
-            let got = service.ask(&question, LIMIT).expect("an answer");
+            let got = service.round_trip(&question, LIMIT).expect("an answer");
             assert_eq!((got.status, got.body.as_slice()), (200, &b"hello"[..]));
             let asked = thread.join().expect("server");
             assert!(asked.starts_with("PUT /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:"), "{asked}");
@@ -266,7 +266,7 @@ mod tests {
             (b"220 smtp\r\n\r\n", "not HTTP/1"),
         ] {
             let (service, thread) = served(answer);
-            let error = service.ask(&get("/a?Token=hidden", &[]), LIMIT).expect_err(words);
+            let error = service.round_trip(&get("/a?Token=hidden", &[]), LIMIT).expect_err(words);
             thread.join().expect("server");
             assert!(error.contains(words) && error.starts_with("GET 127.0.0.1:"), "{error}");
             assert!(!error.contains("hidden"), "{error}");
@@ -277,16 +277,20 @@ mod tests {
     fn nobody_there_and_nobody_answering() {
         let (service, thread) = served(b"");
         let refused = Service { port: 1, ..service.clone() };
-        assert!(refused.ask(&get("/", &[]), LIMIT).is_err_and(|error| error.contains("connect to 127.0.0.1:1: ")));
+        assert!(
+            refused.round_trip(&get("/", &[]), LIMIT).is_err_and(|error| error.contains("connect to 127.0.0.1:1: "))
+        );
         let begin = Instant::now();
         // The rest of the request's head never comes, so the answer does not either.
         let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = silent.local_addr().expect("address").port();
         let mute = Service { port, ..service.clone() };
-        let error = mute.ask(&get("/", &[]), Duration::from_millis(100)).expect_err("too late");
+        let error = mute.round_trip(&get("/", &[]), Duration::from_millis(100)).expect_err("too late");
         assert!(error.contains("no whole answer within 100 ms") && begin.elapsed() < LIMIT, "{error}");
-        assert!(service.ask(&get("/", &[("a", "b\r\nc: d")]), LIMIT).is_err_and(|error| error.contains("control")));
-        let _ = service.ask(&get("/", &[]), LIMIT);
+        assert!(
+            service.round_trip(&get("/", &[("a", "b\r\nc: d")]), LIMIT).is_err_and(|error| error.contains("control"))
+        );
+        let _ = service.round_trip(&get("/", &[]), LIMIT);
         thread.join().expect("server");
     }
 }

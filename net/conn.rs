@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::answer::{self, FAULT_BYTES_MAX, Framing, Verdict};
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 use crate::fetch::{Fetch, Finished, Query, Timeouts};
 use crate::http1::{self, HEAD_BYTES_MAX};
 use crate::job::{self, Job};
-use crate::sink::{Place, Sink, Span};
+use crate::sink::{Destination, Sink, Span};
 use crate::tls::{Stage, Tls};
 
 mod rate;
@@ -75,7 +75,7 @@ pub(crate) struct Conn {
     timeouts: Timeouts,
     state: State,
     job: Option<Job>,
-    place: Option<Place>,
+    place: Option<Destination>,
     text: Vec<u8>,
     text_bytes_max: u64,
     out: Vec<u8>,
@@ -153,7 +153,7 @@ impl Conn {
         self.early = 0..0;
         self.text.clear();
         match sink {
-            Sink::Memory { at, len, pages } => self.place = Some(Place::new(at, len, pages)),
+            Sink::Memory { at, len, pages } => self.place = Some(Destination::new(at, len, pages)),
             Sink::Buffer { bytes_max } => self.text_bytes_max = bytes_max as u64,
         }
         self.job = Some(Job::new(token, query, crc, now));
@@ -371,10 +371,10 @@ impl Conn {
 
     /// A send or receive failed.
     pub fn broken(&mut self, sending: bool, os: &io::Error) -> Step {
-        let spliced = self.place.as_ref().is_some_and(Place::is_spliced);
+        let spliced = self.place.as_ref().is_some_and(Destination::is_spliced);
         let (phase, tried) = match (&self.state, sending) {
             (State::Body(Body::Placed), false) if spliced && is_full(os) => {
-                let error = Error::new(Kind::Memory, Phase::Body, format!("splice the body into memory: {os}"));
+                let error = Error::new(FailureKind::Memory, Phase::Body, format!("splice the body into memory: {os}"));
                 return self.end(Err(error), false);
             }
             (State::Idle, _) => return Step::Close,
@@ -384,7 +384,7 @@ impl Conn {
             (_, false) => (Phase::Head, "receive the answer"),
         };
         let error = Error::from_os(phase, tried, os);
-        if self.stale() && error.kind == Kind::Network {
+        if self.stale() && error.kind == FailureKind::Network {
             return Step::Stale;
         }
         self.end(Err(error), false)
@@ -437,7 +437,7 @@ impl Conn {
             State::Body(Body::Text { fault: true, .. }) => return self.refuse(false),
             State::Body(_) => (Phase::Body, format!("no byte for {stall_ms} ms after {} bytes", self.body_bytes())),
         };
-        self.end(Err(Error::new(Kind::Timeout, phase, text)), false)
+        self.end(Err(Error::new(FailureKind::Timeout, phase, text)), false)
     }
 
     /// Token of the request under way.
@@ -456,7 +456,7 @@ impl Conn {
             State::Body(_) => Phase::Body,
             _ => Phase::Head,
         };
-        self.end(Err(Error::new(Kind::Cancelled, phase, why)), false)
+        self.end(Err(Error::new(FailureKind::Cancelled, phase, why)), false)
     }
 
     /// The outcome of the request that ended; call it when no operation is under way.
@@ -469,7 +469,7 @@ impl Conn {
 
     /// The server's clock, if the last answer said the request's time is off.
     pub fn clock_seen(&self) -> Option<i64> {
-        let skewed = self.job.as_ref()?.kind() == Some(Kind::Clock);
+        let skewed = self.job.as_ref()?.kind() == Some(FailureKind::Clock);
         self.server_date.filter(|_| skewed)
     }
 
@@ -497,11 +497,11 @@ impl Conn {
             _ if self.filled == 0 => (Phase::Head, "the peer closed before it answered".to_owned()),
             _ => (Phase::Head, "the peer closed inside the head of the answer".to_owned()),
         };
-        self.end(Err(Error::new(Kind::Network, phase, text)), false)
+        self.end(Err(Error::new(FailureKind::Network, phase, text)), false)
     }
 
     fn body_bytes(&self) -> usize {
-        self.place.as_ref().map_or(self.text.len(), Place::filled)
+        self.place.as_ref().map_or(self.text.len(), Destination::filled)
     }
 
     /// Some bytes of the head are there.
@@ -627,12 +627,12 @@ impl Conn {
         };
         let (bytes_max, fault, had) = (*bytes_max, *fault, self.text.len());
         let input = &self.scratch[start..end];
-        let taken = framing.take(input, &mut self.text, bytes_max);
+        let taken = framing.decode_into(input, &mut self.text, bytes_max);
         let ended = framing.ended();
         match taken {
             Err(_) if fault => return self.refuse(false),
             Err(text) => {
-                return self.end(Err(Error::new(Kind::Protocol, Phase::Body, text)), false);
+                return self.end(Err(Error::new(FailureKind::Protocol, Phase::Body, text)), false);
             }
             Ok(used) => {
                 if let Some(crc) = self.job.as_mut().and_then(|job| job.crc.as_mut()) {
@@ -669,7 +669,7 @@ impl Conn {
     }
 
     fn violation(&mut self, text: String) -> Step {
-        self.end(Err(Error::new(Kind::Protocol, Phase::Head, text)), false)
+        self.end(Err(Error::new(FailureKind::Protocol, Phase::Head, text)), false)
     }
 
     fn end(&mut self, result: Result<(), Error>, reuse: bool) -> Step {

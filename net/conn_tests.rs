@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::*;
-use crate::error::Kind;
+use crate::error::FailureKind;
 use crate::sink::{InFile, Pages};
 
 const BODY: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
@@ -148,7 +148,7 @@ fn every_cut_of_an_answer_is_an_error() {
         assert_eq!(rig.feed(&answer[..cut]), Step::More);
         assert_eq!(rig.conn.received(0, rig.now), Step::Done { reuse: false }, "cut {cut}");
         let error = rig.error();
-        assert_eq!(error.kind, Kind::Network, "cut {cut}");
+        assert_eq!(error.kind, FailureKind::Network, "cut {cut}");
         let in_body = cut >= answer.len() - BODY.len();
         assert_eq!(error.phase, if in_body { Phase::Body } else { Phase::Head }, "cut {cut}");
         assert_eq!(error.range, Some(8..40));
@@ -158,20 +158,24 @@ fn every_cut_of_an_answer_is_an_error() {
 #[test]
 fn heads_that_do_not_fit_are_refused_before_a_byte_counts() {
     let head = |status: &str, fields: &str| format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n0123456789").into_bytes();
-    let cases: &[(&str, &str, Kind)] = &[
-        ("206 P", "Content-Length: 32", Kind::Protocol),
-        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 9-40/100", Kind::Protocol),
-        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-38/100", Kind::Protocol),
-        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-39/101", Kind::Changed),
-        ("206 P", "Content-Length: 31\r\nContent-Range: bytes 8-39/100", Kind::Protocol),
-        ("206 P", "Content-Range: bytes 8-39/100", Kind::Protocol),
-        ("206 P", "Transfer-Encoding: chunked\r\nContent-Range: bytes 8-39/100", Kind::Protocol),
-        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-39/100\r\nContent-Encoding: gzip", Kind::Protocol),
-        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-39/100\r\nETag: \"F\"", Kind::Changed),
-        ("200 OK", "Content-Length: 100", Kind::Protocol),
-        ("200 OK", "Content-Length: 32", Kind::Protocol),
-        ("204 No", "X: y", Kind::Protocol),
-        ("101 Up", "X: y", Kind::Protocol),
+    let cases: &[(&str, &str, FailureKind)] = &[
+        ("206 P", "Content-Length: 32", FailureKind::Protocol),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 9-40/100", FailureKind::Protocol),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-38/100", FailureKind::Protocol),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-39/101", FailureKind::Changed),
+        ("206 P", "Content-Length: 31\r\nContent-Range: bytes 8-39/100", FailureKind::Protocol),
+        ("206 P", "Content-Range: bytes 8-39/100", FailureKind::Protocol),
+        ("206 P", "Transfer-Encoding: chunked\r\nContent-Range: bytes 8-39/100", FailureKind::Protocol),
+        (
+            "206 P",
+            "Content-Length: 32\r\nContent-Range: bytes 8-39/100\r\nContent-Encoding: gzip",
+            FailureKind::Protocol,
+        ),
+        ("206 P", "Content-Length: 32\r\nContent-Range: bytes 8-39/100\r\nETag: \"F\"", FailureKind::Changed),
+        ("200 OK", "Content-Length: 100", FailureKind::Protocol),
+        ("200 OK", "Content-Length: 32", FailureKind::Protocol),
+        ("204 No", "X: y", FailureKind::Protocol),
+        ("101 Up", "X: y", FailureKind::Protocol),
     ];
     for (status, fields, kind) in cases {
         let mut rig = Rig::ranged();
@@ -219,7 +223,7 @@ fn error_answers_carry_their_document() {
             // It may be a stray one: the next request goes elsewhere.
             assert_eq!(step, Step::Done { reuse: false }, "cut {cut}");
             let error = rig.error();
-            assert_eq!((error.kind, error.status), (Kind::Changed, Some(412)));
+            assert_eq!((error.kind, error.status), (FailureKind::Changed, Some(412)));
             assert_eq!(error.oss_code.as_deref(), Some("PreconditionFailed"));
             assert!(error.message.contains("\"E\"") && error.message.contains("\"NEW\""), "{error}");
             assert!(rig.memory.iter().all(|byte| *byte == 0xA5), "an error document reached the sink");
@@ -235,12 +239,12 @@ fn a_broken_error_document_still_gives_the_status() {
     rig.now += ms(401);
     assert_eq!(rig.conn.tick(rig.now), Step::Done { reuse: false });
     let error = rig.error();
-    assert_eq!((error.kind, error.oss_code.as_deref()), (Kind::NotFound, Some("NoSuchKey")));
+    assert_eq!((error.kind, error.oss_code.as_deref()), (FailureKind::NotFound, Some("NoSuchKey")));
 
     let mut rig = Rig::ranged();
     let answer = b"HTTP/1.1 500 X\r\nContent-Length: 1000000\r\n\r\n<";
     assert_eq!(rig.feed(answer), Step::Done { reuse: false });
-    assert_eq!(rig.error().kind, Kind::Server);
+    assert_eq!(rig.error().kind, FailureKind::Server);
 }
 
 #[test]
@@ -261,7 +265,7 @@ fn head_requests_have_no_body_whatever_their_length_says() {
     let error = rig.error();
     assert_eq!(
         (error.kind, error.oss_code.as_deref(), error.ec.as_deref()),
-        (Kind::NotFound, Some("NoSuchKey"), Some("0026-00000001"))
+        (FailureKind::NotFound, Some("NoSuchKey"), Some("0026-00000001"))
     );
 }
 
@@ -277,7 +281,7 @@ fn documents_are_bounded() {
         let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{body}");
         assert_eq!(rig.feed(answer.as_bytes()), Step::Done { reuse: false }, "{framing}");
         let error = rig.error();
-        assert_eq!((error.kind, error.phase), (Kind::Protocol, Phase::Body));
+        assert_eq!((error.kind, error.phase), (FailureKind::Protocol, Phase::Body));
         assert!(error.message.contains("longer than 64 bytes"), "{error}");
     }
 }
@@ -313,7 +317,7 @@ fn sinks_that_do_not_fit_are_refused_before_sending() {
         let step = conn.begin(fetch, now, |_, _| panic!("nothing may be written"));
         assert_eq!(step, Step::Done { reuse: false });
         let error = conn.finish(now, 0).expect("ended").result.expect_err("refused");
-        assert_eq!((error.kind, error.phase), (Kind::Local, Phase::Start));
+        assert_eq!((error.kind, error.phase), (FailureKind::Local, Phase::Start));
     }
 }
 
@@ -326,7 +330,7 @@ fn interim_answers_are_skipped_and_early_ones_end_the_connection() {
 
     let mut rig = Rig::unsent(get(Some(8..40)), false);
     assert_eq!(rig.feed(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), Step::Done { reuse: false });
-    assert_eq!(rig.error().kind, Kind::Throttled);
+    assert_eq!(rig.error().kind, FailureKind::Throttled);
 }
 
 #[test]
@@ -345,7 +349,7 @@ fn connection_close_and_trailing_bytes_prevent_reuse() {
     // More bytes than the length says came with the head: refused.
     let mut rig = Rig::ranged();
     assert_eq!(rig.feed(&[&part("")[..], b"x"].concat()), Step::Done { reuse: false });
-    assert_eq!(rig.error().kind, Kind::Protocol);
+    assert_eq!(rig.error().kind, FailureKind::Protocol);
 }
 
 #[test]
@@ -370,7 +374,7 @@ fn a_kept_connection_is_stale_only_before_the_first_byte() {
     assert_eq!(rig.conn.connected(None, rig.now), Step::More);
     rig.send();
     assert_eq!(rig.conn.broken(false, &reset()), Step::Done { reuse: false });
-    assert_eq!(rig.error().kind, Kind::Network);
+    assert_eq!(rig.error().kind, FailureKind::Network);
     let mut rig = kept();
     assert_eq!(rig.begin(get(Some(8..40)), false), Step::More);
     rig.send();
@@ -391,7 +395,7 @@ fn each_deadline_names_its_phase() {
     assert_eq!(conn.tick(start + ms(999)), Step::More);
     assert_eq!(conn.tick(start + ms(1000)), Step::Done { reuse: false });
     let error = conn.finish(start, 0).expect("ended").result.expect_err("late");
-    assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Connect));
+    assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Connect));
 
     let mut rig = Rig::unsent(get(Some(8..40)), false);
     assert_eq!(rig.conn.tick(rig.now + ms(2000)), Step::Done { reuse: false });
@@ -435,7 +439,7 @@ fn a_body_is_nudged_at_half_time_and_ends_at_the_stall() {
     assert_eq!(rig.conn.tick(rig.now + ms(200)), Step::Nudge);
     assert_eq!(rig.conn.tick(rig.now + ms(400)), Step::Done { reuse: false });
     let error = rig.error();
-    assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Body));
+    assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Body));
     assert_eq!(error.request_id.as_deref(), Some("R1"));
     assert!(error.message.contains("after 19 bytes"), "{error}");
 }
@@ -463,7 +467,7 @@ fn a_long_body_wakes_for_the_mark_and_a_short_one_for_all_of_it() {
 fn cancel_ends_every_state_once() {
     let mut rig = Rig::ranged();
     assert_eq!(rig.conn.cancel("the engine stops"), Step::Done { reuse: false });
-    assert_eq!(rig.error().kind, Kind::Cancelled);
+    assert_eq!(rig.error().kind, FailureKind::Cancelled);
     assert_eq!(rig.conn.cancel("the engine stops"), Step::Close);
 }
 
@@ -486,13 +490,13 @@ fn the_servers_clock_is_seen_only_when_ours_is_refused() {
 #[test]
 fn redirects_are_not_followed_and_refusals_without_a_document_have_their_meaning() {
     for (head, kind) in [
-        ("301 Moved\r\nLocation: http://elsewhere.example/k\r\nContent-Length: 0", Kind::Config),
-        ("307 Temporary\r\nLocation: http://elsewhere.example/k\r\nContent-Length: 0", Kind::Config),
-        ("304 Not Modified\r\nETag: \"F\"", Kind::Changed),
-        ("416 Range\r\nContent-Range: bytes */7\r\nContent-Length: 0", Kind::Range),
-        ("403 Forbidden\r\nContent-Length: 0", Kind::Permission),
-        ("401 Unauthorized\r\nContent-Length: 0", Kind::Auth),
-        ("429 Too Many\r\nContent-Length: 0", Kind::Throttled),
+        ("301 Moved\r\nLocation: http://elsewhere.example/k\r\nContent-Length: 0", FailureKind::Config),
+        ("307 Temporary\r\nLocation: http://elsewhere.example/k\r\nContent-Length: 0", FailureKind::Config),
+        ("304 Not Modified\r\nETag: \"F\"", FailureKind::Changed),
+        ("416 Range\r\nContent-Range: bytes */7\r\nContent-Length: 0", FailureKind::Range),
+        ("403 Forbidden\r\nContent-Length: 0", FailureKind::Permission),
+        ("401 Unauthorized\r\nContent-Length: 0", FailureKind::Auth),
+        ("429 Too Many\r\nContent-Length: 0", FailureKind::Throttled),
     ] {
         let mut rig = Rig::ranged();
         let step = rig.feed(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes());
@@ -518,7 +522,7 @@ fn a_drip_is_cut_although_a_byte_comes_now_and_then() {
         };
         assert_eq!((step, drops), (Step::Done { reuse: false }, 4));
         let error = rig.error();
-        assert!(error.kind == Kind::Timeout && error.retryable(), "{error}");
+        assert!(error.kind == FailureKind::Timeout && error.retryable(), "{error}");
         assert!(error.message.contains("leastBytesPerSec (100)"), "{error}");
     }
 }
@@ -558,10 +562,10 @@ fn heads_before_the_answer_are_bounded_in_number_and_time() {
     };
     assert_eq!(step, Step::Done { reuse: false });
     assert!(rig.now - begin < ms(3000), "{:?}", rig.now - begin);
-    assert_eq!(rig.error().kind, Kind::Timeout);
+    assert_eq!(rig.error().kind, FailureKind::Timeout);
     let mut rig = Rig::ranged();
     assert_eq!(rig.feed(&interim.repeat(17)), Step::Done { reuse: false });
-    assert_eq!(rig.error().kind, Kind::Protocol);
+    assert_eq!(rig.error().kind, FailureKind::Protocol);
     let mut rig = Rig::ranged();
     assert_eq!(rig.feed(&[&interim.repeat(16)[..], &part("")].concat()), Step::Done { reuse: true });
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 use crate::sink::Span;
 
 pub(crate) mod epoll;
@@ -62,8 +62,8 @@ pub(crate) struct Tag {
 pub(crate) enum Event {
     /// An operation ended: bytes, or a negative errno.
     Done { tag: Tag, op: Op, result: i32 },
-    /// Somebody rang the bell.
-    Bell,
+    /// Another thread has woken the vcpu.
+    Wakeup,
 }
 
 /// One thread's door to the kernel: sockets, what is done with them, and the clocks.
@@ -71,7 +71,7 @@ pub(crate) enum Event {
 /// Every operation ends with exactly one [`Event::Done`]; until then its span belongs to the
 /// driver and the socket stays open. Results come from `wait` only.
 pub(crate) trait Driver {
-    /// Whether sockets and bell are made non-blocking.
+    /// Whether sockets and wakeup are made non-blocking.
     const NONBLOCKING: bool;
     type Socket;
     /// A TCP socket for `address`, not connected yet.
@@ -128,7 +128,7 @@ pub(crate) fn choose(choice: DriverChoice, workers: usize) -> Result<(Chosen, St
     match (PROBE.get_or_init(|| uring::probe(workers)), choice) {
         (Ok(why), _) => Ok((Chosen::Uring, why.clone())),
         (Err(why), DriverChoice::Uring) => {
-            Err(Error::new(Kind::Local, Phase::Start, format!("io_uring was asked for, but {why}")))
+            Err(Error::new(FailureKind::Local, Phase::Start, format!("io_uring was asked for, but {why}")))
         }
         (Err(why), _) => Ok((Chosen::Epoll, format!("no io_uring: {why}"))),
     }
@@ -137,8 +137,8 @@ pub(crate) fn choose(choice: DriverChoice, workers: usize) -> Result<(Chosen, St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::{InFile, Pages, Place};
-    use crate::sock::Bell;
+    use crate::sink::{Destination, InFile, Pages};
+    use crate::sock::Wakeup;
     use crate::splice::memory_file;
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
@@ -176,7 +176,7 @@ mod tests {
         let sockets: Vec<OwnedFd> = lines.into_iter().map(|(_, far)| far.into()).collect();
         for (key, far) in (0..).zip(&sockets) {
             let place = InFile { fd: file.as_raw_fd(), offset: u64::from(key) * BYTES as u64 };
-            let span = Place::new(at, BYTES, Pages::File(place)).rest(BYTES);
+            let span = Destination::new(at, BYTES, Pages::File(place)).rest(BYTES);
             driver.recv(tag(key), far, span, [9, 5, 2][key as usize]);
         }
         let (mut events, mut turns) = (Vec::new(), 0);
@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn where_more_has_come_than_a_turn_moves_the_lowest_rank_is_first() {
-        judge(&first_turn(epoll::Epoll::new(Arc::new(Bell::new(true).unwrap())).unwrap()));
-        let Ok(uring) = uring::Uring::new(Arc::new(Bell::new(false).unwrap()), 3) else { return };
+        judge(&first_turn(epoll::Epoll::new(Arc::new(Wakeup::new(true).unwrap())).unwrap()));
+        let Ok(uring) = uring::Uring::new(Arc::new(Wakeup::new(false).unwrap()), 3) else { return };
         judge(&first_turn(uring));
     }
 }

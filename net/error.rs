@@ -9,7 +9,7 @@ use std::ops::Range;
 use quick_xml::events::Event;
 
 use crate::kind;
-pub use crate::kind::{Again, Blame, Kind};
+pub use crate::kind::{Again, Blame, FailureKind};
 
 /// Longest part of a server's text that is kept (bytes).
 const TEXT_BYTES_MAX: usize = 512;
@@ -64,7 +64,7 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// Decides blame and retry.
-    pub kind: Kind,
+    pub kind: FailureKind,
     /// How far it had come.
     pub phase: Phase,
     /// What was tried and what happened.
@@ -85,7 +85,7 @@ pub struct Error {
 
 impl Error {
     /// A failure that concerns no object yet.
-    pub fn new(kind: Kind, phase: Phase, message: impl Into<Box<str>>) -> Error {
+    pub fn new(kind: FailureKind, phase: Phase, message: impl Into<Box<str>>) -> Error {
         Error {
             kind,
             phase,
@@ -110,7 +110,7 @@ impl Error {
     pub(crate) fn from_os(phase: Phase, tried: &str, os: &std::io::Error) -> Error {
         use std::io::ErrorKind as K;
         let kind = match os.kind() {
-            K::TimedOut => Kind::Timeout,
+            K::TimedOut => FailureKind::Timeout,
             K::ConnectionRefused
             | K::ConnectionReset
             | K::ConnectionAborted
@@ -118,8 +118,8 @@ impl Error {
             | K::BrokenPipe
             | K::HostUnreachable
             | K::NetworkUnreachable
-            | K::NetworkDown => Kind::Network,
-            _ => Kind::Local,
+            | K::NetworkDown => FailureKind::Network,
+            _ => FailureKind::Local,
         };
         Error::new(kind, phase, format!("{tried}: {os}"))
     }
@@ -164,10 +164,14 @@ impl Error {
 
     /// The error that an HTTP status stands for, with what its document says.
     pub(crate) fn from_status(status: u16, fault: Fault) -> Error {
-        let kind = if fault.is_of_another_region() { Kind::Config } else { Kind::of(status, fault.code.as_deref()) };
+        let kind = if fault.is_of_another_region() {
+            FailureKind::Config
+        } else {
+            FailureKind::of(status, fault.code.as_deref())
+        };
         let mut message = match (fault.message, kind) {
             (Some(text), _) => text,
-            (None, Kind::Config) => {
+            (None, FailureKind::Config) => {
                 "OSS redirects to another endpoint, which is not followed (the bucket is in another region)".into()
             }
             (None, _) => "OSS refused the request and gave no reason".into(),
@@ -348,7 +352,7 @@ mod tests {
             "<Error><Code>AccessDenied</Code><Message>{text}</Message><Endpoint>oss-cn-x.aliyuncs.com</Endpoint></Error>"
         );
         let error = Error::from_status(403, Fault::from_xml(document.as_bytes()));
-        assert_eq!(error.kind, Kind::Config);
+        assert_eq!(error.kind, FailureKind::Config);
         assert!(error.message.contains("oss-cn-x.aliyuncs.com") && error.advice().contains("OSS_ENDPOINT"), "{error}");
     }
 
@@ -358,8 +362,8 @@ mod tests {
             Error::from_status(status, Fault { code: code.map(Into::into), ..Fault::default() }).advice()
         };
         assert!(advice(403, Some("InDebt")).contains("arrears"));
-        assert_eq!(advice(403, Some("AccessDenied")), Kind::Permission.row().advice);
-        assert_eq!(advice(403, Some("NeverHeardOf")), Kind::Permission.row().advice);
+        assert_eq!(advice(403, Some("AccessDenied")), FailureKind::Permission.row().advice);
+        assert_eq!(advice(403, Some("NeverHeardOf")), FailureKind::Permission.row().advice);
     }
 
     #[test]
@@ -398,7 +402,7 @@ mod tests {
     #[test]
     fn a_key_cannot_forge_lines() {
         assert_eq!(shown("a\n2026 ERROR b\u{1b}é"), "a\\n2026 ERROR b\\u{1b}é");
-        let error = Error::new(Kind::Server, Phase::Body, "x").on("a\nb", None);
+        let error = Error::new(FailureKind::Server, Phase::Body, "x").on("a\nb", None);
         assert!(!error.to_string().contains('\n'), "{error}");
     }
 

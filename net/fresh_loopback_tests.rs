@@ -12,7 +12,7 @@ pub(super) fn make_present(token: u64, filled: usize, bytes: Range<usize>) -> Re
     }
     assert!(filled <= bytes.start, "bytes {bytes:?} are wanted when {filled} have come");
     if token & 1 == 1 {
-        return Err(Error::new(Kind::Memory, Phase::Body, "no pages"));
+        return Err(Error::new(FailureKind::Memory, Phase::Body, "no pages"));
     }
     let at = (token as usize + bytes.start) as *mut u8;
     // SAFETY: inside the reservation of the test that asked, which stays until its end.
@@ -64,7 +64,7 @@ fn no_byte_comes_early(rig: &Rig) {
     }
     let memory = Fresh::new(9 << 20);
     rig.push(memory.get(1));
-    assert_eq!(rig.next().result.expect_err("no memory").kind, Kind::Memory);
+    assert_eq!(rig.next().result.expect_err("no memory").kind, FailureKind::Memory);
     rig.push(memory.get(0));
     assert!(rig.next().result.is_ok(), "the next request is served");
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::crc::Crc;
-use crate::error::{Error, Fault, Kind, Phase};
+use crate::error::{Error, FailureKind, Fault, Phase};
 use crate::fetch::{Finished, Query, Response};
 use crate::http1::Head;
 use crate::retry;
@@ -54,7 +54,7 @@ impl Job {
     }
 
     /// The kind of failure it ended with.
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<FailureKind> {
         self.result.as_ref()?.as_ref().err().map(|error| error.kind)
     }
 
@@ -78,7 +78,7 @@ impl Job {
 
     /// What the source gets: `text` is the body of a buffer, `bytes` how many came.
     pub fn finished(self, text: Vec<u8>, bytes: u64, now: Instant, worker: u32) -> Finished {
-        let never = || Err(Error::new(Kind::Cancelled, Phase::Start, "never sent"));
+        let never = || Err(Error::new(FailureKind::Cancelled, Phase::Start, "never sent"));
         let result = match self.result.unwrap_or_else(never) {
             Ok(()) => Ok(Response { bytes, crc64_body: self.crc.map(|crc| crc.value()), ..self.response }),
             Err(error) => Err(error.on(&self.query.object(), self.query.range())),
@@ -106,7 +106,7 @@ pub(crate) fn check_sink(query: &Query, sink: &Sink) -> Result<(), Error> {
         (Query::List { .. } | Query::Head { .. }, Sink::Buffer { .. }) => Ok(()),
         (Query::Get { .. }, Sink::Buffer { bytes_max }) if expected <= *bytes_max as u64 => Ok(()),
         _ => Err(Error::new(
-            Kind::Local,
+            FailureKind::Local,
             Phase::Start,
             format!("the sink does not fit the {expected} bytes of the answer"),
         )),

@@ -7,7 +7,7 @@ use libc::{EACCES, EIO, ENOENT, ENOMEM, ESTALE};
 
 /// What kind of failure it is; a row of [`KINDS`] each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum FailureKind {
     /// This machine: sockets, threads, rings, disks.
     Local,
     /// This machine has no memory for it.
@@ -90,7 +90,7 @@ pub enum Again {
 #[derive(Debug)]
 pub struct KindRow {
     /// Which.
-    pub kind: Kind,
+    pub kind: FailureKind,
     /// The word used in the manual.
     pub name: &'static str,
     /// What has happened.
@@ -111,7 +111,7 @@ pub struct CodeRow {
     /// As in `<Code>`.
     pub code: &'static str,
     /// Its kind, whatever the status.
-    pub kind: Kind,
+    pub kind: FailureKind,
     /// What the user can do; empty for that of the kind.
     pub advice: &'static str,
 }
@@ -124,22 +124,22 @@ pub struct StatusRow {
     /// Greatest status.
     pub last: u16,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: FailureKind,
 }
 
 /// A folder that cannot be listed cannot be opened: this is what programs see, whatever the cause.
 pub const UNLISTED_ERRNO: i32 = EIO;
 
-type Row = (Kind, &'static str, &'static str, i32, Again, Blame, &'static str);
+type Row = (FailureKind, &'static str, &'static str, i32, Again, Blame, &'static str);
 
 const fn row((kind, name, means, errno, again, blame, advice): Row) -> KindRow {
     KindRow { kind, name, means, errno, again, blame, advice }
 }
 
-/// In the order of [`Kind`].
+/// In the order of [`FailureKind`].
 pub static KINDS: &[KindRow] = &[
     row((
-        Kind::Local,
+        FailureKind::Local,
         "local",
         "this machine refused a socket, thread, ring or file",
         EIO,
@@ -148,7 +148,7 @@ pub static KINDS: &[KindRow] = &[
         "check limits of this machine (ulimit -n for open files, memory, threads, disk space)",
     )),
     row((
-        Kind::Memory,
+        FailureKind::Memory,
         "memory",
         "there is no memory for the bytes",
         ENOMEM,
@@ -157,7 +157,7 @@ pub static KINDS: &[KindRow] = &[
         "raise memoryLimit or the memory cgroup, or close other models",
     )),
     row((
-        Kind::Config,
+        FailureKind::Config,
         "config",
         "a setting cannot work: no address, or the bucket is in another region (redirect)",
         EIO,
@@ -166,7 +166,7 @@ pub static KINDS: &[KindRow] = &[
         "check OSS_ENDPOINT, OSS_PATH and OSS_REGION",
     )),
     row((
-        Kind::Resolve,
+        FailureKind::Resolve,
         "names",
         "the host name has no address",
         EIO,
@@ -175,7 +175,7 @@ pub static KINDS: &[KindRow] = &[
         "check OSS_ENDPOINT and DNS",
     )),
     row((
-        Kind::Network,
+        FailureKind::Network,
         "network",
         "refused, unreachable, reset or closed",
         EIO,
@@ -184,7 +184,7 @@ pub static KINDS: &[KindRow] = &[
         "check that the endpoint is reachable from here (internal or public endpoint, proxy, security group)",
     )),
     row((
-        Kind::Tls,
+        FailureKind::Tls,
         "TLS",
         "certificate not trusted, another name, or no common version",
         EIO,
@@ -193,7 +193,7 @@ pub static KINDS: &[KindRow] = &[
         "check OSS_ENDPOINT, this machine's clock and the server's certificate (tls.caFile for a CA of your own)",
     )),
     row((
-        Kind::Timeout,
+        FailureKind::Timeout,
         "timeout",
         "nothing came in time",
         EIO,
@@ -202,7 +202,7 @@ pub static KINDS: &[KindRow] = &[
         "check the network to the endpoint",
     )),
     row((
-        Kind::Protocol,
+        FailureKind::Protocol,
         "protocol",
         "an answer breaks HTTP, or is not what was asked for: another range or length, encoded, too long",
         EIO,
@@ -211,7 +211,7 @@ pub static KINDS: &[KindRow] = &[
         "check for a proxy between here and OSS that alters answers",
     )),
     row((
-        Kind::Auth,
+        FailureKind::Auth,
         "auth",
         "OSS does not accept the access key, the signature or the token",
         EACCES,
@@ -220,7 +220,7 @@ pub static KINDS: &[KindRow] = &[
         "check the access key, its secret and token, and OSS_REGION",
     )),
     row((
-        Kind::Permission,
+        FailureKind::Permission,
         "permission",
         "the access key may not do this",
         EACCES,
@@ -229,7 +229,7 @@ pub static KINDS: &[KindRow] = &[
         "grant oss:ListObjects and oss:GetObject on OSS_PATH to the access key; anonymous access needs a bucket policy",
     )),
     row((
-        Kind::Clock,
+        FailureKind::Clock,
         "clock",
         "this machine's clock is too far from the server's; the next request is signed with the server's time",
         EIO,
@@ -238,7 +238,7 @@ pub static KINDS: &[KindRow] = &[
         "set the clock of this machine (NTP)",
     )),
     row((
-        Kind::Throttled,
+        FailureKind::Throttled,
         "throttled",
         "a limit on requests, connections or bandwidth; the engine asks less at a time",
         EIO,
@@ -247,7 +247,7 @@ pub static KINDS: &[KindRow] = &[
         "lower prefetch.vcpus × prefetch.workers or ask for a higher quota of the bucket",
     )),
     row((
-        Kind::NotFound,
+        FailureKind::NotFound,
         "not found",
         "there is no such bucket or object",
         ENOENT,
@@ -256,7 +256,7 @@ pub static KINDS: &[KindRow] = &[
         "check OSS_PATH; the object may have been deleted",
     )),
     row((
-        Kind::Changed,
+        FailureKind::Changed,
         "changed",
         "the object is another version than the one that was listed",
         ESTALE,
@@ -265,7 +265,7 @@ pub static KINDS: &[KindRow] = &[
         "the object was overwritten while it was read; open it again",
     )),
     row((
-        Kind::Range,
+        FailureKind::Range,
         "range",
         "the object ends before the asked bytes",
         ESTALE,
@@ -274,7 +274,7 @@ pub static KINDS: &[KindRow] = &[
         "the object is shorter than listed; open it again",
     )),
     row((
-        Kind::Archived,
+        FailureKind::Archived,
         "archived",
         "the object is in an archive class and not restored",
         EACCES,
@@ -283,7 +283,7 @@ pub static KINDS: &[KindRow] = &[
         "restore the object, copy it to the Standard or IA class, or turn on real-time access of Archive objects",
     )),
     row((
-        Kind::Corrupt,
+        FailureKind::Corrupt,
         "corrupt",
         "the bytes do not have the CRC-64 that OSS reports, also when fetched again",
         EIO,
@@ -292,7 +292,7 @@ pub static KINDS: &[KindRow] = &[
         "check the object in the bucket, and for a proxy that alters answers",
     )),
     row((
-        Kind::Server,
+        FailureKind::Server,
         "server",
         "OSS had a fault",
         EIO,
@@ -301,7 +301,7 @@ pub static KINDS: &[KindRow] = &[
         "OSS had a fault; give the request id to support if it lasts",
     )),
     row((
-        Kind::Rejected,
+        FailureKind::Rejected,
         "rejected",
         "OSS refuses the request itself",
         EIO,
@@ -309,78 +309,86 @@ pub static KINDS: &[KindRow] = &[
         Blame::Config,
         "OSS refused the request; look the code up with the request id",
     )),
-    row((Kind::Cancelled, "cancelled", "the engine stops", EIO, Again::No, Blame::Local, "nothing: the engine stops")),
+    row((
+        FailureKind::Cancelled,
+        "cancelled",
+        "the engine stops",
+        EIO,
+        Again::No,
+        Blame::Local,
+        "nothing: the engine stops",
+    )),
 ];
 
-const fn code(code: &'static str, kind: Kind, advice: &'static str) -> CodeRow {
+const fn code(code: &'static str, kind: FailureKind, advice: &'static str) -> CodeRow {
     CodeRow { code, kind, advice }
 }
 
 /// Codes of the OSS error documentation that a reader of objects can meet.
 pub static CODES: &[CodeRow] = &[
-    code("AccessDenied", Kind::Permission, ""),
-    code("InDebt", Kind::Permission, "the account is in arrears: pay its bill"),
-    code("UserDisable", Kind::Permission, "the account is disabled: ask Alibaba Cloud"),
-    code("BucketDisable", Kind::Permission, "the bucket is disabled: ask Alibaba Cloud"),
-    code("InvalidAccessKeyId", Kind::Auth, "check OSS_ACCESS_KEY_ID: OSS does not know it, or it is disabled"),
-    code("SignatureDoesNotMatch", Kind::Auth, "check OSS_ACCESS_KEY_SECRET and OSS_REGION"),
-    code("InvalidSecurityToken", Kind::Auth, "check OSS_SESSION_TOKEN: it is not valid, or has expired"),
-    code("SecurityTokenExpired", Kind::Auth, "get new temporary credentials: the token has expired"),
+    code("AccessDenied", FailureKind::Permission, ""),
+    code("InDebt", FailureKind::Permission, "the account is in arrears: pay its bill"),
+    code("UserDisable", FailureKind::Permission, "the account is disabled: ask Alibaba Cloud"),
+    code("BucketDisable", FailureKind::Permission, "the bucket is disabled: ask Alibaba Cloud"),
+    code("InvalidAccessKeyId", FailureKind::Auth, "check OSS_ACCESS_KEY_ID: OSS does not know it, or it is disabled"),
+    code("SignatureDoesNotMatch", FailureKind::Auth, "check OSS_ACCESS_KEY_SECRET and OSS_REGION"),
+    code("InvalidSecurityToken", FailureKind::Auth, "check OSS_SESSION_TOKEN: it is not valid, or has expired"),
+    code("SecurityTokenExpired", FailureKind::Auth, "get new temporary credentials: the token has expired"),
     code(
         "AccessKeyIdAndSecurityTokenNotMatch",
-        Kind::Auth,
+        FailureKind::Auth,
         "OSS_ACCESS_KEY_ID and OSS_SESSION_TOKEN do not belong together",
     ),
-    code("RequestTimeTooSkewed", Kind::Clock, ""),
-    code("InvalidObjectState", Kind::Archived, ""),
-    code("NoSuchBucket", Kind::NotFound, "check the bucket in OSS_PATH, and that OSS_ENDPOINT is of its region"),
-    code("NoSuchKey", Kind::NotFound, ""),
+    code("RequestTimeTooSkewed", FailureKind::Clock, ""),
+    code("InvalidObjectState", FailureKind::Archived, ""),
+    code("NoSuchBucket", FailureKind::NotFound, "check the bucket in OSS_PATH, and that OSS_ENDPOINT is of its region"),
+    code("NoSuchKey", FailureKind::NotFound, ""),
     code(
         "SymlinkTargetNotExist",
-        Kind::NotFound,
+        FailureKind::NotFound,
         "the object is a symbolic link to an object that is gone: put its target back",
     ),
-    code("NotModified", Kind::Changed, ""),
-    code("PreconditionFailed", Kind::Changed, ""),
-    code("InvalidRange", Kind::Range, ""),
-    code("InvalidBucketName", Kind::Rejected, "check the bucket in OSS_PATH"),
-    code("InvalidObjectName", Kind::Rejected, "check OSS_PATH"),
-    code("InvalidArgument", Kind::Rejected, ""),
+    code("NotModified", FailureKind::Changed, ""),
+    code("PreconditionFailed", FailureKind::Changed, ""),
+    code("InvalidRange", FailureKind::Range, ""),
+    code("InvalidBucketName", FailureKind::Rejected, "check the bucket in OSS_PATH"),
+    code("InvalidObjectName", FailureKind::Rejected, "check OSS_PATH"),
+    code("InvalidArgument", FailureKind::Rejected, ""),
     // The official SDKs try it again.
-    code("BadRequest", Kind::Server, ""),
-    code("RequestTimeout", Kind::Timeout, ""),
-    code("InternalError", Kind::Server, ""),
-    code("DownloadTrafficRateLimitExceeded", Kind::Throttled, "ask for more bandwidth of the account or bucket"),
-    code("TotalQpsLimitExceeded", Kind::Throttled, "ask for more requests per second of the account"),
-    code("QpsLimitExceeded", Kind::Throttled, "ask for more requests per second of the account"),
-    code("MetaOperationQpsLimitExceeded", Kind::Throttled, "ask for more requests per second of the account"),
-    code("ActiveRequestLimitExceeded", Kind::Throttled, "lower prefetch.vcpus × prefetch.workers"),
-    code("ServiceUnavailable", Kind::Throttled, ""),
-    code("CpuLimitExceeded", Kind::Throttled, ""),
+    code("BadRequest", FailureKind::Server, ""),
+    code("RequestTimeout", FailureKind::Timeout, ""),
+    code("InternalError", FailureKind::Server, ""),
+    code("DownloadTrafficRateLimitExceeded", FailureKind::Throttled, "ask for more bandwidth of the account or bucket"),
+    code("TotalQpsLimitExceeded", FailureKind::Throttled, "ask for more requests per second of the account"),
+    code("QpsLimitExceeded", FailureKind::Throttled, "ask for more requests per second of the account"),
+    code("MetaOperationQpsLimitExceeded", FailureKind::Throttled, "ask for more requests per second of the account"),
+    code("ActiveRequestLimitExceeded", FailureKind::Throttled, "lower prefetch.vcpus × prefetch.workers"),
+    code("ServiceUnavailable", FailureKind::Throttled, ""),
+    code("CpuLimitExceeded", FailureKind::Throttled, ""),
 ];
 
-const fn status(first: u16, last: u16, kind: Kind) -> StatusRow {
+const fn status(first: u16, last: u16, kind: FailureKind) -> StatusRow {
     StatusRow { first, last, kind }
 }
 
 /// The first row that holds a status counts.
 pub static STATUSES: &[StatusRow] = &[
-    status(304, 304, Kind::Changed),
+    status(304, 304, FailureKind::Changed),
     // Redirects are not followed: a signature is for one host.
-    status(300, 399, Kind::Config),
-    status(401, 401, Kind::Auth),
-    status(403, 403, Kind::Permission),
-    status(404, 404, Kind::NotFound),
-    status(408, 408, Kind::Timeout),
-    status(412, 412, Kind::Changed),
-    status(416, 416, Kind::Range),
-    status(429, 429, Kind::Throttled),
-    status(400, 499, Kind::Rejected),
-    status(503, 503, Kind::Throttled),
-    status(500, 599, Kind::Server),
+    status(300, 399, FailureKind::Config),
+    status(401, 401, FailureKind::Auth),
+    status(403, 403, FailureKind::Permission),
+    status(404, 404, FailureKind::NotFound),
+    status(408, 408, FailureKind::Timeout),
+    status(412, 412, FailureKind::Changed),
+    status(416, 416, FailureKind::Range),
+    status(429, 429, FailureKind::Throttled),
+    status(400, 499, FailureKind::Rejected),
+    status(503, 503, FailureKind::Throttled),
+    status(500, 599, FailureKind::Server),
 ];
 
-impl Kind {
+impl FailureKind {
     /// What follows from it.
     pub fn row(self) -> &'static KindRow {
         // The order is that of the variants; a test holds it.
@@ -398,9 +406,9 @@ impl Kind {
     }
 
     /// What an answer's status and `<Code>` stand for.
-    pub fn of(status: u16, code: Option<&str>) -> Kind {
+    pub fn of(status: u16, code: Option<&str>) -> FailureKind {
         let by_status = || STATUSES.iter().find(|row| (row.first..=row.last).contains(&status)).map(|row| row.kind);
-        code.and_then(code_row).map(|row| row.kind).or_else(by_status).unwrap_or(Kind::Protocol)
+        code.and_then(code_row).map(|row| row.kind).or_else(by_status).unwrap_or(FailureKind::Protocol)
     }
 }
 
@@ -419,7 +427,7 @@ mod tests {
             assert_eq!(row.kind as usize, index, "{}", row.name);
             assert!(!row.advice.is_empty() && !row.means.is_empty(), "{}", row.name);
         }
-        assert_eq!(Kind::Cancelled as usize + 1, KINDS.len(), "a kind has no row");
+        assert_eq!(FailureKind::Cancelled as usize + 1, KINDS.len(), "a kind has no row");
         for (index, row) in CODES.iter().enumerate() {
             assert!(CODES[..index].iter().all(|other| other.code != row.code), "{} twice", row.code);
         }
@@ -428,31 +436,31 @@ mod tests {
     #[test]
     fn codes_win_over_statuses() {
         let cases = [
-            (403, Some("AccessDenied"), Kind::Permission, false),
-            (403, Some("SignatureDoesNotMatch"), Kind::Auth, false),
-            (403, Some("RequestTimeTooSkewed"), Kind::Clock, true),
-            (403, Some("InvalidObjectState"), Kind::Archived, false),
-            (403, None, Kind::Permission, false),
-            (401, None, Kind::Auth, false),
-            (404, Some("NoSuchKey"), Kind::NotFound, false),
-            (408, Some("RequestTimeout"), Kind::Timeout, true),
-            (412, None, Kind::Changed, false),
-            (304, None, Kind::Changed, false),
-            (416, None, Kind::Range, false),
-            (429, None, Kind::Throttled, true),
-            (503, Some("DownloadTrafficRateLimitExceeded"), Kind::Throttled, true),
-            (503, Some("NeverHeardOf"), Kind::Throttled, true),
-            (500, None, Kind::Server, true),
-            (502, None, Kind::Server, true),
-            (400, Some("BadRequest"), Kind::Server, true),
-            (301, None, Kind::Config, false),
-            (307, Some("TemporaryRedirect"), Kind::Config, false),
-            (400, Some("InvalidArgument"), Kind::Rejected, false),
-            (418, Some("BadErrorResponse"), Kind::Rejected, false),
-            (199, None, Kind::Protocol, true),
+            (403, Some("AccessDenied"), FailureKind::Permission, false),
+            (403, Some("SignatureDoesNotMatch"), FailureKind::Auth, false),
+            (403, Some("RequestTimeTooSkewed"), FailureKind::Clock, true),
+            (403, Some("InvalidObjectState"), FailureKind::Archived, false),
+            (403, None, FailureKind::Permission, false),
+            (401, None, FailureKind::Auth, false),
+            (404, Some("NoSuchKey"), FailureKind::NotFound, false),
+            (408, Some("RequestTimeout"), FailureKind::Timeout, true),
+            (412, None, FailureKind::Changed, false),
+            (304, None, FailureKind::Changed, false),
+            (416, None, FailureKind::Range, false),
+            (429, None, FailureKind::Throttled, true),
+            (503, Some("DownloadTrafficRateLimitExceeded"), FailureKind::Throttled, true),
+            (503, Some("NeverHeardOf"), FailureKind::Throttled, true),
+            (500, None, FailureKind::Server, true),
+            (502, None, FailureKind::Server, true),
+            (400, Some("BadRequest"), FailureKind::Server, true),
+            (301, None, FailureKind::Config, false),
+            (307, Some("TemporaryRedirect"), FailureKind::Config, false),
+            (400, Some("InvalidArgument"), FailureKind::Rejected, false),
+            (418, Some("BadErrorResponse"), FailureKind::Rejected, false),
+            (199, None, FailureKind::Protocol, true),
         ];
         for (status, code, kind, retried) in cases {
-            assert_eq!((Kind::of(status, code), kind.retried()), (kind, retried), "{status} {code:?}");
+            assert_eq!((FailureKind::of(status, code), kind.retried()), (kind, retried), "{status} {code:?}");
         }
     }
 }

@@ -42,7 +42,7 @@ pub use fetch::{Fetch, Finished, Pull, Query, Response, Source, Timeouts};
 pub use origin::Origin;
 pub use sink::{InFile, Pages, Sink};
 pub use tls::{Tls, Trust};
-pub use vcpus::{Names, Options, Vcpus};
+pub use vcpus::{Names, VcpuOptions, Vcpus};
 
 /// Fixed limits of what is read from a peer: what, how much, unit.
 pub const LIMITS: &[(&str, u64, &str)] = &[

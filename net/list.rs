@@ -3,7 +3,7 @@
 
 use quick_xml::events::Event;
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 use crate::fetch::Query;
 use crate::xml::push_text;
 
@@ -61,7 +61,7 @@ impl Page {
     /// Itself, if it is the answer to this question and not to another one.
     ///
     /// # Errors
-    /// `Kind::Protocol` for a listing of another prefix.
+    /// `FailureKind::Protocol` for a listing of another prefix.
     pub fn check_prefix(self, query: &Query) -> Result<Page, Error> {
         match (query, &self.prefix) {
             (Query::List { prefix, .. }, Some(other)) if other != prefix => {
@@ -75,7 +75,7 @@ impl Page {
 /// Reads one document.
 ///
 /// # Errors
-/// `Kind::Protocol` if it is not a complete ListBucketResult, a number or date cannot be read, or
+/// `FailureKind::Protocol` if it is not a complete ListBucketResult, a number or date cannot be read, or
 /// it is truncated without saying where to go on.
 pub fn parse(document: &[u8]) -> Result<Page, Error> {
     let text = std::str::from_utf8(document).map_err(|e| broken(format!("listing is not UTF-8: {e}")))?;
@@ -116,7 +116,7 @@ pub fn parse(document: &[u8]) -> Result<Page, Error> {
 }
 
 fn broken(message: impl Into<String>) -> Error {
-    Error::new(Kind::Protocol, Phase::List, crate::error::printable(&message.into()))
+    Error::new(FailureKind::Protocol, Phase::List, crate::error::printable(&message.into()))
 }
 
 /// The page before decoding: `EncodingType` may come after what it encodes.
@@ -372,7 +372,7 @@ mod tests {
             "<ListBucketResult><Contents><Key>a</Key><LastModified>yesterday</LastModified></Contents></ListBucketResult>",
         ] {
             let error = parse(text.as_bytes()).expect_err(text);
-            assert_eq!((error.kind, error.phase), (Kind::Protocol, Phase::List), "{text}");
+            assert_eq!((error.kind, error.phase), (FailureKind::Protocol, Phase::List), "{text}");
         }
     }
 

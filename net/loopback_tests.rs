@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::error::{Kind, Phase};
+use crate::error::{FailureKind, Phase};
 use crate::retry::Hint;
 use crate::*;
 
@@ -175,7 +175,7 @@ impl Rig {
     fn of(driver: DriverChoice, origin: Origin, (workers, vcpus): (usize, usize), timeouts: Timeouts) -> Rig {
         let (sender, done) = mpsc::channel();
         let queue = Arc::new(Queue { fetches: Mutex::default(), done: Mutex::new(sender), pulls: AtomicUsize::new(0) });
-        let options = Options { vcpus, workers, driver, timeouts, rcvbuf_bytes: None };
+        let options = VcpuOptions { vcpus, workers, driver, timeouts, rcvbuf_bytes: None };
         let source: Arc<dyn Source> = Arc::<Queue>::clone(&queue);
         let vcpus = Vcpus::start(Arc::new(origin), source, options).expect("start");
         Rig { vcpus, queue, done }
@@ -200,7 +200,7 @@ impl Rig {
         let mut memory = Guarded::new(len);
         self.push(get(1, range, &mut memory));
         let done = self.next();
-        (done, memory.take())
+        (done, memory.into_bytes())
     }
 }
 
@@ -246,7 +246,7 @@ impl Guarded {
         Sink::Memory { at: self.at.wrapping_add(GUARD), len: self.len - 2 * GUARD, pages }
     }
 
-    fn take(mut self) -> Vec<u8> {
+    fn into_bytes(mut self) -> Vec<u8> {
         let end = self.len - GUARD;
         let bytes = self.bytes();
         assert!(bytes[..GUARD].iter().chain(&bytes[end..]).all(|byte| *byte == 0xA5), "written past the sink");
@@ -299,7 +299,7 @@ fn new_addresses_are_used_after_all_known_ones_failed() {
         let rig = Rig::new(driver, vec![closed], 2, 1);
         let mut names = rig.vcpus.names();
         let error = rig.range(0..4096).0.result.expect_err("nobody listens");
-        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Connect));
+        assert_eq!((error.kind, error.phase), (FailureKind::Network, Phase::Connect));
         assert!(names.wait_unreachable());
         assert!(names.set_addresses(&[server.address]) && !names.set_addresses(&[server.address]));
         assert!(rig.range(0..4096).1 == content(0..4096));
@@ -348,7 +348,7 @@ fn many_ranges_use_few_connections() {
             assert!(tokens.insert(done.token), "delivered twice");
         }
         for (range, memory) in ranges.into_iter().zip(memories) {
-            assert!(memory.take() == content(range.clone()), "wrong bytes in {range:?}");
+            assert!(memory.into_bytes() == content(range.clone()), "wrong bytes in {range:?}");
         }
         let connections = server.connections.load(Ordering::SeqCst);
         assert!((1..=4).contains(&connections), "{connections} connections");
@@ -365,7 +365,7 @@ fn a_short_body_is_an_error_that_names_object_and_range() {
         });
         let (done, _) = Rig::to(driver, &server).range(0..100_000);
         let error = done.result.expect_err("short");
-        assert_eq!((error.kind, error.phase, done.retry_hint), (Kind::Network, Phase::Body, Hint::Backoff));
+        assert_eq!((error.kind, error.phase, done.retry_hint), (FailureKind::Network, Phase::Body, Hint::Backoff));
         let text = error.to_string();
         for part in ["dir/model.bin", "bytes 0..100000", "99999 bytes", "5F00"] {
             assert!(text.contains(part), "{part} missing in {text}");
@@ -391,7 +391,7 @@ fn a_reset_is_a_network_error() {
         });
         let (done, _) = Rig::to(driver, &server).range(0..5 << 20);
         let error = done.result.expect_err("reset");
-        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Body), "{error}");
+        assert_eq!((error.kind, error.phase), (FailureKind::Network, Phase::Body), "{error}");
     });
 }
 
@@ -413,7 +413,7 @@ fn silence_before_and_inside_the_answer_ends_at_the_deadline() {
             let begun = Instant::now();
             let (done, _) = rig.range(0..1 << 20);
             let error = done.result.expect_err("silence");
-            assert_eq!((error.kind, error.phase), (Kind::Timeout, phase), "{error}");
+            assert_eq!((error.kind, error.phase), (FailureKind::Timeout, phase), "{error}");
             assert!(error.message.contains(text), "{error}");
             let took = begun.elapsed();
             assert!(took >= Duration::from_millis(790) && took < Duration::from_secs(4), "{took:?}");
@@ -451,7 +451,11 @@ fn a_whole_object_to_a_range_is_refused() {
         });
         let (done, bytes) = Rig::to(driver, &server).range(8..4096);
         let error = done.result.expect_err("whole object");
-        assert_eq!((error.kind, error.phase, error.status), (Kind::Protocol, Phase::Status, Some(200)), "{error}");
+        assert_eq!(
+            (error.kind, error.phase, error.status),
+            (FailureKind::Protocol, Phase::Status, Some(200)),
+            "{error}"
+        );
         assert_eq!(error.request_id.as_deref(), Some("77"));
         assert!(bytes.iter().all(|byte| *byte == 0xA5), "bytes of a refused answer reached the sink");
     });
@@ -467,7 +471,7 @@ fn a_wrong_content_range_is_refused() {
         });
         let (done, bytes) = Rig::to(driver, &server).range(0..4096);
         let error = done.result.expect_err("other range");
-        assert_eq!((error.kind, error.phase), (Kind::Protocol, Phase::Status), "{error}");
+        assert_eq!((error.kind, error.phase), (FailureKind::Protocol, Phase::Status), "{error}");
         assert!(error.message.contains("0-4095") && error.message.contains("1-4096"), "{error}");
         assert!(bytes.iter().all(|byte| *byte == 0xA5));
     });
@@ -493,7 +497,7 @@ fn throttling_says_slow_down_and_keeps_the_connection() {
         let rig = Rig::to(driver, &server);
         let (done, _) = rig.range(0..4096);
         let error = done.result.expect_err("throttled");
-        assert_eq!((error.kind, error.status, done.retry_hint), (Kind::Throttled, Some(503), Hint::SlowDown));
+        assert_eq!((error.kind, error.status, done.retry_hint), (FailureKind::Throttled, Some(503), Hint::SlowDown));
         assert_eq!(error.oss_code.as_deref(), Some("DownloadTrafficRateLimitExceeded"));
         assert_eq!((error.request_id.as_deref(), error.ec.as_deref()), (Some("9A"), Some("0048-00000107")));
         rig.range(0..4096).0.result.expect("the next one");
@@ -522,7 +526,7 @@ fn a_fresh_connection_that_closes_is_an_error_not_a_loop() {
         let server = serve(|_, _| false);
         let (done, _) = Rig::to(driver, &server).range(0..4096);
         let error = done.result.expect_err("closed");
-        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Head), "{error}");
+        assert_eq!((error.kind, error.phase), (FailureKind::Network, Phase::Head), "{error}");
         assert_eq!(server.connections.load(Ordering::SeqCst), 1);
     });
 }
@@ -575,7 +579,7 @@ fn refused_addresses_are_passed_over() {
         rig.range(0..4096).0.result.expect("by the other address");
         let rig = Rig::new(driver, vec![closed], 1, 1);
         let error = rig.range(0..4096).0.result.expect_err("refused");
-        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Connect));
+        assert_eq!((error.kind, error.phase), (FailureKind::Network, Phase::Connect));
         assert!(error.message.contains(&closed.to_string()), "{error}");
     });
 }
@@ -641,8 +645,8 @@ fn stop_ends_what_is_under_way_and_an_idle_engine_sleeps() {
         rig.vcpus.stop();
         assert!(begun.elapsed() < Duration::from_secs(1));
         let done = rig.done.try_recv().expect("delivered before stop returned");
-        assert_eq!((done.token, done.result.expect_err("stopped").kind), (9, Kind::Cancelled));
-        memory.take();
+        assert_eq!((done.token, done.result.expect_err("stopped").kind), (9, FailureKind::Cancelled));
+        memory.into_bytes();
     });
 }
 
@@ -686,12 +690,12 @@ fn nothing_is_written_after_the_end() {
         let rig = Rig::impatient(driver, &server);
         let mut memory = Guarded::new(1 << 20);
         rig.push(get(1, 0..1 << 20, &mut memory));
-        assert_eq!(rig.next().result.expect_err("stall").kind, Kind::Timeout);
+        assert_eq!(rig.next().result.expect_err("stall").kind, FailureKind::Timeout);
         memory.bytes().fill(0xA5);
         release.send(()).expect("the server waits");
         seen_written.recv().expect("the server went on");
         std::thread::sleep(Duration::from_millis(100));
-        assert!(memory.take().iter().all(|byte| *byte == 0xA5), "written after the end");
+        assert!(memory.into_bytes().iter().all(|byte| *byte == 0xA5), "written after the end");
     });
 }
 
@@ -757,7 +761,7 @@ fn under_mixed_faults_every_success_is_right_and_every_fetch_ends() {
             failures += ends.len() - good.len();
             assert_eq!(ends.iter().map(|done| done.token).collect::<HashSet<_>>().len(), ends.len());
             for (i, memory) in memories {
-                let bytes = memory.take();
+                let bytes = memory.into_bytes();
                 if good.contains(&i) {
                     assert!(bytes == content(ranges[i].clone()), "wrong bytes in {:?}", ranges[i]);
                     left.remove(&i);
@@ -794,7 +798,7 @@ fn a_skewed_clock_is_corrected_by_the_next_request() {
     on_both(|driver| {
         for ahead_secs in [3600, -50_000] {
             let (first, second) = skewed(driver, ahead_secs);
-            assert_eq!((first.result.expect_err("skewed").kind, first.retry_hint), (Kind::Clock, Hint::Backoff));
+            assert_eq!((first.result.expect_err("skewed").kind, first.retry_hint), (FailureKind::Clock, Hint::Backoff));
             second.result.expect("with the server's time");
         }
     });
@@ -805,7 +809,7 @@ fn an_absurd_skew_is_not_corrected() {
     on_both(|driver| {
         let (first, second) = skewed(driver, -90_000);
         for done in [first, second] {
-            assert_eq!(done.result.expect_err("skewed").kind, Kind::Clock);
+            assert_eq!(done.result.expect_err("skewed").kind, FailureKind::Clock);
         }
     });
 }

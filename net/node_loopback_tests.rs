@@ -113,7 +113,7 @@ fn what_is_left_in_a_socket_answers_no_other_request() {
             }
             (0..2).for_each(|_| assert!(rig.next().result.is_ok()));
             for (at, memory) in (0..).zip(memory) {
-                assert!(memory.take() == content(at * 4096..(at + 1) * 4096), "request {at} got other bytes");
+                assert!(memory.into_bytes() == content(at * 4096..(at + 1) * 4096), "request {at} got other bytes");
             }
         }
     });

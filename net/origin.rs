@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 use crate::fetch::Query;
 use crate::tls::Tls;
 
@@ -44,7 +44,7 @@ impl Origin {
     /// Appends the whole request to `out`, signed as of `unix_secs`.
     ///
     /// # Errors
-    /// `Kind::Config` in phase sign if a value cannot stand in a header or the range is not in
+    /// `FailureKind::Config` in phase sign if a value cannot stand in a header or the range is not in
     /// the object.
     pub(crate) fn write_request(&self, query: &Query, unix_secs: i64, out: &mut Vec<u8>) -> Result<(), Error> {
         let parts = Parts::of(query)?;
@@ -119,7 +119,7 @@ impl<'a> Parts<'a> {
                 if let Some(range) = range {
                     if range.start >= range.end || range.end > *size {
                         return Err(Error::new(
-                            Kind::Config,
+                            FailureKind::Config,
                             Phase::Sign,
                             format!("the range is empty or not inside the object's {size} bytes"),
                         ));
@@ -139,7 +139,7 @@ impl<'a> Parts<'a> {
             }
         }
         if parts.key == Some("") {
-            return Err(Error::new(Kind::Config, Phase::Sign, "the key is empty"));
+            return Err(Error::new(FailureKind::Config, Phase::Sign, "the key is empty"));
         }
         Ok(parts)
     }
@@ -147,7 +147,11 @@ impl<'a> Parts<'a> {
 
 fn push_header(name: &str, value: &str, out: &mut Vec<u8>) -> Result<(), Error> {
     if value.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
-        return Err(Error::new(Kind::Config, Phase::Sign, format!("the value of {name} has control characters")));
+        return Err(Error::new(
+            FailureKind::Config,
+            Phase::Sign,
+            format!("the value of {name} has control characters"),
+        ));
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -248,7 +252,7 @@ mod tests {
         let split = Query::Get { key: "k".into(), range: None, etag: Some("x\r\nEvil: 1".into()), size: 1 };
         for query in [split, get(Some(5..5)), get(Some(90..101)), Query::Head { key: String::new() }] {
             let error = text(&origin(false, false), &query).expect_err("refused");
-            assert_eq!((error.kind, error.phase), (Kind::Config, Phase::Sign), "{query:?}");
+            assert_eq!((error.kind, error.phase), (FailureKind::Config, Phase::Sign), "{query:?}");
         }
     }
 }

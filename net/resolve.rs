@@ -6,7 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 
 /// Addresses of `host` (a name or an IP literal, IPv6 without brackets), each once, in the
 /// resolver's order.
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Phase};
 /// the resolver's own limits do.
 ///
 /// # Errors
-/// `Kind::Resolve` if the name has no address, `Kind::Timeout` after `deadline`, `Kind::Local` if
+/// `FailureKind::Resolve` if the name has no address, `FailureKind::Timeout` after `deadline`, `FailureKind::Local` if
 /// no thread can be made.
 pub fn resolve(host: &str, port: u16, deadline: Duration) -> Result<Vec<SocketAddr>, Error> {
     let name = host.to_owned();
@@ -43,13 +43,13 @@ fn within(
                 }
             }
             if addresses.is_empty() {
-                return Err(Error::new(Kind::Resolve, Phase::Dns, format!("{host} has no address")));
+                return Err(Error::new(FailureKind::Resolve, Phase::Dns, format!("{host} has no address")));
             }
             Ok(addresses)
         }
-        Ok(Err(os)) => Err(Error::new(Kind::Resolve, Phase::Dns, format!("resolve {host}: {os}"))),
+        Ok(Err(os)) => Err(Error::new(FailureKind::Resolve, Phase::Dns, format!("resolve {host}: {os}"))),
         Err(_) => Err(Error::new(
-            Kind::Timeout,
+            FailureKind::Timeout,
             Phase::Dns,
             format!("no answer for {host} within {} ms", deadline.as_millis()),
         )),
@@ -85,7 +85,7 @@ mod tests {
         };
         let error = within("slow.example", Duration::from_millis(20), slow).expect_err("too late");
         drop(release);
-        assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Dns));
+        assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Dns));
         assert!(error.message.contains("slow.example within 20 ms"), "{error}");
     }
 
@@ -95,6 +95,6 @@ mod tests {
         let twice = within("x", Duration::from_secs(5), move || Ok(vec![one, one]));
         assert_eq!(twice.expect("found"), [one]);
         let none = within("x", Duration::from_secs(5), || Ok(Vec::new()));
-        assert_eq!(none.expect_err("none").kind, Kind::Resolve);
+        assert_eq!(none.expect_err("none").kind, FailureKind::Resolve);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, FailureKind};
 
 /// How long to wait before a retry: exponential with full jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Hint {
 /// The hint for an outcome.
 pub fn hint(error: Option<&Error>) -> Hint {
     match error.map(|error| error.kind) {
-        Some(Kind::Throttled) => Hint::SlowDown,
+        Some(FailureKind::Throttled) => Hint::SlowDown,
         Some(kind) if kind.retried() => Hint::Backoff,
         _ => Hint::No,
     }
@@ -86,9 +86,9 @@ mod tests {
     #[test]
     fn hints() {
         let of = |kind| hint(Some(&Error::new(kind, Phase::Status, "x")));
-        assert_eq!(of(Kind::Throttled), Hint::SlowDown);
-        assert_eq!(of(Kind::Timeout), Hint::Backoff);
-        assert_eq!(of(Kind::NotFound), Hint::No);
+        assert_eq!(of(FailureKind::Throttled), Hint::SlowDown);
+        assert_eq!(of(FailureKind::Timeout), Hint::Backoff);
+        assert_eq!(of(FailureKind::NotFound), Hint::No);
         assert_eq!(hint(None), Hint::No);
     }
 }

@@ -15,9 +15,9 @@ use crate::driver::sim::Sim;
 pub use crate::driver::sim::{Link, Posted, now, set_now};
 use crate::fetch::Source;
 use crate::origin::Origin;
-use crate::sock::Bell;
+use crate::sock::Wakeup;
 use crate::vcpu::{Limits, Shared, Vcpu};
-use crate::vcpus::{self, Options, Vcpus};
+use crate::vcpus::{self, VcpuOptions, Vcpus};
 
 /// Sockets of one vcpu are numbered from multiples of this.
 const LINKS: Link = 1 << 24;
@@ -33,8 +33,8 @@ pub struct Sleep {
 struct Seat {
     vcpu: Vcpu<Sim>,
     /// It said that it sleeps and wants to be woken.
-    lay_free: bool,
-    rung: bool,
+    parked_free: bool,
+    woken: bool,
     ended: bool,
 }
 
@@ -49,17 +49,17 @@ impl Net {
     /// Vcpus that have done nothing yet. `options.driver` does not count.
     ///
     /// # Errors
-    /// The kernel refuses the bells, which are real.
-    pub fn new(origin: &Arc<Origin>, source: &Arc<dyn Source>, options: Options) -> io::Result<Net> {
-        thread_local!(static BELL: io::Result<Arc<Bell>> = Bell::new(true).map(Arc::new));
-        let bell = BELL.with(|bell| bell.as_ref().map(Arc::clone).map_err(|os| io::Error::from(os.kind())))?;
-        let shared = Arc::new(vcpus::shared(vec![bell; options.vcpus], origin, options));
+    /// The kernel refuses the wakeups, which are real.
+    pub fn new(origin: &Arc<Origin>, source: &Arc<dyn Source>, options: VcpuOptions) -> io::Result<Net> {
+        thread_local!(static WAKEUP: io::Result<Arc<Wakeup>> = Wakeup::new(true).map(Arc::new));
+        let wakeup = WAKEUP.with(|wakeup| wakeup.as_ref().map(Arc::clone).map_err(|os| io::Error::from(os.kind())))?;
+        let shared = Arc::new(vcpus::shared(vec![wakeup; options.vcpus], origin, options));
         let seat = |number: usize| {
-            let Options { workers, timeouts, rcvbuf_bytes, .. } = options;
+            let VcpuOptions { workers, timeouts, rcvbuf_bytes, .. } = options;
             let limits = Limits { number, workers, timeouts, rcvbuf_bytes };
             let driver = Sim::new(number as Link * LINKS);
             let vcpu = Vcpu::new(limits, Arc::clone(&shared), Arc::clone(source), driver);
-            Seat { vcpu, lay_free: false, rung: true, ended: false }
+            Seat { vcpu, parked_free: false, woken: true, ended: false }
         };
         let seats = (0..options.vcpus).map(seat).collect();
         Ok(Net { shared, seats, events: Vec::new() })
@@ -82,8 +82,8 @@ impl Net {
             return ControlFlow::Break(());
         }
         seat.vcpu.driver.take_ready(&mut self.events);
-        if std::mem::take(&mut seat.rung) || self.shared.was_rung(number, seat.lay_free) {
-            self.events.push(Event::Bell);
+        if std::mem::take(&mut seat.woken) || self.shared.was_woken(number, seat.parked_free) {
+            self.events.push(Event::Wakeup);
         }
         seat.vcpu.after_wait(&mut self.events);
         let begun = now();
@@ -93,16 +93,16 @@ impl Net {
                 ControlFlow::Break(())
             }
             ControlFlow::Continue(timeout) => {
-                seat.lay_free = self.shared.beds[number].sleeping.load(Ordering::SeqCst);
-                ControlFlow::Continue(Sleep { until: timeout.map(|timeout| begun + timeout), free: seat.lay_free })
+                seat.parked_free = self.shared.parkers[number].sleeping.load(Ordering::SeqCst);
+                ControlFlow::Continue(Sleep { until: timeout.map(|timeout| begun + timeout), free: seat.parked_free })
             }
         }
     }
 
-    /// True if something would end the sleep of a vcpu now: a bell or a completion.
+    /// True if something would end the sleep of a vcpu now: a wakeup or a completion.
     pub fn is_called(&self, number: usize) -> bool {
         let seat = &self.seats[number];
-        !seat.ended && (seat.rung || seat.vcpu.driver.is_ready() || self.shared.was_rung(number, seat.lay_free))
+        !seat.ended && (seat.woken || seat.vcpu.driver.is_ready() || self.shared.was_woken(number, seat.parked_free))
     }
 
     /// Requests and idle connections of a vcpu.
@@ -133,7 +133,7 @@ impl Net {
     /// All requests end now, as in [`Vcpus::stop`].
     pub fn stop(&mut self) {
         vcpus::end(&self.shared, Vec::new());
-        self.seats.iter_mut().for_each(|seat| seat.rung = true);
+        self.seats.iter_mut().for_each(|seat| seat.woken = true);
     }
 
     /// New connections lead to these addresses.

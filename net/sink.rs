@@ -76,7 +76,7 @@ unsafe impl Send for Sink {}
 
 /// The caller's memory with how far it is filled.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Destination {
     at: *mut u8,
     len: usize,
     filled: usize,
@@ -86,10 +86,10 @@ pub(crate) struct Place {
     file: Option<InFile>,
 }
 
-impl Place {
-    pub fn new(at: *mut u8, len: usize, pages: Pages) -> Place {
+impl Destination {
+    pub fn new(at: *mut u8, len: usize, pages: Pages) -> Destination {
         let file = if let Pages::File(file) = pages { Some(file) } else { None };
-        Place { at, len, filled: 0, present: if pages == Pages::Made { len } else { 0 }, file }
+        Destination { at, len, filled: 0, present: if pages == Pages::Made { len } else { 0 }, file }
     }
 
     /// Its bytes are not as they come from the socket: they are received and never spliced.
@@ -159,7 +159,7 @@ impl Place {
         self.filled += bytes.len();
     }
 
-    /// `n` bytes were received into [`Place::rest`].
+    /// `n` bytes were received into [`Destination::rest`].
     pub fn advance(&mut self, n: usize) {
         assert!(n <= self.missing(), "the kernel reports more bytes than were asked for");
         self.filled += n;
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_place_fills_in_order_and_never_beyond() {
         let mut memory = [0_u8; 8];
-        let mut place = Place::new(memory.as_mut_ptr(), 6, Pages::Made);
+        let mut place = Destination::new(memory.as_mut_ptr(), 6, Pages::Made);
         place.copy_in(b"abc");
         assert_eq!((place.filled(), place.missing(), place.rest(100).len(), place.rest(2).len()), (3, 3, 3, 2));
         assert_eq!(place.last(2), b"bc");
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_fresh_place_takes_bytes_only_where_pages_were_made() {
         // Addresses alone: nothing is written.
-        let mut place = Place::new((3 * HUGE_BYTES - 4096) as *mut u8, 2 * HUGE_BYTES, Pages::Fresh);
+        let mut place = Destination::new((3 * HUGE_BYTES - 4096) as *mut u8, 2 * HUGE_BYTES, Pages::Fresh);
         assert_eq!(place.rest(100).len(), 0);
         assert_eq!(place.wanting(100), Some(0..4096));
         place.made_present(4096);
@@ -244,7 +244,7 @@ mod tests {
     fn a_place_that_is_spliced_into_wants_pages_for_what_is_copied_alone() {
         let mut memory = vec![0_u8; 3 * HUGE_BYTES];
         let file = InFile { fd: 7, offset: 1 << 23 };
-        let mut place = Place::new(memory.as_mut_ptr(), 3 * HUGE_BYTES, Pages::File(file));
+        let mut place = Destination::new(memory.as_mut_ptr(), 3 * HUGE_BYTES, Pages::File(file));
         assert_eq!((place.wanting_spliced(0), place.wanting_spliced(700)), (None, Some(0..4096)));
         place.made_present(4096);
         assert!(place.has_pages(700));
@@ -264,6 +264,6 @@ mod tests {
     #[should_panic(expected = "more bytes than the sink takes")]
     fn a_place_refuses_one_byte_too_many() {
         let mut memory = [0_u8; 2];
-        Place::new(memory.as_mut_ptr(), 1, Pages::Made).copy_in(b"ab");
+        Destination::new(memory.as_mut_ptr(), 1, Pages::Made).copy_in(b"ab");
     }
 }

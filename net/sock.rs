@@ -102,19 +102,19 @@ impl RawAddress {
 
 /// An eventfd that wakes one vcpu.
 #[derive(Debug)]
-pub(crate) struct Bell(OwnedFd);
+pub(crate) struct Wakeup(OwnedFd);
 
-impl Bell {
+impl Wakeup {
     /// io_uring wants it blocking (a non-blocking one is never polled), epoll the other way.
-    pub fn new(nonblocking: bool) -> io::Result<Bell> {
+    pub fn new(nonblocking: bool) -> io::Result<Wakeup> {
         let mode = if nonblocking { libc::EFD_NONBLOCK } else { 0 };
         // SAFETY: no pointers are passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | mode) };
-        owned(fd).map(Bell)
+        owned(fd).map(Wakeup)
     }
 
     /// Wakes the vcpu. Cannot block: the counter is read by every wake and never gets full.
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         let one = 1_u64;
         // SAFETY: eight bytes are read from `one`, which outlives the call.
         let rc = unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };

@@ -10,7 +10,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
 use rustls::{CipherSuite, ClientConfig, HandshakeKind};
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 
 mod fault;
 mod records;
@@ -52,11 +52,15 @@ impl Tls {
     /// In phase TLS: a host that no certificate can name, or files of `trust` that cannot be used.
     pub fn new(host: &str, trust: &Trust) -> Result<Tls, Error> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            Error::new(Kind::Config, Phase::Tls, format!("{host:?} is no name that a certificate can be made out to"))
+            Error::new(
+                FailureKind::Config,
+                Phase::Tls,
+                format!("{host:?} is no name that a certificate can be made out to"),
+            )
         })?;
         let mut config = ClientConfig::builder_with_provider(Arc::new(provider(has_aes())))
             .with_safe_default_protocol_versions()
-            .map_err(|e| Error::new(Kind::Local, Phase::Tls, format!("set up TLS: {e}")))?
+            .map_err(|e| Error::new(FailureKind::Local, Phase::Tls, format!("set up TLS: {e}")))?
             .with_root_certificates(roots::load(trust)?)
             .with_no_client_auth();
         // The keys stay in this process: after the handshake the stage opens the records itself.

@@ -103,7 +103,7 @@ fn many_ranges_at_once_are_all_right() {
             assert!(rig.next().result.is_ok());
         }
         for (range, memory) in ranges.iter().zip(memory) {
-            assert!(memory.take() == content(range.clone()), "{range:?}");
+            assert!(memory.into_bytes() == content(range.clone()), "{range:?}");
         }
         assert!(server.connections.load(Ordering::SeqCst) <= 8);
     });
@@ -141,7 +141,7 @@ fn certificates_that_do_not_fit_are_refused_at_once() {
             let rig = rig(driver, &ca.tls("127.0.0.1"), &server, 1);
             let (done, bytes) = rig.range(0..4096);
             let error = done.result.expect_err("refused");
-            assert_eq!((error.kind, error.phase, done.retry_hint), (Kind::Tls, Phase::Tls, Hint::No), "{error}");
+            assert_eq!((error.kind, error.phase, done.retry_hint), (FailureKind::Tls, Phase::Tls, Hint::No), "{error}");
             assert!(error.message.contains(words) && error.message.contains("127.0.0.1"), "{error}");
             assert!(bytes.iter().all(|byte| *byte == 0xA5), "bytes before the certificate was checked");
         }
@@ -163,7 +163,7 @@ fn plain_http_behind_an_https_endpoint_is_named() {
         });
         let rig = Rig::of(driver, secure(&ca.tls("127.0.0.1"), vec![address]), (1, 1), PATIENT);
         let error = rig.range(0..10).0.result.expect_err("no TLS");
-        assert_eq!((error.kind, error.phase), (Kind::Tls, Phase::Tls), "{error}");
+        assert_eq!((error.kind, error.phase), (FailureKind::Tls, Phase::Tls), "{error}");
         assert!(error.message.contains("does not speak TLS at this port"), "{error}");
     });
 }
@@ -196,7 +196,7 @@ fn a_stream_that_ends_early_is_an_error_that_may_be_retried() {
             let rig = rig(driver, &ca.tls("127.0.0.1"), &server, 1);
             let (done, _) = rig.range(0..1 << 20);
             let error = done.result.expect_err("short");
-            assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Body), "{end:?}: {error}");
+            assert_eq!((error.kind, error.phase), (FailureKind::Network, Phase::Body), "{end:?}: {error}");
             assert_eq!(done.retry_hint, Hint::Backoff, "{end:?}");
             match end {
                 End::Cut => assert!(error.message.contains("without close_notify after 100000"), "{error}"),
@@ -226,7 +226,7 @@ fn a_silent_handshake_ends_with_the_deadline_and_another_address_is_tried() {
         let alone = Rig::of(driver, secure(&tls, vec![silent]), (1, 1), timeouts);
         let begun = Instant::now();
         let error = alone.range(0..10).0.result.expect_err("silence");
-        assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Tls), "{error}");
+        assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Tls), "{error}");
         assert!(begun.elapsed() >= Duration::from_millis(600) && begun.elapsed() < Duration::from_secs(5));
         let server = serve_tls("127.0.0.1:0", ca.server(&["127.0.0.1"], 4000, BOTH), good);
         let both = Rig::of(driver, secure(&tls, vec![silent, server.address]), (1, 1), timeouts);
@@ -243,7 +243,7 @@ fn a_peer_that_closes_in_the_handshake_is_a_network_error_in_phase_tls() {
         let closing = listen(|mut stream| drop(stream.read(&mut [0; 64])));
         let rig = Rig::of(driver, secure(&ca.tls("127.0.0.1"), vec![closing]), (1, 1), PATIENT);
         let error = rig.range(0..10).0.result.expect_err("closed");
-        assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Tls), "{error}");
+        assert_eq!((error.kind, error.phase), (FailureKind::Network, Phase::Tls), "{error}");
         assert!(error.message.contains("TLS handshake with 127.0.0.1 at 127.0.0.1:"), "{error}");
     });
 }
@@ -260,7 +260,7 @@ fn a_stall_inside_a_body_ends_with_the_stall_deadline() {
         });
         let rig = Rig::of(driver, secure(&ca.tls("127.0.0.1"), vec![server.address]), (1, 1), IMPATIENT);
         let error = rig.range(0..1 << 20).0.result.expect_err("a stall");
-        assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Body), "{error}");
+        assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Body), "{error}");
         assert!(error.message.contains("after 5000 bytes"), "{error}");
     });
 }

@@ -14,11 +14,11 @@ use slab::Slab;
 
 use crate::conn::{Conn, Step};
 use crate::driver::{Driver, Event, Op, Tag};
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 use crate::fetch::{Fetch, Finished, Pull, Source, Timeouts};
 use crate::origin::Origin;
 use crate::rotation::Rotation;
-use crate::sock::Bell;
+use crate::sock::Wakeup;
 
 /// A wait that lasts so much longer than it should was a pause of this process: SIGSTOP, a frozen cgroup, a suspend.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     pub rotation: Rotation,
     /// Counts idle connections that were found to lead nowhere: those beside them may, too.
     pub distrusts: AtomicU64,
-    pub beds: Vec<Bed>,
+    pub parkers: Vec<Parker>,
 }
 
 /// Where new connections lead.
@@ -83,8 +83,8 @@ impl Unreachable {
 }
 
 /// Where one vcpu sleeps.
-pub(crate) struct Bed {
-    pub bell: Arc<Bell>,
+pub(crate) struct Parker {
+    pub wakeup: Arc<Wakeup>,
     /// It waits in the kernel and has a free worker.
     pub sleeping: AtomicBool,
     /// Tokens of requests that nobody wants any more.
@@ -97,28 +97,28 @@ impl Shared {
     /// New work, a new origin or the stop flag is there; store it before.
     pub fn wake(&self) {
         self.work_epoch.fetch_add(1, Ordering::SeqCst);
-        for bed in &self.beds {
-            if bed.sleeping.load(Ordering::SeqCst) && bed.sleeping.swap(false, Ordering::SeqCst) {
-                bed.bell.ring();
+        for parker in &self.parkers {
+            if parker.sleeping.load(Ordering::SeqCst) && parker.sleeping.swap(false, Ordering::SeqCst) {
+                parker.wakeup.wake();
             }
         }
     }
 
     /// Whoever works on the request with this token ends it. Every vcpu is told: who it is, only they know.
     pub fn cancel(&self, token: u64) {
-        for bed in &self.beds {
-            bed.unwanted.lock().unwrap_or_else(PoisonError::into_inner).push(token);
-            bed.has_unwanted.store(true, Ordering::SeqCst);
-            bed.sleeping.store(false, Ordering::SeqCst);
-            bed.bell.ring();
+        for parker in &self.parkers {
+            parker.unwanted.lock().unwrap_or_else(PoisonError::into_inner).push(token);
+            parker.has_unwanted.store(true, Ordering::SeqCst);
+            parker.sleeping.store(false, Ordering::SeqCst);
+            parker.wakeup.wake();
         }
     }
 
-    /// Whether a vcpu was woken that lay down to be, or has something to cancel.
+    /// Whether a vcpu was woken that parked to be, or has something to cancel.
     #[cfg(feature = "sim")]
-    pub fn was_rung(&self, number: usize, lay_free: bool) -> bool {
-        let bed = &self.beds[number];
-        bed.has_unwanted.load(Ordering::SeqCst) || lay_free && !bed.sleeping.load(Ordering::SeqCst)
+    pub fn was_woken(&self, number: usize, parked_free: bool) -> bool {
+        let parker = &self.parkers[number];
+        parker.has_unwanted.load(Ordering::SeqCst) || parked_free && !parker.sleeping.load(Ordering::SeqCst)
     }
 
     /// The service refused a time, and its own is so far ahead of this machine's.
@@ -296,16 +296,16 @@ impl<D: Driver> Vcpu<D> {
             self.cancel_unwanted(now);
             self.pull(now);
         }
-        ControlFlow::Continue(self.lie_down(now))
+        ControlFlow::Continue(self.park(now))
     }
 
     /// The wait is over, with these events.
     pub fn after_wait(&mut self, events: &mut Vec<Event>) {
-        self.shared.beds[self.limits.number].sleeping.store(false, Ordering::SeqCst);
+        self.shared.parkers[self.limits.number].sleeping.store(false, Ordering::SeqCst);
         let now = self.driver.now();
         for event in events.drain(..) {
             match event {
-                Event::Bell => self.hungry = true,
+                Event::Wakeup => self.hungry = true,
                 Event::Done { tag, op, result } => self.done(tag, op, result, now),
             }
         }
@@ -336,7 +336,7 @@ impl<D: Driver> Vcpu<D> {
     }
 
     /// Gets ready to sleep; how long at most.
-    fn lie_down(&mut self, now: Instant) -> Option<Duration> {
+    fn park(&mut self, now: Instant) -> Option<Duration> {
         let free = self.free() && !self.shared.stop.load(Ordering::SeqCst);
         let mut deadline = self
             .slots
@@ -348,7 +348,7 @@ impl<D: Driver> Vcpu<D> {
             deadline = [deadline, self.pull_at].into_iter().flatten().min();
         }
         let mut timeout = deadline.map(|at| at.saturating_duration_since(now));
-        let sleeping = &self.shared.beds[self.limits.number].sleeping;
+        let sleeping = &self.shared.parkers[self.limits.number].sleeping;
         // First say that we sleep, then look for work once more: whoever adds work does the same
         // in the other order, so one of the two sees the other.
         sleeping.store(free, Ordering::SeqCst);
@@ -363,11 +363,11 @@ impl<D: Driver> Vcpu<D> {
 
     /// Ends requests that nobody wants any more; those that ended by themselves meanwhile are forgotten.
     fn cancel_unwanted(&mut self, now: Instant) {
-        let bed = &self.shared.beds[self.limits.number];
-        if !bed.has_unwanted.swap(false, Ordering::SeqCst) {
+        let parker = &self.shared.parkers[self.limits.number];
+        if !parker.has_unwanted.swap(false, Ordering::SeqCst) {
             return;
         }
-        let tokens = std::mem::take(&mut *bed.unwanted.lock().unwrap_or_else(PoisonError::into_inner));
+        let tokens = std::mem::take(&mut *parker.unwanted.lock().unwrap_or_else(PoisonError::into_inner));
         // Whoever only changes sockets has not ended.
         let unwanted = |slot: &Slot<D::Socket>| {
             slot.closing != Some(After::Remove) && slot.conn.token().is_some_and(|token| tokens.contains(&token))
@@ -467,8 +467,11 @@ impl<D: Driver> Vcpu<D> {
         let tag = Tag { key: key as u32, generation: self.generation };
         let origin = Arc::clone(&self.target.origin);
         let Some(address) = self.shared.rotation.pick(&self.target.addresses, now) else {
-            let error =
-                Error::new(Kind::Config, Phase::Connect, format!("no address is known for {}", origin.host_header));
+            let error = Error::new(
+                FailureKind::Config,
+                Phase::Connect,
+                format!("no address is known for {}", origin.host_header),
+            );
             return self.fail(key, error, now);
         };
         let socket = match self.driver.socket(&address, self.limits.rcvbuf_bytes) {
@@ -675,7 +678,7 @@ impl<D: Driver> Vcpu<D> {
         let slot = &mut self.slots[key];
         let (Some(address), false) = (slot.address, slot.proved) else { return };
         match &finished.result {
-            Err(error) if matches!(error.kind, Kind::Network | Kind::Timeout | Kind::Protocol) => {
+            Err(error) if matches!(error.kind, FailureKind::Network | FailureKind::Timeout | FailureKind::Protocol) => {
                 self.shared.rotation.failed(address, now);
             }
             Err(error) if error.status.is_none() => {}

@@ -14,15 +14,15 @@ use crate::error::{Error, Phase};
 use crate::fetch::{Source, Timeouts};
 use crate::origin::Origin;
 use crate::rotation::Rotation;
-use crate::sock::{self, Bell};
-use crate::vcpu::{Bed, Limits, Shared, Target, Unreachable, Vcpu};
+use crate::sock::{self, Wakeup};
+use crate::vcpu::{Limits, Parker, Shared, Target, Unreachable, Vcpu};
 
 /// Stack of a vcpu thread (engine.md section 5b).
 const STACK_BYTES: usize = 256 << 10;
 
 /// How many threads and connections, and how patient they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct VcpuOptions {
     /// Threads, at least 1.
     pub vcpus: usize,
     /// Connections per thread, at least 1.
@@ -36,9 +36,15 @@ pub struct Options {
     pub rcvbuf_bytes: Option<usize>,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options { vcpus: 1, workers: 16, driver: DriverChoice::Auto, timeouts: Timeouts::default(), rcvbuf_bytes: None }
+impl Default for VcpuOptions {
+    fn default() -> VcpuOptions {
+        VcpuOptions {
+            vcpus: 1,
+            workers: 16,
+            driver: DriverChoice::Auto,
+            timeouts: Timeouts::default(),
+            rcvbuf_bytes: None,
+        }
     }
 }
 
@@ -87,9 +93,9 @@ impl Vcpus {
     /// Starts the threads; they pull from `source` at once.
     ///
     /// # Errors
-    /// `Kind::Local` if threads or the asked-for driver cannot be had.
-    pub fn start(origin: Arc<Origin>, source: Arc<dyn Source>, options: Options) -> Result<Vcpus, Error> {
-        let options = Options { vcpus: options.vcpus.max(1), workers: options.workers.max(1), ..options };
+    /// `FailureKind::Local` if threads or the asked-for driver cannot be had.
+    pub fn start(origin: Arc<Origin>, source: Arc<dyn Source>, options: VcpuOptions) -> Result<Vcpus, Error> {
+        let options = VcpuOptions { vcpus: options.vcpus.max(1), workers: options.workers.max(1), ..options };
         let (mut chosen, mut why) = driver::choose(options.driver, options.workers)?;
         let mut started = launch(chosen, &origin, &source, options);
         if let (Chosen::Uring, DriverChoice::Auto, Err(os)) = (chosen, options.driver, &started) {
@@ -116,7 +122,7 @@ impl Vcpus {
         self.shared.wake();
     }
 
-    /// Ends the request with this token if it is under way: it is delivered with `Kind::Cancelled`, unless it ends
+    /// Ends the request with this token if it is under way: it is delivered with `FailureKind::Cancelled`, unless it ends
     /// by itself before. Costs a wake-up of every vcpu.
     pub fn cancel(&self, token: u64) {
         self.shared.cancel(token);
@@ -148,7 +154,7 @@ impl Vcpus {
         Names::of(&self.shared)
     }
 
-    /// Ends all requests (`Kind::Cancelled`), delivers them and joins the threads. Not to be
+    /// Ends all requests (`FailureKind::Cancelled`), delivers them and joins the threads. Not to be
     /// called from a [`Source`].
     pub fn stop(mut self) {
         self.end();
@@ -168,8 +174,8 @@ impl Drop for Vcpus {
 pub(crate) fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
     shared.stop.store(true, Ordering::SeqCst);
     shared.unreachable.add();
-    for bed in &shared.beds {
-        bed.bell.ring();
+    for parker in &shared.parkers {
+        parker.wakeup.wake();
     }
     for thread in threads {
         if thread.join().is_err() {
@@ -181,13 +187,13 @@ pub(crate) fn end(shared: &Shared, threads: Vec<JoinHandle<()>>) {
 type Started = (Arc<Shared>, Vec<JoinHandle<()>>);
 
 /// All threads with the same driver, or none.
-fn launch(chosen: Chosen, origin: &Arc<Origin>, source: &Arc<dyn Source>, options: Options) -> io::Result<Started> {
+fn launch(chosen: Chosen, origin: &Arc<Origin>, source: &Arc<dyn Source>, options: VcpuOptions) -> io::Result<Started> {
     let nonblocking = match chosen {
         Chosen::Uring => Uring::NONBLOCKING,
         Chosen::Epoll => Epoll::NONBLOCKING,
     };
-    let bells = (0..options.vcpus).map(|_| Bell::new(nonblocking).map(Arc::new)).collect::<io::Result<_>>()?;
-    let shared = Arc::new(shared(bells, origin, options));
+    let wakeups = (0..options.vcpus).map(|_| Wakeup::new(nonblocking).map(Arc::new)).collect::<io::Result<_>>()?;
+    let shared = Arc::new(shared(wakeups, origin, options));
     let (report, reports) = mpsc::channel();
     let mut threads = Vec::with_capacity(options.vcpus);
     let mut gates = Vec::with_capacity(options.vcpus);
@@ -223,8 +229,8 @@ fn launch(chosen: Chosen, origin: &Arc<Origin>, source: &Arc<dyn Source>, option
     Ok((shared, threads))
 }
 
-/// The state that vcpus with these bells share.
-pub(crate) fn shared(bells: Vec<Arc<Bell>>, origin: &Arc<Origin>, options: Options) -> Shared {
+/// The state that vcpus with these wakeups share.
+pub(crate) fn shared(wakeups: Vec<Arc<Wakeup>>, origin: &Arc<Origin>, options: VcpuOptions) -> Shared {
     Shared {
         target: Mutex::new(Target::new(Arc::clone(origin))),
         target_epoch: AtomicU64::new(0),
@@ -234,10 +240,10 @@ pub(crate) fn shared(bells: Vec<Arc<Bell>>, origin: &Arc<Origin>, options: Optio
         clock_offset: AtomicI64::new(0),
         rotation: Rotation::new(Duration::from_millis(options.timeouts.avoid_ms)),
         distrusts: AtomicU64::new(0),
-        beds: bells
+        parkers: wakeups
             .into_iter()
-            .map(|bell| Bed {
-                bell,
+            .map(|wakeup| Parker {
+                wakeup,
                 sleeping: AtomicBool::new(false),
                 unwanted: Mutex::default(),
                 has_unwanted: AtomicBool::new(false),
@@ -258,9 +264,9 @@ struct Seat {
 impl Seat {
     /// On the new thread: makes the driver (a ring belongs to the thread that made it), reports,
     /// and runs when all vcpus have one.
-    fn take<D: Driver>(self, make: impl FnOnce(Arc<Bell>, usize) -> io::Result<D>) {
-        let bell = Arc::clone(&self.shared.beds[self.limits.number].bell);
-        let (driver, report) = match make(bell, self.limits.workers) {
+    fn run<D: Driver>(self, make: impl FnOnce(Arc<Wakeup>, usize) -> io::Result<D>) {
+        let wakeup = Arc::clone(&self.shared.parkers[self.limits.number].wakeup);
+        let (driver, report) = match make(wakeup, self.limits.workers) {
             Ok(driver) => (Some(driver), Ok(())),
             Err(os) => (None, Err(os)),
         };
@@ -275,8 +281,8 @@ fn spawn(chosen: Chosen, seat: Seat) -> io::Result<JoinHandle<()>> {
     let builder = std::thread::Builder::new().name(format!("ossc-net-{}", seat.limits.number)).stack_size(STACK_BYTES);
     sock::with_signals_blocked(|| {
         builder.spawn(move || match chosen {
-            Chosen::Uring => seat.take(Uring::new),
-            Chosen::Epoll => seat.take(|bell, _| Epoll::new(bell)),
+            Chosen::Uring => seat.run(Uring::new),
+            Chosen::Epoll => seat.run(|wakeup, _| Epoll::new(wakeup)),
         })
     })
 }

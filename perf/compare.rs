@@ -9,7 +9,7 @@ use crate::endpoint::{self, Bucket, Endpoint};
 use crate::engine::{self, Driver};
 use crate::error::{Error, Result, Tried};
 use crate::figures::Figures;
-use crate::memory::Kind;
+use crate::memory::MemoryKind;
 use crate::report::{self, Line, Lines, Row};
 use crate::variant::Variant;
 use std::path::PathBuf;
@@ -91,8 +91,8 @@ fn cores() -> Result<(usize, usize)> {
 
 /// What can be had here; says what cannot and why.
 fn variants() -> Result<Vec<Variant>> {
-    let mut memories = vec![Kind::Scratch];
-    for memory in [Kind::TmpfsHuge, Kind::Memfd] {
+    let mut memories = vec![MemoryKind::Scratch];
+    for memory in [MemoryKind::TmpfsHuge, MemoryKind::Memfd] {
         match warm(memory, 1) {
             Ok(()) => memories.push(memory),
             Err(why) => eprintln!("ossc-perf: left out {}: {why}", memory.name()),
@@ -125,7 +125,7 @@ fn measure(args: &Args, url: &str, variant: Variant, verify: bool) -> Result<Fig
     Ok(figures)
 }
 
-fn warm(memory: Kind, size: u64) -> Result<()> {
+fn warm(memory: MemoryKind, size: u64) -> Result<()> {
     child(&["warm".into(), "--memory".into(), memory.name().into(), "--size".into(), size.to_string()]).map(drop)
 }
 

@@ -4,13 +4,13 @@
 use crate::error::{Error, Result};
 use crate::figures::Figures;
 use crate::floor::prove;
-use crate::memory::Kind;
+use crate::memory::MemoryKind;
 use crate::meter::Meter;
 use crate::space::Space;
 use crate::target::{Target, Wanted};
-use ossc_net::error::{Kind as Failure, Phase};
+use ossc_net::error::{FailureKind as Failure, Phase};
 use ossc_net::{
-    DriverChoice, Fetch, Finished, Options, Origin, Pull, Query, Response, Sink, Source, Tls, Trust, Vcpus,
+    DriverChoice, Fetch, Finished, Origin, Pull, Query, Response, Sink, Source, Tls, Trust, VcpuOptions, Vcpus,
 };
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// How a variant is called in tables and JSON.
-pub fn name(driver: Driver, crc: bool, memory: Kind, splice: bool) -> String {
+pub fn name(driver: Driver, crc: bool, memory: MemoryKind, splice: bool) -> String {
     let (crc, splice) = (if crc { "crc" } else { "no-crc" }, if splice { " splice" } else { "" });
     format!("engine {} {crc} {}{splice}", driver.name(), memory.name())
 }
@@ -106,7 +106,7 @@ pub fn probe(driver: Driver) -> Result<()> {
     }
     let [authority, host, bucket, key] = [const { String::new() }; 4];
     let nowhere = Target { addresses: Vec::new(), authority, host, bucket, key, secure: false };
-    let options = Options { vcpus: 1, workers: 1, driver: driver.choice(), ..Options::default() };
+    let options = VcpuOptions { vcpus: 1, workers: 1, driver: driver.choice(), ..VcpuOptions::default() };
     Vcpus::start(Arc::new(origin(&nowhere, None)), Arc::new(Idle), options)?.stop();
     Ok(())
 }
@@ -128,10 +128,10 @@ fn origin(target: &Target, tls: Option<Tls>) -> Origin {
     }
 }
 
-fn options(args: &Args) -> Options {
+fn options(args: &Args) -> VcpuOptions {
     let vcpus = usize::from(args.vcpus);
     let workers = usize::from(args.wanted.connections) / vcpus;
-    Options { vcpus, workers, driver: args.driver.choice(), ..Options::default() }
+    VcpuOptions { vcpus, workers, driver: args.driver.choice(), ..VcpuOptions::default() }
 }
 
 /// The one object as a source of work for the vcpus.
@@ -220,7 +220,7 @@ impl Download {
     }
 
     /// The next part and its place.
-    fn take(&self, now: Instant) -> std::result::Result<(usize, usize), Option<Instant>> {
+    fn next_part(&self, now: Instant) -> std::result::Result<(usize, usize), Option<Instant>> {
         let mut state = self.state();
         if state.next == self.parts.len() {
             return Err(None);
@@ -234,7 +234,7 @@ impl Download {
         Ok((index, place))
     }
 
-    fn keep(&self, index: usize, response: &Response) {
+    fn finish_part(&self, index: usize, response: &Response) {
         self.space.settle(&self.parts[index]);
         let mut state = self.state();
         let place = state.used[index];
@@ -250,7 +250,7 @@ impl Download {
 
 impl Source for Download {
     fn pull(&self, now: Instant) -> Pull {
-        let (index, slot) = match self.take(now) {
+        let (index, slot) = match self.next_part(now) {
             Ok(taken) => taken,
             Err(later) => return Pull::Until(later),
         };
@@ -284,7 +284,7 @@ impl Source for Download {
 
     fn finished(&self, done: Finished) {
         match done.result {
-            Ok(response) => self.keep(done.token as usize, &response),
+            Ok(response) => self.finish_part(done.token as usize, &response),
             Err(error) => self.fail(error.into()),
         }
     }

@@ -116,7 +116,12 @@ impl Floor<'_> {
     }
 
     /// The next part of the object, asked for.
-    fn ask(&self, slot: usize, stream: &mut TcpStream, session: &mut dyn Session) -> Result<Option<Part<'_>>> {
+    fn request_next_part(
+        &self,
+        slot: usize,
+        stream: &mut TcpStream,
+        session: &mut dyn Session,
+    ) -> Result<Option<Part<'_>>> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
         let wanted = &self.args.wanted;
         if index >= wanted.parts() {
@@ -145,7 +150,7 @@ impl Floor<'_> {
     fn thread(&self, slot: usize) -> Result<Option<u64>> {
         let (mut stream, mut session) = self.connect()?;
         let mut crc64 = None;
-        while let Some(mut part) = self.ask(slot, &mut stream, &mut *session)? {
+        while let Some(mut part) = self.request_next_part(slot, &mut stream, &mut *session)? {
             while part.missing() > 0 {
                 session.receive(&mut stream, &mut part, true)?;
             }
@@ -159,7 +164,7 @@ impl Floor<'_> {
         let mut open = Vec::new();
         for slot in 0..usize::from(self.args.wanted.connections) {
             let (mut stream, mut session) = self.connect()?;
-            let Some(part) = self.ask(slot, &mut stream, &mut *session)? else { break };
+            let Some(part) = self.request_next_part(slot, &mut stream, &mut *session)? else { break };
             stream.set_nonblocking(true).tried(|| "O_NONBLOCK".into())?;
             let mark = epoll::EventData::new_u64(slot as u64);
             epoll::add(&epoll, &stream, mark, epoll::EventFlags::IN).map_err(os).tried(|| "epoll_ctl".into())?;
@@ -193,7 +198,7 @@ impl Floor<'_> {
         session.receive(stream, part, false)?;
         if part.missing() == 0 {
             let crc64 = part.crc64;
-            match self.ask(slot, stream, &mut **session)? {
+            match self.request_next_part(slot, stream, &mut **session)? {
                 Some(next) => *part = next,
                 None => return Ok(true),
             }

@@ -6,7 +6,7 @@ use std::io;
 
 /// Which memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
+pub enum MemoryKind {
     /// One reused part per connection: no page is new, the bytes are not kept.
     Scratch,
     /// A file on a detached tmpfs with huge pages: the engine's first choice.
@@ -15,22 +15,22 @@ pub enum Kind {
     Memfd,
 }
 
-impl Kind {
+impl MemoryKind {
     /// As on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Scratch => "scratch",
-            Kind::TmpfsHuge => "tmpfs-huge",
-            Kind::Memfd => "memfd",
+            MemoryKind::Scratch => "scratch",
+            MemoryKind::TmpfsHuge => "tmpfs-huge",
+            MemoryKind::Memfd => "memfd",
         }
     }
 
     /// A memory file of `size` bytes of this kind; none for scratch memory.
     pub fn file(self, size: u64) -> Result<Option<Memory>> {
         let pages = match self {
-            Kind::Scratch => return Ok(None),
-            Kind::TmpfsHuge => PageKind::HugeTmpfs,
-            Kind::Memfd => PageKind::Memfd,
+            MemoryKind::Scratch => return Ok(None),
+            MemoryKind::TmpfsHuge => PageKind::HugeTmpfs,
+            MemoryKind::Memfd => PageKind::Memfd,
         };
         file(pages, size).map(Some)
     }

@@ -117,7 +117,7 @@ impl Lines {
 mod tests {
     use super::*;
     use crate::engine::Driver;
-    use crate::memory::Kind;
+    use crate::memory::MemoryKind;
     use crate::variant::Crc;
 
     fn run(gb_per_sec: f64, cpu_secs_per_gb: f64) -> Figures {
@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn ratios_pair_the_rounds() {
         // A machine that halves its speed in the second round changes no ratio.
-        let floor = Variant { memory: Kind::Memfd, splice: false, engine: None };
-        let engine = Variant { memory: Kind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::Off)) };
+        let floor = Variant { memory: MemoryKind::Memfd, splice: false, engine: None };
+        let engine = Variant { memory: MemoryKind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::Off)) };
         let rows = [
             Row { variant: floor, runs: vec![run(2.0, 0.5), run(1.0, 1.0), run(2.0, 0.5)] },
             Row { variant: engine, runs: vec![run(1.0, 0.75), run(0.5, 1.5), run(1.0, 0.75)] },
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_row_without_a_floor_is_an_error() {
-        let engine = Variant { memory: Kind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::Off)) };
+        let engine = Variant { memory: MemoryKind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::Off)) };
         assert!(summaries(&[Row { variant: engine, runs: vec![run(1.0, 1.0)] }]).is_err());
     }
 }

@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// See the module.
 pub struct Space {
-    bed: Bed,
+    backing: Backing,
     populate: bool,
 }
 
-enum Bed {
+enum Backing {
     Scratch(Vec<AtomicPtr<u8>>),
     File(Memory),
 }
@@ -24,11 +24,11 @@ enum Bed {
 impl Space {
     /// Makes the memory for `wanted`. Called while the process has one thread.
     pub fn make(wanted: &Wanted) -> Result<Space> {
-        let bed = match wanted.memory.file(wanted.size)? {
-            None => Bed::Scratch((0..wanted.connections).map(|_| scratch()).collect()),
-            Some(memory) => Bed::File(memory),
+        let backing = match wanted.memory.file(wanted.size)? {
+            None => Backing::Scratch((0..wanted.connections).map(|_| scratch()).collect()),
+            Some(memory) => Backing::File(memory),
         };
-        Ok(Space { bed, populate: wanted.populate })
+        Ok(Space { backing, populate: wanted.populate })
     }
 
     /// Where the bytes of `range` go when connection `slot` receives them. `range` is a part of the object,
@@ -42,15 +42,15 @@ impl Space {
 
     /// The same, before its pages are made.
     pub fn address(&self, slot: usize, range: &Range<u64>) -> *mut u8 {
-        match &self.bed {
-            Bed::Scratch(parts) => parts[slot].load(Ordering::Relaxed),
-            Bed::File(memory) => memory.address(range.start),
+        match &self.backing {
+            Backing::Scratch(parts) => parts[slot].load(Ordering::Relaxed),
+            Backing::File(memory) => memory.address(range.start),
         }
     }
 
     /// Whether pages have to be made before bytes are received.
     pub fn is_fresh(&self) -> bool {
-        self.populate && matches!(self.bed, Bed::File(_))
+        self.populate && matches!(self.backing, Backing::File(_))
     }
 
     /// The pages of `range` of the object, for the engine's receive.
@@ -64,30 +64,30 @@ impl Space {
 
     /// Makes the pages of `range` of the object.
     pub fn make_present(&self, range: &Range<u64>) -> Result<()> {
-        match &self.bed {
-            Bed::Scratch(_) => Ok(()),
-            Bed::File(memory) => present(memory, range),
+        match &self.backing {
+            Backing::Scratch(_) => Ok(()),
+            Backing::File(memory) => present(memory, range),
         }
     }
 
     /// The memory file, where there is one.
     pub fn fd(&self) -> Option<i32> {
-        match &self.bed {
-            Bed::Scratch(_) => None,
-            Bed::File(memory) => Some(memory.fd()),
+        match &self.backing {
+            Backing::Scratch(_) => None,
+            Backing::File(memory) => Some(memory.fd()),
         }
     }
 
     /// The part is complete; drops its page tables, as the product does.
     pub fn settle(&self, range: &Range<u64>) {
-        if let Bed::File(memory) = &self.bed {
+        if let Backing::File(memory) = &self.backing {
             memory.unmap_pages(range.start, range.end);
         }
     }
 
     /// CRC-64/XZ of the whole object, `None` where the bytes were not kept. Nothing may be under way.
     pub fn crc64(&self, size: u64) -> Option<u64> {
-        let Bed::File(memory) = &self.bed else {
+        let Backing::File(memory) = &self.backing else {
             return None;
         };
         // SAFETY: `size` bytes are mapped by `make`, every receive has ended, and nobody writes any more.
@@ -109,9 +109,9 @@ fn scratch() -> AtomicPtr<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Kind;
+    use crate::memory::MemoryKind;
 
-    fn wanted(memory: Kind, populate: bool) -> Wanted {
+    fn wanted(memory: MemoryKind, populate: bool) -> Wanted {
         Wanted {
             url: String::new(),
             ca: None,
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn files_keep_every_part_in_its_place() {
-        let wanted = wanted(Kind::Memfd, true);
+        let wanted = wanted(MemoryKind::Memfd, true);
         let space = Space::make(&wanted).unwrap();
         for (index, byte) in [(0, 1u8), (1, 2)] {
             let range = wanted.part(index);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn scratch_is_one_part_per_connection() {
-        let wanted = wanted(Kind::Scratch, false);
+        let wanted = wanted(MemoryKind::Scratch, false);
         let space = Space::make(&wanted).unwrap();
         let at = |slot, index| space.place(slot, &wanted.part(index)).unwrap();
         assert_eq!(at(0, 0), at(0, 1));

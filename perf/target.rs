@@ -28,8 +28,8 @@ pub struct Wanted {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub connections: u16,
     /// Where the bytes go.
-    #[arg(long, value_enum, default_value_t = crate::memory::Kind::Scratch)]
-    pub memory: crate::memory::Kind,
+    #[arg(long, value_enum, default_value_t = crate::memory::MemoryKind::Scratch)]
+    pub memory: crate::memory::MemoryKind,
     /// Make the pages of each part present (madvise) before it is asked for, as the product does.
     #[arg(long)]
     pub populate: bool,
@@ -178,7 +178,7 @@ mod tests {
             ca: None,
             size,
             connections: 1,
-            memory: crate::memory::Kind::Scratch,
+            memory: crate::memory::MemoryKind::Scratch,
             populate: false,
             verify: false,
             json: false,

@@ -88,7 +88,7 @@ impl<'a> Part<'a> {
     }
 
     /// Takes plain bytes, in order.
-    pub fn take(&mut self, mut plain: &[u8]) -> Result<()> {
+    pub fn push_plain(&mut self, mut plain: &[u8]) -> Result<()> {
         if !self.begun {
             let had = self.head.len();
             self.head.extend_from_slice(plain);
@@ -133,10 +133,10 @@ mod tests {
             let mut part = Part::new(5..15, 100, &mut body);
             for plain in answer.chunks(piece) {
                 assert!(part.missing() > 0);
-                part.take(plain).unwrap();
+                part.push_plain(plain).unwrap();
             }
             assert_eq!((part.missing(), part.crc64), (0, Some(7)));
-            assert!(part.take(b"x").is_err(), "a byte too many");
+            assert!(part.push_plain(b"x").is_err(), "a byte too many");
             assert_eq!(&body, b"0123456789");
         }
     }

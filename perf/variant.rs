@@ -1,12 +1,12 @@
 //! One row of the comparison: the floor or a form of the engine, on one kind of memory. Used by `compare`.
 
 use crate::engine::{self, Driver};
-use crate::memory::Kind;
+use crate::memory::MemoryKind;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
-    pub memory: Kind,
+    pub memory: MemoryKind,
     /// The bodies are spliced into the memory file.
     pub splice: bool,
     /// `None` for the floor.
@@ -22,11 +22,11 @@ pub enum Crc {
 
 impl Variant {
     /// Every combination, the floor of a kind of memory before its engines. Scratch memory is no file to splice into.
-    pub fn all(memories: &[Kind], drivers: &[Driver]) -> Vec<Variant> {
+    pub fn all(memories: &[MemoryKind], drivers: &[Driver]) -> Vec<Variant> {
         let mut all = Vec::new();
-        let ways = |memory: &Kind| [false, true].map(|splice| (*memory, splice));
+        let ways = |memory: &MemoryKind| [false, true].map(|splice| (*memory, splice));
         for (memory, splice) in memories.iter().flat_map(ways) {
-            if splice && memory == Kind::Scratch {
+            if splice && memory == MemoryKind::Scratch {
                 continue;
             }
             all.push(Variant { memory, splice, engine: None });
@@ -61,7 +61,7 @@ impl Variant {
         if self.splice {
             arguments.push("--splice");
         }
-        if verify && self.memory != Kind::Scratch {
+        if verify && self.memory != MemoryKind::Scratch {
             arguments.push("--verify");
         }
         arguments
@@ -74,7 +74,10 @@ mod tests {
 
     #[test]
     fn every_combination_once() {
-        let all = Variant::all(&[Kind::Scratch, Kind::TmpfsHuge, Kind::Memfd], &[Driver::Uring, Driver::Epoll]);
+        let all = Variant::all(
+            &[MemoryKind::Scratch, MemoryKind::TmpfsHuge, MemoryKind::Memfd],
+            &[Driver::Uring, Driver::Epoll],
+        );
         let mut names: Vec<_> = all.iter().map(|variant| variant.name()).collect();
         assert_eq!(
             (names.len(), names[0].as_str(), names[4].as_str()),
@@ -87,13 +90,13 @@ mod tests {
 
     #[test]
     fn arguments_say_what_the_name_says() {
-        let engine = Variant { memory: Kind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::On)) };
+        let engine = Variant { memory: MemoryKind::Memfd, splice: false, engine: Some((Driver::Epoll, Crc::On)) };
         let expected =
             ["engine", "--populate", "--driver", "epoll", "--json", "--memory", "memfd", "--crc", "--verify"];
         assert_eq!(engine.arguments(true), expected);
-        let floor = Variant { memory: Kind::TmpfsHuge, splice: true, engine: None };
+        let floor = Variant { memory: MemoryKind::TmpfsHuge, splice: true, engine: None };
         assert_eq!(floor.arguments(false), ["floor", "--json", "--memory", "tmpfs-huge", "--splice"]);
-        let floor = Variant { memory: Kind::Scratch, splice: false, engine: None };
+        let floor = Variant { memory: MemoryKind::Scratch, splice: false, engine: None };
         assert_eq!(floor.arguments(true), ["floor", "--json", "--memory", "scratch"]);
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::affinity;
 use crate::error::{Error, Result, Tried};
-use crate::memory::Kind;
+use crate::memory::MemoryKind;
 use crate::space::present;
 use ossc_store::pages::Memory;
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ pub struct Args {
     size: u64,
     /// How to get them.
     #[arg(long, value_enum)]
-    memory: Kind,
+    memory: MemoryKind,
     /// Print "held", and give the memory back in step with what others take, until stdin ends.
     #[arg(long)]
     hold: bool,

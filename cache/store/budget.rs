@@ -63,7 +63,7 @@ impl Budget {
     }
 
     /// Puts `bytes` aside; false if that would go over the limit.
-    pub fn take(&self, bytes: u64) -> bool {
+    pub fn reserve(&self, bytes: u64) -> bool {
         let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
             used.checked_add(bytes).filter(|sum| *sum <= self.limit)
         });
@@ -71,7 +71,7 @@ impl Budget {
     }
 
     /// Counts memory that is in use already, also where that is over the limit.
-    pub fn take_anyway(&self, bytes: u64) {
+    pub fn reserve_anyway(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::AcqRel);
     }
 
@@ -190,27 +190,27 @@ mod tests {
     #[test]
     fn it_never_goes_over() {
         let budget = Budget::new(100);
-        assert!(budget.take(60) && !budget.take(41) && budget.take(40));
+        assert!(budget.reserve(60) && !budget.reserve(41) && budget.reserve(40));
         budget.give(60);
         assert_eq!((budget.used(), budget.limit()), (40, 100));
-        assert!(!budget.take(u64::MAX));
+        assert!(!budget.reserve(u64::MAX));
     }
 
     #[test]
     fn what_was_taken_over_counts_also_beyond_the_limit() {
         let budget = Budget::new(100);
-        budget.take_anyway(150);
-        assert!(!budget.take(1));
+        budget.reserve_anyway(150);
+        assert!(!budget.reserve(1));
         budget.give(60);
-        assert!(budget.take(10) && !budget.take(1));
+        assert!(budget.reserve(10) && !budget.reserve(1));
     }
 
     #[test]
     fn what_was_taken_over_is_not_counted_twice() {
         // 100 were free; the engine before has put 60 of them into its files, so that 40 are left.
         let budget = Budget::new(40).with_taken_over((100, 60), true);
-        budget.take_anyway(60);
-        assert!(budget.take(40) && !budget.take(1));
+        budget.reserve_anyway(60);
+        assert!(budget.reserve(40) && !budget.reserve(1));
         // A limit of the user's stands; and no more fits than the file system holds.
         assert_eq!(Budget::new(80).with_taken_over((100, 60), false).limit(), 80);
         assert_eq!(Budget::new(90).with_taken_over((100, 60), true).limit(), 100);

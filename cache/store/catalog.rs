@@ -10,7 +10,7 @@
 //! rest is cut short.
 
 use crate::free::Ranges;
-use ossc_cache::region::{Full, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, Region, Room, state};
+use ossc_cache::region::{Full, NAME_WORDS, NewObject, OBJECTS_MAX, Object, PARTS_MAX, RecordSpace, Region, state};
 use ossc_cache::sync::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ pub struct Catalog {
     names: Ranges,
     spelled: HashMap<String, Spelled>,
     /// The rooms of records that are published, or rest and were this engine's.
-    rooms: HashMap<u32, Room>,
+    rooms: HashMap<u32, RecordSpace>,
 }
 
 impl Catalog {
@@ -97,7 +97,7 @@ impl Catalog {
     fn take_room_of(&mut self, slot: u32) -> bool {
         let Some(object) = self.region.object(slot) else { return false };
         let (name_at, words) = object.name_place();
-        let room = Room { slot, first_part: object.first_part(), parts: object.parts(), name_at };
+        let room = RecordSpace { slot, first_part: object.first_part(), parts: object.parts(), name_at };
         if !self.parts.take_at(room.first_part, room.parts) {
             return false;
         }
@@ -115,7 +115,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Which array is full.
-    pub fn reserve(&mut self, new: &NewObject<'_>, now: Instant) -> Result<Room, Full> {
+    pub fn reserve(&mut self, new: &NewObject<'_>, now: Instant) -> Result<RecordSpace, Full> {
         let (parts, words) = new.needs()?;
         self.end_rest(now, REST);
         while self.free.is_empty() && self.resting.len() > RESTING_MAX {
@@ -123,7 +123,7 @@ impl Catalog {
         }
         let fresh = (self.next < OBJECTS_MAX).then_some(self.next);
         let slot = self.free.pop_front().or(fresh).ok_or(Full::Objects)?;
-        let Some(first_part) = self.parts.take(parts) else {
+        let Some(first_part) = self.parts.allocate(parts) else {
             self.give_back(slot);
             return Err(Full::Parts);
         };
@@ -133,7 +133,7 @@ impl Catalog {
             return Err(Full::Names);
         };
         self.next = self.next.max(slot + 1);
-        Ok(Room { slot, first_part, parts, name_at })
+        Ok(RecordSpace { slot, first_part, parts, name_at })
     }
 
     fn give_back(&mut self, slot: u32) {
@@ -148,7 +148,7 @@ impl Catalog {
             spelled.users += 1;
             return Some(spelled.at);
         }
-        let at = self.names.take(words)?;
+        let at = self.names.allocate(words)?;
         self.spelled.insert(name.to_string(), Spelled { at, words, users: 1 });
         Some(at)
     }
@@ -164,14 +164,14 @@ impl Catalog {
 
     /// Writes the record and makes it findable. `memory_ino` is 0 for one without a memory file. Rooms are published in
     /// the order in which they were reserved.
-    pub fn publish(&mut self, room: Room, new: &NewObject<'_>, memory_ino: u64) -> u32 {
+    pub fn publish(&mut self, room: RecordSpace, new: &NewObject<'_>, memory_ino: u64) -> u32 {
         self.region.write(&room, new, memory_ino);
         self.rooms.insert(room.slot, room);
         room.slot
     }
 
     /// The record is not made after all.
-    pub fn cancel(&mut self, room: Room, name: &str) {
+    pub fn cancel(&mut self, room: RecordSpace, name: &str) {
         self.parts.give(room.first_part, room.parts);
         self.forget_name(name);
         // A record that was never written is not behind the end of the region's.
@@ -223,14 +223,14 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ossc_cache::region::{Identity, Kind};
+    use ossc_cache::region::{Identity, RecordKind};
     use ossc_cache::sys;
 
     const PART: u32 = 4096;
 
     fn new<'a>(name: &'a str, ino: u64, parts: u32) -> NewObject<'a> {
         NewObject {
-            kind: Kind::Large,
+            kind: RecordKind::Large,
             state: state::LOADING,
             name,
             etag: "\"E\"",

@@ -21,7 +21,7 @@ impl Ranges {
     }
 
     /// Takes `len` numbers in a row: the first of them, `None` if there is no such range. None at all is always had.
-    pub fn take(&mut self, len: u32) -> Option<u32> {
+    pub fn allocate(&mut self, len: u32) -> Option<u32> {
         if len == 0 {
             return Some(0);
         }
@@ -100,7 +100,7 @@ mod tests {
         for step in 0..STEPS {
             if next(2) == 0 || held.is_empty() {
                 let len = 1 + next(60);
-                match ranges.take(len) {
+                match ranges.allocate(len) {
                     Some(start) => {
                         for at in start..start + len {
                             assert!(!std::mem::replace(&mut taken[at as usize], true), "step {step}: {at} twice");
@@ -126,7 +126,7 @@ mod tests {
         assert!(held.iter().all(|(start, len)| !again.take_at(*start, *len)), "a part of two records");
         assert_eq!(again.free, ranges.free);
         held.iter().for_each(|(start, len)| again.give(*start, *len));
-        assert_eq!(again.take(ALL), Some(0), "all is one range again");
-        assert_eq!((again.take(1), again.take(0)), (None, Some(0)));
+        assert_eq!(again.allocate(ALL), Some(0), "all is one range again");
+        assert_eq!((again.allocate(1), again.allocate(0)), (None, Some(0)));
     }
 }

@@ -280,9 +280,9 @@ impl Memory {
         if self.leased.swap(true, Ordering::SeqCst) {
             return Err(Errno(libc::EAGAIN));
         }
-        let taken = match Lease::take(self.fd) {
+        let taken = match Lease::acquire(self.fd) {
             // An anonymous memory file does not count its own first descriptor: ask with a second one.
-            Err(Errno(libc::EAGAIN)) => self.reopen_read_only().and_then(Lease::take_owned),
+            Err(Errno(libc::EAGAIN)) => self.reopen_read_only().and_then(Lease::acquire_owned),
             other => other,
         };
         match taken {
@@ -322,13 +322,13 @@ pub struct Lease {
 impl Lease {
     /// On a descriptor that stays the caller's. EAGAIN when somebody else has the file open; other errors
     /// where the file system knows no leases.
-    pub fn take(fd: i32) -> Result<Lease> {
+    pub fn acquire(fd: i32) -> Result<Lease> {
         sys::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK as usize).map(|_| Lease { fd, owned: false, leased: None })
     }
 
     /// On a descriptor that is closed with the lease.
-    pub fn take_owned(fd: i32) -> Result<Lease> {
-        match Lease::take(fd) {
+    pub fn acquire_owned(fd: i32) -> Result<Lease> {
+        match Lease::acquire(fd) {
             Ok(mut lease) => {
                 lease.owned = true;
                 Ok(lease)

@@ -1,7 +1,7 @@
 //! Blocks on the product's own types: what is there of a part, and what may be handed out of it before the verdict.
 
 use ossc_cache::block::{Aside, BLOCKS_MAX, WHOLE, block_bytes, mask, numbers};
-use ossc_cache::region::{Kind, NewObject, Object, Region, state};
+use ossc_cache::region::{NewObject, Object, RecordKind, Region, state};
 use ossc_cache::verdict::Verdict;
 use ossc_cache::{sys, wait_bytes};
 
@@ -17,7 +17,7 @@ fn region() -> Region {
 
 fn object(region: &Region, size: u64, part_bytes: u32) -> &Object {
     let new = NewObject {
-        kind: Kind::Large,
+        kind: RecordKind::Large,
         state: state::LOADING,
         name: "a",
         etag: "\"E\"",

@@ -8,17 +8,20 @@
 //! demand of the living is served.
 
 #[allow(dead_code)]
-#[path = "../bell.rs"]
-mod bell;
-#[allow(dead_code)]
 #[path = "../block.rs"]
 mod block;
 #[allow(dead_code)]
 #[path = "../demand.rs"]
 mod demand;
 #[allow(dead_code)]
+#[path = "../doorbell.rs"]
+mod doorbell;
+#[allow(dead_code)]
 #[path = "../event.rs"]
 mod event;
+#[allow(dead_code)]
+#[path = "../futex_word.rs"]
+mod futex_word;
 #[allow(dead_code)]
 #[path = "../index.rs"]
 mod index;
@@ -39,12 +42,9 @@ mod verdict;
 #[allow(dead_code)]
 #[path = "../wait.rs"]
 mod wait;
-#[allow(dead_code)]
-#[path = "../word.rs"]
-mod word;
 
 use core::sync::atomic::{AtomicU64 as Plain, Ordering::SeqCst};
-use region::{Identity, Kind, NewObject, Object, REGION_BYTES, Region, Room, Seen, state};
+use region::{Identity, NewObject, Object, REGION_BYTES, RecordKind, RecordSpace, Region, Seen, state};
 use std::time::{Duration, Instant};
 
 mod sys {
@@ -128,7 +128,7 @@ impl Drop for Node {
 fn large(name: &str, ino: u64) -> NewObject<'_> {
     let size = PART * u64::from(PARTS);
     NewObject {
-        kind: Kind::Large,
+        kind: RecordKind::Large,
         state: state::LOADING,
         name,
         etag: "\"E\"",
@@ -183,7 +183,7 @@ fn engine_lists(node: &Node) {
         node.region.set_memory(slot, 502);
     }
     node.region.header().listings.fetch_add(1, SeqCst);
-    node.region.header().bell.sleep(node.region.header().bell.heard(), 1);
+    node.region.header().doorbell.sleep(node.region.header().doorbell.heard(), 1);
 }
 
 /// As `src/ossc/work/leases.rs` and `cache/store/catalog.rs` do it: a version that nobody uses ends, and its record and parts are
@@ -199,7 +199,7 @@ fn engine_replaces(node: &Node) {
             part.give_up();
         }
     }
-    let room = Room { slot: old, first_part: object.first_part(), parts: PARTS, name_at: object.name_place().0 };
+    let room = RecordSpace { slot: old, first_part: object.first_part(), parts: PARTS, name_at: object.name_place().0 };
     region.write(&room, &NewObject { etag: "\"E2\"", ..large("old", 4) }, 504);
 }
 

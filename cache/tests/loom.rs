@@ -6,17 +6,20 @@
 //! comparison inside a futex wait), and of plain memory accesses, for which relaxed atomics stand in.
 
 #[allow(dead_code)]
-#[path = "../bell.rs"]
-mod bell;
-#[allow(dead_code)]
 #[path = "../demand.rs"]
 mod demand;
 #[allow(dead_code)]
-#[path = "model/kept.rs"]
-mod kept;
+#[path = "../doorbell.rs"]
+mod doorbell;
+#[allow(dead_code)]
+#[path = "../futex_word.rs"]
+mod futex_word;
 #[allow(dead_code)]
 #[path = "../life.rs"]
 mod life;
+#[allow(dead_code)]
+#[path = "model/memory_cache.rs"]
+mod memory_cache;
 #[allow(dead_code)]
 #[path = "../part.rs"]
 mod part;
@@ -25,15 +28,12 @@ mod sync;
 #[allow(dead_code)]
 #[path = "../verdict.rs"]
 mod verdict;
-#[allow(dead_code)]
-#[path = "../word.rs"]
-mod word;
 
-use bell::Bell;
 use demand::Demand;
-use kept::Kept;
+use doorbell::Doorbell;
 use life::Life;
 use loom::thread;
+use memory_cache::CachedMemory;
 use part::Part;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -182,14 +182,14 @@ fn a_copy_is_not_a_mix_of_two_fills() {
 }
 
 /// One reader asks, one engine takes: it gets the bit now, or does not sleep, or is woken.
-fn bell() {
-    let shared = Arc::new((Bell::default(), [AtomicU64::default()], [AtomicU64::default()]));
+fn doorbell() {
+    let shared = Arc::new((Doorbell::default(), [AtomicU64::default()], [AtomicU64::default()]));
     let engine = {
         let shared = shared.clone();
         thread::spawn(move || {
             let mut got = false;
             let heard = shared.0.heard();
-            Demand { bits: &shared.1, summary: &shared.2 }.take(|_| got = true);
+            Demand { bits: &shared.1, summary: &shared.2 }.drain(|_| got = true);
             if !got {
                 shared.0.sleep(heard, 1);
             }
@@ -201,36 +201,36 @@ fn bell() {
     // An engine that slept on a demand that it has not seen would be a deadlock.
     let got = engine.join().unwrap();
     let mut left = got;
-    Demand { bits: &shared.1, summary: &shared.2 }.take(|part| left = part == 5);
+    Demand { bits: &shared.1, summary: &shared.2 }.drain(|part| left = part == 5);
     assert!(left, "a demand was lost");
 }
 
 #[test]
 fn a_ring_is_heard_or_wakes() {
-    holds("bell", bell);
-    is_caught("bell, no fences", false, bell);
+    holds("doorbell", doorbell);
+    is_caught("doorbell, no fences", false, doorbell);
 }
 
-fn kept_map() {
-    let kept = Arc::new(Kept::new(kept::Wrong::Nothing));
-    kept.one_more();
-    kept.hold();
-    kept.copy_by_map();
-    kept.release();
+fn cached_map() {
+    let cached = Arc::new(CachedMemory::new(memory_cache::Wrong::Nothing));
+    cached.one_more();
+    cached.begin_copy();
+    cached.copy_by_map();
+    cached.end_copy();
     let closer = {
-        let kept = kept.clone();
-        thread::spawn(move || kept.one_less())
+        let cached = cached.clone();
+        thread::spawn(move || cached.one_less())
     };
-    kept.hold();
-    kept.copy_by_map();
-    kept.release();
+    cached.begin_copy();
+    cached.copy_by_map();
+    cached.end_copy();
     closer.join().unwrap();
 }
 
 #[test]
-fn a_kept_map_goes_only_when_nobody_copies() {
-    holds("kept map", kept_map);
-    is_caught("kept map, no fences", false, kept_map);
+fn a_cached_map_goes_only_when_nobody_copies() {
+    holds("cached map", cached_map);
+    is_caught("cached map, no fences", false, cached_map);
 }
 
 /// A record with two fields, which are equal in each of its uses.

@@ -6,21 +6,24 @@
 //! consistent here; `tests/loom.rs` checks where that matters.
 
 #[allow(dead_code)]
-#[path = "../bell.rs"]
-mod bell;
-#[allow(dead_code)]
 #[path = "../demand.rs"]
 mod demand;
 #[allow(dead_code)]
+#[path = "../doorbell.rs"]
+mod doorbell;
+#[allow(dead_code)]
 #[path = "../event.rs"]
 mod event;
-#[path = "model/kept.rs"]
-mod kept;
+#[allow(dead_code)]
+#[path = "../futex_word.rs"]
+mod futex_word;
 #[path = "model/lease.rs"]
 mod lease;
 #[allow(dead_code)]
 #[path = "../life.rs"]
 mod life;
+#[path = "model/memory_cache.rs"]
+mod memory_cache;
 #[allow(dead_code)]
 #[path = "../part.rs"]
 mod part;
@@ -34,13 +37,10 @@ mod verdict;
 #[allow(dead_code)]
 #[path = "../wait.rs"]
 mod wait;
-#[allow(dead_code)]
-#[path = "../word.rs"]
-mod word;
 
 use event::{Events, Seen};
-use kept::Kept;
 use lease::File;
+use memory_cache::CachedMemory;
 use ossc_cache::sys::{Errno, Result};
 use region::{Object, Region, Wrong, assert_right, state};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
@@ -205,7 +205,7 @@ fn planted_bugs_of_the_object_word_are_caught() {
     }
 }
 
-// Demand, bell and waits together: an engine that does nothing unasked, whose first try of each part fails.
+// Demand, doorbell and waits together: an engine that does nothing unasked, whose first try of each part fails.
 
 fn demand() {
     let both = shared(3);
@@ -221,7 +221,7 @@ fn demand() {
     let engine = thread::spawn(move || {
         let (region, object) = (&both.0, &both.1);
         while object.state() != state::VERIFIED {
-            let heard = region.bell.heard();
+            let heard = region.doorbell.heard();
             region.take_demand(|index| {
                 // The first try of one part fails; the engine tries again by itself.
                 while !region.part(object, index).is_ready() {
@@ -230,7 +230,7 @@ fn demand() {
                 }
             });
             if object.state() != state::VERIFIED {
-                region.bell.sleep(heard, 1);
+                region.doorbell.sleep(heard, 1);
             }
         }
     });
@@ -241,13 +241,13 @@ fn demand() {
 
 #[test]
 fn no_demand_and_no_ring_is_lost() {
-    holds("demand and bell", demand);
+    holds("demand and doorbell", demand);
 }
 
 #[test]
 fn planted_bugs_of_demand_are_caught() {
     for bug in [Bug::LostWake, Bug::NoCompare, Bug::TornUpdate] {
-        is_caught(&format!("demand and bell, {bug:?}"), Some(bug), demand);
+        is_caught(&format!("demand and doorbell, {bug:?}"), Some(bug), demand);
     }
 }
 
@@ -282,11 +282,11 @@ fn events() {
     let mut got = Vec::new();
     let mut next = 0;
     for _ in 0..2 {
-        next = ring.events().take(next, |seen| got.push(seen));
+        next = ring.events().drain_from(next, |seen| got.push(seen));
     }
     join(writers);
     // A successor begins at the first place, and gets nothing twice.
-    ring.events().take(0, |seen| got.push(seen));
+    ring.events().drain_from(0, |seen| got.push(seen));
     for pid in 1..=WRITERS {
         assert!(got.iter().filter(|seen| seen.pid == pid).count() <= EACH, "an event was taken twice");
     }
@@ -462,47 +462,47 @@ fn planted_bugs_of_reuse_are_caught() {
 
 // What a process keeps of an object.
 
-fn kept_map(wrong: kept::Wrong) {
-    let kept = Arc::new(Kept::new(wrong));
+fn cached_map(wrong: memory_cache::Wrong) {
+    let cached = Arc::new(CachedMemory::new(wrong));
     let threads = (0..3)
         .map(|_| {
-            let kept = kept.clone();
+            let cached = cached.clone();
             thread::spawn(move || {
-                kept.one_more();
-                kept.hold();
-                kept.copy_by_map();
-                kept.release();
-                kept.one_less();
+                cached.one_more();
+                cached.begin_copy();
+                cached.copy_by_map();
+                cached.end_copy();
+                cached.one_less();
             })
         })
         .collect();
     // Reads through a descriptor that is not counted.
-    kept.hold();
-    kept.copy_by_map();
-    kept.release();
+    cached.begin_copy();
+    cached.copy_by_map();
+    cached.end_copy();
     join(threads);
 }
 
-fn kept_descriptor(wrong: kept::Wrong) {
-    let kept = Arc::new(Kept::new(wrong));
-    kept.one_more();
-    kept.hold();
-    let first = kept.kept_memory();
-    kept.assert_ours(first);
-    kept.release();
-    kept.program_closes();
+fn cached_descriptor(wrong: memory_cache::Wrong) {
+    let cached = Arc::new(CachedMemory::new(wrong));
+    cached.one_more();
+    cached.begin_copy();
+    let first = cached.cached_memory();
+    cached.assert_ours(first);
+    cached.end_copy();
+    cached.program_closes();
     let closer = {
-        let kept = kept.clone();
-        thread::spawn(move || kept.one_less())
+        let cached = cached.clone();
+        thread::spawn(move || cached.one_less())
     };
     let readers = (0..2)
         .map(|_| {
-            let kept = kept.clone();
+            let cached = cached.clone();
             thread::spawn(move || {
-                kept.hold();
-                let fd = kept.kept_memory();
-                kept.assert_ours(fd);
-                kept.release();
+                cached.begin_copy();
+                let fd = cached.cached_memory();
+                cached.assert_ours(fd);
+                cached.end_copy();
             })
         })
         .collect();
@@ -511,19 +511,21 @@ fn kept_descriptor(wrong: kept::Wrong) {
 }
 
 #[test]
-fn a_kept_map_goes_only_when_nobody_copies() {
-    holds("kept map", || kept_map(kept::Wrong::Nothing));
+fn a_cached_map_goes_only_when_nobody_copies() {
+    holds("cached map", || cached_map(memory_cache::Wrong::Nothing));
 }
 
 #[test]
-fn a_kept_descriptor_is_the_memory_file_whoever_was_faster() {
-    holds("kept descriptor", || kept_descriptor(kept::Wrong::Nothing));
+fn a_cached_descriptor_is_the_memory_file_whoever_was_faster() {
+    holds("cached descriptor", || cached_descriptor(memory_cache::Wrong::Nothing));
 }
 
 #[test]
 fn planted_bugs_of_what_is_kept_are_caught() {
-    is_caught("kept map, no look at the readers", None, || kept_map(kept::Wrong::IgnoresReaders));
-    is_caught("kept descriptor, trust in the faster", None, || kept_descriptor(kept::Wrong::TrustsTheFaster));
+    is_caught("cached map, no look at the readers", None, || cached_map(memory_cache::Wrong::IgnoresReaders));
+    is_caught("cached descriptor, trust in the faster", None, || {
+        cached_descriptor(memory_cache::Wrong::TrustsTheFaster)
+    });
 }
 
 // Release against programs that open, map, duplicate, fork and exit.

@@ -47,15 +47,15 @@ fn a_sleeping_reader_is_woken_by_the_fill() {
 #[test]
 fn a_hold_ends_and_a_pin_stays() {
     let part = Part::default();
-    part.hold();
-    part.hold();
+    part.pin_for_copy();
+    part.pin_for_copy();
     assert!(part.is_pinned() && !part.is_mapped());
     part.pin();
-    part.let_go();
-    part.let_go();
-    part.let_go();
+    part.unpin_after_copy();
+    part.unpin_after_copy();
+    part.unpin_after_copy();
     assert!(part.is_pinned() && part.is_mapped(), "no hold ends a pin");
     part.unpin();
-    part.let_go();
+    part.unpin_after_copy();
     assert!(!part.is_pinned());
 }

@@ -1,13 +1,13 @@
 //! What ends a wait: bytes, the verdict, an error of the object.
 
-use ossc_cache::region::{Kind, NewObject, Region, state};
+use ossc_cache::region::{NewObject, RecordKind, Region, state};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::wait::{range, whole};
 
 fn one(size: u64) -> (Region, u32) {
     let region = Region::create(sys::memfd(c"t").unwrap(), "/m", "/l").unwrap();
     let new = NewObject {
-        kind: Kind::Large,
+        kind: RecordKind::Large,
         state: state::LOADING,
         name: "a",
         etag: "",

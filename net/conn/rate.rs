@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Body, Conn, State, Step};
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 
 /// A body that brings less than this part of what the other connections brought is given up, too.
 const SHARE_MIN: u64 = 64;
@@ -55,7 +55,7 @@ impl Conn {
             "{came} bytes in {stall_ms} ms after {bytes} bytes: less than leastBytesPerSec ({least}), or than a \
              {SHARE_MIN}th of what other connections brought ({each} each)"
         );
-        self.end(Err(Error::new(Kind::Timeout, Phase::Body, text)), false)
+        self.end(Err(Error::new(FailureKind::Timeout, Phase::Body, text)), false)
     }
 
     /// This process did not run for as long: no deadline has come nearer meanwhile.

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{Body, Conn, HEAD_STEP_BYTES, State, Step};
-use crate::error::{Kind, Phase};
+use crate::error::{FailureKind, Phase};
 
 impl Conn {
     /// Sealed bytes are there, or the handshake begins: opens what is whole and takes it.
@@ -87,7 +87,7 @@ impl Conn {
         let Some(error) = self.stage.as_ref().map(|stage| stage.fault(phase, cause)) else {
             return Step::Close;
         };
-        if self.stale() && error.kind == Kind::Network {
+        if self.stale() && error.kind == FailureKind::Network {
             return Step::Stale;
         }
         self.end(Err(error), false)

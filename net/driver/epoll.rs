@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::{Driver, Event, LAST_BYTES, Op, TURN_BYTES, Tag};
 use crate::sink::Span;
-use crate::sock::{self, Bell, RawAddress};
+use crate::sock::{self, RawAddress, Wakeup};
 use crate::splice::Pipe;
 
 /// Readiness reports taken per turn.
 const REPORTS: usize = 64;
-/// The bell's mark among the reports.
-const BELL: u64 = u64::MAX;
+/// The wakeup's mark among the reports.
+const WAKEUP: u64 = u64::MAX;
 
 /// One connection's operations under way.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ struct Entry {
 /// See the module.
 pub(crate) struct Epoll {
     epoll: OwnedFd,
-    bell: Arc<Bell>,
+    wakeup: Arc<Wakeup>,
     entries: Vec<Option<Entry>>,
     ready: Vec<Event>,
     pipe: Pipe,
@@ -45,7 +45,7 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
-    pub fn new(bell: Arc<Bell>) -> io::Result<Epoll> {
+    pub fn new(wakeup: Arc<Wakeup>) -> io::Result<Epoll> {
         // SAFETY: no pointers are passed.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
@@ -56,8 +56,8 @@ impl Epoll {
         let nothing = libc::epoll_event { events: 0, u64: 0 };
         let reports = vec![nothing; REPORTS];
         let driver =
-            Epoll { epoll, bell, entries: Vec::new(), ready: Vec::new(), pipe: Pipe::new(), reports, cursor: 0 };
-        driver.control(libc::EPOLL_CTL_ADD, driver.bell.fd(), libc::EPOLLIN as u32, BELL)?;
+            Epoll { epoll, wakeup, entries: Vec::new(), ready: Vec::new(), pipe: Pipe::new(), reports, cursor: 0 };
+        driver.control(libc::EPOLL_CTL_ADD, driver.wakeup.fd(), libc::EPOLLIN as u32, WAKEUP)?;
         Ok(driver)
     }
 
@@ -257,9 +257,9 @@ impl Driver for Epoll {
         let mut waits: Option<libc::epoll_event> = None;
         for at in 0..reported {
             let report = self.reports[at];
-            if report.u64 == BELL {
-                drain(self.bell.fd());
-                self.ready.push(Event::Bell);
+            if report.u64 == WAKEUP {
+                drain(self.wakeup.fd());
+                self.ready.push(Event::Wakeup);
             } else {
                 let key = report.u64 as usize;
                 let bytes_max = if left > 0 { left.max(LAST_BYTES) } else { 0 };
@@ -314,7 +314,7 @@ fn connect_error(fd: RawFd) -> i32 {
     if rc == 0 { errno } else { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) }
 }
 
-/// Sets the bell's counter back to zero.
+/// Sets the wakeup's counter back to zero.
 fn drain(fd: RawFd) {
     let mut count = 0_u64;
     // SAFETY: eight bytes are written to `count`, which outlives the call. An empty counter is

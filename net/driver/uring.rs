@@ -14,7 +14,7 @@ use io_uring::{IoUring, Probe, opcode, squeue};
 
 use super::{Driver, Event, LAST_BYTES, Op, TURN_BYTES, Tag};
 use crate::sink::Span;
-use crate::sock::{self, Bell, RawAddress};
+use crate::sock::{self, RawAddress, Wakeup};
 use crate::splice::Pipe;
 
 /// Smallest useful ring.
@@ -25,16 +25,16 @@ const COMPLETIONS: u32 = 256;
 const MEMORY_TRIES: u32 = 3;
 const MEMORY_WAIT: Duration = Duration::from_millis(20);
 /// Marks of entries that belong to no connection.
-const BELL: u64 = u64::MAX;
+const WAKEUP: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
 
 /// See the module.
 pub(crate) struct Uring {
     ring: IoUring,
-    bell: Arc<Bell>,
-    /// Where the kernel writes the bell's counter. Never freed: a ring is taken down after its
-    /// drop returned, and the read of the bell is always under way.
-    bell_count: &'static mut u64,
+    wakeup: Arc<Wakeup>,
+    /// Where the kernel writes the wakeup's counter. Never freed: a ring is taken down after its
+    /// drop returned, and the read of the wakeup is always under way.
+    wakeup_count: &'static mut u64,
     /// Addresses of connects under way, by key; boxed for the same reason.
     addresses: Vec<Option<Box<RawAddress>>>,
     pipe: Pipe,
@@ -60,25 +60,25 @@ struct Splice {
 }
 
 impl Uring {
-    pub fn new(bell: Arc<Bell>, workers: usize) -> io::Result<Uring> {
+    pub fn new(wakeup: Arc<Wakeup>, workers: usize) -> io::Result<Uring> {
         let (ring, _) = build(workers)?;
         let mut driver = Uring {
             ring,
-            bell,
-            bell_count: Box::leak(Box::new(0)),
+            wakeup,
+            wakeup_count: Box::leak(Box::new(0)),
             addresses: Vec::new(),
             pipe: Pipe::new(),
             splices: Vec::new(),
             ready: Vec::with_capacity(workers),
             ended: Vec::new(),
         };
-        driver.arm_bell();
+        driver.arm_wakeup();
         Ok(driver)
     }
 
-    fn arm_bell(&mut self) {
-        let at = &raw mut *self.bell_count;
-        let entry = opcode::Read::new(Fd(self.bell.fd()), at.cast(), 8).build().user_data(BELL);
+    fn arm_wakeup(&mut self) {
+        let at = &raw mut *self.wakeup_count;
+        let entry = opcode::Read::new(Fd(self.wakeup.fd()), at.cast(), 8).build().user_data(WAKEUP);
         self.push(&entry);
     }
 
@@ -86,7 +86,7 @@ impl Uring {
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: whatever the entry points to stays in place until its completion: spans by
-            // the contract of Driver, the bell's counter because it is never freed,
+            // the contract of Driver, the wakeup's counter because it is never freed,
             // addresses because they are boxed and dropped only after their connect has ended.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
@@ -100,10 +100,10 @@ impl Uring {
     }
 
     fn collect(&mut self, events: &mut Vec<Event>) {
-        let mut rung = false;
+        let mut woken = false;
         for completion in self.ring.completion() {
             match completion.user_data() {
-                BELL => rung = true,
+                WAKEUP => woken = true,
                 CANCEL => {}
                 data => {
                     let Some((tag, op)) = unmark(data) else { continue };
@@ -121,9 +121,9 @@ impl Uring {
         }
         self.serve(events);
         events.append(&mut self.ended);
-        if rung {
-            events.push(Event::Bell);
-            self.arm_bell();
+        if woken {
+            events.push(Event::Wakeup);
+            self.arm_wakeup();
         }
     }
 
@@ -398,12 +398,12 @@ fn self_test(ring: &mut IoUring) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::{InFile, Pages, Place};
+    use crate::sink::{Destination, InFile, Pages};
     use std::io::{Read as _, Write as _};
 
     #[test]
     fn a_cancelled_splice_ends_although_its_poll_had_ended_before() {
-        let Ok(mut driver) = Uring::new(Arc::new(Bell::new(false).unwrap()), 1) else { return };
+        let Ok(mut driver) = Uring::new(Arc::new(Wakeup::new(false).unwrap()), 1) else { return };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, _) = listener.accept().unwrap();
@@ -412,7 +412,7 @@ mod tests {
         let (file, mut memory) = (crate::splice::memory_file(), [0_u8; 8]);
         let pages = Pages::File(InFile { fd: file.as_raw_fd(), offset: 0 });
         let tag = Tag { key: 0, generation: 1 };
-        driver.recv(tag, &socket, Place::new(memory.as_mut_ptr(), 8, pages).rest(8), 0);
+        driver.recv(tag, &socket, Destination::new(memory.as_mut_ptr(), 8, pages).rest(8), 0);
         near.write_all(b"8 bytes.").unwrap();
         driver.ring.submit_and_wait(1).unwrap();
         // Readable it was, and is no more.

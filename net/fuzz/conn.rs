@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Step};
-use crate::error::Kind;
+use crate::error::FailureKind;
 use crate::fetch::{Fetch, Finished, Query, Timeouts};
 use crate::sink::{Pages, Sink};
 
@@ -135,7 +135,7 @@ impl Rig {
             }
             Err(error) => {
                 assert!(done.body.is_empty());
-                assert_ne!(error.kind, Kind::Local, "{error}");
+                assert_ne!(error.kind, FailureKind::Local, "{error}");
                 assert!(!error.to_string().chars().any(char::is_control), "{error}");
             }
         }

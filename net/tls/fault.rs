@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error as Cause, InvalidMessage};
 
-use crate::error::{Error, Kind, Phase, printable};
+use crate::error::{Error, FailureKind, Phase, printable};
 
 /// What `cause` means; `phase` is TLS in the handshake, later that of the request.
 pub(super) fn error(host: &str, phase: Phase, cause: &Cause) -> Error {
@@ -30,16 +30,16 @@ pub(super) fn error(host: &str, phase: Phase, cause: &Cause) -> Error {
 }
 
 /// What only somebody can mend is not retried; what the network may have done is.
-fn kind(phase: Phase, cause: &Cause) -> Kind {
+fn kind(phase: Phase, cause: &Cause) -> FailureKind {
     use AlertDescription as Alert;
     match cause {
-        Cause::InvalidCertificate(_) | Cause::NoCertificatesPresented | Cause::PeerIncompatible(_) => Kind::Tls,
+        Cause::InvalidCertificate(_) | Cause::NoCertificatesPresented | Cause::PeerIncompatible(_) => FailureKind::Tls,
         Cause::AlertReceived(
             Alert::InternalError | Alert::BadRecordMac | Alert::DecryptError | Alert::UserCanceled,
-        ) => Kind::Network,
-        Cause::AlertReceived(_) | Cause::InvalidMessage(_) if phase == Phase::Tls => Kind::Tls,
-        Cause::FailedToGetCurrentTime | Cause::FailedToGetRandomBytes => Kind::Local,
-        _ => Kind::Network,
+        ) => FailureKind::Network,
+        Cause::AlertReceived(_) | Cause::InvalidMessage(_) if phase == Phase::Tls => FailureKind::Tls,
+        Cause::FailedToGetCurrentTime | Cause::FailedToGetRandomBytes => FailureKind::Local,
+        _ => FailureKind::Network,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustls::RootCertStore;
 use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_certs};
 
-use crate::error::{Error, Kind, Phase};
+use crate::error::{Error, FailureKind, Phase};
 
 /// Where root certificates come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,7 +99,7 @@ fn add(
 
 fn refuse(wrong: String) -> Error {
     let text = format!("{wrong}; name an absolute path of PEM certificates of the CA, or unset it");
-    Error::new(Kind::Config, Phase::Tls, text)
+    Error::new(FailureKind::Config, Phase::Tls, text)
 }
 
 #[cfg(test)]

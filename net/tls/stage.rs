@@ -12,7 +12,7 @@ use rustls::{Error as Cause, HandshakeKind, ProtocolVersion};
 use super::records::{self, Records, SEALED_BYTES_MAX};
 use super::{Tls, fault};
 use crate::error::{Error, Phase};
-use crate::sink::{Place, Span};
+use crate::sink::{Destination, Span};
 
 /// Room for the handshake, and for all records of TLS 1.2. It holds the longest handshake message rustls takes (64 KiB);
 /// 128 to 512 KiB cost the same, 64 KiB a seventh more (`ossc-perf floor-tls --input`).
@@ -96,7 +96,7 @@ impl Stage {
     }
 
     /// Where the next sealed bytes go; `place` is where a body's plain bytes belong.
-    pub fn space(&mut self, place: Option<&mut Place>) -> Span {
+    pub fn space(&mut self, place: Option<&mut Destination>) -> Span {
         if let (Session::Own(_), Some(place)) = (&self.session, place) {
             let unfilled = place.unfilled();
             if unfilled.len() >= PLACE_BYTES_MIN {
@@ -176,7 +176,7 @@ impl Stage {
 
     /// Takes all that was received into `place`, opens the whole records there and fills the place with what was in
     /// them; how many bytes.
-    pub fn turn_in(&mut self, place: &mut Place) -> Result<usize, Cause> {
+    pub fn turn_in(&mut self, place: &mut Destination) -> Result<usize, Cause> {
         self.attempt(|stage| stage.open_in(place))
     }
 
@@ -287,7 +287,7 @@ impl Stage {
     }
 
     /// The whole records of `place`. Each moves to its end while it is opened; what is left moves once.
-    fn open_in(&mut self, place: &mut Place) -> Result<usize, Cause> {
+    fn open_in(&mut self, place: &mut Destination) -> Result<usize, Cause> {
         let (Session::Own(records), Some(end)) = (&mut self.session, self.placed) else {
             return Err(Cause::General("nothing was received into the place".into()));
         };

@@ -341,7 +341,7 @@ fn close_notify_ends_a_body_of_unknown_length_and_nothing_else_does() {
         } else {
             let step = wire.conn.received(0, wire.now);
             let error = wire.error(step);
-            assert_eq!((error.kind, error.phase), (Kind::Network, Phase::Body));
+            assert_eq!((error.kind, error.phase), (FailureKind::Network, Phase::Body));
             assert!(error.message.contains("without close_notify after 19 bytes"), "{error}");
         }
     }
@@ -370,7 +370,7 @@ fn every_early_end_is_an_error_never_a_short_body() {
                 }
             };
             let error = wire.error(step);
-            assert_eq!(error.kind, Kind::Network, "{keep} {end}: {error}");
+            assert_eq!(error.kind, FailureKind::Network, "{keep} {end}: {error}");
             assert!(error.retryable(), "{error}");
         }
     }
@@ -434,7 +434,7 @@ fn a_changed_byte_anywhere_never_becomes_a_wrong_one_and_never_a_panic() {
                 Step::Done { .. } => match wire.finish().result {
                     Ok(_) => assert!(wire.memory[100..][..BODY] == body, "wrong bytes, changed at {at}"),
                     Err(error) => {
-                        assert!(matches!(error.kind, Kind::Tls | Kind::Network), "{at}: {error}");
+                        assert!(matches!(error.kind, FailureKind::Tls | FailureKind::Network), "{at}: {error}");
                         refused += 1;
                     }
                 },
@@ -467,7 +467,7 @@ fn refusals_name_host_reason_and_remedy() {
     let renamed = refused(&tls, ca.server(&["other.test", "third.test"], 4000, ONLY_TLS12));
     assert!(renamed.message.contains("another name") && renamed.message.contains("other.test"), "{renamed}");
     for error in [unknown, expired, renamed] {
-        assert_eq!((error.kind, error.blame()), (Kind::Tls, crate::error::Blame::Config));
+        assert_eq!((error.kind, error.blame()), (FailureKind::Tls, crate::error::Blame::Config));
     }
 }
 
@@ -483,7 +483,7 @@ fn alerts_and_strangers_in_the_handshake_are_named() {
         let mut wire = Wire::new(&ca.tls("h.test"), &server, true);
         let step = wire.feed(bytes);
         let error = wire.error(step);
-        assert_eq!((error.kind, error.phase), (Kind::Tls, Phase::Tls), "{error}");
+        assert_eq!((error.kind, error.phase), (FailureKind::Tls, Phase::Tls), "{error}");
         assert!(error.message.contains(expected) && error.message.contains("h.test"), "{error}");
     }
 }
@@ -497,7 +497,7 @@ fn the_handshake_has_the_deadline_of_the_connect() {
     assert_eq!(wire.conn.deadline(), Some(wire.now + Duration::from_millis(TIMEOUTS.connect_ms)));
     let step = wire.conn.tick(wire.now + Duration::from_millis(TIMEOUTS.connect_ms));
     let error = wire.error(step);
-    assert_eq!((error.kind, error.phase), (Kind::Timeout, Phase::Tls));
+    assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Tls));
     assert!(error.message.contains("h.test did not end the TLS handshake within 1000 ms"), "{error}");
 }
 
@@ -527,7 +527,7 @@ fn files_of_certificates_are_checked() {
     let half = Trust { cert_dir: Some("/nonexistent".into()), ..ca.trust() };
     Tls::new("h.test", &half).expect("the file counts");
     let name = Tls::new("no host", &ca.trust()).expect_err("refused");
-    assert_eq!((name.kind, name.phase), (Kind::Config, Phase::Tls));
+    assert_eq!((name.kind, name.phase), (FailureKind::Config, Phase::Tls));
     for host in ["127.0.0.1", "::1", "b.oss-cn-beijing.aliyuncs.com"] {
         Tls::new(host, &ca.trust()).expect(host);
     }

@@ -148,7 +148,7 @@ impl Records {
             let record = &mut self.aside[at..at + len];
             let (plain, kind) = self.open.open(record, 0..len)?;
             match kind {
-                DATA => part.take(&record[..plain])?,
+                DATA => part.push_plain(&record[..plain])?,
                 _ => Records::control(&mut self.keys, kind, &record[..plain])?,
             }
             at += len;

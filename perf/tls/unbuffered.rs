@@ -120,7 +120,7 @@ impl Session for Unbuffered {
             true => (RecvFlags::WAITALL, surely),
             false => (RecvFlags::empty(), usize::MAX),
         };
-        Ok(self.fill(stream, flags, most)? && self.turn(stream, |plain| part.take(plain))?)
+        Ok(self.fill(stream, flags, most)? && self.turn(stream, |plain| part.push_plain(plain))?)
     }
 
     fn lowat(&self, missing: usize) -> usize {

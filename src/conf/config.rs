@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::json;
 use crate::reason::{BAD_CONFIG, Reason};
-use crate::table::{Config, KEYS, Key, Kind};
+use crate::table::{Config, KEYS, Key, ValueKind};
 
 /// Where the product looks for its file.
 pub const DEFAULT_PATH: &str = "/etc/oss-connector/config.json";
@@ -184,7 +184,7 @@ fn hint(path: &str) -> Option<String> {
 
 fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
     match &key.kind {
-        Kind::Whole { range, set, .. } => {
+        ValueKind::Whole { range, set, .. } => {
             let out_of_range = || range_error(key.path, value, range.text());
             let number = match value {
                 // Whole numbers above i64 are numbers still, just too large.
@@ -201,7 +201,7 @@ fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
             }
             set(config, number);
         }
-        Kind::Path { default, set } => {
+        ValueKind::Path { default, set } => {
             let Value::String(path) = value else {
                 return Err(type_error(key.path, value, "a text (an absolute path)".into()));
             };
@@ -213,11 +213,11 @@ fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
             }
             set(config, PathBuf::from(path));
         }
-        Kind::Switch { set, .. } => match value {
+        ValueKind::Switch { set, .. } => match value {
             Value::Bool(on) => set(config, *on),
             _ => return Err(type_error(key.path, value, "true or false".into())),
         },
-        Kind::Word { words, set } => {
+        ValueKind::Word { words, set } => {
             let Value::String(word) = value else {
                 return Err(type_error(key.path, value, format!("a text ({})", words.join(", "))));
             };

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::config::DEFAULT_PATH;
-use crate::table::{KEYS, Key, Kind};
+use crate::table::{KEYS, Key, ValueKind};
 
 /// One environment variable of the manual.
 pub(crate) struct Variable {
@@ -251,14 +251,18 @@ pub fn markdown() -> String {
 
 fn key_row(key: &Key) -> String {
     let (kind, default, allowed) = match &key.kind {
-        Kind::Whole { default, unit, range, .. } => {
+        ValueKind::Whole { default, unit, range, .. } => {
             let kind = if unit.is_empty() { "number".to_owned() } else { format!("number, {unit}") };
             (kind, with_size(*default, unit), range.text())
         }
-        Kind::Path { default: "", .. } => ("path".to_owned(), "none".to_owned(), "absolute path of a file".to_owned()),
-        Kind::Path { default, .. } => ("path".to_owned(), format!("`{default}`"), "absolute path of a file".to_owned()),
-        Kind::Switch { default, .. } => ("switch".to_owned(), default.to_string(), "true, false".to_owned()),
-        Kind::Word { words, .. } => ("word".to_owned(), format!("`{}`", words[0]), words.join(", ")),
+        ValueKind::Path { default: "", .. } => {
+            ("path".to_owned(), "none".to_owned(), "absolute path of a file".to_owned())
+        }
+        ValueKind::Path { default, .. } => {
+            ("path".to_owned(), format!("`{default}`"), "absolute path of a file".to_owned())
+        }
+        ValueKind::Switch { default, .. } => ("switch".to_owned(), default.to_string(), "true, false".to_owned()),
+        ValueKind::Word { words, .. } => ("word".to_owned(), format!("`{}`", words[0]), words.join(", ")),
     };
     format!("| `{}` | {kind} | {default} | {allowed} | {} |\n", key.path, key.text)
 }
@@ -298,10 +302,10 @@ fn entry_text((group, members): (&str, Vec<String>)) -> String {
 
 fn default_json(key: &Key) -> String {
     match &key.kind {
-        Kind::Whole { default, .. } => default.to_string(),
-        Kind::Path { default, .. } => format!("\"{default}\""),
-        Kind::Switch { default, .. } => default.to_string(),
-        Kind::Word { words, .. } => format!("\"{}\"", words[0]),
+        ValueKind::Whole { default, .. } => default.to_string(),
+        ValueKind::Path { default, .. } => format!("\"{default}\""),
+        ValueKind::Switch { default, .. } => default.to_string(),
+        ValueKind::Word { words, .. } => format!("\"{}\"", words[0]),
     }
 }
 

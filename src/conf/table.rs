@@ -48,7 +48,7 @@ const OPEN_MODES: [OpenMode; 3] = [OpenMode::Auto, OpenMode::Whole, OpenMode::Pa
 pub(crate) struct Key {
     /// Path in the file; a dot stands for nesting.
     pub(crate) path: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
     /// True for the keys of the product's own default file.
     pub(crate) in_default_file: bool,
     /// One or two sentences for the manual.
@@ -56,7 +56,7 @@ pub(crate) struct Key {
 }
 
 /// Type, default, unit and range of a value, and the field it sets.
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     Whole {
         default: i64,
         unit: &'static str,
@@ -142,7 +142,7 @@ macro_rules! keys {
         /// All keys, in the order of the manual.
         pub(crate) const KEYS: &[Key] = &[$(Key {
             path: $path,
-            kind: Kind::$kind { $($part)*, set: |config, $value| config.$field = $set },
+            kind: ValueKind::$kind { $($part)*, set: |config, $value| config.$field = $set },
             in_default_file: !stringify!($($in_default_file)?).is_empty(),
             text: $text,
         },)*];
@@ -332,12 +332,14 @@ mod tests {
             assert!(KEYS[..index].iter().all(|other| other.path != key.path), "{}", key.path);
             assert!(!key.text.is_empty() && key.text.ends_with('.'), "{}", key.path);
             match &key.kind {
-                Kind::Whole { default, range, .. } => {
+                ValueKind::Whole { default, range, .. } => {
                     assert!(range.holds(*default), "{}", key.path)
                 }
-                Kind::Path { default, .. } => assert!(default.is_empty() || default.starts_with('/'), "{}", key.path),
-                Kind::Switch { .. } => {}
-                Kind::Word { words, .. } => assert!(words.len() > 1, "{}", key.path),
+                ValueKind::Path { default, .. } => {
+                    assert!(default.is_empty() || default.starts_with('/'), "{}", key.path)
+                }
+                ValueKind::Switch { .. } => {}
+                ValueKind::Word { words, .. } => assert!(words.len() > 1, "{}", key.path),
             }
         }
     }
@@ -345,7 +347,7 @@ mod tests {
     #[test]
     fn only_the_expire_time_may_be_negative() {
         for key in KEYS {
-            if let Kind::Whole { range, .. } = &key.kind {
+            if let ValueKind::Whole { range, .. } = &key.kind {
                 assert_eq!(range.min < 0, key.path == "expireTimeSec", "{}", key.path);
             }
         }

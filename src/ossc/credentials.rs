@@ -18,7 +18,7 @@ mod renewal;
 mod role;
 
 pub use later::Later;
-pub use renewal::{Keeper, Renewal};
+pub use renewal::{Renewal, RenewalThread};
 
 /// Attempts of the first fetch, and the pause between two of them (official SDKs: 3, 500 ms).
 const FIRST_ATTEMPTS: u32 = 3;

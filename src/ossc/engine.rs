@@ -5,6 +5,7 @@
 //! starter as a REASON; nothing is printed.
 
 use crate::credentials;
+use crate::folder_files::{self, Root};
 use crate::journal::Journal;
 use crate::journal::audit::Audit;
 use crate::mirror::arrive;
@@ -13,7 +14,6 @@ use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
 use crate::mirror::made;
 use crate::mirror::{self, Mirror};
 use crate::order::Order;
-use crate::place::{self, Root};
 use crate::process::connect;
 use crate::process::first_word::{NotStarted, Starter};
 use crate::process::folders;
@@ -108,7 +108,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }
     let root = Root::open(&settings.model_dir).map_err(|e| {
-        let (dir, advice) = (settings.model_dir.display(), place::advice(e));
+        let (dir, advice) = (settings.model_dir.display(), folder_files::advice(e));
         format!("failed to download metadata: MODEL_DIR {dir}: {e}: {advice}")
     })?;
     let id = root
@@ -128,7 +128,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     // serves what they name. Where they cannot be written clients go by the engine's process id.
     let header = work.region().header();
     let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
-    let _ = lock.write_at(&lock::words(words.map(|word| word.load(Ordering::Acquire))), 0);
+    let _ = lock.write_at(&lock::encode(words.map(|word| word.load(Ordering::Acquire))), 0);
     let listener = listen(&paths.socket)?;
     let options = mirrored(&config);
     let location = settings.location.to_string();
@@ -151,7 +151,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         let lanes = Lanes::of(config.prefetch_vcpus * config.prefetch_workers);
         let place = (mirror.clone(), settings.model_dir.clone());
         let listings = Listings::new(place, config.list_again, lanes, orders.clone());
-        move || listings.keep(&wanted)
+        move || listings.run(&wanted)
     })?;
     if !adopted {
         mirror.wait_for_small("", SETTLE_WITHIN);
@@ -173,8 +173,8 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
 }
 
-fn mirrored(config: &Config) -> mirror::Options {
-    mirror::Options {
+fn mirrored(config: &Config) -> mirror::MirrorOptions {
+    mirror::MirrorOptions {
         materialize_bytes_max: config.materialize_bytes_max,
         materialize_total_max: config.materialize_total_bytes_max,
         part_bytes_max: config.part_bytes,
@@ -190,7 +190,7 @@ fn mirrored(config: &Config) -> mirror::Options {
 }
 
 /// What the file system of MODEL_DIR keeps; the REASON if placeholders cannot be known there, or here.
-fn probed(root: &Root, model_dir: &Path) -> Result<Option<made::Keeps>, NotStarted> {
+fn probed(root: &Root, model_dir: &Path) -> Result<Option<made::FsFeatures>, NotStarted> {
     if !Path::new("/proc/self/fd").exists() {
         return Err(NotStarted::Reason(
             "failed to initialize connector: /proc is not there: mount it, since files are reopened through it".into(),
@@ -267,7 +267,7 @@ fn build(
     // A little would take a huge page.
     let block_bytes = if store.makes_small_pages() { BLOCK_BYTES } else { 0 };
     tracing::info!(splice, block_bytes, "network to memory");
-    let options = work::Options {
+    let options = work::WorkOptions {
         verify_crc: config.verify_crc,
         part_bytes_max: config.part_bytes,
         outage_budget: config.outage_budget,

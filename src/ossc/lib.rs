@@ -8,11 +8,11 @@
 mod commands;
 mod credentials;
 mod engine;
+mod folder_files;
 pub mod journal;
 pub mod lock;
 mod mirror;
 pub mod order;
-mod place;
 mod process;
 #[cfg(test)]
 mod rooms_tests;
@@ -35,15 +35,15 @@ enum Command {
     #[command(hide = true)]
     Engine,
     /// Start a program under the library: `ossc run -- python3 serve.py`.
-    Run(run::Options),
+    Run(run::RunOptions),
     /// Try everything that a load needs, and say what is wrong and what to do.
-    Doctor(doctor::Options),
+    Doctor(doctor::DoctorOptions),
     /// What the engine of a MODEL_DIR has loaded and is loading.
-    Status(status::Options),
+    Status(status::StatusOptions),
     /// A load as it goes on: bars, speed, time left, who has what mapped.
-    Top(top::Options),
+    Top(top::TopOptions),
     /// The engine's counters as Prometheus text.
-    Metrics(metrics::Options),
+    Metrics(metrics::MetricsOptions),
     /// Print the default configuration file, or the table of all settings.
     Config {
         /// The table of all keys and variables, as Markdown.

@@ -18,6 +18,7 @@ mod takeover;
 mod theirs;
 mod usage;
 
+use crate::folder_files::{self, Pinned, Root};
 use crate::lock::lock;
 use crate::mirror::inspect::Step;
 use crate::mirror::known::Known;
@@ -25,13 +26,12 @@ use crate::mirror::listing::tree::Level;
 use crate::mirror::made::{Growing, Purpose};
 use crate::mirror::renew::{Asked, Changing, Superseded};
 use crate::order::failure::Failure;
-use crate::place::{self, Pinned, Root};
 use crate::work::Work;
 use crate::work::leases;
 use crate::work::residency::lazy::Lazy;
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use ossc_cache::mark;
-use ossc_cache::region::{Full, Kind, NewObject, OBJECTS_MAX, PARTS_MAX, Room, state};
+use ossc_cache::region::{Full, NewObject, OBJECTS_MAX, PARTS_MAX, RecordKind, RecordSpace, state};
 use ossc_net::error::shown;
 use ossc_net::list::ObjectEntry;
 use ossc_store::pages::Store;
@@ -53,7 +53,7 @@ const TURN: Duration = Duration::from_micros(50);
 
 /// Sizes that decide how objects are represented.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct MirrorOptions {
     /// Objects up to this many bytes become real files.
     pub materialize_bytes_max: u64,
     /// As long as they are together not more than this.
@@ -80,10 +80,10 @@ pub struct Mirror {
     pub(crate) store: Arc<Store>,
     pub(crate) location: String,
     pub(crate) prefix: String,
-    pub(crate) options: Options,
+    pub(crate) options: MirrorOptions,
     pub(crate) materialized: AtomicU64,
     /// Long objects that are being written to disk, by their records. A record may be another version's by now.
-    pub(crate) growing: Mutex<HashMap<u32, (Arc<Held>, Growing)>>,
+    pub(crate) growing: Mutex<HashMap<u32, (Arc<RegisterEntry>, Growing)>>,
     /// Held while a listing is made real.
     pub(crate) known: Mutex<Known>,
     /// When OSS was last asked in vain for a listing, without a success since.
@@ -114,7 +114,7 @@ pub(crate) enum Reason {
 }
 
 fn cannot_make(what: &str, name: &str, e: rustix::io::Errno) -> Failure {
-    Failure::Local(format!("cannot make the {what} {} in MODEL_DIR: {e}: {}", shown(name), place::advice(e)))
+    Failure::Local(format!("cannot make the {what} {} in MODEL_DIR: {e}: {}", shown(name), folder_files::advice(e)))
 }
 
 fn too_much(name: &str, full: Full) -> Failure {
@@ -128,8 +128,8 @@ pub(crate) fn below(path: &str, name: &str) -> String {
 
 /// What an object gets before its file is made: nothing is put in an old version's place that may not be had after all.
 struct Reserved {
-    room: Room,
-    kind: Kind,
+    room: RecordSpace,
+    kind: RecordKind,
     state: u32,
 }
 
@@ -158,7 +158,7 @@ impl Mirror {
         store: Store,
         location: String,
         prefix: String,
-        options: Options,
+        options: MirrorOptions,
     ) -> Mirror {
         Mirror {
             root: Arc::new(root),
@@ -200,7 +200,7 @@ impl Mirror {
         let region = self.work.region();
         let known = lock(&self.known).objects_of(path);
         let until = Instant::now() + within;
-        let begun = known.into_iter().filter(|slot| self.work.transfers.small.is_begun(*slot));
+        let begun = known.into_iter().filter(|slot| self.work.transfers.materializer.is_begun(*slot));
         for object in begun.filter_map(|slot| region.object(slot)) {
             while object.state() == state::COMING {
                 let left = until.saturating_duration_since(Instant::now());
@@ -309,25 +309,25 @@ impl Mirror {
             }
             self.forget_folder(slot);
         }
-        match place::make_folder(folder, name) {
+        match folder_files::make_folder(folder, name) {
             Ok((made, is_new)) => {
                 if is_new {
-                    made::mark_folder(&made, &self.purpose(mark::Kind::Folder, &path, None));
+                    made::mark_folder(&made, &self.purpose(mark::MarkKind::Folder, &path, None));
                 }
                 let above = known.folder(path.rsplit_once('/').map_or("", |(above, _)| above)).unwrap_or(0);
                 let slot = self.append_folder(&path, (made.dev, made.ino), above)?;
                 self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
-                if !is_new && place::is_filled(folder, name) {
+                if !is_new && folder_files::is_filled(folder, name) {
                     known.offer_first(&path);
                 }
                 known.add_folder(path, slot);
             }
             // The folder is not to be had for now: what lies in it must not be called absent.
-            Err(e) if place::refuses_new(e) => {
+            Err(e) if folder_files::refuses_new(e) => {
                 return Err(cannot_make("folder", &path, e));
             }
             // As for a file at an object's place.
-            Err(e) if is_start && !place::refuses_name(e) => {
+            Err(e) if is_start && !folder_files::refuses_name(e) => {
                 let why = format!(
                     "{} in MODEL_DIR is no folder, and OSS has a folder of that name: remove it or choose another MODEL_DIR",
                     shown(&path)
@@ -346,7 +346,7 @@ impl Mirror {
     }
 
     /// What a file is made for; without an object it is a folder.
-    fn purpose<'a>(&self, kind: mark::Kind, path: &'a str, object: Option<&'a ObjectEntry>) -> Purpose<'a> {
+    fn purpose<'a>(&self, kind: mark::MarkKind, path: &'a str, object: Option<&'a ObjectEntry>) -> Purpose<'a> {
         Purpose {
             kind,
             engine: self.work.region().engine_key(),
@@ -366,7 +366,7 @@ impl Mirror {
         step: &Step,
     ) -> Result<Pinned, rustix::io::Errno> {
         match step {
-            Step::Leftover(found) if found.stands_for(purpose) => place::pinned(folder, name),
+            Step::Leftover(found) if found.stands_for(purpose) => folder_files::pinned(folder, name),
             Step::Leftover(found) | Step::Replace(found) => made::replace(folder, name, purpose, |now| now == found),
             Step::Adopt(found) => made::adopt(folder, name, purpose, found),
             _ => made::make(folder, name, purpose),
@@ -416,9 +416,9 @@ impl Mirror {
                 self.turn(known, folder, path, name);
             }
             let kind = match &reserved {
-                None => mark::Kind::Finished,
-                Some(reserved) if reserved.kind == Kind::Small => mark::Kind::Coming,
-                Some(_) => mark::Kind::Placeholder,
+                None => mark::MarkKind::Finished,
+                Some(reserved) if reserved.kind == RecordKind::Small => mark::MarkKind::Coming,
+                Some(_) => mark::MarkKind::Placeholder,
             };
             // What a program has open of the version before stays, without its name.
             let stood =
@@ -444,7 +444,7 @@ impl Mirror {
             let before = known.object(path, name);
             known.remove_object(path, name);
             if let Some(reserved) = reserved {
-                let large = reserved.kind == Kind::Large;
+                let large = reserved.kind == RecordKind::Large;
                 let slot = self.take_in((path, above), name, object, pinned, reserved);
                 known.add_object(&whole_path, slot);
                 // What is archived is not fetched ahead.
@@ -480,7 +480,7 @@ impl Mirror {
 
     /// What was reserved for an object that could not be made.
     fn give_back(&self, reserved: Reserved, path: &str, object: &ObjectEntry) {
-        if reserved.kind == Kind::Small {
+        if reserved.kind == RecordKind::Small {
             self.uncount(object.size);
         }
         self.work.objects.give_room_back(reserved.room, path);
@@ -489,7 +489,8 @@ impl Mirror {
     /// Room for an object's record and its memory file; `Ok(Err(_))` if the catalog is full.
     fn reserve(&self, name: &str, object: &ObjectEntry, is_program: bool) -> Result<Result<Reserved, Full>, Failure> {
         let is_small = !object.needs_restore() && (is_program || self.is_small(object.size));
-        let (kind, state) = if is_small { (Kind::Small, state::COMING) } else { (Kind::Large, state::LOADING) };
+        let (kind, state) =
+            if is_small { (RecordKind::Small, state::COMING) } else { (RecordKind::Large, state::LOADING) };
         let room = match leases::reserve(&self.work, &self.record((kind, state), name, Some(object), (0, 0), 0)) {
             Ok(room) => room,
             Err(full) => {
@@ -512,23 +513,24 @@ impl Mirror {
         reserved: Reserved,
     ) -> u32 {
         let place = (path.to_string(), name.to_string());
-        let mut held = Held::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
-        held.root = Some(self.root.clone());
+        let mut entry =
+            RegisterEntry::new(object.key.clone(), object.etag.clone(), object.size, object.last_modified.0, place);
+        entry.root = Some(self.root.clone());
         let (id, born) = ((pinned.dev, pinned.ino), pinned.incarnation());
         if born == 0 {
-            *lock(&held.pinned) = Some(pinned);
+            *lock(&entry.pinned) = Some(pinned);
         }
         let path = below(path, name);
-        if reserved.kind == Kind::Large {
-            held.memory = Some(Box::new(Lazy::new(self.store.clone(), reserved.room.slot, object.size)));
+        if reserved.kind == RecordKind::Large {
+            entry.memory = Some(Box::new(Lazy::new(self.store.clone(), reserved.room.slot, object.size)));
         }
         let new = self.record((reserved.kind, reserved.state), &path, Some(object), id, folder);
         // Of a file that is gone.
         self.work.region().number_is_anothers(id.0, id.1);
         let slot = self.work.objects.publish(reserved.room, &new, 0);
         self.work.region().object(slot).into_iter().for_each(|object| object.born.store(born, Ordering::Release));
-        self.work.hold(slot, held);
-        if reserved.kind == Kind::Small {
+        self.work.add_object(slot, entry);
+        if reserved.kind == RecordKind::Small {
             return slot;
         }
         self.work.region().header().large_bytes.fetch_add(object.size, Ordering::Relaxed);
@@ -552,7 +554,7 @@ impl Mirror {
         let entry = ObjectEntry { last_modified: (file.mtime_secs, 0), ..object.clone() };
         let above = known.folder(path).unwrap_or(0);
         let path = below(path, name);
-        let new = self.record((Kind::Small, state::PLACED), &path, Some(&entry), (file.dev, file.ino), above);
+        let new = self.record((RecordKind::Small, state::PLACED), &path, Some(&entry), (file.dev, file.ino), above);
         let room = leases::reserve(&self.work, &new).map_err(|full| too_much(&path, full))?;
         let slot = self.work.objects.publish(room, &new, 0);
         if let Some(object) = self.work.region().object(slot) {
@@ -585,7 +587,7 @@ impl Mirror {
     }
 
     fn append_folder(&self, path: &str, id: (u64, u64), above: u32) -> Result<u32, Failure> {
-        let new = self.record((Kind::Folder, state::UNLISTED), path, None, id, above);
+        let new = self.record((RecordKind::Folder, state::UNLISTED), path, None, id, above);
         let room = leases::reserve(&self.work, &new).map_err(|full| too_much(path, full))?;
         // Of a stand-in that has given way to its real file a moment ago.
         self.work.region().number_is_anothers(id.0, id.1);
@@ -594,7 +596,7 @@ impl Mirror {
 
     fn record<'a>(
         &self,
-        (kind, state): (Kind, u32),
+        (kind, state): (RecordKind, u32),
         name: &'a str,
         object: Option<&'a ObjectEntry>,
         id: (u64, u64),
@@ -607,7 +609,7 @@ impl Mirror {
             name,
             etag: object.map_or("", |object| &object.etag),
             size,
-            part_bytes: if kind == Kind::Large { self.part_bytes(size) } else { 0 },
+            part_bytes: if kind == RecordKind::Large { self.part_bytes(size) } else { 0 },
             mtime_secs: object.map_or(0, |object| object.last_modified.0),
             dev: id.0,
             ino: id.1,

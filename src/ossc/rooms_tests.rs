@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 /// What each folder may import of the others; a wing imports what the wings share, and no other wing.
 const ARROWS: &[(&str, &[&str])] = &[
     ("lock", &[]),
-    ("place", &[]),
+    ("folder_files", &[]),
     ("order", &[]),
     ("journal", &[]),
     ("credentials", &["lock"]),
-    ("work/shared", &["lock", "place"]),
+    ("work/shared", &["lock", "folder_files"]),
     ("work/scheduling", &["credentials", "lock", "work/shared"]),
     ("work/transfers", &["journal", "lock", "work/shared"]),
-    ("work/residency", &["lock", "place", "work/shared"]),
+    ("work/residency", &["lock", "folder_files", "work/shared"]),
     ("work/objects", &["journal", "lock", "order", "work/shared"]),
     (
         "work",
@@ -28,9 +28,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "work/transfers",
         ],
     ),
-    ("mirror", &["lock", "order", "place", "work", "work/residency", "work/scheduling", "work/shared"]),
+    ("mirror", &["lock", "order", "folder_files", "work", "work/residency", "work/scheduling", "work/shared"]),
     ("process", &["credentials", "lock", "mirror", "order", "work"]),
-    ("engine", &["credentials", "journal", "mirror", "order", "place", "process", "work", "work/shared"]),
+    ("engine", &["credentials", "journal", "mirror", "order", "folder_files", "process", "work", "work/shared"]),
     ("commands", &["credentials", "lock", "mirror", "process", "work/shared"]),
 ];
 
@@ -101,7 +101,7 @@ fn the_drawing_has_no_circle_and_tells_what_is_not_in_it() {
         assert!(to.iter().all(is_above), "{from}");
     }
     let text = "use crate::work::objects::Objects;\nuse crate::lock::lock;\n";
-    assert_eq!(undrawn("work/transfers/small.rs", text), ["work/transfers/small.rs imports work/objects"]);
+    assert_eq!(undrawn("work/transfers/materialize.rs", text), ["work/transfers/materialize.rs imports work/objects"]);
     assert_eq!(undrawn("work/residency.rs", "fn f(work: &crate::work::Work) {}"), ["work/residency.rs imports work"]);
     assert_eq!(undrawn("work/objects.rs", "use crate::work::objects::verdict;"), Vec::<String>::new());
 }

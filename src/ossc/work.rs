@@ -19,7 +19,7 @@ pub mod takeover;
 pub mod transfers;
 
 pub use scheduling::Patience;
-pub use shared::options::Options;
+pub use shared::options::WorkOptions;
 
 use crate::journal::audit::Audit;
 use crate::order::Order;
@@ -30,7 +30,7 @@ use ossc_store::plan::Class;
 use residency::Residency;
 use scheduling::{Scheduling, order};
 use shared::action::Action;
-use shared::held::Held;
+use shared::entry::RegisterEntry;
 use shared::item::Arrived;
 use shared::register::Register;
 use std::sync::mpsc::Sender;
@@ -56,7 +56,7 @@ impl Work {
         budget: Budget,
         audit: Audit,
         (arrived, orders): (Sender<Arrived>, Sender<Order>),
-        options: Options,
+        options: WorkOptions,
     ) -> Work {
         let register = Arc::new(Register::new(region, options));
         Work {
@@ -76,17 +76,17 @@ impl Work {
     }
 
     /// What is known of a record.
-    pub fn held(&self, slot: u32) -> Option<Arc<Held>> {
-        self.register.held(slot)
+    pub fn entry(&self, slot: u32) -> Option<Arc<RegisterEntry>> {
+        self.register.entry(slot)
     }
 
     /// Takes an object in.
-    pub fn hold(&self, slot: u32, held: Held) {
-        if held.memory.is_some() {
+    pub fn add_object(&self, slot: u32, entry: RegisterEntry) {
+        if entry.memory.is_some() {
             self.objects.excuse(slot);
         }
-        self.residency.count_in(&held);
-        self.register.take_in(slot, held);
+        self.residency.count_in(&entry);
+        self.register.take_in(slot, entry);
     }
 
     /// Fetches whole large objects ahead of their readers, in this order.
@@ -122,17 +122,19 @@ impl Work {
                 self.act(self.transfers.pieces.make_way(object, parts, self.scheduling.under_way()));
             }
             Action::Fail(item, error, attempts) => {
-                let Some((object, held)) = self.register.get(item.record()) else { return };
+                let Some((object, entry)) = self.register.get(item.record()) else { return };
                 let renewing = self.scheduling.renews(&error);
-                self.act(self.objects.failed(item, (object, &held), (&error, attempts), renewing));
+                self.act(self.objects.failed(item, (object, &entry), (&error, attempts), renewing));
             }
             Action::End(slot, index, result) => {
-                let Some((object, held)) = self.register.get(slot) else { return };
-                self.act(self.objects.part_ended((slot, object, &held), index, *result));
+                let Some((object, entry)) = self.register.get(slot) else { return };
+                self.act(self.objects.part_ended((slot, object, &entry), index, *result));
             }
             Action::Blocks(item, body) => self.act(self.objects.blocks_came(item, &body)),
-            Action::FetchSmall(slot) => self.act(self.transfers.small.fetch(slot)),
-            Action::SmallIsOver(slot) => self.held(slot).iter().for_each(|held| self.transfers.small.is_over(held)),
+            Action::FetchSmall(slot) => self.act(self.transfers.materializer.fetch(slot)),
+            Action::SmallIsOver(slot) => {
+                self.entry(slot).iter().for_each(|entry| self.transfers.materializer.is_over(entry))
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ const WORD_MS: u64 = 5_000;
 /// How often an engine is started that ends without a word (somebody has killed it).
 const STARTS_MAX: u32 = 3;
 /// Kept descriptors lie from here on, out of the way of programs that count on low numbers.
-pub(crate) const KEPT_FD_MIN: i32 = 700;
+pub(crate) const PRIVATE_FD_MIN: i32 = 700;
 /// The door is kept where numbers up to here may be used.
 const SPARE_FD_MIN: i32 = 64;
 /// Not an errno of any kernel: the wait goes on with another region.
@@ -53,9 +53,9 @@ static ENGINE_PID: AtomicU32 = AtomicU32::new(0);
 /// Holder of the right to attach: a pid, so that a forked child does not wait for a thread it has not got.
 static ATTACHING: AtomicI32 = AtomicI32::new(0);
 /// Folder of the memory files, where there is one.
-static STORE: KeptFd = KeptFd::new();
+static STORE: PrivateFd = PrivateFd::new();
 /// The engine's door, see `wire::ask_at_door`.
-static DOOR: KeptFd = KeptFd::new();
+static DOOR: PrivateFd = PrivateFd::new();
 /// The user that this process had when it started.
 static USER: AtomicU32 = AtomicU32::new(u32::MAX);
 static REFUSED: AtomicBool = AtomicBool::new(false);
@@ -128,13 +128,13 @@ pub(crate) fn engine_runs() -> bool {
 }
 
 /// Asks the engine: by the socket's path, or at the door where this process may not go there any more.
-pub(crate) fn ask(question: Ask, text: &[u8], ms: u64) -> Result<wire::Packet> {
-    ask_with(question, text, &|fd| sys::wait_readable(fd, ms))
+pub(crate) fn ask_engine(question: Ask, text: &[u8], ms: u64) -> Result<wire::Packet> {
+    ask_engine_with(question, text, &|fd| sys::wait_readable(fd, ms))
 }
 
 /// The same, where `wait` waits for the connection to be readable: false if that takes too long.
-pub(crate) fn ask_with(question: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<wire::Packet> {
-    match wire::ask_with(environ::socket_path(), question, text, wait) {
+pub(crate) fn ask_engine_with(question: Ask, text: &[u8], wait: &dyn Fn(i32) -> bool) -> Result<wire::Packet> {
+    match wire::ask_at_socket_with(environ::socket_path(), question, text, wait) {
         Err(errno @ Errno(libc::EACCES | libc::EPERM | libc::ENOENT | libc::ENOTDIR)) => match DOOR.get() {
             Some(door) => wire::ask_at_door(door, question, text, wait).map_err(|at_door| match at_door.0 {
                 // The engine that it is the door of is gone.
@@ -235,7 +235,7 @@ const ANOTHER_ENDPOINT: &[u8] = b"the engine of this MODEL_DIR serves another OS
 /// Why the running engine is not the one that this process names: it serves another OSS_PATH, or from another
 /// OSS_ENDPOINT.
 pub(crate) fn is_another() -> Option<&'static [u8]> {
-    let word = |index| environ::lock_path().as_cstr().and_then(|path| lock::word(path, index)).unwrap_or(0);
+    let word = |index| environ::lock_path().as_cstr().and_then(|path| lock::read_number(path, index)).unwrap_or(0);
     let look = || differs([word(lock::PATH_KEY), word(lock::ENDPOINT_KEY)]);
     // An engine that has just taken the lock empties the file of what the one before has left.
     look()?;
@@ -259,7 +259,7 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
     let orphan_until = sys::now_ms() + ORPHAN_MS;
     let mut word_at = sys::now_ms() + WORD_MS;
     loop {
-        match ask(Ask::Attach, b"", ASK_MS) {
+        match ask_engine(Ask::Attach, b"", ASK_MS) {
             Ok(packet) => return adopt(packet.fds),
             Err(Errno(libc::ENOTSUP)) => {
                 say(&[
@@ -336,12 +336,12 @@ fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
         return None;
     }
     MEMORY_DEV.store(region.header().memory_dev.load(Ordering::Acquire), Ordering::Relaxed);
-    STORE.keep(store);
+    STORE.replace(store);
     // A process that may have few descriptors needs them for its files.
     match sys::dup_from(door, SPARE_FD_MIN) {
         Ok(spare) => {
             let _ = sys::close(spare);
-            DOOR.keep(door);
+            DOOR.replace(door);
         }
         Err(_) => wire::close_all(&[door]),
     }
@@ -372,24 +372,24 @@ pub(crate) fn store_folder() -> Option<i32> {
 }
 
 /// A descriptor of ours in the host's table, which the host may close, and open a file of its own at its number.
-struct KeptFd {
+struct PrivateFd {
     fd: AtomicI32,
     dev: AtomicU64,
     ino: AtomicU64,
 }
 
-impl KeptFd {
-    const fn new() -> KeptFd {
-        KeptFd { fd: AtomicI32::new(-1), dev: AtomicU64::new(0), ino: AtomicU64::new(0) }
+impl PrivateFd {
+    const fn new() -> PrivateFd {
+        PrivateFd { fd: AtomicI32::new(-1), dev: AtomicU64::new(0), ino: AtomicU64::new(0) }
     }
 
     /// Keeps this one, or none (-1), instead of the one before, which would keep all that it leads to alive.
-    fn keep(&self, fd: i32) {
+    fn replace(&self, fd: i32) {
         let before = self.get();
         if fd < 0 {
             self.fd.store(-1, Ordering::Release);
         } else {
-            let high = sys::dup_from(fd, KEPT_FD_MIN).inspect(|_| {
+            let high = sys::dup_from(fd, PRIVATE_FD_MIN).inspect(|_| {
                 let _ = sys::close(fd);
             });
             let kept = high.unwrap_or(fd);

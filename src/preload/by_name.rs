@@ -7,7 +7,7 @@ use crate::file::{id_of, of_path, real_at};
 use crate::identity::Real;
 use crate::listing::{self, Listing};
 use crate::missing;
-use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::real;
 use crate::seen::Seen;
 use crate::session;
@@ -92,7 +92,9 @@ pub(crate) fn list_for_new(dir: c_int, path: *const c_char) {
 /// leads to may be a mount that does not answer.
 pub(crate) fn settle(dir: c_int, path: *const c_char, flags: c_int) {
     let before = errno();
-    let _ = ask(|| of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| waiting::placed(&seen.handle).into()));
+    let _ = slow_path(|| {
+        of_path(dir, path, flags).filter(Seen::is_coming).then(|seen| waiting::placed(&seen.handle).into())
+    });
     set_errno(before);
 }
 
@@ -105,7 +107,7 @@ pub(crate) fn reach(dir: c_int, path: *const c_char) {
     if got >= 0 {
         settle(dir, path, 0);
     }
-    let _ = ask(|| {
+    let _ = slow_path(|| {
         let id = real::stat_at(dir, path, 0).map(|st| id_of(&st));
         // A script or library that is a real file of ours: its folder's listing is to be new enough.
         if let Ok(id) = id
@@ -120,5 +122,5 @@ pub(crate) fn reach(dir: c_int, path: *const c_char) {
 }
 
 fn listing_for(dir: c_int, path: *const c_char) -> Listing {
-    ask(|| Outcome::Served(missing::list_for(dir, path))).answer(Listing::Failed, || Listing::Needless)
+    slow_path(|| Outcome::Served(missing::list_for(dir, path))).answer(Listing::Failed, || Listing::Needless)
 }

@@ -6,8 +6,8 @@
 
 use crate::fills::Fills;
 use crate::handle::{Handle, Slot};
-use crate::kept::{self, Hold};
-use crate::parts::{self, Grain, HeldParts};
+use crate::memory_cache::{self, CopyGuard};
+use crate::parts::{self, Grain, PinnedParts};
 use crate::real;
 use crate::seen::Seen;
 use crate::taken;
@@ -31,7 +31,7 @@ const LINES: [Range<usize>; 3] = [0..16, 16..32, 32..64];
 /// The bytes at `at` are about to be read: `step` counts the steps of a small read. Never checked, never waits.
 #[inline(always)]
 pub(crate) fn prefetch(slot: Slot, at: u64, step: usize) {
-    kept::prefetch(slot, at, LINES[step].clone());
+    memory_cache::prefetch(slot, at, LINES[step].clone());
 }
 
 /// Long calls wait and copy part by part; so much behind the part is asked for with it.
@@ -51,7 +51,7 @@ pub(crate) fn read_at(seen: &Seen, at: u64, buffer: usize, count: usize) -> Resu
     prefetch(seen.handle.slot, at, 1);
     // Most small reads are of bytes that are there: nothing to wait for, and nothing to hold for the wait.
     if (1..=SMALL_BYTES_MAX).contains(&len)
-        && let Some(done) = attempt(seen, at, end, |hold| copy_once(&seen.handle, at, (buffer, len), hold))?
+        && let Some(done) = attempt(seen, at, end, |guard| copy_once(&seen.handle, at, (buffer, len), guard))?
     {
         return Ok(done);
     }
@@ -78,7 +78,7 @@ pub(crate) fn by_parts(
     let mut done = at;
     while done < end {
         let until = parts::part_end(handle, done, end);
-        let _held = parts::hold(handle, done, until);
+        let _held = parts::pin_for_copy(handle, done, until);
         if until < end {
             parts::will_need(handle, done, end.min(until + AHEAD_BYTES));
         }
@@ -99,11 +99,11 @@ pub(crate) fn by_parts(
 /// Copies bytes that were ready a moment ago; a short count means that the buffer ended. If the engine has
 /// given one of the parts up meanwhile, it is waited for and copied again.
 fn copy(seen: &Seen, at: u64, buffer: usize, len: usize) -> Result<usize> {
-    settled(seen, at, at + len as u64, |hold| copy_once(&seen.handle, at, (buffer, len), hold))
+    settled(seen, at, at + len as u64, |guard| copy_once(&seen.handle, at, (buffer, len), guard))
 }
 
 /// Runs `act` until the bytes might be given and were the same fills before and after it.
-fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<usize> {
+fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&CopyGuard) -> Result<usize>) -> Result<usize> {
     loop {
         if let Some(done) = attempt(seen, start, end, &act)? {
             return Ok(done);
@@ -114,13 +114,13 @@ fn settled(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usiz
 
 /// Runs `act` once; what it did counts if the bytes were there, might be given to the program, and were the same fills
 /// before and after it.
-fn attempt(seen: &Seen, start: u64, end: u64, act: impl Fn(&Hold) -> Result<usize>) -> Result<Option<usize>> {
-    let hold = kept::hold(&seen.handle)?;
+fn attempt(seen: &Seen, start: u64, end: u64, act: impl Fn(&CopyGuard) -> Result<usize>) -> Result<Option<usize>> {
+    let guard = memory_cache::guard_copy(&seen.handle)?;
     let Some(fills) = Fills::of(&seen.handle, start, end, Grain::Blocks) else { return Ok(None) };
     if !taken::may_be_given(seen, &fills)? {
         return Ok(None);
     }
-    let done = act(&hold)?;
+    let done = act(&guard)?;
     if !fills.are_there() {
         return Ok(None);
     }
@@ -137,13 +137,13 @@ pub(crate) fn source<T>(
     start: u64,
     end: u64,
     get: impl Fn() -> Result<T>,
-) -> Result<(Option<HeldParts>, T)> {
+) -> Result<(Option<PinnedParts>, T)> {
     loop {
         if let Some(fills) = Fills::of(&seen.handle, start, end, Grain::Parts)
             && taken::may_be_given(seen, &fills)?
         {
             let source = get()?;
-            let held = parts::hold(&seen.handle, start, end);
+            let held = parts::pin_for_copy(&seen.handle, start, end);
             if fills.are_there() {
                 return Ok((held, source));
             }
@@ -152,28 +152,28 @@ pub(crate) fn source<T>(
     }
 }
 
-fn copy_once(handle: &Handle, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
+fn copy_once(handle: &Handle, at: u64, (buffer, len): (usize, usize), guard: &CopyGuard) -> Result<usize> {
     prefetch(handle.slot, at, 2);
     if len >= MEMCPY_BYTES_MIN && sys::vouch(buffer, len).is_ok() {
-        match by_map(handle, at, (buffer, len), hold) {
+        match by_map(handle, at, (buffer, len), guard) {
             // No room to map the whole object (ulimit -v), which is no reason for a read to fail.
             Err(Errno(libc::ENOMEM)) => {}
             done => return done,
         }
     }
-    match kept::kept_memory(handle, hold) {
+    match memory_cache::cached_memory(handle, guard) {
         Ok(memory) => by_kernel(memory, at, buffer, len),
         // The program has no descriptor left, which is no reason for its read to fail: a map needs none.
         Err(Errno(libc::EMFILE | libc::ENFILE)) if sys::populate_write(buffer, len).is_ok() => {
-            by_map(handle, at, (buffer, len), hold)
+            by_map(handle, at, (buffer, len), guard)
         }
         Err(errno) => Err(errno),
     }
 }
 
 /// The buffer must have been made present and writable.
-fn by_map(handle: &Handle, at: u64, (buffer, len): (usize, usize), hold: &Hold) -> Result<usize> {
-    let from = kept::mapping(handle, hold)?.wrapping_add(at as usize);
+fn by_map(handle: &Handle, at: u64, (buffer, len): (usize, usize), guard: &CopyGuard) -> Result<usize> {
+    let from = memory_cache::mapping(handle, guard)?.wrapping_add(at as usize);
     // SAFETY: the range lies in the mapping, which covers the object and stays for the hold; the kernel
     // has just made the whole buffer present and writable, and the program gave it to be written.
     unsafe { core::ptr::copy_nonoverlapping(from, buffer as *mut u8, len) };
@@ -199,14 +199,14 @@ fn by_kernel(memory: c_int, at: u64, buffer: usize, len: usize) -> Result<usize>
 /// Reads at `at` into the program's vector, which the kernel has checked in the call before.
 pub(crate) fn readv_at(seen: &Seen, at: u64, iov: *const iovec, len: c_int) -> Result<usize> {
     let end = end_of(seen, at, total(iov, len));
-    let mut place = Place { iov, left: len.max(0) as usize, skip: 0 };
+    let mut place = VectorCursor { iov, left: len.max(0) as usize, skip: 0 };
     by_parts(seen, at, end, Grain::Blocks, |start, step| {
         let mut done = 0;
         while done < step {
             let (entries, count, asked) = place.next(step - done);
             let from = start + done as u64;
-            let got = settled(seen, from, from + asked as u64, |hold| {
-                let memory = kept::kept_memory(&seen.handle, hold)?;
+            let got = settled(seen, from, from + asked as u64, |guard| {
+                let memory = memory_cache::cached_memory(&seen.handle, guard)?;
                 let args = [memory as usize, entries.as_ptr() as usize, count, from as usize, 0, 0];
                 real::kernel(libc::SYS_preadv, args)
             });
@@ -227,14 +227,14 @@ pub(crate) fn readv_at(seen: &Seen, at: u64, iov: *const iovec, len: c_int) -> R
 }
 
 /// Where in the program's vector the next byte goes.
-struct Place {
+struct VectorCursor {
     iov: *const iovec,
     left: usize,
     /// Bytes of the first entry that are filled.
     skip: usize,
 }
 
-impl Place {
+impl VectorCursor {
     /// Entries for the next `bytes` bytes, or as many as go at once; how many entries and bytes these are.
     fn next(&self, bytes: usize) -> ([iovec; ENTRIES_MAX], usize, usize) {
         let mut entries = [iovec { iov_base: core::ptr::null_mut(), iov_len: 0 }; ENTRIES_MAX];

@@ -2,12 +2,12 @@
 //! program it is, and the settings that an engine gets. Taken once, before `main`, since a program may
 //! clear or change its environment later and any client may have to start an engine then.
 //!
-//! Called by the constructor (`take`), by `attach` and `start`, and by what looks at paths. It prints nothing.
+//! Called by the constructor (`capture`), by `attach` and `start`, and by what looks at paths. It prints nothing.
 
 use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use ossc_cache::cpath::CPath;
-use ossc_cache::rundir::{Paths, Place};
+use ossc_cache::rundir::{Paths, RunDirSettings};
 use ossc_cache::sys::{self, Errno};
 
 /// Room for the settings; longer ones are refused by the start with a clear error.
@@ -31,7 +31,7 @@ pub(crate) enum Role {
     Secondary,
 }
 
-struct Kept {
+struct Environment {
     settings: [u8; SETTINGS_MAX],
     settings_len: usize,
     overflow: bool,
@@ -48,17 +48,17 @@ struct Kept {
     endpoint_key: u64,
 }
 
-struct Once(UnsafeCell<core::mem::MaybeUninit<Kept>>);
+struct Once(UnsafeCell<core::mem::MaybeUninit<Environment>>);
 
 // SAFETY: written by the constructor alone, before the program's first thread; read-only afterwards.
 unsafe impl Sync for Once {}
 
-/// Zeroed memory, so that it costs nothing in inert processes; all-zero is a valid `Kept`.
-static KEPT: Once = Once(UnsafeCell::new(core::mem::MaybeUninit::zeroed()));
+/// Zeroed memory, so that it costs nothing in inert processes; all-zero is a valid `Environment`.
+static ENVIRONMENT: Once = Once(UnsafeCell::new(core::mem::MaybeUninit::zeroed()));
 
-fn kept() -> &'static Kept {
+fn environment() -> &'static Environment {
     // SAFETY: all-zero is valid for every field, and nobody writes after the constructor.
-    unsafe { (*KEPT.0.get()).assume_init_ref() }
+    unsafe { (*ENVIRONMENT.0.get()).assume_init_ref() }
 }
 
 /// Reads the role; nothing else is looked at in an inert process.
@@ -84,45 +84,46 @@ pub(crate) enum Unusable {
 }
 
 /// Takes what is needed later; gives what MODEL_DIR is. Constructor only.
-pub(crate) fn take() -> Result<sys::FileId, Unusable> {
+pub(crate) fn capture() -> Result<sys::FileId, Unusable> {
     let given = variable(c"MODEL_DIR").filter(|dir| !dir.is_empty()).ok_or(Unusable::NoModelDir)?;
     // SAFETY: the constructor runs alone.
-    let kept = unsafe { (*KEPT.0.get()).assume_init_mut() };
-    kept.model_dir.push(given);
-    let (fd, id) = open_model_dir(&kept.model_dir)?;
-    kept.name_model_dir(fd, given);
+    let environment = unsafe { (*ENVIRONMENT.0.get()).assume_init_mut() };
+    environment.model_dir.push(given);
+    let (fd, id) = open_model_dir(&environment.model_dir)?;
+    environment.name_model_dir(fd, given);
     let _ = sys::close(fd);
     if !given.starts_with(b"/") {
-        kept.handed_on.push(HANDED_ON);
-        kept.handed_on.push(kept.model_dir.as_bytes());
+        environment.handed_on.push(HANDED_ON);
+        environment.handed_on.push(environment.model_dir.as_bytes());
     }
-    let place = Place { socket: variable(c"CONNECTOR_UDS_PATH"), runtime_dir: variable(c"XDG_RUNTIME_DIR") };
-    if !kept.paths.find(&place, id.dev, id.ino) {
+    let place = RunDirSettings { socket: variable(c"CONNECTOR_UDS_PATH"), runtime_dir: variable(c"XDG_RUNTIME_DIR") };
+    if !environment.paths.find(&place, id.dev, id.ino) {
         return Err(Unusable::NoRunFolder);
     }
-    kept.push(b"MODEL_DIR=");
-    kept.push_model_dir();
-    kept.push(b"\0");
+    environment.push(b"MODEL_DIR=");
+    environment.push_model_dir();
+    environment.push(b"\0");
     each_variable(|entry| {
         if is_setting(entry) {
-            kept.push(entry);
-            kept.push(b"\0");
+            environment.push(entry);
+            environment.push(b"\0");
         }
     });
-    kept.oss_path_key = variable(c"OSS_PATH").map_or(0, |path| ossc_cache::region::place_key(path.trim_ascii()));
-    kept.endpoint_key = variable(c"OSS_ENDPOINT").map_or(0, ossc_cache::region::endpoint_key);
-    kept.can_start = role() == Role::Primary || variable(c"OSS_ENDPOINT").is_some() && variable(c"OSS_PATH").is_some();
+    environment.oss_path_key = variable(c"OSS_PATH").map_or(0, |path| ossc_cache::region::place_key(path.trim_ascii()));
+    environment.endpoint_key = variable(c"OSS_ENDPOINT").map_or(0, ossc_cache::region::endpoint_key);
+    environment.can_start =
+        role() == Role::Primary || variable(c"OSS_ENDPOINT").is_some() && variable(c"OSS_PATH").is_some();
     if let Some(path) = variable(c"OSSC_PAST_REPORT") {
-        kept.report.push(path);
+        environment.report.push(path);
     }
-    kept.program_found = find_program(&mut kept.program);
+    environment.program_found = find_program(&mut environment.program);
     if !given.starts_with(b"/") {
-        hand_on(&self::kept().handed_on);
+        hand_on(&self::environment().handed_on);
     }
     Ok(id)
 }
 
-impl Kept {
+impl Environment {
     /// MODEL_DIR as the kernel names it, where it does; in a frame of its own, since it takes three paths.
     #[inline(never)]
     fn name_model_dir(&mut self, fd: i32, given: &[u8]) {
@@ -155,27 +156,27 @@ fn append((settings, len, overflow): (&mut [u8], &mut usize, &mut bool), bytes: 
 
 /// `NAME=value` entries, each ended by NUL, for the engine.
 pub(crate) fn settings() -> &'static [u8] {
-    if kept().overflow { &[] } else { &kept().settings[..kept().settings_len] }
+    if environment().overflow { &[] } else { &environment().settings[..environment().settings_len] }
 }
 
 /// True if this process may start an engine when there is none.
 pub(crate) fn can_start() -> bool {
-    kept().can_start
+    environment().can_start
 }
 
 /// OSSC_PAST_REPORT: a file that takes down how this program reads past the C library, for `ossc doctor`.
 pub(crate) fn report_path() -> Option<&'static CStr> {
-    kept().report.as_cstr().filter(|path| !path.is_empty())
+    environment().report.as_cstr().filter(|path| !path.is_empty())
 }
 
 /// `place_key` of OSS_PATH; 0 when it is not set.
 pub(crate) fn oss_path_key() -> u64 {
-    kept().oss_path_key
+    environment().oss_path_key
 }
 
 /// `endpoint_key` of OSS_ENDPOINT; 0 when it is not set.
 pub(crate) fn endpoint_key() -> u64 {
-    kept().endpoint_key
+    environment().endpoint_key
 }
 
 /// Copies the settings that say where credentials come from into `room`, as `settings` has them; how many bytes they are.
@@ -195,22 +196,22 @@ pub(crate) fn credentials(room: &mut [u8]) -> usize {
 
 /// The engine's program file.
 pub(crate) fn engine_program() -> Option<&'static CStr> {
-    kept().program_found.then(|| kept().program.as_cstr()).flatten()
+    environment().program_found.then(|| environment().program.as_cstr()).flatten()
 }
 
 /// MODEL_DIR as the kernel names it.
 pub(crate) fn model_dir() -> &'static [u8] {
-    kept().model_dir.as_bytes()
+    environment().model_dir.as_bytes()
 }
 
 /// The file whose lock the engine holds.
 pub(crate) fn lock_path() -> &'static CPath {
-    &kept().paths.lock
+    &environment().paths.lock
 }
 
 /// The engine's socket.
 pub(crate) fn socket_path() -> &'static CPath {
-    &kept().paths.socket
+    &environment().paths.socket
 }
 
 /// The path behind a descriptor, as /proc names it.

@@ -81,7 +81,7 @@ fn unlisted_path(region: &Region, fd: i32) -> Option<CPath> {
 fn is_elsewhere(id: &FileId, fd: i32, own: Option<u64>) -> bool {
     let Ok(text) = text_of(fd) else { return false };
     let is_others =
-        |mark: &mark::Mark<'_>| mark.kind == mark::Kind::Folder && mark.ino == id.ino && Some(mark.engine) != own;
+        |mark: &mark::Mark<'_>| mark.kind == mark::MarkKind::Folder && mark.ino == id.ino && Some(mark.engine) != own;
     let is_unlisted = text.mark().is_some_and(|mark| is_others(&mark))
         && descriptors::with(fd, c".", FOLDER, descriptors::is_empty) == Some(true);
     if is_unlisted && !say::is_told(id) {
@@ -105,7 +105,7 @@ fn may_be_managed(id: &FileId, fd: i32) -> bool {
         return true;
     }
     match text_of(fd) {
-        Ok(text) => text.mark().is_some_and(|mark| mark.kind == mark::Kind::Folder),
+        Ok(text) => text.mark().is_some_and(|mark| mark.kind == mark::MarkKind::Folder),
         Err(Errno(libc::EOPNOTSUPP)) => model_dir::is_on_its_device(id),
         Err(_) => false,
     }

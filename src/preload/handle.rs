@@ -15,7 +15,7 @@ use crate::environ;
 use crate::listing::list;
 use core::sync::atomic::Ordering;
 use ossc_cache::cpath::CPath;
-use ossc_cache::region::{Kind, OBJECTS_MAX, Object, Region};
+use ossc_cache::region::{OBJECTS_MAX, Object, RecordKind, Region};
 use ossc_cache::sys::Errno;
 
 /// What a handle or descriptor gives whose version no engine has any more.
@@ -170,7 +170,7 @@ impl Handle {
             mtime_secs: now.object.mtime_secs(),
             dev: now.object.dev(),
             ino: now.object.ino(),
-            large: now.object.kind() == Kind::Large,
+            large: now.object.kind() == RecordKind::Large,
         };
         now.lasts().then_some(facts)
     }

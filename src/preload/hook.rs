@@ -18,6 +18,7 @@ macro_rules! hooks {
 
 mod aio;
 mod attribute;
+mod by_path;
 mod copy;
 mod dir;
 mod dup;
@@ -27,7 +28,6 @@ mod link;
 mod map;
 mod names;
 mod open;
-mod place;
 mod read;
 mod renewed;
 mod seek;
@@ -42,4 +42,4 @@ mod whole;
 mod write;
 
 pub(crate) use spawn::resolve_jumps;
-pub(crate) use stdin::{give_back as give_stdin_back, take as take_stdin};
+pub(crate) use stdin::{give_back as give_stdin_back, redirect_stdin};

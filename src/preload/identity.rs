@@ -18,7 +18,7 @@ use crate::say::{self, say};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ossc_cache::cpath::CPath;
-use ossc_cache::mark::{self, Kind, Text};
+use ossc_cache::mark::{self, MarkKind, Text};
 use ossc_cache::region::{Identity, Object, Region};
 use ossc_cache::sys::{self, Errno, FileId, Result};
 
@@ -171,7 +171,7 @@ pub(crate) fn is_placeholder_of(object: &Object, id: &FileId, met: Met<'_>, gene
 
 /// True for an empty file whose time is the mark of a placeholder with its number, and its object's. It costs no call.
 pub(crate) fn has_time_of(object: &Object, id: &FileId) -> bool {
-    id.mtime_secs == object.mtime_secs() && mark::by_time(id).is_some_and(Kind::stands_in)
+    id.mtime_secs == object.mtime_secs() && mark::by_time(id).is_some_and(MarkKind::stands_in)
 }
 
 /// An unmarked empty file: where it lies is a hint that an engine may know it all the same (the mark went with a backup,
@@ -247,7 +247,7 @@ pub(crate) fn find_real(id: &FileId, met: Met<'_>) -> Real {
         return Real::Theirs;
     }
     let listings = listing::count();
-    let is_finished = |asked: &Asked| asked.kind == Kind::Finished && asked.is_of(id);
+    let is_finished = |asked: &Asked| asked.kind == MarkKind::Finished && asked.is_of(id);
     let asked = if could_be { marked(id, met).filter(is_finished) } else { None };
     let unknown = || if attach::last_known().is_some() { Real::Unknown } else { Real::Theirs };
     let listed = || match find() {
@@ -293,7 +293,7 @@ pub(crate) fn stands_in(id: &FileId, met: Met<'_>) -> bool {
 
 /// What a file said of itself.
 struct Asked {
-    kind: Kind,
+    kind: MarkKind,
     /// Without an attribute the time alone has spoken.
     text: Option<Text>,
 }
@@ -312,7 +312,7 @@ fn marked(id: &FileId, met: Met<'_>) -> Option<Asked> {
             // A copy that carries the mark of another file and was changed since is the program's own.
             Some(mark) => (mark.ino == id.ino || mark.is_unchanged(id)).then_some(mark.kind),
             // Of an engine of another version.
-            None => Some(Kind::Placeholder),
+            None => Some(MarkKind::Placeholder),
         };
         if let Some(kind) = kind {
             return Some(Asked { kind, text: Some(text) });

@@ -22,7 +22,7 @@ pub(crate) fn run() {
         _ => {}
     }
     let primary = role == environ::Role::Primary;
-    let folder = match environ::take() {
+    let folder = match environ::capture() {
         Ok(id) => id,
         Err(environ::Unusable::Unreachable) => {
             // Every look at MODEL_DIR fails for this user without the library too: nothing to serve, nothing to end.
@@ -48,7 +48,7 @@ pub(crate) fn run() {
         // To go on would be to show placeholders as empty files.
         refuse(why.as_bytes());
     }
-    model_dir::keep(&folder);
+    model_dir::remember(&folder);
     process::own();
     attach::begin();
     if primary && attach::engine_runs() {

@@ -18,11 +18,11 @@ mod hook;
 mod identity;
 mod init;
 mod join;
-mod kept;
 mod listing;
 mod log;
 mod marks;
 mod memory;
+mod memory_cache;
 mod memory_file;
 mod missing;
 mod model_dir;
@@ -55,7 +55,7 @@ extern "C" fn start_up() {
         // A panic says nothing on the host's stderr; the hook that met it answers EIO.
         std::panic::set_hook(Box::new(|_| {}));
         real::at_fork_in_child(forked);
-        hook::take_stdin();
+        hook::redirect_stdin();
     }
 }
 

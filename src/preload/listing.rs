@@ -81,7 +81,7 @@ pub(crate) fn list_by(ask: Ask, path: &[u8]) -> bool {
 /// Asks, and says so once the answer is long in coming. To ask again would be to ask for a newer listing than the one that
 /// is waited for.
 fn patiently(ask: Ask, path: &[u8]) -> Result<Packet> {
-    attach::ask_with(ask, path, &|fd| {
+    attach::ask_engine_with(ask, path, &|fd| {
         sys::wait_readable(fd, SPOKEN_MS) || {
             speak(path);
             sys::wait_readable(fd, LIST_MS - SPOKEN_MS - SIGN_MS)

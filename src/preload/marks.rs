@@ -4,7 +4,7 @@
 //! as the program's own bookkeeping: the file is asked what it is before each use (`file::known`).
 
 use crate::handle::{Handle, Slot};
-use crate::kept;
+use crate::memory_cache;
 use crate::numbers::{self, COUNT, Stamp};
 use crate::process;
 use crate::session;
@@ -75,14 +75,14 @@ pub(crate) fn mark(fd: c_int, handle: &Handle) {
         return;
     }
     numbers::note(at);
-    kept::used_by_one_more(handle);
+    memory_cache::used_by_one_more(handle);
     session::taken(handle);
     taken::met(handle);
     let Some(before) = handle_in(mark.swap(slot, Relaxed)) else { return };
     if !before.is_same(handle) {
         numbers::clear_stamp(at);
     }
-    kept::used_by_one_less(&before);
+    memory_cache::used_by_one_less(&before);
 }
 
 fn unmark(at: usize) {
@@ -91,7 +91,7 @@ fn unmark(at: usize) {
     }
     if let Some(before) = handle_in(MARKS[at].swap(0, Relaxed)) {
         session::let_go(&before);
-        kept::used_by_one_less(&before);
+        memory_cache::used_by_one_less(&before);
     }
 }
 

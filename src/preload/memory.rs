@@ -82,7 +82,7 @@ fn opened_and_ready(
         }
         let Some(fills) = Fills::of(handle, range.start, range.end, Grain::Parts) else { continue };
         match taken::may_take(seen, &fills)? {
-            May::Take if attach::generation() == generation && memory.is_open() => return Ok(memory.keep()),
+            May::Take if attach::generation() == generation && memory.is_open() => return Ok(memory.into_fd()),
             May::Take => {}
             May::Wait(judged) => {
                 waiting::run(handle, |now, check| wait::verdict(&now.region, now.object, judged, check))?;
@@ -118,7 +118,7 @@ impl Opened {
         sys::file_id(self.fd).is_ok_and(|id| (id.dev, id.ino) == (self.id.dev, self.id.ino))
     }
 
-    fn keep(mut self) -> i32 {
+    fn into_fd(mut self) -> i32 {
         self.leave();
         let fd = self.fd;
         core::mem::forget(self);

@@ -1,6 +1,6 @@
 //! The memory file of an object: opening it, and telling whether a descriptor is it.
 //!
-//! Called by `kept` and `memory`. The file is opened in the store's folder where this process has that, else the engine
+//! Called by `memory_cache` and `memory`. The file is opened in the store's folder where this process has that, else the engine
 //! hands it out. Nothing is waited for: what is read through it counts only if the fills are the same before and after.
 
 use crate::attach::{self, ASK_MS, MOVED};
@@ -62,7 +62,7 @@ fn open_in_store(number: u32) -> Result<i32> {
 }
 
 fn ask_for_memory(number: u32) -> Result<i32> {
-    let packet = attach::ask(Ask::Memory(number), b"", ASK_MS)?;
+    let packet = attach::ask_engine(Ask::Memory(number), b"", ASK_MS)?;
     match packet.fds {
         [fd, -1, -1] if fd >= 0 => Ok(fd),
         _ => {

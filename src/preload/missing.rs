@@ -121,7 +121,7 @@ impl Rest {
     }
 
     /// The next name, with a NUL in the place of its slash; `None` at the end.
-    fn take(&mut self) -> Option<&CStr> {
+    fn next_name(&mut self) -> Option<&CStr> {
         while self.bytes.get(self.start) == Some(&b'/') {
             self.start += 1;
         }
@@ -143,7 +143,7 @@ fn walk(dir: i32, path: &[u8]) -> Listing {
         Err(errno) => return unseen(dir, path, errno),
     };
     loop {
-        let step = match rest.take() {
+        let step = match rest.next_name() {
             Some(name) => down(at, name, &mut target),
             // It is there by now.
             None => Step::End,

@@ -1,6 +1,6 @@
 //! MODEL_DIR: which folder it is, and what lies on its device or below its name.
 //!
-//! Called by the constructor (`keep`), and by the look-ups of folders and unmarked files. Both tests are hints, which
+//! Called by the constructor (`remember`), and by the look-ups of folders and unmarked files. Both tests are hints, which
 //! decide whom to ask: other names lead to the same files.
 
 use crate::environ;
@@ -12,7 +12,7 @@ static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
 static MODEL_INO: AtomicU64 = AtomicU64::new(0);
 
 /// Constructor: takes down which folder it is.
-pub(crate) fn keep(id: &FileId) {
+pub(crate) fn remember(id: &FileId) {
     MODEL_DEV.store(id.dev, Ordering::Relaxed);
     MODEL_INO.store(id.ino, Ordering::Relaxed);
 }

@@ -66,7 +66,7 @@ impl<T> From<Result<T>> for Outcome<T> {
 }
 
 /// Runs a slow path: a panic in it is EIO and a log line, and `errno` stays what it was.
-pub(crate) fn ask<T>(slow: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+pub(crate) fn slow_path<T>(slow: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let before = errno();
     let outcome = catch_unwind(AssertUnwindSafe(slow)).unwrap_or_else(|_| {
         crate::log::named(b"a hook failed inside; its caller gets EIO", b"-");

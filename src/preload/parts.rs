@@ -23,27 +23,27 @@ pub(crate) fn pin(handle: &Handle, start: u64, end: u64) {
     }
 }
 
-/// Parts that stay as long as this lives: see `hold`.
-pub(crate) struct HeldParts {
+/// Parts that stay as long as this lives: see `pin_for_copy`.
+pub(crate) struct PinnedParts {
     region: Region,
     /// Numbers in the region: those that were held are let go, whatever the record says by then.
     parts: core::ops::Range<u32>,
 }
 
-impl Drop for HeldParts {
+impl Drop for PinnedParts {
     fn drop(&mut self) {
-        self.parts.clone().for_each(|at| self.region.part_at(at).let_go());
+        self.parts.clone().for_each(|at| self.region.part_at(at).unpin_after_copy());
     }
 }
 
 /// The parts that hold bytes `start..end` are not given up while they are waited for and copied. One part at a
-/// time, see `Part::hold`: without it a reader may never see a part that others want the room of.
-pub(crate) fn hold(handle: &Handle, start: u64, end: u64) -> Option<HeldParts> {
+/// time, see `Part::pin_for_copy`: without it a reader may never see a part that others want the room of.
+pub(crate) fn pin_for_copy(handle: &Handle, start: u64, end: u64) -> Option<PinnedParts> {
     let Handle { region, object, .. } = handle.now()?;
     let (first, parts) = (object.first_part(), object.parts_of(start, end));
     let parts = first.saturating_add(parts.start)..first.saturating_add(parts.end);
-    parts.clone().for_each(|at| region.part_at(at).hold());
-    Some(HeldParts { region, parts })
+    parts.clone().for_each(|at| region.part_at(at).pin_for_copy());
+    Some(PinnedParts { region, parts })
 }
 
 /// End of the part that holds byte `at`, but not more than `end`.

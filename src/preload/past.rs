@@ -13,7 +13,7 @@ use crate::file;
 use crate::handle::Slot;
 use crate::log;
 use crate::objects;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::process;
 use crate::real;
 use crate::say::say;
@@ -156,7 +156,7 @@ const LOOP_ENTRIES: usize = 256;
 /// `syscall(SYS_io_uring_setup)` has made a ring.
 #[cold]
 pub(crate) fn made_ring(entries: usize, params: usize) {
-    let _ = ask(|| {
+    let _ = slow_path(|| {
         if !is_of_event_loop(entries, params) {
             see(RING_SIGN, -1);
         }
@@ -167,7 +167,7 @@ pub(crate) fn made_ring(entries: usize, params: usize) {
 /// `syscall(SYS_io_setup)` has made an aio context.
 #[cold]
 pub(crate) fn made_context() {
-    let _ = ask(|| {
+    let _ = slow_path(|| {
         see(CONTEXT_SIGN, -1);
         Outcome::<()>::Pass
     });
@@ -201,14 +201,14 @@ fn tell_of_open_files(sign: &str, new: i32) {
             && mode_of(&seen) == Some(open_mode::AUTO)
             && !file::is_name_only(fd)
         {
-            tell(&seen, Word::Early, sign);
+            tell(&seen, Notice::Early, sign);
         }
     });
 }
 
 /// What there is to say of an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum Notice {
     /// It was open before the process was known to read past the C library.
     Early,
     /// It does not fit the memory budget, and is given by parts.
@@ -221,33 +221,33 @@ pub(crate) enum Word {
     Whole,
 }
 
-impl Word {
+impl Notice {
     /// For the report, and, where the program meets an error or an end of file, what happens and what to do.
     fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Word::Early => (
+            Notice::Early => (
                 "early",
                 "was opened before this program was seen to read past the C library, which gives end-of-file through that descriptor: open it later, or set `openMode: whole`",
             ),
-            Word::Large => (
+            Notice::Large => (
                 "large",
                 "does not fit the memory budget, so reads past the C library give end-of-file: raise memoryLimit",
             ),
-            Word::Refused => (
+            Notice::Refused => (
                 "refused",
                 "cannot be opened as a whole (ENOMEM), it does not fit the memory budget: raise memoryLimit, or open it without O_DIRECT and `openMode: whole`",
             ),
-            Word::Writable => (
+            Notice::Writable => (
                 "writable",
                 "is open for writing too, so reads past the C library give end-of-file: open it for reading only",
             ),
-            Word::Whole => ("whole", ""),
+            Notice::Whole => ("whole", ""),
         }
     }
 }
 
 /// Says it once of each object: in the report, and what is wrong on stderr and in the log, too.
-pub(crate) fn tell(seen: &Seen, word: Word, why: &str) {
+pub(crate) fn tell(seen: &Seen, word: Notice, why: &str) {
     if is_told(seen.handle.slot, word) {
         return;
     }
@@ -262,7 +262,7 @@ pub(crate) fn tell(seen: &Seen, word: Word, why: &str) {
 }
 
 /// True if it was said before. The last few are remembered.
-fn is_told(slot: Slot, word: Word) -> bool {
+fn is_told(slot: Slot, word: Notice) -> bool {
     static TOLD: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
     let key = u64::from(slot.to_bits()) << 8 | word as u64 | 1 << 63;
     TOLD[slot.to_bits() as usize % TOLD.len()].swap(key, Relaxed) == key

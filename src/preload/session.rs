@@ -17,10 +17,10 @@ use crate::version;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use ossc_cache::event::ACT_SMALL;
 use ossc_cache::had::{Had, Names};
-use ossc_cache::region::{Kind, OBJECTS_MAX, Object, Region, place_key, state};
+use ossc_cache::region::{OBJECTS_MAX, Object, RecordKind, Region, place_key, state};
 use ossc_cache::sys;
 
-mod holds;
+mod old_versions;
 
 /// How long a listing that changes names may take to be made real, in milliseconds.
 const CHANGING_MS: u64 = 10_000;
@@ -75,7 +75,7 @@ pub(crate) fn opened(handle: &Handle, repeats: u32) -> Turn {
     if changed {
         return Turn::Again;
     }
-    if object.kind() == Kind::Small {
+    if object.kind() == RecordKind::Small {
         uses::tell(&now, ACT_SMALL);
     }
     join(handle, &now, folder)
@@ -227,7 +227,7 @@ fn is_old(region: &Region, slot: Slot, large: &mut bool) -> bool {
     } else {
         !version::is_shown(region, &had.region, had.object)
     };
-    *large |= is_old && had.object.kind() == Kind::Large;
+    *large |= is_old && had.object.kind() == RecordKind::Large;
     is_old
 }
 
@@ -242,9 +242,9 @@ fn may_begin_anew(mixture: &Mixture, folder: u32, region: &Region) -> bool {
     let Mixture::Itself { alone, large } = *mixture else {
         return idle_ms >= again_ms.saturating_mul(OTHERS_TIMES);
     };
-    let holds = holds::any_old();
-    let times = if holds || large { HELD_TIMES } else { 1 };
-    alone && !holds && idle_ms >= ALONE_MS.min(again_ms) || idle_ms >= again_ms.saturating_mul(times)
+    let has_old = old_versions::any_old();
+    let times = if has_old || large { HELD_TIMES } else { 1 };
+    alone && !has_old && idle_ms >= ALONE_MS.min(again_ms) || idle_ms >= again_ms.saturating_mul(times)
 }
 
 fn refuse(handle: &Handle, region: &Region, folder: &Object) -> Turn {

@@ -44,7 +44,7 @@ impl Silence {
 
 /// False for an engine that runs and has not answered within so many milliseconds.
 pub(crate) fn answers(ms: u64) -> bool {
-    match attach::ask(Ask::Look, b"", ms) {
+    match attach::ask_engine(Ask::Look, b"", ms) {
         Ok(packet) => {
             packet.close_fds();
             true

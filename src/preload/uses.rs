@@ -3,7 +3,7 @@
 //! Called by the hooks for these and by the session. The audit file is told once of each kind.
 
 use crate::handle::Handle;
-use crate::kept;
+use crate::memory_cache;
 use crate::process;
 use core::sync::atomic::Ordering;
 use ossc_cache::region::Seen as Event;
@@ -13,7 +13,7 @@ pub(crate) fn tell(handle: &Handle, act: u32) {
     let Some(now) = handle.now() else { return };
     // Each time: by this the engine knows of uses that begin and end between two of its looks.
     now.object.uses.fetch_add(1, Ordering::Relaxed);
-    if kept::is_first(now.slot, act) {
+    if memory_cache::is_first(now.slot, act) {
         now.region.tell(Event { pid: process::pid() as u32, slot: now.slot.number(), act });
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::attach;
 use core::sync::atomic::Ordering;
-use ossc_cache::region::{Identity, Kind, Object, Region, state};
+use ossc_cache::region::{Identity, Object, RecordKind, Region, state};
 use ossc_cache::sys::FileId;
 
 /// True for the memory file of an engine that is gone, in a process that knows the next one.
@@ -28,7 +28,7 @@ pub(crate) fn is_shown(region: &Region, own: &Region, object: &Object) -> bool {
     by_file.is_some_and(is_same)
         || (0..region.objects_len())
             .filter_map(|number| region.object(number))
-            .any(|now| is_same(now) && now.kind() != Kind::Folder && region.name(now) == own.name(object))
+            .any(|now| is_same(now) && now.kind() != RecordKind::Folder && region.name(now) == own.name(object))
 }
 
 /// True if a file that this process has open or mapped is of a version that the newest listing does not show.
@@ -41,7 +41,7 @@ pub(crate) fn is_old_file(dev: u64, ino: u64) -> bool {
     (1..=attach::generation()).rev().any(|generation| {
         let Some(own) = attach::region_of(generation) else { return false };
         let found = own.find(dev, ino).map(|(number, _)| number).or_else(|| own.find_any_file(dev, ino));
-        let object = found.and_then(|number| own.object(number)).filter(|object| object.kind() != Kind::Folder);
+        let object = found.and_then(|number| own.object(number)).filter(|object| object.kind() != RecordKind::Folder);
         object.is_some_and(|object| is_old(generation, &own, object))
     })
 }

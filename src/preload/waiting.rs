@@ -11,7 +11,7 @@ use crate::log;
 use crate::parts::Grain;
 use crate::silent::Silence;
 use core::cell::Cell;
-use ossc_cache::region::{Kind, state};
+use ossc_cache::region::{RecordKind, state};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::{wait, wait_bytes};
 
@@ -78,7 +78,7 @@ pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Fn() -> Res
     // Before the region is looked at: a region that is replaced in between must end the wait.
     let generation = attach::generation();
     let now = handle.now().ok_or(GONE)?;
-    let is_large = now.object.kind() == Kind::Large;
+    let is_large = now.object.kind() == RecordKind::Large;
     let (slices, silence) = (Cell::new(1u32), Cell::new(Silence::default()));
     let check = || {
         if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {

@@ -48,7 +48,7 @@ PLANTS = [
         ),
     )),
     Plant("a double owner", (
-        ("src/ossc/work/residency/room.rs", "if part.state() != EMPTY {", "if part.is_ready() {"),
+        ("src/ossc/work/residency/reclaim.rs", "if part.state() != EMPTY {", "if part.is_ready() {"),
         ("cache/part.rs", "(word & STATE == EMPTY).then_some(word & WAITED | FILLING)",
          "(word & STATE != READY).then_some(word & WAITED | FILLING)"),
     )),

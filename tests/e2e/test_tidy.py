@@ -52,6 +52,16 @@ LONG_FILES: dict[str, int] = {}
 BANNED = re.compile(r"\b(somebody|nobody|someone|anybody|whoever|whomever|everybody)\b", re.IGNORECASE)
 BANNED_MAX = {"cache": 77, "dist": 5, "docs": 1, "net": 38, "perf": 5, "sign": 4, "src": 115, "tests": 33}
 
+# One meaning per name: how often Rust may define a function or a type of this name. 0: a name that the tree has given up.
+# `take` is what the standard library means by it: gives what is there and leaves nothing.
+DEFINITIONS_MAX = {
+    "ask": 0, "take": 1, "hold": 0, "keep": 0, "lie_down": 0,
+    "Options": 0, "Kind": 0, "Place": 0, "Spare": 0, "Bed": 0, "Bell": 0, "Growth": 0, "Held": 0, "Hold": 0, "Kept": 0, "Room": 0, "Word": 0,
+}
+# Of any other name of a type; those that had more when the rule came.
+TYPES_MAX = 3
+OFTEN = {"Entry": 9, "Args": 9, "Folder": 7, "State": 6, "Line": 5, "Seen": 4, "Answer": 4, "Step": 4, "Rig": 4}
+
 # Files that a pattern finds: pytest, `ci/setup PART`, the folder of examples that tests/endpoint/FAULTS.md names.
 FOUND = re.compile(r"tests/e2e/test_\w+\.py|ci/requirements-\w+\.txt|tests/endpoint/shapes/\w+\.json")
 
@@ -185,6 +195,24 @@ def word_problems(tree: Tree) -> list[str]:
     return [f"{folder}: {n} banned words, {BANNED_MAX.get(folder, 0)} are allowed" for folder, n in banned(tree).items() if n > BANNED_MAX.get(folder, 0)]
 
 
+def definitions(tree: Tree) -> tuple[collections.Counter[str], collections.Counter[str]]:
+    """How often Rust defines each function and each type."""
+    functions_of, types_of = collections.Counter[str](), collections.Counter[str]()
+    for name, text in tree.items():
+        if name.endswith(".rs"):
+            code = re.sub(r"//.*", "", text)
+            functions_of.update(re.findall(r"\bfn (\w+)", code))
+            types_of.update(re.findall(r"^ *(?:pub(?:\([^)]*\))? )?(?:unsafe )?(?:struct|enum|union|trait) (\w+)", code, re.MULTILINE))
+    return functions_of, types_of
+
+
+def meaning_problems(tree: Tree) -> list[str]:
+    functions_of, types_of = definitions(tree)
+    allowed = {name: DEFINITIONS_MAX.get(name, OFTEN.get(name, TYPES_MAX)) for name in types_of}
+    found = [f"{name}: {n} types of this name, {allowed[name]} are allowed" for name, n in types_of.items() if n > allowed[name]]
+    return found + [f"{name}: {functions_of[name]} functions of this name, {most} are allowed" for name, most in DEFINITIONS_MAX.items() if functions_of[name] > most]
+
+
 def dead_problems(tree: Tree) -> list[str]:
     """Files of ci/, tests/, perf/ and dist/ that no other file names and no pattern finds."""
     found, everything = [], collections.Counter[str]()
@@ -280,6 +308,15 @@ class Tidy(unittest.TestCase):
             count = BANNED_MAX.get(folder, 0) + 1
             self.assertTrue(word_problems(self.planted(name, text.format("Nobody") * count)), name)
         self.assertEqual(word_problems(self.planted("net/new.rs", 'const USER: &str = "nobody";\n')), [])
+
+    def test_names_have_one_meaning(self) -> None:
+        self.assertEqual(meaning_problems(self.tree), [])
+        for name, most in DEFINITIONS_MAX.items():
+            kind = "struct" if name[0].isupper() else "fn"
+            text = "".join(f"mod m{n} {{\n    pub {kind} {name}{';' if kind == 'struct' else '() {}'}\n}}\n" for n in range(most + 1))
+            self.assertEqual(len(meaning_problems(self.planted("net/new.rs", text))), 1, name)
+        self.assertEqual(len(meaning_problems(self.planted("net/new.rs", "struct Unheard;\n" * (TYPES_MAX + 1)))), 1)
+        self.assertEqual(meaning_problems(self.planted("net/new.rs", "// fn ask, struct Options\n")), [])
 
     def test_no_file_is_dead(self) -> None:
         self.assertEqual(dead_problems(self.tree), [])

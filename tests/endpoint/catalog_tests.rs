@@ -50,7 +50,7 @@ fn links_are_listed_as_links_and_read_as_their_targets() {
     let list = client.get("/b/?list-type=2", &[]);
     assert_eq!(list.elements("Type"), ["Symlink", "Symlink", "Normal"]);
     assert_eq!(list.elements("Size"), ["0", "0", "5000"]);
-    let (link, real) = (client.ask("HEAD", "/b/link", &[]), client.ask("HEAD", "/b/real", &[]));
+    let (link, real) = (client.round_trip("HEAD", "/b/link", &[]), client.round_trip("HEAD", "/b/real", &[]));
     assert_eq!((link.header("ETag"), link.header("Content-Length")), (real.header("ETag"), Some("5000")));
     assert_eq!(link.header("x-oss-object-type"), Some("Symlink"));
     assert_ne!(list.elements("ETag")[0], list.elements("ETag")[2]);
@@ -76,7 +76,7 @@ fn archived_objects_refuse_get_until_they_are_restored() {
     assert!(list.element("RestoreInfo").contains("ongoing-request="));
     let cold = client.get("/b/cold", &[]);
     assert_eq!((cold.status, cold.element("Code").as_str()), (403, "InvalidObjectState"));
-    assert_eq!(client.ask("HEAD", "/b/cold", &[]).header("x-oss-storage-class"), Some("ColdArchive"));
+    assert_eq!(client.round_trip("HEAD", "/b/cold", &[]).header("x-oss-storage-class"), Some("ColdArchive"));
     assert_eq!(client.get("/b/warm", &[]).body, b"y");
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 /// Operation a rule may be limited to.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub(crate) enum Operation {
     List,
     Get,
     Head,
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
 struct Match {
     method: Option<String>,
     key: Option<String>,
-    kind: Option<Kind>,
+    kind: Option<Operation>,
     /// Of a listing, decoded.
     prefix: Option<String>,
     nth: Option<u64>,
@@ -164,11 +164,11 @@ fn parse(path: &Path) -> io::Result<Vec<Rule>> {
 }
 
 /// What the operation of a request is called in rules; service level counts as list.
-fn kind(request: &Request) -> Kind {
+fn kind(request: &Request) -> Operation {
     match (request.key.is_empty(), request.method.as_str()) {
-        (true, _) => Kind::List,
-        (false, "HEAD") => Kind::Head,
-        (false, _) => Kind::Get,
+        (true, _) => Operation::List,
+        (false, "HEAD") => Operation::Head,
+        (false, _) => Operation::Get,
     }
 }
 

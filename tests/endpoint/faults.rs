@@ -27,7 +27,7 @@ fn status_and_code() {
     assert_eq!(got.element("RequestId"), got.header("x-oss-request-id").unwrap());
     assert!(got.header("x-oss-ec").is_some());
     assert_eq!(client.get("/b/k", &[]).body, bytes);
-    let got = client.ask("HEAD", "/b/k", &[]);
+    let got = client.round_trip("HEAD", "/b/k", &[]);
     assert_eq!(got.status, 403);
     assert!(got.header("x-oss-err").is_some());
     assert_eq!(client.get("/b/?list-type=2", &[]).status, 500);

@@ -27,7 +27,7 @@ impl Rate {
     }
 
     /// Grants `bytes` and returns how long to wait before sending them.
-    pub(crate) fn take(&self, bytes: u64) -> Duration {
+    pub(crate) fn grant(&self, bytes: u64) -> Duration {
         let now = Instant::now();
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         let start = now.checked_sub(BURST).map_or(*paid, |oldest| (*paid).max(oldest));

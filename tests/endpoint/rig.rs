@@ -107,7 +107,7 @@ impl Client {
         (&mut self.0).take(len).read_to_end(&mut got.body).unwrap();
     }
 
-    pub fn ask(&mut self, method: &str, target: &str, extra: &[(&str, &str)]) -> Got {
+    pub fn round_trip(&mut self, method: &str, target: &str, extra: &[(&str, &str)]) -> Got {
         self.send(method, target, extra);
         let mut got = self.head().expect("no answer");
         if method != "HEAD" && got.status != 304 {
@@ -117,7 +117,7 @@ impl Client {
     }
 
     pub fn get(&mut self, target: &str, extra: &[(&str, &str)]) -> Got {
-        self.ask("GET", target, extra)
+        self.round_trip("GET", target, extra)
     }
 }
 

@@ -36,7 +36,7 @@ fn start(rig: &Rig, rules: Option<&str>) -> Endpoint {
 }
 
 /// Everything up to close_notify, or the error instead of it.
-fn ask(stream: &mut Secure, head: &str) -> Result<Vec<u8>, ErrorKind> {
+fn read_until_close(stream: &mut Secure, head: &str) -> Result<Vec<u8>, ErrorKind> {
     stream.write_all(format!("{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).map(|_| bytes).map_err(|e| e.kind())
@@ -50,7 +50,8 @@ fn objects_come_through_tls_under_each_made_name() {
     let endpoint = start(&rig, None);
     assert!(endpoint.url().starts_with("https://127.0.0.1:"), "{}", endpoint.url());
     for name in ["127.0.0.1", "::1", "localhost", "b.localhost.test"] {
-        let answer = ask(&mut connect(&rig, &endpoint, name), "GET /b/k").expect("close_notify at the end");
+        let answer =
+            read_until_close(&mut connect(&rig, &endpoint, name), "GET /b/k").expect("close_notify at the end");
         assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(&body), "{name}");
     }
     let lines = rig.log(4);
@@ -62,7 +63,7 @@ fn a_cut_is_a_stream_without_close_notify() {
     let rig = Rig::new();
     rig.put("k", &noise(100_000));
     let endpoint = start(&rig, Some(r#"[{"match": {"kind": "get"}, "do": {"cut_after": 70000}}]"#));
-    let cut = ask(&mut connect(&rig, &endpoint, "localhost"), "GET /b/k");
+    let cut = read_until_close(&mut connect(&rig, &endpoint, "localhost"), "GET /b/k");
     assert_eq!(cut, Err(ErrorKind::UnexpectedEof));
     assert_eq!(rig.log(1)[0]["cut"], "fault");
 }

@@ -35,7 +35,7 @@ fn object_heads() {
     for name in ["Date", "Last-Modified", "x-oss-server-time"] {
         assert!(whole.header(name).is_some(), "{name}");
     }
-    let head = client.ask("HEAD", "/b/dir/k", &[("Range", "bytes=0-1")]);
+    let head = client.round_trip("HEAD", "/b/dir/k", &[("Range", "bytes=0-1")]);
     assert_eq!((head.status, head.header("Content-Length")), (200, Some("1000")));
     assert_eq!(head.header("ETag"), whole.header("ETag"));
 }
@@ -86,7 +86,7 @@ fn conditions() {
     rig.put("k", b"one");
     let endpoint = rig.start();
     let mut client = Client::to(endpoint.addr());
-    let head = client.ask("HEAD", "/b/k", &[]);
+    let head = client.round_trip("HEAD", "/b/k", &[]);
     let (etag, date) = (head.header("ETag").unwrap().to_owned(), head.header("Last-Modified").unwrap().to_owned());
     let mut status = |name: &str, value: &str| client.get("/b/k", &[(name, value)]).status;
     assert_eq!(status("If-Match", &etag), 200);
@@ -112,8 +112,8 @@ fn replaced_content_has_another_etag() {
     rig.put("s", b"a");
     let endpoint = rig.start();
     let mut client = Client::to(endpoint.addr());
-    let first = client.ask("HEAD", "/b/k", &[]);
-    let small = client.ask("HEAD", "/b/s", &[]);
+    let first = client.round_trip("HEAD", "/b/k", &[]);
+    let small = client.round_trip("HEAD", "/b/s", &[]);
     let etag = first.header("ETag").unwrap().to_owned();
     assert!(etag.ends_with("-2\"") && first.header("x-oss-object-type") == Some("Multipart"), "{etag}");
     rig.put("k", &two);
@@ -181,11 +181,11 @@ fn markers_heads_methods_and_hosts() {
     let mut client = Client::to(endpoint.addr());
     assert_eq!(client.get("/b/m/", &[]).status, 200);
     assert_eq!(client.get("/b/full/.folder-marker", &[]).body, b"not empty");
-    let head = client.ask("HEAD", "/b/nope", &[]);
+    let head = client.round_trip("HEAD", "/b/nope", &[]);
     let coded = head.header("x-oss-err").unwrap();
     let xml = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(coded).unwrap()).unwrap();
     assert!(xml.contains("<Code>NoSuchKey</Code>"), "{xml}");
-    assert_eq!(client.ask("DELETE", "/b/dir/k", &[]).status, 405);
+    assert_eq!(client.round_trip("DELETE", "/b/dir/k", &[]).status, 405);
     assert_eq!(client.get("/b/dir/k", &[]).body, b"x");
     let virtual_host = [("Host", "b.oss-cn-test.example:80")];
     assert_eq!(client.get("/dir/k", &virtual_host).body, b"x");

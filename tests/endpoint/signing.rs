@@ -40,7 +40,7 @@ fn vectors_over_sockets() {
         let ask = |auth: &str| {
             let mut sent: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
             sent.push(("Authorization", auth));
-            Client::to(endpoint.addr()).ask(case["method"].as_str().unwrap(), target, &sent).status
+            Client::to(endpoint.addr()).round_trip(case["method"].as_str().unwrap(), target, &sent).status
         };
         // The bucket of the vectors does not exist here: 404 means the signature held.
         assert!(ask(&auth) == 404, "{}", case["name"]);

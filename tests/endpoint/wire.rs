@@ -110,7 +110,7 @@ impl Wire<'_> {
             let rates = || self.rates.into_iter().flatten();
             let piece_max = rates().map(Rate::piece_bytes_max).min().unwrap_or(PIECE_BYTES_MAX);
             let piece = piece_max.min(span.end - span.start);
-            self.sleep(rates().map(|rate| rate.take(piece)).max().unwrap_or_default())?;
+            self.sleep(rates().map(|rate| rate.grant(piece)).max().unwrap_or_default())?;
             let mut sent = self.sent;
             let done = match body {
                 Body::Bytes(bytes) => {

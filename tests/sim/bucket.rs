@@ -88,7 +88,7 @@ impl Piece {
     }
 
     /// Takes its next bytes, as many as `out` holds.
-    pub fn take(&mut self, out: &mut [u8]) {
+    pub fn copy_next(&mut self, out: &mut [u8]) {
         match self {
             Piece::Text(text, at) => {
                 out.copy_from_slice(&text[*at..*at + out.len()]);

@@ -49,7 +49,7 @@ pub fn always(world: &World<'_>) {
     }
     (0..revived).for_each(|_| stage.faults.saw(Fault::Revived));
     let (limit, gauges) = (stage.limit, world.engine.work.gauges());
-    if resident + gauges.spare_bytes > limit {
+    if resident + gauges.hedge_bytes > limit {
         wrong = Some(format!("{resident} bytes are resident, {gauges:?}, and {limit} are allowed"));
     }
     let setup = world.setup.net;
@@ -77,7 +77,7 @@ pub fn ways(work: &Work, stage: &mut Stage) {
             let Some(fill) = &mut part.fill else { continue };
             let marked = fill.mark(|n| work.transfers.pieces.gives_way(truth.slot, index, n));
             (fresh, before) = (fresh + marked.0, before + marked.1);
-            if marked.0 > 0 && part.held + part.pinned + part.mapped > 0 {
+            if marked.0 > 0 && part.entry + part.pinned + part.mapped > 0 {
                 wrong = Some(format!("part {index} of record {} gives way although readers wait for it", truth.slot));
             }
         }
@@ -106,8 +106,8 @@ fn overslept(world: &World<'_>) -> Option<String> {
         late.then(|| format!("vcpu {vcpu} sleeps, has a free worker, and there is work: a wake-up is lost"))
     };
     let sleeper = (0..world.sleeps.len()).find_map(sleeps)?;
-    // Where the growth limits the prefetch, who ends a request begins the next: when it has closed what it has to.
-    let few = world.engine.work.scheduling.growth_limit() < world.setup.work.requests_max;
+    // Where the request window limits the prefetch, who ends a request begins the next: when it has closed what it has to.
+    let few = world.engine.work.scheduling.window_limit() < world.setup.work.requests_max;
     let closes = || (0..world.sleeps.len()).any(|vcpu| world.engine.net.closes(vcpu));
     let due = world.engine.work.scheduling.due(now)?;
     (due < Class::Prefetch || !few || !closes()).then_some(sleeper)
@@ -118,7 +118,7 @@ pub fn at_rest(world: &World<'_>) {
     let gauges = world.engine.work.gauges();
     let mut stage = stage::lock(&world.stage);
     let mut wrong = Vec::new();
-    if gauges.roomless + gauges.flights + gauges.spares > 0 || gauges.small_bytes > 0 {
+    if gauges.roomless + gauges.flights + gauges.hedges > 0 || gauges.small_bytes > 0 {
         wrong.push(format!("not back to zero: {gauges:?}"));
     }
     let mut ready_bytes = 0;
@@ -143,8 +143,9 @@ fn budget(world: &World<'_>, stage: &Stage) -> Option<String> {
     let mut used = 0;
     for truth in &stage.truths {
         let Some(object) = world.region.object(truth.slot) else { continue };
-        let kept =
-            |index: u32| world.engine.work.held(truth.slot).is_some_and(|held| lock(&held.kept).contains(&index));
+        let kept = |index: u32| {
+            world.engine.work.entry(truth.slot).is_some_and(|entry| lock(&entry.kept_parts).contains(&index))
+        };
         let in_use = |index: &u32| world.region.part(object, *index).state() != part::EMPTY || kept(*index);
         used += (0..object.parts()).filter(in_use).map(|index| room(truth, index)).sum::<u64>();
         used += (0..object.parts()).map(|index| truth.small_bytes(index)).sum::<u64>();
@@ -199,7 +200,7 @@ pub fn stopped(world: &World<'_>) {
         wrong.push(format!("stopped with {} requests under way, {connections} connections", stage.in_flight));
     }
     let gauges = world.engine.work.gauges();
-    if gauges.spares + stage.seconds.len() > 0 {
+    if gauges.hedges + stage.seconds.len() > 0 {
         wrong.push(format!("stopped with second requests under way: {gauges:?}"));
     }
     for truth in &stage.truths {

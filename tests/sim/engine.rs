@@ -3,16 +3,16 @@
 //!
 //! Owned by the world. The mirror's part in it (records, listings, files of small objects) is the world's.
 
-use crate::memory::Place;
+use crate::memory::ObjectMemory;
 use crate::stage::{self, Shared, Truth};
 use crate::watch::Watch;
-use ossc_cache::region::{Kind, NewObject, Region, state};
+use ossc_cache::region::{NewObject, RecordKind, Region, state};
 use ossc_engine::journal::audit::Audit;
 use ossc_engine::order::Order;
 use ossc_engine::work::demand::Looked;
-use ossc_engine::work::shared::held::Held;
+use ossc_engine::work::shared::entry::RegisterEntry;
 use ossc_engine::work::shared::item::Arrived;
-use ossc_engine::work::{Options, Work, takeover};
+use ossc_engine::work::{Work, WorkOptions, takeover};
 use ossc_net::sim::{self, Net};
 use ossc_net::{Origin, Source};
 use ossc_store::budget::Budget;
@@ -43,9 +43,9 @@ pub struct Engine {
 #[derive(Clone)]
 pub struct Setup {
     /// Vcpus, connections, patience.
-    pub net: ossc_net::Options,
+    pub net: ossc_net::VcpuOptions,
     /// As the engine's configuration says.
-    pub work: Options,
+    pub work: WorkOptions,
     /// Bytes of the budget.
     pub limit: u64,
 }
@@ -83,7 +83,7 @@ impl Engine {
         let is_large = !truth.parts.is_empty();
         let slot = region.objects_len();
         let new = NewObject {
-            kind: if is_large { Kind::Large } else { Kind::Small },
+            kind: if is_large { RecordKind::Large } else { RecordKind::Small },
             state: if is_large { state::LOADING } else { state::COMING },
             name: key,
             etag: &truth.etag,
@@ -97,51 +97,52 @@ impl Engine {
         let appended = region.append(&new).expect("room in the region");
         assert_eq!(appended, slot, "records are numbered in order");
         truth.slot = slot;
-        let held = held(stage, region, key, &truth);
+        let entry = entry(stage, region, key, &truth);
         let mut guard = stage::lock(stage);
         guard.truths.push(truth);
         guard.ways += 1;
         drop(guard);
-        self.work.hold(slot, held);
+        self.work.add_object(slot, entry);
         if !is_large {
-            self.work.act(self.work.transfers.small.fetch(slot));
+            self.work.act(self.work.transfers.materializer.fetch(slot));
         }
         slot
     }
 
     /// Takes the records of an engine that is gone over, as the mirror does.
     pub fn adopt(&self, stage: &Shared, keys: &[String]) {
-        let records: Vec<(u32, Held, bool)> = {
+        let records: Vec<(u32, RegisterEntry, bool)> = {
             let guard = stage::lock(stage);
             let of = |truth: &Truth| {
-                (truth.slot, held(stage, self.work.region(), &keys[truth.thing], truth), !truth.parts.is_empty())
+                (truth.slot, entry(stage, self.work.region(), &keys[truth.thing], truth), !truth.parts.is_empty())
             };
             guard.truths.iter().map(of).collect()
         };
         stage::lock(stage).ways += records.len();
         let mut wanted = Vec::new();
-        for (slot, held, is_large) in records {
+        for (slot, entry, is_large) in records {
             let Some(object) = self.work.region().object(slot) else { continue };
             if is_large {
-                if takeover::adopt(&self.work, slot, object, held) {
+                if takeover::adopt(&self.work, slot, object, entry) {
                     wanted.push(slot);
                 }
             } else if matches!(object.state(), state::COMING | state::FAILED) {
-                self.work.hold(slot, held);
+                self.work.add_object(slot, entry);
                 object.set_state(state::COMING);
-                self.work.act(self.work.transfers.small.fetch(slot));
+                self.work.act(self.work.transfers.materializer.fetch(slot));
             }
         }
         self.work.prefetch(&wanted);
     }
 }
 
-fn held(stage: &Shared, region: &Region, key: &str, truth: &Truth) -> Held {
-    let mut held = Held::new(key.into(), truth.etag.clone(), truth.size, 0, (String::new(), key.into()));
+fn entry(stage: &Shared, region: &Region, key: &str, truth: &Truth) -> RegisterEntry {
+    let mut entry = RegisterEntry::new(key.into(), truth.etag.clone(), truth.size, 0, (String::new(), key.into()));
     if !truth.parts.is_empty() {
-        held.memory = Some(Box::new(Place::new(stage.clone(), *region, truth.slot, truth.at, truth.size as usize)));
+        entry.memory =
+            Some(Box::new(ObjectMemory::new(stage.clone(), *region, truth.slot, truth.at, truth.size as usize)));
     }
-    held
+    entry
 }
 
 /// The clock of all engines.

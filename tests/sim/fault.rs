@@ -79,8 +79,8 @@ faults! {
     FewAgain "a block that comes again",
     FewWrong "a block and its part came with other bytes",
     FewRead "a reader gets a little out of blocks",
-    GrowthRises "more requests at a time",
-    GrowthBack "fewer again",
+    WindowGrows "more requests at a time",
+    WindowShrinks "fewer again",
     // The machine and the programs on it.
     NoMemory "no pages for a part",
     DiskFull "no room for a small object's file",

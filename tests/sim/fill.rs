@@ -43,7 +43,7 @@ impl Fill {
     }
 
     /// Piece `n` is asked for in place; what is wrong with that.
-    pub fn ask(&mut self, n: u32, range: Range<u64>) -> Option<&'static str> {
+    pub fn request_in_place(&mut self, n: u32, range: Range<u64>) -> Option<&'static str> {
         let overlaps = |other: &&InPlace| other.range.start < range.end && range.start < other.range.end;
         let other = self.requests.iter().find(overlaps).map(|other| other.state);
         self.requests.push(InPlace { n, range, state: State::UnderWay, twice: 0, lost: 0, gives_way: false });

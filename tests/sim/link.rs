@@ -162,7 +162,7 @@ impl Line {
             while filled < out.len() {
                 let Some((_, piece)) = stream.front_mut() else { return };
                 let step = piece.len().unwrap_or(0).min(out.len() - filled);
-                piece.take(&mut out[filled..filled + step]);
+                piece.copy_next(&mut out[filled..filled + step]);
                 filled += step;
                 if piece.len() == Some(0) {
                     stream.pop_front();

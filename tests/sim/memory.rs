@@ -75,7 +75,7 @@ pub fn look(at: usize, len: usize) -> &'static [u8] {
 }
 
 /// One object's memory.
-pub struct Place {
+pub struct ObjectMemory {
     stage: Shared,
     region: Region,
     slot: u32,
@@ -83,10 +83,10 @@ pub struct Place {
     len: usize,
 }
 
-impl Place {
+impl ObjectMemory {
     /// `len` bytes at `at` for this record of the region.
-    pub fn new(stage: Shared, region: Region, slot: u32, at: usize, len: usize) -> Place {
-        Place { stage, region, slot, at, len }
+    pub fn new(stage: Shared, region: Region, slot: u32, at: usize, len: usize) -> ObjectMemory {
+        ObjectMemory { stage, region, slot, at, len }
     }
 
     /// The part that a byte belongs to, and whether it is claimed.
@@ -109,7 +109,7 @@ struct Alone;
 
 impl Guard for Alone {}
 
-impl Memory for Place {
+impl Memory for ObjectMemory {
     fn address(&self, offset: u64) -> *mut u8 {
         let is_claimed = self.part_at(offset).is_some_and(|(_, is_claimed)| is_claimed);
         stage::lock(&self.stage).reached(self.slot, offset, is_claimed);

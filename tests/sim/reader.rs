@@ -250,7 +250,7 @@ impl Reader {
                 | Act::Copy { index, .. }
                 | Act::Few { index, .. }
                 | Act::CopyFew { index, .. }
-                | Act::Verdict { index, .. } => truth.parts[index as usize].held -= 1,
+                | Act::Verdict { index, .. } => truth.parts[index as usize].entry -= 1,
                 Act::Whole => truth.parts.iter_mut().for_each(|part| part.pinned -= 1),
                 Act::Mapped => truth.parts.iter_mut().for_each(|part| part.mapped -= 1),
                 Act::Idle | Act::Gone => {}
@@ -263,8 +263,8 @@ impl Reader {
 
     fn begin(&mut self, scene: &Scene<'_>, record: usize, index: u32, end: u32, now: u64) {
         let object = scene.object(record);
-        scene.region.part(object, index).hold();
-        stage::lock(scene.stage).truths[record].parts[index as usize].held += 1;
+        scene.region.part(object, index).pin_for_copy();
+        stage::lock(scene.stage).truths[record].parts[index as usize].entry += 1;
         scene.region.demand(object, index, end);
         (self.act, self.slice) = (Act::Wait { index, end }, now + SLICE);
         self.wait(scene, record, index, end, now);
@@ -427,9 +427,9 @@ impl Reader {
         let most = (range.end - range.start).min(stage.rng.choice([16, 300, 2000]).unwrap_or(16));
         let start = stage.rng.u64(range.start..range.end);
         let bytes = (start, (start + stage.rng.u64(1..=most)).min(range.end));
-        stage.truths[record].parts[index as usize].held += 1;
+        stage.truths[record].parts[index as usize].entry += 1;
         drop(stage);
-        scene.region.part(object, index).hold();
+        scene.region.part(object, index).pin_for_copy();
         scene.region.demand_bytes(object, bytes.0, bytes.1);
         (self.act, self.slice) = (Act::Few { index, bytes }, now + SLICE);
         self.wait_few(scene, record, index, bytes, now);
@@ -493,8 +493,8 @@ impl Reader {
     }
 
     fn let_go(&mut self, scene: &Scene<'_>, record: usize, index: u32) {
-        scene.region.part(scene.object(record), index).let_go();
-        stage::lock(scene.stage).truths[record].parts[index as usize].held -= 1;
+        scene.region.part(scene.object(record), index).unpin_after_copy();
+        stage::lock(scene.stage).truths[record].parts[index as usize].entry -= 1;
         self.act = Act::Idle;
     }
 

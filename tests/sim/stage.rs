@@ -36,7 +36,7 @@ pub struct Part {
     /// How often it may be fetched from now on: once, and once more for each reason.
     pub allowance: u32,
     /// Living readers that hold it for a copy.
-    pub held: u32,
+    pub entry: u32,
     /// Living programs that have pinned it and wait for their map.
     pub pinned: u32,
     /// Living programs that have it mapped.
@@ -310,7 +310,7 @@ impl Stage {
             let part = &mut truth.parts[index as usize];
             if let Some(text) = part.fill.take().and_then(|fill| given_up(&fill)) {
                 wrong = Some(format!("part {index} of record {slot} {text}"));
-            } else if part.mapped > 0 || part.good && !judged && part.held + part.pinned > 0 {
+            } else if part.mapped > 0 || part.good && !judged && part.entry + part.pinned > 0 {
                 wrong = Some(format!("memory of part {index} of record {slot} is given back under a reader"));
             } else if part.good && judged && !spoiled {
                 wrong = Some(format!("part {index} of record {slot} is given back although its bytes were right"));

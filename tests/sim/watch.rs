@@ -11,7 +11,7 @@ use ossc_cache::region::state;
 use ossc_cache::verdict::Judgement;
 use ossc_engine::work::Work;
 use ossc_engine::work::shared::item::Item;
-use ossc_net::error::Kind;
+use ossc_net::error::FailureKind;
 use ossc_net::{Fetch, Finished, Pull, Query, Sink, Source};
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -40,7 +40,7 @@ impl Watch {
         });
         let (Item::Part(slot, index)
         | Item::Piece(slot, index, _)
-        | Item::Spare(slot, index, ..)
+        | Item::Hedge(slot, index, ..)
         | Item::Blocks(slot, index, ..)) = item
         else {
             return;
@@ -49,7 +49,7 @@ impl Watch {
             return stage.violated(format!("{item:?} asks for no range"));
         };
         let wrong = match (item, &fetch.sink) {
-            (Item::Spare(..), Sink::Buffer { bytes_max }) => {
+            (Item::Hedge(..), Sink::Buffer { bytes_max }) => {
                 let fits = *bytes_max as u64 == range.end - range.start;
                 second_begins(&mut stage, (slot, index), fetch.token, range)
                     .or((!fits).then_some("has a buffer of another length"))
@@ -83,7 +83,7 @@ impl Watch {
         match item {
             Item::Part(slot, index) => self.ends_in_place(&mut stage, (slot, index), 0, done),
             Item::Piece(slot, index, n) => self.ends_in_place(&mut stage, (slot, index), n, done),
-            Item::Spare(slot, index, ..) => second_ends(&mut stage, (slot, index), done),
+            Item::Hedge(slot, index, ..) => second_ends(&mut stage, (slot, index), done),
             Item::Blocks(slot, index, ..) => few_ends(&mut stage, (slot, index), done),
             _ => {}
         }
@@ -91,7 +91,7 @@ impl Watch {
 
     fn ends_in_place(&self, stage: &mut Stage, (slot, index): (u32, u32), n: u32, done: &Finished) {
         let good = done.result.is_ok();
-        let is_cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
+        let is_cancelled = done.result.as_ref().is_err_and(|error| error.kind == FailureKind::Cancelled);
         let gave_way = is_cancelled && self.work.transfers.pieces.gives_way(slot, index, n);
         if gave_way {
             stage.faults.saw(Fault::GaveWay);
@@ -124,9 +124,9 @@ impl Watch {
     /// What the end of a request has made of its part.
     fn landed(&self, was_cancelled: bool, copies_before: u64, limit_before: usize) {
         let mut stage = stage::lock(&self.stage);
-        match self.work.scheduling.growth_limit().cmp(&limit_before) {
-            Ordering::Greater => stage.faults.saw(Fault::GrowthRises),
-            Ordering::Less => stage.faults.saw(Fault::GrowthBack),
+        match self.work.scheduling.window_limit().cmp(&limit_before) {
+            Ordering::Greater => stage.faults.saw(Fault::WindowGrows),
+            Ordering::Less => stage.faults.saw(Fault::WindowShrinks),
             Ordering::Equal => {}
         }
         if stage.copies > copies_before {
@@ -154,7 +154,7 @@ impl Watch {
     fn roomless(&self, pull: &Pull) {
         let begun = match pull {
             Pull::Fetch(Fetch { token, query: Query::Get { range, .. }, .. }) => {
-                range.clone().filter(|_| matches!(Item::from_token(*token), Item::Spare(..)))
+                range.clone().filter(|_| matches!(Item::from_token(*token), Item::Hedge(..)))
             }
             _ => None,
         };
@@ -236,7 +236,7 @@ fn begins_in_place(
         _ => None,
     };
     part.allowance -= u32::from(begins && part.allowance > 0);
-    wrong = part.fill.get_or_insert_with(|| Fill::new(number)).ask(n, range.clone()).or(wrong);
+    wrong = part.fill.get_or_insert_with(|| Fill::new(number)).request_in_place(n, range.clone()).or(wrong);
     if n > 0 {
         stage.faults.saw(Fault::Piece);
     }
@@ -319,7 +319,7 @@ fn second_ends(stage: &mut Stage, (slot, index): (u32, u32), done: &Finished) {
             if let Some(fill) = truth.parts[index as usize].fill.as_mut().filter(|fill| fill.number == second.fill) {
                 fill.lost(&second.range);
             }
-            if error.kind != Kind::Cancelled {
+            if error.kind != FailureKind::Cancelled {
                 stage.faults.saw(Fault::SecondFailed);
             }
         }
@@ -365,12 +365,12 @@ impl Source for Watch {
         self.ends(&done);
         let item = Item::from_token(done.token);
         let retryable = done.result.as_ref().is_err_and(ossc_net::Error::retryable);
-        let cancelled = done.result.as_ref().is_err_and(|error| error.kind == Kind::Cancelled);
-        let limit = self.work.scheduling.growth_limit();
+        let cancelled = done.result.as_ref().is_err_and(|error| error.kind == FailureKind::Cancelled);
+        let limit = self.work.scheduling.window_limit();
         let copies = stage::lock(&self.stage).copies;
         if let Item::Part(slot, _)
         | Item::Piece(slot, ..)
-        | Item::Spare(slot, ..)
+        | Item::Hedge(slot, ..)
         | Item::Blocks(slot, ..)
         | Item::Verdict(slot) = item
         {

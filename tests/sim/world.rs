@@ -26,7 +26,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Between two looks at the leases, in microseconds: as `room` has it, and no multiple of a reader's slice, which
+/// Between two looks at the leases, in microseconds: as `reclaim` has it, and no multiple of a reader's slice, which
 /// would let the same reader miss the same answer for ever.
 const LEASE_TICK: u64 = 1_300_000;
 /// Without faults everything must be at rest within this, in microseconds: the longest pauses are the revival of a
@@ -134,7 +134,7 @@ impl<'a> World<'a> {
         region.header().reads_wait.store(u32::from(waits), Ordering::Relaxed);
         let rng = &mut guard.rng;
         let timeouts = timeouts(rng);
-        let net = ossc_net::Options {
+        let net = ossc_net::VcpuOptions {
             vcpus: rng.usize(1..=2),
             workers: rng.usize(1..=4),
             driver: DriverChoice::Auto,
@@ -152,7 +152,7 @@ impl<'a> World<'a> {
                 |number| if number < large { rng.choice([512, 1024, 4096, PART_BYTES_MAX]).unwrap_or(4096) } else { 0 },
             )
             .collect();
-        let work = work::Options {
+        let work = work::WorkOptions {
             verify_crc: true,
             part_bytes_max: 4096,
             outage_budget: Duration::from_millis(rng.choice([300, 3000, 30_000]).unwrap_or(3000)),
@@ -504,7 +504,7 @@ impl<'a> World<'a> {
                 self.turn_at(vcpu, when);
             }
         }
-        if !self.demand_due && self.heard != Some(self.region.header().bell.heard()) {
+        if !self.demand_due && self.heard != Some(self.region.header().doorbell.heard()) {
             self.demand_due = true;
             let when = self.soon(20);
             self.at(when, Job::Demand);
@@ -538,9 +538,9 @@ impl<'a> World<'a> {
     /// Small objects become files.
     fn settle(&mut self) {
         for arrived in std::mem::take(&mut self.inbox) {
-            let held = self.engine.work.held(arrived.slot);
-            let (Some(held), Some(object)) = (held, self.region.object(arrived.slot)) else { continue };
-            self.engine.work.transfers.small.is_over(&held);
+            let entry = self.engine.work.entry(arrived.slot);
+            let (Some(entry), Some(object)) = (entry, self.region.object(arrived.slot)) else { continue };
+            self.engine.work.transfers.materializer.is_over(&entry);
             let mut stage = stage::lock(&self.stage);
             if stage.strike(Fault::DiskFull) {
                 drop(stage);

@@ -1,13 +1,13 @@
 //! As much of `cache/region.rs` as `cache/wait.rs` needs, without the mapping: one object, its parts, its
-//! demand, the bell; and the engine's side of them in the order in which the engine goes.
+//! demand, the doorbell; and the engine's side of them in the order in which the engine goes.
 
-use crate::bell::Bell;
 use crate::demand::Demand;
+use crate::doorbell::Doorbell;
+use crate::futex_word::FutexWord;
 use crate::lease::File;
 use crate::part::Part;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::verdict::Verdict;
-use crate::word::Word;
 
 pub use ossc_cache::region::state;
 
@@ -22,7 +22,7 @@ pub struct Region {
     parts: Vec<Part>,
     bits: Vec<AtomicU64>,
     summary: Vec<AtomicU64>,
-    pub bell: Bell,
+    pub doorbell: Doorbell,
     memory: Vec<AtomicU32>,
     /// A thread of the engine has the lease.
     leased: AtomicU32,
@@ -31,7 +31,7 @@ pub struct Region {
 }
 
 pub struct Object {
-    word: Word,
+    word: FutexWord,
     pub errno: AtomicU32,
     pub starved: AtomicU32,
     size: u64,
@@ -56,13 +56,13 @@ pub fn new(parts: u32) -> (Region, Object) {
         parts: some.clone().map(|_| Part::default()).collect(),
         bits: vec![AtomicU64::default()],
         summary: vec![AtomicU64::default()],
-        bell: Bell::default(),
+        doorbell: Doorbell::default(),
         memory: some.clone().map(|_| AtomicU32::default()).collect(),
         leased: AtomicU32::default(),
         owners: some.map(|_| Default::default()).collect(),
     };
     let object = Object {
-        word: Word::new(state::LOADING),
+        word: FutexWord::new(state::LOADING),
         errno: AtomicU32::new(0),
         starved: AtomicU32::new(0),
         size: PART * u64::from(parts),
@@ -84,7 +84,7 @@ impl Region {
             any = true;
         }
         if any {
-            self.bell.ring();
+            self.doorbell.ring();
         }
     }
 
@@ -96,7 +96,7 @@ impl Region {
     }
 
     pub fn take_demand(&self, each: impl FnMut(u32)) {
-        Demand { bits: &self.bits, summary: &self.summary }.take(each);
+        Demand { bits: &self.bits, summary: &self.summary }.drain(each);
     }
 
     /// What a reader copies.

@@ -205,7 +205,7 @@ fn what_may_not_come_ends_the_session_with_the_right_alert() {
                 step = by_hand.say(*kind, plain);
             }
             let error = by_hand.wire.error(step);
-            assert_eq!(error.kind, Kind::Network, "{error}");
+            assert_eq!(error.kind, FailureKind::Network, "{error}");
             assert_eq!(error.phase, if inside { Phase::Body } else { Phase::Head }, "{error}");
             match alert {
                 Some(alert) => assert_eq!(by_hand.heard(), (ALERT, vec![2, u8::from(alert)]), "{error}"),

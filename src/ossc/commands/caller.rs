@@ -3,8 +3,8 @@
 //! Called by the commands that look at a bucket (`doctor`, `plan`, `verify`). It keeps nothing and tries nothing twice.
 
 use crate::lock::lock;
-use ossc_net::error::{Kind, Phase};
-use ossc_net::{Error, Fetch, Finished, Options, Origin, Pull, Query, Response, Sink, Source, Vcpus};
+use ossc_net::error::{FailureKind, Phase};
+use ossc_net::{Error, Fetch, Finished, Origin, Pull, Query, Response, Sink, Source, VcpuOptions, Vcpus};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -38,10 +38,10 @@ impl Caller {
     /// Starts the network thread.
     ///
     /// # Errors
-    /// `Kind::Local` if it or the asked-for driver cannot be had.
-    pub fn start(origin: Origin, options: Options) -> Result<Caller, Error> {
+    /// `FailureKind::Local` if it or the asked-for driver cannot be had.
+    pub fn start(origin: Origin, options: VcpuOptions) -> Result<Caller, Error> {
         let desk = Arc::new(Desk::default());
-        let options = Options { vcpus: 1, workers: 1, ..options };
+        let options = VcpuOptions { vcpus: 1, workers: 1, ..options };
         Ok(Caller { vcpus: Vcpus::start(Arc::new(origin), desk.clone(), options)?, desk })
     }
 
@@ -49,14 +49,15 @@ impl Caller {
     ///
     /// # Errors
     /// Whatever ended the request.
-    pub fn ask(&mut self, query: Query, bytes_max: usize) -> Result<(Response, Vec<u8>), Error> {
+    pub fn call(&mut self, query: Query, bytes_max: usize) -> Result<(Response, Vec<u8>), Error> {
         let (answer, answered) = sync_channel(1);
         *lock(&self.desk.answer) = Some(answer);
         *lock(&self.desk.question) =
             Some(Fetch { token: 0, query, sink: Sink::Buffer { bytes_max }, crc: true, urgent: true });
         self.vcpus.wake();
-        let done =
-            answered.recv().map_err(|_| Error::new(Kind::Local, Phase::Start, "the network thread has ended"))?;
+        let done = answered
+            .recv()
+            .map_err(|_| Error::new(FailureKind::Local, Phase::Start, "the network thread has ended"))?;
         done.result.map(|response| (response, done.body))
     }
 

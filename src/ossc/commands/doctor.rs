@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Args)]
-pub struct Options {
+pub struct DoctorOptions {
     /// Ask nobody: look at this machine and the settings only.
     #[arg(long)]
     offline: bool,
@@ -90,7 +90,7 @@ impl Report {
 }
 
 /// Runs the command: status 1 if a load cannot work, else that of the program, where there is one.
-pub fn main(options: &Options) -> ExitCode {
+pub fn main(options: &DoctorOptions) -> ExitCode {
     let mut report = Report::default();
     if !options.program.is_empty() {
         let status = program::run(&mut report, &options.program).and_then(|status| status.code()).unwrap_or(1);

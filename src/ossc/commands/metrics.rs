@@ -3,22 +3,22 @@
 //! Called by `main`. Format: the text exposition format 0.0.4. Names have the prefix `ossc_`.
 
 use crate::commands::output;
-use crate::commands::view::{Which, objects, ready_bytes, word};
+use crate::commands::view::{Which, objects, ready_bytes, state_label};
 use clap::Args;
-use ossc_cache::region::{Kind, Region};
+use ossc_cache::region::{RecordKind, Region};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 #[derive(Args)]
-pub struct Options {
+pub struct MetricsOptions {
     #[command(flatten)]
     which: Which,
 }
 
 /// Runs the command. Without an engine it says so in the metric `ossc_up`, and ends well: a collector has something
 /// to alarm on.
-pub fn main(options: &Options) -> ExitCode {
+pub fn main(options: &MetricsOptions) -> ExitCode {
     let text = match options.which.region() {
         Ok(region) => of(&region),
         Err(why) => {
@@ -57,12 +57,12 @@ fn of(region: &Region) -> String {
     }
     text += &head("objects", "gauge", "Objects by state.");
     let mut counts = std::collections::BTreeMap::<&str, u64>::new();
-    objects(region).for_each(|object| *counts.entry(word(region, object)).or_default() += 1);
+    objects(region).for_each(|object| *counts.entry(state_label(region, object)).or_default() += 1);
     for (state, count) in counts {
         let _ = writeln!(text, "ossc_objects{{state=\"{state}\"}} {count}");
     }
     text += &head("object_ready_bytes", "gauge", "Bytes in memory of each object that is served from memory.");
-    for object in objects(region).filter(|object| object.kind() == Kind::Large) {
+    for object in objects(region).filter(|object| object.kind() == RecordKind::Large) {
         let (name, ready) = (label(&region.name(object)), ready_bytes(region, object));
         let _ = writeln!(text, "ossc_object_ready_bytes{{object=\"{name}\"}} {ready}");
     }

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 const LIBRARY: &str = "libossc_preload.so";
 
 #[derive(Args)]
-pub struct Options {
+pub struct RunOptions {
     /// Starts as secondary (ENABLE_CONNECTOR=2): waits for the engine of another program.
     #[arg(long)]
     secondary: bool,
@@ -28,7 +28,7 @@ pub struct Options {
 }
 
 /// Runs the command; comes back only if it fails.
-pub fn main(options: &Options) -> ExitCode {
+pub fn main(options: &RunOptions) -> ExitCode {
     let Some(library) = library() else {
         eprintln!("ossc run: {LIBRARY} is neither beside ossc nor in ../lib: install it there");
         return ExitCode::FAILURE;

@@ -3,15 +3,15 @@
 //! Called by `main`. It changes nothing.
 
 use crate::commands::output;
-use crate::commands::view::{self, Which, human, objects, ready_bytes, word};
+use crate::commands::view::{self, Which, human, objects, ready_bytes, state_label};
 use clap::Args;
-use ossc_cache::region::{Kind, Region, state};
+use ossc_cache::region::{RecordKind, Region, state};
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 #[derive(Args)]
-pub struct Options {
+pub struct StatusOptions {
     #[command(flatten)]
     which: Which,
     /// One JSON object instead of a table.
@@ -20,7 +20,7 @@ pub struct Options {
 }
 
 /// Runs the command.
-pub fn main(options: &Options) -> ExitCode {
+pub fn main(options: &StatusOptions) -> ExitCode {
     let region = match options.which.region() {
         Ok(region) => region,
         Err(why) => {
@@ -35,7 +35,7 @@ pub fn main(options: &Options) -> ExitCode {
 fn as_json(region: &Region) -> serde_json::Value {
     let header = region.header();
     let list: Vec<_> = objects(region)
-        .map(|object| json!({"name": *region.name(object), "bytes": object.size(), "ready_bytes": ready_bytes(region, object), "state": word(region, object), "verified": object.verified(), "etag": *object.etag()}))
+        .map(|object| json!({"name": *region.name(object), "bytes": object.size(), "ready_bytes": ready_bytes(region, object), "state": state_label(region, object), "verified": object.verified(), "etag": *object.etag()}))
         .collect();
     json!({
         "engine_pid": header.engine_pid.load(Ordering::Acquire),
@@ -58,15 +58,16 @@ fn as_table(region: &Region) -> String {
         header.engine_pid.load(Ordering::Acquire),
         String::from_utf8_lossy(region.model_dir())
     );
-    let small = objects(region).filter(|object| object.kind() == Kind::Small && !object.is_in_the_way());
+    let small = objects(region).filter(|object| object.kind() == RecordKind::Small && !object.is_in_the_way());
     let (count, bytes) = small.fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.size()));
-    for object in objects(region).filter(|object| object.kind() == Kind::Large || object.state() == state::FAILED) {
+    for object in objects(region).filter(|object| object.kind() == RecordKind::Large || object.state() == state::FAILED)
+    {
         let ready = ready_bytes(region, object);
         let share = if object.size() == 0 { 100.0 } else { ready as f64 * 100.0 / object.size() as f64 };
         text += &format!(
             "{share:5.1} %  {:>9}  {:<10}  {}\n",
             human(object.size()),
-            view::word(region, object),
+            view::state_label(region, object),
             region.name(object)
         );
     }

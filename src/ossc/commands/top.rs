@@ -5,10 +5,10 @@
 
 use crate::commands::output;
 use crate::commands::readers;
-use crate::commands::view::{Which, human, objects, ready_bytes, word};
+use crate::commands::view::{Which, human, objects, ready_bytes, state_label};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ossc_cache::region::{Kind, Object, Region, state};
+use ossc_cache::region::{Object, RecordKind, Region, state};
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const BARS_MAX: usize = 40;
 
 #[derive(Args)]
-pub struct Options {
+pub struct TopOptions {
     #[command(flatten)]
     which: Which,
     /// Go on after everything is loaded, to see who comes and goes.
@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 /// Runs the command.
-pub fn main(options: &Options) -> ExitCode {
+pub fn main(options: &TopOptions) -> ExitCode {
     let region = match options.which.region() {
         Ok(region) => region,
         Err(why) => {
@@ -101,12 +101,14 @@ impl Board {
         let (dev, engine) = (header.memory_dev.load(Ordering::Acquire), header.engine_pid.load(Ordering::Acquire));
         let readers = readers::by_inode(dev, engine);
         let mut sum = Sum::default();
-        for object in objects(region).filter(|object| object.state() != state::GONE || object.kind() == Kind::Large) {
+        for object in
+            objects(region).filter(|object| object.state() != state::GONE || object.kind() == RecordKind::Large)
+        {
             let ready = ready_bytes(region, object);
             sum.bytes += object.size();
             sum.ready += ready;
             sum.open += usize::from(matches!(object.state(), state::COMING | state::LOADING));
-            if object.kind() == Kind::Large {
+            if object.kind() == RecordKind::Large {
                 self.bar(region, object, ready, &readers);
             }
         }
@@ -132,7 +134,7 @@ impl Board {
         let who = readers
             .get(&object.memory_ino.load(Ordering::Acquire))
             .map_or(String::new(), |who| format!("  mapped by {}", who.join(", ")));
-        bar.set_message(format!("{:<8} {}{who}", word(region, object), region.name(object)));
+        bar.set_message(format!("{:<8} {}{who}", state_label(region, object), region.name(object)));
     }
 
     /// Leaves what was drawn on the screen.

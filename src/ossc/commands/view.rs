@@ -4,8 +4,8 @@
 //! engine, and keeps none alive: who looks is not a client.
 
 use clap::Args;
-use ossc_cache::region::{Kind, Object, Region, state};
-use ossc_cache::rundir::{self, Paths, Place};
+use ossc_cache::region::{Object, RecordKind, Region, state};
+use ossc_cache::rundir::{self, Paths, RunDirSettings};
 use ossc_cache::sys;
 use ossc_cache::wire::{self, Ask};
 use std::os::unix::ffi::OsStrExt;
@@ -27,11 +27,12 @@ impl Which {
     /// The region of the engine that serves this folder, or why there is none.
     pub fn region(&self) -> Result<Region, String> {
         let none = "no engine runs for this folder: start a program with LD_PRELOAD and ENABLE_CONNECTOR=1";
-        let asked = wire::ask(&self.paths()?.socket, Ask::Look, b"", ANSWER_MS).map_err(|errno| match errno.0 {
-            libc::ENOENT | libc::ECONNREFUSED => none.into(),
-            libc::ENOTSUP => "the running engine is of another version".into(),
-            code => format!("the engine did not answer: {}", std::io::Error::from_raw_os_error(code)),
-        });
+        let asked =
+            wire::ask_at_socket(&self.paths()?.socket, Ask::Look, b"", ANSWER_MS).map_err(|errno| match errno.0 {
+                libc::ENOENT | libc::ECONNREFUSED => none.into(),
+                libc::ENOTSUP => "the running engine is of another version".into(),
+                code => format!("the engine did not answer: {}", std::io::Error::from_raw_os_error(code)),
+            });
         let mapped = asked.and_then(|packet| {
             let mapped = Region::map(packet.fds[0]);
             packet.close_fds();
@@ -50,7 +51,7 @@ impl Which {
         let id = std::fs::metadata(&self.model_dir).map_err(|e| format!("MODEL_DIR {dir}: {e}"))?;
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let (socket, runtime_dir) = (variable("CONNECTOR_UDS_PATH"), variable("XDG_RUNTIME_DIR"));
-        let place = Place {
+        let place = RunDirSettings {
             socket: socket.as_ref().map(|s| s.as_bytes()),
             runtime_dir: runtime_dir.as_ref().map(|s| s.as_bytes()),
         };
@@ -61,9 +62,9 @@ impl Which {
 /// All objects, folders left out, records that stand for nothing, and files that a newer version has replaced.
 pub fn objects(region: &Region) -> impl Iterator<Item = &Object> {
     let is_shown = |object: &&Object| match object.kind() {
-        Kind::Folder => false,
-        Kind::Small => !object.is_superseded(),
-        Kind::Large => object.state() != state::GONE,
+        RecordKind::Folder => false,
+        RecordKind::Small => !object.is_superseded(),
+        RecordKind::Large => object.state() != state::GONE,
     };
     (0..region.objects_len()).filter_map(|slot| region.object(slot)).filter(is_shown)
 }
@@ -71,7 +72,7 @@ pub fn objects(region: &Region) -> impl Iterator<Item = &Object> {
 /// Bytes of an object that readers get without waiting.
 pub fn ready_bytes(region: &Region, object: &Object) -> u64 {
     match object.kind() {
-        Kind::Large => (0..object.parts())
+        RecordKind::Large => (0..object.parts())
             .filter(|index| region.part(object, *index).is_ready())
             .map(|index| object.part_range(index))
             .map(|r| r.end - r.start)
@@ -88,7 +89,7 @@ pub fn is_under_way(region: &Region, object: &Object) -> bool {
 }
 
 /// An object's state in one word.
-pub fn word(region: &Region, object: &Object) -> &'static str {
+pub fn state_label(region: &Region, object: &Object) -> &'static str {
     match object.state() {
         state::COMING => "coming",
         state::LOADING if !is_under_way(region, object) => "idle",

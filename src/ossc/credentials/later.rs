@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 /// How many are kept: the newest count.
-const KEPT: usize = 8;
+const NEWEST_MAX: usize = 8;
 
 type Variables = HashMap<String, String>;
 
@@ -60,7 +60,7 @@ impl Later {
             return false;
         }
         given.push_front(variables);
-        given.truncate(KEPT);
+        given.truncate(NEWEST_MAX);
         true
     }
 
@@ -137,7 +137,7 @@ mod tests {
         for number in 0..20 {
             later.note(&key(&number.to_string()));
         }
-        assert_eq!(lock(&later.given).len(), KEPT);
+        assert_eq!(lock(&later.given).len(), NEWEST_MAX);
         assert_eq!(id(later.newest(&[])), Some("19".into()));
     }
 }

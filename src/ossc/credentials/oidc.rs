@@ -48,7 +48,7 @@ impl Oidc {
             ("RoleSessionName", &self.session_name),
         ]);
         let question = Question { method: "POST", target: &format!("/?{target}"), headers: &[], form: &form };
-        let answer = self.service.ask(&question, self.limit)?;
+        let answer = self.service.round_trip(&question, self.limit)?;
         if answer.status != 200 {
             return Err(refusal(answer.status, &answer.body));
         }

@@ -1,5 +1,5 @@
 //! When credentials are fetched again: before they end, and at once when OSS refuses them. The body of the thread
-//! `ossc-keys`, and the bell by which `work` rings it.
+//! `ossc-keys`, and the wakeup by which `work` wakes it.
 //!
 //! A source that has nothing newer is asked less and less often, so that neither a file nor a service is asked in
 //! a loop; what OSS has refused meanwhile is tried again by `work` within its own patience.
@@ -21,7 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// While OSS refuses the credentials in use, one request in this time finds out whether it still does.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
-/// The bell.
+/// Wakes it.
 #[derive(Default)]
 pub struct Renewal {
     refusal: Mutex<Refusal>,
@@ -55,7 +55,7 @@ impl Renewal {
     }
 
     /// Until when no request is worth sending; `None` if one may be sent, which is then the probe.
-    pub fn hold(&self, now: Instant) -> Option<Instant> {
+    pub fn blocked_until(&self, now: Instant) -> Option<Instant> {
         let mut refusal = lock(&self.refusal);
         match refusal.probe_at? {
             at if now < at => Some(at),
@@ -66,7 +66,7 @@ impl Renewal {
         }
     }
 
-    /// Sleeps until it is rung, `limit` at most. True if it was.
+    /// Sleeps until it is woken, `limit` at most. True if it was.
     fn wait(&self, limit: Duration) -> bool {
         let refusal = lock(&self.refusal);
         let sleep = self.rung.wait_timeout_while(refusal, limit, |refusal| !refusal.wanted);
@@ -81,7 +81,7 @@ impl Renewal {
 
 /// What is known of the credentials in use.
 struct Schedule {
-    held: Issued,
+    current: Issued,
     /// When they are to be renewed.
     due: Instant,
     /// Fetches since then that brought nothing of use.
@@ -89,9 +89,9 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(held: Issued, now: Instant, unix_secs: i64) -> Schedule {
-        let due = now + time_left(&held, unix_secs).unwrap_or(UNDATED);
-        Schedule { held, due, in_vain: 0 }
+    fn new(current: Issued, now: Instant, unix_secs: i64) -> Schedule {
+        let due = now + time_left(&current, unix_secs).unwrap_or(UNDATED);
+        Schedule { current, due, in_vain: 0 }
     }
 
     /// How long to sleep at least, and at most if nobody rings.
@@ -102,11 +102,11 @@ impl Schedule {
 
     /// They are over by this machine's clock.
     fn has_ended(&self, unix_secs: i64) -> bool {
-        self.held.ends_secs.is_some_and(|ends| ends <= unix_secs)
+        self.current.ends_secs.is_some_and(|ends| ends <= unix_secs)
     }
 
     /// A fetch came back: whether it brought other credentials.
-    fn take(&mut self, fetched: Result<Issued, String>, now: Instant, unix_secs: i64) -> bool {
+    fn apply_fetch(&mut self, fetched: Result<Issued, String>, now: Instant, unix_secs: i64) -> bool {
         let issued = match fetched {
             Ok(issued) => issued,
             Err(why) => {
@@ -115,19 +115,19 @@ impl Schedule {
                 return false;
             }
         };
-        let is_new = issued.credentials != self.held.credentials;
+        let is_new = issued.credentials != self.current.credentials;
         let has_ended = time_left(&issued, unix_secs).is_some_and(|left| left.is_zero());
         if has_ended {
             tracing::warn!("the credentials have ended already by this machine's clock, and the source has no others");
         }
-        let later = issued.ends_secs != self.held.ends_secs;
+        let later = issued.ends_secs != self.current.ends_secs;
         let in_vain = if (is_new || later || issued.ends_secs.is_none()) && !has_ended { 0 } else { self.in_vain + 1 };
         let due = if is_new || later || issued.ends_secs.is_none() {
             now + time_left(&issued, unix_secs).unwrap_or(UNDATED)
         } else {
             self.due
         };
-        *self = Schedule { held: issued, due, in_vain };
+        *self = Schedule { current: issued, due, in_vain };
         is_new
     }
 }
@@ -139,7 +139,7 @@ fn time_left(issued: &Issued, unix_secs: i64) -> Option<Duration> {
 }
 
 /// What the thread renews from, and with what.
-pub struct Keeper {
+pub struct RenewalThread {
     /// The engine's own source; `None` for keys that stay as they are.
     pub source: Option<Source>,
     /// What programs have brought that started later.
@@ -148,10 +148,10 @@ pub struct Keeper {
     pub settings: Settings,
 }
 
-impl Keeper {
+impl RenewalThread {
     /// Keeps the credentials fresh that the engine began with: others are given to `publish`, with the settings that say how
     /// to sign with them. Never returns.
-    pub fn keep(&self, renewal: &Renewal, first: Issued, publish: impl Fn(&Settings, Credentials)) {
+    pub fn run(&self, renewal: &Renewal, first: Issued, publish: impl Fn(&Settings, Credentials)) {
         let mut schedule = Schedule::new(first, Instant::now(), unix_secs());
         let mut refused: Vec<Credentials> = Vec::new();
         loop {
@@ -162,11 +162,11 @@ impl Keeper {
             let fetched = match own {
                 Some(Ok(issued)) if refused.contains(&issued.credentials) => Err(STILL_REFUSED.to_string()),
                 Some(fetched) => fetched,
-                None => Ok(schedule.held.clone()),
+                None => Ok(schedule.current.clone()),
             };
-            if schedule.take(fetched, Instant::now(), unix_secs()) {
-                tracing::info!(ends_unix_secs = schedule.held.ends_secs, "credentials were renewed");
-                publish(&self.settings, schedule.held.credentials.clone());
+            if schedule.apply_fetch(fetched, Instant::now(), unix_secs()) {
+                tracing::info!(ends_unix_secs = schedule.current.ends_secs, "credentials were renewed");
+                publish(&self.settings, schedule.current.credentials.clone());
                 renewal.accepted();
             } else if (rung || schedule.has_ended(unix_secs())) && self.change(&mut schedule, &mut refused, &publish) {
                 // What was under way with the old ones is refused now.
@@ -183,13 +183,13 @@ impl Keeper {
         refused: &mut Vec<Credentials>,
         publish: impl Fn(&Settings, Credentials),
     ) -> bool {
-        let held = schedule.held.credentials.clone();
-        if !refused.contains(&held) {
-            refused.push(held.clone());
+        let current = schedule.current.credentials.clone();
+        if !refused.contains(&current) {
+            refused.push(current.clone());
         }
         let Some(noted) = self.later.newest(refused) else {
             // From the beginning: what was refused may be accepted again.
-            *refused = vec![held];
+            *refused = vec![current];
             return false;
         };
         tracing::info!(
@@ -245,11 +245,11 @@ mod tests {
         let mut pauses = Vec::new();
         for in_vain in 0..8 {
             let fetched = if in_vain % 2 == 0 { Err("gone".into()) } else { Ok(issued("a", Some(6))) };
-            assert!(!schedule.take(fetched, late, NOW + 4));
+            assert!(!schedule.apply_fetch(fetched, late, NOW + 4));
             pauses.push(schedule.pauses(late).1.as_millis());
         }
         assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 10000, 10000, 10000]);
-        assert!(schedule.take(Ok(issued("b", Some(12))), late, NOW + 6));
+        assert!(schedule.apply_fetch(Ok(issued("b", Some(12))), late, NOW + 6));
         assert_eq!(schedule.pauses(late), (PAUSE_MIN, Duration::from_secs(4)));
     }
 
@@ -258,7 +258,10 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(issued("a", Some(-10)), now, NOW);
         for round in 1..8 {
-            assert!(schedule.take(Ok(issued(&round.to_string(), Some(-10))), now, NOW), "the clock may be wrong");
+            assert!(
+                schedule.apply_fetch(Ok(issued(&round.to_string(), Some(-10))), now, NOW),
+                "the clock may be wrong"
+            );
         }
         assert_eq!(schedule.pauses(now).1, PAUSE_MAX);
     }
@@ -269,9 +272,9 @@ mod tests {
         let mut schedule = Schedule::new(issued("a", None), now, NOW);
         assert_eq!(schedule.pauses(now).1, UNDATED);
         let later = now + UNDATED;
-        assert!(!schedule.take(Ok(issued("a", None)), later, NOW));
+        assert!(!schedule.apply_fetch(Ok(issued("a", None)), later, NOW));
         assert_eq!(schedule.pauses(later), (PAUSE_MIN, UNDATED));
-        assert!(schedule.take(Ok(issued("b", None)), later, NOW));
+        assert!(schedule.apply_fetch(Ok(issued("b", None)), later, NOW));
     }
 
     #[test]
@@ -296,16 +299,16 @@ mod tests {
     #[test]
     fn refused_credentials_are_probed_and_not_used_in_a_loop() {
         let (renewal, now) = (Renewal::default(), Instant::now());
-        assert_eq!(renewal.hold(now), None);
+        assert_eq!(renewal.blocked_until(now), None);
         renewal.ring(now);
         let probe = now + PROBE_EVERY;
         assert_eq!(
-            (renewal.hold(now), renewal.hold(probe), renewal.hold(probe)),
+            (renewal.blocked_until(now), renewal.blocked_until(probe), renewal.blocked_until(probe)),
             (Some(probe), None, Some(probe + PROBE_EVERY))
         );
         renewal.ring(probe);
-        assert_eq!(renewal.hold(probe), Some(probe + PROBE_EVERY), "a refusal of the probe changes nothing");
+        assert_eq!(renewal.blocked_until(probe), Some(probe + PROBE_EVERY), "a refusal of the probe changes nothing");
         renewal.accepted();
-        assert_eq!(renewal.hold(probe), None);
+        assert_eq!(renewal.blocked_until(probe), None);
     }
 }

@@ -44,7 +44,7 @@ impl Role {
     fn token(&self) -> Result<String, String> {
         let headers = [("X-aliyun-ecs-metadata-token-ttl-seconds", TOKEN_LIFE)];
         let question = Question { method: "PUT", target: TOKEN, headers: &headers, form: "" };
-        text(&good(&question, self.service.ask(&question, self.limit)?)?, "a token")
+        text(&good(&question, self.service.round_trip(&question, self.limit)?)?, "a token")
     }
 
     fn role_name(&self, token: Option<&str>) -> Result<String, String> {
@@ -59,7 +59,7 @@ impl Role {
         let headers: Vec<(&str, &str)> =
             token.map(|token| ("X-aliyun-ecs-metadata-token", token)).into_iter().collect();
         let question = Question { method: "GET", target: path, headers: &headers, form: "" };
-        good(&question, self.service.ask(&question, self.limit)?)
+        good(&question, self.service.round_trip(&question, self.limit)?)
     }
 }
 

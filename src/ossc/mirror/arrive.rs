@@ -3,11 +3,11 @@
 //! Called by the thread that writes files, and before a listing is made real. It overwrites nothing but the stand-in
 //! that it was made for.
 
+use crate::folder_files::Pinned;
 use crate::lock::lock;
 use crate::mirror::made::{self, Growing, Purpose};
 use crate::mirror::{Mirror, below};
-use crate::place::Pinned;
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::item::Arrived;
 use ossc_cache::mark;
 use ossc_cache::region::{Object, state};
@@ -59,36 +59,36 @@ impl Mirror {
         // version.
         let _known = lock(&self.known);
         self.end_growing();
-        let (object, held): (&Object, &Held) = (self.work.region().object(arrived.slot)?, &arrived.held);
-        if !self.is_record_of(arrived.slot, &arrived.held) {
-            self.work.transfers.small.is_over(held);
+        let (object, entry): (&Object, &RegisterEntry) = (self.work.region().object(arrived.slot)?, &arrived.entry);
+        if !self.is_record_of(arrived.slot, &arrived.entry) {
+            self.work.transfers.materializer.is_over(entry);
             return None;
         }
         if object.is_superseded() {
-            self.work.transfers.small.is_over(held);
+            self.work.transfers.materializer.is_over(entry);
             object.set_state(state::PLACED);
-            return Some(lock(&held.pinned).take());
+            return Some(lock(&entry.pinned).take());
         }
         let put = self.put(arrived, object);
         match arrived.at {
-            Some(at) if put.is_ok() => self.work.transfers.small.piece_is_over(held, at),
-            _ => self.work.transfers.small.is_over(held),
+            Some(at) if put.is_ok() => self.work.transfers.materializer.piece_is_over(entry, at),
+            _ => self.work.transfers.materializer.is_over(entry),
         }
         match put {
             Ok(false) => None,
             Ok(true) => {
-                tracing::debug!(object = held.key, bytes = held.size, "in place");
+                tracing::debug!(object = entry.key, bytes = entry.size, "in place");
                 object.set_state(state::PLACED);
-                Some(lock(&held.pinned).take())
+                Some(lock(&entry.pinned).take())
             }
             Err(e) => {
                 self.work.register.clear_file(arrived.slot);
                 tracing::error!(
-                    object = held.key,
-                    folder = held.folder,
+                    object = entry.key,
+                    folder = entry.folder,
                     "cannot write the file in MODEL_DIR, readers get EIO: {e}"
                 );
-                object.fail(ossc_net::error::Kind::Local.errno());
+                object.fail(ossc_net::error::FailureKind::Local.errno());
                 // A full disk may have room again; what a user put at its place stays.
                 if e.kind() != std::io::ErrorKind::AlreadyExists {
                     self.work.act([self.work.objects.revive_later(arrived.slot)]);
@@ -105,16 +105,16 @@ impl Mirror {
         if object.state() != state::COMING {
             return Ok(false);
         }
-        let held = &arrived.held;
+        let entry = &arrived.entry;
         let mut growing = lock(&self.growing);
-        let path = below(&held.folder, &held.name);
+        let path = below(&entry.folder, &entry.name);
         let purpose = Purpose {
-            kind: mark::Kind::Finished,
+            kind: mark::MarkKind::Finished,
             engine: self.work.region().engine_key(),
-            etag: &held.etag,
-            object_size: held.size,
+            etag: &entry.etag,
+            object_size: entry.size,
             path: &path,
-            mtime_secs: held.mtime_secs,
+            mtime_secs: entry.mtime_secs,
         };
         let is_stand_in = |found: &made::Found| found.is_stand_in_of(object);
         let known = |id| self.work.register.set_file(arrived.slot, id);
@@ -122,22 +122,24 @@ impl Mirror {
             Some(at) => {
                 let (_, file) = match growing.entry(arrived.slot) {
                     Entry::Occupied(file) => file.into_mut(),
-                    Entry::Vacant(none) => none.insert((held.clone(), Growing::new(self.root.folder(&held.folder)?)?)),
+                    Entry::Vacant(none) => {
+                        none.insert((entry.clone(), Growing::new(self.root.folder(&entry.folder)?)?))
+                    }
                 };
                 file.write(&arrived.body, at).map(|()| false)
             }
             None => match growing.remove(&arrived.slot) {
-                Some((_, file)) => match file.len().and_then(|len| is_whole(len, held.size)) {
-                    Ok(()) => file.put(&held.name, &purpose, is_stand_in, known).map(|()| true),
+                Some((_, file)) => match file.len().and_then(|len| is_whole(len, entry.size)) {
+                    Ok(()) => file.put(&entry.name, &purpose, is_stand_in, known).map(|()| true),
                     Err(e) => {
                         file.drop_it();
                         Err(e)
                     }
                 },
                 None => {
-                    is_whole(arrived.body.len() as u64, held.size)?;
-                    let folder = self.root.folder(&held.folder)?;
-                    made::put(folder.as_fd(), &held.name, &arrived.body, &purpose, is_stand_in, known).map(|()| true)
+                    is_whole(arrived.body.len() as u64, entry.size)?;
+                    let folder = self.root.folder(&entry.folder)?;
+                    made::put(folder.as_fd(), &entry.name, &arrived.body, &purpose, is_stand_in, known).map(|()| true)
                 }
             },
         };
@@ -149,19 +151,19 @@ impl Mirror {
         result
     }
 
-    /// True while a record is that of the version that is held so.
-    fn is_record_of(&self, slot: u32, held: &Arc<Held>) -> bool {
-        self.work.held(slot).is_some_and(|now| Arc::ptr_eq(&now, held))
+    /// True while a record is that of the version that the entry is of.
+    fn is_record_of(&self, slot: u32, entry: &Arc<RegisterEntry>) -> bool {
+        self.work.entry(slot).is_some_and(|now| Arc::ptr_eq(&now, entry))
     }
 
     /// Files that are being written are dropped where their version is given up or superseded. One that is fetched
     /// again is written from its beginning. The caller holds `known`.
     pub(crate) fn end_growing(&self) {
-        let is_coming = |(slot, held): (&u32, &Arc<Held>)| {
-            let record = self.work.region().object(*slot).filter(|_| self.is_record_of(*slot, held));
+        let is_coming = |(slot, entry): (&u32, &Arc<RegisterEntry>)| {
+            let record = self.work.region().object(*slot).filter(|_| self.is_record_of(*slot, entry));
             record.is_some_and(|object| object.state() == state::COMING && !object.is_superseded())
         };
-        let over = lock(&self.growing).extract_if(|slot, (held, _)| !is_coming((slot, held))).collect::<Vec<_>>();
+        let over = lock(&self.growing).extract_if(|slot, (entry, _)| !is_coming((slot, entry))).collect::<Vec<_>>();
         over.into_iter().for_each(|(_, (_, file))| file.drop_it());
     }
 

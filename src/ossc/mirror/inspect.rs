@@ -3,6 +3,7 @@
 //! Called by the mirror before it makes a listing real. It changes nothing. What has to be asked of OSS, or read from
 //! the disk, is found out without the mirror's lock, so that no folder waits for another one's answers.
 
+use crate::folder_files::{self, Lies};
 use crate::lock::lock;
 use crate::mirror::known::Known;
 use crate::mirror::listing::tree::Level;
@@ -10,7 +11,6 @@ use crate::mirror::made;
 use crate::mirror::made::turn;
 use crate::mirror::{Mirror, RENEWAL_MAX, Reason};
 use crate::order::failure::Failure;
-use crate::place::{self, Lies};
 use crate::work::Patience;
 use ossc_cache::region::Object;
 use ossc_net::error::shown;
@@ -98,9 +98,9 @@ impl Mirror {
     ) -> Result<HashMap<String, Step>, Failure> {
         let mut steps = HashMap::new();
         for (name, object) in &level.objects {
-            let lies = match place::look(folder, name) {
+            let lies = match folder_files::look(folder, name) {
                 Ok(lies) => lies,
-                Err(e) if place::refuses_name(e) => {
+                Err(e) if folder_files::refuses_name(e) => {
                     tracing::warn!(
                         key = object.key,
                         "not mirrored: the file system of MODEL_DIR refuses its name: {e}"
@@ -169,7 +169,7 @@ impl Mirror {
         let local = |e: std::io::Error| Failure::Local(format!("{}: {e}", shown(name)));
         if etag.len() == 32 && object.kind == list::Type::Normal {
             let mut sum = md5::Context::new();
-            place::read_file(folder, name, |bytes| sum.consume(bytes)).map_err(local)?;
+            folder_files::read_file(folder, name, |bytes| sum.consume(bytes)).map_err(local)?;
             return Ok(format!("{:x}", sum.finalize()).eq_ignore_ascii_case(etag));
         }
         let head = Query::Head { key: object.key.clone() };
@@ -180,7 +180,7 @@ impl Mirror {
             return Ok(false);
         };
         let mut sum = crc::Crc::new();
-        place::read_file(folder, name, |bytes| sum.update(bytes)).map_err(local)?;
+        folder_files::read_file(folder, name, |bytes| sum.update(bytes)).map_err(local)?;
         Ok(sum.value() == expected)
     }
 }

@@ -9,7 +9,7 @@ pub mod tree;
 use crate::mirror::listing::tree::Level;
 use crate::work::{Patience, Work};
 use ossc_cache::region::OBJECTS_MAX;
-use ossc_net::error::{Kind, Phase};
+use ossc_net::error::{FailureKind, Phase};
 use ossc_net::list::{self, ObjectEntry, Type};
 use ossc_net::{Error, Finished, Query, Response};
 use std::collections::HashSet;
@@ -78,7 +78,7 @@ fn one_page(work: &Work, query: &Query, patience: Patience) -> Result<(list::Pag
             Err(error) => return Err(error),
         }
     }
-    Err(Error::new(Kind::Protocol, Phase::List, "no page"))
+    Err(Error::new(FailureKind::Protocol, Phase::List, "no page"))
 }
 
 /// Whether the pages of a listing go on: a continuation token that leads back would be followed for ever.
@@ -94,7 +94,7 @@ struct Progress {
 impl Progress {
     fn check(&mut self, prefix: &str, page: &list::Page, request_id: &str) -> Result<(), Error> {
         let error = |why: String| {
-            let mut error = Error::new(Kind::Protocol, Phase::Body, why);
+            let mut error = Error::new(FailureKind::Protocol, Phase::Body, why);
             (error.object, error.request_id) = (format!("list {prefix}").into(), Some(request_id.into()));
             error
         };

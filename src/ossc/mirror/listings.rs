@@ -17,7 +17,7 @@ use crate::mirror::usage::choose;
 use crate::order::Look;
 use crate::order::Order;
 use crate::order::failure::Failure;
-use ossc_cache::region::Kind;
+use ossc_cache::region::RecordKind;
 use ossc_cache::wire;
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -130,10 +130,10 @@ impl Listings {
     }
 
     /// The thread, until the engine ends.
-    pub fn keep(mut self, orders: &Receiver<Order>) {
+    pub fn run(mut self, orders: &Receiver<Order>) {
         loop {
             match orders.recv_timeout(self.pause()) {
-                Ok(order) => self.take(order),
+                Ok(order) => self.handle_order(order),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -141,7 +141,7 @@ impl Listings {
         }
     }
 
-    fn take(&mut self, order: Order) {
+    fn handle_order(&mut self, order: Order) {
         match order {
             Order::List { path, enters, conn } => match inside(&path, &self.model_dir) {
                 Some(inside) => {
@@ -331,11 +331,11 @@ impl Listings {
     /// A program has opened an object, or waits for it.
     fn used(&mut self, slot: u32, pid: Option<u32>) {
         let region = *self.mirror.region();
-        let Some(object) = region.object(slot).filter(|object| object.kind() != Kind::Folder) else { return };
+        let Some(object) = region.object(slot).filter(|object| object.kind() != RecordKind::Folder) else { return };
         let (kind, path) = (object.kind(), region.name(object).to_string());
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         self.mirror.use_folder(folder);
-        if kind == Kind::Large {
+        if kind == RecordKind::Large {
             self.announced.weight(folder);
             return self.mirror.fetch_weights(folder);
         }

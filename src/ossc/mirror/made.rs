@@ -7,8 +7,8 @@
 
 pub mod turn;
 
-use crate::place::{self, Pinned, TEMPORARY};
-use ossc_cache::mark::{self, Kind, Mark, Text};
+use crate::folder_files::{self, Pinned, TEMPORARY};
+use ossc_cache::mark::{self, Mark, MarkKind, Text};
 use ossc_cache::region::Object;
 use ossc_cache::sys::FileId;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps};
@@ -25,7 +25,7 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose<'a> {
     /// What it stands for.
-    pub kind: Kind,
+    pub kind: MarkKind,
     /// `Region::engine_key`.
     pub engine: u64,
     /// ETag of the object, with its quotes.
@@ -55,7 +55,7 @@ pub struct Found {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MadeBefore {
     /// What it was made for.
-    pub kind: Kind,
+    pub kind: MarkKind,
     /// It is as it was left.
     pub is_unchanged: bool,
     /// ETag and size of the object, and the path that it was made for; `None` where the file system keeps no
@@ -152,7 +152,7 @@ pub fn make(folder: impl AsFd, name: &str, purpose: &Purpose<'_>) -> Result<Pinn
         fresh.clear(&folder);
     }
     made?;
-    let pinned = place::pinned(&folder, name)?;
+    let pinned = folder_files::pinned(&folder, name)?;
     // The inode must be the same by name and by descriptor, or clients could not recognise it (some network and
     // overlay file systems change it).
     if (pinned.dev, pinned.ino) == fresh.id()? { Ok(pinned) } else { Err(Errno::STALE) }
@@ -172,7 +172,7 @@ pub fn adopt(folder: impl AsFd, name: &str, purpose: &Purpose<'_>, found: &Found
         unmark(&file);
         return Err(Errno::EXIST);
     }
-    let (pinned, id) = (place::pinned(&folder, name)?, id_of(&rustix::fs::fstat(&file)?));
+    let (pinned, id) = (folder_files::pinned(&folder, name)?, id_of(&rustix::fs::fstat(&file)?));
     if (pinned.dev, pinned.ino) == (id.dev, id.ino) { Ok(pinned) } else { Err(Errno::STALE) }
 }
 
@@ -192,10 +192,10 @@ pub fn replace(
     may: impl Fn(&Found) -> bool,
 ) -> Result<Pinned, Errno> {
     let fresh = Fresh::make(&folder)?;
-    let made = fresh.mark(purpose).and_then(|has_attribute| fresh.take(&folder, name, has_attribute, may));
+    let made = fresh.mark(purpose).and_then(|has_attribute| fresh.take_name(&folder, name, has_attribute, may));
     fresh.clear(&folder);
     made?;
-    let pinned = place::pinned(&folder, name)?;
+    let pinned = folder_files::pinned(&folder, name)?;
     if (pinned.dev, pinned.ino) == fresh.id()? { Ok(pinned) } else { Err(Errno::STALE) }
 }
 
@@ -275,7 +275,8 @@ impl Fresh {
         let named = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = in_use(rustix::fs::openat(&folder, temporary.as_str(), named, FILE_MODE)?);
         // From its first moment on, so that what a killed engine leaves is known.
-        let nothing = Purpose { kind: Kind::Finished, engine: 0, etag: "", object_size: 0, path: "", mtime_secs: 0 };
+        let nothing =
+            Purpose { kind: MarkKind::Finished, engine: 0, etag: "", object_size: 0, path: "", mtime_secs: 0 };
         mark_file(&file, &nothing)?;
         Ok(Fresh { file, temporary, nameless: false })
     }
@@ -300,9 +301,9 @@ impl Fresh {
     ) -> Result<(), std::io::Error> {
         let put = self.mark(purpose).and_then(|has_attribute| {
             known(self.id()?);
-            match place::look(&folder, name)? {
-                place::Lies::Nothing => self.link(&folder, name),
-                _ => self.take(&folder, name, has_attribute, may),
+            match folder_files::look(&folder, name)? {
+                folder_files::Lies::Nothing => self.link(&folder, name),
+                _ => self.take_name(&folder, name, has_attribute, may),
             }
         });
         self.clear(&folder);
@@ -327,7 +328,7 @@ impl Fresh {
 
     /// Takes the name of a file that `may` says. The two exchange their names first, so that a file which a user puts
     /// there at this very moment is seen, and gets its name back.
-    fn take(
+    fn take_name(
         &self,
         folder: impl AsFd,
         name: &str,
@@ -374,7 +375,7 @@ fn mark_file(file: &File, purpose: &Purpose<'_>) -> Result<bool, Errno> {
     let st = rustix::fs::fstat(file)?;
     let nanos = mark::nanos(purpose.kind, st.st_ino, st.st_size as u64, purpose.mtime_secs);
     // A real file's time is its object's, without a fraction, where an attribute says what it is.
-    let is_real = purpose.kind == Kind::Finished;
+    let is_real = purpose.kind == MarkKind::Finished;
     set_time(file, purpose.mtime_secs, if is_real { 0 } else { nanos });
     if set_attribute(file.as_raw_fd(), purpose).is_ok() {
         return Ok(true);
@@ -418,14 +419,14 @@ pub fn is_own_folder(folder: &OwnedFd) -> bool {
     let is_of = |text: &Text| {
         let (mark, fd) = (text.mark()?, folder.as_raw_fd());
         let id = ossc_cache::sys::file_id(fd).ok()?;
-        Some(mark.kind == Kind::Folder && mark.is_of(&id, mark::born(fd).ok()?))
+        Some(mark.kind == MarkKind::Folder && mark.is_of(&id, mark::born(fd).ok()?))
     };
     Text::of_descriptor(folder.as_raw_fd()).is_ok_and(|text| is_of(&text) == Some(true))
 }
 
 /// How the file system of MODEL_DIR keeps what a mark needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Keeps {
+pub struct FsFeatures {
     /// Extended attributes.
     pub attributes: bool,
     /// Device of a file, which on an overlay is not its folder's.
@@ -436,9 +437,9 @@ pub struct Keeps {
 ///
 /// # Errors
 /// The reason why placeholders cannot be told from empty files there.
-pub fn probe(folder: impl AsFd) -> Result<Option<Keeps>, String> {
+pub fn probe(folder: impl AsFd) -> Result<Option<FsFeatures>, String> {
     let name = format!("{TEMPORARY}{}-probe", std::process::id());
-    let kind = Kind::Placeholder;
+    let kind = MarkKind::Placeholder;
     let purpose = Purpose { kind, engine: 1, etag: "\"0\"", object_size: 1, path: "", mtime_secs: 1_700_000_000 };
     let remove = || rustix::fs::unlinkat(&folder, name.as_str(), AtFlags::empty());
     let _ = remove();
@@ -448,7 +449,7 @@ pub fn probe(folder: impl AsFd) -> Result<Option<Keeps>, String> {
     let elsewhere = |why: &str| Err(format!("{why}: use a folder on another file system"));
     match (made, found) {
         (Ok(pinned), Ok(Found { id, made: Some(made), .. })) if (id.dev, id.ino) == (pinned.dev, pinned.ino) => {
-            Ok(Some(Keeps { attributes: made.version.is_some(), file_dev: id.dev }))
+            Ok(Some(FsFeatures { attributes: made.version.is_some(), file_dev: id.dev }))
         }
         (Err(Errno::OPNOTSUPP), _) => elsewhere(
             "its file system keeps neither extended attributes nor times finer than a second, by which placeholders are told from empty files",
@@ -536,14 +537,14 @@ fn sweep_into(
 ) -> Result<(), Errno> {
     for name in names(&folder)? {
         swept.looked_at += 1;
-        let lies = place::look(&folder, &name);
-        if is_wanted(&name, matches!(lies, Ok(place::Lies::File(_)))) || swept.looked_at > SWEPT_MAX {
+        let lies = folder_files::look(&folder, &name);
+        if is_wanted(&name, matches!(lies, Ok(folder_files::Lies::File(_)))) || swept.looked_at > SWEPT_MAX {
             continue;
         }
         let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
         match lies {
-            Ok(place::Lies::File(_)) => sweep_file(swept, &folder, &name, below),
-            Ok(place::Lies::Folder) => {
+            Ok(folder_files::Lies::File(_)) => sweep_file(swept, &folder, &name, below),
+            Ok(folder_files::Lies::Folder) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let Ok(inner) = rustix::fs::openat(&folder, name.as_str(), flags, Mode::empty()) else { continue };
                 let _ = sweep_into(swept, &inner, &below, &|_, _| false);

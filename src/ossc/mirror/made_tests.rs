@@ -1,7 +1,7 @@
 //! Tests of `made`, on the file system of the temporary folder and on one without attributes where it can be had.
 
 use super::*;
-use crate::place::Root;
+use crate::folder_files::Root;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ impl Drop for Folder {
     }
 }
 
-fn purpose<'a>(kind: Kind, path: &'a str, etag: &'a str) -> Purpose<'a> {
+fn purpose<'a>(kind: MarkKind, path: &'a str, etag: &'a str) -> Purpose<'a> {
     Purpose { kind, engine: 5, etag, object_size: 100, path, mtime_secs: 1_000_000 }
 }
 
@@ -39,7 +39,7 @@ fn copy_with_attributes(from: &Path, to: &Path) {
 
 #[test]
 fn a_placeholder_is_marked_when_it_gets_its_name() {
-    let (dir, wanted) = (Folder::new("make"), purpose(Kind::Placeholder, "w.bin", "\"1\""));
+    let (dir, wanted) = (Folder::new("make"), purpose(MarkKind::Placeholder, "w.bin", "\"1\""));
     let top = dir.top();
     let pinned = make(&top, "w.bin", &wanted).unwrap();
     let found = look(&top, "w.bin").unwrap();
@@ -47,9 +47,9 @@ fn a_placeholder_is_marked_when_it_gets_its_name() {
     assert!(found.stands_for(&wanted) && found.is_own());
     assert_eq!(std::fs::metadata(dir.path("w.bin")).unwrap().mtime(), 1_000_000);
     for other in [
-        purpose(Kind::Placeholder, "w.bin", "\"2\""),
-        purpose(Kind::Coming, "w.bin", "\"1\""),
-        purpose(Kind::Placeholder, "d/w.bin", "\"1\""),
+        purpose(MarkKind::Placeholder, "w.bin", "\"2\""),
+        purpose(MarkKind::Coming, "w.bin", "\"1\""),
+        purpose(MarkKind::Placeholder, "d/w.bin", "\"1\""),
         Purpose { object_size: 101, ..wanted },
     ] {
         assert!(!found.stands_for(&other), "{other:?}");
@@ -60,10 +60,10 @@ fn a_placeholder_is_marked_when_it_gets_its_name() {
 
 #[test]
 fn a_new_version_never_takes_an_inode_over() {
-    let (dir, first) = (Folder::new("replace"), purpose(Kind::Placeholder, "w.bin", "\"1\""));
+    let (dir, first) = (Folder::new("replace"), purpose(MarkKind::Placeholder, "w.bin", "\"1\""));
     let top = dir.top();
     let old = make(&top, "w.bin", &first).unwrap();
-    let second = purpose(Kind::Placeholder, "w.bin", "\"2\"");
+    let second = purpose(MarkKind::Placeholder, "w.bin", "\"2\"");
     let new = replace(&top, "w.bin", &second, Found::is_own).unwrap();
     assert_ne!((old.dev, old.ino), (new.dev, new.ino));
     assert!(look(&top, "w.bin").unwrap().stands_for(&second));
@@ -75,11 +75,11 @@ fn a_new_version_never_takes_an_inode_over() {
 
 #[test]
 fn a_real_file_takes_the_place_of_its_stand_in_alone() {
-    let (dir, coming) = (Folder::new("put"), purpose(Kind::Coming, "c.json", "\"1\""));
+    let (dir, coming) = (Folder::new("put"), purpose(MarkKind::Coming, "c.json", "\"1\""));
     let top = dir.top();
     let stand_in = make(&top, "c.json", &coming).unwrap();
     let is_stand_in = |found: &Found| (found.id.dev, found.id.ino) == (stand_in.dev, stand_in.ino);
-    let finished = Purpose { kind: Kind::Finished, ..coming };
+    let finished = Purpose { kind: MarkKind::Finished, ..coming };
     let mut told = None;
     put(&top, "c.json", b"{}", &finished, is_stand_in, |id| told = Some(id)).unwrap();
     let (_, ino) = told.unwrap();
@@ -100,11 +100,13 @@ fn a_real_file_takes_the_place_of_its_stand_in_alone() {
 fn copies_and_renamed_files_are_the_users() {
     let dir = Folder::new("copies");
     let top = dir.top();
-    for (name, kind) in [("weights", Kind::Placeholder), ("moved", Kind::Placeholder), ("old", Kind::Placeholder)] {
+    for (name, kind) in
+        [("weights", MarkKind::Placeholder), ("moved", MarkKind::Placeholder), ("old", MarkKind::Placeholder)]
+    {
         make(&top, name, &purpose(kind, name, "\"1\"")).unwrap();
     }
-    put(&top, "config", b"{}", &purpose(Kind::Finished, "config", "\"1\""), |_| false, |_| ()).unwrap();
-    put(&top, "edited", b"{}", &purpose(Kind::Finished, "edited", "\"1\""), |_| false, |_| ()).unwrap();
+    put(&top, "config", b"{}", &purpose(MarkKind::Finished, "config", "\"1\""), |_| false, |_| ()).unwrap();
+    put(&top, "edited", b"{}", &purpose(MarkKind::Finished, "edited", "\"1\""), |_| false, |_| ()).unwrap();
     copy_with_attributes(&dir.path("weights"), &dir.path("copied weights"));
     copy_with_attributes(&dir.path("config"), &dir.path("copied config"));
     std::fs::rename(dir.path("moved"), dir.path("renamed")).unwrap();
@@ -125,11 +127,11 @@ fn a_folder_that_is_not_wanted_is_swept_and_users_files_in_it_stay() {
     let dir = Folder::new("below");
     let top = dir.top();
     for name in ["empty", "filled"] {
-        let (folder, _) = place::make_folder(&top, name).unwrap();
-        mark_folder(&folder, &purpose(Kind::Folder, name, ""));
+        let (folder, _) = folder_files::make_folder(&top, name).unwrap();
+        mark_folder(&folder, &purpose(MarkKind::Folder, name, ""));
         let inner = Root::open(&dir.0).unwrap().folder(name).unwrap();
         let path = format!("{name}/w");
-        make(&inner, "w", &purpose(Kind::Placeholder, &path, "\"1\"")).unwrap();
+        make(&inner, "w", &purpose(MarkKind::Placeholder, &path, "\"1\"")).unwrap();
     }
     std::fs::write(dir.path("filled/notes"), "mine").unwrap();
     std::fs::create_dir(dir.path("theirs")).unwrap();
@@ -142,7 +144,7 @@ fn a_folder_that_is_not_wanted_is_swept_and_users_files_in_it_stay() {
 
 #[test]
 fn an_empty_file_is_adopted_where_it_lies() {
-    let (dir, wanted) = (Folder::new("adopt"), purpose(Kind::Placeholder, "w", "\"1\""));
+    let (dir, wanted) = (Folder::new("adopt"), purpose(MarkKind::Placeholder, "w", "\"1\""));
     let top = dir.top();
     std::fs::write(dir.path("w"), "").unwrap();
     let ino = std::fs::metadata(dir.path("w")).unwrap().ino();
@@ -154,7 +156,7 @@ fn an_empty_file_is_adopted_where_it_lies() {
 /// A user fills the empty file before it is marked, or with a mark on it already: it is a user's.
 #[test]
 fn a_file_that_was_empty_a_moment_ago_is_not_adopted() {
-    let (dir, wanted) = (Folder::new("filled"), purpose(Kind::Placeholder, "w", "\"1\""));
+    let (dir, wanted) = (Folder::new("filled"), purpose(MarkKind::Placeholder, "w", "\"1\""));
     let top = dir.top();
     std::fs::write(dir.path("w"), "").unwrap();
     let found = look(&top, "w").unwrap();
@@ -172,7 +174,7 @@ fn a_file_that_was_empty_a_moment_ago_is_not_adopted() {
 
 #[test]
 fn a_placeholder_without_its_mark_leaves_nothing_when_it_is_replaced() {
-    let (dir, wanted) = (Folder::new("unmarked"), purpose(Kind::Placeholder, "w", "\"1\""));
+    let (dir, wanted) = (Folder::new("unmarked"), purpose(MarkKind::Placeholder, "w", "\"1\""));
     let top = dir.top();
     std::fs::write(dir.path("w"), "").unwrap();
     let found = look(&top, "w").unwrap();
@@ -186,7 +188,7 @@ fn a_placeholder_without_its_mark_leaves_nothing_when_it_is_replaced() {
 fn leftovers_under_temporary_names_go_but_not_what_is_in_use() {
     let dir = Folder::new("clean");
     let top = dir.top();
-    let finished = purpose(Kind::Finished, "long", "\"1\"");
+    let finished = purpose(MarkKind::Finished, "long", "\"1\"");
     let left = format!("{TEMPORARY}1-2");
     put(&top, &left, b"half", &finished, |_| false, |_| ()).unwrap();
     std::fs::write(dir.path("keep"), "").unwrap();
@@ -203,7 +205,7 @@ fn leftovers_under_temporary_names_go_but_not_what_is_in_use() {
 
 #[test]
 fn a_file_is_written_piece_by_piece_before_it_has_its_name() {
-    let (dir, finished) = (Folder::new("growing"), purpose(Kind::Finished, "long", "\"1\""));
+    let (dir, finished) = (Folder::new("growing"), purpose(MarkKind::Finished, "long", "\"1\""));
     let growing = Growing::new(dir.top()).unwrap();
     growing.write(b"cd", 2).unwrap();
     growing.write(b"ab", 0).unwrap();

@@ -42,7 +42,7 @@ impl Scene {
         std::fs::create_dir(&folder).unwrap();
         let (work, store) = (still::work(1 << 30), Store::create(Some(PageKind::Memfd), 1 << 30));
         work.region().header().memory_dev.store(store.dev().unwrap(), Ordering::Release);
-        let options = Options {
+        let options = MirrorOptions {
             materialize_bytes_max: 0,
             materialize_total_max: 0,
             part_bytes_max,
@@ -84,7 +84,7 @@ impl Scene {
 
     /// All bytes of a small object have come, or those from `at` on.
     fn arrived(&self, slot: u32, at: Option<u64>, body: &[u8]) -> Arrived {
-        Arrived { slot, held: self.work.held(slot).unwrap(), at, body: body.to_vec() }
+        Arrived { slot, entry: self.work.entry(slot).unwrap(), at, body: body.to_vec() }
     }
 
     fn look(&self) {
@@ -128,10 +128,10 @@ fn many_versions_cost_what_a_few_do() {
     for version in 0..versions {
         still::pass(Duration::from_millis(random.below(4000)));
         let slot = scene.list(&[("w.bin", version, SIZE)]).unwrap()["w.bin"];
-        let held = scene.work.held(slot).unwrap();
-        scene.work.residency.open_memory(slot, region.object(slot).unwrap(), &held).unwrap();
+        let entry = scene.work.entry(slot).unwrap();
+        scene.work.residency.open_memory(slot, region.object(slot).unwrap(), &entry).unwrap();
         still::fill(&scene.work, slot);
-        let memory = held.memory.as_ref().unwrap();
+        let memory = entry.memory.as_ref().unwrap();
         memory.populate(0, 1).unwrap();
         if let Some((file, slot, incarnation)) = &open {
             assert_eq!(scene.find(file), Some(*slot), "version {version}: an open version is not found");
@@ -349,7 +349,7 @@ fn the_record_of_a_file_that_was_there_ends() {
     };
     let slot = list(b"mine").unwrap();
     let region = scene.work.region();
-    assert!(scene.work.held(slot).is_none() && region.object(slot).unwrap().state() == state::PLACED);
+    assert!(scene.work.entry(slot).is_none() && region.object(slot).unwrap().state() == state::PLACED);
     list(b"other");
     scene.look();
     assert_eq!(region.object(slot).unwrap().state(), state::GONE);
@@ -380,20 +380,20 @@ fn objects_that_nobody_reads_take_no_descriptors() {
     let object = region.object(slot).unwrap();
     let reader = File::open(scene.path("o0007.bin")).unwrap();
     assert_eq!(scene.find(&reader), Some(slot));
-    scene.work.residency.open_memory(slot, object, &scene.work.held(slot).unwrap()).unwrap();
+    scene.work.residency.open_memory(slot, object, &scene.work.entry(slot).unwrap()).unwrap();
     let ino = object.memory_ino.load(Ordering::Acquire);
     assert_eq!(region.find(region.header().memory_dev.load(Ordering::Acquire), ino), Some((slot, Identity::Memory)));
     still::fill(&scene.work, slot);
     scene.look();
-    assert!(scene.work.held(slot).unwrap().memory.as_ref().unwrap().is_open(), "a program has it open");
+    assert!(scene.work.entry(slot).unwrap().memory.as_ref().unwrap().is_open(), "a program has it open");
     drop(reader);
     for _ in 0..2 {
         scene.look();
         still::pass(Duration::from_secs(601));
     }
     scene.look();
-    let held = scene.work.held(slot).unwrap();
-    assert!(!held.memory.as_ref().unwrap().is_open(), "nothing of it is in memory");
+    let entry = scene.work.entry(slot).unwrap();
+    assert!(!entry.memory.as_ref().unwrap().is_open(), "nothing of it is in memory");
     assert_eq!(object.memory_ino.load(Ordering::Acquire), 0);
     assert_eq!(region.find(region.header().memory_dev.load(Ordering::Acquire), ino), None);
     // All versions again, under a program that has one of them open.
@@ -425,7 +425,7 @@ fn memory_files_are_bounded() {
     assert!(limit >= 9, "this test sets it below");
     let open = |name: &str| {
         let slot = slots[name];
-        scene.work.residency.open_memory(slot, region.object(slot).unwrap(), &scene.work.held(slot).unwrap())
+        scene.work.residency.open_memory(slot, region.object(slot).unwrap(), &scene.work.entry(slot).unwrap())
     };
     for name in &names {
         open(name).unwrap();
@@ -434,15 +434,15 @@ fn memory_files_are_bounded() {
     assert_eq!(scene.work.gauges().memory_files, 9);
     scene.look();
     let readers: Vec<File> = names[..3].iter().map(|name| File::open(scene.path(name)).unwrap()).collect();
-    let held = |name: &str| scene.work.held(slots[name]).unwrap();
+    let entry = |name: &str| scene.work.entry(slots[name]).unwrap();
     assert!(scene.work.residency.close_down_to(3, u32::MAX) > 0);
     assert_eq!(scene.work.gauges().memory_files, 3);
-    assert!(names[..3].iter().all(|name| held(name).memory.as_ref().unwrap().is_open()));
+    assert!(names[..3].iter().all(|name| entry(name).memory.as_ref().unwrap().is_open()));
     assert_eq!(scene.work.residency.close_down_to(0, u32::MAX), 0, "programs have the others open");
     drop(readers);
     assert_eq!(scene.work.residency.close_down_to(0, u32::MAX), 3);
     open("o5.bin").unwrap();
-    assert!(held("o5.bin").memory.as_ref().unwrap().is_open());
+    assert!(entry("o5.bin").memory.as_ref().unwrap().is_open());
 }
 
 /// A placeholder is removed, and its inode number goes to files of a user's: none of them is ever taken for the object,
@@ -513,15 +513,15 @@ fn a_placeholder_with_the_number_of_a_folder_is_found() {
 fn memory_that_is_made_after_a_look_stays() {
     let scene = Scene::new("after", 8 << 20);
     let (slot, region) = (scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"], *scene.work.region());
-    let (object, held) = (region.object(slot).unwrap(), scene.work.held(slot).unwrap());
-    let unused = Unused::take(object, &held).unwrap();
-    scene.work.residency.open_memory(slot, object, &held).unwrap();
+    let (object, entry) = (region.object(slot).unwrap(), scene.work.entry(slot).unwrap());
+    let unused = Unused::prove(object, &entry).unwrap();
+    scene.work.residency.open_memory(slot, object, &entry).unwrap();
     still::fill(&scene.work, slot);
     region.part(object, 0).pin();
     scene.list(&[("a.bin", 2, SIZE)]).unwrap();
-    leases::end_version(&scene.work, (slot, object, &held), unused);
+    leases::end_version(&scene.work, (slot, object, &entry), unused);
     assert!(region.part(object, 0).is_ready() && region.part(object, 0).is_mapped());
-    assert!(held.memory.as_ref().unwrap().is_open());
+    assert!(entry.memory.as_ref().unwrap().is_open());
     scene.look();
     assert!(region.object(slot).unwrap().seen().is_none(), "the next look ends it");
 }

@@ -4,10 +4,10 @@
 //! Called by the mirror with the new objects of a listing. Names of data formats are believed; of the others the first
 //! bytes are asked for, side by side, once per version. It changes nothing.
 
+use crate::folder_files;
 use crate::mirror::inspect::Step;
 use crate::mirror::listing::tree::Level;
 use crate::mirror::{Mirror, RENEWAL_MAX};
-use crate::place;
 use crate::work::{Patience, Work};
 use ossc_net::Query;
 use ossc_net::list::ObjectEntry;
@@ -147,7 +147,7 @@ impl Mirror {
     ) -> HashSet<String> {
         let until = Instant::now() + RENEWAL_MAX;
         let mut found = find(&self.work, self.new_large(level, steps), until);
-        let mut room = place::room(folder).unwrap_or(0).saturating_sub(DISK_BYTES_LEFT);
+        let mut room = folder_files::free_bytes(folder).unwrap_or(0).saturating_sub(DISK_BYTES_LEFT);
         found.retain(|name| {
             let size = level.objects.get(name).map_or(0, |object| object.size);
             let fits = size <= room;

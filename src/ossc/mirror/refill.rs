@@ -3,9 +3,9 @@
 //! Called by the attach server for each new client (`emptied`, which only looks) and by the mirror's thread
 //! (`refresh` of what was found). A file that one program removes stays away until another one starts.
 
+use crate::folder_files::{self, Lies};
 use crate::lock::lock;
 use crate::mirror::Mirror;
-use crate::place::{self, Lies};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -26,7 +26,7 @@ impl Mirror {
             }
             match self.root.folder(path) {
                 Ok(folder) => {
-                    let Ok(time) = place::time(&folder) else { continue };
+                    let Ok(time) = folder_files::time(&folder) else { continue };
                     if times.insert(path.to_string(), time) != Some(time) && is_missing(&folder, known.names_of(path)) {
                         found.push(path.to_string());
                     }
@@ -44,7 +44,7 @@ impl Mirror {
     /// True if the folder of a record still lies at its name.
     pub(crate) fn is_there(&self, slot: u32, folder: &OwnedFd, name: &str) -> bool {
         let record = self.work.region().object(slot).map(|record| (record.dev(), record.ino()));
-        place::pinned(folder, name).is_ok_and(|now| Some((now.dev, now.ino)) == record)
+        folder_files::pinned(folder, name).is_ok_and(|now| Some((now.dev, now.ino)) == record)
     }
 
     /// A folder was removed, with what was in it.
@@ -57,5 +57,5 @@ impl Mirror {
 }
 
 fn is_missing<'a>(folder: &OwnedFd, mut names: impl Iterator<Item = &'a str>) -> bool {
-    names.any(|name| place::look(folder, name) == Ok(Lies::Nothing))
+    names.any(|name| folder_files::look(folder, name) == Ok(Lies::Nothing))
 }

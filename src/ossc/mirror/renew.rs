@@ -15,7 +15,7 @@ use crate::mirror::{Mirror, RENEWAL_MAX, Reason, below};
 use crate::order::Look;
 use crate::order::failure::Failure;
 use crate::work::Patience;
-use ossc_cache::region::{Kind, Object, state};
+use ossc_cache::region::{Object, RecordKind, state};
 use ossc_cache::sys;
 use ossc_net::list::ObjectEntry;
 use rustix::fs::AtFlags;
@@ -132,7 +132,7 @@ impl Mirror {
             outlasts: true,
         };
         loop {
-            let Some((level, asked)) = self.ask(path, patience, u32::MAX)? else {
+            let Some((level, asked)) = self.fetch_listing(path, patience, u32::MAX)? else {
                 return Ok(());
             };
             if level.objects.is_empty() && level.folders.is_empty() {
@@ -153,7 +153,7 @@ impl Mirror {
     }
 
     /// Asks OSS what is in a folder, in so many pages at most: `None` if there are more.
-    fn ask(&self, path: &str, patience: Patience, pages: u32) -> Result<Option<(Level, Asked)>, Failure> {
+    fn fetch_listing(&self, path: &str, patience: Patience, pages: u32) -> Result<Option<(Level, Asked)>, Failure> {
         let prefix = if path.is_empty() { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
         let asked = Asked::now();
         let level = listing::fetch(&self.work, &prefix, patience, pages);
@@ -210,7 +210,7 @@ impl Mirror {
         };
         let attempts = if reason == Reason::Ahead { 1 } else { self.options.list_attempts };
         let patience = Patience { attempts, until: Some(Instant::now() + most), outlasts: false };
-        let answer = self.ask(path, patience, pages);
+        let answer = self.fetch_listing(path, patience, pages);
         let answer = answer.inspect_err(|failure| {
             if let Failure::List(error) = failure
                 && error.retryable()
@@ -334,11 +334,11 @@ impl Mirror {
             return;
         }
         self.work.objects.supersede(slot);
-        if object.kind() == Kind::Small && !object.is_in_the_way() {
+        if object.kind() == RecordKind::Small && !object.is_in_the_way() {
             self.uncount(object.size());
         }
-        if object.kind() == Kind::Small && object.state() == state::COMING {
-            self.work.held(slot).into_iter().for_each(|held| self.work.transfers.small.is_over(&held));
+        if object.kind() == RecordKind::Small && object.state() == state::COMING {
+            self.work.entry(slot).into_iter().for_each(|entry| self.work.transfers.materializer.is_over(&entry));
             // Programs that wait for it open what is there now.
             object.set_state(state::PLACED);
         }

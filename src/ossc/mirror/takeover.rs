@@ -3,15 +3,15 @@
 //!
 //! Called once at the start, before anything is listed. It lists nothing itself, and changes no file.
 
+use crate::folder_files::{self, Pinned};
 use crate::lock::lock;
 use crate::mirror::Mirror;
 use crate::mirror::made;
 use crate::order::failure::Failure;
-use crate::place::{self, Pinned};
 use crate::work::residency::lazy::Lazy;
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::takeover;
-use ossc_cache::region::{Kind, Object, state, unfetched};
+use ossc_cache::region::{Object, RecordKind, state, unfetched};
 use std::sync::atomic::Ordering;
 
 impl Mirror {
@@ -34,21 +34,21 @@ impl Mirror {
             let Some(object) = region.object(slot).filter(|object| object.state() != state::GONE) else { continue };
             let name = region.name(object).to_string();
             match object.kind() {
-                Kind::Folder => {
+                RecordKind::Folder => {
                     let is_unlisted = object.state() == state::UNLISTED;
                     unlisted += u32::from(is_unlisted);
                     self.finish_changes(object);
                     known.add_folder(name, slot);
                 }
                 // Of a version that is no longer the folder's.
-                Kind::Small if object.is_superseded() => self.work.objects.let_rest(slot),
-                Kind::Small if object.is_in_the_way() => known.add_theirs(&name, slot),
-                Kind::Small => {
+                RecordKind::Small if object.is_superseded() => self.work.objects.let_rest(slot),
+                RecordKind::Small if object.is_in_the_way() => known.add_theirs(&name, slot),
+                RecordKind::Small => {
                     if self.adopt_small(slot, object, &name) {
                         known.add_object(&name, slot);
                     }
                 }
-                Kind::Large => {
+                RecordKind::Large => {
                     if let Some(is_wanted) = self.adopt_large(slot, object, &name) {
                         known.add_object(&name, slot);
                         wanted.extend(is_wanted.then_some(slot));
@@ -74,12 +74,12 @@ impl Mirror {
         match (object.state(), self.repin(object, name)) {
             (state::COMING | state::FAILED, Some(pinned)) => {
                 self.count(object.size());
-                let held = self.held_again(object, name, Some(pinned));
-                self.work.hold(slot, held);
+                let entry = self.entry_again(object, name, Some(pinned));
+                self.work.add_object(slot, entry);
                 object.set_state(state::COMING);
                 let folder = self.work.region().folder_of(object);
                 if folder.is_none_or(|folder| folder.unfetched.load(Ordering::Acquire) != unfetched::WAITS) {
-                    self.work.act(self.work.transfers.small.fetch(slot));
+                    self.work.act(self.work.transfers.materializer.fetch(slot));
                 }
                 true
             }
@@ -99,7 +99,7 @@ impl Mirror {
     fn is_in_place(&self, object: &Object, name: &str) -> bool {
         let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
         let id = (object.file_dev.load(Ordering::Acquire), object.file_ino.load(Ordering::Acquire));
-        let lies = self.root.folder(folder).and_then(|folder| place::pinned(&folder, name));
+        let lies = self.root.folder(folder).and_then(|folder| folder_files::pinned(&folder, name));
         lies.is_ok_and(|lies| (lies.dev, lies.ino) == id)
     }
 
@@ -127,21 +127,21 @@ impl Mirror {
         // One that was old for the engine before is so whatever lies there.
         let pinned = if object.state() == state::GONE { None } else { self.repin(object, name) };
         let is_old = pinned.is_none();
-        let mut held = self.held_again(object, name, pinned);
-        held.memory = Some(Box::new(memory));
+        let mut entry = self.entry_again(object, name, pinned);
+        entry.memory = Some(Box::new(memory));
         if is_old {
-            takeover::adopt_old(&self.work, slot, object, held);
+            takeover::adopt_old(&self.work, slot, object, entry);
             return None;
         }
         object.superseded.store(0, Ordering::Release);
-        Some(takeover::adopt(&self.work, slot, object, held))
+        Some(takeover::adopt(&self.work, slot, object, entry))
     }
 
     /// The placeholder of a record of an engine before, if it still lies at its place.
     fn repin(&self, object: &Object, name: &str) -> Option<Pinned> {
         let (folder, name) = name.rsplit_once('/').unwrap_or(("", name));
         let folder = self.root.folder(folder).ok()?;
-        let (found, pinned) = (made::look(&folder, name).ok()?, place::pinned(&folder, name).ok()?);
+        let (found, pinned) = (made::look(&folder, name).ok()?, folder_files::pinned(&folder, name).ok()?);
         let ids = [(found.id.dev, found.id.ino), (pinned.dev, pinned.ino)];
         // The number may have gone to a file of a user's in between, which has no mark.
         let stands_in = found.is_stand_in_of(object) && found.made.as_ref().is_some_and(|made| made.kind.stands_in());
@@ -151,16 +151,16 @@ impl Mirror {
         (stands_in && is_version && ids == [(object.dev(), object.ino()); 2]).then_some(pinned)
     }
 
-    fn held_again(&self, object: &Object, name: &str, pinned: Option<Pinned>) -> Held {
+    fn entry_again(&self, object: &Object, name: &str, pinned: Option<Pinned>) -> RegisterEntry {
         let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
         let place = (folder.to_string(), last.to_string());
         let key = format!("{}{name}", self.prefix);
-        let mut held = Held::new(key, object.etag().to_string(), object.size(), object.mtime_secs(), place);
-        held.root = Some(self.root.clone());
+        let mut entry = RegisterEntry::new(key, object.etag().to_string(), object.size(), object.mtime_secs(), place);
+        entry.root = Some(self.root.clone());
         // The engine before may have known nothing that tells it from later files, and have had a descriptor.
         let born = pinned.as_ref().map_or(0, Pinned::incarnation);
         object.born.store(born, Ordering::Release);
-        *lock(&held.pinned) = pinned.filter(|_| born == 0);
-        held
+        *lock(&entry.pinned) = pinned.filter(|_| born == 0);
+        entry
     }
 }

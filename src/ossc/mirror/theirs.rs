@@ -10,7 +10,7 @@ use crate::mirror::listing::tree::Level;
 use crate::mirror::{Mirror, below, made};
 use crate::order::failure::Failure;
 use crate::work::leases;
-use ossc_cache::region::{Kind, NewObject, Object, state};
+use ossc_cache::region::{NewObject, Object, RecordKind, state};
 use ossc_cache::sys::FileId;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -61,7 +61,7 @@ impl Mirror {
             return Ok(None);
         }
         let new = NewObject {
-            kind: Kind::Small,
+            kind: RecordKind::Small,
             state: state::FAILED,
             name: path,
             etag: "",

@@ -10,7 +10,7 @@ use crate::lock::lock;
 use crate::mirror::known::Known;
 use crate::mirror::{Mirror, Reason};
 use crate::work::scheduling::order;
-use ossc_cache::region::{Kind, Object, Region, state, unfetched};
+use ossc_cache::region::{Object, RecordKind, Region, state, unfetched};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
@@ -31,7 +31,7 @@ impl Mirror {
         folder.unfetched.store(unfetched::COMES, Ordering::Release);
         for slot in known.objects_of(path) {
             if self.work.region().object(slot).is_some_and(|object| object.state() == state::COMING) {
-                self.work.act(self.work.transfers.small.fetch_once(slot));
+                self.work.act(self.work.transfers.materializer.fetch_once(slot));
             }
         }
     }
@@ -67,7 +67,7 @@ impl Mirror {
     pub fn is_fetching(&self, path: &str) -> bool {
         let slots = lock(&self.known).objects_of(path);
         let is_coming = |slot: &u32| self.work.region().object(*slot).is_some_and(|o| o.state() == state::COMING);
-        slots.iter().any(|slot| is_coming(slot) && self.work.transfers.small.is_begun(*slot))
+        slots.iter().any(|slot| is_coming(slot) && self.work.transfers.materializer.is_begun(*slot))
     }
 
     /// True if there are small objects in the folder that wait for its use.
@@ -118,7 +118,8 @@ impl Mirror {
         let region = self.work.region();
         let named = lock(&self.known).named_objects_of(path);
         let living = |slot: u32| region.object(slot).filter(|object| object.state() != state::GONE);
-        let is_large = |(_, slot): &&(String, u32)| living(*slot).is_some_and(|object| object.kind() == Kind::Large);
+        let is_large =
+            |(_, slot): &&(String, u32)| living(*slot).is_some_and(|object| object.kind() == RecordKind::Large);
         let (large, small): (Vec<_>, Vec<_>) = named.iter().partition(is_large);
         let large_names: Vec<&str> = large.iter().map(|(name, _)| name.as_str()).collect();
         let small_names: Vec<&str> = small.iter().map(|(name, _)| name.as_str()).collect();

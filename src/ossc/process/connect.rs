@@ -4,7 +4,7 @@
 
 use crate::credentials;
 use ossc_conf::{Config, IoDriver, Scheme, Settings};
-use ossc_net::{DriverChoice, Error, Options, Origin, Timeouts, Tls, Trust};
+use ossc_net::{DriverChoice, Error, Origin, Timeouts, Tls, Trust, VcpuOptions};
 use ossc_sign::Credentials;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -52,11 +52,11 @@ pub fn origin(
 }
 
 /// More rings than cores make no sense; the connections asked for are kept.
-pub fn options(settings: &Settings, config: &Config) -> Options {
+pub fn options(settings: &Settings, config: &Config) -> VcpuOptions {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let vcpus = config.prefetch_vcpus.min(cores);
     let ms = |time: Duration| time.as_millis() as u64;
-    Options {
+    VcpuOptions {
         vcpus,
         workers: (config.prefetch_vcpus * config.prefetch_workers).div_ceil(vcpus),
         driver: match settings.io {
@@ -72,6 +72,6 @@ pub fn options(settings: &Settings, config: &Config) -> Options {
             idle_ms: ms(config.idle_connection),
             avoid_ms: ms(config.avoid_address),
         },
-        ..Options::default()
+        ..VcpuOptions::default()
     }
 }

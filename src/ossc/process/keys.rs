@@ -3,7 +3,7 @@
 //!
 //! Called by the engine at its start and by the attach server. It asks no service itself.
 
-use crate::credentials::{self, Keeper, Renewal, signer};
+use crate::credentials::{self, Renewal, RenewalThread, signer};
 use crate::lock::lock;
 use crate::process::connect;
 use crate::process::first_word::NotStarted;
@@ -16,14 +16,14 @@ use std::sync::{Arc, Mutex};
 /// See the module.
 pub struct Keys {
     work: Arc<Work>,
-    keeper: Arc<Keeper>,
+    keeper: Arc<RenewalThread>,
     /// What the engine began with, until the thread has it; `None` for anonymous access, which is never refused for its key.
     first: Mutex<Option<Issued>>,
 }
 
 impl Keys {
     /// Nothing is renewed yet.
-    pub fn new(work: Arc<Work>, keeper: Keeper, first: Option<Issued>) -> Keys {
+    pub fn new(work: Arc<Work>, keeper: RenewalThread, first: Option<Issued>) -> Keys {
         Keys { work, keeper: Arc::new(keeper), first: Mutex::new(first) }
     }
 
@@ -37,7 +37,7 @@ impl Keys {
         self.work.scheduling.set_renewal(renewal.clone());
         let (work, keeper) = (self.work.clone(), self.keeper.clone());
         let body = move || {
-            keeper.keep(&renewal, first, |settings, credentials| {
+            keeper.run(&renewal, first, |settings, credentials| {
                 work.scheduling.set_signer(signer(settings, credentials))
             });
         };
@@ -85,7 +85,7 @@ pub fn of_engine(
     };
     let ends_unix_secs = first.as_ref().and_then(|first| first.ends_secs);
     let name = source.as_ref().map(credentials::Source::name);
-    let keeper = credentials::Keeper { source, later: Arc::new(later), settings: settings.clone() };
+    let keeper = credentials::RenewalThread { source, later: Arc::new(later), settings: settings.clone() };
     let keys = Keys::new(work.clone(), keeper, first);
     if let Some(source) = name {
         tracing::info!(source, ends_unix_secs, "credentials");

@@ -195,7 +195,7 @@ impl Server {
             tracing::warn!(pid = peer.pid, "a process with another version of the library asked to attach: refused");
             return wire::answer(fd, libc::ENOTSUP, 0, b"", NO_FDS).map_err(|e| e.0);
         }
-        match packet.ask().map_err(|e| e.0)? {
+        match packet.decode_ask().map_err(|e| e.0)? {
             Ask::Attach => {
                 self.welcome(peer.pid);
                 tracing::debug!(pid = peer.pid, "client attached");

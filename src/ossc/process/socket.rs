@@ -3,7 +3,7 @@
 //! Called by the engine at its start. The lock is held as long as its file is open.
 
 use crate::process::first_word::NotStarted;
-use ossc_cache::rundir::{self, Paths, Place};
+use ossc_cache::rundir::{self, Paths, RunDirSettings};
 use ossc_cache::sys;
 use ossc_conf::Settings;
 use std::os::fd::AsRawFd;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub fn lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::File), NotStarted> {
     let bytes = |path: &Option<PathBuf>| path.as_ref().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
     let (socket, runtime_dir) = (bytes(&settings.uds_path), bytes(&settings.runtime_dir));
-    let place = Place { socket: socket.as_deref(), runtime_dir: runtime_dir.as_deref() };
+    let place = RunDirSettings { socket: socket.as_deref(), runtime_dir: runtime_dir.as_deref() };
     let failed = |what: String| NotStarted::Reason(format!("failed to acquire uds lock: {what}"));
     let paths = rundir::paths(&place, id.0, id.1).ok_or_else(|| failed(rundir::NO_FOLDER.into()))?;
     let name = String::from_utf8_lossy(paths.lock.as_bytes()).into_owned();

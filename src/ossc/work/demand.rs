@@ -8,7 +8,7 @@ use ossc_cache::event::{ACT_GIVEN, ACT_SMALL};
 use ossc_cache::region::Seen;
 
 /// Nothing rings without a change of the word, so this only bounds what a client left that died before it rang.
-const BELL_MS: u64 = 60_000;
+const DOORBELL_MS: u64 = 60_000;
 
 /// How far the region was looked at.
 #[derive(Default)]
@@ -19,10 +19,10 @@ pub struct Looked {
 }
 
 impl Looked {
-    /// Takes what clients have left; gives what to tell the bell that was heard before.
+    /// Takes what clients have left; gives what to tell the doorbell that was heard before.
     pub fn again(&mut self, work: &Work) -> u32 {
         let region = work.region();
-        let heard = region.header().bell.heard();
+        let heard = region.header().doorbell.heard();
         region.take_demand(|part, mask| wanted(work, part, mask));
         region.take_wanted(|slot| wanted_small(work, slot));
         self.events = region.take_events(self.events, |event| seen(work, event));
@@ -41,7 +41,7 @@ fn wanted(work: &Work, region_part: u32, mask: Mask) {
 
 /// A program waits for a small object.
 fn wanted_small(work: &Work, slot: u32) {
-    work.act(work.transfers.small.want(slot));
+    work.act(work.transfers.materializer.want(slot));
     work.objects.tell_use(slot, None);
 }
 
@@ -62,7 +62,7 @@ pub fn run(work: &Work) {
     let mut looked = Looked::default();
     loop {
         let heard = looked.again(work);
-        work.region().header().bell.sleep(heard, BELL_MS);
+        work.region().header().doorbell.sleep(heard, DOORBELL_MS);
     }
 }
 

@@ -23,7 +23,7 @@ fn a_block_that_its_part_overtook_is_asked_for_again() {
     let work = still::with(Region::create(fd, "/model", "/log").unwrap(), 1 << 20, 1);
     sys::close(fd).unwrap();
     let (slot, _) = still::object(&work, "w", 1, 4);
-    work.held(slot).unwrap().opened.store(true, Ordering::Release);
+    work.entry(slot).unwrap().opened.store(true, Ordering::Release);
     let expire = Some(Duration::from_secs(1));
     let give_back = || {
         for _ in 0..3 {

@@ -20,25 +20,25 @@ pub struct Gauges {
     /// Parts under way.
     pub flights: usize,
     /// Second requests under way.
-    pub spares: usize,
+    pub hedges: usize,
     /// Bytes of their buffers, and of those that are kept until they count.
-    pub spare_bytes: u64,
+    pub hedge_bytes: u64,
 }
 
 impl Work {
     /// All of them.
     pub fn gauges(&self) -> Gauges {
-        let (flights, spares, spare_bytes) = self.transfers.pieces.under_way();
+        let (flights, hedges, hedge_bytes) = self.transfers.pieces.under_way();
         let (roomless, budget_used, memory_files) = self.residency.gauges();
         Gauges {
             planned: self.scheduling.waiting(),
             roomless,
-            small_bytes: self.transfers.small.bytes(),
+            small_bytes: self.transfers.materializer.bytes(),
             budget_used,
             memory_files,
             flights,
-            spares,
-            spare_bytes,
+            hedges,
+            hedge_bytes,
         }
     }
 }

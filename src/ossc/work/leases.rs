@@ -8,9 +8,9 @@ use crate::lock::lock;
 use crate::work::Work;
 use crate::work::residency::lease::Found;
 use crate::work::residency::unused::Unused;
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use ossc_cache::part::FILLING;
-use ossc_cache::region::{Full, Kind, NewObject, Object, Room};
+use ossc_cache::region::{Full, NewObject, Object, RecordKind, RecordSpace};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,12 +35,12 @@ pub fn look(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool)
     work.objects.end_rest();
     let look = work.residency.begin_look(expire, is_nearby);
     let large = work.residency.to_look_at();
-    let look_at = |(slot, held): (u32, Arc<Held>)| {
+    let look_at = |(slot, entry): (u32, Arc<RegisterEntry>)| {
         let object = work.region().object(slot)?;
-        match work.residency.look_at(&look, (slot, object, &held)) {
+        match work.residency.look_at(&look, (slot, object, &entry)) {
             Found::Wait(wait) => wait,
             Found::Old(unused) => {
-                end_version(work, (slot, object, &held), unused);
+                end_version(work, (slot, object, &entry), unused);
                 None
             }
         }
@@ -52,7 +52,7 @@ pub fn look(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool)
 ///
 /// # Errors
 /// Which array of the region is full of what is in use.
-pub fn reserve(work: &Work, new: &NewObject<'_>) -> Result<Room, Full> {
+pub fn reserve(work: &Work, new: &NewObject<'_>) -> Result<RecordSpace, Full> {
     let first = work.objects.reserve(new);
     if first.is_ok() || first == Err(Full::Etag) {
         return first;
@@ -67,19 +67,19 @@ pub fn reserve(work: &Work, new: &NewObject<'_>) -> Result<Room, Full> {
 fn end_unused_versions(work: &Work) {
     for slot in work.objects.superseded() {
         let Some(object) = work.region().object(slot) else { continue };
-        let Some(held) = work.held(slot) else {
-            work.objects.end_unheld(slot, object);
+        let Some(entry) = work.entry(slot) else {
+            work.objects.end_unregistered(slot, object);
             continue;
         };
         match object.kind() {
-            Kind::Large => {
+            RecordKind::Large => {
                 let busy = (0..object.parts()).any(|index| work.region().part(object, index).state() == FILLING);
-                let unused = if busy { None } else { Unused::take(object, &held).filter(Unused::is_closed) };
+                let unused = if busy { None } else { Unused::prove(object, &entry).filter(Unused::is_closed) };
                 if let Some(unused) = unused {
-                    end_version(work, (slot, object, &held), unused);
+                    end_version(work, (slot, object, &entry), unused);
                 }
             }
-            _ if work.objects.ends_small(slot, object, &held) => {
+            _ if work.objects.ends_small(slot, object, &entry) => {
                 forget(work, slot, object);
                 work.objects.rest(slot);
             }
@@ -89,22 +89,27 @@ fn end_unused_versions(work: &Work) {
 }
 
 /// Ends a large version that no program uses. What is under way keeps it for another look.
-pub(crate) fn end_version(work: &Work, (slot, object, held): (u32, &Object, &Held), unused: Unused) {
+pub(crate) fn end_version(work: &Work, (slot, object, entry): (u32, &Object, &RegisterEntry), unused: Unused) {
     let void = || work.objects.void_superseded(slot, object);
-    if !work.residency.empty_version((slot, object, held), unused, void) {
+    if !work.residency.empty_version((slot, object, entry), unused, void) {
         return;
     }
-    held.memory.iter().for_each(|memory| memory.unlink());
+    entry.memory.iter().for_each(|memory| memory.unlink());
     work.region().header().large_bytes.fetch_sub(object.size(), Ordering::Relaxed);
     forget(work, slot, object);
-    tracing::info!(object = held.key, etag = held.etag, bytes = held.size, "dropped: an old version that nobody uses");
+    tracing::info!(
+        object = entry.key,
+        etag = entry.etag,
+        bytes = entry.size,
+        "dropped: an old version that nobody uses"
+    );
     work.objects.rest(slot);
 }
 
 /// Nothing of the engine's names the record any more.
 fn forget(work: &Work, slot: u32, object: &Object) {
-    if let Some(held) = work.objects.forget(slot, object) {
-        work.residency.forget(slot, &held);
+    if let Some(entry) = work.objects.forget(slot, object) {
+        work.residency.forget(slot, &entry);
     }
     work.scheduling.forget(|item| item.is_of(slot));
 }

@@ -26,7 +26,7 @@ fn an_old_version_ends_when_nobody_has_it_open() {
     assert_eq!(work.gauges().budget_used, 8 * 4096);
     users.store(0, Ordering::Relaxed);
     look(&work, FOREVER, &|| false);
-    assert!(!object.lasts(before) && work.held(old).is_none());
+    assert!(!object.lasts(before) && work.entry(old).is_none());
     assert_eq!((region.find(9, 1), region.find(9, 2)), (None, Some((next, Identity::Placeholder))));
     assert_eq!(work.gauges().budget_used, 4 * 4096);
     assert_eq!(region.header().ready_bytes.load(Ordering::Relaxed), 4 * 4096);
@@ -39,21 +39,21 @@ fn a_request_keeps_its_record() {
     let work = still::work(1 << 20);
     let region = *work.region();
     let (old, _) = still::object(&work, "w", 1, 4);
-    let (object, held) = (region.object(old).unwrap(), work.held(old).unwrap());
-    held.begin_request();
+    let (object, entry) = (region.object(old).unwrap(), work.entry(old).unwrap());
+    entry.begin_request();
     work.objects.supersede(old);
     look(&work, FOREVER, &|| false);
     assert_eq!(object.state(), state::GONE, "nobody begins to read it");
-    assert!(work.held(old).is_some());
+    assert!(work.entry(old).is_some());
     still::pass(2 * REST);
     let (other, _) = still::object(&work, "x", 2, 4);
     assert_ne!(other, old, "a record with a request was used again");
     object.set_state(state::VERIFIED);
     object.fail(libc::EIO);
     assert_eq!(object.state(), state::GONE, "a late end of a request has brought it back");
-    held.end_request();
+    entry.end_request();
     look(&work, FOREVER, &|| false);
-    assert!(work.held(old).is_none());
+    assert!(work.entry(old).is_none());
     still::pass(2 * REST);
     assert_eq!(still::object(&work, "y", 3, 4).0, old);
 }
@@ -65,10 +65,10 @@ fn a_full_catalog_takes_what_nobody_uses_and_refuses_only_then() {
     let first = [1, 2, 3]
         .map(|ino| work.objects.publish(reserve(&work, &new("w", ino, third)).unwrap(), &new("w", ino, third), 0));
     let users = first.map(|slot| {
-        let mut held = Held::new("w".into(), "\"E\"".into(), 1, 1, (String::new(), "w".into()));
+        let mut entry = RegisterEntry::new("w".into(), "\"E\"".into(), 1, 1, (String::new(), "w".into()));
         let users = Arc::new(std::sync::atomic::AtomicU32::new(1));
-        held.memory = Some(Box::new(still::Empty(users.clone())));
-        work.hold(slot, held);
+        entry.memory = Some(Box::new(still::Empty(users.clone())));
+        work.add_object(slot, entry);
         work.objects.supersede(slot);
         users
     });
@@ -103,7 +103,7 @@ fn what_is_counted_is_what_lives() {
             work = succeed(&region, &newest, &living);
         }
         look(&work, FOREVER, &|| false);
-        living.retain(|(slot, ..)| work.held(*slot).is_some());
+        living.retain(|(slot, ..)| work.entry(*slot).is_some());
         let parts: u64 = living.iter().map(|(_, _, parts, _)| u64::from(*parts)).sum();
         assert_eq!(work.gauges().budget_used, parts * 4096, "version {ino}");
         assert_eq!(region.header().ready_bytes.load(Ordering::Relaxed), parts * 4096, "version {ino}");
@@ -125,12 +125,12 @@ fn succeed(
     work.objects.adopt_catalog();
     for (slot, _, _, users) in living {
         let object = region.object(*slot).unwrap();
-        let mut held = Held::new("w".into(), "\"E\"".into(), object.size(), 1, (String::new(), "w".into()));
-        held.memory = Some(Box::new(still::Empty(users.clone())));
+        let mut entry = RegisterEntry::new("w".into(), "\"E\"".into(), object.size(), 1, (String::new(), "w".into()));
+        entry.memory = Some(Box::new(still::Empty(users.clone())));
         if newest.values().any(|newest| newest == slot) {
-            takeover::adopt(&work, *slot, object, held);
+            takeover::adopt(&work, *slot, object, entry);
         } else {
-            takeover::adopt_old(&work, *slot, object, held);
+            takeover::adopt_old(&work, *slot, object, entry);
             assert!(object.seen().is_none());
         }
     }
@@ -142,16 +142,16 @@ fn succeed(
 fn a_version_that_is_kept_on_does_not_end() {
     let work = still::work(1 << 20);
     let (slot, _) = still::object(&work, "w", 1, 4);
-    let (object, held) = (work.region().object(slot).unwrap(), work.held(slot).unwrap());
+    let (object, entry) = (work.region().object(slot).unwrap(), work.entry(slot).unwrap());
     let before = object.seen().unwrap();
     work.objects.supersede(slot);
-    let unused = Unused::take(object, &held).unwrap();
+    let unused = Unused::prove(object, &entry).unwrap();
     assert!(!work.objects.keep_on(slot, before + 1), "that use of the record is another version's");
     assert!(object.is_superseded());
     assert!(work.objects.keep_on(slot, before));
-    end_version(&work, (slot, object, &held), unused);
+    end_version(&work, (slot, object, &entry), unused);
     look(&work, FOREVER, &|| false);
-    assert!(object.lasts(before) && !object.is_superseded() && work.held(slot).is_some());
+    assert!(object.lasts(before) && !object.is_superseded() && work.entry(slot).is_some());
     work.objects.supersede(slot);
     look(&work, FOREVER, &|| false);
     assert!(!object.lasts(before) && !work.objects.keep_on(slot, before));

@@ -10,7 +10,7 @@ mod verdict;
 
 use crate::journal::audit::Audit;
 use crate::order::Order;
-use crate::work::shared::options::Options;
+use crate::work::shared::options::WorkOptions;
 use crate::work::shared::register::Register;
 use ossc_cache::region::Region;
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use verdict::Misread;
 pub struct Objects {
     register: Arc<Register>,
     region: Region,
-    options: Options,
+    options: WorkOptions,
     /// Records of versions that a newer listing does not name: they go when no program uses them.
     superseded: Mutex<BTreeSet<u32>>,
     /// Rounds that ended in a mismatch and are not told of yet.

@@ -22,16 +22,16 @@ pub(super) fn prepare(work: &Work, item: Item, class: Class) -> Option<Fetch> {
     match item {
         Item::Part(slot, index) => prepare_part(work, slot, index, class, None),
         Item::Again(slot, index) => prepare_part(work, slot, index, class, work.residency.roomless_since(slot, index)),
-        Item::Piece(slot, index, n) => work.transfers.pieces.ask(slot, index, n),
+        Item::Piece(slot, index, n) => work.transfers.pieces.request_piece(slot, index, n),
         // Never in the plan: `pull` finds them.
-        Item::Spare(..) => None,
+        Item::Hedge(..) => None,
         Item::Blocks(slot, ..) => {
-            let (object, held) = work.register.get(slot)?;
-            let bytes = work.transfers.blocks.bytes_wanted(item, object, &held)?;
-            or_act(work, work.residency.place_blocks((slot, object, &held), item, bytes, class))?;
-            work.transfers.blocks.ask(item, object, &held)
+            let (object, entry) = work.register.get(slot)?;
+            let bytes = work.transfers.blocks.bytes_wanted(item, object, &entry)?;
+            or_act(work, work.residency.place_blocks((slot, object, &entry), item, bytes, class))?;
+            work.transfers.blocks.request_blocks(item, object, &entry)
         }
-        Item::Small(slot, index) => or_act(work, work.transfers.small.ask(slot, index, class)),
+        Item::Small(slot, index) => or_act(work, work.transfers.materializer.request_small_piece(slot, index, class)),
         Item::Call(id) => work.scheduling.question(id),
         Item::Verdict(slot) => work.objects.ask_verdict(slot),
         Item::Revive(slot) => {
@@ -43,8 +43,8 @@ pub(super) fn prepare(work: &Work, item: Item, class: Class) -> Option<Fetch> {
 
 /// `since`: from when on there was no room for it.
 fn prepare_part(work: &Work, slot: u32, index: u32, class: Class, since: Option<Instant>) -> Option<Fetch> {
-    let (object, held) = work.register.get(slot)?;
-    let roomy = or_act(work, work.residency.place_part((slot, object, &held), index, class, since))?;
+    let (object, entry) = work.register.get(slot)?;
+    let roomy = or_act(work, work.residency.place_part((slot, object, &entry), index, class, since))?;
     let begin = |Waited { waiting, connections }| {
         // A cache that is full has few parts waiting all the time: that is not the end of a download.
         // What a reader waits for is shared by the next free connections, whatever waits behind it.
@@ -52,12 +52,12 @@ fn prepare_part(work: &Work, slot: u32, index: u32, class: Class, since: Option<
         work.transfers.pieces.begin((slot, index), object.part_range(index), queue)
     };
     let first = work.scheduling.cut(class, |n| Item::Piece(slot, index, n), begin);
-    work.transfers.pieces.in_place(&held, first, Item::Part(slot, index))
+    work.transfers.pieces.in_place(&entry, first, Item::Part(slot, index))
 }
 
 /// The request for what is slow, for the second time. `Err` says when to look again.
 pub(super) fn prepare_second(work: &Work, now: Instant, at_end: bool) -> Result<Fetch, Option<Instant>> {
-    match work.transfers.pieces.second(now, at_end, |bytes| work.residency.take(bytes)) {
+    match work.transfers.pieces.second(now, at_end, |bytes| work.residency.reserve(bytes)) {
         Second::Fetch(fetch, is_shared) => {
             if is_shared {
                 work.scheduling.wake();

@@ -8,15 +8,15 @@ pub mod files;
 pub mod lazy;
 pub mod lease;
 pub mod programs;
-pub mod room;
+pub mod reclaim;
 pub mod stand;
 pub mod unused;
 
 use crate::lock::lock;
-use crate::work::shared::held::Held;
-use crate::work::shared::options::Options;
+use crate::work::shared::entry::RegisterEntry;
+use crate::work::shared::options::WorkOptions;
 use crate::work::shared::register::Register;
-use crate::work::shared::room::Room;
+use crate::work::shared::reservation::Reservation;
 use ossc_cache::region::Region;
 use ossc_store::budget::Budget;
 use programs::Programs;
@@ -29,7 +29,7 @@ use std::time::Instant;
 pub struct Residency {
     register: Arc<Register>,
     region: Region,
-    options: Options,
+    options: WorkOptions,
     budget: Arc<Budget>,
     /// Held while room is made, and while a version ends.
     making: Mutex<()>,
@@ -64,20 +64,20 @@ impl Residency {
     }
 
     /// Puts bytes aside for something that is not in an object's memory; `None` if there is no room for it.
-    pub fn take(&self, bytes: u64) -> Option<Room> {
-        Room::take(&self.budget, bytes)
+    pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        Reservation::reserve(&self.budget, bytes)
     }
 
     /// An object is taken in.
-    pub fn count_in(&self, held: &Held) {
-        if let Some(memory) = &held.memory {
+    pub fn count_in(&self, entry: &RegisterEntry) {
+        if let Some(memory) = &entry.memory {
             self.memory_files.fetch_add(usize::from(memory.is_open()), Ordering::AcqRel);
         }
     }
 
     /// It was let go.
-    pub fn forget(&self, slot: u32, held: &Held) {
-        if held.memory.as_ref().is_some_and(|memory| memory.is_open()) {
+    pub fn forget(&self, slot: u32, entry: &RegisterEntry) {
+        if entry.memory.as_ref().is_some_and(|memory| memory.is_open()) {
             self.memory_files.fetch_sub(1, Ordering::AcqRel);
         }
         lock(&self.roomless).retain(|(other, _), _| *other != slot);

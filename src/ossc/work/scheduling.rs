@@ -5,23 +5,23 @@
 //! lock of the plan: the pieces of a part wait there before a connection looks.
 
 mod calls;
-mod growth;
 pub mod order;
 mod pace;
 mod recovery;
+mod request_window;
 
 pub use calls::Patience;
 
 use crate::credentials::Renewal;
 use crate::lock::lock;
 use crate::work::shared::item::Item;
-use crate::work::shared::options::Options;
+use crate::work::shared::options::WorkOptions;
 use calls::Calls;
-use growth::Growth;
 use ossc_net::throttle::Throttle;
 use ossc_net::{Error, Vcpus};
 use ossc_store::plan::{Class, Next, Plan};
 use recovery::Recovery;
+use request_window::RequestWindow;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -29,13 +29,13 @@ use std::time::{Duration, Instant};
 pub struct Scheduling {
     plan: Mutex<Plan<Item>>,
     throttle: Mutex<Throttle>,
-    growth: Mutex<Growth>,
+    window: Mutex<RequestWindow>,
     calls: Calls,
     recovery: Recovery,
     vcpus: OnceLock<Vcpus>,
     /// Of a source that can give other credentials.
     renewal: OnceLock<Arc<Renewal>>,
-    options: Options,
+    options: WorkOptions,
 }
 
 /// Where a part that is asked for now has waited.
@@ -49,11 +49,11 @@ pub struct Waited {
 
 impl Scheduling {
     /// Nothing waits yet.
-    pub fn new(options: Options) -> Scheduling {
+    pub fn new(options: WorkOptions) -> Scheduling {
         Scheduling {
             plan: Mutex::default(),
             throttle: Mutex::new(Throttle::new(options.requests_max, options.throttle_recover)),
-            growth: Mutex::new(Growth::new(options.requests_max, options.scale)),
+            window: Mutex::new(RequestWindow::new(options.requests_max, options.scale)),
             calls: Calls::default(),
             recovery: Recovery::default(),
             vcpus: OnceLock::new(),
@@ -126,7 +126,7 @@ impl Scheduling {
     /// which go to the front of their class (`piece` names them), so that the part is on its way when all of it is.
     pub fn cut<T>(&self, class: Class, piece: impl Fn(u32) -> Item, begin: impl FnOnce(Waited) -> (T, u32)) -> T {
         let mut plan = lock(&self.plan);
-        let waited = Waited { waiting: plan.len_above(class), connections: lock(&self.growth).limit() };
+        let waited = Waited { waiting: plan.len_above(class), connections: lock(&self.window).limit() };
         let (begun, more) = begin(waited);
         (1..=more).rev().for_each(|n| plan.push_first(piece(n), class));
         drop(plan);
@@ -141,7 +141,7 @@ impl Scheduling {
     /// # Errors
     /// None may be sent before that time, or before a request ends.
     pub fn admit(&self, now: Instant) -> Result<Class, Option<Instant>> {
-        if let Some(at) = self.renewal.get().and_then(|renewal| renewal.hold(now)) {
+        if let Some(at) = self.renewal.get().and_then(|renewal| renewal.blocked_until(now)) {
             return Err(Some(at));
         }
         let mut throttle = lock(&self.throttle);
@@ -150,7 +150,7 @@ impl Scheduling {
             return Err(None);
         }
         // The same holds where the prefetch has enough.
-        let grown = throttle.under_way() > lock(&self.growth).limit();
+        let grown = throttle.under_way() > lock(&self.window).limit();
         Ok(if grown { Class::Near } else { Class::Prefetch })
     }
 
@@ -180,14 +180,14 @@ impl Scheduling {
     }
 
     /// Requests that the prefetch may have under way now.
-    pub fn growth_limit(&self) -> usize {
-        lock(&self.growth).limit()
+    pub fn window_limit(&self) -> usize {
+        lock(&self.window).limit()
     }
 
     /// What a pull would find at this time, and may: `Prefetch` where nothing is more urgent.
     pub fn due(&self, now: Instant) -> Option<Class> {
         let throttle = lock(&self.throttle);
-        let grown = throttle.under_way() >= self.growth_limit();
+        let grown = throttle.under_way() >= self.window_limit();
         let plan = lock(&self.plan);
         let is_due = |class: &Class| plan.is_due(now, *class) && !(grown && *class == Class::Prefetch);
         [Class::Near, Class::Prefetch].into_iter().find(is_due).filter(|_| throttle.has_room())

@@ -4,12 +4,12 @@
 
 pub mod action;
 pub mod check;
+pub mod entry;
 pub mod fill;
-pub mod held;
 pub mod item;
 pub mod memory;
 pub mod options;
 pub mod register;
-pub mod room;
+pub mod reservation;
 pub mod scale;
 pub mod wrong;

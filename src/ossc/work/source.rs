@@ -2,7 +2,7 @@
 //!
 //! Called by the network's vcpus. It does no disk I/O and never waits.
 
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::item::Item;
 use crate::work::transfers::Transfers;
 use crate::work::{Work, requests};
@@ -29,12 +29,12 @@ impl Source for Work {
             match self.scheduling.next(now, least) {
                 Next::Item(item, class) => {
                     // Counted before the record is looked at: one that is not GONE by then stays what it is.
-                    let held = held_of(self, item);
-                    held.iter().for_each(|held| held.begin_request());
+                    let entry = entry_of(self, item);
+                    entry.iter().for_each(|entry| entry.begin_request());
                     if let Some(fetch) = requests::prepare(self, item, class) {
                         return Pull::Fetch(Fetch { urgent: class < Class::Prefetch, ..fetch });
                     }
-                    held.iter().for_each(|held| held.end_request());
+                    entry.iter().for_each(|entry| entry.end_request());
                     // Readers ask again as long as they wait: where it takes long to find that there is no room, they do
                     // so faster than this loop gets done, and the room is in what the connections are about to bring.
                     if self.register.now().saturating_duration_since(now) > TURN {
@@ -57,24 +57,24 @@ impl Source for Work {
 
     fn finished(&self, done: Finished) {
         let item = Item::from_token(done.token);
-        let held = held_of(self, item);
+        let entry = entry_of(self, item);
         self.scheduling.ended(&done);
         let header = self.register.region.header();
         header.origin_requests.fetch_add(1, Ordering::Relaxed);
         if let Ok(response) = &done.result {
             header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
         }
-        let Transfers { pieces, blocks, small } = &self.transfers;
+        let Transfers { pieces, blocks, materializer: small } = &self.transfers;
         match item {
             Item::Part(slot, index) | Item::Again(slot, index) => self.act(pieces.ended(slot, index, 0, done)),
             Item::Piece(slot, index, n) => self.act(pieces.ended(slot, index, n, done)),
-            Item::Spare(slot, index, n, chunk) => self.act(pieces.second_ended((slot, index, n, chunk), done)),
+            Item::Hedge(slot, index, n, chunk) => self.act(pieces.second_ended((slot, index, n, chunk), done)),
             Item::Blocks(..) => self.act(blocks.ended(item, done)),
             Item::Small(slot, index) => self.act(small.ended(slot, index, done)),
             Item::Verdict(slot) => self.act(self.objects.verdict_ended(slot, done)),
             Item::Call(id) | Item::Revive(id) => self.scheduling.answered(id, done),
         }
-        held.iter().for_each(|held| held.end_request());
+        entry.iter().for_each(|entry| entry.end_request());
     }
 
     fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), Error> {
@@ -83,8 +83,8 @@ impl Source for Work {
 }
 
 /// What is known of the record that an item is of.
-fn held_of(work: &Work, item: Item) -> Option<Arc<Held>> {
-    if matches!(item, Item::Call(_)) { None } else { work.held(item.record()) }
+fn entry_of(work: &Work, item: Item) -> Option<Arc<RegisterEntry>> {
+    if matches!(item, Item::Call(_)) { None } else { work.entry(item.record()) }
 }
 
 #[cfg(test)]

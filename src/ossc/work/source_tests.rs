@@ -53,9 +53,10 @@ fn a_turn_ends_though_readers_ask_faster_than_room_is_looked_for() {
     let publish =
         |new: &NewObject<'_>| work.objects.publish(leases::reserve(&work, new).unwrap(), new, 1_000_000 + new.ino);
     let keep = |slot: u32, new: &NewObject<'_>, memory: Box<dyn Memory>| {
-        let mut held = Held::new(new.name.into(), new.etag.into(), new.size, 1, (String::new(), new.name.into()));
-        held.memory = Some(memory);
-        work.hold(slot, held);
+        let mut entry =
+            RegisterEntry::new(new.name.into(), new.etag.into(), new.size, 1, (String::new(), new.name.into()));
+        entry.memory = Some(memory);
+        work.add_object(slot, entry);
     };
     let (wanted_new, mapped_new) = (still::new("wanted", 2, 2), still::new("mapped", 1, 4));
     let (wanted, mapped) = (publish(&wanted_new), publish(&mapped_new));

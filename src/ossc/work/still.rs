@@ -6,12 +6,12 @@
 use crate::journal::audit::Audit;
 use crate::lock::lock;
 use crate::work::leases;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
-use crate::work::shared::held::Held;
 use crate::work::shared::memory::{Guard, Memory};
 use crate::work::shared::scale::Scale;
-use crate::work::{Options, Work};
-use ossc_cache::region::{Kind, NewObject, Region, state};
+use crate::work::{Work, WorkOptions};
+use ossc_cache::region::{NewObject, RecordKind, Region, state};
 use ossc_cache::sys::{self, Errno};
 use ossc_net::retry::Backoff;
 use ossc_store::budget::Budget;
@@ -62,7 +62,7 @@ pub fn on(region: Region, budget_bytes: u64) -> Arc<Work> {
 
 /// The same with blocks of parts, so many bytes of them at a time at least.
 pub fn with(region: Region, budget_bytes: u64, block_bytes: u64) -> Arc<Work> {
-    let options = Options {
+    let options = WorkOptions {
         verify_crc: false,
         part_bytes_max: 8 << 20,
         outage_budget: Duration::from_secs(300),
@@ -121,7 +121,7 @@ impl Memory for Empty {
 /// The record of a large object that is loading, of `parts` parts of 4 KiB.
 pub fn new(name: &str, ino: u64, parts: u32) -> NewObject<'_> {
     NewObject {
-        kind: Kind::Large,
+        kind: RecordKind::Large,
         state: state::LOADING,
         name,
         etag: "\"E\"",
@@ -139,22 +139,22 @@ pub fn object(work: &Work, name: &str, ino: u64, parts: u32) -> (u32, Arc<Atomic
     let new = new(name, ino, parts);
     let slot = work.objects.publish(leases::reserve(work, &new).unwrap(), &new, 1_000_000 + ino);
     let users = Arc::new(AtomicU32::new(0));
-    let mut held = Held::new(name.into(), "\"E\"".into(), new.size, 1, (String::new(), name.into()));
-    held.memory = Some(Box::new(Empty(users.clone())));
-    work.hold(slot, held);
+    let mut entry = RegisterEntry::new(name.into(), "\"E\"".into(), new.size, 1, (String::new(), name.into()));
+    entry.memory = Some(Box::new(Empty(users.clone())));
+    work.add_object(slot, entry);
     fill(work, slot);
     (slot, users)
 }
 
 /// All parts of an object arrive that are missing, as `Work::finished` does it; how many those were.
 pub fn fill(work: &Work, slot: u32) -> u32 {
-    let (region, (object, held)) = (work.region(), work.register.get(slot).unwrap());
+    let (region, (object, entry)) = (work.region(), work.register.get(slot).unwrap());
     let mut filled = 0;
     for index in 0..object.parts() {
         let part = region.part(object, index);
         if !part.is_ready() {
-            let room = work.residency.take(fill::room_bytes(&work.register, object, index));
-            lock(&held.room).put(room.expect("the budget is too small for this test"));
+            let room = work.residency.reserve(fill::room_bytes(&work.register, object, index));
+            lock(&entry.room).put(room.expect("the budget is too small for this test"));
             assert!(part.claim());
             part.learn(0, object.verdict.get().round);
             part.publish(0);

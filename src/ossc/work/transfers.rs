@@ -5,19 +5,19 @@
 
 pub mod blocks;
 pub mod flight;
+mod hedge;
+pub mod materialize;
 pub mod pieces;
 mod reach;
-pub mod small;
-mod spare;
 
 use crate::journal::audit::Audit;
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::item::Arrived;
 use crate::work::shared::register::Register;
 use blocks::BlockReads;
+use materialize::Materializer;
 use ossc_net::Query;
 use pieces::Pieces;
-use small::SmallObjects;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -26,7 +26,7 @@ use std::sync::mpsc::Sender;
 pub struct Transfers {
     pub pieces: Pieces,
     pub blocks: BlockReads,
-    pub small: SmallObjects,
+    pub materializer: Materializer,
 }
 
 impl Transfers {
@@ -35,12 +35,12 @@ impl Transfers {
         Transfers {
             pieces: Pieces::new(register.clone(), audit.clone()),
             blocks: BlockReads::new(register.clone(), audit.clone()),
-            small: SmallObjects::new(register.clone(), audit.clone(), arrived),
+            materializer: Materializer::new(register.clone(), audit.clone(), arrived),
         }
     }
 }
 
 /// Asks for a range of an object, of the version that it was listed as.
-fn query(held: &Held, range: Range<u64>) -> Query {
-    Query::Get { key: held.key.clone(), range: Some(range), etag: Some(held.etag.clone()), size: held.size }
+fn query(entry: &RegisterEntry, range: Range<u64>) -> Query {
+    Query::Get { key: entry.key.clone(), range: Some(range), etag: Some(entry.etag.clone()), size: entry.size }
 }

@@ -4,8 +4,8 @@
 use super::write;
 use crate::copy::{end_of, source};
 use crate::file;
-use crate::kept;
-use crate::outcome::{Outcome, ask};
+use crate::memory_cache;
+use crate::outcome::{Outcome, slow_path};
 use crate::parts;
 use crate::real;
 use crate::seen::Seen;
@@ -38,7 +38,7 @@ fn pointed(list: *const *mut aiocb, len: c_int, operation: Option<c_int>) -> Out
         // SAFETY: a block of the program's, which is not queued yet; glibc reads the same fields.
         let block = unsafe { &mut *block };
         let outcome = match operation.unwrap_or(block.aio_lio_opcode) {
-            libc::LIO_READ => ask(|| point(block)),
+            libc::LIO_READ => slow_path(|| point(block)),
             libc::LIO_WRITE => write::refused(block.aio_fildes),
             _ => Outcome::Pass,
         };
@@ -65,12 +65,14 @@ fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {
     let end = end_of(seen, at, block.aio_nbytes as u64);
     // The kernel or a thread of libc's reads later: neither the parts nor the descriptor may go.
     parts::pin(&seen.handle, at, end);
-    kept::used_by_one_more(&seen.handle);
+    memory_cache::used_by_one_more(&seen.handle);
     let waited = waiting::parts(&seen.handle, at, end);
-    let memory = |hold| {
-        source(seen, at, end, || kept::kept_memory(&seen.handle, &hold).inspect(|_| parts::pin(&seen.handle, at, end)))
+    let memory = |guard| {
+        source(seen, at, end, || {
+            memory_cache::cached_memory(&seen.handle, &guard).inspect(|_| parts::pin(&seen.handle, at, end))
+        })
     };
-    match waited.and_then(|()| kept::hold(&seen.handle)).and_then(memory) {
+    match waited.and_then(|()| memory_cache::guard_copy(&seen.handle)).and_then(memory) {
         Ok((_, memory)) => {
             block.aio_fildes = memory;
             Outcome::Pass

@@ -4,8 +4,8 @@
 use super::{read, write};
 use crate::copy::{by_parts, end_of, source};
 use crate::file;
-use crate::kept;
-use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::memory_cache;
+use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::parts::{self, Grain};
 use crate::real;
 use crate::seen::Seen;
@@ -56,7 +56,7 @@ fn sent(out: c_int, from: c_int, at: *mut off_t, count: size_t, call: impl Fn() 
 /// real call has read the offsets and checked the rest. `before`: the `errno` of a success.
 #[cold]
 fn from_memory(from: c_int, before: c_int, copy: impl Fn(&Seen) -> Result<usize>) -> Outcome<ssize_t> {
-    let copied = ask(|| {
+    let copied = slow_path(|| {
         let seen = file::of_descriptor(from).filter(|seen| seen.identity == Identity::Memory);
         seen.then(|seen| copy(&seen).map(|n| n as ssize_t).into())
     });
@@ -106,9 +106,9 @@ fn in_steps(
 fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> {
     // Pipes and sockets refer to the pages themselves, files get a copy.
     let stays = !sys::file_id(out).is_ok_and(|id| id.is_file());
-    let hold = kept::hold(&seen.handle)?;
+    let guard = memory_cache::guard_copy(&seen.handle)?;
     let memory = |at, end| {
-        let memory = kept::kept_memory(&seen.handle, &hold)?;
+        let memory = memory_cache::cached_memory(&seen.handle, &guard)?;
         // What was handed on cannot be taken back, so its parts stay.
         if stays {
             parts::pin(&seen.handle, at, end);
@@ -129,8 +129,8 @@ struct Target {
 
 /// The memory file is on another file system, so the bytes are written from the map of it.
 fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<usize> {
-    let hold = kept::hold(&seen.handle)?;
-    let map = |_, _| kept::mapping(&seen.handle, &hold).map(|map| map as usize);
+    let guard = memory_cache::guard_copy(&seen.handle)?;
+    let map = |_, _| memory_cache::mapping(&seen.handle, &guard).map(|map| map as usize);
     let out = target.out as usize;
     if target.at.is_null() {
         return in_steps(seen, (start, count), map, |map, at, len| {
@@ -162,9 +162,9 @@ fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize>
     }
     parts::pin(&seen.handle, start, start + len);
     waiting::parts(&seen.handle, start, start + len)?;
-    let hold = kept::hold(&seen.handle)?;
+    let guard = memory_cache::guard_copy(&seen.handle)?;
     let (_held, memory) = source(seen, start, start + len, || {
-        kept::kept_memory(&seen.handle, &hold).inspect(|_| parts::pin(&seen.handle, start, start + len))
+        memory_cache::cached_memory(&seen.handle, &guard).inspect(|_| parts::pin(&seen.handle, start, start + len))
     })?;
     let mut offset = start as off_t;
     let from = &raw mut offset as usize;
@@ -211,7 +211,7 @@ fn cloned(fd: c_int, source: c_int, call: impl Fn() -> c_int) -> c_int {
 }
 
 fn unsupported<T>(fd: c_int) -> Outcome<T> {
-    ask(|| file::placeholder(fd).then(|_| Outcome::Failed(Errno(libc::EOPNOTSUPP))))
+    slow_path(|| file::placeholder(fd).then(|_| Outcome::Failed(Errno(libc::EOPNOTSUPP))))
 }
 
 /// FIONREAD: how many bytes are left, cut to an `int` like the kernel's.
@@ -219,7 +219,7 @@ fn left(fd: c_int, argument: usize, got: c_int) -> c_int {
     if got != 0 {
         return got;
     }
-    let _ = ask(|| {
+    let _ = slow_path(|| {
         if let Outcome::Served(seen) = file::placeholder(fd)
             && let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR)
         {

@@ -3,7 +3,7 @@
 
 use crate::by_name;
 use crate::folder;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real::{self, Callback};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use libc::{AT_FDCWD, DIR};
@@ -27,7 +27,7 @@ fn listed(dir: *mut DIR) -> *mut DIR {
     if !dir.is_null() {
         // SAFETY: an open folder stream, given by the real call.
         let fd = unsafe { libc::dirfd(dir) };
-        let known = ask(|| match sys::file_id(fd) {
+        let known = slow_path(|| match sys::file_id(fd) {
             Ok(id) if id.is_folder() => Outcome::Served(folder::opened(&id, fd)),
             _ => Outcome::Pass,
         });
@@ -58,10 +58,10 @@ const FOLDER: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | lib
 
 /// Lists a folder of ours, and those below it to `depth`.
 pub(super) fn list_tree(dir: c_int, path: *const c_char, depth: u32) {
-    let _ = ask(|| {
+    let _ = slow_path(|| {
         let all = [dir as usize, path as usize, FOLDER as usize, 0, 0, 0];
         // Not the C library's: that is a cancellation point, what is hooked here is none, and no cancelled thread
-        // may unwind through `ask`.
+        // may unwind through `slow_path`.
         let open = || real::in_c(real::kernel(libc::SYS_openat, all)) as c_int;
         let fd = by_name::until_listed(dir, path, open, |fd| *fd < 0);
         if fd >= 0 {

@@ -9,7 +9,7 @@ use crate::attach;
 use crate::by_name::until_listed;
 use crate::environ;
 use crate::file;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use crate::seen::Seen;
 use core::ffi::{c_char, c_int, c_ulong};
@@ -78,7 +78,7 @@ fn by_descriptor<T: Answer>(fd: c_int, out: *mut T, got: c_int) -> c_int {
     if got != 0 {
         return got;
     }
-    let asked = ask(|| file::of_descriptor(fd));
+    let asked = slow_path(|| file::of_descriptor(fd));
     if matches!(&asked, Outcome::Served(seen) if seen.facts.large) {
         lie_on_memory(out);
     }

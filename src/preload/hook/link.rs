@@ -6,7 +6,7 @@ use crate::by_name;
 use crate::environ;
 use crate::file;
 use crate::handle::Slot;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -85,7 +85,7 @@ fn origin(dir: c_int, path: *const c_char) -> Option<CPath> {
             .filter(|seen| seen.identity == Identity::Memory)
             .map(|seen| names::find(seen.handle.slot).unwrap_or_else(|| seen.handle.path()))
     };
-    ask(|| Outcome::Served(look())).answer(None, || None)
+    slow_path(|| Outcome::Served(look())).answer(None, || None)
 }
 
 /// Remembers the name of a placeholder whose memory file is about to take the descriptor's number.
@@ -93,7 +93,7 @@ pub(super) fn remember(fd: c_int, slot: Slot) {
     if names::find(slot).is_none()
         && let Some(name) = environ::descriptor_path(fd)
     {
-        names::keep(slot, name.as_bytes());
+        names::remember_name(slot, name.as_bytes());
     }
 }
 
@@ -124,7 +124,7 @@ mod names {
     }; COUNT];
     static NEXT: AtomicU32 = AtomicU32::new(0);
 
-    pub(super) fn keep(slot: Slot, bytes: &[u8]) {
+    pub(super) fn remember_name(slot: Slot, bytes: &[u8]) {
         if bytes.len() > BYTES {
             return;
         }

@@ -5,7 +5,7 @@ use crate::file;
 use crate::handle::{GONE, Handle, Slot};
 use crate::log;
 use crate::memory;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use crate::seen::Seen;
 use crate::session;
@@ -55,7 +55,7 @@ const ELSEWHERE: c_int = libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
 
 /// `completes`: the map must not be one of a part of the object only.
 fn moved(at: usize, completes: bool, call: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    if completes && let Outcome::Failed(errno) = ask(|| grown(at)) {
+    if completes && let Outcome::Failed(errno) = slow_path(|| grown(at)) {
         return Outcome::Failed(errno).answer(MAP_FAILED, || MAP_FAILED);
     }
     call()
@@ -77,7 +77,7 @@ fn mapped(wish: Wish, call: impl Fn(c_int) -> *mut c_void) -> *mut c_void {
     if fd < 0 || wish.flags & libc::MAP_ANONYMOUS != 0 {
         return call(fd);
     }
-    let memory = match ask(|| memory_for(&wish)) {
+    let memory = match slow_path(|| memory_for(&wish)) {
         Outcome::Served(memory) => memory,
         Outcome::Pass => return call(fd),
         Outcome::Failed(errno) => return Outcome::Failed(errno).answer(MAP_FAILED, || MAP_FAILED),

@@ -6,7 +6,7 @@ use crate::attach;
 use crate::by_name::{list_for_new, settle, until_all_listed, until_listed};
 use crate::join;
 use crate::listing;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, dev_t, mode_t};
@@ -50,7 +50,7 @@ fn leaving(dir: c_int, path: *const c_char) {
 
 fn before_removal(dir: c_int, path: *const c_char) {
     if !attach::is_attached() {
-        let _ = ask(|| {
+        let _ = slow_path(|| {
             join::before_removal(dir, path);
             Outcome::<()>::Pass
         });

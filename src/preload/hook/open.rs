@@ -13,7 +13,7 @@ use crate::identity::{self, Real};
 use crate::join;
 use crate::log;
 use crate::marks;
-use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::real;
 use crate::seen::Seen;
 use crate::session::{self, Turn};
@@ -66,7 +66,7 @@ fn opened(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_in
     let is_new = flags & EXCLUSIVE == EXCLUSIVE;
     if changes && !is_new && flags & libc::O_PATH == 0 {
         let nofollow = if flags & libc::O_NOFOLLOW != 0 { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
-        if let Outcome::Failed(Errno(number)) = ask(|| may_change(dir, path, nofollow)) {
+        if let Outcome::Failed(Errno(number)) = slow_path(|| may_change(dir, path, nofollow)) {
             set_errno(number);
             return -1;
         }
@@ -107,7 +107,7 @@ const LEASED_MS: u64 = 1_000;
 fn again(dir: c_int, path: *const c_char, flags: c_int, before: c_int, call: impl Fn() -> c_int) -> c_int {
     let nofollow = if flags & libc::O_NOFOLLOW != 0 { libc::AT_SYMLINK_NOFOLLOW } else { 0 };
     let is_ours =
-        ask(|| Outcome::Served(file::of_path(dir, path, nofollow).served().is_some())).answer(false, || false);
+        slow_path(|| Outcome::Served(file::of_path(dir, path, nofollow).served().is_some())).answer(false, || false);
     let until = sys::now_ms() + LEASED_MS;
     while is_ours && sys::now_ms() < until {
         sys::sleep_ms(1);
@@ -134,7 +134,7 @@ pub(super) enum Arrived {
 /// A name below /proc was opened: see `join::meet`.
 pub(super) fn met(fd: c_int, path: *const c_char) {
     if fd >= 0 && !attach::is_attached() {
-        let _ = ask(|| {
+        let _ = slow_path(|| {
             join::meet(fd, path);
             Outcome::<()>::Pass
         });
@@ -158,7 +158,7 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
     marks::forget(fd);
     let Ok(id) = sys::file_id(fd) else { return Arrived::AsItIs };
     if id.is_folder() {
-        return match ask(|| Outcome::Served(folder::opened(&id, fd))) {
+        return match slow_path(|| Outcome::Served(folder::opened(&id, fd))) {
             Outcome::Served(false) => Arrived::Failed(Errno(libc::EIO)),
             _ => Arrived::AsItIs,
         };
@@ -181,9 +181,9 @@ fn look(fd: c_int, flags: c_int, repeats: u32) -> Arrived {
             Real::Unknown => Outcome::Served(Arrived::Failed(Errno(libc::EIO))),
             Real::Theirs => Outcome::Pass,
         };
-        return ask(real).answer(Arrived::AsItIs, || Arrived::AsItIs);
+        return slow_path(real).answer(Arrived::AsItIs, || Arrived::AsItIs);
     }
-    ask(|| match file::of_opened(&id, fd, repeats) {
+    slow_path(|| match file::of_opened(&id, fd, repeats) {
         Outcome::Served(seen) => Outcome::Served(judge(&seen, flags, repeats)),
         Outcome::Pass => Outcome::Pass,
         // A file of the program's own making is its own, also while no engine can be asked; so is one without a mark

@@ -8,7 +8,7 @@ use crate::copy;
 use crate::file;
 use crate::log;
 use crate::marks::{self, Mark};
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use crate::seen::Seen;
 use core::ffi::{c_int, c_void};
@@ -81,7 +81,7 @@ fn may_skip(buffer: *mut c_void, count: size_t) -> bool {
 
 /// Answers if the number still is of the placeholder that was read through it before.
 fn serve_known(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> Option<ssize_t> {
-    let answer = ask(|| match file::known(fd) {
+    let answer = slow_path(|| match file::known(fd) {
         Outcome::Served(seen) => match read(&seen) {
             // At its end the kernel still looks at the buffer.
             Ok(0) => Outcome::Pass,
@@ -136,7 +136,7 @@ fn readv_on(got: ssize_t, fd: c_int, iov: *const iovec, len: c_int, at: off_t) -
 
 /// Answers for a placeholder; anything else was at its end indeed.
 pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t {
-    ask(|| match file::of_descriptor(fd) {
+    slow_path(|| match file::of_descriptor(fd) {
         Outcome::Served(seen) if seen.is_placeholder() => {
             marks::mark(fd, &seen.handle);
             read(&seen).map(|n| n as ssize_t).into()

@@ -3,7 +3,7 @@
 use super::filled::{make_unreadable, memory_of, put};
 use super::stdin;
 use crate::marks;
-use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::process;
 use crate::say::say;
 use crate::streams;
@@ -25,9 +25,9 @@ fn renew(fd: c_int) {
     let before = errno();
     if process::is_owner() {
         if fd == 0 {
-            stdin::take();
+            stdin::redirect_stdin();
         } else {
-            match ask(|| memory_of(fd, false)) {
+            match slow_path(|| memory_of(fd, false)) {
                 Outcome::Served(memory) => put(memory, fd),
                 // What the memory budget can never hold a program may still read through the hooks.
                 Outcome::Failed(Errno(libc::ENOMEM)) | Outcome::Pass => {}

@@ -1,7 +1,7 @@
 //! Offsets and hints. The offset is the kernel's; only what depends on the size is computed here.
 
 use crate::file;
-use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::parts;
 use crate::real;
 use crate::seen::Seen;
@@ -29,7 +29,7 @@ fn sought(fd: c_int, offset: off_t, whence: c_int, call: impl Fn() -> off_t) -> 
     if got < 0 && !matches!(errno(), libc::EINVAL | libc::ENXIO) || got >= 0 && got != offset {
         return got;
     }
-    let served = ask(|| file::placeholder(fd).then(|seen| seek(fd, &seen, offset, whence).into()));
+    let served = slow_path(|| file::placeholder(fd).then(|seen| seek(fd, &seen, offset, whence).into()));
     if matches!(served, Outcome::Served(_)) {
         set_errno(before);
     }
@@ -51,7 +51,7 @@ fn hint(fd: c_int, at: off_t, len: off_t, advice: c_int) {
     if advice != libc::POSIX_FADV_WILLNEED || at < 0 {
         return;
     }
-    let _ = ask(|| {
+    let _ = slow_path(|| {
         if let Outcome::Served(seen) = file::placeholder(fd) {
             let end = if len <= 0 { seen.facts.size } else { (at as u64).saturating_add(len as u64) };
             parts::will_need(&seen.handle, at as u64, end.min(seen.facts.size));

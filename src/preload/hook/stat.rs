@@ -6,7 +6,7 @@ use crate::file;
 use crate::folder;
 use crate::handle::{GONE, Handle};
 use crate::identity::{self, Real};
-use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::real;
 use crate::seen::Seen;
 use crate::session::{self, Turn};
@@ -132,7 +132,7 @@ pub(super) fn known(id: &FileId, look: impl FnOnce(&FileId) -> Outcome<Seen>) ->
     if !id.is_file() && !identity::is_lost(id) {
         return Ok(None);
     }
-    match ask(|| look(id)) {
+    match slow_path(|| look(id)) {
         Outcome::Served(seen) => Ok(Some(seen)),
         Outcome::Failed(errno) => Err(errno),
         _ => Ok(None),
@@ -178,7 +178,7 @@ fn reached(dir: c_int, path: *const c_char, mode: c_int, flags: c_int, call: &dy
     }
     let before = errno();
     let nofollow = flags & AT_SYMLINK_NOFOLLOW;
-    let outcome = ask(|| open::may_change(dir, path, nofollow));
+    let outcome = slow_path(|| open::may_change(dir, path, nofollow));
     set_errno(before);
     match outcome {
         Outcome::Failed(_) => Outcome::Failed(Errno(libc::EROFS)).answer(-1, || got),

@@ -7,7 +7,7 @@ use crate::by_name;
 use crate::file;
 use crate::identity;
 use crate::marks;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real::{self, Strings};
 use crate::say::say;
 use core::ffi::{c_char, c_int, c_uint};
@@ -29,30 +29,30 @@ hooks! {
 }
 
 /// A descriptor of the placeholder that was at 0; -1 when there was none.
-static KEPT: AtomicI32 = AtomicI32::new(-1);
+static SAVED: AtomicI32 = AtomicI32::new(-1);
 /// The offset that it was left at: whoever has moved it since goes on from there.
 static LEFT_AT: AtomicI64 = AtomicI64::new(0);
 /// The process that took it. Its children share the memory file's offset with it, and leave this alone.
-static TAKER: AtomicI32 = AtomicI32::new(0);
+static REDIRECTED_BY: AtomicI32 = AtomicI32::new(0);
 /// Where it is kept: above what programs count on.
-const KEPT_FROM: c_int = 600;
+const SAVED_FROM: c_int = 600;
 
 /// Gives `stdin` the object's bytes when descriptor 0 is a placeholder: called by the constructor, and when another
 /// file comes to the number.
-pub(crate) fn take() {
+pub(crate) fn redirect_stdin() {
     if !sys::file_id(0).is_ok_and(|id| identity::could_be_ours(&id)) {
         return;
     }
-    match ask(|| filled::memory_of(0, false)) {
+    match slow_path(|| filled::memory_of(0, false)) {
         Outcome::Served(memory) => {
             // Of the file that standard input was before.
-            if let Some(before) = kept() {
+            if let Some(before) = saved() {
                 let _ = sys::close(before);
             }
-            TAKER.store(sys::getpid(), Relaxed);
-            let kept = sys::dup_from(0, KEPT_FROM).unwrap_or(-1);
-            LEFT_AT.store(sys::lseek(kept, 0, libc::SEEK_CUR).unwrap_or(0), Relaxed);
-            KEPT.store(kept, Relaxed);
+            REDIRECTED_BY.store(sys::getpid(), Relaxed);
+            let saved = sys::dup_from(0, SAVED_FROM).unwrap_or(-1);
+            LEFT_AT.store(sys::lseek(saved, 0, libc::SEEK_CUR).unwrap_or(0), Relaxed);
+            SAVED.store(saved, Relaxed);
             filled::put(memory, 0);
         }
         // What the memory budget can never hold a program may still read through the hooks.
@@ -76,7 +76,7 @@ fn lose() {
 
 /// End of the program, after its own exit handlers.
 pub(crate) fn give_back() {
-    if kept().is_some() {
+    if saved().is_some() {
         step_back();
         leave();
     }
@@ -84,8 +84,8 @@ pub(crate) fn give_back() {
 
 /// End of the program without the C library's last acts.
 pub(super) fn leave() {
-    if let Some(kept) = kept() {
-        tell(kept, 0);
+    if let Some(saved) = saved() {
+        tell(saved, 0);
     }
 }
 
@@ -113,17 +113,17 @@ fn step_back() {
 /// Descriptor `fd` is about to be closed or replaced by `close`; standard input's offset is told after it,
 /// since a stream steps back to what was really consumed when it closes.
 pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
-    let Some(kept) = kept() else { return close() };
+    let Some(saved) = saved() else { return close() };
     if fd != 0 {
-        if fd == kept {
-            KEPT.store(-1, Relaxed);
+        if fd == saved {
+            SAVED.store(-1, Relaxed);
         }
         return close();
     }
-    let last = sys::dup_from(0, KEPT_FROM);
+    let last = sys::dup_from(0, SAVED_FROM);
     let got = close();
     if let Ok(last) = last {
-        tell(kept, last);
+        tell(saved, last);
         let _ = sys::close(last);
     }
     got
@@ -136,12 +136,12 @@ pub(super) fn replaced(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int
     if !path.is_null() {
         by_name::reach(dir, path);
     }
-    let Some(kept) = kept() else { return exec() };
-    tell(kept, 0);
-    let Ok(memory) = sys::dup_from(0, KEPT_FROM) else { return exec() };
-    let is_same = is_stdin(kept, memory);
+    let Some(saved) = saved() else { return exec() };
+    tell(saved, 0);
+    let Ok(memory) = sys::dup_from(0, SAVED_FROM) else { return exec() };
+    let is_same = is_stdin(saved, memory);
     if is_same {
-        let _ = sys::dup3(kept, 0, 0);
+        let _ = sys::dup3(saved, 0, 0);
     }
     let failed = exec();
     if is_same {
@@ -151,17 +151,17 @@ pub(super) fn replaced(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int
     failed
 }
 
-fn kept() -> Option<c_int> {
-    let kept = KEPT.load(Relaxed);
-    (kept >= 0 && TAKER.load(Relaxed) == sys::getpid()).then_some(kept)
+fn saved() -> Option<c_int> {
+    let saved = SAVED.load(Relaxed);
+    (saved >= 0 && REDIRECTED_BY.load(Relaxed) == sys::getpid()).then_some(saved)
 }
 
 /// Gives the placeholder the offset of the memory file that `from` is.
-fn tell(kept: c_int, from: c_int) {
-    if is_stdin(kept, from)
-        && sys::lseek(kept, 0, libc::SEEK_CUR) == Ok(LEFT_AT.load(Relaxed))
+fn tell(saved: c_int, from: c_int) {
+    if is_stdin(saved, from)
+        && sys::lseek(saved, 0, libc::SEEK_CUR) == Ok(LEFT_AT.load(Relaxed))
         && let Ok(at) = sys::lseek(from, 0, libc::SEEK_CUR)
-        && sys::lseek(kept, at, libc::SEEK_SET).is_ok()
+        && sys::lseek(saved, at, libc::SEEK_SET).is_ok()
     {
         LEFT_AT.store(at, Relaxed);
     }
@@ -169,18 +169,18 @@ fn tell(kept: c_int, from: c_int) {
 
 /// The program closes these numbers, and may have taken one for its own.
 pub(super) fn lost_between(from: c_uint, to: c_uint) {
-    if kept().is_some_and(|kept| (from..=to).contains(&(kept as c_uint))) {
-        KEPT.store(-1, Relaxed);
+    if saved().is_some_and(|saved| (from..=to).contains(&(saved as c_uint))) {
+        SAVED.store(-1, Relaxed);
     }
 }
 
 /// True if the two are still the placeholder and the memory file of one object: the program may have put
 /// other files at these numbers.
-fn is_stdin(kept: c_int, memory: c_int) -> bool {
+fn is_stdin(saved: c_int, memory: c_int) -> bool {
     let same = || {
-        let was = file::placeholder(kept).served()?;
+        let was = file::placeholder(saved).served()?;
         let is = file::of_descriptor(memory).served()?;
         Some(was.handle.slot == is.handle.slot && !is.is_placeholder())
     };
-    ask(|| Outcome::Served(same() == Some(true))).answer(false, || false)
+    slow_path(|| Outcome::Served(same() == Some(true))).answer(false, || false)
 }

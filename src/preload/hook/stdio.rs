@@ -5,7 +5,7 @@
 use super::filled::{memory_of, put};
 use super::{open, stdin};
 use crate::by_name;
-use crate::outcome::{Outcome, ask, errno, set_errno};
+use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::real;
 use crate::streams;
 use core::ffi::{CStr, c_char, c_int};
@@ -51,7 +51,7 @@ fn taken(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *m
 }
 
 fn taken_as(fd: c_int, mode: *const c_char, call: impl FnOnce() -> *mut FILE) -> *mut FILE {
-    match ask(|| memory_of(fd, changes(mode))) {
+    match slow_path(|| memory_of(fd, changes(mode))) {
         Outcome::Pass => call(),
         Outcome::Failed(errno) => Outcome::Failed(errno).answer(null_mut(), null_mut),
         Outcome::Served(memory) => {
@@ -74,7 +74,7 @@ fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn
     }
     if changes(mode)
         && !is_exclusive(mode)
-        && let Outcome::Failed(errno) = ask(|| open::may_change(AT_FDCWD, path, 0))
+        && let Outcome::Failed(errno) = slow_path(|| open::may_change(AT_FDCWD, path, 0))
     {
         return Outcome::Failed(errno).answer(null_mut(), null_mut);
     }
@@ -105,7 +105,7 @@ fn opened(path: *const c_char, mode: *const c_char, reopens: bool, call: &dyn Fn
 }
 
 fn filled(stream: *mut FILE, fd: c_int, mode: *const c_char) -> *mut FILE {
-    match ask(|| memory_of(fd, changes(mode))) {
+    match slow_path(|| memory_of(fd, changes(mode))) {
         Outcome::Pass => stream,
         Outcome::Failed(errno) => failed(stream, errno),
         Outcome::Served(memory) => {

@@ -1,7 +1,7 @@
 //! `syscall()`: programs that make system calls by number (libuv, Go with cgo's libc, older Rust) meet the
 //! same hooks. Every other number is forwarded untouched, with six arguments.
 
-use super::{attribute, copy, dup, fs, link, map, names, open, place, read, seek, stat, stdin, user, write};
+use super::{attribute, by_path, copy, dup, fs, link, map, names, open, read, seek, stat, stdin, user, write};
 use crate::active;
 use crate::by_name;
 use crate::past;
@@ -103,7 +103,7 @@ fn by_name(number: c_long, all: [usize; 6]) -> Option<c_long> {
         libc::SYS_unlink => names::removed(here, first, false, call).into(),
         libc::SYS_unlinkat => names::removed(at.0, at.1, removes_folder, call).into(),
         libc::SYS_rmdir => names::removed(here, first, true, call).into(),
-        libc::SYS_bind | libc::SYS_connect => place::addressed(b as *const c_void, c as u32, call).into(),
+        libc::SYS_bind | libc::SYS_connect => by_path::addressed(b as *const c_void, c as u32, call).into(),
         libc::SYS_inotify_add_watch => by_name::until_listed(second.0, second.1, long, is_negative),
         libc::SYS_execveat => stdin::replaced(at.0, at.1, call).into(),
         _ if LOOKS_IN_FOLDER.contains(&number) => by_name::until_listed(at.0, at.1, long, is_negative),

@@ -2,7 +2,7 @@
 //! engine's socket: afterwards it keeps what it could read, by what it was given. The calls are the real ones.
 
 use crate::join;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use core::ffi::{c_int, c_uint};
 
@@ -16,7 +16,7 @@ hooks! {
 
 /// Also before `chroot`, and before the same calls by their numbers.
 pub(super) fn prepare() {
-    let _ = ask(|| {
+    let _ = slow_path(|| {
         join::join_one_that_runs();
         Outcome::<()>::Pass
     });

@@ -6,7 +6,7 @@
 //! and the kernel's leases keep it as long as any process has it open.
 
 use super::{filled, link};
-use crate::past::{self, Why, Word};
+use crate::past::{self, Notice, Why};
 use crate::seen::Seen;
 use core::ffi::c_int;
 use ossc_cache::sys::{self, Errno, Result};
@@ -21,17 +21,17 @@ pub(super) fn opened(seen: &Seen, flags: c_int) -> Result<()> {
     };
     if flags & libc::O_ACCMODE != libc::O_RDONLY {
         if why != Why::Mode {
-            past::tell(seen, Word::Writable, text);
+            past::tell(seen, Notice::Writable, text);
         }
         return Ok(());
     }
     match given(seen) {
-        Ok(()) => past::tell(seen, Word::Whole, text),
+        Ok(()) => past::tell(seen, Notice::Whole, text),
         // Who merely may read it past the C library may as well read it by parts.
-        Err(Errno(libc::ENOMEM)) if matches!(why, Why::Sign(_)) => past::tell(seen, Word::Large, text),
+        Err(Errno(libc::ENOMEM)) if matches!(why, Why::Sign(_)) => past::tell(seen, Notice::Large, text),
         Err(errno) => {
             if errno == Errno(libc::ENOMEM) {
-                past::tell(seen, Word::Refused, text);
+                past::tell(seen, Notice::Refused, text);
             }
             return Err(errno);
         }

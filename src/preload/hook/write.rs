@@ -4,7 +4,7 @@ use super::open;
 use crate::by_name;
 use crate::file;
 use crate::numbers;
-use crate::outcome::{Outcome, ask};
+use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use core::ffi::{c_char, c_int, c_void};
 use libc::{AT_FDCWD, iovec, off_t, size_t, ssize_t};
@@ -35,7 +35,7 @@ pub(super) fn refused<T>(fd: c_int) -> Outcome<T> {
     if numbers::is_plain(fd) {
         return Outcome::Pass;
     }
-    ask(|| match file::written(fd) {
+    slow_path(|| match file::written(fd) {
         Outcome::Served(seen) if file::is_writable(fd) => {
             file::refuse(b"write refused (the folder is read-only)", &seen.handle)
         }
@@ -49,7 +49,7 @@ fn is_refused(fd: c_int) -> bool {
 }
 
 fn truncated(path: *const c_char, call: impl Fn() -> c_int) -> c_int {
-    let allowed = || match ask(|| open::may_change(AT_FDCWD, path, 0)) {
+    let allowed = || match slow_path(|| open::may_change(AT_FDCWD, path, 0)) {
         Outcome::Failed(errno) => Outcome::Failed(errno).answer(-1, || -1),
         _ => call(),
     };

@@ -6,7 +6,7 @@ use super::Report;
 use crate::commands::run;
 use crate::commands::view;
 use crate::process::{folders, memory};
-use ossc_cache::rundir::{self, Place};
+use ossc_cache::rundir::{self, RunDirSettings};
 use ossc_conf::{Config, Settings};
 use ossc_store::budget::Budget;
 use ossc_store::pages::{PageKind, Store};
@@ -56,7 +56,7 @@ pub(super) fn model_dir(report: &mut Report, settings: &Settings) {
 }
 
 fn run_folder(report: &mut Report, settings: &Settings, (dev, ino): (u64, u64)) {
-    let place = Place {
+    let place = RunDirSettings {
         socket: settings.uds_path.as_ref().map(|path| path.as_os_str().as_bytes()),
         runtime_dir: settings.runtime_dir.as_ref().map(|path| path.as_os_str().as_bytes()),
     };

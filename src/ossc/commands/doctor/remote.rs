@@ -91,7 +91,7 @@ fn key(report: &mut Report, settings: &Settings, config: &Config) -> Option<Opti
 fn lists(report: &mut Report, caller: &mut Caller, settings: &Settings) -> Option<Option<ObjectEntry>> {
     let prefix = settings.location.prefix().to_string();
     let query = Query::List { prefix, delimiter: Some("/".into()), continuation: None };
-    let (response, body) = report.need("list", caller.ask(query, LIST_BYTES_MAX))?;
+    let (response, body) = report.need("list", caller.call(query, LIST_BYTES_MAX))?;
     let page = report.need("list", list::parse(&body))?;
     if page.objects.is_empty() && page.prefixes.is_empty() {
         let text = format!("nothing is below {}: check OSS_PATH", settings.location);
@@ -117,7 +117,7 @@ fn reads(report: &mut Report, caller: &mut Caller, object: &ObjectEntry) -> Opti
     let end = object.size.min(READ_BYTES);
     let (key, etag, size) = (object.key.clone(), Some(object.etag.clone()), object.size);
     let begin = Instant::now();
-    let read = caller.ask(Query::Get { key, range: Some(0..end), etag, size }, READ_BYTES as usize);
+    let read = caller.call(Query::Get { key, range: Some(0..end), etag, size }, READ_BYTES as usize);
     let (response, _) = report.need("read", read)?;
     let secs = begin.elapsed().as_secs_f64();
     let speed = end as f64 / secs / 1e6;

@@ -63,7 +63,9 @@ fn refusal(name: &str) -> Option<&'static str> {
         _ if name.len() > NAME_BYTES_MAX => Some("the name is longer than 255 bytes"),
         _ if name.contains('\0') => Some("it holds a NUL byte"),
         _ if name.contains('/') => Some("it holds a slash"),
-        _ if name.starts_with(crate::place::TEMPORARY) => Some("the name is reserved for files that are being written"),
+        _ if name.starts_with(crate::folder_files::TEMPORARY) => {
+            Some("the name is reserved for files that are being written")
+        }
         _ => None,
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! Called by the mirror. It follows no links, and it removes nothing but files and folders that an engine has made.
 
+use crate::folder_files::{self, Lies};
 use crate::mirror::made;
-use crate::place::{self, Lies};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -31,7 +31,7 @@ fn open(folder: impl AsFd, name: &str) -> Result<OwnedFd, rustix::io::Errno> {
 fn look(folder: impl AsFd, name: &str, depth: u32) -> bool {
     let Ok(inside) = open(folder, name) else { return false };
     let Some(names) = made::names(&inside).ok().filter(|_| depth > 0) else { return false };
-    let is_ours = |name: &String| match place::look(&inside, name) {
+    let is_ours = |name: &String| match folder_files::look(&inside, name) {
         Ok(Lies::File(_)) => made::look(&inside, name).is_ok_and(|found| found.is_own()),
         Ok(Lies::Folder) => look(&inside, name, depth - 1),
         _ => false,
@@ -42,7 +42,7 @@ fn look(folder: impl AsFd, name: &str, depth: u32) -> bool {
 fn clear(folder: impl AsFd, name: &str, depth: u32) {
     let Ok(inside) = open(&folder, name) else { return };
     for name in made::names(&inside).ok().filter(|_| depth > 0).unwrap_or_default() {
-        match place::look(&inside, &name) {
+        match folder_files::look(&inside, &name) {
             Ok(Lies::File(_)) if made::look(&inside, &name).is_ok_and(|found| found.is_own()) => {
                 let _ = rustix::fs::unlinkat(&inside, name.as_str(), AtFlags::empty());
             }
@@ -57,8 +57,8 @@ fn clear(folder: impl AsFd, name: &str, depth: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::Root;
-    use ossc_cache::mark::Kind;
+    use crate::folder_files::Root;
+    use ossc_cache::mark::MarkKind;
     use std::path::PathBuf;
 
     struct Folder(PathBuf);
@@ -81,15 +81,15 @@ mod tests {
         for path in ["d", "d/e"] {
             let (above, name) = path.rsplit_once('/').map_or(("", path), |(above, name)| (above, name));
             let above = Root::open(&dir.0).unwrap().folder(above).unwrap();
-            let (folder, _) = place::make_folder(&above, name).unwrap();
-            made::mark_folder(&folder, &purpose(Kind::Folder));
+            let (folder, _) = folder_files::make_folder(&above, name).unwrap();
+            made::mark_folder(&folder, &purpose(MarkKind::Folder));
         }
         let below = Root::open(&dir.0).unwrap().folder("d/e").unwrap();
-        made::put(&below, "f", b"bytes", &purpose(Kind::Finished), |_| true, |_| ()).unwrap();
+        made::put(&below, "f", b"bytes", &purpose(MarkKind::Finished), |_| true, |_| ()).unwrap();
         made::is_own_folder(&below).then_some(top)
     }
 
-    fn purpose(kind: Kind) -> made::Purpose<'static> {
+    fn purpose(kind: MarkKind) -> made::Purpose<'static> {
         made::Purpose { kind, engine: 1, etag: "\"E\"", object_size: 5, path: "", mtime_secs: 7 }
     }
 
@@ -99,7 +99,7 @@ mod tests {
         let Some(top) = made(&dir) else { return };
         assert!(gives_way(&top, "d"));
         remove(&top, "d");
-        assert_eq!(place::look(&top, "d").unwrap(), Lies::Nothing);
+        assert_eq!(folder_files::look(&top, "d").unwrap(), Lies::Nothing);
     }
 
     #[test]

@@ -7,15 +7,15 @@
 use crate::lock::lock;
 use crate::work::objects::Objects;
 use crate::work::shared::action::Action;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
-use crate::work::shared::held::Held;
 use crate::work::shared::item::Item;
 use ossc_cache::block;
 use ossc_cache::part::EMPTY;
 use ossc_cache::region::{Object, state};
 use ossc_cache::sys::Errno;
 use ossc_cache::verdict::Judgement;
-use ossc_net::error::{Kind, Phase};
+use ossc_net::error::{FailureKind, Phase};
 use ossc_net::{Error, crc};
 use ossc_store::plan::Class;
 use std::ops::Range;
@@ -27,10 +27,10 @@ impl Objects {
     /// These blocks have come, and have room. What is to be done then.
     pub fn blocks_came(&self, item: Item, body: &[u8]) -> Vec<Action> {
         let Item::Blocks(slot, index, first, count) = item else { return Vec::new() };
-        let Some((object, held)) = self.register.get(slot) else { return Vec::new() };
+        let Some((object, entry)) = self.register.get(slot) else { return Vec::new() };
         let range = object.block_range(index, first, first + count);
-        let give = || lock(&held.room).give(range.end - range.start);
-        match self.take_blocks((slot, object, &held), (index, first, body)) {
+        let give = || lock(&entry.room).give(range.end - range.start);
+        match self.take_blocks((slot, object, &entry), (index, first, body)) {
             Ok(None) => Vec::new(),
             // No reader wants them any more, or they are of no use.
             Ok(Some(instead)) => {
@@ -39,8 +39,8 @@ impl Objects {
             }
             Err(error) => {
                 give();
-                lock(&held.check).small.entry(index).or_default().asked |= block::mask(first, first + count);
-                let attempts = held.failed_again(index);
+                lock(&entry.check).small.entry(index).or_default().asked |= block::mask(first, first + count);
+                let attempts = entry.failed_again(index);
                 vec![Action::Fail(item, Box::new(error), attempts)]
             }
         }
@@ -49,16 +49,16 @@ impl Objects {
     /// Blocks from `first` on have come. `None` if they are kept; else what is to be done instead.
     fn take_blocks(
         &self,
-        (slot, object, held): (u32, &Object, &Held),
+        (slot, object, entry): (u32, &Object, &RegisterEntry),
         (index, first, body): (u32, u32, &[u8]),
     ) -> Result<Option<Vec<Action>>, Error> {
         let whole_part = || vec![Action::Push(vec![Item::Part(slot, index)], Class::Demand)];
-        let mut check = lock(&held.check);
+        let mut check = lock(&entry.check);
         let (part, judged) = (self.region.part(object, index), object.verdict.get());
         let Some(blocks) = self.region.blocks(object, index).filter(|_| part.state() == EMPTY) else {
             return Ok(Some(Vec::new()));
         };
-        let kept = lock(&held.kept).contains(&index);
+        let kept = lock(&entry.kept_parts).contains(&index);
         if judged.judgement == Judgement::Wrong || kept || object.state() == state::GONE {
             return Ok(Some(Vec::new()));
         }
@@ -70,13 +70,13 @@ impl Objects {
         if let Some((n, found)) = other {
             let pair = (blocks.block(n).crc64(), *found);
             if judged.judgement == Judgement::Open {
-                let old = self.mismatch(slot, object, held, &mut check, pair);
+                let old = self.mismatch(slot, object, entry, &mut check, pair);
                 drop(check);
-                return Ok(Some(self.fetch_again((slot, object, held), old)));
+                return Ok(Some(self.fetch_again((slot, object, entry), old)));
             }
             // Its part is known: what comes of that is compared, and fails the object where it is wrong again.
             drop(check);
-            tracing::warn!(object = held.key, etag = held.etag, index, block = n, phase = "CRC", "{BLOCK_WRONG}");
+            tracing::warn!(object = entry.key, etag = entry.etag, index, block = n, phase = "CRC", "{BLOCK_WRONG}");
             return Ok(Some(whole_part()));
         }
         // One that was known, and whose part is known by now, is no other; one that was not must not come so late.
@@ -85,15 +85,15 @@ impl Objects {
             return Ok(Some(whole_part()));
         }
         let start = object.block_range(index, first, first).start;
-        if let Some(memory) = &held.memory {
-            memory.write_small(start, body).map_err(|errno| no_pages(held, start, body.len(), errno))?;
+        if let Some(memory) = &entry.memory {
+            memory.write_small(start, body).map_err(|errno| no_pages(entry, start, body.len(), errno))?;
         }
         (first..).zip(&sums).for_each(|(n, sum)| blocks.learn(n, *sum, judged.round));
         blocks.publish(mask);
         self.region.header().clock.fetch_add(1, Ordering::Relaxed);
         part.stir();
         check.small.entry(index).or_default().bytes += body.len() as u64;
-        held.block_bytes.fetch_add(body.len() as u64, Ordering::AcqRel);
+        entry.block_bytes.fetch_add(body.len() as u64, Ordering::AcqRel);
         Ok(None)
     }
 
@@ -102,21 +102,27 @@ impl Objects {
     }
 
     /// Bytes that are in memory.
-    fn sum_in_memory(&self, held: &Held, range: Range<u64>) -> Option<u64> {
+    fn sum_in_memory(&self, entry: &RegisterEntry, range: Range<u64>) -> Option<u64> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        held.memory.as_ref()?.read(range.start, &mut bytes).ok()?;
+        entry.memory.as_ref()?.read(range.start, &mut bytes).ok()?;
         Some(crc::of(&bytes))
     }
 
     /// A part that has blocks has come as a whole: what was known of them, and is not so (known and found CRC-64). From now
     /// on all of them are known, so that they may come alone again.
-    pub(super) fn compare_blocks(&self, object: &Object, held: &Held, index: u32, round: u32) -> Option<(u64, u64)> {
+    pub(super) fn compare_blocks(
+        &self,
+        object: &Object,
+        entry: &RegisterEntry,
+        index: u32,
+        round: u32,
+    ) -> Option<(u64, u64)> {
         let blocks = self.region.blocks(object, index).filter(|_| self.options.verify_crc)?;
         let mut other = None;
         for n in 0..object.blocks_len(index) {
             let block = blocks.block(n);
             // What cannot be read cannot be what readers were given.
-            let Some(found) = self.sum_in_memory(held, object.block_range(index, n, n + 1)) else {
+            let Some(found) = self.sum_in_memory(entry, object.block_range(index, n, n + 1)) else {
                 return Some((block.crc64(), 0));
             };
             if block.is_known(round) && block.crc64() != found {
@@ -138,9 +144,9 @@ impl Objects {
     }
 }
 
-fn no_pages(held: &Held, start: u64, len: usize, errno: Errno) -> Error {
+fn no_pages(entry: &RegisterEntry, start: u64, len: usize, errno: Errno) -> Error {
     let os = std::io::Error::from_raw_os_error(errno.0);
-    let mut error = Error::new(Kind::Memory, Phase::Body, format!("make pages: {os}"));
-    (error.object, error.range) = (held.key.as_str().into(), Some(start..start + len as u64));
+    let mut error = Error::new(FailureKind::Memory, Phase::Body, format!("make pages: {os}"));
+    (error.object, error.range) = (entry.key.as_str().into(), Some(start..start + len as u64));
     error
 }

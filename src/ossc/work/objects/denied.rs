@@ -5,14 +5,14 @@
 use crate::work::objects::Objects;
 use crate::work::shared::action::Action;
 use ossc_cache::region::state;
-use ossc_net::error::Kind;
+use ossc_net::error::FailureKind;
 use ossc_net::list::ObjectEntry;
 use std::sync::atomic::Ordering;
 
 impl Objects {
     /// An object that only its owner can make readable: no request is made for it.
     pub fn refuse_archived(&self, slot: u32, entry: &ObjectEntry) {
-        let (errno, advice) = (Kind::Archived.errno(), Kind::Archived.row().advice);
+        let (errno, advice) = (FailureKind::Archived.errno(), FailureKind::Archived.row().advice);
         tracing::warn!(
             object = entry.key,
             class = entry.storage_class,
@@ -33,7 +33,7 @@ impl Objects {
     pub fn opened_again(&self, slot: u32) -> Option<Action> {
         let object = self.region.object(slot)?;
         // What its owner has to act for is asked for when a listing shows that it may be had.
-        let is_denied = object.errno.load(Ordering::Acquire) == Kind::Archived.errno() as u32;
+        let is_denied = object.errno.load(Ordering::Acquire) == FailureKind::Archived.errno() as u32;
         let is_given_up = object.state() == state::FAILED && !object.is_superseded() && !object.is_in_the_way();
         (is_given_up && !is_denied).then(|| self.revive(slot)).flatten()
     }

@@ -6,13 +6,13 @@ use crate::journal::audit::Fetched;
 use crate::order::Order;
 use crate::work::objects::Objects;
 use crate::work::shared::action::Action;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
-use crate::work::shared::held::Held;
 use crate::work::shared::item::Item;
 use ossc_cache::region::{Object, state};
 use ossc_cache::verdict::Judgement;
 use ossc_net::Error;
-use ossc_net::error::Kind;
+use ossc_net::error::FailureKind;
 use ossc_store::plan::Class;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const DOUBT_WAIT_MAX: Duration = Duration::from_secs(2);
 fn doubted_index(item: Item) -> u32 {
     match item {
         Item::Part(_, index) | Item::Again(_, index) | Item::Small(_, index) => index,
-        Item::Piece(_, index, _) | Item::Spare(_, index, ..) | Item::Blocks(_, index, ..) => index,
+        Item::Piece(_, index, _) | Item::Hedge(_, index, ..) | Item::Blocks(_, index, ..) => index,
         Item::Verdict(_) | Item::Call(_) | Item::Revive(_) => u32::MAX,
     }
 }
@@ -40,13 +40,13 @@ impl Objects {
     pub fn failed(
         &self,
         item: Item,
-        (object, held): (&Object, &Held),
+        (object, entry): (&Object, &RegisterEntry),
         (error, attempts): (&Error, u32),
         renewing: Option<Duration>,
     ) -> Vec<Action> {
         self.audit.origin(&Fetched {
-            key: &held.key,
-            etag: &held.etag,
+            key: &entry.key,
+            etag: &entry.etag,
             range: error.range.clone(),
             bytes: 0,
             status: error.status.unwrap_or(0),
@@ -54,7 +54,7 @@ impl Objects {
             crc: None,
         });
         let again = error.retryable() || renewing.is_some();
-        let outage = held.in_trouble(self.register.now());
+        let outage = entry.in_trouble(self.register.now());
         // A source may also go on giving credentials that are refused.
         let patient = renewing.is_none_or(|waited| waited.max(outage) < RENEWAL_PATIENCE);
         if again && patient && outage < self.options.outage_budget {
@@ -63,27 +63,27 @@ impl Objects {
             tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}");
             return vec![Action::PutOff(item, Class::Demand, wait, Box::new(error.clone()))];
         }
-        if let Some(action) = self.doubts(item, (object, held), error) {
+        if let Some(action) = self.doubts(item, (object, entry), error) {
             return vec![action];
         }
         let errno = error.kind.errno();
         tracing::error!(
-            object = held.key,
-            etag = held.etag,
+            object = entry.key,
+            etag = entry.etag,
             attempts,
             outage_secs = outage.as_secs(),
             "readers get errno {errno}: {error}"
         );
-        held.planned.store(false, Ordering::Release);
+        entry.planned.store(false, Ordering::Release);
         object.fail(errno);
         if let Item::Blocks(_, index, first, count) = item
             && object.state() == state::FAILED
         {
-            fill::asked_no_more(held, index, (first, count));
+            fill::asked_no_more(entry, index, (first, count));
         }
         let mut actions = vec![Action::SmallIsOver(item.record())];
         // What this machine lacked (descriptors, ports, buffers, memory) it may have again.
-        if again || matches!(error.kind, Kind::Local | Kind::Memory) {
+        if again || matches!(error.kind, FailureKind::Local | FailureKind::Memory) {
             let revive = Item::Revive(item.record());
             actions.push(Action::PutOff(revive, Class::Near, self.options.revive, Box::new(error.clone())));
         }
@@ -93,13 +93,13 @@ impl Objects {
     /// An answer that may be a stray one is asked for again: once at once, on another connection, and then behind a look
     /// at the listing, so that a later open finds a new version. `None` if the object is to be given up: the listing
     /// names another version or the same, or has not come for as many tries.
-    fn doubts(&self, item: Item, (object, held): (&Object, &Held), error: &Error) -> Option<Action> {
+    fn doubts(&self, item: Item, (object, entry): (&Object, &RegisterEntry), error: &Error) -> Option<Action> {
         let index = doubted_index(item);
         if !error.is_doubtful() || object.is_superseded() {
-            held.doubt_no_more(index);
+            entry.doubt_no_more(index);
             return None;
         }
-        let doubt = held.doubt(index, |doubt| {
+        let doubt = entry.doubt(index, |doubt| {
             doubt.answers += 1;
             if doubt.answers == 2 {
                 doubt.asked_ms = ossc_cache::sys::now_ms();
@@ -114,10 +114,10 @@ impl Objects {
             2 => {
                 tracing::warn!("answered so twice, and the folder is listed before the object is given up: {error}");
                 // Without the thread that lists, the engine is ending.
-                let _ = self.orders.send(Order::Refresh { folder: held.folder.clone(), asked_ms: doubt.asked_ms });
+                let _ = self.orders.send(Order::Refresh { folder: entry.folder.clone(), asked_ms: doubt.asked_ms });
             }
             n if n >= DOUBTS_MAX || self.is_listed_since(object, doubt.asked_ms) => {
-                held.doubt_no_more(index);
+                entry.doubt_no_more(index);
                 return None;
             }
             _ => {}
@@ -128,8 +128,10 @@ impl Objects {
 
     /// True if the folder of an object was listed, and that listing was asked for at this time or later.
     fn is_listed_since(&self, object: &Object, asked_ms: u64) -> bool {
-        let folder =
-            self.region.object(object.folder()).filter(|folder| folder.kind() == ossc_cache::region::Kind::Folder);
+        let folder = self
+            .region
+            .object(object.folder())
+            .filter(|folder| folder.kind() == ossc_cache::region::RecordKind::Folder);
         folder.is_some_and(|folder| folder.listed_ms.load(Ordering::Acquire) >= asked_ms)
     }
 
@@ -147,7 +149,7 @@ impl Objects {
             return None;
         }
         // Failures that were under way when it failed are no part of a later outage.
-        self.register.held(slot)?.out_of_trouble();
+        self.register.entry(slot)?.out_of_trouble();
         if object.parts() == 0 {
             object.set_state(state::COMING);
             return Some(Action::FetchSmall(slot));

@@ -6,8 +6,8 @@
 
 use crate::lock::lock;
 use crate::work::objects::Objects;
-use crate::work::shared::held::Held;
-use ossc_cache::region::{Full, Kind, NewObject, Object, Room, state};
+use crate::work::shared::entry::RegisterEntry;
+use ossc_cache::region::{Full, NewObject, Object, RecordKind, RecordSpace, state};
 use ossc_store::catalog::{Catalog, Left, REST};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -18,7 +18,7 @@ impl Objects {
     ///
     /// # Errors
     /// Which array of the region is full of what is in use, or was until just now.
-    pub fn reserve(&self, new: &NewObject<'_>) -> Result<Room, Full> {
+    pub fn reserve(&self, new: &NewObject<'_>) -> Result<RecordSpace, Full> {
         lock(&self.register.catalog).reserve(new, self.register.now())
     }
 
@@ -26,19 +26,19 @@ impl Objects {
     ///
     /// # Errors
     /// Which array of the region is full of what is in use.
-    pub fn reserve_of_all(&self, new: &NewObject<'_>) -> Result<Room, Full> {
+    pub fn reserve_of_all(&self, new: &NewObject<'_>) -> Result<RecordSpace, Full> {
         let (now, mut catalog) = (self.register.now(), lock(&self.register.catalog));
         catalog.end_rest(now, Duration::ZERO);
         catalog.reserve(new, now)
     }
 
     /// The room that was reserved for a record of this name is not needed.
-    pub fn give_room_back(&self, room: Room, name: &str) {
+    pub fn give_room_back(&self, room: RecordSpace, name: &str) {
         lock(&self.register.catalog).cancel(room, name);
     }
 
     /// Publishes a record; its number.
-    pub fn publish(&self, room: Room, new: &NewObject<'_>, memory_ino: u64) -> u32 {
+    pub fn publish(&self, room: RecordSpace, new: &NewObject<'_>, memory_ino: u64) -> u32 {
         lock(&self.register.catalog).publish(room, new, memory_ino)
     }
 
@@ -100,21 +100,21 @@ impl Objects {
     }
 
     /// A small version ends when its file is in place or given up: what is in place is the folder's. True if it does.
-    pub fn ends_small(&self, slot: u32, object: &Object, held: &Held) -> bool {
+    pub fn ends_small(&self, slot: u32, object: &Object, entry: &RegisterEntry) -> bool {
         let is_over = matches!(object.state(), state::PLACED | state::FAILED | state::GONE);
-        if !is_over || held.under_way.load(Ordering::Acquire) {
+        if !is_over || entry.under_way.load(Ordering::Acquire) {
             return false;
         }
         if !self.void_superseded(slot, object) {
             return false;
         }
         fence(Ordering::SeqCst);
-        !held.has_requests()
+        !entry.has_requests()
     }
 
     /// A real file that was there before its record, or before this engine: nothing is under way for it.
-    pub fn end_unheld(&self, slot: u32, object: &Object) {
-        let is_small = object.kind() == Kind::Small && object.state() != state::GONE;
+    pub fn end_unregistered(&self, slot: u32, object: &Object) {
+        let is_small = object.kind() == RecordKind::Small && object.state() != state::GONE;
         let ends = is_small && self.void_superseded(slot, object);
         lock(&self.superseded).remove(&slot);
         if ends {
@@ -123,7 +123,7 @@ impl Objects {
     }
 
     /// Nothing of the engine's names the record any more: what was known of it.
-    pub fn forget(&self, slot: u32, object: &Object) -> Option<Arc<Held>> {
+    pub fn forget(&self, slot: u32, object: &Object) -> Option<Arc<RegisterEntry>> {
         lock(&self.superseded).remove(&slot);
         self.register.let_go(slot, object)
     }

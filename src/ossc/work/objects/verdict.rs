@@ -10,14 +10,14 @@ use crate::lock::lock;
 use crate::work::objects::Objects;
 use crate::work::shared::action::Action;
 use crate::work::shared::check::Check;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
-use crate::work::shared::held::Held;
 use crate::work::shared::item::{DOCUMENT_BYTES_MAX, Item};
 use crate::work::shared::wrong::{WRONG_ONCE, WRONG_TWICE};
 use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{Object, Seen, state};
 use ossc_cache::verdict::Judgement;
-use ossc_net::error::{Kind, Phase};
+use ossc_net::error::{FailureKind, Phase};
 use ossc_net::{Error, Fetch, Finished, Query, Response, Sink, crc};
 use ossc_store::plan::Class;
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ impl Objects {
     /// All requests for a part have ended. Its filler is this thread. What is to be done then.
     pub fn part_ended(
         &self,
-        (slot, object, held): (u32, &Object, &Held),
+        (slot, object, entry): (u32, &Object, &RegisterEntry),
         index: u32,
         result: Result<(Response, u64), Error>,
     ) -> Vec<Action> {
@@ -64,24 +64,24 @@ impl Objects {
         let (response, crc64) = match result {
             Ok(whole) => whole,
             Err(error) => {
-                fill::end(&self.register, object, held, index);
-                if error.kind == Kind::Cancelled {
+                fill::end(&self.register, object, entry, index);
+                if error.kind == FailureKind::Cancelled {
                     // Meant for a request that had ended already. While the engine ends no connection takes it any more.
                     return vec![again()];
                 }
-                let attempts = held.failed_again(index);
+                let attempts = entry.failed_again(index);
                 return vec![Action::Fail(Item::Part(slot, index), Box::new(error), attempts)];
             }
         };
-        held.failed_no_more(index);
-        if let Some(memory) = &held.memory {
+        entry.failed_no_more(index);
+        if let Some(memory) = &entry.memory {
             memory.unmap_pages(range.start, range.end);
         }
         if let Some(whole) = response.crc64_object {
-            *lock(&held.crc64) = Some(whole);
+            *lock(&entry.crc64) = Some(whole);
         }
-        let mut check = lock(&held.check);
-        let came = self.learn((slot, object, held), index, (&mut check, crc64));
+        let mut check = lock(&entry.check);
+        let came = self.learn((slot, object, entry), index, (&mut check, crc64));
         if matches!(came, Came::Good) {
             self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
             self.region.header().clock.fetch_add(1, Ordering::Relaxed);
@@ -92,9 +92,9 @@ impl Objects {
             return Vec::new();
         }
         drop(check);
-        fill::end(&self.register, object, held, index);
+        fill::end(&self.register, object, entry, index);
         match came {
-            Came::Mismatch(rest) => self.fetch_again((slot, object, held), rest),
+            Came::Mismatch(rest) => self.fetch_again((slot, object, entry), rest),
             Came::Other if object.state() != state::FAILED => vec![again()],
             _ => Vec::new(),
         }
@@ -103,7 +103,7 @@ impl Objects {
     /// What a part means that has come with this CRC-64.
     fn learn(
         &self,
-        (slot, object, held): (u32, &Object, &Held),
+        (slot, object, entry): (u32, &Object, &RegisterEntry),
         index: u32,
         (check, crc64): (&mut Check, u64),
     ) -> Came {
@@ -112,27 +112,27 @@ impl Objects {
             return Came::Late;
         }
         if !part.is_known(judged.round) {
-            if let Some(pair) = self.compare_blocks(object, held, index, judged.round) {
-                return Came::Mismatch(self.mismatch(slot, object, held, check, pair));
+            if let Some(pair) = self.compare_blocks(object, entry, index, judged.round) {
+                return Came::Mismatch(self.mismatch(slot, object, entry, check, pair));
             }
             part.learn(crc64, judged.round);
             check.known += 1;
             let all = check.known == object.parts();
-            return if all { self.judge(slot, object, held, check) } else { Came::Good };
+            return if all { self.judge(slot, object, entry, check) } else { Came::Good };
         }
         if !self.options.verify_crc || part.crc64() == crc64 {
             check.wrong.remove(&index);
-            self.compare_blocks(object, held, index, judged.round);
+            self.compare_blocks(object, entry, index, judged.round);
             return Came::Good;
         }
         let (expected, found) = (part.crc64(), crc64);
         if judged.judgement == Judgement::Open {
-            return Came::Mismatch(self.mismatch(slot, object, held, check, (expected, found)));
+            return Came::Mismatch(self.mismatch(slot, object, entry, check, (expected, found)));
         }
         if check.wrong.insert(index) {
             tracing::warn!(
-                object = held.key,
-                etag = held.etag,
+                object = entry.key,
+                etag = entry.etag,
                 index,
                 expected,
                 found,
@@ -142,30 +142,30 @@ impl Objects {
         } else {
             check.wrong.remove(&index);
             tracing::error!(
-                object = held.key,
-                etag = held.etag,
+                object = entry.key,
+                etag = entry.etag,
                 index,
                 expected,
                 found,
                 phase = "CRC",
                 "{PART_WRONG_TWICE}"
             );
-            object.fail(Kind::Corrupt.errno());
+            object.fail(FailureKind::Corrupt.errno());
         }
         Came::Other
     }
 
     /// The CRC-64 of every part is known: is the whole what the origin says it is?
-    fn judge(&self, slot: u32, object: &Object, held: &Held, check: &mut Check) -> Came {
-        let expected = *lock(&held.crc64);
+    fn judge(&self, slot: u32, object: &Object, entry: &RegisterEntry, check: &mut Check) -> Came {
+        let expected = *lock(&entry.crc64);
         let Some(expected) = expected.filter(|_| self.options.verify_crc) else {
             tracing::info!(
-                object = held.key,
-                bytes = held.size,
+                object = entry.key,
+                bytes = entry.size,
                 "loaded; not verified: {}",
                 if self.options.verify_crc { "the origin gave no CRC-64" } else { "verifyCrc is off" }
             );
-            self.accept(object, held, None);
+            self.accept(object, entry, None);
             return Came::Good;
         };
         let found = (0..object.parts()).fold(0, |sum, index| {
@@ -173,33 +173,33 @@ impl Objects {
             crc::combine(sum, self.region.part(object, index).crc64(), range.end - range.start)
         });
         if found != expected {
-            return Came::Mismatch(self.mismatch(slot, object, held, check, (expected, found)));
+            return Came::Mismatch(self.mismatch(slot, object, entry, check, (expected, found)));
         }
         let (bytes, misled) =
-            (held.size, check.misled + lock(&held.given).len() * usize::from(self.is_to_be_told(slot)));
+            (entry.size, check.misled + lock(&entry.given).len() * usize::from(self.is_to_be_told(slot)));
         match object.verdict.get().round {
-            1 => tracing::info!(object = held.key, bytes, crc64 = expected, "loaded and verified"),
+            1 => tracing::info!(object = entry.key, bytes, crc64 = expected, "loaded and verified"),
             _ if misled == 0 => {
-                tracing::info!(object = held.key, bytes, crc64 = expected, "fetched again and verified")
+                tracing::info!(object = entry.key, bytes, crc64 = expected, "fetched again and verified")
             }
             _ => tracing::warn!(
-                object = held.key,
+                object = entry.key,
                 bytes,
                 crc64 = expected,
                 "fetched again and verified; {misled} processes had read other bytes and get EIO"
             ),
         }
-        self.accept(object, held, Some(expected));
+        self.accept(object, entry, Some(expected));
         Came::Good
     }
 
     /// The verdict: `crc64` is the check value that the bytes have, `None` if there was none to compare.
-    fn accept(&self, object: &Object, held: &Held, crc64: Option<u64>) {
+    fn accept(&self, object: &Object, entry: &RegisterEntry, crc64: Option<u64>) {
         let judged = object.verdict.get();
         let judgement = if crc64.is_some() { Judgement::Matched } else { Judgement::Nothing };
         object.verdict.set(judged.with(judgement));
-        lock(&held.given).clear();
-        self.audit.verdict((&held.key, &held.etag, held.size), crc64, judged.round);
+        lock(&entry.given).clear();
+        self.audit.verdict((&entry.key, &entry.etag, entry.size), crc64, judged.round);
     }
 
     /// If all parts are here and judged, the object says so. A part that is given up meanwhile takes it back.
@@ -220,7 +220,7 @@ impl Objects {
         &self,
         slot: u32,
         object: &Object,
-        held: &Held,
+        entry: &RegisterEntry,
         check: &mut Check,
         (expected, found): (u64, u64),
     ) -> Vec<u32> {
@@ -232,23 +232,27 @@ impl Objects {
         let next = if is_last { judged.next().with(Judgement::Wrong) } else { judged.next() };
         object.verdict.set(next);
         if is_last {
-            object.fail(Kind::Corrupt.errno());
+            object.fail(FailureKind::Corrupt.errno());
         }
-        fill::drop_all_blocks(&self.register, object, held, check);
+        fill::drop_all_blocks(&self.register, object, entry, check);
         // What is ready now is of the old round: nothing is published while the lock is held.
         let of_old = |index: &u32| self.region.part(object, *index).is_ready();
         (0..object.parts()).filter(of_old).collect()
     }
 
     /// What was handed out or kept of a round that is over is taken back, and fetched once more if that may help.
-    pub(super) fn fetch_again(&self, (slot, object, held): (u32, &Object, &Held), old: Vec<u32>) -> Vec<Action> {
+    pub(super) fn fetch_again(
+        &self,
+        (slot, object, entry): (u32, &Object, &RegisterEntry),
+        old: Vec<u32>,
+    ) -> Vec<Action> {
         for index in &old {
             if self.region.part(object, *index).take_back() {
-                fill::empty(&self.register, object, held, *index);
+                fill::empty(&self.register, object, entry, *index);
             }
         }
         // The demand thread tells of it.
-        self.region.header().bell.ring();
+        self.region.header().doorbell.ring();
         if object.state() == state::FAILED {
             return Vec::new();
         }
@@ -264,21 +268,21 @@ impl Objects {
     }
 
     /// Takes the state of the check over from an engine that is gone. What is ready must be of this round.
-    pub fn adopt_check(&self, object: &Object, held: &Held) {
+    pub fn adopt_check(&self, object: &Object, entry: &RegisterEntry) {
         let judged = object.verdict.get();
         if judged.judgement == Judgement::Wrong {
             object.verdict.set(judged.with(Judgement::Open));
         }
         let known = |index: &u32| self.region.part(object, *index).is_known(judged.round);
-        lock(&held.check).known = (0..object.parts()).filter(known).count() as u32;
+        lock(&entry.check).known = (0..object.parts()).filter(known).count() as u32;
     }
 
     /// After a take-over, or when an object that had failed is tried again: where no part that comes would bring the
     /// verdict, the check value is asked for.
     pub fn ask_verdict_again(&self, slot: u32, object: &Object) -> Option<Action> {
-        let held = self.register.held(slot)?;
+        let entry = self.register.entry(slot)?;
         let is_open = object.verdict.get().judgement == Judgement::Open;
-        if is_open && lock(&held.check).known == object.parts() {
+        if is_open && lock(&entry.check).known == object.parts() {
             return Some(Action::Push(vec![Item::Verdict(slot)], Class::Near));
         }
         self.whole(object);
@@ -287,27 +291,27 @@ impl Objects {
 
     /// The request for an object's check value.
     pub fn ask_verdict(&self, slot: u32) -> Option<Fetch> {
-        let query = Query::Head { key: self.register.held(slot)?.key.clone() };
+        let query = Query::Head { key: self.register.entry(slot)?.key.clone() };
         let sink = Sink::Buffer { bytes_max: DOCUMENT_BYTES_MAX };
         Some(Fetch { token: Item::Verdict(slot).token(), query, sink, crc: false, urgent: true })
     }
 
     /// It has come, or failed.
     pub fn verdict_ended(&self, slot: u32, done: Finished) -> Vec<Action> {
-        let Some((object, held)) = self.register.get(slot) else { return Vec::new() };
+        let Some((object, entry)) = self.register.get(slot) else { return Vec::new() };
         let (error, attempts) = match done.result {
-            Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == held.etag) => {
-                held.doubt_no_more(u32::MAX);
-                let mut known = lock(&held.crc64);
+            Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == entry.etag) => {
+                entry.doubt_no_more(u32::MAX);
+                let mut known = lock(&entry.crc64);
                 // An answer without the header takes away nothing that another one said.
                 *known = response.crc64_object.or(*known);
                 drop(known);
-                let mut check = lock(&held.check);
+                let mut check = lock(&entry.check);
                 let is_due = object.verdict.get().judgement == Judgement::Open && check.known == object.parts();
-                let came = if is_due { self.judge(slot, object, &held, &mut check) } else { Came::Good };
+                let came = if is_due { self.judge(slot, object, &entry, &mut check) } else { Came::Good };
                 drop(check);
                 if let Came::Mismatch(old) = came {
-                    return self.fetch_again((slot, object, &held), old);
+                    return self.fetch_again((slot, object, &entry), old);
                 }
                 self.whole(object);
                 return Vec::new();
@@ -315,38 +319,38 @@ impl Objects {
             Ok(response) => {
                 let text = format!(
                     "HEAD {}: its ETag is {} now, and was {} when it was listed",
-                    held.key,
+                    entry.key,
                     response.etag.as_deref().unwrap_or_default(),
-                    held.etag
+                    entry.etag
                 );
-                let mut error = Error::new(Kind::Changed, Phase::Status, text);
+                let mut error = Error::new(FailureKind::Changed, Phase::Status, text);
                 error.status = Some(response.status);
                 (error, 1)
             }
-            Err(error) => (error, held.attempts.fetch_add(1, Ordering::Relaxed) + 1),
+            Err(error) => (error, entry.attempts.fetch_add(1, Ordering::Relaxed) + 1),
         };
         vec![Action::Fail(Item::Verdict(slot), Box::new(error), attempts)]
     }
 
     /// A process was given bytes before the verdict. Its name is taken now, since it may be gone when it is wanted.
-    fn given_early(&self, pid: u32, held: &Held) {
-        lock(&held.given).entry(pid).or_insert_with(|| crate::journal::audit::command(pid));
+    fn given_early(&self, pid: u32, entry: &RegisterEntry) {
+        lock(&entry.given).entry(pid).or_insert_with(|| crate::journal::audit::command(pid));
     }
 
     /// A client met an object: a line for the audit file. True if it has opened it.
     pub fn seen(&self, seen: Seen) -> bool {
-        let Some(held) = self.register.held(seen.slot) else { return false };
+        let Some(entry) = self.register.entry(seen.slot) else { return false };
         if seen.act == ACT_GIVEN {
-            self.given_early(seen.pid, &held);
+            self.given_early(seen.pid, &entry);
             return false;
         }
-        held.opened.store(true, Ordering::Release);
+        entry.opened.store(true, Ordering::Release);
         let act = match seen.act {
             1 => "open",
             2 => "map",
             _ => "file",
         };
-        self.audit.cache(seen.pid, act, (&held.key, &held.etag, held.size));
+        self.audit.cache(seen.pid, act, (&entry.key, &entry.etag, entry.size));
         seen.act == 1
     }
 
@@ -359,16 +363,16 @@ impl Objects {
     pub fn tell_misreads(&self) {
         let misreads = std::mem::take(&mut *lock(&self.misreads));
         for (slot, misread) in misreads {
-            let Some((object, held)) = self.register.get(slot) else { continue };
-            let given = std::mem::take(&mut *lock(&held.given));
-            lock(&held.check).misled += given.len();
-            self.tell_misread(object, &held, misread, &given);
+            let Some((object, entry)) = self.register.get(slot) else { continue };
+            let given = std::mem::take(&mut *lock(&entry.given));
+            lock(&entry.check).misled += given.len();
+            self.tell_misread(object, &entry, misread, &given);
         }
     }
 
-    fn tell_misread(&self, object: &Object, held: &Held, misread: Misread, given: &BTreeMap<u32, String>) {
+    fn tell_misread(&self, object: &Object, entry: &RegisterEntry, misread: Misread, given: &BTreeMap<u32, String>) {
         let Misread { round, handed, expected, found, what } = misread;
-        let (key, etag, parts) = (&held.key, &held.etag, object.parts());
+        let (key, etag, parts) = (&entry.key, &entry.etag, object.parts());
         if given.is_empty() && handed == 0 {
             return match what == WRONG_ONCE {
                 true => tracing::warn!(object = key, etag, expected, found, phase = "CRC", "{what}"),
@@ -388,7 +392,7 @@ impl Objects {
             "{what}; {handed} of {parts} parts were given to readers before, who get EIO: {readers}"
         );
         for (pid, command) in given {
-            self.audit.misread(*pid, command, (key, etag, held.size), (round, handed));
+            self.audit.misread(*pid, command, (key, etag, entry.size), (round, handed));
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use crate::lock::lock;
 use crate::work::residency::Residency;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
-use crate::work::shared::held::Held;
-use crate::work::shared::room::Room;
+use crate::work::shared::reservation::Reservation;
 use ossc_cache::part::FILLING;
 use ossc_cache::region::Object;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 impl Residency {
     /// Counts what is there of the object, and takes back what is not of use; true if it is worth fetching on.
-    pub fn adopt(&self, object: &Object, held: &Held) -> bool {
+    pub fn adopt(&self, object: &Object, entry: &RegisterEntry) -> bool {
         let part = |index: u32| self.region.part(object, index);
         let round = object.verdict.get().round;
         // Of a round that ended as that engine did: to be taken back.
@@ -32,8 +32,8 @@ impl Residency {
             let range = object.part_range(index);
             // What a program has pinned stays for the next fill: it may be reading there.
             if torn.contains(&index) && part(index).is_pinned() {
-                lock(&held.kept).insert(index);
-            } else if let Some(memory) = &held.memory {
+                lock(&entry.kept_parts).insert(index);
+            } else if let Some(memory) = &entry.memory {
                 memory.punch(range.start, range.end);
             }
             part(index).disown();
@@ -41,15 +41,15 @@ impl Residency {
         let there: BTreeSet<u32> = (0..object.parts()).filter(|index| part(*index).is_ready()).collect();
         let ready = there.len() as u32;
         object.ready_parts.store(ready, Ordering::Release);
-        let kept = lock(&held.kept).clone();
+        let kept = lock(&entry.kept_parts).clone();
         let bytes = there.union(&kept).map(|index| fill::room_bytes(&self.register, object, *index)).sum();
-        lock(&held.room).put(self.take_anyway(bytes));
+        lock(&entry.room).put(self.take_anyway(bytes));
         ready < object.parts() && (ready > 0 || !torn.is_empty())
     }
 
     /// Memory that an engine before has filled counts, too.
-    fn take_anyway(&self, bytes: u64) -> Room {
-        let room = Room::take_anyway(&self.budget, bytes);
+    fn take_anyway(&self, bytes: u64) -> Reservation {
+        let room = Reservation::reserve_anyway(&self.budget, bytes);
         if self.budget.used() > self.budget.limit() {
             tracing::warn!(
                 bytes,

@@ -1,7 +1,7 @@
 //! The memory of an object that has some only while it is needed: from the first request for a part of it, until no part
 //! of it is left and no program has it open or mapped.
 //!
-//! Made by the mirror for each large object; `work` opens it before a part is claimed, `room` closes it. A descriptor
+//! Made by the mirror for each large object; `work` opens it before a part is claimed, `reclaim` closes it. A descriptor
 //! and a mapping are had while it is open, so that objects which nobody reads cost neither.
 
 use crate::work::shared::memory::{Guard, Memory};

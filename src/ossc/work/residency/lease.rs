@@ -6,8 +6,8 @@
 use crate::lock::lock;
 use crate::work::residency::Residency;
 use crate::work::residency::unused::Unused;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
-use crate::work::shared::held::Held;
 use ossc_cache::part::FILLING;
 use ossc_cache::region::Object;
 use std::cell::OnceCell;
@@ -49,44 +49,46 @@ impl Residency {
 
     /// Looks at one object. The time of a use is that of the look that sees it: never earlier than it was, and later by
     /// one look at most.
-    pub fn look_at(&self, look: &Look<'_>, (slot, object, held): (u32, &Object, &Held)) -> Found {
-        self.end_starved(object, held);
+    pub fn look_at(&self, look: &Look<'_>, (slot, object, entry): (u32, &Object, &RegisterEntry)) -> Found {
+        self.end_starved(object, entry);
         let parts = || (0..object.parts()).map(|index| self.region.part(object, index));
         let is_old = object.superseded.load(Ordering::Acquire) != 0;
         let busy = parts().any(|part| part.state() == FILLING);
-        let empty = fill::is_empty(object, held) && !is_old;
+        let empty = fill::is_empty(object, entry) && !is_old;
         // One of an old version that has no memory is ended below.
         let may = |unused: &Unused| unused.is_of_memory() || is_old;
-        let unused = (!busy && !empty).then(|| Unused::take(object, held)).flatten().filter(may);
-        let mut idle_since = lock(&held.idle_since);
+        let unused = (!busy && !empty).then(|| Unused::prove(object, entry)).flatten().filter(may);
+        let mut idle_since = lock(&entry.idle_since);
         let Some(unused) = unused else {
             *idle_since = None;
             drop(idle_since);
-            if !busy && empty && held.memory.as_ref().is_some_and(|memory| memory.is_open()) {
-                Unused::take(object, held).into_iter().for_each(|unused| self.close_memory(slot, object, held, unused));
+            if !busy && empty && entry.memory.as_ref().is_some_and(|memory| memory.is_open()) {
+                Unused::prove(object, entry)
+                    .into_iter()
+                    .for_each(|unused| self.close_memory(slot, object, entry, unused));
             }
             // In use, also by a program whose first look at it was told of long ago, to another engine perhaps.
             if !busy && !empty {
-                held.opened.store(true, Ordering::Release);
+                entry.opened.store(true, Ordering::Release);
             }
             return Found::Wait(None);
         };
         // Under the leases: a program that used it until now has counted that before it closed what it had open.
         let uses = object.uses.load(Ordering::Acquire);
-        let is_used = held.uses_seen.swap(uses, Ordering::AcqRel) != uses
+        let is_used = entry.uses_seen.swap(uses, Ordering::AcqRel) != uses
             // Where there are no leases on the placeholder a descriptor that stays open is told by what is read by it.
             || look.used_from != 0 && parts().any(|part| part.used() >= look.used_from);
         if unused.is_of_memory() {
             parts().for_each(|part| part.unpin());
-            fill::end_kept(&self.register, object, held);
+            fill::end_kept(&self.register, object, entry);
         }
         let now = self.register.now();
         if is_used {
             *idle_since = None;
-            held.opened.store(true, Ordering::Release);
+            entry.opened.store(true, Ordering::Release);
         }
         let mut since = *idle_since.get_or_insert(now);
-        if !held.opened.load(Ordering::Acquire) && uses == 0 {
+        if !entry.opened.load(Ordering::Acquire) && uses == 0 {
             // Fetched ahead: it stays while a program lives that may still want it.
             let alone = look.alone.get_or_init(|| self.programs.alone_since(now, look.is_nearby));
             let Some(alone) = *alone else { return Found::Wait(None) };
@@ -102,10 +104,10 @@ impl Residency {
         if is_old {
             return Found::Old(unused);
         }
-        self.release(slot, held, unused);
+        self.release(slot, entry, unused);
         tracing::info!(
-            object = held.key,
-            bytes = held.size,
+            object = entry.key,
+            bytes = entry.size,
             idle_secs = idle.as_secs(),
             "released: no program has used it"
         );
@@ -116,7 +118,7 @@ impl Residency {
     /// given back. False if something of it is under way, or cannot go yet.
     pub fn empty_version(
         &self,
-        (slot, object, held): (u32, &Object, &Held),
+        (slot, object, entry): (u32, &Object, &RegisterEntry),
         unused: Unused,
         void: impl FnOnce() -> bool,
     ) -> bool {
@@ -126,23 +128,23 @@ impl Residency {
         }
         // A thread that prepares a request counts it and then looks at the state: either it sees GONE, or this sees it.
         fence(Ordering::SeqCst);
-        if held.has_requests() {
+        if entry.has_requests() {
             return false;
         }
         // Memory that was made since it was looked at: nothing of it can be made any more, and the next look asks for it.
-        if !unused.is_of_memory() && held.memory.as_ref().is_some_and(|memory| memory.is_open()) {
+        if !unused.is_of_memory() && entry.memory.as_ref().is_some_and(|memory| memory.is_open()) {
             return false;
         }
         (0..object.parts()).for_each(|index| self.region.part(object, index).unpin());
-        fill::end_kept(&self.register, object, held);
-        self.release(slot, held, unused);
-        fill::is_empty(object, held)
+        fill::end_kept(&self.register, object, entry);
+        self.release(slot, entry, unused);
+        fill::is_empty(object, entry)
     }
 
     /// The answer that there is no room ends when all readers that waited for it have seen it: what is asked for later
     /// is tried.
-    fn end_starved(&self, object: &Object, held: &Held) {
-        let mut since = lock(&held.starved_since);
+    fn end_starved(&self, object: &Object, entry: &RegisterEntry) {
+        let mut since = lock(&entry.starved_since);
         if object.starved.load(Ordering::Acquire) == 0 {
             *since = None;
             return;

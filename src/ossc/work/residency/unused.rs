@@ -3,7 +3,7 @@
 //! Taken by the residency wing before it gives memory back, and handed to what ends a version. It waits for nothing.
 
 use crate::work::residency::stand::{self, Stands};
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::memory::Guard;
 use ossc_cache::region::Object;
 
@@ -19,9 +19,9 @@ pub struct Unused {
 
 impl Unused {
     /// `None` if a program uses it.
-    pub fn take(object: &Object, held: &Held) -> Option<Unused> {
-        let memory = held.memory.as_ref()?.lease().ok()?;
-        match stand::look(held, object) {
+    pub fn prove(object: &Object, entry: &RegisterEntry) -> Option<Unused> {
+        let memory = entry.memory.as_ref()?.lease().ok()?;
+        match stand::look(entry, object) {
             Stands::Open => None,
             // Where it is not known a reader that has it open sees its parts go, and waits again.
             stands => Some(Unused { memory, is_closed: stands == Stands::Closed }),

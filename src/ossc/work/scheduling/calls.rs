@@ -6,7 +6,7 @@
 use crate::lock::lock;
 use crate::work::scheduling::Scheduling;
 use crate::work::shared::item::{DOCUMENT_BYTES_MAX, Item};
-use ossc_net::error::{Kind, Phase};
+use ossc_net::error::{FailureKind, Phase};
 use ossc_net::{Error, Fetch, Finished, Query, Sink};
 use ossc_store::plan::Class;
 use std::collections::HashMap;
@@ -58,12 +58,12 @@ impl Scheduling {
     /// # Errors
     /// What ended the last try.
     pub fn call(&self, query: &Query, patience: Patience) -> Result<Finished, Error> {
-        self.answer_of(query, self.ask(query), patience)
+        self.answer_of(query, self.queue_call(query), patience)
     }
 
     /// Asks all of them at once; the answers come in their order.
     pub fn call_all(&self, queries: &[Query], patience: Patience) -> Vec<Result<Finished, Error>> {
-        let asked: Vec<_> = queries.iter().map(|query| self.ask(query)).collect();
+        let asked: Vec<_> = queries.iter().map(|query| self.queue_call(query)).collect();
         asked.into_iter().zip(queries).map(|(wait, query)| self.answer_of(query, wait, patience)).collect()
     }
 
@@ -82,7 +82,7 @@ impl Scheduling {
         }
     }
 
-    fn ask(&self, query: &Query) -> Receiver<Finished> {
+    fn queue_call(&self, query: &Query) -> Receiver<Finished> {
         let (id, wait) = self.calls.open(query);
         // Before small objects: a folder that is listed ahead may be one that a program comes to wait for.
         self.push(&[Item::Call(id)], Class::Demand);
@@ -92,8 +92,8 @@ impl Scheduling {
     fn answer_of(&self, query: &Query, mut wait: Receiver<Finished>, patience: Patience) -> Result<Finished, Error> {
         let Patience { attempts, until, outlasts } = patience;
         let mut tried = 0;
-        let gone = || Error::new(Kind::Cancelled, Phase::Start, "the engine stops");
-        let late = || Error::new(Kind::Timeout, Phase::Head, "no answer in the time that there was");
+        let gone = || Error::new(FailureKind::Cancelled, Phase::Start, "the engine stops");
+        let late = || Error::new(FailureKind::Timeout, Phase::Head, "no answer in the time that there was");
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         loop {
             let mut done = match until.filter(|_| !outlasts) {
@@ -115,11 +115,11 @@ impl Scheduling {
             // One answer may be a stray one.
             if tried == 1 && error.is_doubtful() {
                 tracing::warn!("asked once more on another connection, since one answer may be a stray one: {error}");
-                wait = self.ask(query);
+                wait = self.queue_call(query);
                 continue;
             }
             let is_away =
-                outlasts && error.retryable() && !(error.phase == Phase::Connect && error.kind == Kind::Network);
+                outlasts && error.retryable() && !(error.phase == Phase::Connect && error.kind == FailureKind::Network);
             if tried >= attempts && !is_away || !(error.retryable() || self.renews(&error).is_some()) {
                 return Err(error);
             }
@@ -130,7 +130,7 @@ impl Scheduling {
             }
             tracing::warn!("{error}; trying again ({tried} of {attempts})");
             self.recovery.pause(pause);
-            wait = self.ask(query);
+            wait = self.queue_call(query);
         }
     }
 }

@@ -20,10 +20,10 @@ pub fn ahead(register: &Register, slots: &[u32]) -> Action {
     let mut heads = Vec::new();
     let mut rest = Vec::new();
     for slot in slots {
-        let (Some(held), Some(object)) = (register.held(*slot), register.region.object(*slot)) else {
+        let (Some(entry), Some(object)) = (register.entry(*slot), register.region.object(*slot)) else {
             continue;
         };
-        if held.planned.swap(true, Ordering::AcqRel) {
+        if entry.planned.swap(true, Ordering::AcqRel) {
             continue;
         }
         heads.push(Item::Part(*slot, 0));
@@ -36,7 +36,7 @@ pub fn ahead(register: &Register, slots: &[u32]) -> Action {
 /// A reader waits for this part, given as its index in the region.
 pub fn demanded(register: &Register, region_part: u32) -> Vec<Action> {
     let Some((slot, object, index)) = register.part_at(region_part) else { return Vec::new() };
-    let Some(held) = register.held(slot) else { return Vec::new() };
+    let Some(entry) = register.entry(slot) else { return Vec::new() };
     let part = |index: u32| register.region.part(object, index);
     let mut actions = Vec::new();
     let is_under_way = part(index).state() != EMPTY;
@@ -55,8 +55,8 @@ pub fn demanded(register: &Register, region_part: u32) -> Vec<Action> {
         .collect();
     let parts = near.len() + 1;
     actions.push(Action::Push(near, Class::Near));
-    if !held.planned.swap(true, Ordering::AcqRel) {
-        if !is_under_way && !held.made_way.swap(true, Ordering::AcqRel) {
+    if !entry.planned.swap(true, Ordering::AcqRel) {
+        if !is_under_way && !entry.made_way.swap(true, Ordering::AcqRel) {
             actions.push(Action::MakeWay(slot, parts));
         }
         // What is read at all is mostly read whole: from here on, then around.
@@ -69,10 +69,10 @@ pub fn demanded(register: &Register, region_part: u32) -> Vec<Action> {
 /// Objects that were fetched ahead and are not wanted after all: what waits in the plan goes. A reader that comes to
 /// want a part says so again and again.
 pub fn leave(scheduling: &Scheduling, register: &Register, slots: &[u32]) {
-    let is_unwanted = |slot: &&u32| register.held(**slot).is_some_and(|held| !held.opened.load(Ordering::Acquire));
+    let is_unwanted = |slot: &&u32| register.entry(**slot).is_some_and(|entry| !entry.opened.load(Ordering::Acquire));
     let left: BTreeSet<u32> = slots.iter().filter(is_unwanted).copied().collect();
     scheduling.forget(|item| matches!(item, Item::Part(slot, _) if left.contains(slot)));
-    for held in left.iter().filter_map(|slot| register.held(*slot)) {
-        held.planned.store(false, Ordering::Release);
+    for entry in left.iter().filter_map(|slot| register.entry(*slot)) {
+        entry.planned.store(false, Ordering::Release);
     }
 }

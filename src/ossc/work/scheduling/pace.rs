@@ -53,13 +53,13 @@ impl Scheduling {
     /// Tells how fast the bytes come, while there are more to be asked for.
     fn grow(&self, done: &Finished, now: Instant) {
         let more = !lock(&self.plan).is_empty();
-        let mut growth = lock(&self.growth);
+        let mut window = lock(&self.window);
         match &done.result {
-            _ if !more => growth.pause(),
+            _ if !more => window.pause(),
             Ok(response) if response.bytes > 0 => {
-                let (had, risen) = (growth.limit(), growth.came(response.bytes, now));
-                let limit = growth.limit();
-                drop(growth);
+                let (had, risen) = (window.limit(), window.came(response.bytes, now));
+                let limit = window.limit();
+                drop(window);
                 if limit != had {
                     tracing::debug!("{limit} requests at a time for the prefetch, {had} before");
                 }

@@ -6,7 +6,7 @@
 use crate::lock::lock;
 use crate::work::scheduling::Scheduling;
 use crate::work::shared::item::Item;
-use ossc_net::error::Kind;
+use ossc_net::error::FailureKind;
 use ossc_net::{Error, Finished};
 use ossc_store::plan::Class;
 use std::collections::BTreeSet;
@@ -20,12 +20,12 @@ const AWAY_AFTER: Duration = Duration::from_secs(1);
 /// See the module.
 #[derive(Default)]
 pub(super) struct Recovery {
-    state: Mutex<State>,
+    state: Mutex<Reachability>,
     back: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Reachability {
     good: Option<Instant>,
     /// Requests have failed since then.
     failed: bool,
@@ -37,7 +37,7 @@ struct State {
 
 impl Recovery {
     /// A request has ended so. What goes on now, if OSS is back with that.
-    fn ended(&self, result: Result<(), Kind>, now: Instant) -> Option<BTreeSet<Item>> {
+    fn ended(&self, result: Result<(), FailureKind>, now: Instant) -> Option<BTreeSet<Item>> {
         let mut state = lock(&self.state);
         match result {
             Ok(()) => {
@@ -61,14 +61,21 @@ impl Recovery {
     pub fn pause(&self, pause: Duration) {
         let state = lock(&self.state);
         let before = state.returns;
-        let is_same = |state: &mut State| state.returns == before;
+        let is_same = |state: &mut Reachability| state.returns == before;
         drop(self.back.wait_timeout_while(state, pause, is_same).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 /// What a network or server that is away looks like, and passes with it.
-fn is_outage(kind: Kind) -> bool {
-    matches!(kind, Kind::Network | Kind::Timeout | Kind::Server | Kind::Resolve | Kind::Protocol)
+fn is_outage(kind: FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::Network
+            | FailureKind::Timeout
+            | FailureKind::Server
+            | FailureKind::Resolve
+            | FailureKind::Protocol
+    )
 }
 
 impl Scheduling {
@@ -104,11 +111,11 @@ mod tests {
         let put_off = || lock(&recovery.state).paused.insert(item);
         assert_eq!(recovery.ended(Ok(()), at(0)), None);
         put_off();
-        assert_eq!(recovery.ended(Err(Kind::Server), at(900)), None);
+        assert_eq!(recovery.ended(Err(FailureKind::Server), at(900)), None);
         assert_eq!(recovery.ended(Ok(()), at(950)), None, "single failures beside successes");
-        assert_eq!(recovery.ended(Err(Kind::Throttled), at(5000)), None);
+        assert_eq!(recovery.ended(Err(FailureKind::Throttled), at(5000)), None);
         assert_eq!(recovery.ended(Ok(()), at(5100)), None, "OSS was not away: it asked for less");
-        assert_eq!(recovery.ended(Err(Kind::Timeout), at(9000)), None);
+        assert_eq!(recovery.ended(Err(FailureKind::Timeout), at(9000)), None);
         assert_eq!(recovery.ended(Ok(()), at(9100)), Some(BTreeSet::from([item])));
         assert_eq!(recovery.ended(Ok(()), at(9200)), None);
     }
@@ -121,7 +128,7 @@ mod tests {
             while begin.elapsed() < Duration::from_millis(50) {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            recovery.ended(Err(Kind::Network), begin);
+            recovery.ended(Err(FailureKind::Network), begin);
             recovery.ended(Ok(()), begin);
         });
         assert!(begin.elapsed() < Duration::from_secs(30));

@@ -6,7 +6,7 @@
 
 use crate::lock::lock;
 use crate::work::shared::check::Check;
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::register::Register;
 use ossc_cache::block::{self, Blocks, Mask};
 use ossc_cache::region::Object;
@@ -22,26 +22,26 @@ pub fn room_bytes(register: &Register, object: &Object, index: u32) -> u64 {
 }
 
 /// None of an object's parts are here.
-pub fn is_empty(object: &Object, held: &Held) -> bool {
-    let is_empty = object.ready_parts.load(Ordering::Acquire) == 0 && lock(&held.kept).is_empty();
-    is_empty && held.block_bytes.load(Ordering::Acquire) == 0
+pub fn is_empty(object: &Object, entry: &RegisterEntry) -> bool {
+    let is_empty = object.ready_parts.load(Ordering::Acquire) == 0 && lock(&entry.kept_parts).is_empty();
+    is_empty && entry.block_bytes.load(Ordering::Acquire) == 0
 }
 
 /// Takes the right to fill a part as a whole; its blocks go.
-pub fn claim(register: &Register, object: &Object, held: &Held, index: u32) -> bool {
-    let mut check = lock(&held.check);
+pub fn claim(register: &Register, object: &Object, entry: &RegisterEntry, index: u32) -> bool {
+    let mut check = lock(&entry.check);
     let is_claimed = register.region.part(object, index).claim();
     if is_claimed {
-        drop_blocks(register, object, held, &mut check, index);
+        drop_blocks(register, object, entry, &mut check, index);
     }
     is_claimed
 }
 
 /// Takes the right to fill a part whose memory and room `end` has left. Under the lock `check`: a block that comes
 /// must not find it empty and not kept, and go to memory that is a program's or about to go.
-pub fn claim_kept(register: &Register, object: &Object, held: &Held, index: u32) -> bool {
-    let _check = lock(&held.check);
-    let mut kept = lock(&held.kept);
+pub fn claim_kept(register: &Register, object: &Object, entry: &RegisterEntry, index: u32) -> bool {
+    let _check = lock(&entry.check);
+    let mut kept = lock(&entry.kept_parts);
     let ours = kept.contains(&index) && register.region.part(object, index).claim();
     if ours {
         kept.remove(&index);
@@ -51,32 +51,32 @@ pub fn claim_kept(register: &Register, object: &Object, held: &Held, index: u32)
 
 /// The holder of the right to fill a part gives its memory back, then its room, then the right. What a program has
 /// pinned stays for the next fill: it may be reading there.
-pub fn end(register: &Register, object: &Object, held: &Held, index: u32) {
+pub fn end(register: &Register, object: &Object, entry: &RegisterEntry, index: u32) {
     let part = register.region.part(object, index);
     if part.is_pinned() {
-        lock(&held.kept).insert(index);
+        lock(&entry.kept_parts).insert(index);
     } else {
         let range = object.part_range(index);
-        if let Some(memory) = &held.memory {
+        if let Some(memory) = &entry.memory {
             memory.punch(range.start, range.end);
         }
-        lock(&held.room).give(room_bytes(register, object, index));
+        lock(&entry.room).give(room_bytes(register, object, index));
     }
     part.give_up();
 }
 
 /// A part that was taken back is empty from now on.
-pub fn empty(register: &Register, object: &Object, held: &Held, index: u32) {
+pub fn empty(register: &Register, object: &Object, entry: &RegisterEntry, index: u32) {
     let range = object.part_range(index);
     register.region.header().ready_bytes.fetch_sub(range.end - range.start, Ordering::Relaxed);
     object.ready_parts.fetch_sub(1, Ordering::AcqRel);
-    end(register, object, held, index);
+    end(register, object, entry, index);
 }
 
 /// A part that was taken back because no program seemed to need it stays after all: back to ready, unless a mismatch
 /// came in between. False if it did.
-pub fn put_back(register: &Register, object: &Object, held: &Held, index: u32) -> bool {
-    let _check = lock(&held.check);
+pub fn put_back(register: &Register, object: &Object, entry: &RegisterEntry, index: u32) -> bool {
+    let _check = lock(&entry.check);
     let part = register.region.part(object, index);
     let stays = part.is_known(object.verdict.get().round);
     if stays {
@@ -86,14 +86,14 @@ pub fn put_back(register: &Register, object: &Object, held: &Held, index: u32) -
 }
 
 /// Gives back what `end` has left for programs that have it pinned no more. True if there was such.
-pub fn end_kept(register: &Register, object: &Object, held: &Held) -> bool {
+pub fn end_kept(register: &Register, object: &Object, entry: &RegisterEntry) -> bool {
     let part = |index: &u32| register.region.part(object, *index);
-    let free: Vec<u32> = lock(&held.kept).iter().copied().filter(|index| !part(index).is_pinned()).collect();
+    let free: Vec<u32> = lock(&entry.kept_parts).iter().copied().filter(|index| !part(index).is_pinned()).collect();
     let ended = |index: &u32| {
         // A fill of it takes it over.
-        let ours = claim_kept(register, object, held, *index);
+        let ours = claim_kept(register, object, entry, *index);
         if ours {
-            end(register, object, held, *index);
+            end(register, object, entry, *index);
         }
         ours
     };
@@ -101,7 +101,7 @@ pub fn end_kept(register: &Register, object: &Object, held: &Held) -> bool {
 }
 
 /// The memory of a part's blocks goes. Under the lock `check`; only the caller may have claimed the part.
-pub fn drop_blocks(register: &Register, object: &Object, held: &Held, check: &mut Check, index: u32) {
+pub fn drop_blocks(register: &Register, object: &Object, entry: &RegisterEntry, check: &mut Check, index: u32) {
     let Some(small) = check.small.get_mut(&index).filter(|small| small.bytes > 0) else { return };
     let bytes = std::mem::take(&mut small.bytes);
     if small.asked == 0 {
@@ -113,30 +113,30 @@ pub fn drop_blocks(register: &Register, object: &Object, held: &Held, check: &mu
     // A program that copies sees by the number of the fill that they are gone, before they are.
     register.region.part(object, index).lose_blocks();
     let range = object.part_range(index);
-    if let Some(memory) = &held.memory {
+    if let Some(memory) = &entry.memory {
         memory.punch(range.start, range.end);
     }
-    held.block_bytes.fetch_sub(bytes, Ordering::AcqRel);
-    lock(&held.room).give(bytes);
+    entry.block_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    lock(&entry.room).give(bytes);
 }
 
 /// The same for all of them.
-pub fn drop_all_blocks(register: &Register, object: &Object, held: &Held, check: &mut Check) {
-    check.with_memory().into_iter().for_each(|index| drop_blocks(register, object, held, check, index));
+pub fn drop_all_blocks(register: &Register, object: &Object, entry: &RegisterEntry, check: &mut Check) {
+    check.with_memory().into_iter().for_each(|index| drop_blocks(register, object, entry, check, index));
 }
 
 /// The same for some parts, which no thread has claimed. True if there were blocks.
-pub fn release_blocks(register: &Register, object: &Object, held: &Held, indexes: &[u32]) -> bool {
-    let mut check = lock(&held.check);
+pub fn release_blocks(register: &Register, object: &Object, entry: &RegisterEntry, indexes: &[u32]) -> bool {
+    let mut check = lock(&entry.check);
     let has = |index: &&u32| check.small.get(index).is_some_and(|small| small.bytes > 0);
     let with: Vec<u32> = indexes.iter().filter(has).copied().collect();
-    with.iter().for_each(|index| drop_blocks(register, object, held, &mut check, *index));
+    with.iter().for_each(|index| drop_blocks(register, object, entry, &mut check, *index));
     !with.is_empty()
 }
 
 /// Parts whose blocks take memory.
-pub fn parts_with_blocks(held: &Held) -> Vec<u32> {
-    lock(&held.check).with_memory()
+pub fn parts_with_blocks(entry: &RegisterEntry) -> Vec<u32> {
+    lock(&entry.check).with_memory()
 }
 
 /// Whether what comes wrong of these blocks will be noticed: by their part, which is still to come and is compared with
@@ -150,8 +150,8 @@ pub fn may_come_alone(register: &Register, object: &Object, index: u32, blocks: 
 }
 
 /// Blocks of a part, from one on so many, are neither in the plan nor under way any more.
-pub fn asked_no_more(held: &Held, index: u32, (first, count): (u32, u32)) {
-    let mut check = lock(&held.check);
+pub fn asked_no_more(entry: &RegisterEntry, index: u32, (first, count): (u32, u32)) {
+    let mut check = lock(&entry.check);
     if let Some(small) = check.small.get_mut(&index) {
         small.asked &= !block::mask(first, first + count);
         if small.asked == 0 && small.bytes == 0 {

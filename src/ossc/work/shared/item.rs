@@ -2,7 +2,7 @@
 //!
 //! Made by the wings, which plan it, and taken by the vcpu threads and the thread that writes files. Plain values.
 
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use std::sync::Arc;
 
 /// Most bytes of a listing page or an error document.
@@ -25,7 +25,7 @@ pub enum Item {
     /// Piece `2` of part `1` of record `0`; the first (0) is asked for with its part, and so only if it has given way.
     Piece(u32, u32, u32),
     /// Chunk `3`, of less than 16, of piece `2` of part `1` of record `0` for the second time.
-    Spare(u32, u32, u32, u32),
+    Hedge(u32, u32, u32, u32),
     /// Blocks of part `1` of record `0`: from number `2` on so many as `3` says, of which there are at most 32.
     Blocks(u32, u32, u32, u32),
     /// Piece `1` of small object `0`.
@@ -44,7 +44,7 @@ impl Item {
             Item::Part(slot, index) | Item::Again(slot, index) => 1 << 60 | u64::from(slot) << 32 | u64::from(index),
             Item::Small(slot, index) => 2 << 60 | u64::from(slot) << 32 | u64::from(index),
             Item::Piece(slot, index, n) => 5 << 60 | u64::from(slot) << 32 | u64::from(n << PIECE_SHIFT | index),
-            Item::Spare(slot, index, n, chunk) => {
+            Item::Hedge(slot, index, n, chunk) => {
                 6 << 60 | u64::from(slot) << 32 | u64::from((n << CHUNK_BITS | chunk) << PIECE_SHIFT | index)
             }
             Item::Blocks(slot, index, first, count) => {
@@ -61,7 +61,7 @@ impl Item {
             Item::Part(slot, _)
             | Item::Again(slot, _)
             | Item::Piece(slot, ..)
-            | Item::Spare(slot, ..)
+            | Item::Hedge(slot, ..)
             | Item::Blocks(slot, ..)
             | Item::Small(slot, _)
             | Item::Call(slot)
@@ -81,7 +81,7 @@ impl Item {
         match token >> 60 {
             1 => Item::Part(slot, token as u32),
             5 => Item::Piece(slot, index, n),
-            6 => Item::Spare(slot, index, n >> CHUNK_BITS, n & ((1 << CHUNK_BITS) - 1)),
+            6 => Item::Hedge(slot, index, n >> CHUNK_BITS, n & ((1 << CHUNK_BITS) - 1)),
             7 => Item::Blocks(slot, index, n >> COUNT_BITS, (n & ((1 << COUNT_BITS) - 1)) + 1),
             2 => Item::Small((token >> 32) as u32 & 0x0fff_ffff, token as u32),
             4 => Item::Verdict(token as u32),
@@ -95,7 +95,7 @@ pub struct Arrived {
     /// Its record, which may be another version's by the time that this is taken up.
     pub slot: u32,
     /// The version that they are of.
-    pub held: Arc<Held>,
+    pub entry: Arc<RegisterEntry>,
     /// Where they begin, for a piece of an object that is written piece by piece. `None`: all bytes of an object, or
     /// none of one whose pieces are there; they have passed the check of the whole.
     pub at: Option<u64>,
@@ -112,7 +112,7 @@ mod tests {
         for item in [
             Item::Part(65_535, 1_048_575),
             Item::Piece(65_535, 1_048_575, 7),
-            Item::Spare(1, 0, 255, 15),
+            Item::Hedge(1, 0, 255, 15),
             Item::Blocks(65_535, 1_048_575, 127, 1),
             Item::Blocks(3, 0, 96, 32),
             Item::Small(7, 3),

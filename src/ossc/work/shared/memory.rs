@@ -1,7 +1,7 @@
 //! One object's memory as the engine uses it: a file of the cache's (`ossc_store::pages`), or what stands for
 //! one where there are no files (simulations).
 //!
-//! Called by `work` (fills), `room` (what is given back) and the attach server. It decides nothing.
+//! Called by `work` (fills), `reclaim` (what is given back) and the attach server. It decides nothing.
 
 use ossc_cache::sys::Result;
 use ossc_store::pages::{self, Lease};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct WorkOptions {
     /// Compare CRC-64.
     pub verify_crc: bool,
     /// Most bytes of one request.

@@ -3,8 +3,8 @@
 //! Owned by all wings together. It decides nothing about an object: it finds it, takes it in and lets it go.
 
 use crate::lock::lock;
-use crate::work::shared::held::Held;
-use crate::work::shared::options::Options;
+use crate::work::shared::entry::RegisterEntry;
+use crate::work::shared::options::WorkOptions;
 use ossc_cache::region::{Object, Region};
 use ossc_store::catalog::Catalog;
 use std::collections::BTreeMap;
@@ -16,19 +16,19 @@ pub struct Register {
     /// The public records.
     pub region: Region,
     /// What the work was started with.
-    pub options: Options,
+    pub options: WorkOptions,
     /// What is free in the region; held while what programs find a record by changes.
     pub(crate) catalog: Mutex<Catalog>,
-    held: RwLock<BTreeMap<u32, Arc<Held>>>,
+    entries: RwLock<BTreeMap<u32, Arc<RegisterEntry>>>,
     /// Records by the first of their parts.
     owners: RwLock<BTreeMap<u32, u32>>,
 }
 
 impl Register {
     /// Of a region, with nothing taken in yet.
-    pub fn new(region: Region, options: Options) -> Register {
+    pub fn new(region: Region, options: WorkOptions) -> Register {
         let catalog = Mutex::new(Catalog::new(region));
-        Register { region, options, catalog, held: RwLock::default(), owners: RwLock::default() }
+        Register { region, options, catalog, entries: RwLock::default(), owners: RwLock::default() }
     }
 
     /// The time.
@@ -37,37 +37,37 @@ impl Register {
     }
 
     /// What is known of a record.
-    pub fn held(&self, slot: u32) -> Option<Arc<Held>> {
-        self.held.read().unwrap_or_else(|e| e.into_inner()).get(&slot).cloned()
+    pub fn entry(&self, slot: u32) -> Option<Arc<RegisterEntry>> {
+        self.entries.read().unwrap_or_else(|e| e.into_inner()).get(&slot).cloned()
     }
 
     /// A record that was taken in: what is public of it, and what is known beside that.
-    pub fn get(&self, slot: u32) -> Option<(&Object, Arc<Held>)> {
-        Some((self.region.object(slot)?, self.held(slot)?))
+    pub fn get(&self, slot: u32) -> Option<(&Object, Arc<RegisterEntry>)> {
+        Some((self.region.object(slot)?, self.entry(slot)?))
     }
 
     /// Large objects of which `is` says so.
-    pub fn large_if(&self, is: impl Fn(u32, &Held) -> bool) -> Vec<(u32, Arc<Held>)> {
-        let held = self.held.read().unwrap_or_else(|e| e.into_inner());
-        let chosen = held.iter().filter(|(slot, held)| held.memory.is_some() && is(**slot, held));
-        chosen.map(|(slot, held)| (*slot, held.clone())).collect()
+    pub fn large_if(&self, is: impl Fn(u32, &RegisterEntry) -> bool) -> Vec<(u32, Arc<RegisterEntry>)> {
+        let entry = self.entries.read().unwrap_or_else(|e| e.into_inner());
+        let chosen = entry.iter().filter(|(slot, entry)| entry.memory.is_some() && is(**slot, entry));
+        chosen.map(|(slot, entry)| (*slot, entry.clone())).collect()
     }
 
     /// Takes an object in.
-    pub fn take_in(&self, slot: u32, held: Held) {
+    pub fn take_in(&self, slot: u32, entry: RegisterEntry) {
         if let Some(object) = self.region.object(slot).filter(|object| object.parts() > 0) {
             self.owners.write().unwrap_or_else(|e| e.into_inner()).insert(object.first_part(), slot);
         }
-        self.held.write().unwrap_or_else(|e| e.into_inner()).insert(slot, Arc::new(held));
+        self.entries.write().unwrap_or_else(|e| e.into_inner()).insert(slot, Arc::new(entry));
     }
 
     /// Lets an object go: what was known of it.
-    pub fn let_go(&self, slot: u32, object: &Object) -> Option<Arc<Held>> {
-        let held = self.held.write().unwrap_or_else(|e| e.into_inner()).remove(&slot);
+    pub fn let_go(&self, slot: u32, object: &Object) -> Option<Arc<RegisterEntry>> {
+        let entry = self.entries.write().unwrap_or_else(|e| e.into_inner()).remove(&slot);
         if object.parts() > 0 {
             self.owners.write().unwrap_or_else(|e| e.into_inner()).remove(&object.first_part());
         }
-        held
+        entry
     }
 
     /// Record and part number behind an index of the region.

@@ -1,7 +1,7 @@
 //! How large and how slow something has to be for parts to be cut, for answers to be asked for again and for the
 //! number of requests to grow. Simulations have their own, since their objects are a thousand times smaller.
 //!
-//! Read by `flight` and `growth`. Plain values.
+//! Read by `flight` and `request_window`. Plain values.
 
 use std::time::Duration;
 

@@ -6,8 +6,8 @@
 use crate::journal::audit::Audit;
 use crate::lock::lock;
 use crate::work::shared::action::Action;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
-use crate::work::shared::held::Held;
 use crate::work::shared::item::Item;
 use crate::work::shared::register::Register;
 use crate::work::transfers::query;
@@ -15,7 +15,7 @@ use crate::work::transfers::reach::{At, Reach, reach};
 use ossc_cache::block::{self, Blocks, Mask, SETS, WHOLE};
 use ossc_cache::part::EMPTY;
 use ossc_cache::region::{Object, Region, state};
-use ossc_net::error::Kind;
+use ossc_net::error::FailureKind;
 use ossc_net::{Fetch, Finished, Sink};
 use ossc_store::plan::Class;
 use std::ops::Range;
@@ -50,7 +50,7 @@ impl BlockReads {
     ) -> Result<Vec<Action>, Whole> {
         let small = mask != WHOLE && self.register.options.block_bytes > 0;
         let (slot, object, index) = self.register.part_at(region_part).filter(|_| small).ok_or(Whole)?;
-        let Some(held) = self.register.held(slot) else { return Ok(Vec::new()) };
+        let Some(entry) = self.register.entry(slot) else { return Ok(Vec::new()) };
         let demand = || Action::Push(vec![Item::Part(slot, index)], Class::Demand);
         // On its way as a whole, or soon: it goes first.
         if self.region.part(object, index).state() != EMPTY {
@@ -64,12 +64,12 @@ impl BlockReads {
         let leave = |items: &[Item]| {
             for item in items {
                 if let Item::Blocks(_, _, first, count) = *item {
-                    fill::asked_no_more(&held, index, (first, count));
+                    fill::asked_no_more(&entry, index, (first, count));
                 }
             }
         };
         for span in spans(mask & block::mask(0, object.blocks_len(index))) {
-            match self.reach_of(object, &held, index, span) {
+            match self.reach_of(object, &entry, index, span) {
                 Reach::Object => {
                     leave(&items);
                     return Err(Whole);
@@ -80,24 +80,24 @@ impl BlockReads {
                     let near = follows.then(|| Action::Push(vec![Item::Part(slot, index + 1)], Class::Near));
                     return Ok([demand()].into_iter().chain(near).collect());
                 }
-                Reach::Blocks(blocks) => items.extend(self.ask_blocks(slot, object, &held, index, blocks)),
+                Reach::Blocks(blocks) => items.extend(self.ask_blocks(slot, object, &entry, index, blocks)),
             }
         }
         let some = !items.is_empty();
         let mut actions = vec![Action::Push(items, Class::Demand)];
-        if some && !held.made_way.swap(true, Ordering::AcqRel) {
+        if some && !entry.made_way.swap(true, Ordering::AcqRel) {
             actions.push(Action::MakeWay(slot, 1));
         }
         Ok(actions)
     }
 
     /// How much is fetched for a reader who waits for the blocks `span` of a part.
-    fn reach_of(&self, object: &Object, held: &Held, index: u32, span: Range<u32>) -> Reach {
+    fn reach_of(&self, object: &Object, entry: &RegisterEntry, index: u32, span: Range<u32>) -> Reach {
         if self.region.part(object, index).is_mapped() {
             return Reach::Object;
         }
         let unit = (self.register.options.block_bytes / object.block_bytes()).max(1) as u32;
-        let check = lock(&held.check);
+        let check = lock(&entry.check);
         let there = |index: u32| {
             let ready = self.region.blocks(object, index).map_or(0, Blocks::ready);
             ready | check.small.get(&index).map_or(0, |small| small.asked)
@@ -110,14 +110,21 @@ impl BlockReads {
             run => run,
         };
         let (head, tail, short) =
-            (index == 0, index + 1 == object.parts(), held.size <= self.register.options.scale.short_bytes_max);
+            (index == 0, index + 1 == object.parts(), entry.size <= self.register.options.scale.short_bytes_max);
         reach(span, (object.blocks_len(index), unit), At { head, tail, short, run, follows })
     }
 
     /// Puts the blocks that are missing into the plan. The part, where they cannot be had alone.
-    fn ask_blocks(&self, slot: u32, object: &Object, held: &Held, index: u32, range: Range<u32>) -> Vec<Item> {
-        let mut check = lock(&held.check);
-        let kept = lock(&held.kept).contains(&index);
+    fn ask_blocks(
+        &self,
+        slot: u32,
+        object: &Object,
+        entry: &RegisterEntry,
+        index: u32,
+        range: Range<u32>,
+    ) -> Vec<Item> {
+        let mut check = lock(&entry.check);
+        let kept = lock(&entry.kept_parts).contains(&index);
         let Some(blocks) = self.set_of(object, index).filter(|_| !kept) else { return vec![Item::Part(slot, index)] };
         let asked = check.small.get(&index).map_or(0, |small| small.asked);
         let missing = block::mask(range.start, range.end) & !(blocks.ready() | asked);
@@ -152,20 +159,20 @@ impl BlockReads {
             return true;
         };
         let Some((slot, object, index)) = self.register.part_at(part) else { return true };
-        let Some(held) = self.register.held(slot) else { return true };
+        let Some(entry) = self.register.entry(slot) else { return true };
         // Not that of the caller's own object, which is locked.
-        let idle = held.check.try_lock().is_ok_and(|check| !check.small.contains_key(&index));
+        let idle = entry.check.try_lock().is_ok_and(|check| !check.small.contains_key(&index));
         idle && set.ready() == 0 && object.verdict.get().is_given()
     }
 
     /// The bytes of some blocks, if they are to be fetched alone now.
-    pub fn bytes_wanted(&self, item: Item, object: &Object, held: &Held) -> Option<u64> {
+    pub fn bytes_wanted(&self, item: Item, object: &Object, entry: &RegisterEntry) -> Option<u64> {
         let Item::Blocks(_, index, first, count) = item else { return None };
         let is_served = matches!(object.state(), state::LOADING | state::VERIFIED) && index < object.parts();
-        let is_kept = lock(&held.kept).contains(&index);
+        let is_kept = lock(&entry.kept_parts).contains(&index);
         if !is_served || is_kept || self.region.part(object, index).state() != EMPTY {
             // The part has what they waited for, or the object has an error for them.
-            fill::asked_no_more(held, index, (first, count));
+            fill::asked_no_more(entry, index, (first, count));
             return None;
         }
         let range = object.block_range(index, first, first + count);
@@ -173,37 +180,37 @@ impl BlockReads {
     }
 
     /// The request for them; they have room.
-    pub fn ask(&self, item: Item, object: &Object, held: &Held) -> Option<Fetch> {
+    pub fn request_blocks(&self, item: Item, object: &Object, entry: &RegisterEntry) -> Option<Fetch> {
         let Item::Blocks(_, index, first, count) = item else { return None };
         let range = object.block_range(index, first, first + count);
         let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
         let crc = self.register.options.verify_crc;
-        Some(Fetch { token: item.token(), query: query(held, range), sink, crc, urgent: true })
+        Some(Fetch { token: item.token(), query: query(entry, range), sink, crc, urgent: true })
     }
 
     /// The request for some blocks has ended. What is to be done then.
     pub fn ended(&self, item: Item, done: Finished) -> Option<Action> {
         let Item::Blocks(slot, index, first, count) = item else { return None };
-        let (object, held) = self.register.get(slot)?;
+        let (object, entry) = self.register.get(slot)?;
         let range = object.block_range(index, first, first + count);
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
-                lock(&held.room).give(range.end - range.start);
-                if error.kind == Kind::Cancelled {
+                lock(&entry.room).give(range.end - range.start);
+                if error.kind == FailureKind::Cancelled {
                     return Some(Action::Push(vec![item], Class::Demand));
                 }
-                let attempts = held.failed_again(index);
+                let attempts = entry.failed_again(index);
                 return Some(Action::Fail(item, Box::new(error), attempts));
             }
         };
-        held.out_of_trouble();
-        held.failed_no_more(index);
-        self.audit.answer((&held.key, &held.etag), range, &response);
+        entry.out_of_trouble();
+        entry.failed_no_more(index);
+        self.audit.answer((&entry.key, &entry.etag), range, &response);
         if let Some(whole) = response.crc64_object {
-            *lock(&held.crc64) = Some(whole);
+            *lock(&entry.crc64) = Some(whole);
         }
-        fill::asked_no_more(&held, index, (first, count));
+        fill::asked_no_more(&entry, index, (first, count));
         Some(Action::Blocks(item, done.body))
     }
 }

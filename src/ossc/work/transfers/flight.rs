@@ -4,14 +4,14 @@
 //! Called by `pieces`. It decides and counts; it does no I/O and touches no memory.
 //!
 //! A part has one owner, and each of its pieces one request that receives in its place. The second request for a
-//! piece (the spare) never does: its bytes go to a buffer of their own. If the spare is complete first, the request
+//! piece (the hedge) never does: its bytes go to a buffer of their own. If the hedge is complete first, the request
 //! in place is cancelled, and the buffer is copied when that one's end has been delivered, so that nobody else
 //! writes there any more. The part is published when all pieces are there.
 
 use crate::lock::lock;
 use crate::work::shared::scale::Scale;
-use crate::work::transfers::spare::{Body, Spare};
-use ossc_net::error::Kind;
+use crate::work::transfers::hedge::{Body, Hedge};
+use ossc_net::error::FailureKind;
 use ossc_net::{Error, Finished, Response, crc};
 use ossc_store::plan::Class;
 use std::collections::{BTreeMap, VecDeque};
@@ -30,7 +30,7 @@ const SLOW_BEFORE_TIMES: f64 = 2.0;
 /// (a busy machine, a full line), to ask again would help nobody.
 const SLOW_TENTH_TIMES: f64 = 1.5;
 /// Second requests under way at once.
-const SPARES_MAX: usize = 32;
+const HEDGES_MAX: usize = 32;
 /// Most second requests for one piece.
 const CHUNKS_AT_END: u64 = 8;
 const CHUNKS_BEFORE: u64 = 4;
@@ -48,7 +48,7 @@ enum Main {
     Asked(Instant, u64),
     /// Complete, with its CRC-64.
     Ready(u64),
-    /// With the error, as long as its spare may still bring it.
+    /// With the error, as long as its hedge may still bring it.
     Failed(Option<Error>),
 }
 
@@ -56,7 +56,7 @@ enum Main {
 struct Piece {
     range: Range<u64>,
     main: Main,
-    spare: Option<Spare>,
+    hedge: Option<Hedge>,
     /// The request in place is cancelled for a reader who waits for something else, and will be asked for once more: so
     /// many bytes were counted as asked for twice.
     gives_way: Option<u64>,
@@ -90,7 +90,7 @@ pub(crate) struct Ended {
     /// It has given way, and is to be asked for again in this class.
     pub again: Option<Class>,
     /// Nor these second requests for it.
-    pub cancel_spare: Vec<u32>,
+    pub cancel_hedge: Vec<u32>,
     /// To be copied to these ranges.
     pub copy: Vec<Body>,
     /// What the answer said that brought the piece, with the CRC-64 of its bytes.
@@ -108,7 +108,7 @@ struct State {
     bytes: u64,
     bytes_twice: u64,
     /// Second requests under way: piece, chunk, bytes.
-    spares: Vec<(Key, u32, u32, u64)>,
+    hedges: Vec<(Key, u32, u32, u64)>,
     /// Chunks that nobody has asked for yet.
     chunks: VecDeque<(Key, u32, u32)>,
     looked: Option<Instant>,
@@ -137,7 +137,7 @@ impl Flights {
         let piece = |start: u64| Piece {
             range: start..(start + len).min(range.end),
             main: Main::Waiting,
-            spare: None,
+            hedge: None,
             gives_way: None,
         };
         let mut pieces: Vec<Piece> = starts.map(piece).collect();
@@ -161,7 +161,7 @@ impl Flights {
     }
 
     /// Piece `n` is asked for now: its range. `None` if it is not wanted any more.
-    pub fn ask(&self, key: Key, n: u32, now: Instant) -> Option<Range<u64>> {
+    pub fn start_piece(&self, key: Key, n: u32, now: Instant) -> Option<Range<u64>> {
         let mut state = lock(&self.state);
         let flight = state.flights.get_mut(&key).filter(|flight| flight.failed.is_none())?;
         let piece = flight.pieces.get_mut(n as usize).filter(|piece| matches!(piece.main, Main::Waiting))?;
@@ -184,7 +184,7 @@ impl Flights {
         let mut state = lock(&self.state);
         if self.twice_percent_max == 0
             || state.bytes < self.scale.twice_from_bytes
-            || state.spares.len() >= SPARES_MAX
+            || state.hedges.len() >= HEDGES_MAX
             || state.pace.is_none()
         {
             return Err(None);
@@ -205,10 +205,10 @@ impl Flights {
             .flights
             .iter()
             .flat_map(|(key, flight)| (0..).zip(&flight.pieces).map(move |(n, piece)| (*key, n, piece)));
-        let due = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
+        let due = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.hedge) {
             // Not while chunks of one before are under way: their ends would be taken for this one's.
             (Main::Asked(since, got), None)
-                if piece.gives_way.is_none() && !state.spares.iter().any(|spare| (spare.0, spare.1) == (key, n)) =>
+                if piece.gives_way.is_none() && !state.hedges.iter().any(|hedge| (hedge.0, hedge.1) == (key, n)) =>
             {
                 let bytes = piece.range.end - piece.range.start;
                 let at = *since + slow_after(&state, bytes.min(got + self.scale.progress_bytes), slow)?;
@@ -217,17 +217,17 @@ impl Flights {
             _ => None,
         });
         // What is asked for twice may be slow again.
-        let due_again = state.spares.iter().filter_map(|(key, n, chunk, bytes)| {
-            let spare = state.flights.get(key)?.pieces.get(*n as usize)?.spare.as_ref()?;
-            let at = spare.asked_since(*chunk)? + slow_after(&state, *bytes, slow)?;
-            (*bytes <= left && !spare.has_twin(*chunk)).then_some((at, *key, *n, Some(*chunk)))
+        let due_again = state.hedges.iter().filter_map(|(key, n, chunk, bytes)| {
+            let hedge = state.flights.get(key)?.pieces.get(*n as usize)?.hedge.as_ref()?;
+            let at = hedge.asked_since(*chunk)? + slow_after(&state, *bytes, slow)?;
+            (*bytes <= left && !hedge.has_twin(*chunk)).then_some((at, *key, *n, Some(*chunk)))
         });
         match due.chain(due_again).min_by_key(|(at, ..)| *at) {
             Some((at, key, n, chunk)) if at <= now => {
                 match chunk {
                     Some(chunk) => double_chunk(&mut state, key, n, chunk),
                     // The connections that are free next share it.
-                    None => self.cut_spare(&mut state, key, n, if at_end { CHUNKS_AT_END } else { CHUNKS_BEFORE }),
+                    None => self.cut_hedge(&mut state, key, n, if at_end { CHUNKS_AT_END } else { CHUNKS_BEFORE }),
                 }
                 next_chunk(&mut state, now).ok_or(None)
             }
@@ -246,7 +246,7 @@ impl Flights {
             .iter()
             .filter(|(key, flight)| flight.class == Class::Prefetch && flight.failed.is_none() && may(**key));
         let pieces = ahead.flat_map(|(key, flight)| (0..).zip(&flight.pieces).map(move |(n, piece)| (*key, n, piece)));
-        let young = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.spare) {
+        let young = pieces.filter_map(|(key, n, piece)| match (&piece.main, &piece.hedge) {
             (Main::Asked(since, got), None) if piece.gives_way.is_none() => {
                 let bytes = piece.range.end - piece.range.start;
                 let age = now.saturating_duration_since(*since);
@@ -282,16 +282,16 @@ impl Flights {
     pub fn under_way(&self) -> (usize, usize, u64) {
         let state = lock(&self.state);
         let pieces = state.flights.values().flat_map(|flight| &flight.pieces);
-        let bodies: u64 = pieces.filter_map(|piece| Some(piece.spare.as_ref()?.bytes_here())).sum();
-        let asked: u64 = state.spares.iter().map(|spare| spare.3).sum();
-        (state.flights.len(), state.spares.len(), asked + bodies)
+        let bodies: u64 = pieces.filter_map(|piece| Some(piece.hedge.as_ref()?.bytes_here())).sum();
+        let asked: u64 = state.hedges.iter().map(|hedge| hedge.3).sum();
+        (state.flights.len(), state.hedges.len(), asked + bodies)
     }
 
     /// Whether the request in place of a piece is under way although its second request is complete: it was cancelled.
     pub fn is_unwanted(&self, key: Key, n: u32) -> bool {
         let mut state = lock(&self.state);
         let unwanted = |piece: &mut Piece| {
-            matches!(piece.main, Main::Asked(..)) && piece.spare.as_ref().is_some_and(Spare::is_here)
+            matches!(piece.main, Main::Asked(..)) && piece.hedge.as_ref().is_some_and(Hedge::is_here)
         };
         piece_mut(&mut state, key, n).is_some_and(unwanted)
     }
@@ -307,22 +307,22 @@ impl Flights {
         !lock(&self.state).chunks.is_empty()
     }
 
-    /// A chunk that was promised by `slow` was not sent. If it is no twin, its spare is given up, and the piece is
+    /// A chunk that was promised by `slow` was not sent. If it is no twin, its hedge is given up, and the piece is
     /// judged anew from now on: who finds no room would ask again at once for what is cancelled here.
-    pub fn no_spare(&self, key: Key, n: u32, chunk: u32, now: Instant) -> Ended {
+    pub fn no_hedge(&self, key: Key, n: u32, chunk: u32, now: Instant) -> Ended {
         let mut state = lock(&self.state);
-        state.bytes_twice -= take_spare(&mut state, key, n, chunk);
+        state.bytes_twice -= take_hedge(&mut state, key, n, chunk);
         let mut ended = Ended::default();
         let Some(flight) = state.flights.get_mut(&key) else { return ended };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
-        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
-        if spare.lose(chunk) {
+        let Some(hedge) = piece.hedge.as_mut().filter(|hedge| hedge.asked_since(chunk).is_some()) else { return ended };
+        if hedge.lose(chunk) {
             return ended;
         }
         if let Main::Asked(since, _) = &mut piece.main {
             *since = now;
         }
-        give_up_spare(piece, &mut flight.failed, chunk, None, &mut ended);
+        give_up_hedge(piece, &mut flight.failed, chunk, None, &mut ended);
         self.land(&mut state, key, ended)
     }
 
@@ -336,23 +336,23 @@ impl Flights {
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return Ended::default() };
         let mut ended = Ended::default();
         let gave_way = piece.gives_way.take();
-        match (done.result, piece.spare.take()) {
+        match (done.result, piece.hedge.take()) {
             (Err(error), None) if gave_way.is_some() && flight.failed.is_none() && is_cancelled(&error) => {
                 piece.main = Main::Waiting;
                 ended.again = Some(flight.class);
             }
-            (Ok(response), spare) => {
-                drop_spare(spare, &mut ended);
+            (Ok(response), hedge) => {
+                drop_hedge(hedge, &mut ended);
                 bring(piece, &mut flight.response, response, &mut ended);
             }
-            (Err(_), Some(spare)) if spare.is_here() => bring_spare(piece, &mut flight.response, spare, &mut ended),
-            // The spare may still bring it.
-            (Err(error), Some(spare)) if (error.retryable() || error.is_doubtful()) && spare.is_sent() => {
+            (Err(_), Some(hedge)) if hedge.is_here() => bring_hedge(piece, &mut flight.response, hedge, &mut ended),
+            // The hedge may still bring it.
+            (Err(error), Some(hedge)) if (error.retryable() || error.is_doubtful()) && hedge.is_sent() => {
                 piece.main = Main::Failed(Some(error));
-                piece.spare = Some(spare);
+                piece.hedge = Some(hedge);
             }
-            (Err(error), spare) => {
-                drop_spare(spare, &mut ended);
+            (Err(error), hedge) => {
+                drop_hedge(hedge, &mut ended);
                 piece.main = Main::Failed(None);
                 flight.failed.get_or_insert(error);
             }
@@ -364,18 +364,18 @@ impl Flights {
     }
 
     /// The second request for a chunk of piece `n` ended.
-    pub fn spare_ended(&self, key: Key, n: u32, chunk: u32, done: Finished) -> Ended {
+    pub fn hedge_ended(&self, key: Key, n: u32, chunk: u32, done: Finished) -> Ended {
         let mut state = lock(&self.state);
-        let mut ended = Ended { give: take_spare(&mut state, key, n, chunk), ..Ended::default() };
+        let mut ended = Ended { give: take_hedge(&mut state, key, n, chunk), ..Ended::default() };
         let Some(flight) = state.flights.get_mut(&key) else { return ended };
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return ended };
-        let Some(spare) = piece.spare.as_mut().filter(|spare| spare.asked_since(chunk).is_some()) else { return ended };
+        let Some(hedge) = piece.hedge.as_mut().filter(|hedge| hedge.asked_since(chunk).is_some()) else { return ended };
         match done.result {
             Ok(response) => {
                 // The body stays, and what it takes of the budget.
                 ended.give = 0;
-                ended.cancel_spare.extend(spare.here(chunk, done.body, response));
-                if !spare.is_here() {
+                ended.cancel_hedge.extend(hedge.here(chunk, done.body, response));
+                if !hedge.is_here() {
                     return ended;
                 }
                 if matches!(piece.main, Main::Asked(..)) {
@@ -383,11 +383,11 @@ impl Flights {
                     return ended;
                 }
             }
-            Err(_) if spare.lose(chunk) => return ended,
-            Err(error) => give_up_spare(piece, &mut flight.failed, chunk, Some(error), &mut ended),
+            Err(_) if hedge.lose(chunk) => return ended,
+            Err(error) => give_up_hedge(piece, &mut flight.failed, chunk, Some(error), &mut ended),
         }
-        if let Some(spare) = piece.spare.take() {
-            bring_spare(piece, &mut flight.response, spare, &mut ended);
+        if let Some(hedge) = piece.hedge.take() {
+            bring_hedge(piece, &mut flight.response, hedge, &mut ended);
         }
         self.land(&mut state, key, ended)
     }
@@ -405,7 +405,7 @@ impl Flights {
                 _ => sum,
             });
             ended.give +=
-                flight.pieces.iter().filter_map(|piece| Some(piece.spare.as_ref()?.bytes_here())).sum::<u64>();
+                flight.pieces.iter().filter_map(|piece| Some(piece.hedge.as_ref()?.bytes_here())).sum::<u64>();
             ended.part = Some(flight.failed.map_or(Ok((flight.response, fold)), Err));
         }
         ended
@@ -427,10 +427,10 @@ impl Flights {
     }
 
     /// Cuts the second try for a piece into chunks.
-    fn cut_spare(&self, state: &mut State, key: Key, n: u32, chunks_max: u64) {
+    fn cut_hedge(&self, state: &mut State, key: Key, n: u32, chunks_max: u64) {
         let Some(piece) = piece_mut(state, key, n) else { return };
         let count = ((piece.range.end - piece.range.start) / self.scale.chunk_bytes_min).clamp(1, chunks_max);
-        let chunks = piece.spare.insert(Spare::cut(piece.range.clone(), count)).len();
+        let chunks = piece.hedge.insert(Hedge::cut(piece.range.clone(), count)).len();
         state.chunks.extend((0..chunks).map(|chunk| (key, n, chunk)));
     }
 
@@ -454,15 +454,15 @@ impl Flights {
 
 /// A chunk is asked for once more.
 fn double_chunk(state: &mut State, key: Key, n: u32, chunk: u32) {
-    let twin = piece_mut(state, key, n).and_then(|piece| piece.spare.as_mut()?.double(chunk));
+    let twin = piece_mut(state, key, n).and_then(|piece| piece.hedge.as_mut()?.double(chunk));
     state.chunks.extend(twin.map(|twin| (key, n, twin)));
 }
 
 /// The next chunk that is still wanted; from now on it is under way.
 fn next_chunk(state: &mut State, now: Instant) -> Option<(Key, u32, u32, Range<u64>)> {
     while let Some((key, n, chunk)) = state.chunks.pop_front() {
-        if let Some(range) = piece_mut(state, key, n).and_then(|piece| piece.spare.as_mut()?.ask(chunk, now)) {
-            state.spares.push((key, n, chunk, range.end - range.start));
+        if let Some(range) = piece_mut(state, key, n).and_then(|piece| piece.hedge.as_mut()?.start_chunk(chunk, now)) {
+            state.hedges.push((key, n, chunk, range.end - range.start));
             state.bytes_twice += range.end - range.start;
             return Some((key, n, chunk, range));
         }
@@ -471,24 +471,24 @@ fn next_chunk(state: &mut State, now: Instant) -> Option<(Key, u32, u32, Range<u
 }
 
 /// A second request is not under way any more: its bytes.
-fn take_spare(state: &mut State, key: Key, n: u32, chunk: u32) -> u64 {
-    let found = state.spares.iter().position(|spare| (spare.0, spare.1, spare.2) == (key, n, chunk));
-    found.map_or(0, |at| state.spares.swap_remove(at).3)
+fn take_hedge(state: &mut State, key: Key, n: u32, chunk: u32) -> u64 {
+    let found = state.hedges.iter().position(|hedge| (hedge.0, hedge.1, hedge.2) == (key, n, chunk));
+    found.map_or(0, |at| state.hedges.swap_remove(at).3)
 }
 
 /// Nobody wants it any more.
-fn drop_spare(spare: Option<Spare>, ended: &mut Ended) {
-    if let Some(spare) = spare {
-        ended.give += spare.bytes_here();
-        ended.cancel_spare = spare.under_way();
+fn drop_hedge(hedge: Option<Hedge>, ended: &mut Ended) {
+    if let Some(hedge) = hedge {
+        ended.give += hedge.bytes_here();
+        ended.cancel_hedge = hedge.under_way();
     }
 }
 
-/// The spare is given up since there will be no `chunk`. Those of its chunks that are under way are not wanted any more;
+/// The hedge is given up since there will be no `chunk`. Those of its chunks that are under way are not wanted any more;
 /// and nobody is left to bring a piece whose request in place has failed.
-fn give_up_spare(piece: &mut Piece, failed: &mut Option<Error>, chunk: u32, error: Option<Error>, ended: &mut Ended) {
-    drop_spare(piece.spare.take(), ended);
-    ended.cancel_spare.retain(|other| *other != chunk);
+fn give_up_hedge(piece: &mut Piece, failed: &mut Option<Error>, chunk: u32, error: Option<Error>, ended: &mut Ended) {
+    drop_hedge(piece.hedge.take(), ended);
+    ended.cancel_hedge.retain(|other| *other != chunk);
     if let Main::Failed(before) = &mut piece.main
         && let Some(error) = error.or(before.take())
     {
@@ -500,19 +500,19 @@ fn piece_mut(state: &mut State, key: Key, n: u32) -> Option<&mut Piece> {
     state.flights.get_mut(&key)?.pieces.get_mut(n as usize)
 }
 
-/// The piece is there. The last answer stands for all of its part (`kept`): they are of one version.
-fn bring(piece: &mut Piece, kept: &mut Response, response: Response, ended: &mut Ended) {
-    kept.clone_from(&response);
+/// The piece is there. The last answer stands for all of its part (`answer`): they are of one version.
+fn bring(piece: &mut Piece, answer: &mut Response, response: Response, ended: &mut Ended) {
+    answer.clone_from(&response);
     piece.main = Main::Ready(response.crc64_body.unwrap_or(0));
     ended.brought = Some((piece.range.clone(), response));
 }
 
-/// The same by its spare, which is to be copied.
-fn bring_spare(piece: &mut Piece, kept: &mut Response, spare: Spare, ended: &mut Ended) {
-    ended.give += spare.bytes_here();
-    let (bodies, response) = spare.bodies();
+/// The same by its hedge, which is to be copied.
+fn bring_hedge(piece: &mut Piece, answer: &mut Response, hedge: Hedge, ended: &mut Ended) {
+    ended.give += hedge.bytes_here();
+    let (bodies, response) = hedge.bodies();
     ended.copy = bodies;
-    bring(piece, kept, response, ended);
+    bring(piece, answer, response, ended);
 }
 
 /// How long so many bytes take typically; `None` before enough answers came.
@@ -529,7 +529,7 @@ fn slow_after(state: &State, bytes: u64, (times, more): (f64, Duration)) -> Opti
 
 /// An answer that was cut short because another was faster, or because the engine ends.
 pub(crate) fn is_cancelled(error: &Error) -> bool {
-    error.kind == Kind::Cancelled
+    error.kind == FailureKind::Cancelled
 }
 
 #[cfg(test)]

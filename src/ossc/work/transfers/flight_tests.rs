@@ -20,7 +20,7 @@ fn done(token: u64, bytes: u64, crc64: u64, ms: u64) -> Finished {
     }
 }
 
-fn failed(kind: Kind) -> Finished {
+fn failed(kind: FailureKind) -> Finished {
     Finished { result: Err(Error::new(kind, Phase::Body, "cut")), ..done(0, 0, 0, 0) }
 }
 
@@ -94,8 +94,8 @@ fn a_part_is_whole_when_its_last_piece_is() {
     let bytes: Vec<u8> = (0..PART).map(|at| (at % 251) as u8).collect();
     let crc64 = |range: Range<u64>| crc::of(&bytes[range.start as usize..range.end as usize]);
     let (first, more) = flights.begin(KEY, 0..PART, waited_for(0), now);
-    let rest: Vec<_> = (1..=more).map(|n| flights.ask(KEY, n, now).unwrap()).collect();
-    assert_eq!(flights.ask(KEY, 1, now), None, "asked for twice in place");
+    let rest: Vec<_> = (1..=more).map(|n| flights.start_piece(KEY, n, now).unwrap()).collect();
+    assert_eq!(flights.start_piece(KEY, 1, now), None, "asked for twice in place");
     for (n, range) in (1..).zip(&rest) {
         let ended = flights.main_ended(KEY, n, done(0, MIB, crc64(range.clone()), 100));
         assert!(ended.part.is_none());
@@ -110,16 +110,16 @@ fn a_failed_piece_ends_its_part_when_nothing_is_under_way_in_it() {
     let now = Instant::now();
     let flights = seasoned(2, now);
     flights.begin(KEY, 0..PART, waited_for(0), now);
-    flights.ask(KEY, 1, now).unwrap();
-    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
-    assert_eq!(flights.ask(KEY, 2, now), None, "nothing is begun in a part that has failed");
+    flights.start_piece(KEY, 1, now).unwrap();
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.is_none());
+    assert_eq!(flights.start_piece(KEY, 2, now), None, "nothing is begun in a part that has failed");
     let ended = flights.main_ended(KEY, 1, done(0, MIB, 0, 100));
-    assert_eq!(ended.part.unwrap().unwrap_err().kind, Kind::Network);
+    assert_eq!(ended.part.unwrap().unwrap_err().kind, FailureKind::Network);
     assert_eq!(flights.begin(KEY, 0..PART, waited_for(1000), now), (0..PART, 0));
 }
 
 /// All chunks of the slowest piece.
-fn spares(flights: &Flights, now: Instant, at_end: bool) -> Vec<(Key, u32, u32, Range<u64>)> {
+fn hedges(flights: &Flights, now: Instant, at_end: bool) -> Vec<(Key, u32, u32, Range<u64>)> {
     std::iter::from_fn(|| flights.slow(now, at_end).ok()).collect()
 }
 
@@ -133,7 +133,7 @@ fn at_the_end_the_free_connections_share_the_slowest_piece() {
     // It has brought something meanwhile: more time for more bytes.
     assert_eq!(flights.progress(KEY, 0, 2 * MIB), Some(0));
     assert_eq!(flights.slow(at(now, 475), true), Err(Some(at(now, 800))));
-    let asked = spares(&flights, at(now, 800), true);
+    let asked = hedges(&flights, at(now, 800), true);
     assert_eq!(asked, (0..8).map(|n| (KEY, 0, n as u32, n * MIB..(n + 1) * MIB)).collect::<Vec<_>>());
 }
 
@@ -144,23 +144,23 @@ fn a_second_request_that_is_slow_too_gets_a_twin() {
     let bytes: Vec<u8> = (0..PART).map(|at| (at % 251) as u8).collect();
     let sum = |range: &Range<u64>| crc::of(&bytes[range.start as usize..range.end as usize]);
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    let asked = spares(&flights, at(now, 3000), true);
+    let asked = hedges(&flights, at(now, 3000), true);
     for (_, n, chunk, range) in asked.iter().filter(|asked| asked.2 > 1) {
-        flights.spare_ended(KEY, *n, *chunk, done(0, MIB, sum(range), 150));
+        flights.hedge_ended(KEY, *n, *chunk, done(0, MIB, sum(range), 150));
     }
     // 1.5 times an eighth of a second, and 50 ms.
     assert_eq!(flights.slow(at(now, 3200), true), Err(Some(at(now, 3000) + Duration::from_micros(237_500))));
-    let twins = spares(&flights, at(now, 3300), true);
+    let twins = hedges(&flights, at(now, 3300), true);
     assert_eq!(twins, [(KEY, 0, 8, 0..MIB), (KEY, 0, 9, MIB..2 * MIB)]);
     assert_eq!(flights.slow(at(now, 9000), true), Err(None), "twice is enough");
     // The twin of the first is faster, and that of the second fails.
-    let ended = flights.spare_ended(KEY, 0, 8, done(0, MIB, sum(&(0..MIB)), 150));
-    assert_eq!((ended.cancel_spare, ended.cancel), (vec![0], false));
-    let ended = flights.spare_ended(KEY, 0, 9, failed(Kind::Network));
-    assert!((ended.cancel_spare.is_empty(), ended.cancel) == (true, false), "the other may still come");
-    assert_eq!(flights.spare_ended(KEY, 0, 0, failed(Kind::Cancelled)).give, MIB);
-    assert!(flights.spare_ended(KEY, 0, 1, done(0, MIB, sum(&(MIB..2 * MIB)), 1300)).cancel);
-    let ended = flights.main_ended(KEY, 0, failed(Kind::Cancelled));
+    let ended = flights.hedge_ended(KEY, 0, 8, done(0, MIB, sum(&(0..MIB)), 150));
+    assert_eq!((ended.cancel_hedge, ended.cancel), (vec![0], false));
+    let ended = flights.hedge_ended(KEY, 0, 9, failed(FailureKind::Network));
+    assert!((ended.cancel_hedge.is_empty(), ended.cancel) == (true, false), "the other may still come");
+    assert_eq!(flights.hedge_ended(KEY, 0, 0, failed(FailureKind::Cancelled)).give, MIB);
+    assert!(flights.hedge_ended(KEY, 0, 1, done(0, MIB, sum(&(MIB..2 * MIB)), 1300)).cancel);
+    let ended = flights.main_ended(KEY, 0, failed(FailureKind::Cancelled));
     assert_eq!(ended.copy.iter().map(|(range, _)| range.end - range.start).sum::<u64>(), PART);
     assert_eq!(ended.part.unwrap().unwrap().1, crc::of(&bytes));
 }
@@ -170,42 +170,42 @@ fn a_twin_without_room_takes_nothing_with_it_and_the_last_hope_of_a_part_ends_it
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    assert_eq!(spares(&flights, at(now, 3000), false).len(), 4);
-    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
+    assert_eq!(hedges(&flights, at(now, 3000), false).len(), 4);
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.is_none());
     for chunk in 1..4 {
-        assert!(flights.spare_ended(KEY, 0, chunk, done(0, 2 * MIB, 9, 150)).part.is_none());
+        assert!(flights.hedge_ended(KEY, 0, chunk, done(0, 2 * MIB, 9, 150)).part.is_none());
     }
     let twin = flights.slow(at(now, 4000), true).unwrap();
     assert_eq!((twin.2, twin.3), (4, 0..2 * MIB));
-    let ended = flights.no_spare(KEY, 0, 4, at(now, 8000));
-    assert!(ended.cancel_spare.is_empty() && ended.part.is_none(), "the first may still come");
-    assert!(flights.spare_ended(KEY, 0, 0, done(0, 2 * MIB, 9, 2000)).part.unwrap().is_ok());
+    let ended = flights.no_hedge(KEY, 0, 4, at(now, 8000));
+    assert!(ended.cancel_hedge.is_empty() && ended.part.is_none(), "the first may still come");
+    assert!(flights.hedge_ended(KEY, 0, 0, done(0, 2 * MIB, 9, 2000)).part.unwrap().is_ok());
     // The same with the first gone: nothing is left that could bring the part.
     flights.begin(KEY, 0..PART, waited_for(1000), at(now, 4000));
-    assert_eq!(spares(&flights, at(now, 7000), false).len(), 4);
-    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
+    assert_eq!(hedges(&flights, at(now, 7000), false).len(), 4);
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.is_none());
     assert_eq!(flights.slow(at(now, 8000), true).unwrap().2, 4);
-    assert!(flights.spare_ended(KEY, 0, 0, failed(Kind::Network)).part.is_none(), "its twin may still come");
-    let ended = flights.no_spare(KEY, 0, 4, at(now, 8000));
-    assert_eq!(ended.cancel_spare, [1, 2, 3]);
-    assert_eq!(ended.part.unwrap().unwrap_err().kind, Kind::Network, "as the request in place said");
+    assert!(flights.hedge_ended(KEY, 0, 0, failed(FailureKind::Network)).part.is_none(), "its twin may still come");
+    let ended = flights.no_hedge(KEY, 0, 4, at(now, 8000));
+    assert_eq!(ended.cancel_hedge, [1, 2, 3]);
+    assert_eq!(ended.part.unwrap().unwrap_err().kind, FailureKind::Network, "as the request in place said");
 }
 
 #[test]
-fn the_spare_counts_only_when_the_request_in_place_has_ended() {
+fn the_hedge_counts_only_when_the_request_in_place_has_ended() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     let bytes: Vec<u8> = (0..PART).map(|at| (at % 251) as u8).collect();
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    let asked = spares(&flights, at(now, 3000), true);
+    let asked = hedges(&flights, at(now, 3000), true);
     let last = asked.len() - 1;
     for (index, (_, n, chunk, range)) in asked.into_iter().enumerate().rev() {
         let crc64 = crc::of(&bytes[range.start as usize..range.end as usize]);
-        let ended = flights.spare_ended(KEY, n, chunk, done(0, MIB, crc64, 1000));
+        let ended = flights.hedge_ended(KEY, n, chunk, done(0, MIB, crc64, 1000));
         assert_eq!((ended.give, ended.cancel), (0, index == 0), "{index} of {last}: its body is kept");
         assert!(ended.copy.is_empty() && ended.part.is_none());
     }
-    let ended = flights.main_ended(KEY, 0, failed(Kind::Cancelled));
+    let ended = flights.main_ended(KEY, 0, failed(FailureKind::Cancelled));
     assert_eq!((ended.copy.iter().map(|(range, _)| range.end - range.start).sum::<u64>(), ended.give), (PART, PART));
     let (range, response) = ended.brought.unwrap();
     assert_eq!((range, response.bytes), (0..PART, PART));
@@ -217,47 +217,47 @@ fn the_request_in_place_may_win() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    let asked = spares(&flights, at(now, 3000), true);
-    flights.spare_ended(KEY, 0, 3, done(0, MIB, 9, 1000));
+    let asked = hedges(&flights, at(now, 3000), true);
+    flights.hedge_ended(KEY, 0, 3, done(0, MIB, 9, 1000));
     let ended = flights.main_ended(KEY, 0, done(0, PART, 9, 3100));
-    assert_eq!((ended.cancel_spare, ended.give), (vec![0, 1, 2, 4, 5, 6, 7], MIB));
+    assert_eq!((ended.cancel_hedge, ended.give), (vec![0, 1, 2, 4, 5, 6, 7], MIB));
     assert!(ended.copy.is_empty() && ended.part.unwrap().is_ok());
     // Their ends come when the part may be under way again.
     flights.begin(KEY, 0..PART, waited_for(1000), now);
     for (_, n, chunk, _) in asked.into_iter().filter(|asked| asked.2 != 3) {
-        let ended = flights.spare_ended(KEY, n, chunk, failed(Kind::Cancelled));
+        let ended = flights.hedge_ended(KEY, n, chunk, failed(FailureKind::Cancelled));
         assert!(ended.give == MIB && ended.part.is_none() && !ended.cancel);
     }
     assert!(flights.main_ended(KEY, 0, done(0, PART, 9, 1000)).part.unwrap().is_ok());
 }
 
 #[test]
-fn a_spare_saves_a_part_whose_request_in_place_fails() {
+fn a_hedge_saves_a_part_whose_request_in_place_fails() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    spares(&flights, at(now, 3000), false);
-    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
+    hedges(&flights, at(now, 3000), false);
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.is_none());
     for chunk in 0..3 {
-        assert!(flights.spare_ended(KEY, 0, chunk, done(0, 2 * MIB, 9, 1000)).part.is_none());
+        assert!(flights.hedge_ended(KEY, 0, chunk, done(0, 2 * MIB, 9, 1000)).part.is_none());
     }
-    let ended = flights.spare_ended(KEY, 0, 3, done(0, 2 * MIB, 9, 1000));
+    let ended = flights.hedge_ended(KEY, 0, 3, done(0, 2 * MIB, 9, 1000));
     assert!(ended.copy.len() == 4 && !ended.cancel && ended.part.unwrap().is_ok());
     // And if both fail, the part has.
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    spares(&flights, at(now, 3000), true);
-    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
-    let ended = flights.spare_ended(KEY, 0, 2, failed(Kind::Timeout));
-    assert_eq!(ended.cancel_spare, [0, 1, 3, 4, 5, 6, 7]);
+    hedges(&flights, at(now, 3000), true);
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.is_none());
+    let ended = flights.hedge_ended(KEY, 0, 2, failed(FailureKind::Timeout));
+    assert_eq!(ended.cancel_hedge, [0, 1, 3, 4, 5, 6, 7]);
     assert!(ended.part.unwrap().is_err());
-    for chunk in ended.cancel_spare {
-        flights.spare_ended(KEY, 0, chunk, failed(Kind::Cancelled));
+    for chunk in ended.cancel_hedge {
+        flights.hedge_ended(KEY, 0, chunk, failed(FailureKind::Cancelled));
     }
     // One that is not all asked for cannot: nobody may ever be free for the rest.
     flights.begin(KEY, 0..PART, waited_for(1000), now);
     flights.slow(at(now, 3000), true).unwrap();
-    let ended = flights.main_ended(KEY, 0, failed(Kind::Network));
-    assert_eq!((ended.part.unwrap().is_err(), ended.cancel_spare), (true, vec![0]));
+    let ended = flights.main_ended(KEY, 0, failed(FailureKind::Network));
+    assert_eq!((ended.part.unwrap().is_err(), ended.cancel_hedge), (true, vec![0]));
     assert_eq!(flights.slow(at(now, 3000), true), Err(None), "what is left of it is not asked for");
 }
 
@@ -266,16 +266,16 @@ fn a_twin_without_room_leaves_the_first_try_which_may_be_all_there_is() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..MIB, None, now);
-    let asked = spares(&flights, at(now, 3000), true);
-    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none(), "the spare may still bring it");
+    let asked = hedges(&flights, at(now, 3000), true);
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.is_none(), "the hedge may still bring it");
     for (_, n, chunk, range) in &asked[1..] {
-        flights.spare_ended(KEY, *n, *chunk, done(0, range.end - range.start, 1, 10));
+        flights.hedge_ended(KEY, *n, *chunk, done(0, range.end - range.start, 1, 10));
     }
     let (_, n, twin, _) = flights.slow(at(now, 6000), true).unwrap();
-    let ended = flights.no_spare(KEY, n, twin, at(now, 6000));
-    assert!(ended.cancel_spare.is_empty() && ended.part.is_none());
+    let ended = flights.no_hedge(KEY, n, twin, at(now, 6000));
+    assert!(ended.cancel_hedge.is_empty() && ended.part.is_none());
     assert_eq!(flights.slow(at(now, 9000), true), Err(None));
-    let ended = flights.spare_ended(KEY, 0, 0, done(0, MIB / 8, 1, 10));
+    let ended = flights.hedge_ended(KEY, 0, 0, done(0, MIB / 8, 1, 10));
     assert!(ended.copy.len() == 8 && ended.part.unwrap().is_ok());
 }
 
@@ -284,12 +284,12 @@ fn a_part_whose_second_try_is_given_up_after_the_first_has_failed_fails() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..2 * MIB, None, now);
-    let asked = spares(&flights, at(now, 3000), true);
-    assert!(flights.main_ended(KEY, 0, failed(Kind::Network)).part.is_none());
+    let asked = hedges(&flights, at(now, 3000), true);
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.is_none());
     // The last chunk was promised before that, and there is no room for it.
-    let ended = flights.no_spare(KEY, 0, asked.last().unwrap().2, at(now, 3000));
-    assert_eq!(ended.cancel_spare, [0, 1, 2, 3, 4, 5, 6]);
-    assert_eq!(ended.part.unwrap().unwrap_err().kind, Kind::Network);
+    let ended = flights.no_hedge(KEY, 0, asked.last().unwrap().2, at(now, 3000));
+    assert_eq!(ended.cancel_hedge, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(ended.part.unwrap().unwrap_err().kind, FailureKind::Network);
 }
 
 #[test]
@@ -300,22 +300,22 @@ fn a_piece_that_found_no_room_for_a_second_try_waits_before_the_next() {
     let late = at(now, 3000);
     let (_, n, first, _) = flights.slow(late, true).unwrap();
     let (_, _, second, _) = flights.slow(late, true).unwrap();
-    assert_eq!(flights.no_spare(KEY, n, second, late).cancel_spare, [first]);
-    flights.spare_ended(KEY, n, first, failed(Kind::Cancelled));
+    assert_eq!(flights.no_hedge(KEY, n, second, late).cancel_hedge, [first]);
+    flights.hedge_ended(KEY, n, first, failed(FailureKind::Cancelled));
     assert_eq!(flights.slow(late, true), Err(Some(at(late, 425))), "as long as a new request");
 }
 
 #[test]
-fn a_spare_that_fails_may_be_tried_again() {
+fn a_hedge_that_fails_may_be_tried_again() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    assert_eq!(spares(&flights, at(now, 3000), false).len(), 4);
-    let ended = flights.spare_ended(KEY, 0, 0, failed(Kind::Network));
-    assert_eq!((ended.part.is_none(), ended.cancel_spare), (true, vec![1, 2, 3]));
+    assert_eq!(hedges(&flights, at(now, 3000), false).len(), 4);
+    let ended = flights.hedge_ended(KEY, 0, 0, failed(FailureKind::Network));
+    assert_eq!((ended.part.is_none(), ended.cancel_hedge), (true, vec![1, 2, 3]));
     assert_eq!(flights.slow(at(now, 3100), false), Err(None), "those before are still under way");
     for chunk in 1..4 {
-        flights.spare_ended(KEY, 0, chunk, failed(Kind::Cancelled));
+        flights.hedge_ended(KEY, 0, chunk, failed(FailureKind::Cancelled));
     }
     assert!(flights.slow(at(now, 3200), false).is_ok());
 }
@@ -332,12 +332,12 @@ fn no_more_is_asked_for_twice_than_allowed() {
         flights.begin((2, index), 0..PART, waited_for(1000), now);
     }
     let late = at(now, 60_000);
-    assert_eq!(spares(&flights, late, true).len(), 16);
+    assert_eq!(hedges(&flights, late, true).len(), 16);
     // One that was not sent gives its share back, and those with it are not wanted any more.
-    assert_eq!(flights.no_spare((2, 0), 0, 5, late).cancel_spare, [0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(flights.no_hedge((2, 0), 0, 5, late).cancel_hedge, [0, 1, 2, 3, 4, 6, 7]);
     assert!(flights.slow(late, true).is_err(), "the others may have cost something");
     for chunk in [0, 1, 2, 3, 4, 6, 7] {
-        assert_eq!(flights.spare_ended((2, 0), 0, chunk, failed(Kind::Cancelled)).give, MIB);
+        assert_eq!(flights.hedge_ended((2, 0), 0, chunk, failed(FailureKind::Cancelled)).give, MIB);
     }
 }
 
@@ -347,7 +347,7 @@ fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_fewer_connectio
     let flights = seasoned(2, now);
     flights.begin(KEY, 0..PART, waited_for(1000), now);
     assert_eq!(flights.slow(at(now, 600), false), Err(Some(at(now, 700))));
-    assert_eq!(spares(&flights, at(now, 700), false).len(), 4);
+    assert_eq!(hedges(&flights, at(now, 700), false).len(), 4);
 }
 
 #[test]
@@ -362,11 +362,11 @@ fn what_has_just_begun_gives_way_to_a_reader_and_is_asked_for_again() {
     assert_eq!(flights.give_way(8, at(now, 1000), |_| true), [((4, 2), 0)]);
     assert!(flights.gives_way((4, 2), 0) && !flights.gives_way((4, 0), 0));
     assert_eq!(flights.give_way(8, at(now, 1000), |_| true), []);
-    let ended = flights.main_ended((4, 2), 0, failed(Kind::Cancelled));
+    let ended = flights.main_ended((4, 2), 0, failed(FailureKind::Cancelled));
     assert!(ended.again == Some(Class::Prefetch) && ended.part.is_none() && !flights.gives_way((4, 2), 0));
-    assert_eq!(flights.ask((4, 2), 0, at(now, 1100)), Some(0..PART));
+    assert_eq!(flights.start_piece((4, 2), 0, at(now, 1100)), Some(0..PART));
     // Cancelled for any other reason its part ends.
-    let ended = flights.main_ended((4, 2), 0, failed(Kind::Cancelled));
+    let ended = flights.main_ended((4, 2), 0, failed(FailureKind::Cancelled));
     assert!(ended.again.is_none() && ended.part.unwrap().is_err());
     // What was complete before it could be cancelled counts.
     flights.begin((4, 6), 0..PART, ahead, at(now, 1100));
@@ -412,12 +412,12 @@ fn a_part_that_a_reader_waits_for_does_not_give_way_and_its_pieces_are_urgent() 
     assert_eq!(flights.begin((6, 1), 0..PART, ahead, now).1, 2);
     assert_eq!(flights.give_way(8, now, |_| false), []);
     assert_eq!(flights.give_way(8, now, |_| true), [((6, 1), 0)]);
-    assert!(flights.ask((6, 1), 1, now).is_some());
+    assert!(flights.start_piece((6, 1), 1, now).is_some());
     assert_eq!(flights.hurry((6, 1)), [2]);
     assert!(flights.hurry((6, 1)).is_empty(), "they wait in the plan already");
     assert_eq!(flights.give_way(8, now, |_| true), []);
     // What gave way before somebody waited for it is urgent, too.
-    assert_eq!(flights.main_ended((6, 1), 0, failed(Kind::Cancelled)).again, Some(Class::Demand));
+    assert_eq!(flights.main_ended((6, 1), 0, failed(FailureKind::Cancelled)).again, Some(Class::Demand));
     assert!(flights.hurry((6, 2)).is_empty(), "not under way");
 }
 
@@ -429,7 +429,7 @@ fn in_any_order_each_part_ends_once() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let now = Instant::now();
         let flights = seasoned(10, now);
-        let (mut under_way, mut spares, mut given, mut ended) = (Vec::new(), Vec::new(), 0i64, 0);
+        let (mut under_way, mut hedges, mut given, mut ended) = (Vec::new(), Vec::new(), 0i64, 0);
         let mut pieces = Vec::new();
         for index in 0..3 {
             let (_, more) = flights.begin((4, index), 0..PART, waited_for(rng.usize(0..200)), now);
@@ -441,7 +441,7 @@ fn in_any_order_each_part_ends_once() {
             match rng.u8(0..6) {
                 0 if !pieces.is_empty() => {
                     let (key, n) = pieces.swap_remove(rng.usize(..pieces.len()));
-                    if flights.ask(key, n, later).is_some() {
+                    if flights.start_piece(key, n, later).is_some() {
                         under_way.push((key, n));
                     }
                 }
@@ -449,23 +449,23 @@ fn in_any_order_each_part_ends_once() {
                     if let Ok((key, n, chunk, range)) = flights.slow(later, rng.bool()) {
                         given -= (range.end - range.start) as i64;
                         if rng.u8(0..8) == 0 {
-                            let landed = flights.no_spare(key, n, chunk, later);
+                            let landed = flights.no_hedge(key, n, chunk, later);
                             given += landed.give as i64;
                             ended += usize::from(landed.part.is_some());
                             given += (range.end - range.start) as i64;
                         } else {
-                            spares.push((key, n, chunk, range));
+                            hedges.push((key, n, chunk, range));
                         }
                     }
                 }
-                2 | 3 if !spares.is_empty() => {
-                    let (key, n, chunk, range) = spares.swap_remove(rng.usize(..spares.len()));
+                2 | 3 if !hedges.is_empty() => {
+                    let (key, n, chunk, range) = hedges.swap_remove(rng.usize(..hedges.len()));
                     let answer = if rng.u8(0..5) == 0 {
-                        failed(Kind::Network)
+                        failed(FailureKind::Network)
                     } else {
                         done(0, range.end - range.start, 1, 100)
                     };
-                    let landed = flights.spare_ended(key, n, chunk, answer);
+                    let landed = flights.hedge_ended(key, n, chunk, answer);
                     given += landed.give as i64;
                     assert!(
                         landed.copy.is_empty() || !under_way.contains(&(key, n)),
@@ -475,7 +475,7 @@ fn in_any_order_each_part_ends_once() {
                 }
                 4 if !under_way.is_empty() => {
                     let (key, n) = under_way.swap_remove(rng.usize(..under_way.len()));
-                    let kinds = [Kind::Network, Kind::Cancelled, Kind::NotFound];
+                    let kinds = [FailureKind::Network, FailureKind::Cancelled, FailureKind::NotFound];
                     let answer = if rng.bool() { done(0, MIB, 1, 100) } else { failed(kinds[rng.usize(..3)]) };
                     let landed = flights.main_ended(key, n, answer);
                     given += landed.give as i64;
@@ -489,14 +489,14 @@ fn in_any_order_each_part_ends_once() {
             given += landed.give as i64;
             ended += usize::from(landed.part.is_some());
             pieces.retain(|(key, n)| {
-                flights.ask(*key, *n, now).is_some_and(|_| {
+                flights.start_piece(*key, *n, now).is_some_and(|_| {
                     under_way.push((*key, *n));
                     false
                 })
             });
         }
-        while let Some((key, n, chunk, _)) = spares.pop() {
-            let landed = flights.spare_ended(key, n, chunk, done(0, MIB, 1, 100));
+        while let Some((key, n, chunk, _)) = hedges.pop() {
+            let landed = flights.hedge_ended(key, n, chunk, done(0, MIB, 1, 100));
             given += landed.give as i64;
             ended += usize::from(landed.part.is_some());
         }

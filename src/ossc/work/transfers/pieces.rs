@@ -6,14 +6,14 @@
 use crate::journal::audit::Audit;
 use crate::lock::lock;
 use crate::work::shared::action::Action;
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::item::Item;
 use crate::work::shared::register::Register;
-use crate::work::shared::room::Room;
+use crate::work::shared::reservation::Reservation;
 use crate::work::transfers::flight::{Ended, Flights, Key, Queue};
 use crate::work::transfers::query;
 use ossc_cache::region::Object;
-use ossc_net::error::{Kind, Phase};
+use ossc_net::error::{FailureKind, Phase};
 use ossc_net::{Error, Fetch, Finished, InFile, Pages, Sink};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ pub struct Pieces {
     register: Arc<Register>,
     flights: Flights,
     /// What the buffers of second requests take of the budget.
-    buffers: Mutex<Room>,
+    buffers: Mutex<Reservation>,
     audit: Audit,
 }
 
@@ -52,42 +52,42 @@ impl Pieces {
     }
 
     /// The request for another of its pieces; `None` if that is not wanted any more.
-    pub fn ask(&self, slot: u32, index: u32, n: u32) -> Option<Fetch> {
-        let range = self.flights.ask((slot, index), n, self.register.now())?;
-        self.in_place(&*self.register.held(slot)?, range, Item::Piece(slot, index, n))
+    pub fn request_piece(&self, slot: u32, index: u32, n: u32) -> Option<Fetch> {
+        let range = self.flights.start_piece((slot, index), n, self.register.now())?;
+        self.in_place(&*self.register.entry(slot)?, range, Item::Piece(slot, index, n))
     }
 
     /// The request whose body is received where it belongs; its sender has claimed the part.
-    pub fn in_place(&self, held: &Held, range: Range<u64>, item: Item) -> Option<Fetch> {
+    pub fn in_place(&self, entry: &RegisterEntry, range: Range<u64>, item: Item) -> Option<Fetch> {
         let options = &self.register.options;
-        let sink = place(held, &range, options.splice)?;
-        Some(Fetch { token: item.token(), query: query(held, range), sink, crc: options.verify_crc, urgent: false })
+        let sink = place(entry, &range, options.splice)?;
+        Some(Fetch { token: item.token(), query: query(entry, range), sink, crc: options.verify_crc, urgent: false })
     }
 
     /// The request for the slowest piece under way, for the second time, into a buffer of its own, for which `take` has
     /// room.
-    pub fn second(&self, now: Instant, at_end: bool, take: impl Fn(u64) -> Option<Room>) -> Second {
+    pub fn second(&self, now: Instant, at_end: bool, take: impl Fn(u64) -> Option<Reservation>) -> Second {
         let ((slot, index), n, chunk, range) = match self.flights.slow(now, at_end) {
             Ok(slow) => slow,
             Err(until) => return Second::Until(until),
         };
         let bytes = range.end - range.start;
         // With the pages of its place, since to copy there later must not fail.
-        let with_room = |held: Arc<Held>| {
-            populate(&held, &range).ok()?;
-            Some((take(bytes)?, held))
+        let with_room = |entry: Arc<RegisterEntry>| {
+            populate(&entry, &range).ok()?;
+            Some((take(bytes)?, entry))
         };
-        let Some((room, held)) = self.register.held(slot).and_then(with_room) else {
-            let ended = self.flights.no_spare((slot, index), n, chunk, now);
+        let Some((room, entry)) = self.register.entry(slot).and_then(with_room) else {
+            let ended = self.flights.no_hedge((slot, index), n, chunk, now);
             return Second::Lost(self.landed(slot, index, n, ended));
         };
         lock(&self.buffers).put(room);
-        tracing::info!(object = held.key, start = range.start, end = range.end, "slow: asking for it a second time");
-        held.begin_request();
+        tracing::info!(object = entry.key, start = range.start, end = range.end, "slow: asking for it a second time");
+        entry.begin_request();
         let sink = Sink::Buffer { bytes_max: bytes as usize };
-        let token = Item::Spare(slot, index, n, chunk).token();
+        let token = Item::Hedge(slot, index, n, chunk).token();
         let crc = self.register.options.verify_crc;
-        let fetch = Fetch { token, query: query(&held, range), sink, crc, urgent: true };
+        let fetch = Fetch { token, query: query(&entry, range), sink, crc, urgent: true };
         Second::Fetch(Box::new(fetch), self.flights.has_chunks())
     }
 
@@ -103,8 +103,8 @@ impl Pieces {
             _ => return Ok(()),
         };
         let start = self.flights.progress((slot, index), n, filled as u64);
-        let (Some(held), Some(start)) = (self.register.held(slot), start) else { return Ok(()) };
-        populate(&held, &(start + bytes.start as u64..start + bytes.end as u64))
+        let (Some(entry), Some(start)) = (self.register.entry(slot), start) else { return Ok(()) };
+        populate(&entry, &(start + bytes.start as u64..start + bytes.end as u64))
     }
 
     /// The request in place of a piece has ended.
@@ -115,7 +115,7 @@ impl Pieces {
 
     /// The second request for a chunk of a piece has.
     pub fn second_ended(&self, (slot, index, n, chunk): (u32, u32, u32, u32), done: Finished) -> Vec<Action> {
-        let ended = self.flights.spare_ended((slot, index), n, chunk, done);
+        let ended = self.flights.hedge_ended((slot, index), n, chunk, done);
         self.landed(slot, index, n, ended)
     }
 
@@ -149,21 +149,21 @@ impl Pieces {
     /// A request for a part has ended, and maybe the part with it.
     fn landed(&self, slot: u32, index: u32, n: u32, ended: Ended) -> Vec<Action> {
         let mut actions = Vec::new();
-        if let Some(held) = self.register.held(slot) {
+        if let Some(entry) = self.register.entry(slot) {
             if ended.cancel {
                 actions.extend(cancel_in_place(slot, index, n));
             }
             actions.extend(ended.again.map(|class| Action::PushFirst(Item::Piece(slot, index, n), class)));
-            let is_void = |chunk: &u32| Action::Cancel(Item::Spare(slot, index, n, *chunk));
-            actions.extend(ended.cancel_spare.iter().map(is_void));
+            let is_void = |chunk: &u32| Action::Cancel(Item::Hedge(slot, index, n, *chunk));
+            actions.extend(ended.cancel_hedge.iter().map(is_void));
             for (range, body) in &ended.copy {
-                if let Some(sink) = place(&held, range, false) {
+                if let Some(sink) = place(&entry, range, false) {
                     sink.fill(body);
                 }
             }
             if let Some((range, response)) = &ended.brought {
-                held.out_of_trouble();
-                self.audit.answer((&held.key, &held.etag), range.clone(), response);
+                entry.out_of_trouble();
+                self.audit.answer((&entry.key, &entry.etag), range.clone(), response);
             }
             actions.extend(ended.part.map(|result| Action::End(slot, index, Box::new(result))));
         }
@@ -195,19 +195,19 @@ fn cancel_in_place(slot: u32, index: u32, n: u32) -> impl Iterator<Item = Action
 }
 
 /// Pages for a range of an object.
-fn populate(held: &Held, range: &Range<u64>) -> Result<(), Error> {
-    let Some(memory) = &held.memory else { return Ok(()) };
+fn populate(entry: &RegisterEntry, range: &Range<u64>) -> Result<(), Error> {
+    let Some(memory) = &entry.memory else { return Ok(()) };
     memory.populate(range.start, range.end).map_err(|errno| {
         let os = std::io::Error::from_raw_os_error(errno.0);
-        let mut error = Error::new(Kind::Memory, Phase::Body, format!("make pages: {os}"));
-        (error.object, error.range) = (held.key.as_str().into(), Some(range.clone()));
+        let mut error = Error::new(FailureKind::Memory, Phase::Body, format!("make pages: {os}"));
+        (error.object, error.range) = (entry.key.as_str().into(), Some(range.clone()));
         error
     })
 }
 
 /// Where a range of an object belongs. Only the thread that claimed its part may have anything written there.
-fn place(held: &Held, range: &Range<u64>, splice: bool) -> Option<Sink> {
-    let memory = held.memory.as_ref()?;
+fn place(entry: &RegisterEntry, range: &Range<u64>, splice: bool) -> Option<Sink> {
+    let memory = entry.memory.as_ref()?;
     let file = memory.file().filter(|_| splice).map(|fd| Pages::File(InFile { fd, offset: range.start }));
     let (at, len) = (memory.address(range.start), (range.end - range.start) as usize);
     Some(Sink::Memory { at, len, pages: file.unwrap_or(Pages::Fresh) })

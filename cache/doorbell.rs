@@ -9,14 +9,14 @@ use crate::sync::{AtomicU32, Ordering, futex_wait, futex_wake};
 /// Part of the region's first page.
 #[repr(C)]
 #[derive(Default)]
-pub struct Bell {
+pub struct Doorbell {
     /// Bumped by clients; the engine sleeps on it.
     rings: AtomicU32,
     /// Not 0 while the engine sleeps or is about to.
     sleeps: AtomicU32,
 }
 
-impl Bell {
+impl Doorbell {
     /// Wakes the engine if it sleeps. Both accesses are sequentially consistent, as are those of `sleep`:
     /// either this sees that the engine sleeps, or the engine sees the ring.
     pub fn ring(&self) {

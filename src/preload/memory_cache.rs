@@ -5,7 +5,7 @@
 //! Called by the read path. No locks and no allocation; a kept descriptor is asked for its identity before
 //! each use, since the program may have closed its number and opened a file of its own there.
 
-use crate::attach::KEPT_FD_MIN;
+use crate::attach::PRIVATE_FD_MIN;
 use crate::handle::{GONE, Handle, Slot};
 use crate::memory_file::{is_memory, open_unready};
 use core::arch::x86_64::{_MM_HINT_T2, _mm_prefetch};
@@ -19,7 +19,7 @@ const ADDRESS_BITS: u32 = 48;
 const ADDRESS_MASK: usize = (1 << ADDRESS_BITS) - 1;
 
 /// What is kept of one object.
-struct Kept {
+struct CachedMemory {
     /// Generation of the catalog and use of the record that the rest is about (`Slot::tag`).
     tag: AtomicU32,
     /// Address of the map, and above it the tag that it is of.
@@ -33,8 +33,8 @@ struct Kept {
     readers: AtomicU32,
 }
 
-static KEPT: [Kept; OBJECTS_MAX as usize] = [const {
-    Kept {
+static CACHE: [CachedMemory; OBJECTS_MAX as usize] = [const {
+    CachedMemory {
         tag: AtomicU32::new(0),
         map: AtomicUsize::new(0),
         fd: AtomicI32::new(0),
@@ -45,38 +45,38 @@ static KEPT: [Kept; OBJECTS_MAX as usize] = [const {
 }; OBJECTS_MAX as usize];
 
 /// Keeps what this process has of an object in place while bytes are copied from it.
-pub(crate) struct Hold {
-    kept: &'static Kept,
+pub(crate) struct CopyGuard {
+    cached: &'static CachedMemory,
 }
 
-impl Drop for Hold {
+impl Drop for CopyGuard {
     fn drop(&mut self) {
-        self.kept.readers.fetch_sub(1, Ordering::SeqCst);
+        self.cached.readers.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// See `Hold`.
-pub(crate) fn hold(handle: &Handle) -> Result<Hold> {
+/// See `CopyGuard`.
+pub(crate) fn guard_copy(handle: &Handle) -> Result<CopyGuard> {
     let now = handle.now().ok_or(GONE)?;
-    let kept = kept(now.slot)?;
-    kept.readers.fetch_add(1, Ordering::SeqCst);
-    Ok(Hold { kept })
+    let cached = cached(now.slot)?;
+    cached.readers.fetch_add(1, Ordering::SeqCst);
+    Ok(CopyGuard { cached })
 }
 
-/// A new engine may number its objects in another way than the one that the hold is of: then what is kept under
+/// A new engine may number its objects in another way than the one that the guard is of: then what is kept under
 /// the new number stays for good, since nobody would say when this reader is done with it.
-fn held(slot: Slot, hold: &Hold) -> Result<&'static Kept> {
-    let kept = kept(slot)?;
-    if !core::ptr::eq(kept, hold.kept) {
-        kept.readers.fetch_add(1, Ordering::SeqCst);
+fn guarded(slot: Slot, guard: &CopyGuard) -> Result<&'static CachedMemory> {
+    let cached = cached(slot)?;
+    if !core::ptr::eq(cached, guard.cached) {
+        cached.readers.fetch_add(1, Ordering::SeqCst);
     }
-    Ok(kept)
+    Ok(cached)
 }
 
 /// The object was read through one more descriptor.
 pub(crate) fn used_by_one_more(handle: &Handle) {
-    if let Some(kept) = handle.now().and_then(|now| kept(now.slot).ok()) {
-        kept.users.fetch_add(1, Ordering::AcqRel);
+    if let Some(cached) = handle.now().and_then(|now| cached(now.slot).ok()) {
+        cached.users.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -84,17 +84,17 @@ pub(crate) fn used_by_one_more(handle: &Handle) {
 pub(crate) fn used_by_one_less(handle: &Handle) {
     // Of a version that is GONE, too: as long as this process has its memory, the engine cannot give that back.
     let Some(now) = handle.now_or_gone() else { return };
-    let Ok(kept) = kept(now.slot) else { return };
-    let left = kept.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, |users| users.checked_sub(1));
+    let Ok(cached) = cached(now.slot) else { return };
+    let left = cached.users.fetch_update(Ordering::AcqRel, Ordering::Acquire, |users| users.checked_sub(1));
     if left != Ok(1) {
         return;
     }
-    let (map, fd) = (kept.map.swap(0, Ordering::SeqCst), kept.fd.swap(0, Ordering::SeqCst));
-    if kept.readers.load(Ordering::SeqCst) != 0 {
+    let (map, fd) = (cached.map.swap(0, Ordering::SeqCst), cached.fd.swap(0, Ordering::SeqCst));
+    if cached.readers.load(Ordering::SeqCst) != 0 {
         // Another thread is copying: back in place. If it has made new ones already, the old ones stay as
         // they are, since it may use either.
-        let _ = kept.map.compare_exchange(0, map, Ordering::SeqCst, Ordering::SeqCst);
-        let _ = kept.fd.compare_exchange(0, fd, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = cached.map.compare_exchange(0, map, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = cached.fd.compare_exchange(0, fd, Ordering::SeqCst, Ordering::SeqCst);
         return;
     }
     // One of an older generation stays: how long it is, that generation knew.
@@ -109,13 +109,13 @@ pub(crate) fn used_by_one_less(handle: &Handle) {
 }
 
 /// Address of this process's own read-only map of the whole object (ready parts only may be touched), good
-/// as long as the hold.
-pub(crate) fn mapping(handle: &Handle, hold: &Hold) -> Result<*const u8> {
+/// as long as the guard.
+pub(crate) fn mapping(handle: &Handle, guard: &CopyGuard) -> Result<*const u8> {
     loop {
         let now = handle.now().ok_or(GONE)?;
-        let kept = held(now.slot, hold)?;
-        // Sequentially consistent, as is the count of readers: whoever drops the map sees the hold, or this sees it gone.
-        let known = kept.map.load(Ordering::SeqCst);
+        let cached = guarded(now.slot, guard)?;
+        // Sequentially consistent, as is the count of readers: whoever drops the map sees the guard, or this sees it gone.
+        let known = cached.map.load(Ordering::SeqCst);
         if known != 0 && (known >> ADDRESS_BITS) as u32 == now.slot.tag() {
             return Ok((known & ADDRESS_MASK) as *const u8);
         }
@@ -129,7 +129,7 @@ pub(crate) fn mapping(handle: &Handle, hold: &Hold) -> Result<*const u8> {
         // With another engine since then it is not known which of them the map is of.
         if at <= ADDRESS_MASK
             && handle.now().is_some_and(|again| again.slot == now.slot)
-            && kept.map.compare_exchange(known, tagged, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            && cached.map.compare_exchange(known, tagged, Ordering::SeqCst, Ordering::SeqCst).is_ok()
         {
             return Ok(at as *const u8);
         }
@@ -145,8 +145,8 @@ const LINE_BYTES: usize = 64;
 /// for a line faults nowhere, and one of another map is only in vain.
 #[inline(always)]
 pub(crate) fn prefetch(slot: Slot, at: u64, lines: Range<usize>) {
-    let Some(kept) = KEPT.get(slot.number() as usize) else { return };
-    let map = kept.map.load(Ordering::Relaxed) & ADDRESS_MASK;
+    let Some(cached) = CACHE.get(slot.number() as usize) else { return };
+    let map = cached.map.load(Ordering::Relaxed) & ADDRESS_MASK;
     if map != 0 {
         for line in lines {
             let address = map.wrapping_add(at as usize).wrapping_add(line * LINE_BYTES);
@@ -157,18 +157,18 @@ pub(crate) fn prefetch(slot: Slot, at: u64, lines: Range<usize>) {
 }
 
 /// A kept descriptor of the memory file for small preads, verified before it is returned and good as long as
-/// the hold; do not close it.
-pub(crate) fn kept_memory(handle: &Handle, hold: &Hold) -> Result<i32> {
+/// the guard; do not close it.
+pub(crate) fn cached_memory(handle: &Handle, guard: &CopyGuard) -> Result<i32> {
     let now = handle.now().ok_or(GONE)?;
-    let kept = held(now.slot, hold)?;
+    let cached = guarded(now.slot, guard)?;
     loop {
-        let fd = kept.fd.load(Ordering::SeqCst);
+        let fd = cached.fd.load(Ordering::SeqCst);
         if fd > 0 && is_memory(fd, &now) {
             return Ok(fd);
         }
         // Lost (the program closed it) or never there. A descriptor of the program's own is left alone.
         let opened = open_unready(handle)?;
-        let high = sys::dup_from(opened, KEPT_FD_MIN);
+        let high = sys::dup_from(opened, PRIVATE_FD_MIN);
         let new = match high {
             Ok(high) => {
                 let _ = sys::close(opened);
@@ -176,7 +176,7 @@ pub(crate) fn kept_memory(handle: &Handle, hold: &Hold) -> Result<i32> {
             }
             Err(_) => opened,
         };
-        if kept.fd.compare_exchange(fd, new, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        if cached.fd.compare_exchange(fd, new, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return Ok(new);
         }
         // Somebody was faster: what is there now (perhaps nothing) is looked at like any other.
@@ -186,19 +186,19 @@ pub(crate) fn kept_memory(handle: &Handle, hold: &Hold) -> Result<i32> {
 
 /// True the first time that this process does `act` with the object.
 pub(crate) fn is_first(slot: Slot, act: u32) -> bool {
-    kept(slot).is_ok_and(|kept| kept.told.fetch_or(1 << act, Ordering::AcqRel) & 1 << act == 0)
+    cached(slot).is_ok_and(|cached| cached.told.fetch_or(1 << act, Ordering::AcqRel) & 1 << act == 0)
 }
 
 /// What is kept under a slot of now.
-fn kept(slot: Slot) -> Result<&'static Kept> {
-    let kept = KEPT.get(slot.number() as usize).ok_or(Errno(libc::EIO))?;
-    let (seen, tag) = (kept.tag.load(Ordering::Acquire), slot.tag());
-    if seen != tag && kept.tag.compare_exchange(seen, tag, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+fn cached(slot: Slot) -> Result<&'static CachedMemory> {
+    let cached = CACHE.get(slot.number() as usize).ok_or(Errno(libc::EIO))?;
+    let (seen, tag) = (cached.tag.load(Ordering::Acquire), slot.tag());
+    if seen != tag && cached.tag.compare_exchange(seen, tag, Ordering::AcqRel, Ordering::Acquire).is_ok() {
         // Map and descriptor tell by themselves whose they are; a map of an older engine stays mapped, since a
         // reader may be in the middle of it. Of an older use of the record there is none: it was over only when no
         // process had its memory.
-        kept.told.store(0, Ordering::Release);
-        kept.users.store(0, Ordering::Release);
+        cached.told.store(0, Ordering::Release);
+        cached.users.store(0, Ordering::Release);
     }
-    Ok(kept)
+    Ok(cached)
 }

@@ -21,16 +21,16 @@ pub(crate) type Body = (Range<u64>, Vec<u8>);
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Spare {
+pub(crate) struct Hedge {
     chunks: Vec<(Range<u64>, Chunk)>,
 }
 
-impl Spare {
+impl Hedge {
     /// At most `count` chunks of about the same length, none of them asked for yet.
-    pub fn cut(range: Range<u64>, count: u64) -> Spare {
+    pub fn cut(range: Range<u64>, count: u64) -> Hedge {
         let len = (range.end - range.start).div_ceil(count.max(1)).max(1);
         let starts = range.clone().step_by(len as usize);
-        Spare { chunks: starts.map(|start| (start..(start + len).min(range.end), Chunk::Waiting)).collect() }
+        Hedge { chunks: starts.map(|start| (start..(start + len).min(range.end), Chunk::Waiting)).collect() }
     }
 
     /// How many chunks there are.
@@ -39,7 +39,7 @@ impl Spare {
     }
 
     /// A chunk is asked for now: its range. `None` if it was before.
-    pub fn ask(&mut self, chunk: u32, now: Instant) -> Option<Range<u64>> {
+    pub fn start_chunk(&mut self, chunk: u32, now: Instant) -> Option<Range<u64>> {
         let (range, state) = self.chunks.get_mut(chunk as usize)?;
         matches!(state, Chunk::Waiting).then(|| {
             *state = Chunk::Asked(now);

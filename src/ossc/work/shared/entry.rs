@@ -2,11 +2,11 @@
 //!
 //! Called by `work` on vcpu threads and by the mirror. Plain state; it starts nothing.
 
+use crate::folder_files::{Pinned, Root};
 use crate::lock::lock;
-use crate::place::{Pinned, Root};
 use crate::work::shared::check::Check;
 use crate::work::shared::memory::Memory;
-use crate::work::shared::room::Room;
+use crate::work::shared::reservation::Reservation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,8 +21,8 @@ pub struct Doubt {
     pub asked_ms: u64,
 }
 
-/// One object.
-pub struct Held {
+/// What the engine knows of one record.
+pub struct RegisterEntry {
     /// Whole key.
     pub key: String,
     /// As listed, with quotes.
@@ -77,9 +77,9 @@ pub struct Held {
     /// Readers were told that there is no room: when the lease thread saw that first.
     pub starved_since: Mutex<Option<Instant>>,
     /// What its parts and blocks take of the budget, those on their way included.
-    pub room: Mutex<Room>,
+    pub room: Mutex<Reservation>,
     /// Empty parts whose memory and room stay, since programs have pinned them.
-    pub kept: Mutex<BTreeSet<u32>>,
+    pub kept_parts: Mutex<BTreeSet<u32>>,
     /// How far the check of a large object is.
     pub check: Mutex<Check>,
     /// Bytes of blocks that are in memory, which is counted under `check`.
@@ -91,10 +91,10 @@ pub struct Held {
     trouble: Mutex<Option<Instant>>,
 }
 
-impl Held {
+impl RegisterEntry {
     /// A new object; see the fields.
-    pub fn new(key: String, etag: String, size: u64, mtime_secs: i64, place: (String, String)) -> Held {
-        Held {
+    pub fn new(key: String, etag: String, size: u64, mtime_secs: i64, place: (String, String)) -> RegisterEntry {
+        RegisterEntry {
             key,
             etag,
             size,
@@ -123,7 +123,7 @@ impl Held {
             idle_since: Mutex::new(None),
             starved_since: Mutex::new(None),
             room: Mutex::default(),
-            kept: Mutex::default(),
+            kept_parts: Mutex::default(),
             check: Mutex::default(),
             block_bytes: AtomicU64::new(0),
             given: Mutex::default(),

@@ -10,12 +10,12 @@ pub const WAITED: u32 = 1 << 31;
 
 /// See the file's comment. States are below `WAITED`.
 #[repr(transparent)]
-pub struct Word(AtomicU32);
+pub struct FutexWord(AtomicU32);
 
-impl Word {
+impl FutexWord {
     /// With its first state.
-    pub fn new(state: u32) -> Word {
-        Word(AtomicU32::new(state))
+    pub fn new(state: u32) -> FutexWord {
+        FutexWord(AtomicU32::new(state))
     }
 
     /// The state.

@@ -150,7 +150,7 @@ pub fn time(folder: impl AsFd) -> Result<(i64, i64), Errno> {
 }
 
 /// Bytes that may still be written to the folder's file system.
-pub fn room(folder: impl AsFd) -> Result<u64, Errno> {
+pub fn free_bytes(folder: impl AsFd) -> Result<u64, Errno> {
     let fs = rustix::fs::fstatvfs(folder)?;
     Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
 }
@@ -202,7 +202,7 @@ mod tests {
     struct Folder(PathBuf);
     impl Folder {
         fn new(name: &str) -> Folder {
-            let path = std::env::temp_dir().join(format!("ossc-place-{}-{name}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("ossc-folder-files-{}-{name}", std::process::id()));
             std::fs::create_dir(&path).unwrap();
             Folder(path)
         }

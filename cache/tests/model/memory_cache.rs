@@ -1,4 +1,4 @@
-//! The protocol of `src/preload/kept.rs` as a model: a map and a descriptor per object that are dropped with
+//! The protocol of `src/preload/memory_cache.rs` as a model: a map and a descriptor per object that are dropped with
 //! the last descriptor of the program, but never while somebody copies from them. One generation of the
 //! catalog only.
 
@@ -17,7 +17,7 @@ pub enum Wrong {
     TrustsTheFaster,
 }
 
-pub struct Kept {
+pub struct CachedMemory {
     map: AtomicU32,
     fd: AtomicU32,
     users: AtomicU32,
@@ -31,9 +31,9 @@ pub struct Kept {
 
 pub const PLAIN: std::sync::atomic::Ordering = std::sync::atomic::Ordering::SeqCst;
 
-impl Kept {
-    pub fn new(wrong: Wrong) -> Kept {
-        Kept {
+impl CachedMemory {
+    pub fn new(wrong: Wrong) -> CachedMemory {
+        CachedMemory {
             map: AtomicU32::new(0),
             fd: AtomicU32::new(0),
             users: AtomicU32::new(0),
@@ -76,15 +76,15 @@ impl Kept {
         self.ours[fd as usize].store(false, PLAIN);
     }
 
-    pub fn hold(&self) {
+    pub fn begin_copy(&self) {
         self.readers.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub fn release(&self) {
+    pub fn end_copy(&self) {
         self.readers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Copies from the map, under a hold: it must be there before and after.
+    /// Copies from the map, under a guard: it must be there before and after.
     pub fn copy_by_map(&self) {
         let at = self.mapping();
         assert!(self.mapped[at as usize].load(PLAIN), "a copy from a map that is gone");
@@ -109,7 +109,7 @@ impl Kept {
 
     /// A descriptor that was the memory file when it was looked at. That the program closes its number
     /// between this look and the read is the one thing that nobody can help, and not in the model.
-    pub fn kept_memory(&self) -> u32 {
+    pub fn cached_memory(&self) -> u32 {
         loop {
             let fd = self.fd.load(Ordering::SeqCst);
             if fd != 0 && self.ours[fd as usize].load(PLAIN) {

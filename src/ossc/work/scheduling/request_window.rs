@@ -12,7 +12,7 @@ const STEP_PAYS: f64 = 1.25;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Growth {
+pub(crate) struct RequestWindow {
     scale: Scale,
     most: usize,
     limit: usize,
@@ -25,11 +25,11 @@ pub(crate) struct Growth {
     bytes: u64,
 }
 
-impl Growth {
+impl RequestWindow {
     /// At most `most` requests.
-    pub fn new(most: usize, scale: Scale) -> Growth {
+    pub fn new(most: usize, scale: Scale) -> RequestWindow {
         let limit = scale.requests_first.min(most);
-        Growth { scale, most, limit, before: None, rests_until: None, looks_since: None, ends: 0, bytes: 0 }
+        RequestWindow { scale, most, limit, before: None, rests_until: None, looks_since: None, ends: 0, bytes: 0 }
     }
 
     /// Requests that may be under way for the prefetch to begin another.
@@ -88,14 +88,14 @@ mod tests {
 
     /// A line of `line` bytes a second over connections of `each`: the limit after so many seconds, and the most.
     fn grown(most: usize, line: f64, each: f64, secs: f64) -> (usize, usize) {
-        let (mut growth, start) = (Growth::new(most, Scale::PRODUCT), Instant::now());
+        let (mut window, start) = (RequestWindow::new(most, Scale::PRODUCT), Instant::now());
         let (mut at, mut highest) = (0.0, 0);
         while at < secs {
-            at += PART as f64 / line.min(growth.limit() as f64 * each);
-            growth.came(PART, start + Duration::from_secs_f64(at));
-            highest = highest.max(growth.limit());
+            at += PART as f64 / line.min(window.limit() as f64 * each);
+            window.came(PART, start + Duration::from_secs_f64(at));
+            highest = highest.max(window.limit());
         }
-        (growth.limit(), highest)
+        (window.limit(), highest)
     }
 
     #[test]
@@ -115,18 +115,18 @@ mod tests {
     #[test]
     fn few_connections_are_used_at_once() {
         assert_eq!(grown(16, 1e9, 60e6, 3.0), (16, 16));
-        assert_eq!(Growth::new(1, Scale::PRODUCT).limit(), 1);
+        assert_eq!(RequestWindow::new(1, Scale::PRODUCT).limit(), 1);
     }
 
     #[test]
     fn a_pause_is_no_slow_line() {
-        let (mut growth, start) = (Growth::new(256, Scale::PRODUCT), Instant::now());
-        growth.came(PART, start);
-        growth.pause();
+        let (mut window, start) = (RequestWindow::new(256, Scale::PRODUCT), Instant::now());
+        window.came(PART, start);
+        window.pause();
         let later = start + Duration::from_secs(100);
         for n in 0..65 {
-            growth.came(PART, later + Duration::from_millis(4 * n));
+            window.came(PART, later + Duration::from_millis(4 * n));
         }
-        assert_eq!(growth.before.unwrap().1.round(), (64.0 * PART as f64 / 0.256).round());
+        assert_eq!(window.before.unwrap().1.round(), (64.0 * PART as f64 / 0.256).round());
     }
 }

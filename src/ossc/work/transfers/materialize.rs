@@ -6,14 +6,14 @@
 use crate::journal::audit::Audit;
 use crate::lock::lock;
 use crate::work::shared::action::Action;
-use crate::work::shared::held::Held;
+use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::item::{Arrived, Item};
 use crate::work::shared::register::Register;
 use crate::work::shared::wrong::{WRONG_ONCE, WRONG_TWICE};
 use crate::work::transfers::query;
 use ossc_cache::region::state;
 use ossc_cache::verdict::Judgement;
-use ossc_net::error::Kind;
+use ossc_net::error::FailureKind;
 use ossc_net::{Fetch, Finished, Sink, crc};
 use ossc_store::plan::Class;
 use std::collections::BTreeMap;
@@ -29,12 +29,12 @@ const SMALL_UNDER_WAY_BYTES_MAX: u64 = 64 << 20;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// True for what is written to disk piece by piece.
-fn is_streamed(held: &Held) -> bool {
-    held.size > SMALL_UNDER_WAY_BYTES_MAX
+fn is_streamed(entry: &RegisterEntry) -> bool {
+    entry.size > SMALL_UNDER_WAY_BYTES_MAX
 }
 
 /// See the module.
-pub struct SmallObjects {
+pub struct Materializer {
     register: Arc<Register>,
     /// Bytes between the origin and the disk.
     under_way: AtomicU64,
@@ -42,10 +42,10 @@ pub struct SmallObjects {
     audit: Audit,
 }
 
-impl SmallObjects {
+impl Materializer {
     /// None is under way yet. What has arrived goes to `arrived`.
-    pub fn new(register: Arc<Register>, audit: Audit, arrived: Sender<Arrived>) -> SmallObjects {
-        SmallObjects { register, under_way: AtomicU64::new(0), arrived, audit }
+    pub fn new(register: Arc<Register>, audit: Audit, arrived: Sender<Arrived>) -> Materializer {
+        Materializer { register, under_way: AtomicU64::new(0), arrived, audit }
     }
 
     /// Bytes between the origin and the disk.
@@ -55,89 +55,89 @@ impl SmallObjects {
 
     /// Fetches a small object.
     pub fn fetch(&self, slot: u32) -> Option<Action> {
-        let held = self.register.held(slot)?;
-        lock(&held.pieces).clear();
-        lock(&held.asked).clear();
-        held.begun.store(true, Ordering::Release);
-        Some(Action::Push(self.items(slot, &held), Class::Near))
+        let entry = self.register.entry(slot)?;
+        lock(&entry.pieces).clear();
+        lock(&entry.asked).clear();
+        entry.begun.store(true, Ordering::Release);
+        Some(Action::Push(self.items(slot, &entry), Class::Near))
     }
 
     /// Fetches a small object that is not being fetched yet.
     pub fn fetch_once(&self, slot: u32) -> Option<Action> {
-        let held = self.register.held(slot).filter(|held| !held.begun.load(Ordering::Acquire))?;
-        held.begun.store(true, Ordering::Release);
-        Some(Action::Push(self.items(slot, &held), Class::Near))
+        let entry = self.register.entry(slot).filter(|entry| !entry.begun.load(Ordering::Acquire))?;
+        entry.begun.store(true, Ordering::Release);
+        Some(Action::Push(self.items(slot, &entry), Class::Near))
     }
 
     /// A program waits for a small object: it goes before all others.
     pub fn want(&self, slot: u32) -> Option<Action> {
         let object = self.register.region.object(slot).filter(|object| object.state() == state::COMING)?;
-        let held = self.register.held(slot).filter(|_| object.kind() == ossc_cache::region::Kind::Small)?;
-        held.begun.store(true, Ordering::Release);
-        let asked = lock(&held.asked).clone();
-        let mut items = self.items(slot, &held);
+        let entry = self.register.entry(slot).filter(|_| object.kind() == ossc_cache::region::RecordKind::Small)?;
+        entry.begun.store(true, Ordering::Release);
+        let asked = lock(&entry.asked).clone();
+        let mut items = self.items(slot, &entry);
         items.retain(|item| !matches!(item, Item::Small(_, index) if asked.contains(index)));
         Some(Action::Push(items, Class::Demand))
     }
 
     /// True for a small object that is being fetched, or was.
     pub fn is_begun(&self, slot: u32) -> bool {
-        self.register.held(slot).is_some_and(|held| held.begun.load(Ordering::Acquire))
+        self.register.entry(slot).is_some_and(|entry| entry.begun.load(Ordering::Acquire))
     }
 
-    fn items(&self, slot: u32, held: &Held) -> Vec<Item> {
-        (0..self.pieces(held)).map(|index| Item::Small(slot, index)).collect()
+    fn items(&self, slot: u32, entry: &RegisterEntry) -> Vec<Item> {
+        (0..self.pieces(entry)).map(|index| Item::Small(slot, index)).collect()
     }
 
-    fn pieces(&self, held: &Held) -> u32 {
-        held.size.div_ceil(self.register.options.part_bytes_max) as u32
+    fn pieces(&self, entry: &RegisterEntry) -> u32 {
+        entry.size.div_ceil(self.register.options.part_bytes_max) as u32
     }
 
     /// The request for one piece.
     ///
     /// # Errors
     /// It is not wanted any more, or put off. With what is to be done instead.
-    pub fn ask(&self, slot: u32, index: u32, class: Class) -> Result<Fetch, Option<Action>> {
-        let (object, held) = self.register.get(slot).ok_or(None)?;
+    pub fn request_small_piece(&self, slot: u32, index: u32, class: Class) -> Result<Fetch, Option<Action>> {
+        let (object, entry) = self.register.get(slot).ok_or(None)?;
         // Asked for by two classes it is fetched once.
-        if object.state() != state::COMING || !lock(&held.asked).insert(index) {
+        if object.state() != state::COMING || !lock(&entry.asked).insert(index) {
             return Err(None);
         }
-        let range = self.piece_range(&held, index);
-        let has_room = match is_streamed(&held) {
-            true => self.has_room_for_piece(&held, index, range.end - range.start),
-            false => self.has_room_for_small(&held),
+        let range = self.piece_range(&entry, index);
+        let has_room = match is_streamed(&entry) {
+            true => self.has_room_for_piece(&entry, index, range.end - range.start),
+            false => self.has_room_for_small(&entry),
         };
         if !has_room {
-            lock(&held.asked).remove(&index);
+            lock(&entry.asked).remove(&index);
             return Err(Some(Action::PushLater(Item::Small(slot, index), class, LOOK_AGAIN)));
         }
         let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
         let token = Item::Small(slot, index).token();
-        Ok(Fetch { token, query: query(&held, range), sink, crc: true, urgent: true })
+        Ok(Fetch { token, query: query(&entry, range), sink, crc: true, urgent: true })
     }
 
     /// Small objects are held on the heap until they are files: only so many bytes of them at a time, so that a
     /// slow disk does not fill the memory. A whole object counts from its first piece on, or pieces of many
     /// would wait for each other.
-    fn has_room_for_small(&self, held: &Held) -> bool {
-        if held.under_way.swap(true, Ordering::AcqRel) {
+    fn has_room_for_small(&self, entry: &RegisterEntry) -> bool {
+        if entry.under_way.swap(true, Ordering::AcqRel) {
             return true;
         }
         let room = |under_way: u64| {
-            let sum = under_way + held.size;
+            let sum = under_way + entry.size;
             (under_way == 0 || sum <= SMALL_UNDER_WAY_BYTES_MAX).then_some(sum)
         };
         let taken = self.under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok();
         if !taken {
-            held.under_way.store(false, Ordering::Release);
+            entry.under_way.store(false, Ordering::Release);
         }
         taken
     }
 
     /// The same for a piece that goes to the disk by itself.
-    fn has_room_for_piece(&self, held: &Held, index: u32, len: u64) -> bool {
-        let mut counted = lock(&held.pieces_under_way);
+    fn has_room_for_piece(&self, entry: &RegisterEntry, index: u32, len: u64) -> bool {
+        let mut counted = lock(&entry.pieces_under_way);
         if counted.contains(&index) {
             return true;
         }
@@ -152,87 +152,92 @@ impl SmallObjects {
     }
 
     /// A piece of it is on disk.
-    pub fn piece_is_over(&self, held: &Held, at: u64) {
+    pub fn piece_is_over(&self, entry: &RegisterEntry, at: u64) {
         let index = (at / self.register.options.part_bytes_max) as u32;
-        if lock(&held.pieces_under_way).remove(&index) {
-            let range = self.piece_range(held, index);
+        if lock(&entry.pieces_under_way).remove(&index) {
+            let range = self.piece_range(entry, index);
             self.under_way.fetch_sub(range.end - range.start, Ordering::AcqRel);
         }
     }
 
-    fn piece_range(&self, held: &Held, index: u32) -> std::ops::Range<u64> {
+    fn piece_range(&self, entry: &RegisterEntry, index: u32) -> std::ops::Range<u64> {
         let start = u64::from(index) * self.register.options.part_bytes_max;
-        start..(start + self.register.options.part_bytes_max).min(held.size)
+        start..(start + self.register.options.part_bytes_max).min(entry.size)
     }
 
     /// A small object is a file now, or given up.
-    pub fn is_over(&self, held: &Held) {
-        for index in std::mem::take(&mut *lock(&held.pieces_under_way)) {
-            let range = self.piece_range(held, index);
+    pub fn is_over(&self, entry: &RegisterEntry) {
+        for index in std::mem::take(&mut *lock(&entry.pieces_under_way)) {
+            let range = self.piece_range(entry, index);
             self.under_way.fetch_sub(range.end - range.start, Ordering::AcqRel);
         }
-        if held.under_way.swap(false, Ordering::AcqRel) {
-            self.under_way.fetch_sub(held.size, Ordering::AcqRel);
+        if entry.under_way.swap(false, Ordering::AcqRel) {
+            self.under_way.fetch_sub(entry.size, Ordering::AcqRel);
         }
     }
 
     /// The request for one piece has ended. What is to be done then.
     pub fn ended(&self, slot: u32, index: u32, done: Finished) -> Option<Action> {
-        let (object, held) = self.register.get(slot)?;
+        let (object, entry) = self.register.get(slot)?;
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
-                lock(&held.asked).remove(&index);
-                let attempts = held.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+                lock(&entry.asked).remove(&index);
+                let attempts = entry.attempts.fetch_add(1, Ordering::Relaxed) + 1;
                 return Some(Action::Fail(Item::Small(slot, index), Box::new(error), attempts));
             }
         };
-        held.out_of_trouble();
-        held.doubt_no_more(index);
-        let start = self.piece_range(&held, index).start;
-        self.audit.answer((&held.key, &held.etag), start..start + response.bytes, &response);
+        entry.out_of_trouble();
+        entry.doubt_no_more(index);
+        let start = self.piece_range(&entry, index).start;
+        self.audit.answer((&entry.key, &entry.etag), start..start + response.bytes, &response);
         if let Some(whole) = response.crc64_object {
-            *lock(&held.crc64) = Some(whole);
+            *lock(&entry.crc64) = Some(whole);
         }
         let mut body = done.body;
-        if is_streamed(&held) {
+        if is_streamed(&entry) {
             // Without the thread that writes files the engine is ending.
             let _ = self.arrived.send(Arrived {
                 slot,
-                held: held.clone(),
+                entry: entry.clone(),
                 at: Some(start),
                 body: std::mem::take(&mut body),
             });
         }
-        let pieces = self.put_piece(&held, index, (body, response.crc64_body.unwrap_or(0)))?;
+        let pieces = self.put_piece(&entry, index, (body, response.crc64_body.unwrap_or(0)))?;
         let found = pieces.iter().fold(0, |sum, (index, (_, crc))| {
-            let range = self.piece_range(&held, *index);
+            let range = self.piece_range(&entry, *index);
             crc::combine(sum, *crc, range.end - range.start)
         });
-        let known = lock(&held.crc64).filter(|_| self.register.options.verify_crc);
+        let known = lock(&entry.crc64).filter(|_| self.register.options.verify_crc);
         let expected = known.unwrap_or(found);
         if found == expected {
             let judgement = if known.is_some() { Judgement::Matched } else { Judgement::Nothing };
             object.verdict.set(object.verdict.get().with(judgement));
-            let round = if held.rechecked.load(Ordering::Acquire) { 2 } else { 1 };
-            self.audit.verdict((&held.key, &held.etag, held.size), known, round);
+            let round = if entry.rechecked.load(Ordering::Acquire) { 2 } else { 1 };
+            self.audit.verdict((&entry.key, &entry.etag, entry.size), known, round);
             let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
-            let _ = self.arrived.send(Arrived { slot, held: held.clone(), at: None, body });
-        } else if held.rechecked.swap(true, Ordering::AcqRel) {
-            tracing::error!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
-            self.is_over(&held);
-            object.fail(Kind::Corrupt.errno());
+            let _ = self.arrived.send(Arrived { slot, entry: entry.clone(), at: None, body });
+        } else if entry.rechecked.swap(true, Ordering::AcqRel) {
+            tracing::error!(object = entry.key, etag = entry.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
+            self.is_over(&entry);
+            object.fail(FailureKind::Corrupt.errno());
         } else {
-            tracing::warn!(object = held.key, etag = held.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
+            tracing::warn!(object = entry.key, etag = entry.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
             return self.fetch(slot);
         }
         None
     }
 
     /// All pieces of a small object, once this was the last.
-    fn put_piece(&self, held: &Held, index: u32, piece: (Vec<u8>, u64)) -> Option<BTreeMap<u32, (Vec<u8>, u64)>> {
-        let mut pieces = lock(&held.pieces);
+    fn put_piece(
+        &self,
+        entry: &RegisterEntry,
+        index: u32,
+        piece: (Vec<u8>, u64),
+    ) -> Option<BTreeMap<u32, (Vec<u8>, u64)>> {
+        let mut pieces = lock(&entry.pieces);
         pieces.insert(index, piece);
-        (pieces.len() == self.pieces(held) as usize).then(|| std::mem::take(&mut *pieces))
+        (pieces.len() == self.pieces(entry) as usize).then(|| std::mem::take(&mut *pieces))
     }
 }
