@@ -32,6 +32,12 @@ pub(crate) fn with<T>(dir: i32, path: &CStr, flags: i32, act: impl FnOnce(i32) -
     Some(value)
 }
 
+/// True if this process can open nothing more.
+pub(crate) fn are_used_up() -> bool {
+    let opened = sys::openat(sys::AT_FDCWD, c"/", FOLDER | libc::O_PATH, 0);
+    opened.map(sys::close).is_err_and(|errno| matches!(errno.0, libc::EMFILE | libc::ENFILE))
+}
+
 /// True for an open folder in which there is nothing.
 pub(crate) fn is_empty(folder: i32) -> bool {
     let mut buffer = [0u8; 256];

@@ -341,6 +341,11 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
         if is_listed && let Some(found) = found_in(generation, region, id, met) {
             return Ok(found);
         }
+        // The engine could not be asked, and may be listing that folder for others.
+        if !is_listed && descriptors::are_used_up() && attach::alive(generation).is_ok() {
+            let find = || found_in(generation, region, id, met);
+            return listing::by_others(&region, find).ok_or(Errno(libc::EMFILE));
+        }
         // The engine of this region may be gone, and another have taken the file over.
         match attach::alive(generation) {
             Ok(()) => break,

@@ -31,6 +31,9 @@ const LIST_MS: u64 = 60_000;
 const SPOKEN_MS: u64 = 10_000;
 /// How long a sign of life of the engine may take then.
 const SIGN_MS: u64 = 1_000;
+/// How long a process without a descriptor to ask with waits for the listings of others, and how often it looks.
+const OTHERS_MS: u64 = 2_000;
+const OTHERS_STEP_MS: u64 = 5;
 /// How often an engine is asked that does not answer although one runs.
 const LIST_TRIES: u32 = 5;
 
@@ -50,6 +53,19 @@ pub(crate) fn count() -> u64 {
 /// Has an old listing of a folder renewed; what cannot be renewed stays as it is.
 pub(crate) fn list_again(region: &Region, folder: &Object) {
     let _ = list(region.name(folder).as_bytes());
+}
+
+/// What `find` finds while other programs, or the engine by itself, have folders listed.
+pub(crate) fn by_others<T>(region: &Region, find: impl Fn() -> Option<T>) -> Option<T> {
+    for _ in 0..OTHERS_MS / OTHERS_STEP_MS {
+        let is_last = region.header().folders_unlisted.load(Ordering::Acquire) == 0;
+        let found = find();
+        if found.is_some() || is_last {
+            return found;
+        }
+        sys::sleep_ms(OTHERS_STEP_MS);
+    }
+    None
 }
 
 /// Asks the engine to list a folder, the next one if it is gone; true if it did. The path is relative to MODEL_DIR,

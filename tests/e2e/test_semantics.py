@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -157,6 +158,29 @@ class Semantics(EndToEnd):
             self.assertEqual(done.wait(60), 0, run.log_tail())
             both.seek(0)
             self.assertIn(b"0 False True\n", both.read())
+
+    def test_a_program_without_a_descriptor_waits_for_the_listings_of_others(self) -> None:
+        """It cannot ask the engine, which lists the folder of this leftover by itself."""
+        name = "nested/deep/c.bin"
+        run = self.start([faults.rule({"delay_ms": 0}, "none")])
+        self.assertEqual(run.call(["stat", name], cwd=run.model_dir).returncode, 0, run.log_tail())
+        self.assertIsNotNone(run.wait_engines_gone(run.linger_secs + 3))
+        run.endpoint.set_rules([{"match": {"kind": "list", "prefix": f"{PREFIX}/nested/"}, "do": {"delay_ms": 1500}}])
+        holder = run.start(["sleep", "60"])
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        end = time.monotonic() + 10
+        while run.engine_starts() < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        limit = (12, 12)
+        got = self.python(run, (
+            "taken = []\n"
+            "try:\n"
+            "    while True: taken.append(os.dup(2))\n"
+            "except OSError: pass\n"
+            "attempt(lambda: os.stat(sys.argv[1]).st_size)\n"
+        ), name, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit))
+        self.assertEqual(got, [str((self.plain / name).stat().st_size)], run.log_tail())
 
     def test_stream_has_a_position_of_its_own(self) -> None:
         got = self.python(self.start(), (
