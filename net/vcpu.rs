@@ -250,12 +250,16 @@ impl<D: Driver> Vcpu<D> {
     pub fn run(mut self) {
         let _guard = AbortOnPanic;
         let mut events = Vec::with_capacity(256);
+        let mut seen = self.driver.now();
         while let ControlFlow::Continue(timeout) = self.before_wait() {
             let began = self.driver.now();
+            // A pause may have come in the turn, too.
+            self.paused(began.saturating_duration_since(seen));
             if let Err(os) = self.driver.wait(timeout, &mut events) {
                 self.give_up(&os);
             }
             self.look_first(began, timeout, &mut events);
+            seen = self.driver.now();
             self.after_wait(&mut events);
         }
     }
@@ -268,17 +272,21 @@ impl<D: Driver> Vcpu<D> {
         // The first deadline is that of the wait.
         let Some(timeout) = timeout.filter(|timeout| waited >= *timeout) else { return };
         if waited > timeout + PAUSE_MIN {
-            tracing::warn!(
-                millis = waited.as_millis() as u64,
-                "this process did not run for a while (stopped, frozen)"
-            );
-            self.slots.iter_mut().for_each(|(_, slot)| slot.conn.lay_still(waited));
+            self.paused(waited);
         }
         let is_due = |slot: &Slot<D::Socket>| slot.closing.is_none() && slot.conn.is_due(now);
         if self.slots.iter().any(|(_, slot)| is_due(slot))
             && let Err(os) = self.driver.wait(Some(Duration::ZERO), events)
         {
             self.give_up(&os);
+        }
+    }
+
+    /// This thread did nothing for so long: after a pause all deadlines are as far away as before.
+    fn paused(&mut self, still: Duration) {
+        if still > PAUSE_MIN {
+            tracing::warn!(millis = still.as_millis() as u64, "this process did not run for a while (stopped, frozen)");
+            self.slots.iter_mut().for_each(|(_, slot)| slot.conn.lay_still(still));
         }
     }
 

@@ -179,7 +179,7 @@ pub(crate) fn has_time_of(object: &Object, id: &FileId) -> bool {
 /// program has no descriptor left to look at the folder with.
 fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     if !may_be_unlisted(id, met) {
-        return Ok(None);
+        return if is_unseen(id, met) { Err(Errno(libc::EMFILE)) } else { Ok(None) };
     }
     let find = || {
         let (generation, region) = attach().or_else(attach::last_known).ok_or(Errno(libc::EIO))?;
@@ -206,6 +206,15 @@ fn may_be_unlisted(id: &FileId, met: Met<'_>) -> bool {
     !listing::knows_all_folders()
         && model_dir::is_on_its_device(id)
         && met.path().is_some_and(|path| model_dir::is_inside(path.as_bytes()))
+}
+
+/// True for a file whose folder may have to be listed, and a process that has no descriptor left to see where it lies: the
+/// name that it was met by has to do.
+fn is_unseen(id: &FileId, met: Met<'_>) -> bool {
+    let Met::Path(dir, name) = met else { return false };
+    model_dir::is_on_its_device(id)
+        && descriptors::are_used_up()
+        && missing::unseen(dir, name.to_bytes(), Errno(libc::EMFILE)) == Listing::NoDescriptor
 }
 
 fn found_in(generation: u32, region: Region, id: &FileId, met: Met<'_>) -> Option<Found> {
@@ -299,6 +308,11 @@ struct Asked {
 }
 
 impl Asked {
+    /// True if this engine, or one before it that served the same, has made it.
+    fn is_by(&self, region: Region) -> bool {
+        self.text.as_ref().and_then(Text::mark).is_none_or(|mark| mark.engine == region.engine_key())
+    }
+
     /// False for a copy of the file that was marked.
     fn is_of(&self, id: &FileId) -> bool {
         self.text.as_ref().and_then(Text::mark).is_none_or(|mark| mark.ino == id.ino)
@@ -342,9 +356,14 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
             return Ok(found);
         }
         // The engine could not be asked, and may be listing that folder for others.
-        if !is_listed && descriptors::are_used_up() && attach::alive(generation).is_ok() {
-            let find = || found_in(generation, region, id, met);
-            return listing::by_others(&region, find).ok_or(Errno(libc::EMFILE));
+        let is_unlisted = || region.header().folders_unlisted.load(Ordering::Acquire) != 0;
+        let may_come = || is_unlisted() && asked.is_of(id) && asked.is_by(region) && attach::alive(generation).is_ok();
+        if !is_listed && may_come() && descriptors::are_used_up() {
+            match listing::by_others(&region, || found_in(generation, region, id, met)) {
+                Some(found) => return Ok(found),
+                None if is_unlisted() => return Err(Errno(libc::EMFILE)),
+                None => {}
+            }
         }
         // The engine of this region may be gone, and another have taken the file over.
         match attach::alive(generation) {

@@ -54,7 +54,7 @@ pub(crate) fn list_folder(path: &[u8]) -> Listing {
 }
 
 /// A folder could not be looked at. Where that is for want of a descriptor, its name says whether it may be one of ours.
-fn unseen(dir: i32, path: &[u8], errno: Errno) -> Listing {
+pub(crate) fn unseen(dir: i32, path: &[u8], errno: Errno) -> Listing {
     if !is_want(errno) || listing::knows_all_folders() {
         return Listing::Needless;
     }

@@ -61,6 +61,22 @@ class Stray(Faulty):
             time.sleep(1.2)
         self.assertEqual(run.engine_starts(), 1, run.log_tail())
 
+    def test_objects_that_fail_for_good_do_not_revive_each_other(self) -> None:
+        """The listing that one of them is doubted behind is no news for the other."""
+        names = ["gone.json", "lost.json"]
+        for name in names:
+            (self.plain / name).write_text("{}")
+            self.addCleanup((self.plain / name).unlink)
+        late = {"match": {"kind": "list"}, "do": {"delay_ms": 500}}
+        run = self.start([*(faults.rule(STRAYS[1], f"{PREFIX}/{name}") for name in names), late])
+        keeper = run.start(["sh", "-c", "cat gone.json & sleep 0.6; cat lost.json; exec sleep 60"], cwd=run.model_dir, stderr=subprocess.DEVNULL)
+        self.addCleanup(keeper.wait)
+        self.addCleanup(keeper.kill)
+        time.sleep(15)
+        asked = [r for r in run.endpoint.requests() if r.key.endswith(tuple(names))]
+        self.assertGreater(len(asked), 4, run.log_tail(40))
+        self.assertLess(len(asked), 40, f"{len(asked)} {run.log_tail(40)}")
+
 
 class Drip(Faulty):
     """Answers that come byte by byte."""

@@ -68,8 +68,14 @@ pub(super) fn make_unreadable(fd: c_int, flags: c_int) -> Option<FileId> {
         *own != fd && flags.is_ok_and(|flags| flags as c_int & libc::O_ACCMODE == libc::O_WRONLY)
     };
     if (1..=2).find(is_written).is_none_or(|own| sys::dup3(own, fd, flags).is_err()) {
-        let _ = sys::close(fd);
-        let _ = sys::openat(AT_FDCWD, c"/dev/null", libc::O_WRONLY | flags, 0);
+        let null = || sys::openat(AT_FDCWD, c"/dev/null", libc::O_WRONLY | flags, 0);
+        let opened = null().or_else(|_| sys::close(fd).and_then(|()| null()));
+        if let Ok(null) = opened
+            && null != fd
+        {
+            let _ = sys::dup3(null, fd, flags);
+            let _ = sys::close(null);
+        }
     }
     None
 }

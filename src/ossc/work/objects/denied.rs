@@ -22,11 +22,16 @@ impl Objects {
     }
 
     /// An object is listed again as it was: if it was given up it gets another chance, since what was wrong may have
-    /// passed, and its owner may have restored it or granted it.
+    /// passed, and its owner may have restored it or granted it. One that fails again and again waits longer each time:
+    /// the look at the listing that its failure causes must not be what revives it, or the next one.
     pub fn reconsider(&self, slot: u32, etag: &str) -> Option<Action> {
         let object = self.region.object(slot)?;
         let is_same = object.state() == state::FAILED && object.etag() == etag && !object.is_in_the_way();
-        is_same.then(|| self.revive(slot)).flatten()
+        let denied =
+            [FailureKind::Archived, FailureKind::Permission, FailureKind::Auth].map(|kind| kind.errno() as u32);
+        let is_due = denied.contains(&object.errno.load(Ordering::Acquire))
+            || self.register.entry(slot).is_some_and(|entry| entry.may_revive(self.register.now()));
+        (is_same && is_due).then(|| self.revive(slot)).flatten()
     }
 
     /// A program has opened an object: one that was given up gets another chance.

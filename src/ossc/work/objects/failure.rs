@@ -25,15 +25,6 @@ const DOUBTS_MAX: u32 = 7;
 /// Longest pause between them.
 const DOUBT_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Where the doubts about an item are counted: by part, or by piece of a small object; the check value has its own.
-fn doubted_index(item: Item) -> u32 {
-    match item {
-        Item::Part(_, index) | Item::Again(_, index) | Item::Small(_, index) => index,
-        Item::Piece(_, index, _) | Item::Hedge(_, index, ..) | Item::Blocks(_, index, ..) => index,
-        Item::Verdict(_) | Item::Call(_) | Item::Revive(_) => u32::MAX,
-    }
-}
-
 impl Objects {
     /// A request for an object failed, and `attempts` have in a row. `renewing`: for how long all requests have been
     /// waiting for other credentials, if those may help.
@@ -76,6 +67,7 @@ impl Objects {
         );
         entry.planned.store(false, Ordering::Release);
         object.fail(errno);
+        entry.give_up(self.register.now());
         if let Item::Blocks(_, index, first, count) = item
             && object.state() == state::FAILED
         {
@@ -94,12 +86,11 @@ impl Objects {
     /// at the listing, so that a later open finds a new version. `None` if the object is to be given up: the listing
     /// names another version or the same, or has not come for as many tries.
     fn doubts(&self, item: Item, (object, entry): (&Object, &RegisterEntry), error: &Error) -> Option<Action> {
-        let index = doubted_index(item);
         if !error.is_doubtful() || object.is_superseded() {
-            entry.doubt_no_more(index);
+            entry.doubt_no_more(item.asked());
             return None;
         }
-        let doubt = entry.doubt(index, |doubt| {
+        let doubt = entry.doubt(item.asked(), |doubt| {
             doubt.answers += 1;
             if doubt.answers == 2 {
                 doubt.asked_ms = ossc_cache::sys::now_ms();
@@ -117,7 +108,7 @@ impl Objects {
                 let _ = self.orders.send(Order::Refresh { folder: entry.folder.clone(), asked_ms: doubt.asked_ms });
             }
             n if n >= DOUBTS_MAX || self.is_listed_since(object, doubt.asked_ms) => {
-                entry.doubt_no_more(index);
+                entry.doubt_no_more(item.asked());
                 return None;
             }
             _ => {}
@@ -148,8 +139,10 @@ impl Objects {
         if object.state() != state::FAILED || is_wrong {
             return None;
         }
-        // Failures that were under way when it failed are no part of a later outage.
-        self.register.entry(slot)?.out_of_trouble();
+        // Failures that were under way when it failed are no part of a later outage, nor of later doubts.
+        let entry = self.register.entry(slot)?;
+        entry.out_of_trouble();
+        entry.forget_doubts();
         if object.parts() == 0 {
             object.set_state(state::COMING);
             return Some(Action::FetchSmall(slot));

@@ -301,7 +301,7 @@ impl Objects {
         let Some((object, entry)) = self.register.get(slot) else { return Vec::new() };
         let (error, attempts) = match done.result {
             Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == entry.etag) => {
-                entry.doubt_no_more(u32::MAX);
+                entry.doubt_no_more(Item::Verdict(slot).asked());
                 let mut known = lock(&entry.crc64);
                 // An answer without the header takes away nothing that another one said.
                 *known = response.crc64_object.or(*known);

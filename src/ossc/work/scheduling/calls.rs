@@ -91,7 +91,7 @@ impl Scheduling {
 
     fn answer_of(&self, query: &Query, mut wait: Receiver<Finished>, patience: Patience) -> Result<Finished, Error> {
         let Patience { attempts, until, outlasts } = patience;
-        let mut tried = 0;
+        let (mut tried, mut refused, mut is_doubted) = (0, 0, false);
         let gone = || Error::new(FailureKind::Cancelled, Phase::Start, "the engine stops");
         let late = || Error::new(FailureKind::Timeout, Phase::Head, "no answer in the time that there was");
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
@@ -111,16 +111,18 @@ impl Scheduling {
                 }
                 Err(error) => error,
             };
-            tried += 1;
             // One answer may be a stray one.
-            if tried == 1 && error.is_doubtful() {
+            if error.is_doubtful() && !std::mem::replace(&mut is_doubted, true) {
                 tracing::warn!("asked once more on another connection, since one answer may be a stray one: {error}");
                 wait = self.queue_call(query);
                 continue;
             }
-            let is_away =
-                outlasts && error.retryable() && !(error.phase == Phase::Connect && error.kind == FailureKind::Network);
-            if tried >= attempts && !is_away || !(error.retryable() || self.renews(&error).is_some()) {
+            tried += 1;
+            let is_refused = error.phase == Phase::Connect && error.kind == FailureKind::Network;
+            refused = if is_refused { refused + 1 } else { 0 };
+            // One that outlasts an outage counts what nothing takes in a row, which is mostly a wrong address.
+            let spent = if outlasts && error.retryable() { refused } else { tried };
+            if spent >= attempts || !(error.retryable() || self.renews(&error).is_some()) {
                 return Err(error);
             }
             let pause = self.options.backoff.wait(tried - 1);

@@ -12,6 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Before a listing revives an object that was given up for the second time, and the longest such pause.
+const REVIVE_PAUSE: Duration = Duration::from_secs(5);
+const REVIVE_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// A request: the part, or piece of a small object, that it is for, and its token.
+pub type Asked = (Option<u32>, u64);
+
 /// Answers in a row to one kind of request that may be stray ones: see `Error::is_doubtful`.
 #[derive(Clone, Copy, Default)]
 pub struct Doubt {
@@ -70,8 +77,10 @@ pub struct RegisterEntry {
     requests: AtomicU32,
     /// Failed requests in a row for each part of a large object.
     failures: Mutex<BTreeMap<u32, u32>>,
-    /// Doubtful answers in a row, by part, or by piece of a small object.
-    doubts: Mutex<BTreeMap<u32, Doubt>>,
+    /// Doubtful answers in a row.
+    doubts: Mutex<BTreeMap<Asked, Doubt>>,
+    /// How often the object was given up, and when it was last.
+    given_up: Mutex<(u32, Option<Instant>)>,
     /// Since when no program has it open or mapped, as far as it was looked at.
     pub idle_since: Mutex<Option<Instant>>,
     /// Readers were told that there is no room: when the lease thread saw that first.
@@ -120,6 +129,7 @@ impl RegisterEntry {
             requests: AtomicU32::new(0),
             failures: Mutex::default(),
             doubts: Mutex::default(),
+            given_up: Mutex::default(),
             idle_since: Mutex::new(None),
             starved_since: Mutex::new(None),
             room: Mutex::default(),
@@ -163,17 +173,38 @@ impl RegisterEntry {
     /// Part `index`, or that piece of a small object, is here.
     pub fn failed_no_more(&self, index: u32) {
         lock(&self.failures).remove(&index);
-        self.doubt_no_more(index);
+        lock(&self.doubts).retain(|asked, _| asked.0 != Some(index));
     }
 
-    /// Another doubtful answer for part `index`: `change` counts it, and says what follows.
-    pub fn doubt<T>(&self, index: u32, change: impl FnOnce(&mut Doubt) -> T) -> T {
-        change(lock(&self.doubts).entry(index).or_default())
+    /// Another doubtful answer for this request: `change` counts it, and says what follows.
+    pub fn doubt<T>(&self, asked: Asked, change: impl FnOnce(&mut Doubt) -> T) -> T {
+        change(lock(&self.doubts).entry(asked).or_default())
     }
 
     /// A good answer for it came, or the object was given up.
-    pub fn doubt_no_more(&self, index: u32) {
-        lock(&self.doubts).remove(&index);
+    pub fn doubt_no_more(&self, asked: Asked) {
+        lock(&self.doubts).remove(&asked);
+    }
+
+    /// The object begins anew.
+    pub fn forget_doubts(&self) {
+        lock(&self.doubts).clear();
+    }
+
+    /// The object was given up.
+    pub fn give_up(&self, now: Instant) {
+        let mut given_up = lock(&self.given_up);
+        *given_up = (given_up.0.saturating_add(1), Some(now));
+    }
+
+    /// Whether a listing may revive it: the first time at once, then after pauses that double.
+    pub fn may_revive(&self, now: Instant) -> bool {
+        let (times, last) = *lock(&self.given_up);
+        let pause = match times {
+            0 | 1 => Duration::ZERO,
+            times => (REVIVE_PAUSE * (1 << (times - 2).min(16))).min(REVIVE_PAUSE_MAX),
+        };
+        last.is_none_or(|last| now >= last + pause)
     }
 
     /// A request succeeded.

@@ -2,7 +2,7 @@
 //!
 //! Made by the wings, which plan it, and taken by the vcpu threads and the thread that writes files. Plain values.
 
-use crate::work::shared::entry::RegisterEntry;
+use crate::work::shared::entry::{Asked, RegisterEntry};
 use std::sync::Arc;
 
 /// Most bytes of a listing page or an error document.
@@ -68,6 +68,16 @@ impl Item {
             | Item::Verdict(slot)
             | Item::Revive(slot) => slot,
         }
+    }
+
+    /// As doubts are counted by.
+    pub fn asked(self) -> Asked {
+        let index = match self {
+            Item::Part(_, index) | Item::Again(_, index) | Item::Small(_, index) => Some(index),
+            Item::Piece(_, index, _) | Item::Hedge(_, index, ..) | Item::Blocks(_, index, ..) => Some(index),
+            Item::Verdict(_) | Item::Call(_) | Item::Revive(_) => None,
+        };
+        (index, self.token())
     }
 
     /// True for an item of this record.

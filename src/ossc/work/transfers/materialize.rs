@@ -188,7 +188,7 @@ impl Materializer {
             }
         };
         entry.out_of_trouble();
-        entry.doubt_no_more(index);
+        entry.doubt_no_more(Item::Small(slot, index).asked());
         let start = self.piece_range(&entry, index).start;
         self.audit.answer((&entry.key, &entry.etag), start..start + response.bytes, &response);
         if let Some(whole) = response.crc64_object {
