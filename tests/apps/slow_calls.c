@@ -1,7 +1,7 @@
 // Makes one thread's fcntl calls slow: each returns so many microseconds late.
 //
-// Usage: slow_calls MICROSECONDS THREAD. It ends with the thread, or when it is ended; the thread goes on then. strace 6.1
-// delays calls by a timer, and when that runs out before strace waits, the thread stands still until strace ends.
+// Usage: slow_calls MICROSECONDS THREAD. It ends with the thread, or when it is ended; the thread goes on then. It sleeps
+// itself while the thread stands still: no timer can be lost, so that what hangs is the thread's own doing.
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
