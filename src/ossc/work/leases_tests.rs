@@ -67,7 +67,7 @@ fn a_full_catalog_takes_what_nobody_uses_and_refuses_only_then() {
     let users = first.map(|slot| {
         let mut entry = RegisterEntry::new("w".into(), "\"E\"".into(), 1, 1, (String::new(), "w".into()));
         let users = Arc::new(std::sync::atomic::AtomicU32::new(1));
-        entry.memory = Some(Box::new(still::Empty(users.clone())));
+        entry.memory = Some(Box::new(still::opened_by(users.clone())));
         work.add_object(slot, entry);
         work.objects.supersede(slot);
         users
@@ -126,7 +126,7 @@ fn succeed(
     for (slot, _, _, users) in living {
         let object = region.object(*slot).unwrap();
         let mut entry = RegisterEntry::new("w".into(), "\"E\"".into(), object.size(), 1, (String::new(), "w".into()));
-        entry.memory = Some(Box::new(still::Empty(users.clone())));
+        entry.memory = Some(Box::new(still::opened_by(users.clone())));
         if newest.values().any(|newest| newest == slot) {
             takeover::adopt(&work, *slot, object, entry);
         } else {

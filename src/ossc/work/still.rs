@@ -82,14 +82,14 @@ pub fn with(region: Region, budget_bytes: u64, block_bytes: u64) -> Arc<Work> {
     Arc::new(Work::new(region, Budget::new(budget_bytes), Audit::new(None, "b"), senders, options))
 }
 
-/// Memory without bytes; the number counts the programs that have it open.
-pub struct Empty(pub Arc<AtomicU32>);
+/// Memory without bytes; the function answers whoever wants its lease.
+pub struct Empty<L>(pub L);
 
 struct Alone;
 
 impl Guard for Alone {}
 
-impl Memory for Empty {
+impl<L: Fn() -> sys::Result<Box<dyn Guard>> + Send + Sync> Memory for Empty<L> {
     fn address(&self, _: u64) -> *mut u8 {
         std::ptr::null_mut()
     }
@@ -108,10 +108,7 @@ impl Memory for Empty {
     fn punch(&self, _: u64, _: u64) {}
     fn unmap_pages(&self, _: u64, _: u64) {}
     fn lease(&self) -> sys::Result<Box<dyn Guard>> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Ok(Box::new(Alone)),
-            _ => Err(Errno(libc::EAGAIN)),
-        }
+        self.0()
     }
     fn reopen_read_only(&self) -> sys::Result<i32> {
         Err(Errno(libc::ENOSYS))
@@ -134,14 +131,27 @@ pub fn new(name: &str, ino: u64, parts: u32) -> NewObject<'_> {
     }
 }
 
+/// Memory without bytes that so many programs have open.
+pub fn opened_by(users: Arc<AtomicU32>) -> impl Memory {
+    Empty(move || match users.load(Ordering::Relaxed) {
+        0 => Ok(Box::new(Alone) as Box<dyn Guard>),
+        _ => Err(Errno(libc::EAGAIN)),
+    })
+}
+
+/// A large object of which nothing has arrived.
+pub fn add(work: &Work, new: &NewObject<'_>, memory: impl Memory + 'static) -> u32 {
+    let slot = work.objects.publish(leases::reserve(work, new).unwrap(), new, 1_000_000 + new.ino);
+    let mut entry = RegisterEntry::new(new.name.into(), new.etag.into(), new.size, 1, (String::new(), new.name.into()));
+    entry.memory = Some(Box::new(memory));
+    work.add_object(slot, entry);
+    slot
+}
+
 /// A large object with all of its `parts` in memory, and the number of programs that have it open.
 pub fn object(work: &Work, name: &str, ino: u64, parts: u32) -> (u32, Arc<AtomicU32>) {
-    let new = new(name, ino, parts);
-    let slot = work.objects.publish(leases::reserve(work, &new).unwrap(), &new, 1_000_000 + ino);
     let users = Arc::new(AtomicU32::new(0));
-    let mut entry = RegisterEntry::new(name.into(), "\"E\"".into(), new.size, 1, (String::new(), name.into()));
-    entry.memory = Some(Box::new(Empty(users.clone())));
-    work.add_object(slot, entry);
+    let slot = add(work, &new(name, ino, parts), opened_by(users.clone()));
     fill(work, slot);
     (slot, users)
 }
