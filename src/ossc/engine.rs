@@ -29,7 +29,7 @@ use crate::work::demand;
 use crate::work::leases;
 use crate::work::shared::item::Arrived;
 use crate::work::shared::scale::Scale;
-use crate::work::{self, Work};
+use crate::work::{self, Work, supplies};
 use ossc_cache::cpath::CPath;
 use ossc_cache::{lock, sys, wire};
 use ossc_conf::{Config, Settings};
@@ -286,7 +286,7 @@ fn build(
     };
     let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
     let senders = (sender, orders.clone());
-    let work = Arc::new(Work::new(region, budget, audit, senders, options));
+    let work = Arc::new(Work::new(region, budget, audit, senders, supplies::all(), options));
     let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net)
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
     let looked_up = vcpus.names();

@@ -20,6 +20,7 @@ pub mod transfers;
 
 pub use scheduling::Patience;
 pub use shared::options::WorkOptions;
+pub use transfers::supplies;
 
 use crate::journal::audit::Audit;
 use crate::order::Order;
@@ -35,6 +36,7 @@ use shared::item::Arrived;
 use shared::register::Register;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
+use supplies::Supply;
 use transfers::Transfers;
 
 /// See the module.
@@ -56,12 +58,13 @@ impl Work {
         budget: Budget,
         audit: Audit,
         (arrived, orders): (Sender<Arrived>, Sender<Order>),
+        supplies: Vec<Box<dyn Supply>>,
         options: WorkOptions,
     ) -> Work {
         let register = Arc::new(Register::new(region, options));
         Work {
             scheduling: Scheduling::new(options),
-            transfers: Transfers::new(&register, &audit, arrived),
+            transfers: Transfers::new(&register, &audit, arrived, supplies),
             residency: Residency::new(register.clone(), budget),
             objects: Objects::new(register.clone(), audit.clone(), orders),
             looking: Mutex::default(),
@@ -97,6 +100,11 @@ impl Work {
     /// A reader waits for this part, given as its index in the region.
     pub fn demanded(&self, region_part: u32) {
         self.act(order::demanded(&self.register, region_part));
+    }
+
+    /// Looks at what supplies have brought.
+    pub fn supplied(&self) {
+        self.transfers.supplies.look(|action| self.act_one(action));
     }
 
     /// Does what wings have left to others, in their order.

@@ -74,6 +74,12 @@ PLANTS = [
     Plant("blocks that are not compared with their part", (
         ("src/ossc/work/objects/blocks.rs", "if block.is_known(round) && block.crc64() != found {", "if block.is_known(round) && found == 0 {"),
     )),
+    Plant("a part that another place brought in part", (
+        ("src/ossc/work/transfers/supplies.rs", "crc64: self.is_whole().then_some(self.crc64),", "crc64: (self.put > 0).then_some(self.crc64),"),
+    )),
+    Plant("no question for the verdict of what another place brought", (
+        ("src/ossc/work/objects/verdict.rs", "let is_unasked = self.is_due(object, &check) && !check.is_told;", "let is_unasked = false;"),
+    )),
     Plant("a stale ETag", (
         ("net/answer.rs", "if asked.trim_matches('\"').eq_ignore_ascii_case(got.trim_matches('\"')) {",
          "if !asked.is_empty() || got.is_empty() {"),

@@ -164,6 +164,8 @@ fn record_at_rest(region: Region, object: &Object, truth: &Truth) -> Vec<String>
     match state {
         state::COMING => wrong.push(format!("small object {} never came", truth.slot)),
         state::LOADING if ready == object.parts() => wrong.push(format!("record {} has no verdict", truth.slot)),
+        // OSS may have another version by the time that it is asked for the check value: readers have an error then.
+        state::FAILED => {}
         _ if object.parts() > 0 && known(region, object) == object.parts() && judged.judgement == Judgement::Open => {
             wrong.push(format!("all of record {} is known, and it has no verdict", truth.slot));
         }

@@ -5,6 +5,7 @@
 
 use crate::memory::ObjectMemory;
 use crate::stage::{self, Shared, Truth};
+use crate::supply::Neighbour;
 use crate::watch::Watch;
 use ossc_cache::region::{NewObject, RecordKind, Region, state};
 use ossc_engine::journal::audit::Audit;
@@ -12,6 +13,7 @@ use ossc_engine::order::Order;
 use ossc_engine::work::demand::Looked;
 use ossc_engine::work::shared::entry::RegisterEntry;
 use ossc_engine::work::shared::item::Arrived;
+use ossc_engine::work::supplies::Supply;
 use ossc_engine::work::{Work, WorkOptions, takeover};
 use ossc_net::sim::{self, Net};
 use ossc_net::{Origin, Source};
@@ -29,8 +31,12 @@ const DEV: u64 = 1;
 pub struct Engine {
     /// The engine's work.
     pub work: Arc<Work>,
+    /// What stands before it.
+    pub watch: Arc<Watch>,
     /// Its vcpus.
     pub net: Net,
+    /// Its other place that brings parts.
+    pub neighbour: Neighbour,
     /// Its look at the demand.
     pub looked: Looked,
     /// Small objects whose bytes are here.
@@ -61,7 +67,9 @@ impl Engine {
         let (sender, arrived) = channel();
         let (order, orders) = channel();
         let budget = Budget::new(setup.limit);
-        let work = Arc::new(Work::new(region, budget, Audit::new(None, "b"), (sender, order), setup.work));
+        let neighbour = Neighbour::new(stage.clone());
+        let supplies: Vec<Box<dyn Supply>> = vec![Box::new(neighbour.clone())];
+        let work = Arc::new(Work::new(region, budget, Audit::new(None, "b"), (sender, order), supplies, setup.work));
         let origin = Origin {
             addresses: addresses(1..=2),
             host_header: "b.oss".into(),
@@ -71,10 +79,11 @@ impl Engine {
             signer: None,
             user_agent: "simulation".into(),
         };
-        let source: Arc<dyn Source> = Arc::new(Watch::new(work.clone(), stage.clone()));
+        let watch = Arc::new(Watch::new(work.clone(), stage.clone()));
+        let source: Arc<dyn Source> = watch.clone();
         let net = Net::new(&Arc::new(origin), &source, setup.net).expect("an eventfd");
         work.scheduling.set_vcpus(net.handle());
-        Engine { work, net, looked: Looked::default(), arrived, orders }
+        Engine { work, watch, net, neighbour, looked: Looked::default(), arrived, orders }
     }
 
     /// Gives a large object its record, as the mirror does. `truth.slot` is set here.

@@ -81,6 +81,10 @@ faults! {
     FewRead "a reader gets a little out of blocks",
     WindowGrows "more requests at a time",
     WindowShrinks "fewer again",
+    // Another place than the origin.
+    Supplied "a part from another place",
+    SuppliedWrong "a wrong byte from another place",
+    SuppliedPartly "a part that another place fails to bring",
     // The machine and the programs on it.
     NoMemory "no pages for a part",
     DiskFull "no room for a small object's file",

@@ -83,6 +83,11 @@ impl Fill {
         Some(one.range.clone())
     }
 
+    /// Piece 0 was said to have come, and has not.
+    pub fn was_missed(&mut self) {
+        self.requests.iter_mut().filter(|one| one.n == 0).for_each(|one| one.state = State::Failed);
+    }
+
     /// Marks those that give way to a reader since the last look; how many these are, and how many gave way before.
     pub fn mark(&mut self, gives_way: impl Fn(u32) -> bool) -> (usize, usize) {
         let (mut fresh, mut before) = (0, 0);

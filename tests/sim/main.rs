@@ -15,6 +15,7 @@ mod link;
 mod memory;
 mod reader;
 mod stage;
+mod supply;
 mod watch;
 mod world;
 

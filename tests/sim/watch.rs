@@ -121,6 +121,15 @@ impl Watch {
         }
     }
 
+    /// The other place is done with a part of this record.
+    pub fn supplied(&self, slot: u32) {
+        stage::lock(&self.stage).ending = Some(slot);
+        self.work.supplied();
+        stage::lock(&self.stage).ending = None;
+        self.given_up();
+        self.check_failed(slot);
+    }
+
     /// What the end of a request has made of its part.
     fn landed(&self, was_cancelled: bool, copies_before: u64, limit_before: usize) {
         let mut stage = stage::lock(&self.stage);
@@ -211,7 +220,7 @@ impl Watch {
 }
 
 /// A request that receives in place; what is wrong with it.
-fn begins_in_place(
+pub fn begins_in_place(
     stage: &mut Stage,
     (slot, index): (u32, u32),
     piece: Option<u32>,

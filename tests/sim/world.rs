@@ -47,6 +47,7 @@ enum Job {
     Turn(usize),
     Line(u32),
     Demand,
+    Supply,
     Reader(usize),
     Lease,
     Settle,
@@ -87,6 +88,7 @@ pub struct World<'a> {
     turns: (u64, u32),
     heard: Option<u32>,
     demand_due: bool,
+    supply_due: bool,
     inbox: Vec<Arrived>,
     list_due: bool,
     takeovers: u32,
@@ -218,6 +220,7 @@ impl<'a> World<'a> {
             turns: (0, 0),
             heard: None,
             demand_due: false,
+            supply_due: false,
             inbox: Vec::new(),
             list_due: false,
             takeovers: 0,
@@ -255,7 +258,7 @@ impl<'a> World<'a> {
     fn start_clocks(&mut self) {
         let vcpus = self.setup.net.vcpus;
         (self.turn_due, self.sleeps) = (vec![u64::MAX; vcpus], vec![None; vcpus]);
-        (self.heard, self.demand_due, self.list_due) = (None, false, false);
+        (self.heard, self.demand_due, self.supply_due, self.list_due) = (None, false, false, false);
         self.inbox.clear();
     }
 
@@ -340,7 +343,10 @@ impl<'a> World<'a> {
     fn is_over(&self, since: u64) -> bool {
         let gauges = self.engine.work.gauges();
         let mut stage = stage::lock(&self.stage);
-        let rests = stage.in_flight == 0 && gauges.planned == 0 && self.engine.net.sockets() == 0;
+        let rests = !self.engine.neighbour.is_busy()
+            && stage.in_flight == 0
+            && gauges.planned == 0
+            && self.engine.net.sockets() == 0;
         let gone = self.readers.iter().all(Reader::is_gone);
         let late = stage.micros > since + REST_WITHIN;
         if late {
@@ -370,6 +376,10 @@ impl<'a> World<'a> {
                 self.demand_due = false;
                 self.heard = Some(self.engine.looked.again(&self.engine.work));
                 check::ways(&self.engine.work, &mut stage::lock(&self.stage));
+            }
+            Job::Supply => {
+                self.supply_due = false;
+                self.supply();
             }
             Job::Reader(number) if self.readers[number].due == now => self.read(number),
             Job::Lease => {
@@ -471,6 +481,13 @@ impl<'a> World<'a> {
         did
     }
 
+    /// The other place ends one part.
+    fn supply(&mut self) {
+        if let Some(slot) = self.engine.neighbour.end_one() {
+            self.engine.watch.supplied(slot);
+        }
+    }
+
     fn scene(&self) -> Scene<'_> {
         Scene {
             region: self.region,
@@ -508,6 +525,11 @@ impl<'a> World<'a> {
             self.demand_due = true;
             let when = self.soon(20);
             self.at(when, Job::Demand);
+        }
+        if !self.supply_due && self.engine.neighbour.is_busy() {
+            self.supply_due = true;
+            let when = self.soon(self.pace.latency);
+            self.at(when, Job::Supply);
         }
         for number in 0..self.readers.len() {
             if self.readers[number].due > self.now() + 1000 && self.readers[number].is_called(&self.scene()) {
@@ -615,6 +637,9 @@ impl<'a> World<'a> {
 
     /// The engine stops: every request under way ends, and is given back.
     fn stop(&mut self) {
+        while self.engine.neighbour.is_busy() {
+            self.supply();
+        }
         self.engine.net.stop();
         let vcpus = self.setup.net.vcpus;
         for _ in 0..TURNS_MAX {

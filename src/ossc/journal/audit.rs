@@ -55,6 +55,23 @@ impl Audit {
         });
     }
 
+    /// Another place (`source`) has brought `range` of an object, with this CRC-64/XZ.
+    pub fn supplied(&self, (key, etag): (&str, &str), range: Range<u64>, (source, crc64): (&str, u64)) {
+        self.write(|| {
+            json!({
+                "time": now(),
+                "pid": std::process::id(),
+                "command": "ossc engine",
+                "object": self.object(key),
+                "etag": etag,
+                "range": [range.start, range.end],
+                "bytes": range.end - range.start,
+                "source": source,
+                "crc": crc64.to_string(),
+            })
+        });
+    }
+
     /// The engine got bytes from the origin, or an error.
     pub fn origin(&self, fetched: &Fetched<'_>) {
         self.write(|| {

@@ -1,4 +1,5 @@
-//! The demand thread: turns the demand bits and events of clients into work, and sleeps on the doorbell.
+//! The demand thread: turns the demand bits and events of clients, and what supplies have brought, into work, and sleeps
+//! on the doorbell.
 //!
 //! Run by the engine. What a client asks for is found in the region, so nothing is received here.
 
@@ -26,6 +27,7 @@ impl Looked {
         region.take_demand(|part, mask| wanted(work, part, mask));
         region.take_wanted(|slot| wanted_small(work, slot));
         self.events = region.take_events(self.events, |event| seen(work, event));
+        work.supplied();
         work.objects.tell_misreads();
         heard
     }

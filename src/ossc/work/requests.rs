@@ -45,6 +45,9 @@ pub(super) fn prepare(work: &Work, item: Item, class: Class) -> Option<Fetch> {
 fn prepare_part(work: &Work, slot: u32, index: u32, class: Class, since: Option<Instant>) -> Option<Fetch> {
     let (object, entry) = work.register.get(slot)?;
     let roomy = or_act(work, work.residency.place_part((slot, object, &entry), index, class, since))?;
+    if work.transfers.supplies.offer((slot, index), &entry, object.part_range(index)) {
+        return None;
+    }
     let begin = |Waited { waiting, connections }| {
         // A cache that is full has few parts waiting all the time: that is not the end of a download.
         // What a reader waits for is shared by the next free connections, whatever waits behind it.

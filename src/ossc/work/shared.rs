@@ -3,6 +3,7 @@
 //! Imported by every wing. It imports none.
 
 pub mod action;
+pub mod brought;
 pub mod check;
 pub mod entry;
 pub mod fill;

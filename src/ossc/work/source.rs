@@ -64,7 +64,7 @@ impl Source for Work {
         if let Ok(response) = &done.result {
             header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
         }
-        let Transfers { pieces, blocks, materializer: small } = &self.transfers;
+        let Transfers { pieces, blocks, materializer: small, .. } = &self.transfers;
         match item {
             Item::Part(slot, index) | Item::Again(slot, index) => self.act(pieces.ended(slot, index, 0, done)),
             Item::Piece(slot, index, n) => self.act(pieces.ended(slot, index, n, done)),

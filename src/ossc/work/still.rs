@@ -10,6 +10,7 @@ use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
 use crate::work::shared::memory::{Guard, Memory};
 use crate::work::shared::scale::Scale;
+use crate::work::supplies::Supply;
 use crate::work::{Work, WorkOptions};
 use ossc_cache::region::{NewObject, RecordKind, Region, state};
 use ossc_cache::sys::{self, Errno};
@@ -49,10 +50,14 @@ impl Random {
 
 /// A new region, and work on it with a budget of so many bytes.
 pub fn work(budget_bytes: u64) -> Arc<Work> {
+    on(region(), budget_bytes)
+}
+
+fn region() -> Region {
     let fd = sys::memfd(c"still").unwrap();
     let region = Region::create(fd, "/model", "/log").unwrap();
     sys::close(fd).unwrap();
-    on(region, budget_bytes)
+    region
 }
 
 /// The same on a region that is there, as a successor has it.
@@ -62,12 +67,21 @@ pub fn on(region: Region, budget_bytes: u64) -> Arc<Work> {
 
 /// The same with blocks of parts, so many bytes of them at a time at least.
 pub fn with(region: Region, budget_bytes: u64, block_bytes: u64) -> Arc<Work> {
-    let options = WorkOptions {
+    of(region, budget_bytes, Vec::new(), WorkOptions { block_bytes, ..options() })
+}
+
+/// One in a new region that verifies, and asks these before OSS.
+pub fn supplied(budget_bytes: u64, supplies: Vec<Box<dyn Supply>>) -> Arc<Work> {
+    of(region(), budget_bytes, supplies, WorkOptions { verify_crc: true, ..options() })
+}
+
+fn options() -> WorkOptions {
+    WorkOptions {
         verify_crc: false,
         part_bytes_max: 8 << 20,
         outage_budget: Duration::from_secs(300),
         page_bytes: 4096,
-        block_bytes,
+        block_bytes: 0,
         splice: false,
         now,
         requests_max: 4,
@@ -77,9 +91,12 @@ pub fn with(region: Region, budget_bytes: u64, block_bytes: u64) -> Arc<Work> {
         throttle_recover: Duration::from_secs(1),
         backoff: Backoff::default(),
         revive: Duration::from_secs(30),
-    };
+    }
+}
+
+fn of(region: Region, budget_bytes: u64, supplies: Vec<Box<dyn Supply>>, options: WorkOptions) -> Arc<Work> {
     let senders = (channel().0, channel().0);
-    Arc::new(Work::new(region, Budget::new(budget_bytes), Audit::new(None, "b"), senders, options))
+    Arc::new(Work::new(region, Budget::new(budget_bytes), Audit::new(None, "b"), senders, supplies, options))
 }
 
 /// Memory without bytes; the function answers whoever wants its lease.

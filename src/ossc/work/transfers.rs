@@ -1,7 +1,7 @@
 //! The transfers wing: requests for bytes, and what their ends mean for what they are of.
 //!
 //! Called by the work on vcpu threads. Each of its rooms asks for one kind of bytes: parts of large objects in pieces,
-//! blocks of a part, and small objects. It sends nothing itself and decides nothing about the order.
+//! blocks of a part, and small objects; `supplies` asks other places than OSS for parts. It sends nothing itself and decides nothing about the order.
 
 pub mod blocks;
 pub mod flight;
@@ -9,6 +9,7 @@ mod hedge;
 pub mod materialize;
 pub mod pieces;
 mod reach;
+pub mod supplies;
 
 use crate::journal::audit::Audit;
 use crate::work::shared::entry::RegisterEntry;
@@ -21,21 +22,29 @@ use pieces::Pieces;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use supplies::{Supplies, Supply};
 
 /// See the module.
 pub struct Transfers {
     pub pieces: Pieces,
     pub blocks: BlockReads,
     pub materializer: Materializer,
+    pub supplies: Supplies,
 }
 
 impl Transfers {
     /// Nothing is under way yet. Small objects go to `arrived`.
-    pub fn new(register: &Arc<Register>, audit: &Audit, arrived: Sender<Arrived>) -> Transfers {
+    pub fn new(
+        register: &Arc<Register>,
+        audit: &Audit,
+        arrived: Sender<Arrived>,
+        supplies: Vec<Box<dyn Supply>>,
+    ) -> Transfers {
         Transfers {
             pieces: Pieces::new(register.clone(), audit.clone()),
             blocks: BlockReads::new(register.clone(), audit.clone()),
             materializer: Materializer::new(register.clone(), audit.clone(), arrived),
+            supplies: Supplies::new(register.clone(), audit.clone(), supplies),
         }
     }
 }

@@ -9,6 +9,7 @@
 use crate::lock::lock;
 use crate::work::objects::Objects;
 use crate::work::shared::action::Action;
+use crate::work::shared::brought::{Brought, Whole};
 use crate::work::shared::check::Check;
 use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
@@ -18,7 +19,7 @@ use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{Object, Seen, state};
 use ossc_cache::verdict::Judgement;
 use ossc_net::error::{FailureKind, Phase};
-use ossc_net::{Error, Fetch, Finished, Query, Response, Sink, crc};
+use ossc_net::{Error, Fetch, Finished, Query, Sink, crc};
 use ossc_store::plan::Class;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -52,17 +53,17 @@ enum Came {
 }
 
 impl Objects {
-    /// All requests for a part have ended. Its filler is this thread. What is to be done then.
+    /// Whatever brings a part has ended. Its filler is this thread. What is to be done then.
     pub fn part_ended(
         &self,
         (slot, object, entry): (u32, &Object, &RegisterEntry),
         index: u32,
-        result: Result<(Response, u64), Error>,
+        result: Result<Brought, Error>,
     ) -> Vec<Action> {
         let again = || Action::Push(vec![Item::Part(slot, index)], Class::Demand);
         let range = object.part_range(index);
-        let (response, crc64) = match result {
-            Ok(whole) => whole,
+        let Brought { crc64, whole } = match result {
+            Ok(brought) => brought,
             Err(error) => {
                 fill::end(&self.register, object, entry, index);
                 if error.kind == FailureKind::Cancelled {
@@ -77,19 +78,18 @@ impl Objects {
         if let Some(memory) = &entry.memory {
             memory.unmap_pages(range.start, range.end);
         }
-        if let Some(whole) = response.crc64_object {
-            *lock(&entry.crc64) = Some(whole);
-        }
         let mut check = lock(&entry.check);
+        check.hear(whole, entry);
         let came = self.learn((slot, object, entry), index, (&mut check, crc64));
         if matches!(came, Came::Good) {
             self.region.header().ready_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
             self.region.header().clock.fetch_add(1, Ordering::Relaxed);
             object.ready_parts.fetch_add(1, Ordering::AcqRel);
             self.region.part(object, index).publish(crc64);
+            let is_unasked = self.is_due(object, &check) && !check.is_told;
             drop(check);
             self.whole(object);
-            return Vec::new();
+            return Vec::from_iter(is_unasked.then(|| Action::Push(vec![Item::Verdict(slot)], Class::Near)));
         }
         drop(check);
         fill::end(&self.register, object, entry, index);
@@ -117,8 +117,9 @@ impl Objects {
             }
             part.learn(crc64, judged.round);
             check.known += 1;
-            let all = check.known == object.parts();
-            return if all { self.judge(slot, object, entry, check) } else { Came::Good };
+            // A part that OSS was not asked for does not say what the whole has.
+            let is_whole = check.known == object.parts() && (check.is_told || !self.options.verify_crc);
+            return if is_whole { self.judge(slot, object, entry, check) } else { Came::Good };
         }
         if !self.options.verify_crc || part.crc64() == crc64 {
             check.wrong.remove(&index);
@@ -191,6 +192,11 @@ impl Objects {
         }
         self.accept(object, entry, Some(expected));
         Came::Good
+    }
+
+    /// The CRC-64 of every part is known, and the verdict is not given yet.
+    fn is_due(&self, object: &Object, check: &Check) -> bool {
+        object.verdict.get().judgement == Judgement::Open && check.known == object.parts()
     }
 
     /// The verdict: `crc64` is the check value that the bytes have, `None` if there was none to compare.
@@ -281,8 +287,7 @@ impl Objects {
     /// verdict, the check value is asked for.
     pub fn ask_verdict_again(&self, slot: u32, object: &Object) -> Option<Action> {
         let entry = self.register.entry(slot)?;
-        let is_open = object.verdict.get().judgement == Judgement::Open;
-        if is_open && lock(&entry.check).known == object.parts() {
+        if self.is_due(object, &lock(&entry.check)) {
             return Some(Action::Push(vec![Item::Verdict(slot)], Class::Near));
         }
         self.whole(object);
@@ -302,13 +307,10 @@ impl Objects {
         let (error, attempts) = match done.result {
             Ok(response) if response.etag.as_deref().is_none_or(|etag| etag == entry.etag) => {
                 entry.doubt_no_more(Item::Verdict(slot).asked());
-                let mut known = lock(&entry.crc64);
-                // An answer without the header takes away nothing that another one said.
-                *known = response.crc64_object.or(*known);
-                drop(known);
                 let mut check = lock(&entry.check);
-                let is_due = object.verdict.get().judgement == Judgement::Open && check.known == object.parts();
-                let came = if is_due { self.judge(slot, object, &entry, &mut check) } else { Came::Good };
+                check.hear(Whole::Said(response.crc64_object), &entry);
+                let came =
+                    if self.is_due(object, &check) { self.judge(slot, object, &entry, &mut check) } else { Came::Good };
                 drop(check);
                 if let Came::Mismatch(old) = came {
                     return self.fetch_again((slot, object, &entry), old);

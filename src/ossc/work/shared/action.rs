@@ -2,8 +2,9 @@
 //!
 //! Returned by the wings in the order in which it is to be done; done by the work (`Work::act`).
 
+use crate::work::shared::brought::Brought;
 use crate::work::shared::item::Item;
-use ossc_net::{Error, Response};
+use ossc_net::Error;
 use ossc_store::plan::Class;
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub enum Action {
     MakeWay(u32, usize),
     /// A request has failed so many times.
     Fail(Item, Box<Error>, u32),
-    /// All requests for a part (record and number) have ended: with what its last answer said and its CRC-64.
-    End(u32, u32, Box<Result<(Response, u64), Error>>),
+    /// Whatever brings a part (record and number) has ended.
+    End(u32, u32, Box<Result<Brought, Error>>),
     /// These blocks have come, and have room.
     Blocks(Item, Vec<u8>),
     /// Nothing of this small object is on its way to the disk any more.

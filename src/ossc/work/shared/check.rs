@@ -3,6 +3,9 @@
 //! Kept with what is known of the object, under its lock `check`. The objects wing decides by it what a part means, the
 //! transfers wing what is asked for in blocks, and the residency wing what is given back. Plain state.
 
+use crate::lock::lock;
+use crate::work::shared::brought::Whole;
+use crate::work::shared::entry::RegisterEntry;
 use ossc_cache::block::Mask;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -12,10 +15,14 @@ use std::time::Instant;
 pub struct Check {
     /// Parts whose CRC-64 is known in this round.
     pub known: u32,
+    /// OSS has said what CRC-64 the whole has, or that it keeps none. Without that no verdict is given.
+    pub(crate) is_told: bool,
     /// All was fetched again since a mismatch.
     pub again: bool,
     /// Parts that came with other bytes than the verified ones, and are fetched once more.
     pub(crate) wrong: BTreeSet<u32>,
+    /// Parts that a supply has failed to bring: OSS is asked for them.
+    pub(crate) missed: BTreeSet<u32>,
     /// Parts that have blocks, here or on their way.
     pub(crate) small: BTreeMap<u32, Small>,
     /// Processes that were given bytes in a round that ended in a mismatch.
@@ -34,6 +41,19 @@ pub(crate) struct Small {
 }
 
 impl Check {
+    /// An arrival tells of the whole object. One without the value takes away nothing that another one said.
+    pub(crate) fn hear(&mut self, whole: Whole, entry: &RegisterEntry) {
+        let Whole::Said(crc64) = whole else { return };
+        self.is_told = true;
+        let mut known = lock(&entry.crc64);
+        *known = crc64.or(*known);
+    }
+
+    /// Another place than OSS may bring this part: none has failed to, and no bytes came that did not match.
+    pub(crate) fn may_be_supplied(&self, index: u32) -> bool {
+        !self.again && !self.wrong.contains(&index) && !self.missed.contains(&index)
+    }
+
     /// Parts whose blocks take memory.
     pub(crate) fn with_memory(&self) -> Vec<u32> {
         self.small.iter().filter(|(_, small)| small.bytes > 0).map(|(index, _)| *index).collect()

@@ -6,6 +6,7 @@
 use crate::journal::audit::Audit;
 use crate::lock::lock;
 use crate::work::shared::action::Action;
+use crate::work::shared::brought::{Brought, Whole};
 use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::item::Item;
 use crate::work::shared::register::Register;
@@ -14,7 +15,7 @@ use crate::work::transfers::flight::{Ended, Flights, Key, Queue};
 use crate::work::transfers::query;
 use ossc_cache::region::Object;
 use ossc_net::error::{FailureKind, Phase};
-use ossc_net::{Error, Fetch, Finished, InFile, Pages, Sink};
+use ossc_net::{Error, Fetch, Finished, InFile, Pages, Response, Sink};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -165,7 +166,9 @@ impl Pieces {
                 entry.out_of_trouble();
                 self.audit.answer((&entry.key, &entry.etag), range.clone(), response);
             }
-            actions.extend(ended.part.map(|result| Action::End(slot, index, Box::new(result))));
+            let brought =
+                |(response, crc64): (Response, u64)| Brought { crc64, whole: Whole::Said(response.crc64_object) };
+            actions.extend(ended.part.map(|result| Action::End(slot, index, Box::new(result.map(brought)))));
         }
         lock(&self.buffers).give(ended.give);
         actions
@@ -195,7 +198,7 @@ fn cancel_in_place(slot: u32, index: u32, n: u32) -> impl Iterator<Item = Action
 }
 
 /// Pages for a range of an object.
-fn populate(entry: &RegisterEntry, range: &Range<u64>) -> Result<(), Error> {
+pub(super) fn populate(entry: &RegisterEntry, range: &Range<u64>) -> Result<(), Error> {
     let Some(memory) = &entry.memory else { return Ok(()) };
     memory.populate(range.start, range.end).map_err(|errno| {
         let os = std::io::Error::from_raw_os_error(errno.0);
@@ -206,7 +209,7 @@ fn populate(entry: &RegisterEntry, range: &Range<u64>) -> Result<(), Error> {
 }
 
 /// Where a range of an object belongs. Only the thread that claimed its part may have anything written there.
-fn place(entry: &RegisterEntry, range: &Range<u64>, splice: bool) -> Option<Sink> {
+pub(super) fn place(entry: &RegisterEntry, range: &Range<u64>, splice: bool) -> Option<Sink> {
     let memory = entry.memory.as_ref()?;
     let file = memory.file().filter(|_| splice).map(|fd| Pages::File(InFile { fd, offset: range.start }));
     let (at, len) = (memory.address(range.start), (range.end - range.start) as usize);
