@@ -75,7 +75,7 @@ impl Supply for Neighbour {
         "neighbour"
     }
 
-    fn take(&self, wanted: WantedPart) -> Result<(), WantedPart> {
+    fn take_on(&self, wanted: WantedPart) -> Result<(), WantedPart> {
         let mut stage = stage::lock(&self.stage);
         let Some(truth) = stage.truths.iter().find(|truth| truth.etag == wanted.etag()) else {
             stage.violated("an unknown version is asked for".into());

@@ -32,7 +32,7 @@ pub trait Supply: Send + Sync {
     ///
     /// # Errors
     /// It gives back what it does not have, or has no hand free for: another place is asked.
-    fn take(&self, wanted: WantedPart) -> Result<(), WantedPart>;
+    fn take_on(&self, wanted: WantedPart) -> Result<(), WantedPart>;
 }
 
 /// A part that a supply is asked for. When it is dropped, it has come if all bytes were put, else OSS is asked for it:
@@ -157,7 +157,7 @@ impl Supplies {
             // The record stays what it is until the work has looked at what has come.
             entry.begin_request();
             wanted.source = Some(supply.name());
-            match supply.take(wanted) {
+            match supply.take_on(wanted) {
                 Ok(()) => return true,
                 Err(back) => wanted = back,
             }

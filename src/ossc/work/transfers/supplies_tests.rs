@@ -20,7 +20,7 @@ impl Supply for Shelf {
         "shelf"
     }
 
-    fn take(&self, wanted: WantedPart) -> Result<(), WantedPart> {
+    fn take_on(&self, wanted: WantedPart) -> Result<(), WantedPart> {
         self.0.send(wanted).map_err(|error| error.0)
     }
 }
@@ -33,7 +33,7 @@ impl Supply for Nothing {
         "nothing"
     }
 
-    fn take(&self, wanted: WantedPart) -> Result<(), WantedPart> {
+    fn take_on(&self, wanted: WantedPart) -> Result<(), WantedPart> {
         Err(wanted)
     }
 }
