@@ -119,6 +119,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// `logPath` of a file that `load` refuses, if the file says it all the same: the reason is for that log.
+    pub fn log_path_of_refused(path: &Path) -> Option<PathBuf> {
+        let text = read(path).ok()?;
+        let root: Value = serde_json::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text)).ok()?;
+        let path = PathBuf::from(root.get("logPath")?.as_str()?);
+        path.is_absolute().then_some(path)
+    }
+}
+
 enum Unread {
     Missing,
     Other(String),
@@ -508,6 +518,24 @@ mod tests {
             let start = format!("failed to parse config file: {}: no such file", missing.display());
             assert!(reason.starts_with(&start), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_refused_file_may_still_say_where_its_reason_belongs() {
+        let folder = Folder::new("log");
+        for (text, log) in [
+            (r#"{"logPath": "/l", "lingerSec": 0}"#, Some("/l")),
+            ("\u{feff}{\"logPath\": \"/l\", \"lingerSec\": \"x\"}", Some("/l")),
+            (r#"{"logPath": "/a", "logPath": "/l"}"#, Some("/l")),
+            (r#"{"logPath": "relative", "lingerSec": 0}"#, None),
+            (r#"{"lingerSec": 0}"#, None),
+            (r#"{"logPath": "/l","#, None),
+        ] {
+            let file = folder.file("c.json", text.as_bytes());
+            assert!(Config::load(&file, true).is_err(), "{text}");
+            assert_eq!(Config::log_path_of_refused(&file).as_deref(), log.map(Path::new), "{text}");
+        }
+        assert_eq!(Config::log_path_of_refused(&folder.0.join("absent")), None);
     }
 
     #[test]

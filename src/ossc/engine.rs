@@ -6,8 +6,8 @@
 
 use crate::credentials;
 use crate::folder_files::{self, Root};
-use crate::journal::Journal;
 use crate::journal::audit::Audit;
+use crate::journal::{self, Journal};
 use crate::mirror::arrive;
 use crate::mirror::listing::quiet;
 use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
@@ -32,7 +32,7 @@ use crate::work::shared::scale::Scale;
 use crate::work::{self, Work, supplies};
 use ossc_cache::cpath::CPath;
 use ossc_cache::{lock, sys, wire};
-use ossc_conf::{Config, Settings};
+use ossc_conf::{Config, LogLevel, Settings};
 use ossc_net::Vcpus;
 use ossc_net::retry::Backoff;
 use ossc_store::budget::Budget;
@@ -51,6 +51,8 @@ use std::time::{Duration, Instant};
 const BLOCK_BYTES: u64 = 64 << 10;
 /// A start that OSS does not answer says why so long before `startTimeoutSec` is over.
 const START_MARGIN: Duration = Duration::from_secs(1);
+/// How long the end of an engine may wait for its last lines to be written.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs the engine.
 pub fn main() -> ExitCode {
@@ -78,6 +80,8 @@ pub fn main() -> ExitCode {
         }
         Err(NotStarted::Reason(reason)) => {
             tracing::error!("not started: {reason}");
+            // The program that waits for the word may look at the log as soon as it has it.
+            journal::flush(WRITTEN_WITHIN);
             starter.say('E', &reason.replace('\n', " "));
             ExitCode::FAILURE
         }
@@ -86,7 +90,6 @@ pub fn main() -> ExitCode {
 
 struct Engine {
     server: Server,
-    journal: Journal,
     socket: CPath,
     _lock: std::fs::File,
 }
@@ -95,15 +98,13 @@ impl Engine {
     fn end(self) {
         tracing::info!("engine ends: no client for lingerSec");
         wire::remove(&self.socket, self.server.listener());
-        self.journal.flush();
+        journal::flush(WRITTEN_WITHIN);
     }
 }
 
 fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engine, Vec<String>), NotStarted> {
+    let (config, journal, warnings) = configured(variables)?;
     let settings = Settings::from_lookup(|name| variables.get(name).cloned())?;
-    let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
-    let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
-    let (config, config_warnings) = Config::load(&path, own_path.is_some())?;
     if let Some(why) = folders::unfit(&settings.model_dir) {
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }
@@ -116,8 +117,6 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
     let (paths, lock) = socket::lock(&settings, id)?;
     let keeps = probed(&root, &settings.model_dir)?;
-    let (journal, mut warnings) = Journal::start(&config.log_path, &config.audit_path, config.log_level);
-    warnings.extend(config_warnings.iter().map(|warning| format!("{}: {warning}", path.display())));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Some(keeps) = keeps {
         tracing::info!(attributes = keeps.attributes, file_dev = keeps.file_dev, folder_dev = id.0, "MODEL_DIR");
@@ -170,7 +169,24 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let mut server = Server::new((listener, door), (work, mirror, keys), region_fd, orders, config.linger);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
-    Ok((Engine { server, journal, socket: paths.socket, _lock: lock }, warnings))
+    Ok((Engine { server, socket: paths.socket, _lock: lock }, warnings))
+}
+
+/// The configuration and the log: first of all, so that the reason of any start that fails is in the log. The texts are
+/// warnings for the user.
+fn configured(variables: &HashMap<String, String>) -> Result<(Config, Journal, Vec<String>), NotStarted> {
+    let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
+    let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
+    let (config, unknown) = Config::load(&path, own_path.is_some()).inspect_err(|_| {
+        // What another file names as its log is not known to be the default one.
+        let of_default = || own_path.is_none().then(|| Config::default().log_path);
+        if let Some(log) = Config::log_path_of_refused(&path).or_else(of_default) {
+            Journal::start(&log, None, LogLevel::Error);
+        }
+    })?;
+    let (journal, mut warnings) = Journal::start(&config.log_path, Some(&config.audit_path), config.log_level);
+    warnings.extend(unknown.iter().map(|warning| format!("{}: {warning}", path.display())));
+    Ok((config, journal, warnings))
 }
 
 fn mirrored(config: &Config) -> mirror::MirrorOptions {

@@ -11,13 +11,24 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait for the writer.
 const LINES_MAX: usize = 8192;
+/// How often a full queue is tried again by who waits for the writer.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the log of this process goes through.
+static OF_PROCESS: OnceLock<Journal> = OnceLock::new();
+
+/// Waits until what this process has logged so far is written, at most so long. Before its end a process calls it, or
+/// loses its last lines: the reason of its end.
+pub fn flush(within: Duration) {
+    OF_PROCESS.get().into_iter().for_each(|journal| journal.flush(within));
+}
 
 enum Line {
     Log(Vec<u8>),
@@ -33,8 +44,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens both files and starts the writer. The texts are warnings for the user.
-    pub fn start(log: &Path, audit: &Path, level: LogLevel) -> (Journal, Vec<String>) {
+    /// Opens the files and starts the writer. The texts are warnings for the user.
+    pub fn start(log: &Path, audit: Option<&Path>, level: LogLevel) -> (Journal, Vec<String>) {
         let (lines, queue) = sync_channel(LINES_MAX);
         let journal = Journal { lines, lost: Arc::default() };
         let mut warnings = Vec::new();
@@ -45,7 +56,7 @@ impl Journal {
                 })
                 .ok()
         };
-        let (log, audit) = (open(log, "log"), open(audit, "audit log"));
+        let (log, audit) = (open(log, "log"), audit.and_then(|audit| open(audit, "audit log")));
         let lost = journal.lost.clone();
         let named = std::thread::Builder::new().name("ossc-journal".into()).stack_size(256 << 10);
         if let Err(e) = named.spawn(move || write(&queue, log, audit, &lost)) {
@@ -64,7 +75,9 @@ impl Journal {
             .with_target(false)
             .with_thread_names(false);
         // Only tests start two journals in one process; the first keeps the log then.
-        let _ = tracing::subscriber::set_global_default(log.finish());
+        if tracing::subscriber::set_global_default(log.finish()).is_ok() {
+            let _ = OF_PROCESS.set(journal.clone());
+        }
         (journal, warnings)
     }
 
@@ -74,12 +87,19 @@ impl Journal {
         self.send(Line::Audit(line));
     }
 
-    /// Waits until all lines so far are written, at most a second.
-    pub fn flush(&self) {
+    /// Waits until all lines so far are written, at most so long.
+    fn flush(&self, within: Duration) {
+        let until = Instant::now() + within;
         let (done, wait) = sync_channel(1);
-        if self.lines.send(Line::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(Duration::from_secs(1));
+        let mut line = Line::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.lines.try_send(line) {
+            if Instant::now() > until {
+                return;
+            }
+            line = back;
+            std::thread::sleep(FULL_PAUSE);
         }
+        let _ = wait.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 
     fn send(&self, line: Line) {

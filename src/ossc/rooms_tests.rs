@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("mirror", &["lock", "order", "folder_files", "work", "work/residency", "work/scheduling", "work/shared"]),
-    ("process", &["credentials", "lock", "mirror", "order", "work"]),
+    ("process", &["credentials", "journal", "lock", "mirror", "order", "work"]),
     ("engine", &["credentials", "journal", "mirror", "order", "folder_files", "process", "work", "work/shared"]),
     ("commands", &["credentials", "lock", "mirror", "process", "work/shared"]),
 ];

@@ -93,7 +93,10 @@ pub fn markdown() -> String {
     let mut page = String::from(INTRO);
     page.push_str("\n## A start that fails\n\n");
     page.push_str(
-        "A primary prints `failed to launch oss connector: REASON` to stderr and ends with status 1 before `main`.\n\n",
+        "A primary prints `failed to launch oss connector: REASON` to stderr and ends with status 1 before `main`. The log\n\
+         has the same REASON behind `not started: `, written before the program ends. What the library finds before there\n\
+         is an engine (MODEL_DIR, the role, another library) is on stderr alone. So is a configuration that is no JSON and\n\
+         that OSSC_CONFIG names, since it names no log.\n\n",
     );
     page.push_str("| REASON begins with | What to do |\n| --- | --- |\n");
     for (reason, text) in REASONS {

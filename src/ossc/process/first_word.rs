@@ -3,6 +3,7 @@
 //! Called by the engine. The word is `R` (ready), `O` (another engine holds the lock) or `E` (not started),
 //! followed by a text for the user, which a NUL ends; then the socket is closed.
 
+use crate::journal;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 /// Most bytes of settings.
 const SETTINGS_MAX: u32 = 1 << 16;
+/// How long a start that takes too long waits for its reason to be written.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why an engine does not start.
 pub enum NotStarted {
@@ -79,6 +82,7 @@ impl Starter {
             std::thread::sleep(limit);
             if !said.swap(true, Ordering::AcqRel) {
                 tracing::error!("not started: {reason}");
+                journal::flush(WRITTEN_WITHIN);
                 tell(&mut stream, 'E', &reason);
                 std::process::exit(1);
             }

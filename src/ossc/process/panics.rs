@@ -3,10 +3,11 @@
 //!
 //! Called once by the engine at its start.
 
+use crate::journal;
 use std::time::Duration;
 
-/// The thread that writes the log has so long for the line.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(200);
+/// The thread that writes the log has so long for the line: it may be the one that panics.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// From now on a panic ends this process.
 pub fn end_the_process() {
@@ -17,7 +18,7 @@ pub fn end_the_process() {
             thread = thread.name().unwrap_or_default(),
             "the engine ends by a mistake in it, and another one takes over: {what}; please report it"
         );
-        std::thread::sleep(WRITTEN_WITHIN);
+        journal::flush(WRITTEN_WITHIN);
         std::process::abort();
     }));
 }

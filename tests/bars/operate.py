@@ -1,0 +1,14 @@
+"""The bars of operating it: what a person asks at 3 a.m. has an answer, and the answer is right."""
+
+from __future__ import annotations
+
+from tests.bars.bar import Bar
+from tests.checks import operate_starts
+
+BARS = [
+    Bar(
+        3, "start-reasons", "200 starts that fail, of 24 kinds and 8 at a time, write to one log (--runs)",
+        "each reason that a program printed is in the log as often, and no other",
+        operate_starts.logged, operate_starts.lost, "the build that --against names, else that of 0.1.0, which is built for it",
+    ),
+]

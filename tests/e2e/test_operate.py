@@ -1,0 +1,18 @@
+"""What a person asks of a node has an answer, and the answer is right: short forms of the bars "operate"."""
+
+from __future__ import annotations
+
+import unittest
+
+from tests.checks import operate_starts
+from tests.harness import paths
+
+
+class Starts(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        paths.require_products()
+
+    def test_each_reason_of_a_failed_start_is_in_the_log(self) -> None:
+        measure = operate_starts.logged(starts=24)
+        self.assertTrue(measure.good, "\n".join([measure.value, *measure.notes]))
