@@ -31,6 +31,8 @@ pub enum Ask {
     Enter,
     /// The region, to look at: who asks does not become a client, for whom the engine would stay.
     Look,
+    /// What the engine says of itself: the answer carries a file of JSON. Who asks does not become a client.
+    Report,
     /// To note where the asker's credentials come from: the text is `NAME=value` entries, each ended by NUL.
     Credentials,
 }
@@ -96,6 +98,7 @@ impl Packet {
             4 => Ok(Ask::Look),
             5 => Ok(Ask::Credentials),
             6 => Ok(Ask::Enter),
+            7 => Ok(Ask::Report),
             _ => Err(Errno(libc::EPROTO)),
         }
     }
@@ -221,6 +224,7 @@ fn number(ask: Ask) -> (u32, u32) {
         Ask::Look => (4, 0),
         Ask::Credentials => (5, 0),
         Ask::Enter => (6, 0),
+        Ask::Report => (7, 0),
     }
 }
 

@@ -19,12 +19,13 @@ const OWN_BYTES_MAX: u64 = 64 << 20;
 pub struct Budget {
     limit: u64,
     used: AtomicU64,
+    peak: AtomicU64,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Budget {
-        Budget { limit, used: AtomicU64::new(0) }
+        Budget { limit, used: AtomicU64::new(0), peak: AtomicU64::new(0) }
     }
 
     /// What this process may use now: see the module.
@@ -67,12 +68,19 @@ impl Budget {
         let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
             used.checked_add(bytes).filter(|sum| *sum <= self.limit)
         });
+        self.peak.fetch_max(self.used(), Ordering::Relaxed);
         taken.is_ok()
+    }
+
+    /// Most bytes that were put aside at a time.
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
     }
 
     /// Counts memory that is in use already, also where that is over the limit.
     pub fn reserve_anyway(&self, bytes: u64) {
-        self.used.fetch_add(bytes, Ordering::AcqRel);
+        let before = self.used.fetch_add(bytes, Ordering::AcqRel);
+        self.peak.fetch_max(before.saturating_add(bytes), Ordering::Relaxed);
     }
 
     /// Gives `bytes` back.

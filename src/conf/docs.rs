@@ -300,7 +300,7 @@ fn entry_text((group, members): (&str, Vec<String>)) -> String {
     }
 }
 
-fn default_json(key: &Key) -> String {
+pub(crate) fn default_json(key: &Key) -> String {
     match &key.kind {
         ValueKind::Whole { default, .. } => default.to_string(),
         ValueKind::Path { default, .. } => format!("\"{default}\""),

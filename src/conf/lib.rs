@@ -9,6 +9,7 @@
 mod config;
 mod credentials;
 mod docs;
+mod effective;
 mod endpoint;
 mod env;
 #[cfg(any(test, fuzzing))]
@@ -22,6 +23,7 @@ mod variable;
 pub use config::{DEFAULT_PATH, Error, Warning};
 pub use credentials::{Credentials, EcsRole, Oidc};
 pub use docs::{default_file, markdown};
+pub use effective::{Effective, effective, variables};
 pub use endpoint::{Endpoint, Scheme};
 pub use env::{IoDriver, PageKind, Settings, Signature};
 pub use location::Location;

@@ -22,9 +22,11 @@ use crate::process::memory;
 use crate::process::names;
 use crate::process::nearby;
 use crate::process::panics;
+use crate::process::report::About;
 use crate::process::reset;
 use crate::process::serve::Server;
 use crate::process::socket;
+use crate::process::summary::Summary;
 use crate::work::demand;
 use crate::work::leases;
 use crate::work::shared::item::Arrived;
@@ -103,7 +105,9 @@ impl Engine {
 }
 
 fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engine, Vec<String>), NotStarted> {
-    let (config, journal, warnings) = configured(variables)?;
+    let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
+    let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
+    let (config, journal, warnings) = configured(&path, own_path.is_some())?;
     let settings = Settings::from_lookup(|name| variables.get(name).cloned())?;
     if let Some(why) = folders::unfit(&settings.model_dir) {
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
@@ -121,7 +125,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     if let Some(keeps) = keeps {
         tracing::info!(attributes = keeps.attributes, file_dev = keeps.file_dev, folder_dev = id.0, "MODEL_DIR");
     }
-    let Built { work, store, region_fd, adopted, arrived, orders, wanted, keys } =
+    let Built { work, store, region_fd, adopted, arrived, orders, wanted, keys, driver } =
         build(variables, (&settings, &config), &journal, id, starter.store)?;
     // By these numbers clients tell this engine's region from that of one before, and primaries whether it
     // serves what they name. Where they cannot be written clients go by the engine's process id.
@@ -160,13 +164,19 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         move || demand::run(&work)
     })?;
     spawn("ossc-lease", {
-        let (work, expire) = (work.clone(), config.expire);
-        move || leases::run(&work, expire, &|| !nearby::processes(id).is_empty())
+        let (work, expire, mut summary) = (work.clone(), config.expire, Summary::default());
+        move || leases::run(&work, expire, &|| !nearby::processes(id).is_empty(), &mut || summary.look(&work))
     })?;
     let door = wire::door().map_err(|e| {
         format!("failed to initialize connector: socketpair: {}", std::io::Error::from_raw_os_error(e.0))
     })?;
-    let mut server = Server::new((listener, door), (work, mirror, keys), region_fd, orders, config.linger);
+    let about = About {
+        oss_path: settings.location.to_string(),
+        endpoint: settings.endpoint.to_string(),
+        driver,
+        config: (path.display().to_string(), path.exists()),
+    };
+    let mut server = Server::new((listener, door), (work, mirror, keys), region_fd, orders, config.linger, about);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, socket: paths.socket, _lock: lock }, warnings))
@@ -174,13 +184,11 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
 
 /// The configuration and the log: first of all, so that the reason of any start that fails is in the log. The texts are
 /// warnings for the user.
-fn configured(variables: &HashMap<String, String>) -> Result<(Config, Journal, Vec<String>), NotStarted> {
-    let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
-    let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
-    let (config, unknown) = Config::load(&path, own_path.is_some()).inspect_err(|_| {
+fn configured(path: &Path, is_named: bool) -> Result<(Config, Journal, Vec<String>), NotStarted> {
+    let (config, unknown) = Config::load(path, is_named).inspect_err(|_| {
         // What another file names as its log is not known to be the default one.
-        let of_default = || own_path.is_none().then(|| Config::default().log_path);
-        if let Some(log) = Config::log_path_of_refused(&path).or_else(of_default) {
+        let of_default = || (!is_named).then(|| Config::default().log_path);
+        if let Some(log) = Config::log_path_of_refused(path).or_else(of_default) {
             Journal::start(&log, None, LogLevel::Error);
         }
     })?;
@@ -228,6 +236,7 @@ struct Built {
     orders: Sender<Order>,
     wanted: Receiver<Order>,
     keys: keys::Keys,
+    driver: (&'static str, String),
 }
 
 /// The socket at which programs ask.
@@ -305,7 +314,7 @@ fn build(
     let work = Arc::new(Work::new(region, budget, audit, senders, supplies::all(), options));
     let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net)
         .map_err(|e| format!("failed to initialize connector: {e}"))?;
-    let looked_up = vcpus.names();
+    let (looked_up, driver) = (vcpus.names(), vcpus.driver());
     work.scheduling.set_vcpus(vcpus);
     let keys = keys::of_engine(variables, settings, config, &work, renewed)?;
     // An address needs no looking up.
@@ -314,7 +323,7 @@ fn build(
         let deadline = config.resolve_timeout;
         spawn("ossc-names", move || names::run(looked_up, &host, port, deadline))?;
     }
-    Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted, keys })
+    Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted, keys, driver })
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), NotStarted> {

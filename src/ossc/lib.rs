@@ -19,7 +19,7 @@ mod rooms_tests;
 pub mod work;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{doctor, errors, metrics, output, pages, run, status, top};
+use commands::{config, doctor, errors, metrics, output, pages, ps, run, status, top, wait};
 
 /// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
 #[derive(Parser)]
@@ -44,12 +44,12 @@ enum Command {
     Top(top::TopOptions),
     /// The engine's counters as Prometheus text.
     Metrics(metrics::MetricsOptions),
-    /// Print the default configuration file, or the table of all settings.
-    Config {
-        /// The table of all keys and variables, as Markdown.
-        #[arg(long)]
-        markdown: bool,
-    },
+    /// The engines of this node: which folder each serves, what it takes, who uses it.
+    Ps(ps::PsOptions),
+    /// Wait until an engine serves a MODEL_DIR, or until all that it was to load is there.
+    Wait(wait::WaitOptions),
+    /// The default configuration file, the table of all settings, what is in force here, or what is wrong with a file.
+    Config(config::ConfigOptions),
     /// Print what can go wrong, what programs see of it and what to do, as Markdown.
     Errors,
     /// Write the man pages and the shell completions into a folder; the packages are made with it.
@@ -88,9 +88,9 @@ fn called() -> std::process::ExitCode {
         Command::Status(options) => status::main(&options),
         Command::Top(options) => top::main(&options),
         Command::Metrics(options) => metrics::main(&options),
-        Command::Config { markdown } => {
-            output::only("config", &if markdown { ossc_conf::markdown() } else { ossc_conf::default_file() })
-        }
+        Command::Ps(options) => ps::main(&options),
+        Command::Wait(options) => wait::main(&options),
+        Command::Config(options) => config::main(&options),
         Command::Errors => output::only("errors", &errors::markdown()),
         Command::Pages { folder } => pages::main(&Arguments::command(), &folder),
     }

@@ -11,7 +11,9 @@ pub mod memory;
 pub mod names;
 pub mod nearby;
 pub mod panics;
+pub mod report;
 #[allow(unsafe_code)]
 pub mod reset;
 pub mod serve;
 pub mod socket;
+pub mod summary;

@@ -25,10 +25,6 @@ class Ossc(EndToEnd):
             [str(paths.OSSC), *words], env=run.env(None, **{"LD_PRELOAD": None, **changes}), capture_output=True, text=True, timeout=30, check=False
         )
 
-
-class Commands(Ossc):
-    """What is shown of a load is true."""
-
     def holder(self, run: Run) -> subprocess.Popen[bytes]:
         """A program that has everything mapped."""
         holder = run.start([sys.executable, str(HOLD), str(run.model_dir)], stdout=subprocess.PIPE)
@@ -38,6 +34,10 @@ class Commands(Ossc):
         self.addCleanup(holder.kill)
         self.assertTrue(holder.stdout.readline().startswith(b"ready "), run.log_tail())
         return holder
+
+
+class Commands(Ossc):
+    """What is shown of a load is true."""
 
     def large(self) -> dict[str, int]:
         sizes = {str(p.relative_to(self.plain)): p.stat().st_size for p in self.plain.rglob("*") if p.is_file()}
@@ -58,11 +58,12 @@ class Commands(Ossc):
 
         metrics = self.ossc(run, "metrics")
         self.assertEqual((metrics.returncode, metrics.stderr), (0, ""))
+        label = f'{{model_dir="{run.model_dir}"}}'
         values = dict(line.rsplit(" ", 1) for line in metrics.stdout.splitlines() if not line.startswith("#"))
-        self.assertEqual(values["ossc_up"], "1")
-        self.assertEqual(int(values["ossc_ready_bytes"]), sum(self.large().values()))
-        self.assertEqual(int(values['ossc_object_ready_bytes{object="b.bin"}']), self.large()["b.bin"])
-        self.assertGreaterEqual(int(values["ossc_origin_bytes_total"]), sum(self.large().values()))
+        self.assertEqual(values[f"ossc_up{label}"], "1")
+        self.assertEqual(int(values[f"ossc_ready_bytes{label}"]), sum(self.large().values()))
+        self.assertEqual(int(values[f'ossc_object_ready_bytes{{model_dir="{run.model_dir}",object="b.bin"}}']), self.large()["b.bin"])
+        self.assertGreaterEqual(int(values[f"ossc_origin_bytes_total{label}"]), sum(self.large().values()))
         self.assertIsNone(holder.poll())
 
     def test_top_on_a_terminal_names_who_has_what_mapped(self) -> None:

@@ -1,4 +1,5 @@
-//! `ossc status`: what the engine of a MODEL_DIR has loaded and is loading, once, as a table or as JSON.
+//! `ossc status`: what the engine of a MODEL_DIR has loaded and is loading, what failed and why, once, as a table or as
+//! JSON.
 //!
 //! Called by `main`. It changes nothing.
 
@@ -6,11 +7,16 @@ use crate::commands::output;
 use crate::commands::view::{self, Which, human, objects, ready_bytes, state_label};
 use clap::Args;
 use ossc_cache::region::{RecordKind, Region, state};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
+/// An object has failed.
+const FAILED: u8 = 2;
+
 #[derive(Args)]
+#[command(after_help = "Exit status: 0; 1 no engine answers; 2 an object has failed (its reason is shown).\n\n\
+    Examples:\n  ossc status --model-dir /models/qwen\n  ossc status --json | jq .report.origin")]
 pub struct StatusOptions {
     #[command(flatten)]
     which: Which,
@@ -21,18 +27,21 @@ pub struct StatusOptions {
 
 /// Runs the command.
 pub fn main(options: &StatusOptions) -> ExitCode {
-    let region = match options.which.region() {
-        Ok(region) => region,
+    let asked = options.which.region().and_then(|region| Ok((region, options.which.report()?)));
+    let (region, report) = match asked {
+        Ok(answer) => answer,
         Err(why) => {
             eprintln!("ossc status: {why}");
             return ExitCode::FAILURE;
         }
     };
-    let text = if options.json { format!("{}\n", as_json(&region)) } else { as_table(&region) };
-    output::only("status", &text)
+    let text = if options.json { format!("{}\n", as_json(&region, &report)) } else { as_table(&region, &report) };
+    let printed = output::only("status", &text);
+    let is_failed = report["failed"].as_array().is_some_and(|failed| !failed.is_empty());
+    if printed == ExitCode::SUCCESS && is_failed { ExitCode::from(FAILED) } else { printed }
 }
 
-fn as_json(region: &Region) -> serde_json::Value {
+fn as_json(region: &Region, report: &Value) -> Value {
     let header = region.header();
     let list: Vec<_> = objects(region)
         .map(|object| json!({"name": *region.name(object), "bytes": object.size(), "ready_bytes": ready_bytes(region, object), "state": state_label(region, object), "verified": object.verified(), "etag": *object.etag()}))
@@ -48,10 +57,11 @@ fn as_json(region: &Region) -> serde_json::Value {
         "ready_bytes": header.ready_bytes.load(Ordering::Relaxed),
         "budget_bytes": header.budget_bytes.load(Ordering::Relaxed),
         "objects": list,
+        "report": report,
     })
 }
 
-fn as_table(region: &Region) -> String {
+fn as_table(region: &Region, report: &Value) -> String {
     let header = region.header();
     let mut text = format!(
         "engine {} for {}\n",
@@ -71,11 +81,27 @@ fn as_table(region: &Region) -> String {
             region.name(object)
         );
     }
+    for one in report["failed"].as_array().into_iter().flatten() {
+        let (name, reason) = (one["name"].as_str().unwrap_or_default(), one["reason"].as_str());
+        text += &format!("failed: {name}: {}\n", reason.unwrap_or("see the log"));
+    }
+    let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
+    let (origin, memory) = (|name: &str| number("origin", name), |name: &str| human(number("memory", name)));
     text + &format!(
-        "{count} small objects of {} are files\nfrom the origin: {} in {} requests, {} retries\n",
+        "{count} small objects of {} are files\n\
+         from the origin: {} in {} requests, {} retries, {} throttled, {} hedges of {}\n\
+         memory: {} of {}, at most {}; {} clients; {}\n",
         human(bytes),
-        human(header.origin_bytes.load(Ordering::Relaxed)),
-        header.origin_requests.load(Ordering::Relaxed),
-        header.origin_retries.load(Ordering::Relaxed)
+        human(origin("bytes")),
+        origin("requests"),
+        origin("retries"),
+        origin("throttled"),
+        origin("hedges"),
+        human(origin("hedged_bytes")),
+        memory("used_bytes"),
+        memory("budget_bytes"),
+        memory("peak_bytes"),
+        report["clients"].as_array().map_or(0, Vec::len),
+        if report["at_rest"] == Value::Bool(true) { "at rest" } else { "loading" },
     )
 }

@@ -9,28 +9,42 @@ use crate::commands::view::{Which, human, objects, ready_bytes, state_label};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ossc_cache::region::{Object, RecordKind, Region, state};
-use std::collections::HashMap;
+use serde_json::Value;
+use std::collections::{HashMap, VecDeque};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(500);
-/// Objects that have a bar of their own; the others are in the sum.
-const BARS_MAX: usize = 40;
+/// The rate is that of the last seconds: what came before this command was started counts for nothing.
+const RATE_OF: Duration = Duration::from_secs(5);
+/// Lines of a terminal that tells no size, and those that are left free of a terminal's.
+const ROWS: u16 = 24;
+const ROWS_FREE: u16 = 3;
+/// An object has failed.
+const FAILED: u8 = 2;
 
+/// Options of `ossc top`.
 #[derive(Args)]
+#[command(
+    after_help = "Exit status: 0 all is loaded; 1 no engine answers; 2 an object has failed (its reason is on stderr).\n\n\
+    Examples:\n  ossc top --model-dir /models/qwen\n  ossc top --wait --stay"
+)]
 pub struct TopOptions {
     #[command(flatten)]
     which: Which,
     /// Go on after everything is loaded, to see who comes and goes.
     #[arg(long)]
     stay: bool,
+    /// Wait for an engine where none runs yet.
+    #[arg(long)]
+    wait: bool,
 }
 
 /// Runs the command.
 pub fn main(options: &TopOptions) -> ExitCode {
-    let region = match options.which.region() {
+    let region = match region(options) {
         Ok(region) => region,
         Err(why) => {
             eprintln!("ossc top: {why}");
@@ -41,30 +55,50 @@ pub fn main(options: &TopOptions) -> ExitCode {
     let target = if is_terminal { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::hidden() };
     let mut board = Board::new(MultiProgress::with_draw_target(target));
     let (mut told, begin) = (None, Instant::now());
+    let mut report = options.which.report().unwrap_or_default();
     loop {
-        let sum = board.draw(&region);
-        if !is_terminal && told != Some(sum.percent()) {
+        let sum = board.draw(&region, &report);
+        let is_over = sum.open == 0 && !options.stay;
+        if !is_terminal && (told != Some(sum.percent()) || is_over) {
             told = Some(sum.percent());
-            let line = format!(
-                "{:3} %  {} of {}  after {:.1} s\n",
-                sum.percent(),
-                human(sum.ready),
-                human(sum.bytes),
-                begin.elapsed().as_secs_f64()
-            );
-            match output::print(&line) {
+            match output::print(&format!("{}  after {:.1} s\n", sum.text(), begin.elapsed().as_secs_f64())) {
                 Ok(true) => {}
                 Ok(false) => return ExitCode::SUCCESS,
                 Err(e) => return output::lost("top", &e),
             }
         }
-        let is_over = sum.open == 0 && !options.stay;
-        if is_over || !options.which.is_served() {
+        let next = options.which.report();
+        if is_over || next.is_err() && !options.which.is_served() {
             board.end();
-            return ExitCode::SUCCESS;
+            return ended(next.as_ref().unwrap_or(&report), sum.failed);
+        }
+        report = next.unwrap_or(report);
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn region(options: &TopOptions) -> Result<Region, String> {
+    let mut is_told = false;
+    loop {
+        match options.which.region() {
+            Err(why) if options.wait => {
+                if !std::mem::replace(&mut is_told, true) {
+                    eprintln!("ossc top: waiting: {why}");
+                }
+            }
+            answer => return answer,
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Names what has failed.
+fn ended(report: &Value, failed: usize) -> ExitCode {
+    for one in report["failed"].as_array().into_iter().flatten() {
+        let (name, reason) = (one["name"].as_str().unwrap_or_default(), one["reason"].as_str());
+        eprintln!("ossc top: failed: {name}: {}", reason.unwrap_or("see the log"));
+    }
+    if failed > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
 }
 
 /// What one look has found.
@@ -74,72 +108,121 @@ struct Sum {
     ready: u64,
     /// Objects that are neither whole nor failed.
     open: usize,
+    failed: usize,
 }
 
 impl Sum {
     fn percent(&self) -> u64 {
         (self.ready * 100).checked_div(self.bytes).unwrap_or(100)
     }
+
+    fn text(&self) -> String {
+        let failed = if self.failed > 0 { format!("  {} FAILED", self.failed) } else { String::new() };
+        format!("{:3} %  {} of {}{failed}", self.percent(), human(self.ready), human(self.bytes))
+    }
 }
 
 struct Board {
     all: MultiProgress,
     sum: ProgressBar,
-    bars: HashMap<u32, ProgressBar>,
+    /// As many lines as the terminal has room for; which object each one shows changes.
+    lines: Vec<ProgressBar>,
+    /// How much was ready at which time.
+    seen: VecDeque<(Instant, u64)>,
 }
 
 impl Board {
     fn new(all: MultiProgress) -> Board {
-        let sum = all.add(ProgressBar::new(0).with_style(style(
-            "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}",
-        )));
-        Board { all, sum, bars: HashMap::new() }
+        let sum = all.add(ProgressBar::new(0).with_style(style("{bar:20} {wide_msg}")));
+        Board { all, sum, lines: Vec::new(), seen: VecDeque::new() }
     }
 
-    fn draw(&mut self, region: &Region) -> Sum {
+    fn draw(&mut self, region: &Region, report: &Value) -> Sum {
         let header = region.header();
         let (dev, engine) = (header.memory_dev.load(Ordering::Acquire), header.engine_pid.load(Ordering::Acquire));
         let readers = readers::by_inode(dev, engine);
         let mut sum = Sum::default();
+        let mut shown = Vec::new();
         for object in
             objects(region).filter(|object| object.state() != state::GONE || object.kind() == RecordKind::Large)
         {
             let ready = ready_bytes(region, object);
+            let is_failed = object.state() == state::FAILED && !object.is_in_the_way();
             sum.bytes += object.size();
             sum.ready += ready;
             sum.open += usize::from(matches!(object.state(), state::COMING | state::LOADING));
-            if object.kind() == RecordKind::Large {
-                self.bar(region, object, ready, &readers);
+            sum.failed += usize::from(is_failed);
+            if object.kind() == RecordKind::Large || is_failed {
+                // What is wrong first, then what is loading, then what is whole.
+                let order = if is_failed { 0 } else { 1 + u8::from(ready == object.size()) };
+                shown.push((order, object, ready));
             }
         }
+        shown.sort_by_key(|(order, ..)| *order);
+        self.draw_lines(region, &shown, &readers);
         self.sum.set_length(sum.bytes);
         self.sum.set_position(sum.ready);
-        let requests = header.origin_requests.load(Ordering::Relaxed);
-        let retries = header.origin_retries.load(Ordering::Relaxed);
-        self.sum.set_message(format!("{requests} requests, {retries} retries"));
+        let message = self.message(&sum, report);
+        self.sum.set_message(message);
         sum
     }
 
-    fn bar(&mut self, region: &Region, object: &Object, ready: u64, readers: &HashMap<u64, Vec<String>>) {
-        if self.bars.len() >= BARS_MAX && !self.bars.contains_key(&object.first_part()) {
-            return;
+    fn draw_lines(&mut self, region: &Region, shown: &[(u8, &Object, u64)], readers: &HashMap<u64, Vec<String>>) {
+        let told = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_row);
+        let rows = if told == 0 { ROWS } else { told.max(ROWS_FREE + 1) };
+        let count = shown.len().min(usize::from(rows - ROWS_FREE));
+        while self.lines.len() > count {
+            self.lines.pop().iter().for_each(|line| self.all.remove(line));
         }
-        let all = &self.all;
-        let bar = self.bars.entry(object.first_part()).or_insert_with(|| {
-            all.add(
-                ProgressBar::new(object.size()).with_style(style("{bar:30} {percent:>3} %  {total_bytes:>11}  {msg}")),
-            )
-        });
-        bar.set_position(ready);
-        let who = readers
-            .get(&object.memory_ino.load(Ordering::Acquire))
-            .map_or(String::new(), |who| format!("  mapped by {}", who.join(", ")));
-        bar.set_message(format!("{:<8} {}{who}", state_label(region, object), region.name(object)));
+        while self.lines.len() < count {
+            self.lines.push(self.all.add(ProgressBar::new(0).with_style(style("{bar:20} {wide_msg}"))));
+        }
+        for (line, (_, object, ready)) in self.lines.iter().zip(shown) {
+            let percent = (ready * 100).checked_div(object.size()).unwrap_or(100);
+            let who = readers
+                .get(&object.memory_ino.load(Ordering::Acquire))
+                .map_or(String::new(), |who| format!("  mapped by {}", who.join(", ")));
+            let (size, label) = (human(object.size()), state_label(region, object));
+            line.set_length(object.size());
+            line.set_position(*ready);
+            line.set_message(format!("{percent:>3} %  {size:>9}  {label:<8} {}{who}", region.name(object)));
+        }
+    }
+
+    /// Rate and time left, memory, requests.
+    fn message(&mut self, sum: &Sum, report: &Value) -> String {
+        let now = Instant::now();
+        self.seen.push_back((now, sum.ready));
+        while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now - *at > RATE_OF) {
+            self.seen.pop_front();
+        }
+        let (at, ready) = self.seen.front().copied().unwrap_or((now, sum.ready));
+        let secs = (now - at).as_secs_f64();
+        let rate = if secs > 0.0 { sum.ready.saturating_sub(ready) as f64 / secs } else { 0.0 };
+        let left = if rate > 0.0 && sum.open > 0 {
+            format!("  {:.0} s left", (sum.bytes - sum.ready) as f64 / rate)
+        } else {
+            String::new()
+        };
+        let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
+        let origin = |name: &str| number("origin", name);
+        let throttled =
+            if origin("throttled") > 0 { format!("  {} throttled", origin("throttled")) } else { String::new() };
+        format!(
+            "{}  {}/s{left}  memory {} of {}  {} of {} requests, {} retries{throttled}",
+            sum.text(),
+            human(rate as u64),
+            human(number("memory", "used_bytes")),
+            human(number("memory", "budget_bytes")),
+            origin("requests_under_way"),
+            origin("requests_allowed"),
+            origin("retries"),
+        )
     }
 
     /// Leaves what was drawn on the screen.
     fn end(self) {
-        self.bars.values().for_each(ProgressBar::abandon);
+        self.lines.iter().for_each(ProgressBar::abandon);
         self.sum.abandon();
     }
 }

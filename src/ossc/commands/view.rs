@@ -4,10 +4,12 @@
 //! engine, and keeps none alive: who looks is not a client.
 
 use clap::Args;
+use ossc_cache::cpath::CPath;
 use ossc_cache::region::{Object, RecordKind, Region, state};
 use ossc_cache::rundir::{self, Paths, RunDirSettings};
 use ossc_cache::sys;
-use ossc_cache::wire::{self, Ask};
+use ossc_cache::wire::{self, Ask, Packet};
+use serde_json::Value;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -26,19 +28,17 @@ pub struct Which {
 impl Which {
     /// The region of the engine that serves this folder, or why there is none.
     pub fn region(&self) -> Result<Region, String> {
-        let none = "no engine runs for this folder: start a program with LD_PRELOAD and ENABLE_CONNECTOR=1";
-        let asked =
-            wire::ask_at_socket(&self.paths()?.socket, Ask::Look, b"", ANSWER_MS).map_err(|errno| match errno.0 {
-                libc::ENOENT | libc::ECONNREFUSED => none.into(),
-                libc::ENOTSUP => "the running engine is of another version".into(),
-                code => format!("the engine did not answer: {}", std::io::Error::from_raw_os_error(code)),
-            });
-        let mapped = asked.and_then(|packet| {
+        let mapped = asked(&self.paths()?.socket, Ask::Look).and_then(|packet| {
             let mapped = Region::map(packet.fds[0]);
             packet.close_fds();
             mapped.map_err(|e| format!("cannot map the engine's region: {}", std::io::Error::from_raw_os_error(e.0)))
         });
         mapped.map_err(|why| format!("MODEL_DIR {}: {why}", self.model_dir.display()))
+    }
+
+    /// What the engine that serves this folder says of itself, or why there is none.
+    pub fn report(&self) -> Result<Value, String> {
+        report_at(&self.paths()?.socket).map_err(|why| format!("MODEL_DIR {}: {why}", self.model_dir.display()))
     }
 
     /// True while an engine serves this folder.
@@ -57,6 +57,26 @@ impl Which {
         };
         rundir::paths(&place, id.dev(), id.ino()).ok_or_else(|| "no run folder can be used".to_string())
     }
+}
+
+/// What the engine that listens at a socket says of itself, or why it does not.
+pub fn report_at(socket: &CPath) -> Result<Value, String> {
+    let packet = asked(socket, Ask::Report)?;
+    let read = std::fs::read(format!("/proc/self/fd/{}", packet.fds[0]));
+    packet.close_fds();
+    let text = read.map_err(|e| format!("cannot read the engine's report: {e}"))?;
+    serde_json::from_slice(&text).map_err(|e| format!("cannot read the engine's report: {e}"))
+}
+
+fn asked(socket: &CPath, ask: Ask) -> Result<Packet, String> {
+    wire::ask_at_socket(socket, ask, b"", ANSWER_MS).map_err(|errno| match errno.0 {
+        libc::ENOENT | libc::ECONNREFUSED => {
+            "no engine runs for this folder: start a program with LD_PRELOAD and ENABLE_CONNECTOR=1".into()
+        }
+        libc::ENOTSUP => "the running engine is of another version".into(),
+        libc::EACCES => "the engine is another user's".into(),
+        code => format!("the engine did not answer: {}", std::io::Error::from_raw_os_error(code)),
+    })
 }
 
 /// All objects, folders left out, records that stand for nothing, and files that a newer version has replaced.

@@ -44,6 +44,13 @@ impl Clients {
         }
     }
 
+    /// Their process ids, in rising order.
+    pub fn pids(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = self.0.keys().copied().collect();
+        pids.sort_unstable();
+        pids
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -20,6 +20,7 @@ use crate::order::Order;
 use crate::process::clients::Clients;
 use crate::process::keys::Keys;
 use crate::process::nearby;
+use crate::process::report::{self, About};
 use crate::work::Work;
 
 /// A client that connected and says nothing is let go after this many milliseconds.
@@ -41,6 +42,7 @@ pub struct Server {
     orders: Sender<Order>,
     linger: Duration,
     clients: Clients,
+    about: About,
     /// When trouble was told last.
     told: Option<Instant>,
 }
@@ -53,6 +55,7 @@ impl Server {
         region_fd: i32,
         orders: Sender<Order>,
         linger: Duration,
+        about: About,
     ) -> Server {
         Server {
             listener,
@@ -64,6 +67,7 @@ impl Server {
             orders,
             linger,
             clients: Clients::default(),
+            about,
             told: None,
         }
     }
@@ -208,6 +212,7 @@ impl Server {
                 }
             }
             Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1, -1]).map_err(|e| e.0),
+            Ask::Report => self.hand_report(fd),
             Ask::Credentials => {
                 // Who has told it does not wait for an answer.
                 self.keys.note(peer.pid, packet.text());
@@ -218,6 +223,14 @@ impl Server {
                 let path = String::from_utf8_lossy(packet.text()).into_owned();
                 self.orders.send(Order::List { path, enters: ask == Ask::Enter, conn }).map_err(|_| libc::EPIPE)
             }
+        }
+    }
+
+    fn hand_report(&self, fd: i32) -> Result<(), i32> {
+        let report = report::of(&self.work, &self.about, self.mirror.store().kind(), &self.clients.pids());
+        match report::file(&report) {
+            Ok(file) => wire::answer(fd, 0, 0, b"", [file.as_raw_fd(), -1, -1]).map_err(|e| e.0),
+            Err(errno) => wire::answer(fd, errno, 0, b"", NO_FDS).map_err(|e| e.0),
         }
     }
 

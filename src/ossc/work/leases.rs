@@ -18,12 +18,14 @@ use std::time::Duration;
 /// How often leases are looked at: an idle engine wakes up less than once a second.
 const TICK: Duration = Duration::from_millis(1300);
 
-/// The thread, for ever. `is_nearby` looks for programs that run for this MODEL_DIR and are no clients yet.
-pub fn run(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool) {
+/// The thread, for ever. `is_nearby` looks for programs that run for this MODEL_DIR and are no clients yet; `after` is
+/// called after each look.
+pub fn run(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool, after: &mut dyn FnMut()) {
     let mut wait = TICK;
     loop {
         std::thread::sleep(wait);
         wait = look(work, expire, is_nearby).map_or(TICK, |soonest| soonest.min(TICK));
+        after();
     }
 }
 

@@ -88,6 +88,11 @@ impl Residency {
         lock(&self.roomless).remove(&(slot, index))
     }
 
+    /// Most bytes of the budget that were put aside at a time.
+    pub fn budget_peak(&self) -> u64 {
+        self.budget.peak()
+    }
+
     /// Parts that readers wait for and that found no room, bytes of the budget that are put aside, and memory files.
     pub fn gauges(&self) -> (usize, u64, usize) {
         (lock(&self.roomless).len(), self.budget.used(), self.memory_files.load(Ordering::Acquire))

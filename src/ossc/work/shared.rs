@@ -5,6 +5,7 @@
 pub mod action;
 pub mod brought;
 pub mod check;
+pub mod counters;
 pub mod entry;
 pub mod fill;
 pub mod item;

@@ -30,7 +30,7 @@ impl Source for Work {
                 Next::Item(item, class) => {
                     // Counted before the record is looked at: one that is not GONE by then stays what it is.
                     let entry = entry_of(self, item);
-                    entry.iter().for_each(|entry| entry.begin_request());
+                    entry.iter().for_each(|entry| entry.begin_request_at(now));
                     if let Some(fetch) = requests::prepare(self, item, class) {
                         return Pull::Fetch(Fetch { urgent: class < Class::Prefetch, ..fetch });
                     }
@@ -59,6 +59,7 @@ impl Source for Work {
         let item = Item::from_token(done.token);
         let entry = entry_of(self, item);
         self.scheduling.ended(&done);
+        self.register.counters.ended(&done, self.register.now());
         let header = self.register.region.header();
         header.origin_requests.fetch_add(1, Ordering::Relaxed);
         if let Ok(response) = &done.result {

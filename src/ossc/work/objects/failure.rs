@@ -67,7 +67,7 @@ impl Objects {
         );
         entry.planned.store(false, Ordering::Release);
         object.fail(errno);
-        entry.give_up(self.register.now());
+        entry.give_up(self.register.now(), error);
         if let Item::Blocks(_, index, first, count) = item
             && object.state() == state::FAILED
         {

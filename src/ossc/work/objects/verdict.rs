@@ -122,6 +122,8 @@ impl Objects {
             return if is_whole { self.judge(slot, object, entry, check) } else { Came::Good };
         }
         if !self.options.verify_crc || part.crc64() == crc64 {
+            let range = object.part_range(index);
+            self.register.counters.refetched_bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
             check.wrong.remove(&index);
             self.compare_blocks(object, entry, index, judged.round);
             return Came::Good;
@@ -130,6 +132,7 @@ impl Objects {
         if judged.judgement == Judgement::Open {
             return Came::Mismatch(self.mismatch(slot, object, entry, check, (expected, found)));
         }
+        self.register.counters.mismatches.fetch_add(1, Ordering::Relaxed);
         if check.wrong.insert(index) {
             tracing::warn!(
                 object = entry.key,
@@ -163,6 +166,7 @@ impl Objects {
             tracing::info!(
                 object = entry.key,
                 bytes = entry.size,
+                seconds = format!("{:.3}", entry.seconds(self.register.now())),
                 "loaded; not verified: {}",
                 if self.options.verify_crc { "the origin gave no CRC-64" } else { "verifyCrc is off" }
             );
@@ -176,12 +180,13 @@ impl Objects {
         if found != expected {
             return Came::Mismatch(self.mismatch(slot, object, entry, check, (expected, found)));
         }
+        let seconds = format!("{:.3}", entry.seconds(self.register.now()));
         let (bytes, misled) =
             (entry.size, check.misled + lock(&entry.given).len() * usize::from(self.is_to_be_told(slot)));
         match object.verdict.get().round {
-            1 => tracing::info!(object = entry.key, bytes, crc64 = expected, "loaded and verified"),
+            1 => tracing::info!(object = entry.key, bytes, seconds, crc64 = expected, "loaded and verified"),
             _ if misled == 0 => {
-                tracing::info!(object = entry.key, bytes, crc64 = expected, "fetched again and verified")
+                tracing::info!(object = entry.key, bytes, seconds, crc64 = expected, "fetched again and verified")
             }
             _ => tracing::warn!(
                 object = entry.key,
@@ -233,6 +238,7 @@ impl Objects {
         let judged = object.verdict.get();
         let is_last = std::mem::replace(&mut check.again, true);
         check.known = 0;
+        self.register.counters.mismatches.fetch_add(1, Ordering::Relaxed);
         let (handed, what) = (self.handed_parts(object, judged.round), if is_last { WRONG_TWICE } else { WRONG_ONCE });
         lock(&self.misreads).push((slot, Misread { round: judged.round, handed, expected, found, what }));
         let next = if is_last { judged.next().with(Judgement::Wrong) } else { judged.next() };
@@ -252,6 +258,8 @@ impl Objects {
         (slot, object, entry): (u32, &Object, &RegisterEntry),
         old: Vec<u32>,
     ) -> Vec<Action> {
+        let bytes = |index: &u32| object.part_range(*index).end - object.part_range(*index).start;
+        self.register.counters.refetched_bytes.fetch_add(old.iter().map(bytes).sum(), Ordering::Relaxed);
         for index in &old {
             if self.region.part(object, *index).take_back() {
                 fill::empty(&self.register, object, entry, *index);

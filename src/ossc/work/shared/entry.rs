@@ -7,9 +7,10 @@ use crate::lock::lock;
 use crate::work::shared::check::Check;
 use crate::work::shared::memory::Memory;
 use crate::work::shared::reservation::Reservation;
+use ossc_net::Error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Before a listing revives an object that was given up for the second time, and the longest such pause.
@@ -75,12 +76,15 @@ pub struct RegisterEntry {
     /// `Object::uses` at the last look of the lease thread.
     pub uses_seen: AtomicU32,
     requests: AtomicU32,
+    /// When the first request for it was prepared.
+    asked_at: OnceLock<Instant>,
     /// Failed requests in a row for each part of a large object.
     failures: Mutex<BTreeMap<u32, u32>>,
     /// Doubtful answers in a row.
     doubts: Mutex<BTreeMap<Asked, Doubt>>,
     /// How often the object was given up, and when it was last.
     given_up: Mutex<(u32, Option<Instant>)>,
+    failure: Mutex<Option<String>>,
     /// Since when no program has it open or mapped, as far as it was looked at.
     pub idle_since: Mutex<Option<Instant>>,
     /// Readers were told that there is no room: when the lease thread saw that first.
@@ -127,9 +131,11 @@ impl RegisterEntry {
             opened: AtomicBool::new(false),
             uses_seen: AtomicU32::new(0),
             requests: AtomicU32::new(0),
+            asked_at: OnceLock::new(),
             failures: Mutex::default(),
             doubts: Mutex::default(),
             given_up: Mutex::default(),
+            failure: Mutex::default(),
             idle_since: Mutex::new(None),
             starved_since: Mutex::new(None),
             room: Mutex::default(),
@@ -150,6 +156,17 @@ impl RegisterEntry {
     /// A request is being prepared: until `end_request` the record stays what it is, if it was not GONE after this.
     pub fn begin_request(&self) {
         self.requests.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The same, of the first one at that time: seconds of the object count from it.
+    pub fn begin_request_at(&self, now: Instant) {
+        self.asked_at.get_or_init(|| now);
+        self.begin_request();
+    }
+
+    /// Seconds since the first request for it.
+    pub fn seconds(&self, now: Instant) -> f64 {
+        self.asked_at.get().map_or(0.0, |at| now.saturating_duration_since(*at).as_secs_f64())
     }
 
     /// It is finished, or was not made after all.
@@ -191,10 +208,16 @@ impl RegisterEntry {
         lock(&self.doubts).clear();
     }
 
-    /// The object was given up.
-    pub fn give_up(&self, now: Instant) {
+    /// The object was given up, for this reason.
+    pub fn give_up(&self, now: Instant, reason: &Error) {
         let mut given_up = lock(&self.given_up);
         *given_up = (given_up.0.saturating_add(1), Some(now));
+        *lock(&self.failure) = Some(reason.to_string());
+    }
+
+    /// Why it was given up last.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
     }
 
     /// Whether a listing may revive it: the first time at once, then after pauses that double.

@@ -3,6 +3,7 @@
 //! Owned by all wings together. It decides nothing about an object: it finds it, takes it in and lets it go.
 
 use crate::lock::lock;
+use crate::work::shared::counters::Counters;
 use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::options::WorkOptions;
 use ossc_cache::region::{Object, Region};
@@ -17,6 +18,8 @@ pub struct Register {
     pub region: Region,
     /// What the work was started with.
     pub options: WorkOptions,
+    /// What the requests came to.
+    pub counters: Counters,
     /// What is free in the region; held while what programs find a record by changes.
     pub(crate) catalog: Mutex<Catalog>,
     entries: RwLock<BTreeMap<u32, Arc<RegisterEntry>>>,
@@ -28,7 +31,14 @@ impl Register {
     /// Of a region, with nothing taken in yet.
     pub fn new(region: Region, options: WorkOptions) -> Register {
         let catalog = Mutex::new(Catalog::new(region));
-        Register { region, options, catalog, entries: RwLock::default(), owners: RwLock::default() }
+        Register {
+            region,
+            options,
+            counters: Counters::default(),
+            catalog,
+            entries: RwLock::default(),
+            owners: RwLock::default(),
+        }
     }
 
     /// The time.

@@ -83,7 +83,8 @@ impl Pieces {
             return Second::Lost(self.landed(slot, index, n, ended));
         };
         lock(&self.buffers).put(room);
-        tracing::info!(object = entry.key, start = range.start, end = range.end, "slow: asking for it a second time");
+        self.register.counters.hedged(bytes);
+        tracing::debug!(object = entry.key, start = range.start, end = range.end, "slow: asking for it a second time");
         entry.begin_request();
         let sink = Sink::Buffer { bytes_max: bytes as usize };
         let token = Item::Hedge(slot, index, n, chunk).token();

@@ -1,0 +1,82 @@
+//! What the requests of an engine came to since its start, for reports of it and for the line that ends a load.
+//!
+//! Counted by the wings and by the work on vcpu threads; read by the report and by the summary. It decides nothing.
+
+use crate::lock::lock;
+use ossc_net::error::FailureKind;
+use ossc_net::{Error, Finished};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// See the module.
+#[derive(Default)]
+pub struct Counters {
+    /// Requests for a piece that was slow, the second time.
+    pub hedges: AtomicU64,
+    /// Bytes that they asked for.
+    pub hedged_bytes: AtomicU64,
+    /// Rounds of an object, and parts that came again, whose bytes did not match.
+    pub mismatches: AtomicU64,
+    /// Bytes that had come before, and were fetched again after a mismatch or a release.
+    pub refetched_bytes: AtomicU64,
+    /// Failed requests by kind.
+    failures: Mutex<BTreeMap<&'static str, u64>>,
+    /// Begin of the first request and end of the last one since the last `take_span`.
+    span: Mutex<Option<(Instant, Instant)>>,
+}
+
+impl Counters {
+    /// A request has ended at `now`.
+    pub fn ended(&self, done: &Finished, now: Instant) {
+        if let Err(error) = &done.result {
+            *lock(&self.failures).entry(kind(error)).or_default() += 1;
+        }
+        let begun = now.checked_sub(done.elapsed).unwrap_or(now);
+        let mut span = lock(&self.span);
+        *span = Some(span.map_or((begun, now), |(first, _)| (first.min(begun), now)));
+    }
+
+    /// A slow piece is asked for a second time.
+    pub fn hedged(&self, bytes: u64) {
+        self.hedges.fetch_add(1, Ordering::Relaxed);
+        self.hedged_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Failed requests by kind, the kinds in alphabetical order.
+    pub fn failures(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.failures).clone()
+    }
+
+    /// Begin of the first request and end of the last one since this was called last.
+    pub fn take_span(&self) -> Option<(Instant, Instant)> {
+        lock(&self.span).take()
+    }
+}
+
+/// The kind of a failure, as reports and metrics name it.
+fn kind(error: &Error) -> &'static str {
+    match error.kind {
+        FailureKind::Local => "local",
+        FailureKind::Memory => "memory",
+        FailureKind::Config => "config",
+        FailureKind::Resolve => "resolve",
+        FailureKind::Network => "network",
+        FailureKind::Tls => "tls",
+        FailureKind::Timeout => "timeout",
+        FailureKind::Protocol => "protocol",
+        FailureKind::Auth => "auth",
+        FailureKind::Permission => "permission",
+        FailureKind::Clock => "clock",
+        FailureKind::Throttled => "throttled",
+        FailureKind::NotFound => "not_found",
+        FailureKind::Changed => "changed",
+        FailureKind::Range => "range",
+        FailureKind::Archived => "archived",
+        FailureKind::Corrupt => "corrupt",
+        FailureKind::Server => "server",
+        FailureKind::Rejected => "rejected",
+        FailureKind::Cancelled => "cancelled",
+    }
+}
