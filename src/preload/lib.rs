@@ -80,7 +80,7 @@ static WIND_UP: extern "C" fn() = wind_up;
 /// The version as a symbol's name: `nm -D libossc_preload.so | grep version`.
 #[used]
 #[unsafe(no_mangle)]
-pub static ossc_version_0_1_0: u8 = 1;
+pub static ossc_version_2_0_0: u8 = 1;
 
 /// The version as text with a final NUL, for `strings` and debuggers.
 #[used]
@@ -96,4 +96,4 @@ pub static ossc_connector_version: [u8; VERSION.len()] = {
 };
 const VERSION: &str = concat!("oss-connector ", env!("CARGO_PKG_VERSION"), "\0");
 const _: () =
-    assert!(matches!(env!("CARGO_PKG_VERSION").as_bytes(), b"0.1.0"), "rename the version symbol with the version");
+    assert!(matches!(env!("CARGO_PKG_VERSION").as_bytes(), b"2.0.0"), "rename the version symbol with the version");

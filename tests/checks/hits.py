@@ -18,7 +18,7 @@ from tests.harness import paths
 from tests.harness.run import plain_env
 
 # Data, not functions: the version for `nm` and `strings`.
-DATA = {"ossc_connector_version", "ossc_version_0_1_0"}
+DATA = {"ossc_connector_version", "ossc_version_2_0_0"}
 ENV = "HITS_FILE"
 
 HEAD = r"""
