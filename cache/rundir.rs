@@ -2,8 +2,9 @@
 //! device and inode, so that every spelling of the same folder meets the same engine.
 //!
 //! Called by the library (to find the engine) and by the engine (to be found); both walk the same
-//! candidates in the same order: the folder in which an engine holds the lock, else the first that can be used. It
-//! never uses a folder that belongs to another user, or that this one cannot write to.
+//! candidates in the same order: the folder in which an engine holds the lock, else the first that can be used. The
+//! last ones lie beside MODEL_DIR and in it, which is writable wherever an engine can work. It never uses a folder that
+//! belongs to another user, or that this one cannot write to.
 
 use crate::cpath::CPath;
 use crate::sys;
@@ -15,6 +16,8 @@ pub struct RunDirSettings<'a> {
     pub socket: Option<&'a [u8]>,
     /// XDG_RUNTIME_DIR.
     pub runtime_dir: Option<&'a [u8]>,
+    /// MODEL_DIR.
+    pub model_dir: &'a [u8],
 }
 
 /// The two paths of one engine.
@@ -28,8 +31,8 @@ pub struct Paths {
     pub is_given: bool,
 }
 
-/// What a primary says where `paths` gives none.
-pub const NO_FOLDER: &str = "none of /run/oss-connector, XDG_RUNTIME_DIR, /tmp and /dev/shm can be used";
+/// The REASON where `paths` gives none.
+pub const NO_FOLDER: &str = "failed to acquire uds lock: this user can write to none of /run/oss-connector, XDG_RUNTIME_DIR, /tmp, /dev/shm, MODEL_DIR and the folder it lies in";
 
 /// Paths for the engine of the folder with this device and inode; `None` when no run folder can be used.
 pub fn paths(place: &RunDirSettings<'_>, dev: u64, ino: u64) -> Option<Paths> {
@@ -85,10 +88,14 @@ impl Paths {
 /// How many names are tried where everybody may make folders: others may have taken some.
 const NAMES_MAX: u64 = 4;
 /// How many candidates there are.
-const FOLDERS: u64 = 2 + 2 * NAMES_MAX;
+const FOLDERS: u64 = 2 + 2 * NAMES_MAX + 2;
+/// The last ones, from MODEL_DIR: what is left where all else is read-only, as in a container with one volume. In it
+/// comes last, since programs may walk through it. Whatever link leads to MODEL_DIR, the kernel finds the same `..`.
+const FROM_MODEL_DIR: [&[u8]; 2] = [b"/../.oss-connector-", b"/.oss-connector-"];
 
 /// Puts a candidate, the best first, to `path`; false where there is none of this number.
 fn folder(place: &RunDirSettings<'_>, uid: u32, index: u64, path: &mut CPath) -> bool {
+    const LAST: u64 = FOLDERS - FROM_MODEL_DIR.len() as u64;
     path.clear();
     match (index, place.runtime_dir.filter(|dir| dir.starts_with(b"/"))) {
         (0, _) => path.push(b"/run/oss-connector"),
@@ -96,6 +103,12 @@ fn folder(place: &RunDirSettings<'_>, uid: u32, index: u64, path: &mut CPath) ->
         (1, Some(dir)) => {
             path.push(dir);
             path.push(b"/oss-connector");
+        }
+        (LAST.., _) if place.model_dir.is_empty() => return false,
+        (LAST.., _) => {
+            path.push(place.model_dir);
+            path.push(FROM_MODEL_DIR[(index - LAST) as usize]);
+            path.push_number(u64::from(uid));
         }
         _ => {
             let (above, number) = ((index - 2) / NAMES_MAX, (index - 2) % NAMES_MAX);
@@ -137,7 +150,7 @@ mod tests {
 
     #[test]
     fn an_own_socket_path_decides() {
-        let place = RunDirSettings { socket: Some(b"/some/where/c.sock"), runtime_dir: None };
+        let place = RunDirSettings { socket: Some(b"/some/where/c.sock"), ..Default::default() };
         let paths = paths(&place, 1, 2).unwrap();
         assert_eq!(paths.socket.as_bytes(), b"/some/where/c.sock");
         assert_eq!(paths.lock.as_bytes(), b"/some/where/c.sock.lock");
@@ -170,14 +183,15 @@ mod tests {
 
     #[test]
     fn a_name_that_others_have_taken_is_passed_over() {
-        let folders = |runtime_dir: &[u8]| -> Vec<String> {
-            let (place, mut path) = (RunDirSettings { socket: None, runtime_dir: Some(runtime_dir) }, CPath::default());
+        let folders = |runtime_dir: &[u8], model_dir: &[u8]| -> Vec<String> {
+            let place = RunDirSettings { socket: None, runtime_dir: Some(runtime_dir), model_dir };
+            let mut path = CPath::default();
             let mut name = |index| {
                 folder(&place, 7, index, &mut path).then(|| String::from_utf8_lossy(path.as_bytes()).into_owned())
             };
             (0..FOLDERS).filter_map(&mut name).collect()
         };
-        let names = folders(b"/run/user/7");
+        let names = folders(b"/run/user/7", b"/models/m");
         assert_eq!(names[..3], ["/run/oss-connector", "/run/user/7/oss-connector", "/tmp/oss-connector-7"]);
         assert_eq!(
             names[3..7],
@@ -188,6 +202,7 @@ mod tests {
                 .chain(["/dev/shm/oss-connector-7".to_string()])
                 .collect::<Vec<_>>()
         );
-        assert_eq!(folders(b"relative").len(), 9);
+        assert_eq!(names[10..], ["/models/m/../.oss-connector-7", "/models/m/.oss-connector-7"]);
+        assert_eq!(folders(b"relative", b"").len(), 9);
     }
 }

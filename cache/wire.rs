@@ -326,6 +326,20 @@ pub fn peer(fd: i32) -> Result<libc::ucred> {
     Ok(cred)
 }
 
+/// A pidfd of the process at the other end, in whatever pid namespace that lives.
+///
+/// Errors: ENOPROTOOPT before Linux 6.5, ENODATA or EINVAL where the process is gone.
+pub fn peer_process(fd: i32) -> Result<OwnedFd> {
+    const SO_PEERPIDFD: usize = 77;
+    let (mut pidfd, mut len) = (-1i32, size_of::<i32>() as u32);
+    let (pidfd_at, len_at) = ((&raw mut pidfd) as usize, (&raw mut len) as usize);
+    let args = [fd as usize, libc::SOL_SOCKET as usize, SO_PEERPIDFD, pidfd_at, len_at, 0];
+    // SAFETY: both pointers are to live locals of the sizes that the option fills.
+    result(unsafe { sys::raw(libc::SYS_getsockopt, args) })?;
+    // SAFETY: the kernel has just made this descriptor, closed on exec, for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
 /// Receives one packet; EPROTO for anything else, EPIPE when the other end is gone.
 pub fn receive(fd: i32) -> Result<Packet> {
     let mut packet = Packet::new(0, 0, b"");

@@ -172,13 +172,13 @@ keys! {
 
     log_path: PathBuf, "logPath" in_default_file,
         Path { default: "/var/log/oss-connector/connector.log" } |path| path,
-        "Log file of the engine. If it cannot be written, the engine warns once and goes on \
-         without it.";
+        "Log file of the engine. If it cannot be written, the engine warns once and writes to a \
+         file in its run folder, which the warning names.";
 
     audit_path: PathBuf, "auditPath" in_default_file,
         Path { default: "/var/log/oss-connector/audit.log" } |path| path,
-        "Audit file: one JSON line per access. If it cannot be written, the engine warns \
-         once and goes on without it.";
+        "Audit file: one JSON line per access. If it cannot be written, the engine warns once and \
+         writes to a file in its run folder, which the warning names.";
 
     // Up to the largest 32-bit number, which people write for `never`.
     expire: Option<Duration>, "expireTimeSec" in_default_file,

@@ -7,7 +7,7 @@
 use crate::credentials;
 use crate::folder_files::{self, Root};
 use crate::journal::audit::Audit;
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Refused};
 use crate::mirror::arrive;
 use crate::mirror::listing::quiet;
 use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
@@ -107,7 +107,7 @@ impl Engine {
 fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engine, Vec<String>), NotStarted> {
     let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
-    let (config, journal, warnings) = configured(&path, own_path.is_some())?;
+    let Configured { mut config, journal, refused, mut warnings } = configured(&path, own_path.is_some())?;
     let settings = Settings::from_lookup(|name| variables.get(name).cloned())?;
     if let Some(why) = folders::unfit(&settings.model_dir) {
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
@@ -120,6 +120,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         .id()
         .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
     let (paths, lock) = socket::lock(&settings, id)?;
+    warnings.extend(journal.move_beside(&socket::lock_file(&paths), refused, &mut config));
     let keeps = probed(&root, &settings.model_dir)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Some(keeps) = keeps {
@@ -182,9 +183,16 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     Ok((Engine { server, socket: paths.socket, _lock: lock }, warnings))
 }
 
-/// The configuration and the log: first of all, so that the reason of any start that fails is in the log. The texts are
-/// warnings for the user.
-fn configured(path: &Path, is_named: bool) -> Result<(Config, Journal, Vec<String>), NotStarted> {
+/// What is there first of all, so that the reason of any start that fails is in the log.
+struct Configured {
+    config: Config,
+    journal: Journal,
+    refused: Refused,
+    /// For the user.
+    warnings: Vec<String>,
+}
+
+fn configured(path: &Path, is_named: bool) -> Result<Configured, NotStarted> {
     let (config, unknown) = Config::load(path, is_named).inspect_err(|_| {
         // What another file names as its log is not known to be the default one.
         let of_default = || (!is_named).then(|| Config::default().log_path);
@@ -192,9 +200,9 @@ fn configured(path: &Path, is_named: bool) -> Result<(Config, Journal, Vec<Strin
             Journal::start(&log, None, LogLevel::Error);
         }
     })?;
-    let (journal, mut warnings) = Journal::start(&config.log_path, Some(&config.audit_path), config.log_level);
+    let (journal, refused, mut warnings) = Journal::start(&config.log_path, Some(&config.audit_path), config.log_level);
     warnings.extend(unknown.iter().map(|warning| format!("{}: {warning}", path.display())));
-    Ok((config, journal, warnings))
+    Ok(Configured { config, journal, refused, warnings })
 }
 
 fn mirrored(config: &Config) -> mirror::MirrorOptions {

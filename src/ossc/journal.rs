@@ -1,11 +1,12 @@
 //! The log and the audit file: one thread writes both, so that nobody who serves bytes waits for a disk.
 //!
-//! Called by the engine through `tracing` (log) and `audit` (audit lines). A file that cannot be opened
-//! costs one warning; lines that do not fit the queue are counted and the count is written later.
+//! Called by the engine through `tracing` (log) and `audit` (audit lines). A file that cannot be opened costs one
+//! warning, and its lines go beside the engine's lock; lines that do not fit the queue are counted and the count is
+//! written later.
 
 pub mod audit;
 
-use ossc_conf::LogLevel;
+use ossc_conf::{Config, LogLevel};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -34,6 +35,16 @@ enum Line {
     Log(Vec<u8>),
     Audit(Vec<u8>),
     Flush(SyncSender<()>),
+    /// The file of the log, and of the audit lines, from now on.
+    LogTo(File),
+    AuditTo(File),
+}
+
+/// The files that could not be opened, and why.
+#[derive(Default)]
+pub struct Refused {
+    log: Option<std::io::Error>,
+    audit: Option<std::io::Error>,
 }
 
 /// Where lines go.
@@ -45,18 +56,12 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the files and starts the writer. The texts are warnings for the user.
-    pub fn start(log: &Path, audit: Option<&Path>, level: LogLevel) -> (Journal, Vec<String>) {
+    pub fn start(log: &Path, audit: Option<&Path>, level: LogLevel) -> (Journal, Refused, Vec<String>) {
         let (lines, queue) = sync_channel(LINES_MAX);
         let journal = Journal { lines, lost: Arc::default() };
-        let mut warnings = Vec::new();
-        let mut open = |path: &Path, what: &str| {
-            open(path)
-                .map_err(|e| {
-                    warnings.push(format!("cannot write the {what} {}: {e}; going on without", path.display()))
-                })
-                .ok()
-        };
-        let (log, audit) = (open(log, "log"), audit.and_then(|audit| open(audit, "audit log")));
+        let (mut refused, mut warnings) = (Refused::default(), Vec::new());
+        let log = open(log, 0).map_err(|e| refused.log = Some(e)).ok();
+        let audit = audit.and_then(|audit| open(audit, 0).map_err(|e| refused.audit = Some(e)).ok());
         let lost = journal.lost.clone();
         let named = std::thread::Builder::new().name("ossc-journal".into()).stack_size(256 << 10);
         if let Err(e) = named.spawn(move || write(&queue, log, audit, &lost)) {
@@ -78,7 +83,33 @@ impl Journal {
         if tracing::subscriber::set_global_default(log.finish()).is_ok() {
             let _ = OF_PROCESS.set(journal.clone());
         }
-        (journal, warnings)
+        (journal, refused, warnings)
+    }
+
+    /// Opens what was refused beside `lock`, the engine's own file. The configuration names that place from then on. The
+    /// texts are warnings for the user.
+    pub fn move_beside(&self, lock: &Path, refused: Refused, config: &mut Config) -> Vec<String> {
+        let log = (refused.log, &mut config.log_path, "log", "log", Line::LogTo as fn(File) -> Line);
+        let audit =
+            (refused.audit, &mut config.audit_path, "audit log", "audit.log", Line::AuditTo as fn(File) -> Line);
+        let mut warnings = Vec::new();
+        for (refused, path, what, ending, line) in [log, audit] {
+            let Some(why) = refused else { continue };
+            let (beside, named) = (lock.with_extension(ending), path.display());
+            // The run folder is this user's, but at CONNECTOR_UDS_PATH others may have put a link.
+            let opened = open(&beside, libc::O_NOFOLLOW);
+            warnings.push(match &opened {
+                Ok(_) => format!("cannot write the {what} {named}: {why}: it goes to {}", beside.display()),
+                Err(e) => {
+                    format!("cannot write the {what} {named}: {why}, nor {}: {e}; going on without", beside.display())
+                }
+            });
+            if let Ok(file) = opened {
+                self.send(line(file));
+                *path = beside;
+            }
+        }
+        warnings
     }
 
     /// One line of the audit file, without its line break.
@@ -111,11 +142,11 @@ impl Journal {
 
 /// A FIFO without a reader is an error (ENXIO), and one whose reader does not keep up loses lines: the engine waits for
 /// neither.
-fn open(path: &Path) -> std::io::Result<File> {
+fn open(path: &Path, more: i32) -> std::io::Result<File> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    OpenOptions::new().create(true).append(true).custom_flags(libc::O_NONBLOCK).open(path)
+    OpenOptions::new().create(true).append(true).custom_flags(libc::O_NONBLOCK | more).open(path)
 }
 
 fn write(queue: &Receiver<Line>, mut log: Option<File>, mut audit: Option<File>, lost: &AtomicU64) {
@@ -137,6 +168,14 @@ fn write(queue: &Receiver<Line>, mut log: Option<File>, mut audit: Option<File>,
             Line::Audit(bytes) => put(&mut audit, &bytes),
             Line::Flush(done) => {
                 let _ = done.send(());
+                true
+            }
+            Line::LogTo(file) => {
+                log = Some(file);
+                true
+            }
+            Line::AuditTo(file) => {
+                audit = Some(file);
                 true
             }
         };

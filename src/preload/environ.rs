@@ -96,7 +96,11 @@ pub(crate) fn capture() -> Result<sys::FileId, Unusable> {
         environment.handed_on.push(HANDED_ON);
         environment.handed_on.push(environment.model_dir.as_bytes());
     }
-    let place = RunDirSettings { socket: variable(c"CONNECTOR_UDS_PATH"), runtime_dir: variable(c"XDG_RUNTIME_DIR") };
+    let place = RunDirSettings {
+        socket: variable(c"CONNECTOR_UDS_PATH"),
+        runtime_dir: variable(c"XDG_RUNTIME_DIR"),
+        model_dir: environment.model_dir.as_bytes(),
+    };
     if !environment.paths.find(&place, id.dev, id.ino) {
         return Err(Unusable::NoRunFolder);
     }

@@ -10,6 +10,7 @@ use crate::hidden;
 use crate::model_dir;
 use crate::process;
 use crate::start::{self, FirstWord};
+use ossc_cache::rundir;
 
 /// Constructor: takes what is needed of the environment, and as a primary makes sure an engine runs.
 /// A primary that cannot start says why and ends the program, as the product does.
@@ -38,9 +39,7 @@ pub(crate) fn run() {
             environ::Unusable::BadModelDir | environ::Unusable::Unreachable => {
                 b"failed to download metadata: MODEL_DIR is not a folder and cannot be made"
             }
-            environ::Unusable::NoRunFolder => {
-                b"failed to acquire uds lock: none of /run/oss-connector, XDG_RUNTIME_DIR, /tmp and /dev/shm can be used"
-            }
+            environ::Unusable::NoRunFolder => rundir::NO_FOLDER.as_bytes(),
         }),
         Err(_) => return,
     };

@@ -27,6 +27,8 @@ static const struct {
     {"looks", SYS_getxattr}, {"looks", SYS_fgetxattr}, {"looks", SYS_lgetxattr}, {"looks", GETXATTRAT},
     {"pidfd_open", SYS_pidfd_open}, {"io_uring_setup", SYS_io_uring_setup}, {"memfd_create", SYS_memfd_create},
     {"mkdirat", SYS_mkdirat}, {"accept4", SYS_accept4}, {"shutdown", SYS_shutdown},
+    {"unshare", SYS_unshare}, {"mount", SYS_mount}, {"setns", SYS_setns}, {"userfaultfd", SYS_userfaultfd},
+    {"perf_event_open", SYS_perf_event_open}, {"bpf", SYS_bpf},
     {"openat2", SYS_openat2}, {"statx", SYS_statx}, {"fsopen", SYS_fsopen},
 }, errors[] = {
     {"EOPNOTSUPP", EOPNOTSUPP}, {"EPERM", EPERM}, {"ENODATA", ENODATA}, {"ENOSYS", ENOSYS}, {"EACCES", EACCES},

@@ -54,6 +54,7 @@ impl Which {
         let place = RunDirSettings {
             socket: socket.as_ref().map(|s| s.as_bytes()),
             runtime_dir: runtime_dir.as_ref().map(|s| s.as_bytes()),
+            model_dir: self.model_dir.as_os_str().as_bytes(),
         };
         rundir::paths(&place, id.dev(), id.ino()).ok_or_else(|| "no run folder can be used".to_string())
     }

@@ -2,8 +2,10 @@
 //!
 //! Called by the attach server. A pidfd tells of a process's end. Where the kernel gives none (Linux before 5.3, or a
 //! seccomp profile that does not know the call) the process is looked at once a second, by its number and the time it
-//! was started at. Nothing here talks to a process.
+//! was started at. A process of another container has no number here: its socket gives the pidfd (Linux 6.5), or it is
+//! not counted. Nothing here talks to a process.
 
+use ossc_cache::wire;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
@@ -24,19 +26,23 @@ enum End {
 
 /// See the module.
 #[derive(Default)]
-pub struct Clients(HashMap<i32, End>);
+pub struct Clients {
+    by_pid: HashMap<i32, End>,
+    /// Of other pid namespaces, one for each time that a process has attached.
+    elsewhere: Vec<OwnedFd>,
+}
 
 impl Clients {
     /// Counts a process until it ends.
     pub fn count(&mut self, pid: i32) {
-        if self.0.contains_key(&pid) {
+        if self.by_pid.contains_key(&pid) {
             return;
         }
         match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
-            Some(Ok(fd)) => drop(self.0.insert(pid, End::Fd(fd))),
+            Some(Ok(fd)) => drop(self.by_pid.insert(pid, End::Fd(fd))),
             Some(Err(e)) if e != Errno::SRCH && is_alive(pid) => {
                 tracing::debug!(pid, "looked at once a second: pidfd_open: {e}");
-                self.0.insert(pid, End::Look(started_at(pid)));
+                self.by_pid.insert(pid, End::Look(started_at(pid)));
             }
             // It ended before we looked, or lives in another pid namespace.
             Some(Err(e)) => tracing::debug!(pid, "not counted as a client: {e}"),
@@ -44,40 +50,50 @@ impl Clients {
         }
     }
 
-    /// Their process ids, in rising order.
+    /// Process ids of those of this pid namespace, in rising order.
     pub fn pids(&self) -> Vec<i32> {
-        let mut pids: Vec<i32> = self.0.keys().copied().collect();
+        let mut pids: Vec<i32> = self.by_pid.keys().copied().collect();
         pids.sort_unstable();
         pids
     }
 
+    /// Counts the process at the other end of a connection until it ends.
+    pub fn count_peer(&mut self, conn: i32, pid: i32) {
+        match (pid, wire::peer_process(conn)) {
+            (0, Ok(end)) => self.elsewhere.push(end),
+            _ => self.count(pid),
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.by_pid.len() + self.elsewhere.len()
     }
 
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// Descriptors that become readable when a process ends.
     pub fn ends(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.0.values().filter_map(|end| if let End::Fd(fd) = end { Some(fd) } else { None })
+        let known = self.by_pid.values().filter_map(|end| if let End::Fd(fd) = end { Some(fd) } else { None });
+        known.chain(&self.elsewhere)
     }
 
     /// When `remove_ended` is to be called although no descriptor of `ends` became readable.
     pub fn look_again(&self) -> Option<Duration> {
-        self.0.values().any(|end| matches!(end, End::Look(_))).then_some(LOOK_AGAIN)
+        self.by_pid.values().any(|end| matches!(end, End::Look(_))).then_some(LOOK_AGAIN)
     }
 
     /// Forgets those that have ended; true if there were any.
     pub fn remove_ended(&mut self) -> bool {
         let before = self.len();
-        self.0.retain(|pid, end| match end {
+        self.by_pid.retain(|pid, end| match end {
             End::Fd(fd) => !is_readable(fd),
             End::Look(started) => is_alive(*pid) && started_at(*pid) == *started,
         });
+        self.elsewhere.retain(|fd| !is_readable(fd));
         self.len() < before
     }
 }
@@ -116,7 +132,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let pid = child.id() as i32;
         let mut clients = Clients::default();
-        clients.0.insert(pid, End::Look(started_at(pid)));
+        clients.by_pid.insert(pid, End::Look(started_at(pid)));
         assert_eq!(clients.look_again(), Some(LOOK_AGAIN));
         assert!(!clients.remove_ended());
         // A zombie is nobody's reader any more.
@@ -134,7 +150,7 @@ mod tests {
         let own = std::process::id() as i32;
         let started = started_at(own).unwrap();
         let mut clients = Clients::default();
-        clients.0.insert(own, End::Look(Some(started + 1)));
+        clients.by_pid.insert(own, End::Look(Some(started + 1)));
         assert!(clients.remove_ended());
         clients.count(own);
         assert_eq!((clients.len(), clients.ends().count()), (1, 1));

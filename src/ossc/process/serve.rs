@@ -201,7 +201,7 @@ impl Server {
         }
         match packet.decode_ask().map_err(|e| e.0)? {
             Ask::Attach => {
-                self.welcome(peer.pid);
+                self.clients.count_peer(fd, peer.pid);
                 tracing::debug!(pid = peer.pid, "client attached");
                 let store = self.mirror.store();
                 let folder = if store.kind() == PageKind::HugeTmpfs { store.folder() } else { -1 };

@@ -6,8 +6,17 @@ use crate::process::first_word::NotStarted;
 use ossc_cache::rundir::{self, Paths, RunDirSettings};
 use ossc_cache::sys;
 use ossc_conf::Settings;
+use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The lock's file by the shortest name of its folder, for people.
+pub fn lock_file(paths: &Paths) -> PathBuf {
+    let path = Path::new(OsStr::from_bytes(paths.lock.as_bytes()));
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    folder.zip(path.file_name()).map_or_else(|| path.to_path_buf(), |(folder, name)| folder.join(name))
+}
 
 /// Takes the lock.
 ///
@@ -16,9 +25,10 @@ use std::path::PathBuf;
 pub fn lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, std::fs::File), NotStarted> {
     let bytes = |path: &Option<PathBuf>| path.as_ref().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
     let (socket, runtime_dir) = (bytes(&settings.uds_path), bytes(&settings.runtime_dir));
-    let place = RunDirSettings { socket: socket.as_deref(), runtime_dir: runtime_dir.as_deref() };
+    let model_dir = settings.model_dir.as_os_str().as_encoded_bytes();
+    let place = RunDirSettings { socket: socket.as_deref(), runtime_dir: runtime_dir.as_deref(), model_dir };
     let failed = |what: String| NotStarted::Reason(format!("failed to acquire uds lock: {what}"));
-    let paths = rundir::paths(&place, id.0, id.1).ok_or_else(|| failed(rundir::NO_FOLDER.into()))?;
+    let paths = rundir::paths(&place, id.0, id.1).ok_or_else(|| NotStarted::Reason(rundir::NO_FOLDER.into()))?;
     let name = String::from_utf8_lossy(paths.lock.as_bytes()).into_owned();
     let not_ours =
         || failed(format!("{name} is not an engine's lock: remove it, or give CONNECTOR_UDS_PATH another name"));

@@ -59,6 +59,7 @@ fn run_folder(report: &mut Report, settings: &Settings, (dev, ino): (u64, u64)) 
     let place = RunDirSettings {
         socket: settings.uds_path.as_ref().map(|path| path.as_os_str().as_bytes()),
         runtime_dir: settings.runtime_dir.as_ref().map(|path| path.as_os_str().as_bytes()),
+        model_dir: settings.model_dir.as_os_str().as_bytes(),
     };
     let Some(paths) = report.need("run folder", rundir::paths(&place, dev, ino).ok_or(rundir::NO_FOLDER)) else {
         return;
