@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from tests.bars.bar import Bar
-from tests.checks import operate_starts
+from tests.checks import operate_starts, pods
 
 BARS = [
     Bar(
         3, "start-reasons", "200 starts that fail, of 24 kinds and 8 at a time, write to one log (--runs)",
         "each reason that a program printed is in the log as often, and no other",
         operate_starts.logged, operate_starts.lost, "the build that --against names, else that of 0.1.0, which is built for it",
+    ),
+    Bar(
+        4, "read-only-pod", "a load by a user without a name or capabilities, in a root folder that is mounted read-only, with one writable folder",
+        "both kinds of memory, with and without the default seccomp profile: all tensors equal, each byte once, log and audit whole",
+        pods.in_a_pod, pods.in_a_pod_control, "no folder that can be written; folders in the places of log and audit file",
     ),
 ]
