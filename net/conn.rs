@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 
 use crate::answer::{self, FAULT_BYTES_MAX, Framing, Verdict};
 use crate::error::{Error, FailureKind, Phase};
-use crate::fetch::{Fetch, Finished, Query, Timeouts};
+use crate::fetch::{Fetch, Finished, Query};
 use crate::http1::{self, HEAD_BYTES_MAX};
 use crate::job::{self, Job};
 use crate::sink::{Destination, Sink, Span};
 use crate::tls::{Stage, Tls};
 
-mod rate;
+mod deadlines;
 mod sealed;
+
+pub(crate) use deadlines::Others;
+pub use deadlines::Timeouts;
+use deadlines::{Deadlines, Look, Reason};
 
 /// One receive of a head. Small, so that little of a body must be copied (engine.md section 5b).
 const HEAD_STEP_BYTES: usize = 1024;
@@ -26,8 +30,6 @@ const BODY_STEP_BYTES: usize = 4 << 20;
 /// pages, medians of 5 to 7: spliced 0.34 CPU-s/GB at 2.5 GB/s (96 KiB: 0.38 at 2.2; 512 KiB: 0.37 at 2.2; 2 MiB: 0.40 at
 /// 2.0), received 0.48 (512 KiB: 0.55; 2 MiB: 0.46). With 16 connections all are alike.
 const LOWAT_BYTES: usize = 1 << 20;
-/// A connection that has rested for so long may have been forgotten on the way: by a NAT, a load balancer.
-const REST_LONG: Duration = Duration::from_secs(1);
 /// Most heads with a status of 1xx before an answer.
 const INTERIM_MAX: u8 = 16;
 /// So much of a fresh place has pages before a receive: more than TLS opens at once, and enough for few receives.
@@ -72,7 +74,6 @@ enum Body {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    timeouts: Timeouts,
     state: State,
     job: Option<Job>,
     place: Option<Destination>,
@@ -87,23 +88,15 @@ pub(crate) struct Conn {
     filled: usize,
     /// What of `scratch` is body and not in its place yet.
     early: Range<usize>,
-    deadline: Option<Instant>,
-    /// Of the body under way.
-    rate: Option<rate::Rate>,
+    deadlines: Deadlines,
     /// Heads with a status of 1xx that came before this answer.
     interim: u8,
     /// The connection has answered before, and nothing came for this request yet.
     reused: bool,
-    /// Since when it has no request.
-    rests_since: Option<Instant>,
-    /// It had rested for so long before this request that it may lead nowhere by now.
-    rested_long: bool,
     /// Some of the request has left.
     sent_some: bool,
     keep_alive: bool,
     lowat_max: usize,
-    nudged: bool,
-    last_byte: Instant,
     /// Server's clock of the last answer (unix seconds).
     server_date: Option<i64>,
 }
@@ -111,7 +104,6 @@ pub(crate) struct Conn {
 impl Conn {
     pub fn new(timeouts: Timeouts, now: Instant) -> Conn {
         Conn {
-            timeouts,
             state: State::Ended,
             job: None,
             place: None,
@@ -123,17 +115,12 @@ impl Conn {
             stage: None,
             filled: 0,
             early: 0..0,
-            deadline: None,
-            rate: None,
+            deadlines: Deadlines::new(timeouts, now),
             interim: 0,
             reused: false,
-            rests_since: None,
-            rested_long: false,
             sent_some: false,
             keep_alive: false,
             lowat_max: LOWAT_BYTES,
-            nudged: false,
-            last_byte: now,
             server_date: None,
         }
     }
@@ -165,7 +152,7 @@ impl Conn {
         }
         if matches!(self.state, State::Idle) {
             self.reused = true;
-            self.rested_long = self.rests_since.is_some_and(|since| now >= since + REST_LONG);
+            self.deadlines.is_used_again(now);
             return self.send_from_start(now);
         }
         Step::More
@@ -175,12 +162,13 @@ impl Conn {
     pub fn connecting(&mut self, now: Instant) {
         self.state = State::Connecting;
         self.stage = None;
-        self.deadline = Some(now + Duration::from_millis(self.timeouts.connect_ms));
+        self.deadlines.connects(now);
     }
 
     /// The connect succeeded: the request is next, or with `tls` the handshake before it.
     pub fn connected(&mut self, tls: Option<&Tls>, now: Instant) -> Step {
-        (self.reused, self.rested_long) = (false, false);
+        self.reused = false;
+        self.deadlines.connected();
         self.lowat_max = LOWAT_BYTES;
         let Some(tls) = tls else {
             return self.send_from_start(now);
@@ -198,10 +186,9 @@ impl Conn {
         self.state = State::Send;
         self.sent = 0;
         self.filled = 0;
-        self.nudged = false;
         self.interim = 0;
         self.sent_some = false;
-        self.deadline = Some(now + self.first_byte_within());
+        self.deadlines.sends(now);
         if let (Some(place), true) = (&mut self.place, self.stage.is_some()) {
             place.receive_only();
         }
@@ -211,19 +198,11 @@ impl Conn {
         }
     }
 
-    /// How long the first byte may take: a connection that has rested long may lead nowhere, and is given up sooner.
-    fn first_byte_within(&self) -> Duration {
-        let Timeouts { connect_ms, response_ms, .. } = self.timeouts;
-        let sooner = connect_ms.max(response_ms / 2).min(response_ms);
-        Duration::from_millis(if self.rested_long { sooner } else { response_ms })
-    }
-
     /// The request has ended and the socket stays open.
     pub fn rest(&mut self, now: Instant) {
         self.state = State::Idle;
         self.filled = 0;
-        self.rests_since = Some(now);
-        self.deadline = Some(now + Duration::from_millis(self.timeouts.idle_ms));
+        self.deadlines.rests(now);
     }
 
     /// Bytes still to be sent.
@@ -285,10 +264,9 @@ impl Conn {
         missing.min(self.lowat_max).max(1)
     }
 
-    /// When [`Conn::tick`] or [`Conn::judge_rate`] must be called at the latest.
+    /// When [`Conn::tick`] must be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        let looked_at = self.rate.as_ref().map(|rate| rate.ends);
-        self.deadline.map(|at| looked_at.map_or(at, |looked_at| at.min(looked_at)))
+        self.deadlines.next()
     }
 
     /// Not usable yet: another address may still do.
@@ -315,9 +293,10 @@ impl Conn {
         };
         if matches!(self.state, State::Send) {
             self.sent_some = true;
-            self.deadline = Some(now + self.first_byte_within());
+            self.deadlines.sends(now);
             if all {
                 self.state = State::Head;
+                self.deadlines.sent(now);
             }
         }
         Step::More
@@ -345,15 +324,13 @@ impl Conn {
 
     /// `n` plain bytes lie in the place or the scratch buffer.
     fn arrived(&mut self, n: usize, now: Instant) -> Step {
-        self.last_byte = now;
         match &self.state {
             State::Idle => Step::Close,
             // It was left there before this request, and answers another one.
             State::Send if self.reused && !self.sent_some => Step::Stale,
             State::Send | State::Head => {
-                // A head may not take longer for what came before it.
                 if self.filled == 0 && self.interim == 0 {
-                    self.deadline = Some(now + Duration::from_millis(self.timeouts.stall_ms));
+                    self.deadlines.head_begins(now);
                 }
                 self.filled += n;
                 self.head(now)
@@ -395,49 +372,38 @@ impl Conn {
         self.end(Err(error), false)
     }
 
-    /// Whether [`Conn::tick`] or [`Conn::judge_rate`] has something to do.
+    /// Whether [`Conn::tick`] has something to do.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.is_over(now) || self.is_rate_due(now)
+        self.deadlines.is_due(now)
     }
 
-    /// Whether its time is over. An idle connection may end a second early, so that those which came to rest
-    /// together wake the vcpu once.
-    fn is_over(&self, now: Instant) -> bool {
-        let early = if matches!(self.state, State::Idle) { Duration::from_secs(1) } else { Duration::ZERO };
-        self.deadline.is_some_and(|deadline| now + early >= deadline)
-    }
-
-    /// Its time is over, see `is_over`.
-    pub fn tick(&mut self, now: Instant) -> Step {
-        if !self.is_over(now) {
-            return Step::More;
-        }
-        if self.rested_long && self.stale() {
-            return Step::Stale;
-        }
-        let Timeouts { connect_ms, response_ms, stall_ms, .. } = self.timeouts;
-        let (phase, text) = match &self.state {
-            State::Ended => return Step::More,
-            State::Idle => return Step::Close,
-            State::Connecting => (Phase::Connect, format!("no connection within {connect_ms} ms")),
-            State::Handshake => {
-                let host = self.stage.as_ref().map_or("the endpoint", |stage| stage.host());
-                (Phase::Tls, format!("{host} did not end the TLS handshake within {connect_ms} ms of the connect"))
-            }
-            State::Send => (Phase::Send, format!("the request could not be sent within {response_ms} ms")),
-            State::Head if self.filled == 0 => (Phase::Head, format!("no answer within {response_ms} ms")),
-            State::Head => (Phase::Head, format!("the head of the answer did not end within {stall_ms} ms")),
-            State::Body(Body::Placed) if !self.nudged => {
-                // Half the time is over. The bytes that came may be too few for SO_RCVLOWAT.
-                self.nudged = true;
+    /// Does what is due by now. `others` are the other connections of the thread.
+    pub fn tick(&mut self, now: Instant, others: Others) -> Step {
+        let reason = match self.deadlines.look(now, self.body_bytes(), others) {
+            Look::Early => return Step::More,
+            Look::Rested => return Step::Close,
+            Look::Half if matches!(self.state, State::Body(Body::Placed)) => {
+                // The bytes that came may be too few for SO_RCVLOWAT.
                 self.lowat_max = 1;
-                self.deadline = Some(self.last_byte + Duration::from_millis(stall_ms));
                 return Step::Nudge;
             }
-            State::Body(Body::Text { fault: true, .. }) => return self.refuse(false),
-            State::Body(_) => (Phase::Body, format!("no byte for {stall_ms} ms after {} bytes", self.body_bytes())),
+            Look::Half => Reason::Stall,
+            Look::Over(reason) => reason,
         };
+        if self.deadlines.has_rested_long() && self.stale() {
+            return Step::Stale;
+        }
+        if let State::Body(Body::Text { fault: true, .. }) = &self.state {
+            return self.refuse(false);
+        }
+        let host = self.stage.as_ref().map_or("the endpoint", |stage| stage.host());
+        let (phase, text) = reason.words(self.deadlines.timeouts(), host, self.body_bytes());
         self.end(Err(Error::new(FailureKind::Timeout, phase, text)), false)
+    }
+
+    /// This process did not run for as long: no deadline has come nearer meanwhile.
+    pub fn lay_still(&mut self, pause: Duration) {
+        self.deadlines.lay_still(pause);
     }
 
     /// Token of the request under way.
@@ -522,7 +488,7 @@ impl Conn {
                 return self.violation(format!("more than {INTERIM_MAX} heads came before the answer"));
             }
             if self.interim == 1 {
-                self.deadline = Some(now + Duration::from_millis(self.timeouts.response_ms));
+                self.deadlines.interim(now);
             }
             return if self.filled == 0 { Step::More } else { self.head(now) };
         }
@@ -551,9 +517,8 @@ impl Conn {
     /// The head is judged; `scratch[start..filled]` is already body.
     fn body_begins(&mut self, verdict: Verdict, start: usize, now: Instant) -> Step {
         let early = self.filled - start;
-        self.last_byte = now;
-        self.rate_begins(now);
-        self.body_deadline();
+        self.deadlines.body_begins(now);
+        self.body_byte(now);
         let (framing, bytes_max, fault) = match verdict {
             Verdict::Done => return self.complete(early == 0),
             Verdict::Object(length) if self.place.is_some() => {
@@ -602,21 +567,18 @@ impl Conn {
         if place.missing() == 0 {
             return self.complete(true);
         }
-        self.last_byte = now;
-        self.body_deadline();
+        self.body_byte(now);
         Step::More
     }
 
-    fn body_deadline(&mut self) {
-        // A placed body is nudged at half time; `tick` sets the other half.
-        let stall = Duration::from_millis(self.timeouts.stall_ms);
-        self.nudged = false;
-        self.deadline = Some(self.last_byte + if self.place.is_some() { stall / 2 } else { stall });
+    /// Some of the body came; a placed one is nudged at half time.
+    fn body_byte(&mut self, now: Instant) {
+        self.deadlines.byte(now, self.place.is_some());
     }
 
     /// Half of what half a stall time brought, doubled again by each receive in time.
     fn adapt_lowat(&mut self, n: usize) {
-        let next = if self.nudged { n / 2 } else { self.lowat_max.saturating_mul(2) };
+        let next = if self.deadlines.is_half_over() { n / 2 } else { self.lowat_max.saturating_mul(2) };
         self.lowat_max = next.clamp(1, LOWAT_BYTES);
     }
 
@@ -643,8 +605,7 @@ impl Conn {
                 }
             }
         }
-        self.last_byte = now;
-        self.deadline = Some(now + Duration::from_millis(self.timeouts.stall_ms));
+        self.deadlines.byte(now, false);
         Step::More
     }
 
@@ -677,7 +638,7 @@ impl Conn {
             job.end(result);
         }
         self.state = State::Ended;
-        (self.deadline, self.rate) = (None, None);
+        self.deadlines.end();
         Step::Done { reuse }
     }
 }

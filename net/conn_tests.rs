@@ -6,6 +6,7 @@ use crate::error::FailureKind;
 use crate::sink::{InFile, Pages};
 
 const BODY: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
+const ALONE: Others = Others { bytes: 0, connections: 0 };
 const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400, ..Timeouts::DEFAULT };
 
 fn ms(n: u64) -> Duration {
@@ -46,7 +47,8 @@ impl Rig {
     /// The head of an answer has come, and at least 100 bytes/s are wanted of its body.
     fn dripping(buffer: bool) -> Rig {
         let mut rig = Rig::new(get(Some(8..40)), buffer);
-        rig.conn.timeouts.least_bytes_per_sec = 100;
+        rig.conn.deadlines = Deadlines::new(Timeouts { least_bytes_per_sec: 100, ..TIMEOUTS }, rig.now);
+        rig.conn.deadlines.sent(rig.now);
         let answer = part("");
         assert_eq!(rig.feed(&answer[..answer.len() - BODY.len()]), Step::More);
         rig
@@ -237,7 +239,7 @@ fn a_broken_error_document_still_gives_the_status() {
     let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 500\r\n\r\n<Error><Code>NoSuchKey</Code>";
     assert_eq!(rig.feed(answer), Step::More);
     rig.now += ms(401);
-    assert_eq!(rig.conn.tick(rig.now), Step::Done { reuse: false });
+    assert_eq!(rig.conn.tick(rig.now, ALONE), Step::Done { reuse: false });
     let error = rig.error();
     assert_eq!((error.kind, error.oss_code.as_deref()), (FailureKind::NotFound, Some("NoSuchKey")));
 
@@ -365,7 +367,7 @@ fn a_kept_connection_is_stale_only_before_the_first_byte() {
     let mut rig = kept();
     assert_eq!(rig.conn.received(0, rig.now), Step::Close, "idle");
     let mut rig = kept();
-    assert_eq!(rig.conn.tick(rig.now + ms(TIMEOUTS.idle_ms)), Step::Close, "idle too long");
+    assert_eq!(rig.conn.tick(rig.now + ms(TIMEOUTS.idle_ms), ALONE), Step::Close, "idle too long");
     let mut rig = kept();
     assert_eq!(rig.begin(get(Some(8..40)), false), Step::More);
     assert_eq!(rig.conn.broken(true, &reset()), Step::Stale);
@@ -392,18 +394,18 @@ fn each_deadline_names_its_phase() {
     let fetch = Fetch { token: 0, query: get(Some(8..40)), sink, crc: false, urgent: true };
     assert_eq!(conn.begin(fetch, start, |_, _| Ok(())), Step::More);
     conn.connecting(start);
-    assert_eq!(conn.tick(start + ms(999)), Step::More);
-    assert_eq!(conn.tick(start + ms(1000)), Step::Done { reuse: false });
+    assert_eq!(conn.tick(start + ms(999), ALONE), Step::More);
+    assert_eq!(conn.tick(start + ms(1000), ALONE), Step::Done { reuse: false });
     let error = conn.finish(start, 0).expect("ended").result.expect_err("late");
     assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Connect));
 
     let mut rig = Rig::unsent(get(Some(8..40)), false);
-    assert_eq!(rig.conn.tick(rig.now + ms(2000)), Step::Done { reuse: false });
+    assert_eq!(rig.conn.tick(rig.now + ms(2000), ALONE), Step::Done { reuse: false });
     assert_eq!(rig.error().phase, Phase::Send);
 
     let mut rig = Rig::ranged();
-    assert_eq!(rig.conn.tick(rig.now + ms(1999)), Step::More);
-    assert_eq!(rig.conn.tick(rig.now + ms(2000)), Step::Done { reuse: false });
+    assert_eq!(rig.conn.tick(rig.now + ms(1999), ALONE), Step::More);
+    assert_eq!(rig.conn.tick(rig.now + ms(2000), ALONE), Step::Done { reuse: false });
     assert_eq!(rig.error().phase, Phase::Head);
 
     // A head that trickles does not live for ever: its deadline is set by its first byte.
@@ -413,7 +415,7 @@ fn each_deadline_names_its_phase() {
         rig.now += ms(99);
         assert_eq!(rig.feed(&[*byte]), Step::More);
     }
-    assert_eq!(rig.conn.tick(begun + ms(99 + 400)), Step::Done { reuse: false });
+    assert_eq!(rig.conn.tick(begun + ms(99 + 400), ALONE), Step::Done { reuse: false });
     assert_eq!(rig.error().phase, Phase::Head);
 }
 
@@ -424,8 +426,8 @@ fn a_body_is_nudged_at_half_time_and_ends_at_the_stall() {
     assert_eq!(rig.feed(&answer[..answer.len() - 20]), Step::More);
     assert_eq!(rig.conn.lowat(), 20);
     let last = rig.now;
-    assert_eq!(rig.conn.tick(last + ms(199)), Step::More);
-    assert_eq!(rig.conn.tick(last + ms(200)), Step::Nudge);
+    assert_eq!(rig.conn.tick(last + ms(199), ALONE), Step::More);
+    assert_eq!(rig.conn.tick(last + ms(200), ALONE), Step::Nudge);
     assert_eq!(rig.conn.lowat(), 1);
     assert_eq!(rig.conn.deadline(), Some(last + ms(400)));
     // Six bytes come: the mark follows the speed, the clock starts again.
@@ -436,8 +438,8 @@ fn a_body_is_nudged_at_half_time_and_ends_at_the_stall() {
     rig.now += ms(100);
     assert_eq!(rig.feed(&answer[answer.len() - 14..answer.len() - 13]), Step::More);
     assert_eq!(rig.conn.lowat(), 6);
-    assert_eq!(rig.conn.tick(rig.now + ms(200)), Step::Nudge);
-    assert_eq!(rig.conn.tick(rig.now + ms(400)), Step::Done { reuse: false });
+    assert_eq!(rig.conn.tick(rig.now + ms(200), ALONE), Step::Nudge);
+    assert_eq!(rig.conn.tick(rig.now + ms(400), ALONE), Step::Done { reuse: false });
     let error = rig.error();
     assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Body));
     assert_eq!(error.request_id.as_deref(), Some("R1"));
@@ -516,32 +518,15 @@ fn a_drip_is_cut_although_a_byte_comes_now_and_then() {
             rig.now += ms(100);
             assert_eq!(rig.feed(&BODY[drops..=drops]), Step::More);
             drops += 1;
-            if rig.conn.is_rate_due(rig.now) {
-                break rig.conn.judge_rate(rig.now, (0, 0));
+            match rig.conn.tick(rig.now, ALONE) {
+                Step::More => {}
+                step => break step,
             }
         };
         assert_eq!((step, drops), (Step::Done { reuse: false }, 4));
         let error = rig.error();
         assert!(error.kind == FailureKind::Timeout && error.retryable(), "{error}");
         assert!(error.message.contains("leastBytesPerSec (100)"), "{error}");
-    }
-}
-
-#[test]
-fn a_body_is_judged_by_what_others_bring_and_not_behind_a_pause() {
-    let mut rig = Rig::dripping(false);
-    // Late: this process did not run.
-    rig.now += ms(5000);
-    assert_eq!(rig.conn.judge_rate(rig.now, (0, 3)), Step::More);
-    assert_eq!(rig.feed(&BODY[..20]), Step::More);
-    rig.now += ms(400);
-    assert_eq!(rig.conn.judge_rate(rig.now, (0, 3)), Step::Done { reuse: false }, "20 bytes are less than 40");
-    let mut rig = Rig::dripping(false);
-    rig.conn.timeouts.least_bytes_per_sec = 1;
-    for (others, step) in [(0, Step::More), (3 * 64 * 8, Step::More), (2_000_000, Step::Done { reuse: false })] {
-        assert_eq!(rig.feed(&BODY[..8]), Step::More);
-        rig.now += ms(400);
-        assert_eq!(rig.conn.judge_rate(rig.now, (others, 3)), step);
     }
 }
 
@@ -555,7 +540,7 @@ fn heads_before_the_answer_are_bounded_in_number_and_time() {
             Step::More => rig.now += ms(300),
             step => break step,
         }
-        match rig.conn.tick(rig.now) {
+        match rig.conn.tick(rig.now, ALONE) {
             Step::More => {}
             step => break step,
         }

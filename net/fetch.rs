@@ -135,39 +135,3 @@ pub enum Pull {
     /// [`crate::Vcpus::wake`].
     Until(Option<Instant>),
 }
-
-/// Deadlines of requests and connections, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP connect, per address.
-    pub connect_ms: u64,
-    /// From the request sent to the first byte of the answer.
-    pub response_ms: u64,
-    /// Longest time without a byte once the answer has begun.
-    pub stall_ms: u64,
-    /// A body that brings less than this in `stall_ms` is given up; 0 for none.
-    pub least_bytes_per_sec: u64,
-    /// An idle connection is closed after this.
-    pub idle_ms: u64,
-    /// How long an address that failed is kept away from, at first.
-    pub avoid_ms: u64,
-}
-
-impl Timeouts {
-    /// 5 s, 10 s and 50 s are those of the official go SDK v2 (servers close idle connections at
-    /// 60 s); a first byte may take longer than a next.
-    pub const DEFAULT: Timeouts = Timeouts {
-        connect_ms: 5_000,
-        response_ms: 20_000,
-        stall_ms: 10_000,
-        least_bytes_per_sec: 0,
-        idle_ms: 50_000,
-        avoid_ms: 30_000,
-    };
-}
-
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts::DEFAULT
-    }
-}

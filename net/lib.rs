@@ -36,9 +36,10 @@ mod xml;
 #[cfg(test)]
 mod loopback_tests;
 
+pub use conn::Timeouts;
 pub use driver::DriverChoice;
 pub use error::Error;
-pub use fetch::{Fetch, Finished, Pull, Query, Response, Source, Timeouts};
+pub use fetch::{Fetch, Finished, Pull, Query, Response, Source};
 pub use origin::Origin;
 pub use sink::{InFile, Pages, Sink};
 pub use tls::{Tls, Trust};

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::conn::{Conn, Step};
+use crate::conn::{Conn, Others, Step, Timeouts};
 use crate::driver::{Driver, Event, Op, Tag};
 use crate::error::{Error, FailureKind, Phase};
-use crate::fetch::{Fetch, Finished, Pull, Source, Timeouts};
+use crate::fetch::{Fetch, Finished, Pull, Source};
 use crate::origin::Origin;
 use crate::rotation::Rotation;
 use crate::sock::Wakeup;
@@ -713,7 +713,7 @@ impl<D: Driver> Vcpu<D> {
     }
 
     fn tick(&mut self, now: Instant) {
-        let others = self.slots.len().saturating_sub(self.idle.len() + 1) as u64;
+        let connections = self.slots.len().saturating_sub(self.idle.len() + 1) as u64;
         for key in 0..self.slots.capacity() {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
@@ -729,13 +729,10 @@ impl<D: Driver> Vcpu<D> {
                 self.shared.rotation.failed(address, now);
                 self.shared.unreachable.add();
             }
-            let mut step = slot.conn.tick(now);
+            let step = slot.conn.tick(now, Others { bytes: self.brought, connections });
             if step == Step::Stale {
                 // It had rested, and leads nowhere: so may the others.
                 self.shared.distrusts.fetch_add(1, Ordering::Relaxed);
-            }
-            if step == Step::More && slot.conn.is_rate_due(now) {
-                step = slot.conn.judge_rate(now, (self.brought, others));
             }
             self.act(key, step, now);
         }

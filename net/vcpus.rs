@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::conn::Timeouts;
 use crate::driver::epoll::Epoll;
 use crate::driver::uring::Uring;
 use crate::driver::{self, Chosen, Driver, DriverChoice};
 use crate::error::{Error, Phase};
-use crate::fetch::{Source, Timeouts};
+use crate::fetch::Source;
 use crate::origin::Origin;
 use crate::rotation::Rotation;
 use crate::sock::{self, Wakeup};

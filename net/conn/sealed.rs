@@ -13,8 +13,7 @@ impl Conn {
             return Step::More;
         };
         if let State::Body(_) = self.state {
-            self.last_byte = now;
-            self.body_deadline();
+            self.body_byte(now);
         }
         let mut step = Step::More;
         let outcome = match (&self.state, &mut self.place) {

@@ -123,9 +123,12 @@ pub fn run(ground: &mut Ground, seed: u64, events: u64, trace: bool) -> Outcome 
 
 /// Some more patient than others.
 fn timeouts(rng: &mut fastrand::Rng) -> Timeouts {
-    let idle_ms = rng.choice([20, 1000, 50_000]).unwrap_or(1000);
-    let least_bytes_per_sec = rng.choice([0, 100, 1000]).unwrap_or(0);
-    Timeouts { connect_ms: 200, response_ms: 400, stall_ms: 200, least_bytes_per_sec, idle_ms, avoid_ms: 1000 }
+    let mut timeouts = Timeouts::DEFAULT;
+    (timeouts.connect_ms, timeouts.response_ms, timeouts.stall_ms) = (200, 400, 200);
+    timeouts.idle_ms = rng.choice([20, 1000, 50_000]).unwrap_or(1000);
+    timeouts.least_bytes_per_sec = rng.choice([0, 100, 1000]).unwrap_or(0);
+    timeouts.avoid_ms = 1000;
+    timeouts
 }
 
 impl<'a> World<'a> {
