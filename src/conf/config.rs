@@ -278,90 +278,64 @@ mod tests {
         Config::parse(text).expect_err(text)
     }
 
+    /// A file with this key alone.
+    fn only(key: &Key, value: &str) -> String {
+        match key.path.split_once('.') {
+            Some((group, name)) => format!(r#"{{"{group}": {{"{name}": {value}}}}}"#),
+            None => format!(r#"{{"{}": {value}}}"#, key.path),
+        }
+    }
+
+    /// What a field shows that holds this number: of a duration with its unit.
+    fn shown_number(number: i64, unit: &str) -> String {
+        format!("{number}{}", if matches!(unit, "s" | "ms") { unit } else { "" })
+    }
+
+    /// Values that are not the default, as the file has them, and what the field shows then; `None` for a name.
+    fn others(key: &Key) -> Vec<(String, Option<String>)> {
+        match &key.kind {
+            ValueKind::Whole { default, unit, range, .. } => {
+                let candidates = [3, range.min + range.multiple_of, range.max];
+                let other = candidates.into_iter().find(|other| range.holds(*other) && other != default);
+                let other = other.expect("a range has more numbers than its default");
+                vec![(other.to_string(), Some(shown_number(other, unit)))]
+            }
+            ValueKind::Path { .. } => vec![(r#""/other""#.into(), Some(r#""/other""#.into()))],
+            ValueKind::Switch { default, .. } => vec![((!default).to_string(), Some((!default).to_string()))],
+            ValueKind::Word { words, .. } => words[1..].iter().map(|word| (format!(r#""{word}""#), None)).collect(),
+        }
+    }
+
     #[test]
-    fn default_sets_every_field() {
-        // Numbers of the product's page and of this project's design.
-        let expected = Config {
-            log_level: LogLevel::Info,
-            log_path: "/var/log/oss-connector/connector.log".into(),
-            audit_path: "/var/log/oss-connector/audit.log".into(),
-            expire: Some(Duration::from_secs(120)),
-            prefetch_vcpus: 16,
-            prefetch_workers: 16,
-            materialize_bytes_max: 16_777_216,
-            materialize_total_bytes_max: 1_073_741_824,
-            memory_limit: None,
-            linger: Duration::from_secs(10),
-            outage_budget: Duration::from_secs(300),
-            twice_percent_max: 2,
-            least_bytes_per_sec: 512,
-            connect_timeout: Duration::from_millis(5_000),
-            response_timeout: Duration::from_millis(10_000),
-            stall_timeout: Duration::from_millis(10_000),
-            resolve_timeout: Duration::from_millis(5_000),
-            idle_connection: Duration::from_secs(50),
-            avoid_address: Duration::from_secs(30),
-            retry_base: Duration::from_millis(200),
-            retry_cap: Duration::from_millis(20_000),
-            start_attempts: 5,
-            list_attempts: 8,
-            list_again: Duration::from_secs(5),
-            revive: Duration::from_secs(30),
-            throttle_recover: Duration::from_millis(1_000),
-            start_timeout: Duration::from_secs(60),
-            part_bytes: 8_388_608,
-            tls_ca_file: None,
-            verify_crc: true,
-            reads_wait_for_verdict: false,
-            open_mode: OpenMode::Auto,
-        };
-        assert_eq!(Config::default(), expected);
-        assert_eq!(parse("{}"), (expected, vec![]));
+    fn a_key_that_is_absent_has_its_default() {
+        assert_eq!(parse("{}"), (Config::default(), vec![]));
+        for key in KEYS {
+            let text = only(key, &crate::docs::default_json(key));
+            assert_eq!(parse(&text), (Config::default(), vec![]), "{text}");
+        }
     }
 
     #[test]
     fn every_key_sets_its_own_field() {
-        let text = r#"{"logLevel": 3, "logPath": "/l", "auditPath": "/a", "expireTimeSec": 7,
-            "prefetch": {"vcpus": 2, "workers": 3}, "materializeBytes": 4, "materializeTotal": 5,
-            "memoryLimit": 14, "lingerSec": 6, "outageBudgetSec": 8, "twicePercent": 7, "leastBytesPerSec": 25, "connectTimeoutMs": 9, "responseTimeoutMs": 10,
-            "stallTimeoutMs": 11, "resolveTimeoutMs": 15, "idleConnectionSec": 16, "avoidAddressSec": 17, "retryBaseMs": 18,
-            "retryCapMs": 19, "startAttempts": 20, "listAttempts": 21, "listAgainSec": 22, "reviveSec": 23,
-            "throttleRecoverMs": 24, "startTimeoutSec": 12, "partBytes": 4096, "tls": {"caFile": "/ca.pem"}, "verifyCrc": false, "readsWait": "verdict", "openMode": "whole"}"#;
-        let expected = Config {
-            log_level: LogLevel::Error,
-            log_path: "/l".into(),
-            audit_path: "/a".into(),
-            expire: Some(Duration::from_secs(7)),
-            prefetch_vcpus: 2,
-            prefetch_workers: 3,
-            materialize_bytes_max: 4,
-            materialize_total_bytes_max: 5,
-            memory_limit: Some(14),
-            linger: Duration::from_secs(6),
-            outage_budget: Duration::from_secs(8),
-            twice_percent_max: 7,
-            least_bytes_per_sec: 25,
-            connect_timeout: Duration::from_millis(9),
-            response_timeout: Duration::from_millis(10),
-            stall_timeout: Duration::from_millis(11),
-            resolve_timeout: Duration::from_millis(15),
-            idle_connection: Duration::from_secs(16),
-            avoid_address: Duration::from_secs(17),
-            retry_base: Duration::from_millis(18),
-            retry_cap: Duration::from_millis(19),
-            start_attempts: 20,
-            list_attempts: 21,
-            list_again: Duration::from_secs(22),
-            revive: Duration::from_secs(23),
-            throttle_recover: Duration::from_millis(24),
-            start_timeout: Duration::from_secs(12),
-            part_bytes: 4096,
-            tls_ca_file: Some("/ca.pem".into()),
-            verify_crc: false,
-            reads_wait_for_verdict: true,
-            open_mode: OpenMode::Whole,
-        };
-        assert_eq!(parse(text), (expected, vec![]));
+        let before = Config::default().shown();
+        for (index, key) in KEYS.iter().enumerate() {
+            let mut seen = vec![before[index].clone()];
+            for (value, expected) in others(key) {
+                let text = only(key, &value);
+                let (config, warnings) = parse(&text);
+                assert_eq!(warnings, [], "{text}");
+                let after = config.shown();
+                let changed: Vec<usize> = (0..after.len()).filter(|at| after[*at] != before[*at]).collect();
+                assert_eq!(changed, [index], "{text}");
+                let shown = after[index].trim_start_matches("Some(").trim_end_matches(')');
+                // A field may show a name for a number, as the log level does: see `edges_of_ranges`.
+                if let Some(expected) = expected.filter(|_| !shown.bytes().all(|byte| byte.is_ascii_alphabetic())) {
+                    assert_eq!(shown, expected, "{text}");
+                }
+                assert!(!seen.contains(&after[index]), "{text}: two values mean the same");
+                seen.push(after[index].clone());
+            }
+        }
     }
 
     #[test]
@@ -374,6 +348,13 @@ mod tests {
         }
         assert_eq!(parse(r#"{"partBytes": 8388608}"#).0.part_bytes, 8 << 20);
         assert_eq!(parse(r#"{"tls": {"caFile": ""}}"#).0.tls_ca_file, None);
+        assert_eq!(parse(r#"{"memoryLimit": 0}"#).0.memory_limit, None);
+        for (word, mode) in [("auto", OpenMode::Auto), ("whole", OpenMode::Whole), ("parts", OpenMode::Parts)] {
+            assert_eq!(parse(&format!(r#"{{"openMode": "{word}"}}"#)).0.open_mode, mode);
+        }
+        for (word, waits) in [("part", false), ("verdict", true)] {
+            assert_eq!(parse(&format!(r#"{{"readsWait": "{word}"}}"#)).0.reads_wait_for_verdict, waits);
+        }
     }
 
     #[test]

@@ -194,7 +194,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
 const INTRO: &str = "\
 # Configuration
 
-<!-- Made from the key table in src/conf. Do not edit: run `OSSC_BLESS=1 cargo test -p ossc-conf`. -->
+<!-- Made from the key table in src/conf. Do not edit: run `OSSC_BLESS=1 cargo test --locked --profile fast -p ossc-conf`. -->
 
 A primary that finds a mistake here ends the program at once, before `main`, with
 `failed to launch oss connector: REASON` on stderr; REASON names the key or variable and what is
@@ -300,6 +300,7 @@ fn entry_text((group, members): (&str, Vec<String>)) -> String {
     }
 }
 
+/// The default as a configuration file has it.
 pub(crate) fn default_json(key: &Key) -> String {
     match &key.kind {
         ValueKind::Whole { default, .. } => default.to_string(),
@@ -340,7 +341,7 @@ mod tests {
             std::fs::write(&file, expected).unwrap_or_else(|error| panic!("{path}: {error}"));
         }
         let found = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let advice = "run `OSSC_BLESS=1 cargo test -p ossc-conf` and commit the result";
+        let advice = "run `OSSC_BLESS=1 cargo test --locked --profile fast -p ossc-conf` and commit the result";
         assert!(found == expected, "{path} is stale: {advice}");
     }
 

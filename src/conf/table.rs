@@ -139,6 +139,14 @@ macro_rules! keys {
             }
         }
 
+        #[cfg(test)]
+        impl Config {
+            /// What each row has set, in the order of the table.
+            pub(crate) fn shown(&self) -> Vec<String> {
+                vec![$(format!("{:?}", self.$field)),*]
+            }
+        }
+
         /// All keys, in the order of the manual.
         pub(crate) const KEYS: &[Key] = &[$(Key {
             path: $path,

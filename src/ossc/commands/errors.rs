@@ -11,7 +11,7 @@ const INTRO: &str = "\
 # Errors
 
 <!-- Made from the tables in net/kind.rs and src/ossc/commands/errors.rs. Do not edit: run
-`OSSC_BLESS=1 cargo test -p ossc`, or `ossc errors` to see it. -->
+`OSSC_BLESS=1 cargo test --locked --profile fast -p ossc`, or `ossc errors` to see it. -->
 
 Each failed request is a line of the log that names what was tried, object, range, phase, HTTP status, OSS code,
 request id, EC, and what to do. What can succeed later is tried again, with exponential pauses and full jitter
@@ -178,7 +178,10 @@ mod tests {
             std::fs::write(&file, markdown()).unwrap();
         }
         let found = std::fs::read_to_string(&file).unwrap();
-        assert!(found == markdown(), "docs/ERRORS.md is stale: run `OSSC_BLESS=1 cargo test -p ossc`");
+        assert!(
+            found == markdown(),
+            "docs/ERRORS.md is stale: run `OSSC_BLESS=1 cargo test --locked --profile fast -p ossc`"
+        );
     }
 
     #[test]
