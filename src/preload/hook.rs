@@ -16,6 +16,9 @@ macro_rules! hooks {
     )*};
 }
 
+/// What a system call takes.
+type Arguments = [usize; 6];
+
 mod aio;
 mod attribute;
 mod by_path;

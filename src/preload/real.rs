@@ -382,6 +382,12 @@ next! {
     fn syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long { in_c(kernel(number, [a, b, c, d, e, f])) as c_long }
 }
 
+/// `syscall` with its arguments as one value.
+#[inline(always)]
+pub(crate) fn by_number(number: c_long, [a, b, c, d, e, f]: [usize; 6]) -> c_long {
+    syscall(number, a, b, c, d, e, f)
+}
+
 /// `struct stat` of a path given by address.
 pub(crate) fn stat_at(dir: c_int, path: *const c_char, flags: c_int) -> sys::Result<libc::stat> {
     let mut out = core::mem::MaybeUninit::<libc::stat>::zeroed();

@@ -1,9 +1,10 @@
 //! What is kept about a file by its name: mode, owner, times, extended attributes. The calls are the real ones; all
 //! that is added is that the folder is listed which the name lies in.
 
+use super::Arguments;
 use crate::by_name::{self, until_listed};
 use crate::real;
-use core::ffi::{c_char, c_int, c_uint, c_void};
+use core::ffi::{c_char, c_int, c_long, c_uint, c_void};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, mode_t, size_t, ssize_t};
 
 hooks! {
@@ -28,9 +29,40 @@ hooks! {
     fn lremovexattr(path: *const c_char, name: *const c_char) -> c_int { changed(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, &|| real::lremovexattr(path, name)) }
 }
 
+/// Numbers that this crate's `libc` has no names for.
+const FCHMODAT2: c_long = 452;
+const SETXATTRAT: c_long = 463;
+const GETXATTRAT: c_long = 464;
+const LISTXATTRAT: c_long = 465;
+const REMOVEXATTRAT: c_long = 466;
+
+/// The same by their numbers in `syscall()`: the kernel is what comes next, since the C library's function of the name
+/// may do it in another way.
+#[inline]
+pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
+    let [a, b, c, d, e, _] = all;
+    let (here, at) = ((AT_FDCWD, a as *const c_char), (a as c_int, b as *const c_char));
+    let (path, flags) = match number {
+        libc::SYS_getxattr | libc::SYS_lgetxattr | libc::SYS_listxattr | libc::SYS_llistxattr => (here, None),
+        GETXATTRAT | LISTXATTRAT => (at, None),
+        libc::SYS_chmod | libc::SYS_chown | libc::SYS_utime | libc::SYS_utimes => (here, Some(0)),
+        libc::SYS_setxattr | libc::SYS_removexattr => (here, Some(0)),
+        libc::SYS_lchown | libc::SYS_lsetxattr | libc::SYS_lremovexattr => (here, Some(AT_SYMLINK_NOFOLLOW)),
+        libc::SYS_fchmodat | libc::SYS_futimesat => (at, Some(0)),
+        SETXATTRAT | REMOVEXATTRAT => (at, Some(c as c_int)),
+        FCHMODAT2 | libc::SYS_utimensat => (at, Some(d as c_int)),
+        libc::SYS_fchownat => (at, Some(e as c_int)),
+        _ => return None,
+    };
+    Some(match flags {
+        Some(flags) => changed(path.0, path.1, flags, &|| real::by_number(number, all) as c_int).into(),
+        None => until_listed(path.0, path.1, || real::by_number(number, all), |got| *got < 0),
+    })
+}
+
 /// A call that changes what is kept: of the file that stays at the name. `flags` are those of the `*at` calls.
 #[inline(never)]
-pub(super) fn changed(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
+fn changed(dir: c_int, path: *const c_char, flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     let call = || {
         by_name::settle(dir, path, flags & AT_SYMLINK_NOFOLLOW);
         call()

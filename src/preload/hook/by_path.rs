@@ -1,7 +1,7 @@
 //! Calls that go to the place which a name leads to: working folder, limits, watches, local sockets.
 //! The calls are the real ones; all that is added is that the folder is listed which the name lies in.
 
-use super::user;
+use super::{Arguments, user};
 use crate::by_name::until_listed;
 use crate::outcome::{errno, set_errno};
 use crate::real;
@@ -20,6 +20,28 @@ hooks! {
     fn __connect(socket: c_int, address: *const c_void, len: socklen_t) -> c_int { addressed(address, len, &|| real::__connect(socket, address, len)) }
 }
 
+/// The same by their numbers in `syscall()`: the kernel is what comes next, since the C library's function of the name
+/// may do it in another way.
+#[inline]
+pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
+    let [a, b, c, ..] = all;
+    let (dir, path) = match number {
+        libc::SYS_bind | libc::SYS_connect => {
+            let call = || real::by_number(number, all) as c_int;
+            return Some(addressed(b as *const c_void, c as socklen_t, &call).into());
+        }
+        libc::SYS_chdir => (AT_FDCWD, a),
+        libc::SYS_chroot => {
+            user::prepare();
+            (AT_FDCWD, a)
+        }
+        libc::SYS_inotify_add_watch => (AT_FDCWD, b),
+        libc::SYS_name_to_handle_at => (a as c_int, b),
+        _ => return None,
+    };
+    Some(until_listed(dir, path as *const c_char, || real::by_number(number, all), |got| *got < 0))
+}
+
 fn failed(got: &c_int) -> bool {
     *got < 0
 }
@@ -28,7 +50,7 @@ const FAMILY_BYTES: usize = size_of::<libc::sa_family_t>();
 
 /// A call with a socket's address: only a local one that is a path can end in ENOENT.
 #[inline(never)]
-pub(super) fn addressed(address: *const c_void, len: socklen_t, call: &dyn Fn() -> c_int) -> c_int {
+fn addressed(address: *const c_void, len: socklen_t, call: &dyn Fn() -> c_int) -> c_int {
     let before = errno();
     let got = call();
     if got == 0 || errno() != libc::ENOENT {

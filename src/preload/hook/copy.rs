@@ -1,7 +1,7 @@
 //! Copies that the kernel makes between descriptors: the real call first; where it found an empty
 //! placeholder, the same from the memory file.
 
-use super::{read, write};
+use super::{Arguments, read, write};
 use crate::copy::{by_parts, end_of, source};
 use crate::file;
 use crate::memory_cache;
@@ -10,7 +10,7 @@ use crate::parts::{self, Grain};
 use crate::real;
 use crate::seen::Seen;
 use crate::waiting;
-use core::ffi::{c_int, c_uint, c_ulong};
+use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use libc::{off_t, size_t, ssize_t};
 use ossc_cache::region::Identity;
 use ossc_cache::sys::{self, Errno, Result};
@@ -40,6 +40,19 @@ hooks! {
         })
     }
     fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int { controlled(fd, request, argument, || real::ioctl(fd, request, argument)) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, [a, b, c, d, e, f]: Arguments) -> Option<c_long> {
+    let (first, at) = (a as c_int, b as *mut off_t);
+    Some(match number {
+        libc::SYS_sendfile => sendfile64(first, b as c_int, c as *mut off_t, d) as c_long,
+        libc::SYS_copy_file_range => copy_file_range(first, at, c as c_int, d as *mut off_t, e, f as c_uint) as c_long,
+        libc::SYS_splice => splice(first, at, c as c_int, d as *mut off_t, e, f as c_uint) as c_long,
+        libc::SYS_ioctl => ioctl(first, b as c_ulong, c).into(),
+        _ => return None,
+    })
 }
 
 fn sent(out: c_int, from: c_int, at: *mut off_t, count: size_t, call: impl Fn() -> ssize_t) -> ssize_t {

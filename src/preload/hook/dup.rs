@@ -1,10 +1,10 @@
 //! Descriptors that come and go: what was remembered of their numbers is forgotten.
 
-use super::{renewed, stdin};
+use super::{Arguments, renewed, stdin};
 use crate::marks;
 use crate::numbers;
 use crate::real;
-use core::ffi::{c_int, c_uint};
+use core::ffi::{c_int, c_long, c_uint};
 use libc::{c_void, cmsghdr, msghdr, ssize_t};
 
 hooks! {
@@ -35,6 +35,27 @@ hooks! {
     }
 }
 
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
+    let [a, b, c, ..] = all;
+    let fd = a as c_int;
+    Some(match number {
+        libc::SYS_close => close(fd).into(),
+        libc::SYS_close_range => close_range(a as c_uint, b as c_uint, c as c_int).into(),
+        libc::SYS_dup => dup(fd).into(),
+        libc::SYS_dup2 => dup2(fd, b as c_int).into(),
+        libc::SYS_dup3 => dup3(fd, b as c_int, c as c_int).into(),
+        // Not the C library's `fcntl`, which answers F_GETOWN in another way.
+        libc::SYS_fcntl => {
+            let got = real::by_number(number, all);
+            commanded(fd, got as c_int, b as c_int);
+            got
+        }
+        _ => return None,
+    })
+}
+
 /// A range of descriptors is about to be closed, or only marked for the next exec.
 pub(super) fn closed_range(from: c_uint, to: c_uint, flags: c_int) {
     if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
@@ -61,7 +82,7 @@ fn named(fd: c_int, new: c_int) -> c_int {
     new
 }
 
-pub(super) fn commanded(fd: c_int, got: c_int, command: c_int) -> c_int {
+fn commanded(fd: c_int, got: c_int, command: c_int) -> c_int {
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { named(fd, got) } else { got }
 }
 

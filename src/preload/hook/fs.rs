@@ -4,6 +4,7 @@
 //! The call is the real one first; what it said of anything else than a large object stands, of folders and of small
 //! objects, too, which are real.
 
+use super::Arguments;
 use super::stat::{again_if_gone, known, look};
 use crate::attach;
 use crate::by_name::until_listed;
@@ -12,7 +13,7 @@ use crate::file;
 use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use crate::seen::Seen;
-use core::ffi::{c_char, c_int, c_ulong};
+use core::ffi::{c_char, c_int, c_long, c_ulong};
 use libc::{AT_FDCWD, statfs as StatFs, statvfs as StatVfs};
 use ossc_cache::cpath::CPath;
 use ossc_cache::sys;
@@ -27,6 +28,17 @@ hooks! {
     fn fstatfs64(fd: c_int, out: *mut StatFs) -> c_int { by_descriptor(fd, out, real::fstatfs64(fd, out)) }
     fn fstatvfs(fd: c_int, out: *mut StatVfs) -> c_int { by_descriptor(fd, out, real::fstatvfs(fd, out)) }
     fn fstatvfs64(fd: c_int, out: *mut StatVfs) -> c_int { by_descriptor(fd, out, real::fstatvfs64(fd, out)) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, [a, b, ..]: Arguments) -> Option<c_long> {
+    let out = b as *mut StatFs;
+    Some(match number {
+        libc::SYS_statfs => statfs(a as *const c_char, out).into(),
+        libc::SYS_fstatfs => fstatfs(a as c_int, out).into(),
+        _ => return None,
+    })
 }
 
 /// What a call of this family fills in.

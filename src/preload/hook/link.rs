@@ -1,6 +1,7 @@
 //! Names of open files: `readlink` and `realpath`. A placeholder's descriptor has its natural name; one
 //! behind a FILE is the memory file's, and answers with the name of the placeholder it came from.
 
+use super::Arguments;
 use crate::attach;
 use crate::by_name;
 use crate::environ;
@@ -8,7 +9,7 @@ use crate::file;
 use crate::handle::Slot;
 use crate::outcome::{Outcome, slow_path};
 use crate::real;
-use core::ffi::{c_char, c_int};
+use core::ffi::{c_char, c_int, c_long};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use libc::{AT_FDCWD, size_t, ssize_t};
 use ossc_cache::cpath::CPath;
@@ -23,6 +24,17 @@ hooks! {
     fn readlinkat(dir: c_int, path: *const c_char, out: *mut c_char, room: size_t) -> ssize_t { followed(dir, path, out, room, &|| real::readlinkat(dir, path, out, room)) }
     fn __readlink_chk(path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { followed(AT_FDCWD, path, out, count, &|| real::__readlink_chk(path, out, count, room)) }
     fn __readlinkat_chk(dir: c_int, path: *const c_char, out: *mut c_char, count: size_t, room: size_t) -> ssize_t { followed(dir, path, out, count, &|| real::__readlinkat_chk(dir, path, out, count, room)) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, [a, b, c, d, ..]: Arguments) -> Option<c_long> {
+    let path = b as *const c_char;
+    Some(match number {
+        libc::SYS_readlink => readlink(a as *const c_char, b as *mut c_char, c) as c_long,
+        libc::SYS_readlinkat => readlinkat(a as c_int, path, c as *mut c_char, d) as c_long,
+        _ => return None,
+    })
 }
 
 #[inline(never)]

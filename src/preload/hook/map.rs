@@ -1,6 +1,7 @@
 //! Maps: what the main readers of weights use. The bytes are waited for first, then the memory file is
 //! mapped in the placeholder's stead, read-only, so that no `mprotect` can make a shared map writable.
 
+use super::Arguments;
 use crate::file;
 use crate::handle::{GONE, Handle, Slot};
 use crate::log;
@@ -30,17 +31,20 @@ hooks! {
 
 /// `syscall(SYS_mmap)`, `SYS_munmap` and `SYS_mremap`: the kernel is what comes next, never a function by
 /// name. tcmalloc's `mmap` makes its system call through `syscall`, and would be called back for ever.
-pub(super) fn by_number(number: c_long, all: [usize; 6]) -> c_long {
+#[inline]
+pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
     let [a, b, c, d, e, f] = all;
-    match number {
+    Some(match number {
         libc::SYS_mmap => {
             let wish = Wish { len: b, prot: c as c_int, flags: d as c_int, fd: e as c_int, offset: f as off_t };
             mapped(wish, |fd| real::syscall(number, a, b, c, d, fd as usize, f) as *mut c_void) as c_long
         }
-        libc::SYS_munmap => unmapped(a, b, real::syscall(number, a, b, 0, 0, 0, 0) as c_int).into(),
-        _ => moved(a, c > b || d as c_int & ELSEWHERE != 0, || real::syscall(number, a, b, c, d, e, f) as *mut c_void)
-            as c_long,
-    }
+        libc::SYS_munmap => unmapped(a, b, real::by_number(number, all) as c_int).into(),
+        libc::SYS_mremap => {
+            moved(a, c > b || d as c_int & ELSEWHERE != 0, || real::by_number(number, all) as *mut c_void) as c_long
+        }
+        _ => return None,
+    })
 }
 
 fn unmapped(at: usize, len: size_t, got: c_int) -> c_int {

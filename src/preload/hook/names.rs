@@ -1,6 +1,7 @@
 //! Names: making, moving and removing them. The calls are the real ones, on placeholders too; all that is added is
 //! that the folders which the names lie in are listed, so that what is in the bucket is found, or is in the way.
 
+use super::Arguments;
 use super::dir::{DEPTH_MAX, list_tree};
 use crate::attach;
 use crate::by_name::{list_for_new, settle, until_all_listed, until_listed};
@@ -8,7 +9,7 @@ use crate::join;
 use crate::listing;
 use crate::outcome::{Outcome, slow_path};
 use crate::real;
-use core::ffi::{c_char, c_int, c_uint};
+use core::ffi::{c_char, c_int, c_long, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, dev_t, mode_t};
 
 hooks! {
@@ -43,6 +44,31 @@ hooks! {
     fn mkdtemp(name: *mut c_char) -> *mut c_char { list_for_new(AT_FDCWD, name); real::mkdtemp(name) }
 }
 
+/// The same by their numbers in `syscall()`: the kernel is what comes next, since the C library's function of the name
+/// may do it in another way.
+#[inline]
+pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
+    let [a, b, c, d, e, _] = all;
+    let call: &dyn Fn() -> c_int = &|| real::by_number(number, all) as c_int;
+    let (first, second) = ((AT_FDCWD, a as *const c_char), (AT_FDCWD, b as *const c_char));
+    let (at, at_third) = ((a as c_int, b as *const c_char), (c as c_int, d as *const c_char));
+    let got = match number {
+        libc::SYS_mkdir | libc::SYS_mknod => made(first.0, first.1, call),
+        libc::SYS_mkdirat | libc::SYS_mknodat => made(at.0, at.1, call),
+        libc::SYS_symlink => made(second.0, second.1, call),
+        libc::SYS_symlinkat => made(b as c_int, c as *const c_char, call),
+        libc::SYS_link => linked([first, second], 0, call),
+        libc::SYS_linkat => linked([at, at_third], e as c_int, call),
+        libc::SYS_rename => moved([first, second], call),
+        libc::SYS_renameat | libc::SYS_renameat2 => moved([at, at_third], call),
+        libc::SYS_unlink => removed(first.0, first.1, false, call),
+        libc::SYS_unlinkat => removed(at.0, at.1, c & libc::AT_REMOVEDIR as usize != 0, call),
+        libc::SYS_rmdir => removed(first.0, first.1, true, call),
+        _ => return None,
+    };
+    Some(got.into())
+}
+
 fn leaving(dir: c_int, path: *const c_char) {
     settle(dir, path, AT_SYMLINK_NOFOLLOW);
     before_removal(dir, path);
@@ -63,14 +89,14 @@ fn failed(got: &c_int) -> bool {
 
 /// A call that makes one name.
 #[inline(never)]
-pub(super) fn made(dir: c_int, path: *const c_char, call: &dyn Fn() -> c_int) -> c_int {
+fn made(dir: c_int, path: *const c_char, call: &dyn Fn() -> c_int) -> c_int {
     list_for_new(dir, path);
     until_listed(dir, path, call, failed)
 }
 
 /// A call that gives the first name a second one. `flags` are those of `linkat`.
 #[inline(never)]
-pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
+fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: &dyn Fn() -> c_int) -> c_int {
     list_for_new(names[1].0, names[1].1);
     let follows = flags & AT_SYMLINK_FOLLOW != 0;
     // Behind each listing, too: it may have brought the file that a small object is still to come for.
@@ -83,7 +109,7 @@ pub(super) fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: &dy
 
 /// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before.
 #[inline(never)]
-pub(super) fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int {
+fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int {
     before_removal(names[0].0, names[0].1);
     if !listing::knows_all_folders() {
         list_tree(names[0].0, names[0].1, DEPTH_MAX);
@@ -93,7 +119,7 @@ pub(super) fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int
 
 /// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.
 #[inline(never)]
-pub(super) fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: &dyn Fn() -> c_int) -> c_int {
+fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: &dyn Fn() -> c_int) -> c_int {
     if is_folder && !listing::knows_all_folders() {
         list_tree(dir, path, 0);
     }

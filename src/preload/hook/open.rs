@@ -3,7 +3,7 @@
 //! A small object that is still coming is waited for and opened again; a call that would change a large
 //! one is refused before the real call could do it.
 
-use super::{renewed, whole};
+use super::{Arguments, renewed, whole};
 use crate::attach;
 use crate::by_name;
 use crate::file;
@@ -22,7 +22,7 @@ use crate::theirs;
 use crate::uses;
 use crate::version;
 use crate::waiting;
-use core::ffi::{c_char, c_int};
+use core::ffi::{c_char, c_int, c_long};
 use core::sync::atomic::Ordering;
 use libc::{AT_FDCWD, mode_t};
 use ossc_cache::region::{Identity, state};
@@ -43,8 +43,22 @@ hooks! {
     fn creat64(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, &|| real::creat64(path, mode)) }
 }
 
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, [a, b, c, d, ..]: Arguments) -> Option<c_long> {
+    let (dir, path, first) = (a as c_int, b as *const c_char, a as *const c_char);
+    let got = match number {
+        libc::SYS_open => open(first, b as c_int, c as mode_t),
+        libc::SYS_creat => creat(first, b as mode_t),
+        libc::SYS_openat => openat(dir, path, c as c_int, d as mode_t),
+        libc::SYS_openat2 => openat2(dir, path, c, d),
+        _ => return None,
+    };
+    Some(got.into())
+}
+
 /// `openat2`, which the C library does not have: for `syscall`. Never called while inert.
-pub(super) fn openat2(dir: c_int, path: *const c_char, how: usize, size: usize) -> c_int {
+fn openat2(dir: c_int, path: *const c_char, how: usize, size: usize) -> c_int {
     let call = || real::syscall(libc::SYS_openat2, dir as usize, path as usize, how, size, 0, 0) as c_int;
     let mut flags = [0u8; 8];
     match real::peek(how, &mut flags) {

@@ -3,6 +3,7 @@
 //! Through a number that an object was read through before, the `fstat` alone: the kernel has checked that
 //! descriptor when it was met, and a 4 KiB read would pay a fifth for asking again.
 
+use super::Arguments;
 use crate::active;
 use crate::copy;
 use crate::file;
@@ -11,7 +12,7 @@ use crate::marks::{self, Mark};
 use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use crate::seen::Seen;
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_long, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
 use ossc_cache::sys::{Errno, Result};
 
@@ -46,6 +47,21 @@ hooks! {
     fn preadv64(fd: c_int, iov: *const iovec, len: c_int, at: off_t) -> ssize_t { preadv_on(real::preadv64(fd, iov, len, at), fd, iov, len, at) }
     fn preadv2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { readv_on(real::preadv2(fd, iov, len, at, flags), fd, iov, len, at) }
     fn preadv64v2(fd: c_int, iov: *const iovec, len: c_int, at: off_t, flags: c_int) -> ssize_t { readv_on(real::preadv64v2(fd, iov, len, at, flags), fd, iov, len, at) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, [a, b, c, d, _, f]: Arguments) -> Option<c_long> {
+    let (fd, buffer, iov) = (a as c_int, b as *mut c_void, b as *const iovec);
+    let got = match number {
+        libc::SYS_read => read(fd, buffer, c),
+        libc::SYS_pread64 => pread64(fd, buffer, c, d as off_t),
+        libc::SYS_readv => readv(fd, iov, c as c_int),
+        libc::SYS_preadv => preadv64(fd, iov, c as c_int, d as off_t),
+        libc::SYS_preadv2 => preadv64v2(fd, iov, c as c_int, d as off_t, f as c_int),
+        _ => return None,
+    };
+    Some(got as c_long)
 }
 
 #[cold]

@@ -1,11 +1,12 @@
 //! Offsets and hints. The offset is the kernel's; only what depends on the size is computed here.
 
+use super::Arguments;
 use crate::file;
 use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::parts;
 use crate::real;
 use crate::seen::Seen;
-use core::ffi::c_int;
+use core::ffi::{c_int, c_long};
 use libc::{off_t, size_t, ssize_t};
 use ossc_cache::sys::{self, Errno, Result};
 
@@ -16,6 +17,23 @@ hooks! {
     fn posix_fadvise(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { hint(fd, at, len, advice); real::posix_fadvise(fd, at, len, advice) }
     fn posix_fadvise64(fd: c_int, at: off_t, len: off_t, advice: c_int) -> c_int { hint(fd, at, len, advice); real::posix_fadvise64(fd, at, len, advice) }
     fn readahead(fd: c_int, at: off_t, count: size_t) -> ssize_t { hint(fd, at, count as off_t, libc::POSIX_FADV_WILLNEED); real::readahead(fd, at, count) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, [a, b, c, d, ..]: Arguments) -> Option<c_long> {
+    let (fd, at) = (a as c_int, b as off_t);
+    Some(match number {
+        libc::SYS_lseek => lseek64(fd, at, c as c_int),
+        libc::SYS_fadvise64 => match posix_fadvise64(fd, at, c as off_t, d as c_int) {
+            0 => 0,
+            number => {
+                set_errno(number);
+                -1
+            }
+        },
+        _ => return None,
+    })
 }
 
 fn sought(fd: c_int, offset: off_t, whence: c_int, call: impl Fn() -> off_t) -> off_t {

@@ -1,6 +1,6 @@
 //! The stat family and `access`: the real call first, then the object's size over the placeholder's.
 
-use super::open;
+use super::{Arguments, open};
 use crate::by_name;
 use crate::file;
 use crate::folder;
@@ -11,7 +11,7 @@ use crate::real;
 use crate::seen::Seen;
 use crate::session::{self, Turn};
 use crate::waiting;
-use core::ffi::{c_char, c_int, c_uint};
+use core::ffi::{c_char, c_int, c_long, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, stat as Stat, statx as Statx};
 use ossc_cache::region::Identity;
 use ossc_cache::sys::{self, Errno, FileId, Result};
@@ -45,6 +45,27 @@ hooks! {
     fn faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int { reached(dir, path, mode, flags, &|| real::faccessat(dir, path, mode, flags)) }
     fn euidaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, &|| real::euidaccess(path, mode)) }
     fn eaccess(path: *const c_char, mode: c_int) -> c_int { reached(AT_FDCWD, path, mode, 0, &|| real::eaccess(path, mode)) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
+    let [a, b, c, d, e, _] = all;
+    let (dir, path, first) = (a as c_int, b as *const c_char, a as *const c_char);
+    let got = match number {
+        libc::SYS_stat => stat(first, b as *mut Stat),
+        libc::SYS_lstat => lstat(first, b as *mut Stat),
+        libc::SYS_fstat => fstat(dir, b as *mut Stat),
+        libc::SYS_newfstatat => fstatat(dir, path, c as *mut Stat, d as c_int),
+        libc::SYS_statx => statx(dir, path, c as c_int, d as c_uint, e as *mut Statx),
+        libc::SYS_access => access(first, b as c_int),
+        // The kernel is what comes next: the C library's function does it in another way.
+        libc::SYS_faccessat | libc::SYS_faccessat2 => {
+            return Some(by_name::until_listed(dir, path, || real::by_number(number, all), |got| *got < 0));
+        }
+        _ => return None,
+    };
+    Some(got.into())
 }
 
 #[inline(never)]

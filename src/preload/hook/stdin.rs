@@ -2,7 +2,7 @@
 //! 0 gets the memory file before `main`. The offset of the redirected file is shared with whoever opened
 //! it (`{ head -n 1; cat; } < file`), so it is brought up to date whenever this process lets go of it.
 
-use super::{filled, spawn};
+use super::{Arguments, filled, spawn};
 use crate::by_name;
 use crate::file;
 use crate::identity;
@@ -10,7 +10,7 @@ use crate::marks;
 use crate::outcome::{Outcome, slow_path};
 use crate::real::{self, Strings};
 use crate::say::say;
-use core::ffi::{c_char, c_int, c_uint};
+use core::ffi::{c_char, c_int, c_long, c_uint};
 use core::ptr::null;
 use core::sync::atomic::{AtomicI32, AtomicI64, Ordering::Relaxed};
 use libc::AT_FDCWD;
@@ -26,6 +26,23 @@ hooks! {
     // Shells end this way; the real ones do not return either.
     fn _exit(status: c_int) -> () { leave(); real::_exit(status) }
     fn _Exit(status: c_int) -> () { leave(); real::_Exit(status) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
+    let [a, b, c, ..] = all;
+    Some(match number {
+        libc::SYS_exit_group => {
+            leave();
+            return None;
+        }
+        libc::SYS_execve => execve(a as *const c_char, b as Strings, c as Strings).into(),
+        libc::SYS_execveat => {
+            replaced(a as c_int, b as *const c_char, &|| real::by_number(number, all) as c_int).into()
+        }
+        _ => return None,
+    })
 }
 
 /// A descriptor of the placeholder that was at 0; -1 when there was none.
@@ -132,7 +149,7 @@ pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
 /// A new program takes over: it finds the placeholder at 0, as it was, and does the same on its own. `path` is the
 /// program's file, or null where its folder needs no listing.
 #[inline(never)]
-pub(super) fn replaced(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int) -> c_int {
+fn replaced(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int) -> c_int {
     if !path.is_null() {
         by_name::reach(dir, path);
     }

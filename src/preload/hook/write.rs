@@ -1,12 +1,12 @@
 //! Writing: an object cannot be changed through its folder. EROFS, with a line in the log.
 
-use super::open;
+use super::{Arguments, open};
 use crate::by_name;
 use crate::file;
 use crate::numbers;
 use crate::outcome::{Outcome, slow_path};
 use crate::real;
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{AT_FDCWD, iovec, off_t, size_t, ssize_t};
 
 hooks! {
@@ -28,6 +28,21 @@ hooks! {
     fn posix_fallocate64(fd: c_int, at: off_t, len: off_t) -> c_int { if is_refused(fd) { libc::EROFS } else { real::posix_fallocate64(fd, at, len) } }
     fn truncate(path: *const c_char, len: off_t) -> c_int { truncated(path, || real::truncate(path, len)) }
     fn truncate64(path: *const c_char, len: off_t) -> c_int { truncated(path, || real::truncate64(path, len)) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, [a, b, c, d, ..]: Arguments) -> Option<c_long> {
+    let (fd, buffer, iov) = (a as c_int, b as *const c_void, b as *const iovec);
+    Some(match number {
+        libc::SYS_write => write(fd, buffer, c) as c_long,
+        libc::SYS_pwrite64 => pwrite64(fd, buffer, c, d as off_t) as c_long,
+        libc::SYS_writev => writev(fd, iov, c as c_int) as c_long,
+        libc::SYS_pwritev => pwritev64(fd, iov, c as c_int, d as off_t) as c_long,
+        libc::SYS_truncate => truncate(a as *const c_char, b as off_t).into(),
+        libc::SYS_ftruncate => ftruncate(fd, b as off_t).into(),
+        _ => return None,
+    })
 }
 
 /// Failed for a placeholder that is open for writing; without that the kernel's own EBADF is right.
