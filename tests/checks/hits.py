@@ -1,7 +1,7 @@
 """Which of our exported functions a program calls, seen from outside: the library itself counts nothing.
 
-A second library, generated here, stands before ours in LD_PRELOAD. It has one entry for each name of
-src/preload/exports.txt: set a byte in a shared file, then jump on to the next library's function, with all
+A second library, generated here, stands before ours in LD_PRELOAD. It has one entry for each function that ours
+exports (`exports.functions`): set a byte in a shared file, then jump on to the next library's function, with all
 registers and the stack untouched, so that variadic calls and struct returns are what they were. It can also
 leave one of our hooks out (that name goes to the C library), to see that this is noticed.
 """
@@ -11,14 +11,12 @@ from __future__ import annotations
 import mmap
 import os
 import subprocess
-from functools import cache
 from pathlib import Path
 
+from tests.checks.exports import functions
 from tests.harness import paths
 from tests.harness.run import plain_env
 
-# Data, not functions: the version for `nm` and `strings`.
-DATA = {"ossc_connector_version", "ossc_version_2_0_0"}
 ENV = "HITS_FILE"
 
 HEAD = r"""
@@ -85,13 +83,6 @@ __asm__(".globl {name}\n.type {name},@function\n{name}:\n"
     "mov hits_seen(%rip),%r11\nmovb $1,{index}(%r11)\n"
     "mov hits_next+{offset}(%rip),%r11\ntest %r11,%r11\njz 1f\njmp *%r11\n1: mov ${index},%r11d\njmp hits_slow\n");
 """
-
-
-@cache
-def functions() -> tuple[str, ...]:
-    """The names of the golden list that are functions."""
-    listed = (paths.ROOT / "src" / "preload" / "exports.txt").read_text().split()
-    return tuple(name for name in listed if name not in DATA)
 
 
 def library(target: Path, dropped: str | None = None) -> Path:

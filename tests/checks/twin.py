@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.checks import hits
+from tests.checks import exports, hits
 from tests.checks.host import tiny
 from tests.harness import compile as compiler
 from tests.harness import folder, paths
@@ -300,9 +300,9 @@ def transparent(dropped: str | None = None) -> Measure:
     if not dropped:
         problems += [f"{name}: only {sorted(calls)}" for name, calls in counted_calls.items() if len(calls) < CALLS_MIN]
         everything = set().union(*counted_calls.values())
-        missed = sorted(set(hits.functions()) - everything)
+        missed = sorted(set(exports.functions()) - everything)
         problems += [f"{name}: exported, but no twin calls it" for name in missed]
-        notes.append(f"{len(everything)} of {len(hits.functions())} exported functions called")
+        notes.append(f"{len(everything)} of {len(exports.functions())} exported functions called")
     programs, sources = counted(found)
     notes += [f"{language}: {programs[language]} programs from {sources[language]} sources" for language in LANGUAGES]
     if sum(programs.values()) < PROGRAMS_MIN or set(programs) != set(LANGUAGES):
