@@ -142,15 +142,7 @@ struct Rig {
 }
 
 fn origin(addresses: Vec<SocketAddr>) -> Origin {
-    Origin {
-        addresses,
-        host_header: "127.0.0.1".into(),
-        bucket: "b".into(),
-        path_style: true,
-        tls: None,
-        signer: None,
-        user_agent: "ossc-test".into(),
-    }
+    Origin { path_style: true, ..Origin::new(addresses, "127.0.0.1", "b") }
 }
 
 impl Rig {

@@ -28,6 +28,19 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// A bucket that is asked by its own host, in plain http and unsigned. What is otherwise is set by its field.
+    pub fn new(addresses: Vec<SocketAddr>, host_header: &str, bucket: &str) -> Origin {
+        Origin {
+            addresses,
+            host_header: host_header.into(),
+            bucket: bucket.into(),
+            path_style: false,
+            tls: None,
+            signer: None,
+            user_agent: concat!("oss-connector/", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+
     /// The same bucket, asked with another key.
     pub(crate) fn with_signer(&self, signer: ossc_sign::Signer) -> Origin {
         Origin {
@@ -171,15 +184,9 @@ mod tests {
             security_token: None,
         };
         let scope = ossc_sign::Scope { region: "cn-beijing".into(), product: "oss".into() };
-        Origin {
-            addresses: Vec::new(),
-            host_header: "b.oss-cn-beijing.aliyuncs.com".into(),
-            bucket: "b".into(),
-            path_style,
-            tls: None,
-            signer: signed.then(|| ossc_sign::Signer::V4(ossc_sign::V4::new(credentials, scope))),
-            user_agent: "ossc/0.1".into(),
-        }
+        let signer = signed.then(|| ossc_sign::Signer::V4(ossc_sign::V4::new(credentials, scope)));
+        let user_agent = "ossc/0.1".into();
+        Origin { path_style, signer, user_agent, ..Origin::new(Vec::new(), "b.oss-cn-beijing.aliyuncs.com", "b") }
     }
 
     fn text(origin: &Origin, query: &Query) -> Result<String, Error> {

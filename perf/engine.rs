@@ -117,15 +117,9 @@ fn tls(wanted: &Wanted, target: &Target) -> Result<Tls> {
 }
 
 fn origin(target: &Target, tls: Option<Tls>) -> Origin {
-    Origin {
-        addresses: target.addresses.clone(),
-        host_header: target.authority.clone(),
-        bucket: target.bucket.clone(),
-        path_style: true,
-        tls,
-        signer: None,
-        user_agent: concat!("ossc-perf/", env!("CARGO_PKG_VERSION")).into(),
-    }
+    let user_agent = concat!("ossc-perf/", env!("CARGO_PKG_VERSION")).into();
+    let plain = Origin::new(target.addresses.clone(), &target.authority, &target.bucket);
+    Origin { path_style: true, tls, user_agent, ..plain }
 }
 
 fn options(args: &Args) -> VcpuOptions {

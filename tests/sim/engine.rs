@@ -70,15 +70,7 @@ impl Engine {
         let neighbour = Neighbour::new(stage.clone());
         let supplies: Vec<Box<dyn Supply>> = vec![Box::new(neighbour.clone())];
         let work = Arc::new(Work::new(region, budget, Audit::new(None, "b"), (sender, order), supplies, setup.work));
-        let origin = Origin {
-            addresses: addresses(1..=2),
-            host_header: "b.oss".into(),
-            bucket: "b".into(),
-            path_style: false,
-            tls: None,
-            signer: None,
-            user_agent: "simulation".into(),
-        };
+        let origin = Origin::new(addresses(1..=2), "b.oss", "b");
         let watch = Arc::new(Watch::new(work.clone(), stage.clone()));
         let source: Arc<dyn Source> = watch.clone();
         let net = Net::new(&Arc::new(origin), &source, setup.net).expect("an eventfd");

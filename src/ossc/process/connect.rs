@@ -40,15 +40,9 @@ pub fn origin(
     let (endpoint, bucket) = (&settings.endpoint, settings.location.bucket());
     let secure = endpoint.scheme() == Scheme::Https;
     let tls = secure.then(|| Tls::new(&endpoint.connect_host(bucket), &trust(settings, config))).transpose()?;
-    Ok(Origin {
-        addresses,
-        host_header: endpoint.host_header(bucket),
-        bucket: bucket.to_string(),
-        path_style: endpoint.is_path_style(),
-        tls,
-        signer: key.map(|key| credentials::signer(settings, key)),
-        user_agent: concat!("oss-connector/", env!("CARGO_PKG_VERSION")).into(),
-    })
+    let signer = key.map(|key| credentials::signer(settings, key));
+    let path_style = endpoint.is_path_style();
+    Ok(Origin { path_style, tls, signer, ..Origin::new(addresses, &endpoint.host_header(bucket), bucket) })
 }
 
 /// More rings than cores make no sense; the connections asked for are kept.
