@@ -1,19 +1,26 @@
-//! Where access keys come from: which of the sources a user can set up is in use, and how it is
-//! reached. Called by `env`.
+//! Where access keys come from: the list of the sources that a user can set up, which of them is in use, and how it is
+//! reached. Called by `env`, and by `docs` for the manual.
 //!
-//! It fetches nothing and reads no file, and no value of a secret is part of an error.
+//! Another source is a file in the folder beside this one, and a row of [`SOURCES`]; the engine fetches from it by a file
+//! of `src/ossc/credentials`. It fetches nothing and reads no file, and no value of a secret is part of an error.
 
 use std::path::{Path, PathBuf};
 
-use crate::endpoint::{Endpoint, Scheme};
-use crate::reason::{self, Reason};
+use crate::docs::Variable;
+use crate::endpoint::Endpoint;
+use crate::reason::Reason;
 use crate::variable::{choice, invalid};
-use ossc_sign::Secret;
 
-/// The metadata service of an ECS instance: a link-local address, plain http by its nature.
-const METADATA: &str = "http://100.100.100.200";
-/// Role sessions of this program, where the user names none.
-const SESSION_NAME: &str = "oss-connector";
+mod ecs;
+mod file;
+mod key;
+mod oidc;
+
+pub use ecs::EcsRole;
+pub use oidc::Oidc;
+
+/// All sources. The first that is set up is used, or the one that OSSC_CREDENTIALS names.
+pub(crate) const SOURCES: [&SourceRow; 5] = [&key::OSS, &file::SOURCE, &key::ALIBABA, &oidc::SOURCE, &ecs::SOURCE];
 
 /// The source in use.
 #[derive(Clone, Debug)]
@@ -30,169 +37,59 @@ pub enum Credentials {
     EcsRole(EcsRole),
 }
 
-/// AssumeRoleWithOIDC of the Security Token Service.
-#[derive(Clone, Debug)]
-pub struct Oidc {
-    /// ALIBABA_CLOUD_ROLE_ARN
-    pub role_arn: String,
-    /// ALIBABA_CLOUD_OIDC_PROVIDER_ARN
-    pub provider_arn: String,
-    /// ALIBABA_CLOUD_OIDC_TOKEN_FILE: absolute; its content is renewed by the cluster.
-    pub token_file: PathBuf,
-    /// ALIBABA_CLOUD_ROLE_SESSION_NAME
-    pub session_name: String,
-    /// https always: the token goes there.
-    pub service: Endpoint,
+/// The value of a variable; `None` where it is unset or empty.
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What a source says of itself.
+pub(crate) struct SourceRow {
+    /// How OSSC_CREDENTIALS names it.
+    pub word: &'static str,
+    /// Its line in the list of docs/CONFIG.md.
+    pub line: &'static str,
+    /// All variables that it reads, for the manual; a program that starts later hands on these.
+    pub variables: &'static [Variable],
+    /// What has to be set, where it is named and not set up.
+    missing: &'static str,
+    /// What is set up, if it is; `true` where OSSC_CREDENTIALS names it.
+    find: fn(Lookup<'_>, bool) -> Result<Option<Credentials>, Reason>,
 }
 
-/// The role that an ECS instance has.
-#[derive(Clone, Debug)]
-pub struct EcsRole {
-    /// ALIBABA_CLOUD_ECS_METADATA; `None` asks the metadata service for the name.
-    pub role: Option<String>,
-    /// Where the metadata service is.
-    pub service: Endpoint,
-    /// Without a token of version 2 the service is asked as in version 1.
-    pub v1_allowed: bool,
+const CHOICE: &str = "OSSC_CREDENTIALS";
+/// No source: what OSSC_CREDENTIALS calls it.
+pub(crate) const ANONYMOUS: &str = "anonymous";
+
+/// True if the variable says where credentials come from.
+pub fn names_credentials(name: &str) -> bool {
+    name == CHOICE || SOURCES.iter().any(|source| source.variables.iter().any(|variable| variable.name == name))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Choice {
-    Anonymous,
-    Env,
-    File,
-    Oidc,
-    Ecs,
-}
-
-/// The source that OSSC_CREDENTIALS names, else the first that is set up: OSS_ACCESS_KEY_*, the file,
-/// ALIBABA_CLOUD_ACCESS_KEY_*, the role of the pod, the role of the instance; else anonymous.
+/// The source that OSSC_CREDENTIALS names, else the first that is set up, else anonymous access.
 ///
 /// # Errors
 /// A source that is set up by half, or named and not set up.
 pub(crate) fn source(text: &impl Fn(&str) -> Option<String>) -> Result<Credentials, Reason> {
-    let allowed = [
-        ("anonymous", Choice::Anonymous),
-        ("env", Choice::Env),
-        ("file", Choice::File),
-        ("oidc", Choice::Oidc),
-        ("ecs", Choice::Ecs),
-    ];
-    let named = choice(text, "OSSC_CREDENTIALS", &allowed)?;
-    let wanted = |choice| named.is_none_or(|named| named == choice);
-    if wanted(Choice::Env)
-        && let Some(key) = key(text, OSS_NAMES)?
-    {
-        return Ok(Credentials::Key(key));
-    }
-    if wanted(Choice::File)
-        && let Some(path) = text("OSS_AUTHORIZATION_FILE_PATH")
-    {
-        let path = absolute(path).map_err(|why| Reason::new(reason::FILE_NOT_ACCESSIBLE, why))?;
-        return Ok(Credentials::File(path));
-    }
-    if wanted(Choice::Env)
-        && let Some(key) = key(text, ALIBABA_NAMES)?
-    {
-        return Ok(Credentials::Key(key));
-    }
-    if wanted(Choice::Oidc)
-        && let Some(oidc) = oidc(text)?
-    {
-        return Ok(Credentials::Oidc(oidc));
-    }
-    if wanted(Choice::Ecs)
-        && let Some(role) = ecs_role(text, named == Some(Choice::Ecs))?
-    {
-        return Ok(Credentials::EcsRole(role));
-    }
-    let missing = match named {
-        None | Some(Choice::Anonymous) => return Ok(Credentials::Anonymous),
-        Some(Choice::Env) => "OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET",
-        Some(Choice::File) => "OSS_AUTHORIZATION_FILE_PATH",
-        Some(Choice::Oidc) => {
-            "ALIBABA_CLOUD_ROLE_ARN, ALIBABA_CLOUD_OIDC_PROVIDER_ARN and ALIBABA_CLOUD_OIDC_TOKEN_FILE"
-        }
-        Some(Choice::Ecs) => "ALIBABA_CLOUD_ECS_METADATA_DISABLED to something else than true",
-    };
-    invalid("OSSC_CREDENTIALS", format!("names a source that is not set up: set {missing}"))
-}
-
-type Names = (&'static str, &'static str, &'static str);
-const OSS_NAMES: Names = ("OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN");
-const ALIBABA_NAMES: Names =
-    ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_SECURITY_TOKEN");
-
-fn key(
-    text: &impl Fn(&str) -> Option<String>,
-    (id_name, secret_name, token_name): Names,
-) -> Result<Option<ossc_sign::Credentials>, Reason> {
-    let both = format!("set {id_name} and {secret_name}, or neither");
-    let (id, secret) = match (text(id_name), text(secret_name)) {
-        (None, None) => return Ok(None),
-        (Some(_), None) if id_name == OSS_NAMES.0 => return Err(Reason::new(reason::SECRET_NOT_SET, both)),
-        (None, Some(_)) if id_name == OSS_NAMES.0 => return Err(Reason::new(reason::ID_NOT_SET, both)),
-        (Some(_), None) => return invalid(secret_name, format!("is not set; {both}")),
-        (None, Some(_)) => return invalid(id_name, format!("is not set; {both}")),
-        (Some(id), Some(secret)) => (id, secret),
-    };
-    let token = text(token_name);
-    // They become parts of a request head: a line break in one would be a header of its own.
-    for (name, value) in [(id_name, Some(&id)), (secret_name, Some(&secret)), (token_name, token.as_ref())] {
-        if value.is_some_and(|value| !value.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return invalid(name, "holds white space or characters that no key has; copy it again");
+    let mut words = vec![(ANONYMOUS, ANONYMOUS)];
+    for source in SOURCES {
+        if !words.contains(&(source.word, source.word)) {
+            words.push((source.word, source.word));
         }
     }
-    let (access_key_secret, security_token) = (Secret::new(secret), token.map(Secret::new));
-    Ok(Some(ossc_sign::Credentials { access_key_id: id, access_key_secret, security_token }))
-}
-
-/// `None` unless all three variables are there that a cluster gives to a pod.
-fn oidc(text: &impl Fn(&str) -> Option<String>) -> Result<Option<Oidc>, Reason> {
-    let three =
-        ["ALIBABA_CLOUD_ROLE_ARN", "ALIBABA_CLOUD_OIDC_PROVIDER_ARN", "ALIBABA_CLOUD_OIDC_TOKEN_FILE"].map(text);
-    let [Some(role_arn), Some(provider_arn), Some(token_file)] = three else {
-        return Ok(None);
-    };
-    let token_file = absolute(token_file).or_else(|why| invalid("ALIBABA_CLOUD_OIDC_TOKEN_FILE", why))?;
-    let session_name = text("ALIBABA_CLOUD_ROLE_SESSION_NAME").unwrap_or_else(|| SESSION_NAME.into());
-    let service = match service(text, "OSSC_STS_URL")? {
-        Some(own) => own,
-        None => endpoint("ALIBABA_CLOUD_STS_REGION", &format!("https://{}", sts_host(text)))?,
-    };
-    if service.scheme() != Scheme::Https {
-        return invalid("OSSC_STS_URL", "is not https: the token of the pod would cross the network in the clear");
+    let named = choice(text, CHOICE, &words)?;
+    let wanted = || SOURCES.into_iter().filter(|source| named.is_none_or(|word| word == source.word));
+    for source in wanted() {
+        if let Some(found) = (source.find)(text, named.is_some())? {
+            return Ok(found);
+        }
     }
-    Ok(Some(Oidc { role_arn, provider_arn, token_file, session_name, service }))
-}
-
-fn sts_host(text: &impl Fn(&str) -> Option<String>) -> String {
-    let inside = text("ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    match text("ALIBABA_CLOUD_STS_REGION") {
-        Some(region) if inside => format!("sts-vpc.{region}.aliyuncs.com"),
-        Some(region) => format!("sts.{region}.aliyuncs.com"),
-        None => "sts.aliyuncs.com".into(),
+    match wanted().next() {
+        Some(source) if named.is_some() => {
+            invalid(CHOICE, format!("names a source that is not set up: set {}", source.missing))
+        }
+        _ => Ok(Credentials::Anonymous),
     }
 }
 
-fn ecs_role(text: &impl Fn(&str) -> Option<String>, named: bool) -> Result<Option<EcsRole>, Reason> {
-    let is_true = |name| text(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let role = text("ALIBABA_CLOUD_ECS_METADATA");
-    if is_true("ALIBABA_CLOUD_ECS_METADATA_DISABLED") || (role.is_none() && !named) {
-        return Ok(None);
-    }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if role.as_ref().is_some_and(|role| !role.bytes().all(plain)) {
-        return invalid("ALIBABA_CLOUD_ECS_METADATA", "is not the name of a RAM role");
-    }
-    let service = match service(text, "OSSC_METADATA_URL")? {
-        Some(own) => own,
-        None => endpoint("OSSC_METADATA_URL", METADATA)?,
-    };
-    Ok(Some(EcsRole { role, service, v1_allowed: !is_true("ALIBABA_CLOUD_IMDSV1_DISABLED") }))
-}
-
-fn service(text: &impl Fn(&str) -> Option<String>, name: &str) -> Result<Option<Endpoint>, Reason> {
+fn service(text: Lookup<'_>, name: &str) -> Result<Option<Endpoint>, Reason> {
     text(name).map(|url| endpoint(name, &url)).transpose()
 }
 
@@ -276,22 +173,23 @@ mod tests {
     }
 
     #[test]
-    fn every_variable_that_is_looked_up_is_in_the_manual() {
-        let asked = RefCell::new(BTreeSet::new());
-        for named in ["anonymous", "env", "file", "oidc", "ecs"] {
-            let others = if named == "oidc" { &OIDC[..] } else { &[] };
-            let get = |name: &str| {
-                asked.borrow_mut().insert(name.to_owned());
-                let own = (name == "OSSC_CREDENTIALS").then_some(named);
-                own.or(others.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)).map(str::to_owned)
-            };
-            assert_eq!(source(&get).is_ok(), !matches!(named, "env" | "file"), "{named}");
+    fn each_source_lists_what_it_reads_and_reads_what_it_lists() {
+        for source in SOURCES {
+            let asked = RefCell::new(BTreeSet::new());
+            // One after the other is set, so that what is read behind them is asked for, too.
+            for count in 0..=source.variables.len() {
+                let get = |name: &str| {
+                    asked.borrow_mut().insert(name.to_owned());
+                    let at = source.variables.iter().position(|variable| variable.name == name);
+                    at.filter(|at| *at < count).map(|_| "/x".to_owned())
+                };
+                let _ = (source.find)(&get, true);
+            }
+            let listed: BTreeSet<String> = source.variables.iter().map(|variable| variable.name.to_owned()).collect();
+            assert_eq!(asked.into_inner(), listed, "{}", source.line);
+            assert!(listed.iter().all(|name| names_credentials(name)), "{listed:?}");
         }
-        let asked = asked.into_inner();
-        assert_eq!(asked.len(), 17, "{asked:?}");
-        for name in asked {
-            assert!(crate::docs::VARIABLES.iter().any(|v| v.name == name), "{name}");
-        }
+        assert!(names_credentials("OSSC_CREDENTIALS") && !names_credentials("OSS_PATH"));
     }
 
     #[test]

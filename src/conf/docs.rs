@@ -1,20 +1,23 @@
-//! docs/CONFIG.md and dist/config.json, made from the key table and the list of variables below.
+//! docs/CONFIG.md and dist/config.json, made from the key table, the list of variables below and the sources of credentials.
 //! Called by `ossc config` and by the tests that keep both files fresh. It writes no file itself.
 
 use std::fmt::Write as _;
 
 use crate::config::DEFAULT_PATH;
+use crate::credentials::{ANONYMOUS, SOURCES};
 use crate::table::{KEYS, Key, ValueKind};
 
 /// One environment variable of the manual.
 pub(crate) struct Variable {
     pub(crate) name: &'static str,
-    need: &'static str,
-    text: &'static str,
+    /// Whether it must be set.
+    pub(crate) need: &'static str,
+    /// What it means.
+    pub(crate) text: &'static str,
 }
 
-/// In the order of the manual: the product's own first.
-pub(crate) const VARIABLES: &[Variable] = &[
+/// The product's own.
+const FIRST: &[Variable] = &[
     Variable {
         name: "LD_PRELOAD",
         need: "yes",
@@ -52,96 +55,20 @@ pub(crate) const VARIABLES: &[Variable] = &[
                not name the region (acceleration, own domain, IP address) and access is not \
                anonymous.",
     },
-    Variable {
-        name: "OSS_ACCESS_KEY_ID",
-        need: "see text",
-        text: "Access key with `oss:ListObjects` and `oss:GetObject`. Unset or empty, together \
-               with the secret: another source of the list below, else anonymous access.",
-    },
-    Variable { name: "OSS_ACCESS_KEY_SECRET", need: "see text", text: "Its secret." },
-    Variable {
-        name: "OSS_SESSION_TOKEN",
-        need: "no",
-        text: "Token of temporary (STS) credentials. Unset or empty with a permanent key.",
-    },
-    Variable {
-        name: "OSS_AUTHORIZATION_FILE_PATH",
-        need: "no",
-        text: "JSON file with `AccessKeyId`, `AccessKeySecret` and, if they are temporary, `SecurityToken` and \
-               `Expiration` (`2024-08-02T15:04:05Z`). Absolute. Read again before `Expiration`, each minute without \
-               one, and when OSS refuses the key; replace it by rename.",
-    },
-    Variable {
-        name: "ALIBABA_CLOUD_ACCESS_KEY_ID",
-        need: "no",
-        text: "With ALIBABA_CLOUD_ACCESS_KEY_SECRET and, for temporary ones, ALIBABA_CLOUD_SECURITY_TOKEN: taken \
-               where neither OSS_ACCESS_KEY_ID nor OSS_AUTHORIZATION_FILE_PATH is set.",
-    },
-    Variable { name: "ALIBABA_CLOUD_ACCESS_KEY_SECRET", need: "no", text: "Its secret." },
-    Variable { name: "ALIBABA_CLOUD_SECURITY_TOKEN", need: "no", text: "Its token." },
-    Variable {
-        name: "ALIBABA_CLOUD_ROLE_ARN",
-        need: "no",
-        text: "RRSA: the role that a pod of ACK assumes. In use if this, ALIBABA_CLOUD_OIDC_PROVIDER_ARN and \
-               ALIBABA_CLOUD_OIDC_TOKEN_FILE are set.",
-    },
-    Variable { name: "ALIBABA_CLOUD_OIDC_PROVIDER_ARN", need: "no", text: "RRSA: who vouches for the pod's token." },
-    Variable {
-        name: "ALIBABA_CLOUD_OIDC_TOKEN_FILE",
-        need: "no",
-        text: "RRSA: file of the pod's token, absolute; read anew for each exchange.",
-    },
-    Variable {
-        name: "ALIBABA_CLOUD_ROLE_SESSION_NAME",
-        need: "no",
-        text: "RRSA: name of the session in the logs of the account. Default: `oss-connector`.",
-    },
-    Variable {
-        name: "ALIBABA_CLOUD_STS_REGION",
-        need: "no",
-        text: "RRSA: `R` makes the token service sts.R.aliyuncs.com. Default: sts.aliyuncs.com.",
-    },
-    Variable {
-        name: "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED",
-        need: "no",
-        text: "RRSA: `true` makes it sts-vpc.R.aliyuncs.com.",
-    },
-    Variable {
-        name: "ALIBABA_CLOUD_ECS_METADATA",
-        need: "no",
-        text: "Name of the RAM role of this ECS instance; setting it is what makes the engine ask for its credentials.",
-    },
-    Variable {
-        name: "ALIBABA_CLOUD_ECS_METADATA_DISABLED",
-        need: "no",
-        text: "`true`: the metadata service is never asked.",
-    },
-    Variable {
-        name: "ALIBABA_CLOUD_IMDSV1_DISABLED",
-        need: "no",
-        text: "`true`: the metadata service is asked with a token of its version 2 only. Else version 1 is tried where \
-               none can be had.",
-    },
+];
+
+/// The others: these stand behind those of the sources of credentials.
+const FURTHER: &[Variable] = &[
     Variable {
         name: "OSSC_CREDENTIALS",
         need: "no",
-        text: "`env`, `file`, `oidc`, `ecs` or `anonymous`: the only source to use. `ecs` needs no role name. Default: \
-               the first that is set up.",
+        text: "The only source to use, by its word in the list below. `ecs` needs no role name. Default: the first that \
+               is set up.",
     },
     Variable {
         name: "OSSC_SIGNATURE",
         need: "no",
         text: "`v4` or `v1`. Default: `v4`. `v1` needs no region; OSS refuses it for new accounts and buckets.",
-    },
-    Variable {
-        name: "OSSC_METADATA_URL",
-        need: "no",
-        text: "Another metadata service, for tests. Default: `http://100.100.100.200`.",
-    },
-    Variable {
-        name: "OSSC_STS_URL",
-        need: "no",
-        text: "Another token service, for tests; https only, with the roots that the endpoint is trusted by.",
     },
     Variable {
         name: "CONNECTOR_UDS_PATH",
@@ -212,16 +139,12 @@ const FILE_RULES: &str = "\
 const CREDENTIALS: &str = "
 ## Credentials
 
-The first source that is set up is used, or the one that OSSC_CREDENTIALS names:
+The first source that is set up is used, or the first of those whose word OSSC_CREDENTIALS names:
 
-1. `OSS_ACCESS_KEY_ID`, `OSS_ACCESS_KEY_SECRET`, `OSS_SESSION_TOKEN`
-2. the file of `OSS_AUTHORIZATION_FILE_PATH`
-3. `ALIBABA_CLOUD_ACCESS_KEY_ID`, `ALIBABA_CLOUD_ACCESS_KEY_SECRET`, `ALIBABA_CLOUD_SECURITY_TOKEN`
-4. the role of the pod (RRSA): the three variables that ACK sets
-5. the RAM role of the ECS instance: `ALIBABA_CLOUD_ECS_METADATA`, or `OSSC_CREDENTIALS=ecs`
-6. none: anonymous access
+";
 
-Keys from the environment (1 and 3) stay as they are until the engine ends. The others are fetched again when two
+const RENEWAL: &str = "
+Keys that stand in the environment stay as they are until the engine ends. The others are fetched again when two
 thirds of their life are over, at most 15 minutes before its end, and at once when OSS refuses them as ended or
 unknown. A request that was refused so is sent again with what was fetched; if that goes on for 30 s its readers
 get EACCES, and the log says what the source answered. The engine's log names the source, never the key's secret.
@@ -229,6 +152,12 @@ get EACCES, and the log says what the source answered. The engine's log names th
 Requests are signed with this machine's clock. Where OSS says that it is more than 15 minutes off, the engine signs
 with the time of OSS and warns; where it is more than a day off, it does not, and the clock must be set.
 ";
+
+/// All of them, in the order of the manual.
+pub(crate) fn variables() -> impl Iterator<Item = &'static Variable> {
+    let of_credentials = SOURCES.into_iter().flat_map(|source| source.variables);
+    FIRST.iter().chain(of_credentials).chain(FURTHER)
+}
 
 /// The text of docs/CONFIG.md.
 pub fn markdown() -> String {
@@ -242,10 +171,15 @@ pub fn markdown() -> String {
     }
     page.push_str("\n## Environment\n\nAn empty value counts as unset.\n\n");
     page.push_str("| Variable | Needed | Meaning |\n| --- | --- | --- |\n");
-    for Variable { name, need, text } in VARIABLES {
+    for Variable { name, need, text } in variables() {
         let _ = writeln!(page, "| `{name}` | {need} | {text} |");
     }
     page.push_str(CREDENTIALS);
+    let sources = SOURCES.into_iter().map(|source| (source.word, source.line));
+    for (at, (word, line)) in sources.chain([(ANONYMOUS, "no source: requests go out unsigned")]).enumerate() {
+        let _ = writeln!(page, "{}. `{word}`: {line}", at + 1);
+    }
+    page.push_str(RENEWAL);
     page
 }
 
@@ -364,7 +298,7 @@ mod tests {
         for key in KEYS {
             assert_eq!(page.matches(&format!("\n| `{}` | ", key.path)).count(), 1, "{}", key.path);
         }
-        for Variable { name, .. } in VARIABLES {
+        for Variable { name, .. } in variables() {
             assert_eq!(page.matches(&format!("\n| `{name}` | ")).count(), 1, "{name}");
         }
         let cells = |row: &str| row.replace("\\|", "").matches('|').count();

@@ -2,7 +2,7 @@
 //!
 //! Called by `ossc config --effective`. It reads the configuration file as an engine does, and shows no secret.
 
-use crate::docs::{VARIABLES, default_json};
+use crate::docs::{self, default_json};
 use crate::reason::Reason;
 use crate::table::{Config, KEYS};
 use serde_json::Value;
@@ -45,7 +45,7 @@ pub fn variables(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, Opt
         let value = get(name).filter(|value| !value.is_empty());
         (name, value.map(|value| if is_secret(name) { "set".into() } else { value }))
     };
-    VARIABLES.iter().map(|variable| shown(variable.name)).collect()
+    docs::variables().map(|variable| shown(variable.name)).collect()
 }
 
 #[cfg(test)]
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown_and_every_variable_is() {
         let all = variables(|name| Some(format!("value of {name}")));
-        assert_eq!(all.len(), VARIABLES.len());
+        assert_eq!(all.len(), docs::variables().count());
         let shown = |name: &str| all.iter().find(|(other, _)| *other == name).and_then(|(_, value)| value.clone());
         for name in ["OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN"] {
             assert_eq!(shown(name).as_deref(), Some("set"), "{name}");

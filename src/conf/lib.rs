@@ -21,7 +21,7 @@ mod table;
 mod variable;
 
 pub use config::{DEFAULT_PATH, Error, Warning};
-pub use credentials::{Credentials, EcsRole, Oidc};
+pub use credentials::{Credentials, EcsRole, Oidc, names_credentials};
 pub use docs::{default_file, markdown};
 pub use effective::{Effective, effective, variables};
 pub use endpoint::{Endpoint, Scheme};
