@@ -8,7 +8,6 @@ use ossc_conf::{Credentials as Configured, Scheme, Settings, Signature};
 use ossc_net::ask::Service;
 use ossc_net::{Tls, Trust};
 use ossc_sign::{Credentials, Issued, Scope, Signer, V1, V4};
-use std::path::PathBuf;
 use std::time::Duration;
 
 mod file;
@@ -24,69 +23,51 @@ pub use renewal::{Renewal, RenewalThread};
 const FIRST_ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// A place that gives credentials again and again.
-pub enum Source {
-    /// The file of OSS_AUTHORIZATION_FILE_PATH.
-    File(PathBuf),
-    /// The metadata service of an ECS instance.
-    Role(role::Role),
-    /// The Security Token Service, for the token of a pod.
-    Oidc(oidc::Oidc),
+/// What gives credentials again and again. Another one is a file beside this one, and an arm of [`issuer`]; its settings
+/// are a file of `src/conf/credentials`.
+pub trait Issuer: Send + Sync {
+    /// For the log.
+    fn name(&self) -> &'static str;
+
+    /// Credentials as they are now.
+    ///
+    /// # Errors
+    /// What failed where, for people; nothing that is secret.
+    fn fetch(&self) -> Result<Issued, String>;
+
+    /// The REASON of a start that is refused since the first fetch failed.
+    fn reason(&self, why: String) -> String {
+        format!("failed to initialize connector: {why}")
+    }
 }
 
-impl Source {
-    /// What the settings name; `None` for anonymous access and for keys that stay as they are.
-    pub fn new(settings: &Settings, limits: Limits, trust: &Trust) -> Result<Option<Source>, String> {
-        Ok(Some(match &settings.credentials {
-            Configured::Anonymous | Configured::Key(_) => return Ok(None),
-            Configured::File(path) => Source::File(path.clone()),
-            Configured::EcsRole(role) => Source::Role(role::Role {
-                service: service(&role.service, trust)?,
-                name: role.role.clone(),
-                v1_allowed: role.v1_allowed,
-                limit: limits.connect,
-            }),
-            Configured::Oidc(oidc) => Source::Oidc(oidc::Oidc {
-                service: service(&oidc.service, trust)?,
-                role_arn: oidc.role_arn.clone(),
-                provider_arn: oidc.provider_arn.clone(),
-                token_file: oidc.token_file.clone(),
-                session_name: oidc.session_name.clone(),
-                limit: limits.connect + limits.response,
-            }),
-        }))
-    }
+/// What the settings name; `None` for anonymous access and for keys that stay as they are.
+///
+/// # Errors
+/// In phase TLS, for roots that cannot be used.
+pub fn issuer(settings: &Settings, limits: Limits, trust: &Trust) -> Result<Option<Box<dyn Issuer>>, String> {
+    Ok(match &settings.credentials {
+        Configured::Anonymous | Configured::Key(_) => None,
+        Configured::File(path) => Some(Box::new(file::KeyFile(path.clone()))),
+        Configured::EcsRole(role) => Some(Box::new(role::Role::new(role, limits, trust)?)),
+        Configured::Oidc(oidc) => Some(Box::new(oidc::Oidc::new(oidc, limits, trust)?)),
+    })
+}
 
-    /// For the log.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Source::File(_) => "OSS_AUTHORIZATION_FILE_PATH",
-            Source::Role(_) => "RAM role of the ECS instance",
-            Source::Oidc(_) => "role of the pod (RRSA)",
+/// The first fetch: what may pass is tried again.
+///
+/// # Errors
+/// As of the last try.
+pub fn first(issuer: &dyn Issuer) -> Result<Issued, String> {
+    let mut tried = 1;
+    loop {
+        match issuer.fetch() {
+            Ok(issued) => return Ok(issued),
+            Err(why) if tried == FIRST_ATTEMPTS => return Err(why),
+            Err(why) => tracing::warn!("{why}; trying again ({tried} of {FIRST_ATTEMPTS})"),
         }
-    }
-
-    /// Credentials as they are now. The text of an error begins like the REASONs of the product.
-    pub fn fetch(&self) -> Result<Issued, String> {
-        match self {
-            Source::File(path) => file::fetch(path),
-            Source::Role(role) => role.fetch().map_err(|why| format!("RAM role of this instance: {why}")),
-            Source::Oidc(oidc) => oidc.fetch().map_err(|why| format!("role of this pod (RRSA): {why}")),
-        }
-    }
-
-    /// The first fetch: what may pass is tried again.
-    pub fn first(&self) -> Result<Issued, String> {
-        let mut tried = 1;
-        loop {
-            match self.fetch() {
-                Ok(issued) => return Ok(issued),
-                Err(why) if tried == FIRST_ATTEMPTS => return Err(why),
-                Err(why) => tracing::warn!("{why}; trying again ({tried} of {FIRST_ATTEMPTS})"),
-            }
-            std::thread::sleep(FIRST_PAUSE);
-            tried += 1;
-        }
+        std::thread::sleep(FIRST_PAUSE);
+        tried += 1;
     }
 }
 

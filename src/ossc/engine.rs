@@ -285,7 +285,7 @@ fn build(
         return Err(NotStarted::Reason(format!("failed to initialize connector: {why}")));
     }
     memory::tell(&region, settings, config, &budget);
-    let renewed = keys::renewed_source(settings, config)?;
+    let renewed = keys::renewed(settings, config)?;
     let key = match &renewed {
         Some((_, first)) => Some(first.credentials.clone()),
         None => credentials::lasting(settings),

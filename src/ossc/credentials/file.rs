@@ -2,19 +2,34 @@
 //!
 //! Called by `credentials`. Somebody else writes it: a file that is half written is an error now and good later.
 
+use crate::credentials::Issuer;
 use ossc_sign::Issued;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A larger file holds something else.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-pub(super) fn fetch(path: &Path) -> Result<Issued, String> {
-    let failed = |why: String| format!("OSS_AUTHORIZATION_FILE_PATH not accessible: {}: {why}", path.display());
-    let text = read(path).map_err(failed)?;
-    Issued::from_file(&text).map_err(failed)
+/// The file, by its absolute path.
+pub(super) struct KeyFile(pub(super) PathBuf);
+
+impl Issuer for KeyFile {
+    fn name(&self) -> &'static str {
+        "OSS_AUTHORIZATION_FILE_PATH"
+    }
+
+    fn fetch(&self) -> Result<Issued, String> {
+        let failed = |why: String| format!("OSS_AUTHORIZATION_FILE_PATH not accessible: {}: {why}", self.0.display());
+        let text = read(&self.0).map_err(failed)?;
+        Issued::from_file(&text).map_err(failed)
+    }
+
+    /// The product has a REASON for this file.
+    fn reason(&self, why: String) -> String {
+        why
+    }
 }
 
 /// The whole of a small regular file that somebody else writes.
@@ -42,8 +57,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("ossc-file-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("folder");
         let path = folder.join("key.json");
+        let file = KeyFile(path.clone());
         let error = |words: &str| {
-            let error = fetch(&path).expect_err(words);
+            let error = file.fetch().expect_err(words);
             let start = format!("OSS_AUTHORIZATION_FILE_PATH not accessible: {}: ", path.display());
             assert!(error.starts_with(&start) && error.contains(words), "{error}");
         };
@@ -56,7 +72,7 @@ mod tests {
         fs::write(&path, r#"{"AccessKeyId": "id"}"#).expect("half");
         error("AccessKeySecret is missing");
         fs::write(&path, r#"{"AccessKeyId": "id", "AccessKeySecret": "s"}"#).expect("whole");
-        assert_eq!(fetch(&path).expect("a key").credentials.access_key_id, "id");
+        assert_eq!(file.fetch().expect("a key").credentials.access_key_id, "id");
         fs::remove_dir_all(&folder).expect("gone");
     }
 }

@@ -4,7 +4,7 @@
 //! Noted by the attach server, taken by the thread `ossc-keys` when OSS refuses those in use or they have ended. They are
 //! in memory alone, and nothing of them is logged but where they come from.
 
-use crate::credentials::{Limits, Source, lasting};
+use crate::credentials::{Limits, issuer, lasting};
 use crate::lock::lock;
 use ossc_cache::wire::CREDENTIALS;
 use ossc_conf::Settings;
@@ -80,9 +80,9 @@ impl Later {
             let issued = Issued { credentials, ends_secs: None };
             return Some(Noted { issued, settings, from: "environment" });
         }
-        let source = Source::new(&settings, self.limits, &self.trust).ok()??;
-        let issued = source.fetch().inspect_err(|why| tracing::warn!("credentials of a later program: {why}")).ok()?;
-        Some(Noted { issued, settings, from: source.name() })
+        let issuer = issuer(&settings, self.limits, &self.trust).ok()??;
+        let issued = issuer.fetch().inspect_err(|why| tracing::warn!("credentials of a later program: {why}")).ok()?;
+        Some(Noted { issued, settings, from: issuer.name() })
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Called by `credentials`. Wire facts: version 2015-04-01 of the service's API.
 
-use crate::credentials::file;
+use crate::credentials::{Issuer, Limits, file, service};
+use ossc_net::Trust;
 use ossc_net::ask::{Question, Service};
 use ossc_sign::{Issued, query_string, utc};
 use serde_json::Value;
@@ -14,18 +15,39 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const LIFE_SECS: &str = "3600";
 
 /// See the file.
-pub struct Oidc {
-    pub(super) service: Service,
-    pub(super) role_arn: String,
-    pub(super) provider_arn: String,
+pub(super) struct Oidc {
+    service: Service,
+    role_arn: String,
+    provider_arn: String,
     /// Read each time: the cluster renews it.
-    pub(super) token_file: PathBuf,
-    pub(super) session_name: String,
-    pub(super) limit: Duration,
+    token_file: PathBuf,
+    session_name: String,
+    limit: Duration,
+}
+
+impl Issuer for Oidc {
+    fn name(&self) -> &'static str {
+        "role of the pod (RRSA)"
+    }
+
+    fn fetch(&self) -> Result<Issued, String> {
+        self.exchange().map_err(|why| format!("role of this pod (RRSA): {why}"))
+    }
 }
 
 impl Oidc {
-    pub(super) fn fetch(&self) -> Result<Issued, String> {
+    pub(super) fn new(settings: &ossc_conf::Oidc, limits: Limits, trust: &Trust) -> Result<Oidc, String> {
+        Ok(Oidc {
+            service: service(&settings.service, trust)?,
+            role_arn: settings.role_arn.clone(),
+            provider_arn: settings.provider_arn.clone(),
+            token_file: settings.token_file.clone(),
+            session_name: settings.session_name.clone(),
+            limit: limits.connect + limits.response,
+        })
+    }
+
+    fn exchange(&self) -> Result<Issued, String> {
         let failed = |why: String| format!("ALIBABA_CLOUD_OIDC_TOKEN_FILE {}: {why}", self.token_file.display());
         let token = file::read(&self.token_file).map_err(failed)?;
         let token = std::str::from_utf8(&token).unwrap_or_default().trim();

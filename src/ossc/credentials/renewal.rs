@@ -4,7 +4,7 @@
 //! A source that has nothing newer is asked less and less often, so that neither a file nor a service is asked in
 //! a loop; what OSS has refused meanwhile is tried again by `work` within its own patience.
 
-use crate::credentials::{Later, Source};
+use crate::credentials::{Issuer, Later};
 use crate::lock::lock;
 use ossc_conf::Settings;
 use ossc_sign::{Credentials, Issued};
@@ -140,8 +140,8 @@ fn time_left(issued: &Issued, unix_secs: i64) -> Option<Duration> {
 
 /// What the thread renews from, and with what.
 pub struct RenewalThread {
-    /// The engine's own source; `None` for keys that stay as they are.
-    pub source: Option<Source>,
+    /// The engine's own; `None` for keys that stay as they are.
+    pub issuer: Option<Box<dyn Issuer>>,
     /// What programs have brought that started later.
     pub later: Arc<Later>,
     /// The engine's own settings.
@@ -158,7 +158,7 @@ impl RenewalThread {
             let (least, most) = schedule.pauses(Instant::now());
             std::thread::sleep(least);
             let rung = renewal.wait(most - least);
-            let own = self.source.as_ref().map(Source::fetch);
+            let own = self.issuer.as_ref().map(|issuer| issuer.fetch());
             let fetched = match own {
                 Some(Ok(issued)) if refused.contains(&issued.credentials) => Err(STILL_REFUSED.to_string()),
                 Some(fetched) => fetched,

@@ -3,6 +3,8 @@
 //!
 //! Called by `credentials`. Wire facts: "Instance metadata" of the ECS manual.
 
+use crate::credentials::{Issuer, Limits, service};
+use ossc_net::Trust;
 use ossc_net::ask::{Answer, Question, Service};
 use ossc_sign::Issued;
 use std::time::Duration;
@@ -13,17 +15,36 @@ const ROLES: &str = "/latest/meta-data/ram/security-credentials/";
 const TOKEN_LIFE: &str = "60";
 
 /// See the file.
-pub struct Role {
-    pub(super) service: Service,
+pub(super) struct Role {
+    service: Service,
     /// Asked for, if `None`.
-    pub(super) name: Option<String>,
-    pub(super) v1_allowed: bool,
+    name: Option<String>,
+    v1_allowed: bool,
     /// Of each question.
-    pub(super) limit: Duration,
+    limit: Duration,
+}
+
+impl Issuer for Role {
+    fn name(&self) -> &'static str {
+        "RAM role of the ECS instance"
+    }
+
+    fn fetch(&self) -> Result<Issued, String> {
+        self.ask_service().map_err(|why| format!("RAM role of this instance: {why}"))
+    }
 }
 
 impl Role {
-    pub(super) fn fetch(&self) -> Result<Issued, String> {
+    pub(super) fn new(settings: &ossc_conf::EcsRole, limits: Limits, trust: &Trust) -> Result<Role, String> {
+        Ok(Role {
+            service: service(&settings.service, trust)?,
+            name: settings.role.clone(),
+            v1_allowed: settings.v1_allowed,
+            limit: limits.connect,
+        })
+    }
+
+    fn ask_service(&self) -> Result<Issued, String> {
         let token = match self.token() {
             Ok(token) => Some(token),
             Err(why) if self.v1_allowed => {

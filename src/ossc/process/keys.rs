@@ -3,7 +3,7 @@
 //!
 //! Called by the engine at its start and by the attach server. It asks no service itself.
 
-use crate::credentials::{self, Renewal, RenewalThread, signer};
+use crate::credentials::{self, Issuer, Renewal, RenewalThread, signer};
 use crate::lock::lock;
 use crate::process::connect;
 use crate::process::first_word::NotStarted;
@@ -55,18 +55,21 @@ impl Keys {
     }
 }
 
-/// Where credentials come from that can be renewed, and what it gives now.
-pub fn renewed_source(
-    settings: &Settings,
-    config: &Config,
-) -> Result<Option<(credentials::Source, Issued)>, NotStarted> {
+/// What credentials can be had from again, and what it gives now.
+type Renewed = (Box<dyn Issuer>, Issued);
+
+/// What the settings name, if it can be renewed from.
+///
+/// # Errors
+/// The REASON, where nothing can be had of it.
+pub fn renewed(settings: &Settings, config: &Config) -> Result<Option<Renewed>, NotStarted> {
     let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
-    let source = credentials::Source::new(settings, limits, &connect::trust(settings, config));
-    let found = source.and_then(|source| source.map(|source| source.first().map(|first| (source, first))).transpose());
-    // The file has a REASON of its own.
-    let is_file = matches!(settings.credentials, ossc_conf::Credentials::File(_));
-    found
-        .map_err(|why| NotStarted::Reason(if is_file { why } else { format!("failed to initialize connector: {why}") }))
+    let issuer = credentials::issuer(settings, limits, &connect::trust(settings, config));
+    let Some(issuer) = issuer.map_err(|why| format!("failed to initialize connector: {why}"))? else { return Ok(None) };
+    match credentials::first(issuer.as_ref()) {
+        Ok(first) => Ok(Some((issuer, first))),
+        Err(why) => Err(NotStarted::Reason(issuer.reason(why))),
+    }
 }
 
 /// What renews the credentials: the thread is started now where the source can give others.
@@ -75,17 +78,17 @@ pub fn of_engine(
     settings: &Settings,
     config: &Config,
     work: &Arc<Work>,
-    renewed: Option<(credentials::Source, Issued)>,
+    renewed: Option<Renewed>,
 ) -> Result<Keys, NotStarted> {
     let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
     let later = credentials::Later::new(variables, limits, connect::trust(settings, config));
-    let (source, first) = match renewed {
-        Some((source, first)) => (Some(source), Some(first)),
+    let (issuer, first) = match renewed {
+        Some((issuer, first)) => (Some(issuer), Some(first)),
         None => (None, credentials::lasting(settings).map(|credentials| Issued { credentials, ends_secs: None })),
     };
     let ends_unix_secs = first.as_ref().and_then(|first| first.ends_secs);
-    let name = source.as_ref().map(credentials::Source::name);
-    let keeper = credentials::RenewalThread { source, later: Arc::new(later), settings: settings.clone() };
+    let name = issuer.as_ref().map(|issuer| issuer.name());
+    let keeper = credentials::RenewalThread { issuer, later: Arc::new(later), settings: settings.clone() };
     let keys = Keys::new(work.clone(), keeper, first);
     if let Some(source) = name {
         tracing::info!(source, ends_unix_secs, "credentials");

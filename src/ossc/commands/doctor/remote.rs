@@ -75,15 +75,15 @@ fn connects(report: &mut Report, addresses: &[SocketAddr], limit: Duration) -> O
 /// `Some(None)` is anonymous access.
 fn key(report: &mut Report, settings: &Settings, config: &Config) -> Option<Option<Credentials>> {
     let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
-    let source = credentials::Source::new(settings, limits, &connect::trust(settings, config));
-    let Some(source) = report.need("keys", source)? else {
+    let issuer = credentials::issuer(settings, limits, &connect::trust(settings, config));
+    let Some(issuer) = report.need("keys", issuer)? else {
         let key = credentials::lasting(settings);
         report.good("keys", if key.is_some() { "of the environment" } else { "none: anonymous access" });
         return Some(key);
     };
-    let issued = report.need("keys", source.first())?;
+    let issued = report.need("keys", credentials::first(issuer.as_ref()))?;
     let left = issued.ends_secs.map(|ends| ends - now());
-    report.good("keys", format!("{}{}", source.name(), left.map_or(String::new(), |left| format!(", {left} s left"))));
+    report.good("keys", format!("{}{}", issuer.name(), left.map_or(String::new(), |left| format!(", {left} s left"))));
     Some(Some(issued.credentials))
 }
 
