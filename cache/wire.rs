@@ -37,17 +37,28 @@ pub enum Ask {
     Credentials,
 }
 
-/// How the names of the variables begin that say where credentials come from.
-pub const CREDENTIALS: [&str; 8] = [
-    "OSS_ACCESS_KEY_ID=",
-    "OSS_ACCESS_KEY_SECRET=",
-    "OSS_SESSION_TOKEN=",
-    "OSS_AUTHORIZATION_FILE_PATH=",
-    "OSSC_CREDENTIALS=",
-    "OSSC_METADATA_URL=",
-    "OSSC_STS_URL=",
-    "ALIBABA_CLOUD_",
+/// How the names of the variables begin that are settings of an engine.
+pub const SETTINGS: [&str; 3] = ["OSS_", "OSSC_", "ALIBABA_CLOUD_"];
+
+/// Settings that say nothing of credentials. Every other one is told to an engine that runs, which picks out what its
+/// sources read: a new source needs no row here.
+const NOT_OF_CREDENTIALS: [&str; 9] = [
+    "OSS_ENDPOINT",
+    "OSS_PATH",
+    "OSS_REGION",
+    "OSSC_BIN",
+    "OSSC_CONFIG",
+    "OSSC_IO",
+    "OSSC_PAGES",
+    "OSSC_PAST_REPORT",
+    "OSSC_SIGNATURE",
 ];
+
+/// True if a variable may say where credentials come from, by its name.
+pub fn may_name_credentials(name: &[u8]) -> bool {
+    SETTINGS.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+        && !NOT_OF_CREDENTIALS.iter().any(|other| name == other.as_bytes())
+}
 
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -9,14 +9,14 @@ use core::ffi::CStr;
 use ossc_cache::cpath::CPath;
 use ossc_cache::rundir::{Paths, RunDirSettings};
 use ossc_cache::sys::{self, Errno};
+use ossc_cache::wire;
 
 /// Room for the settings; longer ones are refused by the start with a clear error.
 const SETTINGS_MAX: usize = 1 << 16;
 
-/// Names handed to the engine whole, and prefixes of names handed to it.
+/// Names handed to the engine beside its settings.
 const NAMES: [&[u8]; 7] =
     [b"CONNECTOR_UDS_PATH", b"ENABLE_CONNECTOR", b"HOME", b"SSL_CERT_DIR", b"SSL_CERT_FILE", b"TZ", b"XDG_RUNTIME_DIR"];
-const PREFIXES: [&[u8]; 3] = [b"OSS_", b"OSSC_", b"ALIBABA_CLOUD_"];
 
 /// ENABLE_CONNECTOR.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,12 +183,12 @@ pub(crate) fn endpoint_key() -> u64 {
     environment().endpoint_key
 }
 
-/// Copies the settings that say where credentials come from into `room`, as `settings` has them; how many bytes they are.
+/// Copies the settings that may say where credentials come from into `room`, as `settings` has them; how many bytes they are.
 /// Nothing where they do not fit.
 pub(crate) fn credentials(room: &mut [u8]) -> usize {
     let mut len = 0;
     for entry in settings().split_inclusive(|byte| *byte == 0) {
-        if !ossc_cache::wire::CREDENTIALS.iter().any(|prefix| entry.starts_with(prefix.as_bytes())) {
+        if !name_of(entry).is_some_and(wire::may_name_credentials) {
             continue;
         }
         let Some(to) = room.get_mut(len..len + entry.len()) else { return 0 };
@@ -287,9 +287,13 @@ fn find_program(path: &mut CPath) -> bool {
 }
 
 fn is_setting(entry: &[u8]) -> bool {
-    let Some(cut) = entry.iter().position(|byte| *byte == b'=') else { return false };
-    let name = &entry[..cut];
-    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let Some(name) = name_of(entry) else { return false };
+    NAMES.contains(&name) || wire::SETTINGS.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// What stands before the `=`.
+fn name_of(entry: &[u8]) -> Option<&[u8]> {
+    entry.iter().position(|byte| *byte == b'=').map(|cut| &entry[..cut])
 }
 
 /// A path as it is from any working folder.

@@ -6,8 +6,7 @@
 
 use crate::credentials::{Limits, issuer, lasting};
 use crate::lock::lock;
-use ossc_cache::wire::CREDENTIALS;
-use ossc_conf::Settings;
+use ossc_conf::{Settings, names_credentials};
 use ossc_net::Trust;
 use ossc_sign::{Credentials, Issued};
 use std::collections::{HashMap, VecDeque};
@@ -40,7 +39,8 @@ pub struct Noted {
 impl Later {
     /// `variables` are those that the engine was started with.
     pub fn new(variables: &Variables, limits: Limits, trust: Trust) -> Later {
-        let (own, base): (Variables, Variables) = variables.clone().into_iter().partition(|(name, _)| is_one(name));
+        let (own, base): (Variables, Variables) =
+            variables.clone().into_iter().partition(|(name, _)| names_credentials(name));
         Later { base, limits, trust, given: Mutex::new(VecDeque::from([own])) }
     }
 
@@ -48,8 +48,10 @@ impl Later {
     pub fn note(&self, text: &[u8]) -> bool {
         let entries =
             text.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='));
-        let variables: Variables =
-            entries.filter(|(name, _)| is_one(name)).map(|(name, value)| (name.into(), value.into())).collect();
+        let variables: Variables = entries
+            .filter(|(name, _)| names_credentials(name))
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         let mut given = lock(&self.given);
         let known = given.iter().position(|known| *known == variables);
         if let Some(known) = known.and_then(|at| given.remove(at)) {
@@ -84,10 +86,6 @@ impl Later {
         let issued = issuer.fetch().inspect_err(|why| tracing::warn!("credentials of a later program: {why}")).ok()?;
         Some(Noted { issued, settings, from: issuer.name() })
     }
-}
-
-fn is_one(name: &str) -> bool {
-    CREDENTIALS.iter().any(|prefix| prefix.strip_suffix('=').map_or(name.starts_with(prefix), |whole| name == whole))
 }
 
 #[cfg(test)]
@@ -127,6 +125,21 @@ mod tests {
             refused.push(noted.issued.credentials);
         }
         assert_eq!(id(later.newest(&refused)), None);
+    }
+
+    #[test]
+    fn a_program_tells_what_the_sources_read_and_no_other_setting() {
+        let is_setting = |name: &&str| ossc_cache::wire::SETTINGS.iter().any(|prefix| name.starts_with(prefix));
+        let told = |name: &str| ossc_cache::wire::may_name_credentials(name.as_bytes());
+        let (of_credentials, others): (Vec<&str>, Vec<&str>) =
+            ossc_conf::variables(|_| None).into_iter().map(|(name, _)| name).partition(|name| names_credentials(name));
+        assert!(of_credentials.len() > 15, "{of_credentials:?}");
+        for name in of_credentials {
+            assert!(told(name), "{name} has none of the prefixes of wire::SETTINGS: it does not reach an engine");
+        }
+        for name in others.into_iter().filter(is_setting) {
+            assert!(!told(name), "{name} says nothing of credentials: name it in wire::NOT_OF_CREDENTIALS");
+        }
     }
 
     #[test]
