@@ -373,6 +373,11 @@ pub fn memfd(name: &CStr) -> Result<i32> {
     call!(libc::SYS_memfd_create, name.as_ptr(), 1usize).map(|fd| fd as i32)
 }
 
+/// Sets a file's permissions.
+pub fn fchmod(fd: i32, mode: u32) -> Result<()> {
+    call!(libc::SYS_fchmod, fd as isize, mode as usize).map(drop)
+}
+
 /// Sets a file's length in bytes.
 pub fn ftruncate(fd: i32, len: u64) -> Result<()> {
     call!(libc::SYS_ftruncate, fd as isize, len).map(drop)

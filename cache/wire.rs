@@ -131,7 +131,11 @@ impl Packet {
 pub fn tell(socket: &CPath, ask: Ask, text: &[u8]) -> Result<()> {
     let fd = connect(socket)?;
     let (code, value) = number(ask);
-    let told = send(fd, &Packet::new(code, value, text), 0);
+    let mut packet = Packet::new(code, value, text);
+    let told = send(fd, &packet, 0);
+    // It may have been a key.
+    packet.text.fill(0);
+    core::hint::black_box(&packet.text);
     let _ = sys::close(fd);
     told
 }

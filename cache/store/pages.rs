@@ -188,7 +188,10 @@ impl Store {
         if self.folder < 0 {
             return sys::memfd(name);
         }
-        sys::openat(self.folder, name, libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, mode)
+        let fd = sys::openat(self.folder, name, libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, mode)?;
+        // Whatever the umask: none but clients reach the folder, and one that has changed its user goes on reading.
+        let _ = sys::fchmod(fd, mode);
+        Ok(fd)
     }
 }
 

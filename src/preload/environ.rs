@@ -32,7 +32,8 @@ pub(crate) enum Role {
 }
 
 struct Environment {
-    settings: [u8; SETTINGS_MAX],
+    /// `SETTINGS_MAX` bytes of their own pages, see `private_pages`; null before the constructor.
+    settings: *mut u8,
     settings_len: usize,
     overflow: bool,
     program: CPath,
@@ -50,7 +51,8 @@ struct Environment {
 
 struct Once(UnsafeCell<core::mem::MaybeUninit<Environment>>);
 
-// SAFETY: written by the constructor alone, before the program's first thread; read-only afterwards.
+// SAFETY: written by the constructor alone, before the program's first thread; read-only afterwards, and so are the
+// pages that it points to.
 unsafe impl Sync for Once {}
 
 /// Zeroed memory, so that it costs nothing in inert processes; all-zero is a valid `Environment`.
@@ -61,8 +63,13 @@ fn environment() -> &'static Environment {
     unsafe { (*ENVIRONMENT.0.get()).assume_init_ref() }
 }
 
-/// Reads the role; nothing else is looked at in an inert process.
+/// Reads the role; nothing else is looked at in an inert process. One that has privileges which its starter has not (a
+/// setuid program that the library came into by /etc/ld.so.preload) obeys no variable.
 pub(crate) fn role() -> Role {
+    // SAFETY: no pointers.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return Role::Inert;
+    }
     match variable(c"ENABLE_CONNECTOR") {
         Some(b"1") => Role::Primary,
         Some(b"2") => Role::Secondary,
@@ -104,6 +111,7 @@ pub(crate) fn capture() -> Result<sys::FileId, Unusable> {
     if !environment.paths.find(&place, id.dev, id.ino) {
         return Err(Unusable::NoRunFolder);
     }
+    environment.settings = private_pages();
     environment.push(b"MODEL_DIR=");
     environment.push_model_dir();
     environment.push(b"\0");
@@ -138,29 +146,45 @@ impl Environment {
     }
 
     fn push_model_dir(&mut self) {
-        let to = (&mut self.settings[..], &mut self.settings_len, &mut self.overflow);
+        let to = (self.settings, &mut self.settings_len, &mut self.overflow);
         append(to, self.model_dir.as_bytes());
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        append((&mut self.settings[..], &mut self.settings_len, &mut self.overflow), bytes);
+        append((self.settings, &mut self.settings_len, &mut self.overflow), bytes);
     }
 }
 
-/// Puts bytes behind the settings: their room, how much of it is used, and whether it did not do.
-fn append((settings, len, overflow): (&mut [u8], &mut usize, &mut bool), bytes: &[u8]) {
-    match settings.get_mut(*len..*len + bytes.len()) {
-        Some(room) => {
-            room.copy_from_slice(bytes);
-            *len += bytes.len();
-        }
-        None => *overflow = true,
+/// Puts bytes behind the settings: their pages, how much of them is used, and whether they did not do.
+fn append((settings, len, overflow): (*mut u8, &mut usize, &mut bool), bytes: &[u8]) {
+    if settings.is_null() || bytes.len() > SETTINGS_MAX - *len {
+        *overflow = true;
+        return;
     }
+    // SAFETY: the pages are `SETTINGS_MAX` long, and the constructor, which alone writes them, has them for itself.
+    unsafe { settings.add(*len).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    *len += bytes.len();
+}
+
+/// Pages of `SETTINGS_MAX` bytes that core dumps leave out, since the settings have keys; null where none can be had.
+/// What is not written takes no memory: mostly one page is all.
+fn private_pages() -> *mut u8 {
+    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address of the kernel's choice; it is never unmapped.
+    let Ok(at) = (unsafe { sys::mmap(0, SETTINGS_MAX, prot, flags, -1, 0) }) else { return core::ptr::null_mut() };
+    // SAFETY: advice on the new mapping that changes no contents.
+    let _ = unsafe { sys::madvise(at, SETTINGS_MAX, libc::MADV_DONTDUMP) };
+    at as *mut u8
 }
 
 /// `NAME=value` entries, each ended by NUL, for the engine.
 pub(crate) fn settings() -> &'static [u8] {
-    if environment().overflow { &[] } else { &environment().settings[..environment().settings_len] }
+    let (at, len) = (environment().settings, environment().settings_len);
+    if environment().overflow || at.is_null() {
+        return &[];
+    }
+    // SAFETY: so much of the pages was written by the constructor, and nothing writes there afterwards.
+    unsafe { core::slice::from_raw_parts(at, len) }
 }
 
 /// True if this process may start an engine when there is none.

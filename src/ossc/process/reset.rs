@@ -8,6 +8,9 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Number of the descriptor over which the starter talks.
 const STARTER_FD: i32 = 3;
+/// Bits of a umask: what it withholds from other users, and of that what the engine always withholds.
+const OTHERS: libc::mode_t = 0o077;
+const OTHERS_WRITE: libc::mode_t = 0o022;
 /// Descriptors that are enough for every object, connection and client.
 const DESCRIPTORS: libc::rlim_t = 1 << 18;
 
@@ -42,7 +45,10 @@ pub fn inherited() {
     unsafe {
         let none: libc::sigset_t = std::mem::zeroed();
         libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-        libc::umask(0o022);
+        // What is made for the program's user is as private as the program's own files. No other user may write to it,
+        // and the engine itself can read it in any case.
+        let inherited = libc::umask(OTHERS_WRITE);
+        libc::umask(inherited & OTHERS | OTHERS_WRITE);
         libc::chdir(c"/".as_ptr());
         libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
         libc::syscall(libc::SYS_set_mempolicy, 0, 0, 0);
@@ -52,9 +58,13 @@ pub fn inherited() {
     for limit in [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_CPU, libc::RLIMIT_NPROC] {
         raise(limit, libc::RLIM_INFINITY);
     }
-    // Credentials are in this process's memory: no core files.
+    // Credentials are in this process's memory: no core files. The kernel makes none of 1 byte, and asks no program that
+    // core_pattern names, which it does with a limit of 0.
     // SAFETY: the struct is valid; lowering a limit is always allowed.
-    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) };
+    if unsafe { libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 1, rlim_max: 1 }) } != 0 {
+        // SAFETY: as above. The limit was 0 already, and this process may not raise it.
+        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 }) };
+    }
 }
 
 /// Raises a limit to what is wanted where this process may, else to its hard limit.
