@@ -7,7 +7,6 @@
 use crate::cpath::CPath;
 use crate::region::LAYOUT_VERSION;
 use crate::sys::{self, Errno, Result};
-use core::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 const MAGIC: u32 = 0x6f73_7363;
@@ -276,8 +275,7 @@ const DYING_MS: u64 = 2_000;
 /// lies there, EADDRINUSE for a socket of another program; both are left alone.
 pub fn listen(socket: &CPath) -> Result<OwnedFd> {
     let address = Address::new(socket)?;
-    let path = socket.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?;
-    clear(socket, path)?;
+    clear(socket)?;
     let fd = new_socket(libc::SOCK_NONBLOCK)?;
     // SAFETY: the address is a live sockaddr_un of the given length.
     let bound = unsafe { libc::bind(fd, (&raw const address.inner).cast(), address.len) };
@@ -292,8 +290,9 @@ pub fn listen(socket: &CPath) -> Result<OwnedFd> {
     Err(Errno(errno))
 }
 
-/// Removes a socket at which nobody listens.
-fn clear(socket: &CPath, path: &CStr) -> Result<()> {
+/// Removes a socket at which nobody listens. Only for the holder of its lock. Errors: as of `listen`.
+pub fn clear(socket: &CPath) -> Result<()> {
+    let path = socket.as_cstr().ok_or(Errno(libc::ENAMETOOLONG))?;
     let until = sys::now_ms() + DYING_MS;
     loop {
         match sys::file_id_at(sys::AT_FDCWD, path, libc::AT_SYMLINK_NOFOLLOW) {

@@ -204,6 +204,18 @@ fn unlink(folder: i32, slot: u32) {
     }
 }
 
+/// Another opening of the file behind a descriptor; the caller closes it.
+pub fn reopen(fd: i32, flags: i32) -> Result<i32> {
+    let path = CPath::from(b"/proc/self/fd/").with_number(fd as u64);
+    sys::openat(sys::AT_FDCWD, path.as_cstr().ok_or(Errno(libc::EIO))?, flags | libc::O_CLOEXEC, 0)
+}
+
+/// True while another opening of a file of the store's is in use than that of its first descriptor, `fd`: by a
+/// descriptor or a map, in whatever process and namespace.
+pub fn is_open_elsewhere(fd: i32) -> bool {
+    Lease::of_memory(fd).is_err_and(|errno| errno.0 == libc::EAGAIN)
+}
+
 impl Memory {
     /// Takes the file's name away, for the record's next use; what has it open keeps it.
     pub fn unlink(&self) {
@@ -222,8 +234,7 @@ impl Memory {
 
     /// A read-only reopening for a client; the caller closes it.
     pub fn reopen_read_only(&self) -> Result<i32> {
-        let path = CPath::from(b"/proc/self/fd/").with_number(self.fd as u64);
-        sys::openat(sys::AT_FDCWD, path.as_cstr().ok_or(Errno(libc::EIO))?, libc::O_RDONLY | libc::O_CLOEXEC, 0)
+        reopen(self.fd, libc::O_RDONLY)
     }
 
     /// Makes the pages of `start..end` present, so that a full budget is an error here and not a fault later.
@@ -283,12 +294,7 @@ impl Memory {
         if self.leased.swap(true, Ordering::SeqCst) {
             return Err(Errno(libc::EAGAIN));
         }
-        let taken = match Lease::acquire(self.fd) {
-            // An anonymous memory file does not count its own first descriptor: ask with a second one.
-            Err(Errno(libc::EAGAIN)) => self.reopen_read_only().and_then(Lease::acquire_owned),
-            other => other,
-        };
-        match taken {
+        match Lease::of_memory(self.fd) {
             Ok(mut lease) => {
                 lease.leased = Some(self.leased.clone());
                 Ok(lease)
@@ -327,6 +333,15 @@ impl Lease {
     /// where the file system knows no leases.
     pub fn acquire(fd: i32) -> Result<Lease> {
         sys::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK as usize).map(|_| Lease { fd, owned: false, leased: None })
+    }
+
+    /// On a file of the store's, by its first descriptor, which stays the caller's.
+    fn of_memory(fd: i32) -> Result<Lease> {
+        match Lease::acquire(fd) {
+            // An anonymous memory file does not count its own first descriptor: ask with a second one.
+            Err(Errno(libc::EAGAIN)) => reopen(fd, libc::O_RDONLY).and_then(Lease::acquire_owned),
+            other => other,
+        }
     }
 
     /// On a descriptor that is closed with the lease.

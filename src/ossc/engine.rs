@@ -33,6 +33,7 @@ use crate::work::shared::item::Arrived;
 use crate::work::shared::scale::Scale;
 use crate::work::{self, Work, supplies};
 use ossc_cache::cpath::CPath;
+use ossc_cache::rundir::Paths;
 use ossc_cache::{lock, sys, wire};
 use ossc_conf::{Config, LogLevel, Settings};
 use ossc_net::Vcpus;
@@ -92,14 +93,15 @@ pub fn main() -> ExitCode {
 
 struct Engine {
     server: Server,
-    socket: CPath,
-    _lock: std::fs::File,
+    paths: Paths,
+    lock: std::fs::File,
 }
 
 impl Engine {
     fn end(self) {
         tracing::info!("engine ends: no client for lingerSec");
-        wire::remove(&self.socket, self.server.listener());
+        wire::remove(&self.paths.socket, self.server.listener());
+        socket::release(&self.paths, self.lock);
         journal::flush(WRITTEN_WITHIN);
     }
 }
@@ -134,6 +136,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
     let _ = lock.write_at(&lock::encode(words.map(|word| word.load(Ordering::Acquire))), 0);
     let listener = listen(&paths.socket)?;
+    socket::sweep(&paths);
     let options = mirrored(&config);
     let location = settings.location.to_string();
     let limit = config.start_timeout;
@@ -180,7 +183,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     let mut server = Server::new((listener, door), (work, mirror, keys), region_fd, orders, config.linger, about);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
-    Ok((Engine { server, socket: paths.socket, _lock: lock }, warnings))
+    Ok((Engine { server, paths, lock }, warnings))
 }
 
 /// What is there first of all, so that the reason of any start that fails is in the log.

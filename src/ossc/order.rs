@@ -29,6 +29,8 @@ pub enum Order {
         conn: OwnedFd,
         /// With what.
         fds: [i32; wire::FDS_MAX],
+        /// The one of these that is closed afterwards.
+        own: Option<OwnedFd>,
     },
     /// A program has opened this object, or waits for it.
     Used {

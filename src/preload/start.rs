@@ -5,6 +5,7 @@
 //! calls only. Credentials go over a socket, never through arguments or the new process's environment.
 
 use crate::environ;
+use core::arch::asm;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, Ordering};
 use ossc_cache::sys::{self, Errno};
@@ -156,6 +157,7 @@ fn intermediate(program: &CStr, socket: i32, stays: bool) -> ! {
     number(libc::SYS_setsid, [0; 6]);
     if stays {
         number(libc::SYS_prctl, [libc::PR_SET_CHILD_SUBREAPER as usize, 1, 0, 0, 0, 0]);
+        number(libc::SYS_prctl, [libc::PR_SET_NAME as usize, c"ossc-reaper".as_ptr() as usize, 0, 0, 0, 0]);
     }
     let engine = clone_child();
     if engine == 0 {
@@ -163,15 +165,64 @@ fn intermediate(program: &CStr, socket: i32, stays: bool) -> ! {
     }
     close_from(0);
     if stays && engine > 0 {
-        // Everything below is the engine's subtree: reap until there is nothing left to reap.
-        loop {
-            let reaped = number(libc::SYS_wait4, [usize::MAX, 0, 0x4000_0000, 0, 0, 0]);
-            if reaped < 0 && reaped != -(libc::EINTR as isize) {
-                break;
-            }
-        }
+        number(libc::SYS_chdir, [c"/".as_ptr() as usize, 0, 0, 0, 0, 0]);
+        reap_without_memory();
     }
     exit_now(0)
+}
+
+/// Where a program's memory ends on x86-64, unless it asks for more.
+const MEMORY_END: usize = 0x7fff_ffff_f000;
+
+/// Ends when everything below this process is reaped, which is the engine's subtree. Until then it has no memory but
+/// the page or two that this code is in: it is a copy of the host, which would keep what the host has since given back
+/// or written anew, and which would count as a program that has objects mapped.
+///
+/// To exec a program instead would be seen: the kernel makes SIGCHLD the exit signal of whatever execs.
+fn reap_without_memory() -> ! {
+    // SAFETY: no instruction after the first `munmap` touches memory but its own code, which stays mapped, and control
+    // never comes back. A range that the kernel does not give up (a sealed map is in it) stays: that does no harm.
+    unsafe {
+        asm!(
+            "lea r12, [rip + 2f]",
+            "and r12, -4096",
+            "lea r13, [rip + 4f + 4095]",
+            "and r13, -4096",
+            "2:",
+            "mov eax, {munmap}",
+            "xor edi, edi",
+            "mov rsi, r12",
+            "syscall",
+            "mov eax, {munmap}",
+            "mov rdi, r13",
+            "mov rsi, r14",
+            "sub rsi, r13",
+            "syscall",
+            "3:",
+            "mov eax, {wait4}",
+            "mov rdi, -1",
+            "xor esi, esi",
+            "mov edx, {all}",
+            "xor r10d, r10d",
+            "syscall",
+            "test rax, rax",
+            "jns 3b",
+            "cmp rax, {interrupted}",
+            "je 3b",
+            "mov eax, {exit_group}",
+            "xor edi, edi",
+            "syscall",
+            "ud2",
+            "4:",
+            munmap = const libc::SYS_munmap,
+            wait4 = const libc::SYS_wait4,
+            exit_group = const libc::SYS_exit_group,
+            all = const WALL,
+            interrupted = const -libc::EINTR,
+            in("r14") MEMORY_END,
+            options(noreturn),
+        )
+    }
 }
 
 /// Descriptors: /dev/null at 0 to 2, the socket at 3, nothing else. Then the program.

@@ -61,6 +61,7 @@ impl Lanes {
 struct Attaching {
     conn: OwnedFd,
     fds: [i32; wire::FDS_MAX],
+    _own: Option<OwnedFd>,
 }
 
 impl Drop for Attaching {
@@ -156,9 +157,9 @@ impl Listings {
                 }
                 None => answer(&conn, libc::ENOENT),
             },
-            Order::Refill { paths, conn, fds } => {
+            Order::Refill { paths, conn, fds, own } => {
                 tracing::info!(folders = ?paths, "files are missing: they are made again");
-                let attaching = Arc::new(Attaching { conn, fds });
+                let attaching = Arc::new(Attaching { conn, fds, _own: own });
                 let now = ossc_cache::sys::now_ms();
                 for path in paths {
                     self.want(path, Since(now)).attaching.push(attaching.clone());

@@ -2,10 +2,12 @@
 //!
 //! Called by the attach server. A pidfd tells of a process's end. Where the kernel gives none (Linux before 5.3, or a
 //! seccomp profile that does not know the call) the process is looked at once a second, by its number and the time it
-//! was started at. A process of another container has no number here: its socket gives the pidfd (Linux 6.5), or it is
-//! not counted. Nothing here talks to a process.
+//! was started at. A process of another container has no number here: its socket gives the pidfd (Linux 6.5). On older
+//! kernels such ones live while the region is mapped by an opening that none but they have. Nothing here talks to a
+//! process.
 
 use ossc_cache::wire;
+use ossc_store::pages;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, test_kill_process};
@@ -30,6 +32,8 @@ pub struct Clients {
     by_pid: HashMap<i32, End>,
     /// Of other pid namespaces, one for each time that a process has attached.
     elsewhere: Vec<OwnedFd>,
+    /// The region's first descriptor, while there may be such of which no pidfd can be had.
+    unseen: Option<i32>,
 }
 
 impl Clients {
@@ -57,17 +61,20 @@ impl Clients {
         pids
     }
 
-    /// Counts the process at the other end of a connection until it ends.
-    pub fn count_peer(&mut self, conn: i32, pid: i32) {
+    /// Counts the process at the other end of a connection until it ends. True if it can be counted only by an opening of
+    /// its own of the region, which it has to get; `region` is the region's first descriptor.
+    pub fn count_peer(&mut self, conn: i32, pid: i32, region: i32) -> bool {
         match (pid, wire::peer_process(conn)) {
             (0, Ok(end)) => self.elsewhere.push(end),
+            (0, Err(_)) => self.unseen = Some(region),
             _ => self.count(pid),
         }
+        self.unseen.is_some() && pid == 0
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.by_pid.len() + self.elsewhere.len()
+        self.by_pid.len() + self.elsewhere.len() + usize::from(self.unseen.is_some())
     }
 
     /// True if there are none.
@@ -83,7 +90,8 @@ impl Clients {
 
     /// When `remove_ended` is to be called although no descriptor of `ends` became readable.
     pub fn look_again(&self) -> Option<Duration> {
-        self.by_pid.values().any(|end| matches!(end, End::Look(_))).then_some(LOOK_AGAIN)
+        let is_looked_at = |end: &End| matches!(end, End::Look(_));
+        (self.unseen.is_some() || self.by_pid.values().any(is_looked_at)).then_some(LOOK_AGAIN)
     }
 
     /// Forgets those that have ended; true if there were any.
@@ -94,6 +102,7 @@ impl Clients {
             End::Look(started) => is_alive(*pid) && started_at(*pid) == *started,
         });
         self.elsewhere.retain(|fd| !is_readable(fd));
+        self.unseen = self.unseen.filter(|region| pages::is_open_elsewhere(*region));
         self.len() < before
     }
 }
@@ -164,5 +173,18 @@ mod tests {
         let mut clients = Clients::default();
         clients.count(pid);
         assert!(clients.is_empty());
+    }
+
+    #[test]
+    fn processes_without_a_number_or_a_pidfd_count_while_the_region_is_open() {
+        let region = ossc_cache::sys::memfd(c"test").unwrap();
+        let mut clients = Clients::default();
+        // Of what is no socket there is no pidfd.
+        assert!(clients.count_peer(region, 0, region));
+        let own = pages::reopen(region, libc::O_RDWR).unwrap();
+        assert_eq!((clients.remove_ended(), clients.len(), clients.look_again()), (false, 1, Some(LOOK_AGAIN)));
+        ossc_cache::sys::close(own).unwrap();
+        assert!(clients.remove_ended() && clients.is_empty());
+        ossc_cache::sys::close(region).unwrap();
     }
 }

@@ -7,6 +7,7 @@
 use ossc_cache::wire::{self, Ask, NO_FDS};
 use ossc_store::pages::PageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -80,6 +81,14 @@ impl Server {
     /// Counts a process as a client until it ends.
     pub fn welcome(&mut self, pid: i32) {
         self.clients.count(pid);
+    }
+
+    /// Counts the asker as a client; an opening of the region of its own where it cannot be seen otherwise. Where none can
+    /// be had, it is served and not counted.
+    fn welcome_asker(&mut self, conn: i32, pid: i32) -> Option<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.region_fd);
+        let is_unseen = self.clients.count_peer(conn, pid, self.region_fd);
+        is_unseen.then(|| rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok())?
     }
 
     /// Serves until `linger` after the last client's end.
@@ -201,14 +210,15 @@ impl Server {
         }
         match packet.decode_ask().map_err(|e| e.0)? {
             Ask::Attach => {
-                self.clients.count_peer(fd, peer.pid);
+                let own = self.welcome_asker(fd, peer.pid);
                 tracing::debug!(pid = peer.pid, "client attached");
                 let store = self.mirror.store();
                 let folder = if store.kind() == PageKind::HugeTmpfs { store.folder() } else { -1 };
-                let fds = [self.region_fd, self.door.1.as_raw_fd(), folder];
+                let region = own.as_ref().map_or(self.region_fd, AsRawFd::as_raw_fd);
+                let fds = [region, self.door.1.as_raw_fd(), folder];
                 match self.mirror.emptied() {
                     none if none.is_empty() => wire::answer(fd, 0, 0, b"", fds).map_err(|e| e.0),
-                    paths => self.orders.send(Order::Refill { paths, conn, fds }).map_err(|_| libc::EPIPE),
+                    paths => self.orders.send(Order::Refill { paths, conn, fds, own }).map_err(|_| libc::EPIPE),
                 }
             }
             Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1, -1]).map_err(|e| e.0),
