@@ -11,7 +11,7 @@
 
 use crate::part::Part;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::verdict::{Handed, Verdict};
+use crate::verdict::Handed;
 
 /// Most blocks of one part.
 pub const BLOCKS_MAX: u32 = 128;
@@ -65,40 +65,18 @@ impl SharedMask {
         }
     }
 
+    /// The same, where nothing is mostly in it: most of these masks are never touched.
+    pub fn clear(&self) {
+        if self.get() != 0 {
+            self.take();
+        }
+    }
+
     /// Takes all out.
     pub fn take(&self) -> Mask {
         let half = |at: usize| Mask::from(self.0[at].swap(0, Ordering::AcqRel));
         let low = half(0);
         half(1) << 64 | low
-    }
-}
-
-/// What belongs to each part beside its own record.
-#[repr(C)]
-#[derive(Default)]
-pub struct Aside {
-    /// Blocks that readers wait for, or `WHOLE`, beside the part's demand bit.
-    pub wanted: SharedMask,
-    /// Number of its set, counted from 1; 0 for none.
-    set: AtomicU32,
-    unused: AtomicU32,
-}
-
-impl Aside {
-    /// Number of the set.
-    pub fn set(&self) -> Option<u32> {
-        self.set.load(Ordering::Acquire).checked_sub(1).filter(|set| *set < SETS)
-    }
-
-    /// Engine only: the part becomes another object's.
-    pub fn renew(&self) {
-        // Only what was ever used is touched: most of this array never is.
-        if self.set.load(Ordering::Relaxed) != 0 {
-            self.set.store(0, Ordering::Release);
-        }
-        if self.wanted.get() != 0 {
-            self.wanted.take();
-        }
     }
 }
 
@@ -109,18 +87,32 @@ pub struct Block {
     crc64: AtomicU64,
     /// Last round in which its CRC-64 became known.
     known: AtomicU32,
-    /// Last round in which a reader was given bytes of it before the verdict.
-    handed: AtomicU32,
+    unused: AtomicU32,
+}
+
+/// What the engine says of a set. Clients have it read-only.
+#[repr(C)]
+pub struct SetState {
+    /// Number in the region of the part that has it, counted from 1.
+    part: AtomicU32,
+    unused: [AtomicU32; 3],
+    ready: SharedMask,
+    blocks: [Block; BLOCKS_MAX as usize],
+}
+
+/// What programs say of it: how many blocks were handed out, and of each the last round in which it was, before the
+/// verdict.
+#[repr(C)]
+pub struct SetTraces {
+    handed: Handed,
+    blocks: [AtomicU32; BLOCKS_MAX as usize],
 }
 
 /// A set: the blocks of one part.
-#[repr(C)]
-pub struct Blocks {
-    /// Number in the region of the part that has it, counted from 1.
-    part: AtomicU32,
-    handed: Handed,
-    ready: SharedMask,
-    blocks: [Block; BLOCKS_MAX as usize],
+#[derive(Clone, Copy)]
+pub struct Blocks<'a> {
+    state: &'a SetState,
+    traces: &'a SetTraces,
 }
 
 impl Block {
@@ -133,55 +125,62 @@ impl Block {
     pub fn crc64(&self) -> u64 {
         self.crc64.load(Ordering::Relaxed)
     }
-
-    /// True if a reader was given bytes of it before the verdict of this round, or is about to be.
-    pub fn is_handed_out(&self, round: u32) -> bool {
-        self.handed.load(Ordering::Acquire) == round
-    }
 }
 
-impl Blocks {
+impl<'a> Blocks<'a> {
+    /// The set with these records.
+    pub fn new(state: &'a SetState, traces: &'a SetTraces) -> Blocks<'a> {
+        Blocks { state, traces }
+    }
+
+    /// True if a reader was given bytes of this block before the verdict of this round, or is about to be.
+    pub fn has_handed_out(&self, number: u32, round: u32) -> bool {
+        self.trace(number).load(Ordering::Acquire) == round
+    }
+
+    fn trace(&self, number: u32) -> &'a AtomicU32 {
+        &self.traces.blocks[(number % BLOCKS_MAX) as usize]
+    }
+
     /// True if this part (its number in the region) has the set.
     pub fn is_of(&self, part: u32) -> bool {
-        self.part.load(Ordering::Acquire) == part + 1
+        self.state.part.load(Ordering::Acquire) == part + 1
     }
 
     /// The part that it was given to last.
     pub fn part(&self) -> Option<u32> {
-        self.part.load(Ordering::Acquire).checked_sub(1)
+        self.state.part.load(Ordering::Acquire).checked_sub(1)
     }
 
     /// Engine only: the set is this part's (its number in the region, its record) from now on, with nothing in it. Who has
     /// begun a copy of blocks that it found in the set before sees by the part's number that it found those of another.
-    pub fn give(&self, (part, record): (u32, &Part), aside: &Aside, number: u32) {
+    pub fn give(&self, (part, record): (u32, Part<'_>), number: u32) {
         record.lose_blocks();
         // First nobody finds anything in it.
-        self.part.store(0, Ordering::Release);
-        self.ready.take();
-        self.handed.begin(0);
-        for block in &self.blocks {
-            block.known.store(0, Ordering::Release);
-            block.handed.store(0, Ordering::Release);
-        }
-        self.part.store(part + 1, Ordering::Release);
-        aside.set.store(number + 1, Ordering::Release);
+        self.state.part.store(0, Ordering::Release);
+        self.state.ready.take();
+        self.traces.handed.begin(0);
+        self.state.blocks.iter().for_each(|block| block.known.store(0, Ordering::Release));
+        self.traces.blocks.iter().for_each(|trace| trace.store(0, Ordering::Release));
+        self.state.part.store(part + 1, Ordering::Release);
+        record.give_set(number);
     }
 
     /// The blocks that are there.
     pub fn ready(&self) -> Mask {
-        self.ready.get()
+        self.state.ready.get()
     }
 
     /// A block.
-    pub fn block(&self, number: u32) -> &Block {
-        &self.blocks[(number % BLOCKS_MAX) as usize]
+    pub fn block(&self, number: u32) -> &'a Block {
+        &self.state.blocks[(number % BLOCKS_MAX) as usize]
     }
 
     /// Engine only, before `publish`: the bytes of a block as they came in this round have this CRC-64.
     pub fn learn(&self, number: u32, crc64: u64, round: u32) {
-        if !self.handed.is_of(round) {
+        if !self.traces.handed.is_of(round) {
             // Before a block of the round is known: nobody hands out, and so counts, what is not known.
-            self.handed.begin(round);
+            self.traces.handed.begin(round);
         }
         let block = self.block(number);
         block.crc64.store(crc64, Ordering::Relaxed);
@@ -190,26 +189,26 @@ impl Blocks {
 
     /// Engine only: these are there from now on. Who waits is told by `Part::stir`.
     pub fn publish(&self, mask: Mask) {
-        self.ready.add(mask);
+        self.state.ready.add(mask);
     }
 
     /// Engine only: nothing of it is there any more; to be followed by `Part::lose_blocks` before the memory goes.
     pub fn take_back(&self) -> Mask {
-        self.ready.take()
+        self.state.ready.take()
     }
 
     /// True if a reader was given a block of it before the verdict of this round.
     pub fn is_handed_out(&self, round: u32) -> bool {
-        self.blocks.iter().any(|block| block.is_handed_out(round))
+        (0..BLOCKS_MAX).any(|number| self.has_handed_out(number, round))
     }
 
     /// True if bytes of this block, of a part with `blocks` of them, one of `parts`, may be given to a reader before the
-    /// verdict (see `Verdict::hand_out`). The last block of a part that nobody was given counts as the part.
+    /// verdict (see `Handed::hand_out`; `verdict` counts the object's parts). The last block of a part that nobody was given counts as the part.
     pub fn hand_out(
         &self,
         number: u32,
-        verdict: &Verdict,
-        part: &Part,
+        verdict: &Handed,
+        part: Part<'_>,
         (blocks, parts): (u32, u32),
         round: u32,
     ) -> bool {
@@ -217,16 +216,16 @@ impl Blocks {
         if !block.is_known(round) {
             return false;
         }
-        if block.is_handed_out(round) || part.is_handed_out(round) {
+        if self.has_handed_out(number, round) || part.is_handed_out(round) {
             return true;
         }
         // Counted first and marked then, as parts are.
-        if self.handed.add(blocks, round) {
-            if block.handed.swap(round, Ordering::AcqRel) == round {
-                self.handed.take_off(round);
+        if self.traces.handed.add(blocks, round) {
+            if self.trace(number).swap(round, Ordering::AcqRel) == round {
+                self.traces.handed.take_off(round);
             }
             return true;
         }
-        self.handed.is_of(round) && verdict.hand_out_whole(part, parts, round)
+        self.traces.handed.is_of(round) && verdict.hand_out_whole(part, parts, round)
     }
 }

@@ -4,7 +4,9 @@
 //! An event is one word with the lap it was told in, written by one compare-and-swap, so it is there whole
 //! or not at all, whoever dies when. The head is moved after the write, by the writer or by the next one
 //! who finds it behind. Each event is taken once or counted as lost: a taken place keeps its lap and a
-//! mark, so that a writer who was stopped for long cannot put an old event over it. Nobody waits for anybody.
+//! mark, so that a writer who was stopped for long cannot put an old event over it. Nobody waits for anybody, and whatever
+//! a program has written into ring and head costs events alone: a writer gives up after `TRIES`, the engine takes at
+//! most one ring at a time.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -29,6 +31,8 @@ const SLOT_BITS: u32 = 17;
 const ACT_BITS: u32 = 3;
 const TAKEN: u64 = 1 << (PID_BITS + SLOT_BITS + ACT_BITS);
 const LAP_SHIFT: u32 = PID_BITS + SLOT_BITS + ACT_BITS + 1;
+/// How often a writer looks for its place: more than ever write at once.
+const TRIES: usize = 1024;
 /// Laps are told apart modulo this; a writer would have to be stopped for all of them to be mistaken.
 const LAPS: u64 = 1 << (64 - LAP_SHIFT);
 
@@ -59,7 +63,7 @@ pub struct Events<'a> {
 impl Events<'_> {
     /// Tells one. A full ring loses its oldest, and counts it.
     pub fn tell(&self, seen: Seen) {
-        loop {
+        for _ in 0..TRIES {
             let number = self.head.load(Ordering::Acquire);
             let (place, lap) = self.place(number);
             let old = place.load(Ordering::Acquire);
@@ -77,16 +81,19 @@ impl Events<'_> {
                 self.move_head(number);
             }
         }
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Engine only: takes the events from number `next` on; returns the next number to read. What an engine
-    /// before this one has taken is not given again.
+    /// before this one has taken is not given again. A head that went back is one that no writer has moved so: all that
+    /// the ring holds is looked at.
     pub fn drain_from(&self, next: u64, mut each: impl FnMut(Seen)) -> u64 {
         let mut head = self.head.load(Ordering::Acquire);
+        let next = if next > head.saturating_add(1) { 0 } else { next };
         let (place, lap) = self.place(head);
         if place.load(Ordering::Acquire) >> LAP_SHIFT == lap {
             self.move_head(head);
-            head += 1;
+            head = head.saturating_add(1);
         }
         for number in next.max(head.saturating_sub(self.places.len() as u64))..head {
             let (place, lap) = self.place(number);
@@ -102,10 +109,10 @@ impl Events<'_> {
     /// Where event `number` lies, and the lap that its word carries.
     fn place(&self, number: u64) -> (&AtomicU64, u64) {
         let len = self.places.len() as u64;
-        (&self.places[(number % len) as usize], (number / len + 1) % LAPS)
+        (&self.places[(number % len) as usize], (number / len).wrapping_add(1) % LAPS)
     }
 
     fn move_head(&self, number: u64) {
-        let _ = self.head.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.head.compare_exchange(number, number.wrapping_add(1), Ordering::AcqRel, Ordering::Acquire);
     }
 }

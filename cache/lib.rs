@@ -12,6 +12,9 @@ pub mod demand;
 pub mod doorbell;
 pub mod event;
 pub mod futex_word;
+#[cfg(any(test, fuzzing))]
+#[allow(unsafe_code)]
+pub mod fuzz;
 pub mod had;
 pub mod index;
 pub mod life;

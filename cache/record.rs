@@ -60,8 +60,11 @@ impl Region {
             object.life.rewrite();
         }
         object.rewrite(room, new, memory_ino);
+        let traces = self.traces(object);
+        object.verdict.renew(&traces.handed);
+        traces.uses.store(0, Ordering::Relaxed);
         for at in room.first_part..room.first_part + room.parts {
-            self.aside_at(at).renew();
+            self.wanted_at(at).clear();
             self.part_at(at).renew();
         }
         let most =
@@ -182,11 +185,9 @@ impl Object {
             (&self.starved, 0),
             (&self.superseded, 0),
             (&self.changes, 0),
-            (&self.uses, 0),
             (&self.settled, 0),
             (&self.unfetched, 0),
         ];
-        self.verdict.renew();
         words.into_iter().chain(self.unused.iter().map(|word| (word, 0))).for_each(|(word, value)| {
             word.store(value, Ordering::Relaxed);
         });

@@ -1,26 +1,30 @@
-//! The shared region: one memory file that the engine makes and every client maps. It holds the catalog
-//! (what there is), the state of every part, the demand bits, and the counters. After a client has
-//! attached, everything it needs on its data path is here: no message is exchanged.
+//! The shared region: two memory files that the engine makes and every client maps. The *catalog* says what there is
+//! and the state of every part; clients have it read-only. On the *board* programs write: what they demand, what they
+//! have pinned and been given, what they tell. After a client has attached, everything it needs on its data path is
+//! here: no message is exchanged.
 //!
 //! Called by the engine, which alone appends records and changes states, and by clients, which look,
-//! demand and count. It holds no pointers, so it may be mapped anywhere, and it never shrinks. Records and parts of
-//! versions that nobody uses are used again (`life` says how a reader tells); which ones, `catalog` decides.
+//! demand and count. Whatever a program writes on the board, the engine finds bits, counts and numbers that it bounds,
+//! and other programs get right bytes, an error or a wait. It holds no pointers, so it may be mapped anywhere, and it never
+//! shrinks. Records and parts of versions that nobody uses are used again (`life` says how a reader tells); which ones,
+//! `catalog` decides.
 //!
-//! Layout (offsets in `Layout`): header | objects | index | names | parts | demand bits | demand summary |
-//! events | asides of the parts | sets of blocks | bits of wanted small objects | their summary. The file is sparse: only
-//! what is used costs memory.
+//! Layout (offsets in `Layout`): of the catalog header | objects | index | names | parts | sets of blocks; of the board
+//! doorbell and head of the events | traces of objects | traces of parts | traces of sets | wanted blocks of parts | demand
+//! bits | demand summary | events | bits of wanted small objects | their summary. The files are sparse: only what is used
+//! costs memory. A process maps one behind the other.
 
-use crate::block::{self, Aside, Blocks, Mask, SETS, WHOLE};
+use crate::block::{self, Blocks, Mask, SETS, SetState, SetTraces, SharedMask, WHOLE};
 use crate::demand::Demand;
 use crate::doorbell::Doorbell;
 use crate::event::Events;
 pub use crate::event::Seen;
 use crate::index::Index;
 use crate::life::{GONE, Life};
-use crate::part::Part;
+use crate::part::{Part, PartState, PartTraces};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{self, Errno};
-use crate::verdict::{Judgement, Verdict};
+use crate::verdict::{Handed, Judgement, Verdict};
 pub use text::Text;
 
 // Below this module, since they write and read what is private to it.
@@ -32,7 +36,7 @@ mod text;
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 /// Version of this layout and of the attach messages; both sides must have the same.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Most objects and folders of one MODEL_DIR.
 pub const OBJECTS_MAX: u32 = 1 << 17;
@@ -61,23 +65,31 @@ impl Layout {
     const INDEX: usize = Self::OBJECTS + OBJECTS_MAX as usize * size_of::<Object>();
     const NAMES: usize = Self::INDEX + INDEX_LEN * 4;
     const PARTS: usize = Self::NAMES + NAMES_BYTES;
-    const DEMAND: usize = Self::PARTS + PARTS_MAX as usize * size_of::<Part>();
+    const SETS: usize = Self::PARTS + PARTS_MAX as usize * size_of::<PartState>();
+    const CATALOG_END: usize = Self::SETS + SETS as usize * size_of::<SetState>();
+    const OBJECT_TRACES: usize = CATALOG_BYTES + 4096;
+    const PART_TRACES: usize = Self::OBJECT_TRACES + OBJECTS_MAX as usize * size_of::<ObjectTraces>();
+    const SET_TRACES: usize = Self::PART_TRACES + PARTS_MAX as usize * size_of::<PartTraces>();
+    const BLOCKS: usize = (Self::SET_TRACES + SETS as usize * size_of::<SetTraces>() + 7) & !7;
+    const DEMAND: usize = Self::BLOCKS + PARTS_MAX as usize * size_of::<SharedMask>();
     const SUMMARY: usize = Self::DEMAND + DEMAND_WORDS * 8;
     const EVENTS: usize = Self::SUMMARY + SUMMARY_WORDS * 8;
-    const ASIDES: usize = Self::EVENTS + EVENTS_LEN * 8;
-    const SETS: usize = Self::ASIDES + PARTS_MAX as usize * size_of::<Aside>();
-    const WANTED: usize = Self::SETS + SETS as usize * size_of::<Blocks>();
+    const WANTED: usize = Self::EVENTS + EVENTS_LEN * 8;
     const WANTED_SUMMARY: usize = Self::WANTED + WANTED_WORDS * 8;
     const END: usize = Self::WANTED_SUMMARY + WANTED_SUMMARY_WORDS * 8;
 }
 
-/// Length of the region's file in bytes, a multiple of the page size.
+/// Length of the catalog's file in bytes, a multiple of the page size.
+const CATALOG_BYTES: usize = (Layout::CATALOG_END + 4095) & !4095;
+/// Length of both files together in bytes: of their map.
 pub const REGION_BYTES: usize = (Layout::END + 4095) & !4095;
+/// Descriptors of catalog and board.
+pub type RegionFiles = [i32; 2];
 
 /// Longest path kept in the header.
 pub const PATH_MAX: usize = 1024;
 
-/// The region's first page: identity, liveness, counters.
+/// The catalog's first page: identity, liveness, counters.
 #[repr(C)]
 pub struct Header {
     magic: AtomicU64,
@@ -90,8 +102,6 @@ pub struct Header {
     pub model_dev: AtomicU64,
     /// See `model_dev`.
     pub model_ino: AtomicU64,
-    /// Rung by clients when demand or events wait.
-    pub doorbell: Doorbell,
     objects_len: AtomicU32,
     parts_len: AtomicU32,
     names_len: AtomicU32,
@@ -99,9 +109,6 @@ pub struct Header {
     pub folders_unlisted: AtomicU32,
     /// How many listings were made real: a name that was missing before one may be there after it.
     pub listings: AtomicU32,
-    events_head: AtomicU64,
-    /// Events that found the queue full.
-    pub events_lost: AtomicU64,
     /// Body bytes received from the origin.
     pub origin_bytes: AtomicU64,
     /// Finished requests to the origin.
@@ -116,7 +123,8 @@ pub struct Header {
     pub budget_bytes: AtomicU64,
     /// Counts finished parts: the time by which readers and the engine tell early uses from late ones.
     pub clock: AtomicU32,
-    pub unused: AtomicU32,
+    /// See `doorbell`.
+    sleeps: AtomicU32,
     /// Random number that tells this region from every other.
     pub birth: AtomicU64,
     /// `place_key` of OSS_PATH: a program that names another one is not this engine's client.
@@ -135,6 +143,27 @@ pub struct Header {
     log_path_len: AtomicU32,
     model_dir: [u8; PATH_MAX],
     log_path: [u8; PATH_MAX],
+}
+
+/// The board's first page.
+#[repr(C)]
+pub struct Board {
+    /// See `doorbell`.
+    rings: AtomicU32,
+    unused: AtomicU32,
+    events_head: AtomicU64,
+    /// Events that found the queue full.
+    pub events_lost: AtomicU64,
+}
+
+/// What programs say of an object.
+#[repr(C)]
+pub struct ObjectTraces {
+    /// Opens, maps and streams of programs: it changes with every use, however short. Of a folder: opens of what lies in
+    /// it.
+    pub uses: AtomicU32,
+    /// How many parts were handed out before the verdict.
+    pub handed: Handed,
 }
 
 /// What a record of the catalog stands for.
@@ -233,18 +262,15 @@ pub struct Object {
     /// Folder: grows by two with every listing that shows another content than the one before; odd while such a
     /// listing is being made real, see `Object::is_changing`.
     pub changes: AtomicU32,
-    /// Opens, maps and streams of programs, counted by the clients: it changes with every use, however short. Of a
-    /// folder: opens of what lies in it.
-    pub uses: AtomicU32,
     /// Small object: 1 when its stand-in is gone, whose inode number may be another file's by now.
     pub settled: AtomicU32,
     /// Folder: see `unfetched`.
     pub unfetched: AtomicU32,
-    unused: [AtomicU32; 7],
+    unused: [AtomicU32; 9],
 }
 
 const _: () = assert!(size_of::<Object>() == 256 && size_of::<Header>() <= Layout::OBJECTS);
-const _: () = assert!(size_of::<Part>() == 32 && size_of::<Doorbell>() == 8);
+const _: () = assert!(size_of::<PartState>() == 24 && size_of::<PartTraces>() == 16 && size_of::<Board>() <= 4096);
 
 /// What the engine gives to append a record.
 #[derive(Clone, Debug)]
@@ -318,14 +344,22 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Maps the region's file for good. ENOTSUP when it is of another layout.
-    pub fn map(fd: i32) -> sys::Result<Region> {
-        if sys::file_id(fd)?.size < REGION_BYTES as u64 {
+    /// Maps the region's files for good, the catalog read-only. ENOTSUP when they are of another layout.
+    pub fn map(files: RegionFiles) -> sys::Result<Region> {
+        Region::map_as(files, libc::PROT_READ)
+    }
+
+    /// The same for the engine, which writes to the catalog.
+    pub fn map_own(files: RegionFiles) -> sys::Result<Region> {
+        Region::map_as(files, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn map_as(files @ [catalog, board]: RegionFiles, prot: i32) -> sys::Result<Region> {
+        let is_whole = |fd: i32, bytes: usize| sys::file_id(fd).map(|id| id.size >= bytes as u64);
+        if !is_whole(catalog, CATALOG_BYTES)? || !is_whole(board, REGION_BYTES - CATALOG_BYTES)? {
             return Err(Errno(libc::ENOTSUP));
         }
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; it is never unmapped.
-        let base = unsafe { sys::mmap(0, REGION_BYTES, prot, libc::MAP_SHARED, fd, 0)? };
+        let base = Region::map_both(files, prot)?;
         let region = Region { base: base as *const u8 };
         let header = region.header();
         match (header.magic.load(Ordering::Acquire), header.version.load(Ordering::Acquire)) {
@@ -335,12 +369,33 @@ impl Region {
         }
     }
 
-    /// Gives a new, empty file the region's size and identity, and maps it. Engine only.
-    pub fn create(fd: i32, model_dir: &str, log_path: &str) -> sys::Result<Region> {
-        sys::ftruncate(fd, REGION_BYTES as u64)?;
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; it is never unmapped.
-        let base = unsafe { sys::mmap(0, REGION_BYTES, prot, libc::MAP_SHARED, fd, 0)? };
+    /// One file behind the other.
+    fn map_both([catalog, board]: RegionFiles, prot: i32) -> sys::Result<usize> {
+        let nowhere = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new reservation at an address of the kernel's choice.
+        let base = unsafe { sys::mmap(0, REGION_BYTES, libc::PROT_NONE, nowhere, -1, 0)? };
+        let fixed = |at: usize, len: usize, prot: i32, fd: i32| {
+            // SAFETY: MAP_FIXED inside the reservation, which nothing else knows.
+            unsafe { sys::mmap(at, len, prot, libc::MAP_SHARED | libc::MAP_FIXED, fd, 0) }
+        };
+        let written = libc::PROT_READ | libc::PROT_WRITE;
+        let mapped = fixed(base, CATALOG_BYTES, prot, catalog)
+            .and_then(|_| fixed(base + CATALOG_BYTES, REGION_BYTES - CATALOG_BYTES, written, board));
+        match mapped {
+            Ok(_) => Ok(base),
+            Err(errno) => {
+                // SAFETY: the reservation was made above and nothing refers to it.
+                let _ = unsafe { sys::munmap(base, REGION_BYTES) };
+                Err(errno)
+            }
+        }
+    }
+
+    /// Gives new, empty files the region's size and identity, and maps them. Engine only.
+    pub fn create(files @ [catalog, board]: RegionFiles, model_dir: &str, log_path: &str) -> sys::Result<Region> {
+        sys::ftruncate(catalog, CATALOG_BYTES as u64)?;
+        sys::ftruncate(board, (REGION_BYTES - CATALOG_BYTES) as u64)?;
+        let base = Region::map_both(files, libc::PROT_READ | libc::PROT_WRITE)?;
         let header = base as *mut Header;
         let (dir_len, log_len) = (model_dir.len().min(PATH_MAX), log_path.len().min(PATH_MAX));
         // SAFETY: nobody else has the new file; the lengths are within the arrays.
@@ -385,6 +440,31 @@ impl Region {
         // SAFETY: the mapping is REGION_BYTES long and lives for ever; Header is all atomics but two
         // arrays that are written before the region is shared.
         unsafe { &*(self.base as *const Header) }
+    }
+
+    /// All of the board, as words.
+    #[cfg(any(test, fuzzing))]
+    pub fn board_words(&self) -> &[AtomicU64] {
+        self.words(CATALOG_BYTES, (REGION_BYTES - CATALOG_BYTES) / 8)
+    }
+
+    /// What programs ring and tell.
+    pub fn board(&self) -> &Board {
+        // SAFETY: within the mapping, which lives for ever; all of it is atomic, and zeroed memory is valid.
+        unsafe { &*self.at::<Board>(CATALOG_BYTES, 0) }
+    }
+
+    /// Rung by clients when demand or events wait.
+    pub fn doorbell(&self) -> Doorbell<'_> {
+        Doorbell { rings: &self.board().rings, sleeps: &self.header().sleeps }
+    }
+
+    /// What programs say of an object of this region.
+    pub fn traces(&self, object: &Object) -> &ObjectTraces {
+        let offset = (core::ptr::from_ref(object) as usize).wrapping_sub(self.base as usize + Layout::OBJECTS);
+        let slot = (offset / size_of::<Object>()).min(OBJECTS_MAX as usize - 1);
+        // SAFETY: within the array, all atomics; zeroed memory is valid.
+        unsafe { &*self.at::<ObjectTraces>(Layout::OBJECT_TRACES, slot) }
     }
 
     /// MODEL_DIR as the kernel names it.
@@ -433,39 +513,44 @@ impl Region {
     }
 
     /// Part `index` of an object, counted from 0.
-    pub fn part(&self, object: &Object, index: u32) -> &Part {
+    pub fn part(&self, object: &Object, index: u32) -> Part<'_> {
         self.part_at(object.first_part().wrapping_add(index))
     }
 
     /// Part `at` of all.
-    pub fn part_at(&self, at: u32) -> &Part {
-        let at = at.min(PARTS_MAX - 1);
+    #[inline(always)]
+    pub fn part_at(&self, at: u32) -> Part<'_> {
+        let at = at.min(PARTS_MAX - 1) as usize;
         // SAFETY: within the array of parts; zeroed memory is an empty part.
-        unsafe { &*self.at::<Part>(Layout::PARTS, at as usize) }
+        let state = unsafe { &*self.at::<PartState>(Layout::PARTS, at) };
+        // SAFETY: within the array of their traces, all atomics; zeroed memory is valid.
+        Part::new(state, unsafe { &*self.at::<PartTraces>(Layout::PART_TRACES, at) })
     }
 
-    /// What belongs to part `at` of all beside its record.
-    pub fn aside_at(&self, at: u32) -> &Aside {
+    /// Blocks that readers of part `at` of all wait for, or `WHOLE`, beside its demand bit.
+    pub fn wanted_at(&self, at: u32) -> &SharedMask {
         let at = at.min(PARTS_MAX - 1);
-        // SAFETY: within the array of asides, all atomics; zeroed memory is one of a part without anything.
-        unsafe { &*self.at::<Aside>(Layout::ASIDES, at as usize) }
+        // SAFETY: within the array of masks, all atomics; zeroed memory is an empty one.
+        unsafe { &*self.at::<SharedMask>(Layout::BLOCKS, at as usize) }
     }
 
     /// A set of blocks, whosoever it is.
-    pub fn set_at(&self, number: u32) -> &Blocks {
-        let number = number.min(SETS - 1);
+    pub fn set_at(&self, number: u32) -> Blocks<'_> {
+        let number = number.min(SETS - 1) as usize;
         // SAFETY: within the array of sets, all atomics; zeroed memory is a set that no part has.
-        unsafe { &*self.at::<Blocks>(Layout::SETS, number as usize) }
+        let state = unsafe { &*self.at::<SetState>(Layout::SETS, number) };
+        // SAFETY: within the array of their traces, all atomics; zeroed memory is valid.
+        Blocks::new(state, unsafe { &*self.at::<SetTraces>(Layout::SET_TRACES, number) })
     }
 
     /// The blocks of part `at` of all, if it has any.
-    pub fn blocks_at(&self, at: u32) -> Option<&Blocks> {
-        let blocks = self.set_at(self.aside_at(at).set()?);
+    pub fn blocks_at(&self, at: u32) -> Option<Blocks<'_>> {
+        let blocks = self.set_at(self.part_at(at).set()?);
         blocks.is_of(at).then_some(blocks)
     }
 
     /// The blocks of part `index` of an object, if it has any.
-    pub fn blocks(&self, object: &Object, index: u32) -> Option<&Blocks> {
+    pub fn blocks(&self, object: &Object, index: u32) -> Option<Blocks<'_>> {
         self.blocks_at(object.first_part().wrapping_add(index))
     }
 
@@ -572,21 +657,21 @@ impl Region {
         self.demand_if(object, 0..object.parts(), |part| !part.is_ready() && !part.is_known(round));
     }
 
-    fn demand_if(&self, object: &Object, parts: core::ops::Range<u32>, is_wanted: impl Fn(&Part) -> bool) {
+    fn demand_if(&self, object: &Object, parts: core::ops::Range<u32>, is_wanted: impl Fn(Part<'_>) -> bool) {
         let mut any = false;
         for index in (parts.start..parts.end.min(object.parts())).filter(|index| is_wanted(self.part(object, *index))) {
             self.want_of_part(object, index, WHOLE);
             any = true;
         }
         if any {
-            self.header().doorbell.ring();
+            self.doorbell().ring();
         }
     }
 
     /// Asks for a small object to be fetched before all others, and rings the doorbell. Asked again it changes nothing.
     pub fn want(&self, slot: u32) {
         self.wanted().set(slot.min(OBJECTS_MAX - 1));
-        self.header().doorbell.ring();
+        self.doorbell().ring();
     }
 
     /// Engine only: takes the records that programs wait for.
@@ -603,27 +688,27 @@ impl Region {
             self.want_of_part(object, index, if is_whole { WHOLE } else { object.blocks_of(index, start, end) });
         }
         if !parts.is_empty() {
-            self.header().doorbell.ring();
+            self.doorbell().ring();
         }
     }
 
     /// What is wanted before the bit that says that something is.
     fn want_of_part(&self, object: &Object, index: u32, mask: Mask) {
         let at = object.first_part().wrapping_add(index).min(PARTS_MAX - 1);
-        self.aside_at(at).wanted.add(mask);
+        self.wanted_at(at).add(mask);
         self.demands().set(at);
     }
 
     /// Tells the engine what this process did, for the audit file. A full queue is counted, never waited for.
     pub fn tell(&self, seen: Seen) {
         self.events().tell(seen);
-        self.header().doorbell.ring();
+        self.doorbell().ring();
     }
 
     /// Engine only: takes the demanded parts, as indexes into the region, with the blocks of them that are wanted or
     /// `WHOLE`, and clears their bits.
     pub fn take_demand(&self, mut each: impl FnMut(u32, Mask)) {
-        self.demands().drain(|at| match self.aside_at(at).wanted.take() {
+        self.demands().drain(|at| match self.wanted_at(at).take() {
             // Taken with a demand before.
             0 => {}
             mask => each(at, mask),
@@ -662,9 +747,9 @@ impl Region {
     }
 
     fn events(&self) -> Events<'_> {
-        let header = self.header();
+        let board = self.board();
         let places = self.words(Layout::EVENTS, EVENTS_LEN);
-        Events { places, head: &header.events_head, lost: &header.events_lost }
+        Events { places, head: &board.events_head, lost: &board.events_lost }
     }
 
     fn words(&self, start: usize, len: usize) -> &[AtomicU64] {
@@ -890,7 +975,7 @@ mod tests {
     use super::*;
 
     fn region() -> Region {
-        Region::create(sys::memfd(c"test").unwrap(), "/tmp/model", "/tmp/log").unwrap()
+        Region::create(sys::memfds(c"test").unwrap(), "/tmp/model", "/tmp/log").unwrap()
     }
 
     fn large(name: &str, ino: u64, size: u64) -> NewObject<'_> {
@@ -964,7 +1049,7 @@ mod tests {
         for pid in 0..EVENTS_LEN as u32 + 5 {
             region.tell(Seen { pid, slot: 1, act: 1 });
         }
-        assert_eq!(region.header().events_lost.load(Ordering::Relaxed), 5);
+        assert_eq!(region.board().events_lost.load(Ordering::Relaxed), 5);
         let mut count = 0;
         region.take_events(next, |_| count += 1);
         assert_eq!(count, EVENTS_LEN);
@@ -972,11 +1057,40 @@ mod tests {
 
     #[test]
     fn another_layout_is_refused() {
-        let fd = sys::memfd(c"test").unwrap();
-        let region = Region::create(fd, "/m", "/l").unwrap();
-        assert!(Region::map(fd).is_ok());
+        let files = sys::memfds(c"test").unwrap();
+        let region = Region::create(files, "/m", "/l").unwrap();
+        assert!(Region::map(files).is_ok());
+        let short = Region::map([files[1], files[1]]).err();
+        assert_eq!(short, Some(Errno(libc::ENOTSUP)), "a map must not be longer than its file");
         region.header().version.store(LAYOUT_VERSION + 1, Ordering::Release);
-        assert_eq!(Region::map(fd).err(), Some(Errno(libc::ENOTSUP)));
+        assert_eq!(Region::map(files).err(), Some(Errno(libc::ENOTSUP)));
+    }
+
+    #[test]
+    fn a_client_writes_on_the_board_and_nowhere_else() {
+        let files = sys::memfds(c"test").unwrap();
+        let region = Region::create(files, "/m", "/l").unwrap();
+        let slot = region.append(&large("a", 1, 10_000)).unwrap();
+        let client = Region::map(files).unwrap();
+        let object = client.object(slot).unwrap();
+        // All that a client does of itself; a write to the catalog would end this test.
+        client.demand(object, 0, 3);
+        client.demand_bytes(object, 5, 4000);
+        client.want(slot);
+        client.tell(Seen { pid: 1, slot, act: 1 });
+        let part = client.part(object, 1);
+        (part.pin(), part.pin_for_copy(), part.unpin_after_copy(), part.touch(5), part.sleep(1));
+        object.sleep(object.state(), 1);
+        object.verdict.sleep(object.verdict.get(), 1, || false);
+        region.part(region.object(slot).unwrap(), 1).learn(7, 1);
+        assert!(client.traces(object).handed.hand_out(part, object.parts(), 1));
+        client.traces(object).uses.fetch_add(1, Ordering::Relaxed);
+        let seen = region.object(slot).unwrap();
+        assert_eq!((region.traces(seen).uses.load(Ordering::Relaxed), region.traces(seen).handed.count(1)), (1, 1));
+        assert!(region.part(seen, 1).is_mapped() && region.part(seen, 1).used() == 5);
+        let catalog = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let start = format!("{:x}-{:x} r--s", client.base() as usize, client.base() as usize + CATALOG_BYTES);
+        assert!(catalog.contains(&start), "{start}\n{catalog}");
     }
 
     #[test]

@@ -373,6 +373,11 @@ pub fn memfd(name: &CStr) -> Result<i32> {
     call!(libc::SYS_memfd_create, name.as_ptr(), 1usize).map(|fd| fd as i32)
 }
 
+/// Two of them.
+pub fn memfds(name: &CStr) -> Result<[i32; 2]> {
+    Ok([memfd(name)?, memfd(name)?])
+}
+
 /// Sets a file's permissions.
 pub fn fchmod(fd: i32, mode: u32) -> Result<()> {
     call!(libc::SYS_fchmod, fd as isize, mode as usize).map(drop)

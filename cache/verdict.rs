@@ -74,22 +74,18 @@ impl Judged {
     }
 }
 
-/// See the module.
-#[repr(C)]
-pub struct Verdict {
-    word: FutexWord,
-    /// How many parts were handed out.
-    handed: Handed,
-}
+/// See the module. Clients have it read-only.
+#[repr(transparent)]
+pub struct Verdict(FutexWord);
 
-/// How many of something were handed out in a round: the lowest bits of the round, and the count.
+/// How many of something were handed out in a round: the lowest bits of the round, and the count. Clients write it.
 #[repr(transparent)]
 #[derive(Default)]
 pub struct Handed(AtomicU32);
 
 impl Default for Verdict {
     fn default() -> Verdict {
-        Verdict { word: FutexWord::new(Judged::FIRST.word()), handed: Handed(AtomicU32::new(tag(1))) }
+        Verdict(FutexWord::new(Judged::FIRST.word()))
     }
 }
 
@@ -100,71 +96,66 @@ fn tag(round: u32) -> u32 {
 impl Verdict {
     /// What is said now.
     pub fn get(&self) -> Judged {
-        Judged::from_word(self.word.get())
+        Judged::from_word(self.0.get())
     }
 
     /// True where a reader needs to look at nothing else: judged, and in the first round. One load.
     #[inline(always)]
     pub fn is_plain(&self) -> bool {
-        let word = self.word.get();
+        let word = self.0.get();
         word == Judgement::Matched as u32 || word == Judgement::Nothing as u32
     }
 
     /// Engine only: judges, and wakes who waits for it. What was handed out in an earlier round does not count any more.
-    pub fn set(&self, judged: Judged) {
+    pub fn set(&self, judged: Judged, handed: &Handed) {
         if judged.round != self.get().round {
             // First, so that nobody who sees the new round counts in the old one.
-            self.handed.begin(judged.round);
+            handed.begin(judged.round);
         }
-        self.word.set(judged.word());
+        self.0.set(judged.word());
     }
 
     /// Engine only: the object has failed, so who waits for the verdict has to look at it.
     pub fn stir(&self) {
-        self.word.stir();
+        self.0.stir();
     }
 
     /// Engine only: the record is another object's from now on.
-    pub fn renew(&self) {
-        self.handed.begin(Judged::FIRST.round);
-        self.word.set(Judged::FIRST.word());
+    pub fn renew(&self, handed: &Handed) {
+        handed.begin(Judged::FIRST.round);
+        self.0.set(Judged::FIRST.word());
     }
 
     /// Sleeps while `seen` is what is said and the object has not `failed`, at most `ms` milliseconds. Spurious returns
     /// are allowed.
     pub fn sleep(&self, seen: Judged, ms: u64, failed: impl FnOnce() -> bool) {
-        self.word.sleep_unless(seen.word(), ms, failed);
-    }
-
-    /// How many parts were handed out in this round before its verdict.
-    pub fn handed_out(&self, round: u32) -> u32 {
-        self.handed.count(round)
-    }
-
-    /// True if bytes of this part, one of `parts`, may be given to a reader in this round before the verdict: it was
-    /// seen to be ready, and counts as handed out from then on. False for the last one that is left, when the round is over, and for bytes of a round
-    /// that is over and about to be taken back: of this one they are known before they are ready.
-    pub fn hand_out(&self, part: &Part, parts: u32, round: u32) -> bool {
-        part.is_known(round) && self.hand_out_whole(part, parts, round)
-    }
-
-    /// The same for a part all of whose bytes were seen to be of this round, block by block.
-    pub fn hand_out_whole(&self, part: &Part, parts: u32, round: u32) -> bool {
-        if part.is_handed_out(round) {
-            return true;
-        }
-        // Counted first and marked then: there are never more marks than counted parts, whoever dies in between.
-        if !self.handed.add(parts, round) {
-            return false;
-        }
-        if !part.hand_out(round) {
-            self.handed.take_off(round);
-        }
-        true
+        self.0.sleep_unless(seen.word(), ms, failed);
     }
 }
 
 impl Handed {
+    /// True if bytes of this part, one of `parts`, may be given to a reader in this round before the verdict: it was
+    /// seen to be ready, and counts as handed out from then on. False for the last one that is left, when the round is over, and for bytes of a round
+    /// that is over and about to be taken back: of this one they are known before they are ready.
+    pub fn hand_out(&self, part: Part<'_>, parts: u32, round: u32) -> bool {
+        part.is_known(round) && self.hand_out_whole(part, parts, round)
+    }
+
+    /// The same for a part all of whose bytes were seen to be of this round, block by block.
+    pub fn hand_out_whole(&self, part: Part<'_>, parts: u32, round: u32) -> bool {
+        if part.is_handed_out(round) {
+            return true;
+        }
+        // Counted first and marked then: there are never more marks than counted parts, whoever dies in between.
+        if !self.add(parts, round) {
+            return false;
+        }
+        if !part.hand_out(round) {
+            self.take_off(round);
+        }
+        true
+    }
+
     /// Engine only: a round begins.
     pub fn begin(&self, round: u32) {
         self.0.store(tag(round), Ordering::SeqCst);

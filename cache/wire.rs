@@ -13,14 +13,15 @@ const MAGIC: u32 = 0x6f73_7363;
 /// Longest text of a packet in bytes.
 pub const TEXT_MAX: usize = 4096;
 /// Most descriptors of an answer.
-pub const FDS_MAX: usize = 3;
+pub const FDS_MAX: usize = 4;
 /// For a packet without descriptors.
 pub const NO_FDS: [i32; FDS_MAX] = [-1; FDS_MAX];
 
 /// What a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask {
-    /// To become a client: the answer carries the region, the door and, where there is one, the memory folder.
+    /// To become a client: the answer carries catalog and board of the region, the door and, where there is one, the memory
+    /// folder.
     Attach,
     /// A read-only descriptor of the memory file of this record.
     Memory(u32),
@@ -197,7 +198,7 @@ pub fn door() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Two ends of one connection, close-on-exec. Never 0-2.
-fn pair() -> Result<(i32, i32)> {
+pub(crate) fn pair() -> Result<(i32, i32)> {
     let mut ends = [-1i32; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
     let args = [libc::AF_UNIX as usize, kind as usize, 0, ends.as_mut_ptr() as usize, 0, 0];
@@ -371,7 +372,8 @@ pub fn receive(fd: i32) -> Result<Packet> {
     if got == 0 {
         return Err(Errno(libc::EPIPE));
     }
-    if got < HEAD_BYTES || packet.head.magic != MAGIC || packet.head.len as usize + HEAD_BYTES != got {
+    let is_cut = message.msg_flags & libc::MSG_TRUNC != 0;
+    if is_cut || got < HEAD_BYTES || packet.head.magic != MAGIC || packet.head.len as usize + HEAD_BYTES != got {
         packet.close_fds();
         return Err(Errno(libc::EPROTO));
     }
@@ -393,7 +395,7 @@ pub fn settings_head(fd: i32, len: u32, store: i32) -> Result<()> {
     let mut control = Control::default();
     let empty = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
     let mut iov = [libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }, empty];
-    let control_len = control.put([store, -1, -1]);
+    let control_len = control.put([store, -1, -1, -1]);
     let mut message = control.message(&mut iov);
     message.msg_controllen = control_len;
     let args = [fd as usize, (&raw mut message) as usize, libc::MSG_NOSIGNAL as usize, 0, 0, 0];
@@ -579,7 +581,7 @@ mod tests {
             assert_eq!(peer(conn).unwrap().pid, sys::getpid());
             let memfd = sys::memfd(c"x").unwrap();
             sys::ftruncate(memfd, 123).unwrap();
-            answer(conn, 0, 9, b"fine", [memfd, -1, -1]).unwrap();
+            answer(conn, 0, 9, b"fine", [memfd, -1, -1, -1]).unwrap();
         });
         let packet = ask_at_socket(&socket, Ask::List, b"/a/b", 5000).unwrap();
         server.join().unwrap();

@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn region() -> Region {
-        let region = Region::create(sys::memfd(c"catalog").unwrap(), "/m", "/l").unwrap();
+        let region = Region::create(sys::memfds(c"catalog").unwrap(), "/m", "/l").unwrap();
         region.header().memory_dev.store(77, std::sync::atomic::Ordering::Release);
         region
     }

@@ -7,13 +7,19 @@
 use core::ffi::CStr;
 use ossc_cache::cpath::CPath;
 use ossc_cache::pages::file_name;
-use ossc_cache::region::{REGION_BYTES, Region};
+use ossc_cache::region::{REGION_BYTES, Region, RegionFiles};
 use ossc_cache::sys::{self, Errno, Result};
+use ossc_cache::wire;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Huge pages of x86-64, in bytes.
 pub const HUGE_BYTES: usize = 2 << 20;
+
+/// Names of the region's files.
+const CATALOG: &CStr = c"region";
+/// See `CATALOG`.
+const BOARD: &CStr = c"board";
 
 /// Which kind of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,16 +70,17 @@ impl Store {
     }
 
     /// Takes over the folder of memory files of an engine that is gone, with its region.
-    pub fn adopt(folder: i32) -> Result<(Store, Region, i32)> {
-        let fd = sys::openat(folder, c"region", libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0)?;
-        match Region::map(fd) {
+    pub fn adopt(folder: i32) -> Result<(Store, Region, RegionFiles)> {
+        let open = |name| sys::openat(folder, name, libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW, 0);
+        let files = [open(CATALOG)?, open(BOARD)?];
+        match Region::map_own(files) {
             Ok(region) => {
                 let store =
                     Store { kind: PageKind::HugeTmpfs, why: "taken over from an engine that is gone".into(), folder };
-                Ok((store, region, fd))
+                Ok((store, region, files))
             }
             Err(errno) => {
-                let _ = sys::close(fd);
+                wire::close_all(&files);
                 Err(errno)
             }
         }
@@ -140,10 +147,10 @@ impl Store {
         (self.folder >= 0 && asked == 0).then(|| (bytes(fs.f_blocks), bytes(fs.f_blocks - fs.f_bfree)))
     }
 
-    /// Makes and maps a region; returns its descriptor too.
-    pub fn region(&self, model_dir: &str, log_path: &str) -> Result<(Region, i32)> {
-        let fd = self.file(c"region", PRIVATE)?;
-        Ok((Region::create(fd, model_dir, log_path)?, fd))
+    /// Makes and maps a region; returns its descriptors too.
+    pub fn region(&self, model_dir: &str, log_path: &str) -> Result<(Region, RegionFiles)> {
+        let files = [self.file(CATALOG, PRIVATE)?, self.file(BOARD, PRIVATE)?];
+        Ok((Region::create(files, model_dir, log_path)?, files))
     }
 
     /// Makes a new memory file for a record and maps it. What an engine before has left under its name goes.
@@ -498,7 +505,7 @@ fn in_user_namespace(bytes: u64) -> core::result::Result<i32, String> {
     let child = unsafe { libc::fork() };
     if child == 0 {
         let sent =
-            namespace_helper(bytes, uid, gid).map(|fd| ossc_cache::wire::answer(pair[1], 0, 0, b"", [fd, -1, -1]));
+            namespace_helper(bytes, uid, gid).map(|fd| ossc_cache::wire::answer(pair[1], 0, 0, b"", [fd, -1, -1, -1]));
         let code = match sent {
             Ok(Ok(())) => 0,
             Ok(Err(_)) => 1,

@@ -1,17 +1,17 @@
 //! Blocks on the product's own types: what is there of a part, and what may be handed out of it before the verdict.
 
-use ossc_cache::block::{Aside, BLOCKS_MAX, WHOLE, block_bytes, mask, numbers};
+use ossc_cache::block::{BLOCKS_MAX, WHOLE, block_bytes, mask, numbers};
 use ossc_cache::region::{NewObject, Object, RecordKind, Region, state};
-use ossc_cache::verdict::Verdict;
-use ossc_cache::{sys, wait_bytes};
+use ossc_cache::verdict::{Handed, Verdict};
+use ossc_cache::{sys, wait_bytes, wire};
 
 const PART: u32 = 8 << 20;
 const BLOCK: u64 = 64 << 10;
 
 fn region() -> Region {
-    let fd = sys::memfd(c"block").unwrap();
-    let region = Region::create(fd, "/model", "/log").unwrap();
-    sys::close(fd).unwrap();
+    let files = sys::memfds(c"block").unwrap();
+    let region = Region::create(files, "/model", "/log").unwrap();
+    wire::close_all(&files);
     region
 }
 
@@ -34,7 +34,7 @@ fn object(region: &Region, size: u64, part_bytes: u32) -> &Object {
 /// Gives a part set `number`.
 fn give(region: &Region, object: &Object, index: u32, number: u32) {
     let at = object.first_part() + index;
-    region.set_at(number).give((at, region.part_at(at)), region.aside_at(at), number);
+    region.set_at(number).give((at, region.part_at(at)), number);
 }
 
 #[test]
@@ -98,8 +98,7 @@ fn a_set_belongs_to_the_part_that_it_was_given_to_last() {
     assert!(region.blocks(object, 0).is_none());
     let blocks = region.blocks(object, 2).unwrap();
     assert_eq!((blocks.ready(), blocks.block(1).is_known(1)), (0, false));
-    let aside = Aside::default();
-    assert_eq!(aside.set(), None);
+    assert_eq!(region.part(object, 1).set(), None);
 }
 
 /// A reader is slow between its looks at whose the set is and what is in it: meanwhile it is another part's. What it
@@ -148,7 +147,8 @@ fn nobody_is_given_all_before_the_verdict() {
         let part_bytes = 1024;
         let object = object(&region, u64::from(part_bytes) * rng.u64(1..=4) - rng.u64(0..700), part_bytes);
         let (parts, round) = (object.parts(), 1);
-        let verdict = Verdict::default();
+        let handed = Handed::default();
+        handed.begin(1);
         for index in 0..parts {
             give(&region, object, index, index);
             let blocks = region.blocks(object, index).unwrap();
@@ -161,12 +161,12 @@ fn nobody_is_given_all_before_the_verdict() {
             let len = object.blocks_len(index);
             if rng.u32(0..2000) == 0 {
                 part.learn(3, round);
-                if verdict.hand_out(part, parts, round) {
+                if handed.hand_out(part, parts, round) {
                     had[index as usize] = mask(0, len);
                 }
             } else {
                 let n = rng.u32(0..len);
-                if blocks.hand_out(n, &verdict, part, (len, parts), round) {
+                if blocks.hand_out(n, &handed, part, (len, parts), round) {
                     had[index as usize] |= 1 << n;
                 }
             }
@@ -184,15 +184,16 @@ fn nobody_is_given_all_before_the_verdict() {
 fn what_is_of_a_round_that_is_over_is_not_handed_out() {
     let region = region();
     let object = object(&region, u64::from(PART) * 2, PART);
-    let (verdict, part) = (Verdict::default(), region.part(object, 0));
+    let (verdict, handed, part) = (Verdict::default(), Handed::default(), region.part(object, 0));
+    handed.begin(1);
     give(&region, object, 0, 1);
     let blocks = region.blocks(object, 0).unwrap();
     blocks.learn(4, 11, 1);
-    assert!(blocks.hand_out(4, &verdict, part, (128, 2), 1) && blocks.is_handed_out(1));
-    verdict.set(verdict.get().next());
-    assert!(!blocks.hand_out(4, &verdict, part, (128, 2), 2), "known in the round before");
+    assert!(blocks.hand_out(4, &handed, part, (128, 2), 1) && blocks.is_handed_out(1));
+    verdict.set(verdict.get().next(), &handed);
+    assert!(!blocks.hand_out(4, &handed, part, (128, 2), 2), "known in the round before");
     blocks.learn(4, 12, 2);
     assert!(!blocks.is_handed_out(2));
-    assert!(!blocks.hand_out(4, &verdict, part, (128, 2), 1), "a reader that has not seen the new round");
-    assert!(blocks.hand_out(4, &verdict, part, (128, 2), 2) && blocks.is_handed_out(2));
+    assert!(!blocks.hand_out(4, &handed, part, (128, 2), 1), "a reader that has not seen the new round");
+    assert!(blocks.hand_out(4, &handed, part, (128, 2), 2) && blocks.is_handed_out(2));
 }

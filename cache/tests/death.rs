@@ -73,9 +73,9 @@ unsafe impl Sync for Node {}
 
 impl Node {
     fn new() -> Node {
-        let fd = sys::memfd(c"death").unwrap();
-        let region = Region::create(fd, "/m", "/l").unwrap();
-        sys::close(fd).unwrap();
+        let files = sys::memfds(c"death").unwrap();
+        let region = Region::create(files, "/m", "/l").unwrap();
+        files.into_iter().for_each(|fd| sys::close(fd).unwrap());
         // SAFETY: a new mapping.
         let memory = unsafe {
             sys::mmap(0, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0)
@@ -183,7 +183,7 @@ fn engine_lists(node: &Node) {
         node.region.set_memory(slot, 502);
     }
     node.region.header().listings.fetch_add(1, SeqCst);
-    node.region.header().doorbell.sleep(node.region.header().doorbell.heard(), 1);
+    node.region.doorbell().sleep(node.region.doorbell().heard(), 1);
 }
 
 /// As `src/ossc/work/leases.rs` and `cache/store/catalog.rs` do it: a version that nobody uses ends, and its record and parts are

@@ -34,7 +34,7 @@ use doorbell::Doorbell;
 use life::Life;
 use loom::thread;
 use memory_cache::CachedMemory;
-use part::Part;
+use part::{OwnPart, Part};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Plain};
@@ -73,28 +73,34 @@ fn is_caught(name: &str, fences: bool, model: impl Fn() + Send + Sync + 'static)
 }
 
 struct Filled {
-    part: Part,
+    own: OwnPart,
     memory: AtomicU32,
 }
 
+impl Filled {
+    fn part(&self) -> Part<'_> {
+        self.own.part()
+    }
+}
+
 fn filled() -> Arc<Filled> {
-    let filled = Filled { part: Part::default(), memory: AtomicU32::new(RIGHT) };
-    assert!(filled.part.claim());
-    filled.part.publish(0);
+    let filled = Filled { own: OwnPart::default(), memory: AtomicU32::new(RIGHT) };
+    assert!(filled.part().claim());
+    filled.part().publish(0);
     Arc::new(filled)
 }
 
 /// As `src/ossc/work/shared/fill.rs` does it.
 fn release(filled: &Filled) {
-    if !filled.part.take_back() {
+    if !filled.part().take_back() {
         return;
     }
     fence(Ordering::SeqCst);
-    if filled.part.is_pinned() {
-        return filled.part.publish(0);
+    if filled.part().is_pinned() {
+        return filled.part().publish(0);
     }
     filled.memory.store(0, Ordering::Relaxed);
-    filled.part.give_up();
+    filled.part().give_up();
 }
 
 fn pin_or_punch() {
@@ -103,12 +109,12 @@ fn pin_or_punch() {
         let filled = filled.clone();
         thread::spawn(move || release(&filled))
     };
-    filled.part.pin();
-    if filled.part.is_ready() {
+    filled.part().pin();
+    if filled.part().is_ready() {
         assert_eq!(filled.memory.load(Ordering::Relaxed), RIGHT, "a pinned part was punched");
     }
     engine.join().unwrap();
-    if filled.part.is_ready() {
+    if filled.part().is_ready() {
         assert_eq!(filled.memory.load(Ordering::Relaxed), RIGHT, "a part that stayed was punched");
     }
 }
@@ -126,18 +132,18 @@ fn copy_or_refill(looks_again: bool) {
         let filled = filled.clone();
         thread::spawn(move || {
             release(&filled);
-            if filled.part.claim() {
+            if filled.part().claim() {
                 filled.memory.store(9, Ordering::Relaxed);
                 filled.memory.store(RIGHT, Ordering::Relaxed);
-                filled.part.publish(0);
+                filled.part().publish(0);
             }
         })
     };
     fence(Ordering::SeqCst);
-    let before = filled.part.fill();
+    let before = filled.part().fill();
     let copied = filled.memory.load(Ordering::Relaxed);
     fence(Ordering::SeqCst);
-    let after = if looks_again { filled.part.fill() } else { before };
+    let after = if looks_again { filled.part().fill() } else { before };
     if before.is_some() && before == after {
         assert_eq!(copied, RIGHT, "a reader accepted wrong bytes");
     }
@@ -157,14 +163,14 @@ fn copy_or_refetch() {
     let engine = {
         let filled = filled.clone();
         thread::spawn(move || {
-            assert!(filled.part.retract() && filled.part.claim());
+            assert!(filled.part().retract() && filled.part().claim());
             filled.memory.store(9, Ordering::Relaxed);
-            filled.part.publish(0);
+            filled.part().publish(0);
         })
     };
     let fills = || {
         fence(Ordering::SeqCst);
-        filled.part.fill()
+        filled.part().fill()
     };
     let before = fills();
     // Two bytes of one copy: of one fill, or copied again.
@@ -181,23 +187,28 @@ fn a_copy_is_not_a_mix_of_two_fills() {
     is_caught("copy or refetch, no fences", false, copy_or_refetch);
 }
 
+fn bell([rings, sleeps]: &[AtomicU32; 2]) -> Doorbell<'_> {
+    Doorbell { rings, sleeps }
+}
+
 /// One reader asks, one engine takes: it gets the bit now, or does not sleep, or is woken.
 fn doorbell() {
-    let shared = Arc::new((Doorbell::default(), [AtomicU64::default()], [AtomicU64::default()]));
+    let words = [AtomicU32::new(0), AtomicU32::new(0)];
+    let shared = Arc::new((words, [AtomicU64::default()], [AtomicU64::default()]));
     let engine = {
         let shared = shared.clone();
         thread::spawn(move || {
             let mut got = false;
-            let heard = shared.0.heard();
+            let heard = bell(&shared.0).heard();
             Demand { bits: &shared.1, summary: &shared.2 }.drain(|_| got = true);
             if !got {
-                shared.0.sleep(heard, 1);
+                bell(&shared.0).sleep(heard, 1);
             }
             got
         })
     };
     Demand { bits: &shared.1, summary: &shared.2 }.set(5);
-    shared.0.ring();
+    bell(&shared.0).ring();
     // An engine that slept on a demand that it has not seen would be a deadlock.
     let got = engine.join().unwrap();
     let mut left = got;
@@ -282,9 +293,9 @@ fn parts_of_another(asks_for_the_record: bool) {
         life: Life,
         filled: Filled,
     }
-    let filled = Filled { part: Part::default(), memory: AtomicU32::new(RIGHT) };
-    assert!(filled.part.claim());
-    filled.part.publish(0);
+    let filled = Filled { own: OwnPart::default(), memory: AtomicU32::new(RIGHT) };
+    assert!(filled.part().claim());
+    filled.part().publish(0);
     let both = Arc::new(Both { life: Life::new(LOADING), filled });
     let engine = {
         let both = both.clone();
@@ -292,18 +303,18 @@ fn parts_of_another(asks_for_the_record: bool) {
             both.life.end();
             release(&both.filled);
             // Another object's record has the part now, and its bytes are in another memory file.
-            both.filled.part.renew();
-            if both.filled.part.claim() {
-                both.filled.part.publish(1);
+            both.filled.part().renew();
+            if both.filled.part().claim() {
+                both.filled.part().publish(1);
             }
         })
     };
     let number = both.life.seen();
     fence(Ordering::SeqCst);
-    let before = both.filled.part.fill();
+    let before = both.filled.part().fill();
     let copied = both.filled.memory.load(Ordering::Relaxed);
     fence(Ordering::SeqCst);
-    let is_there = before.is_some() && before == both.filled.part.fill();
+    let is_there = before.is_some() && before == both.filled.part().fill();
     if let Some(number) = number
         && is_there
         && (!asks_for_the_record || both.life.lasts(number))
@@ -321,12 +332,13 @@ fn a_part_of_another_object_is_not_taken_for_ones_own() {
 
 /// Two readers, each with another part of two: one of them has to wait for the verdict.
 fn hand_out(counts: bool) {
-    let shared = Arc::new((verdict::Verdict::default(), [Part::default(), Part::default()]));
-    shared.1.iter().for_each(|part| part.learn(5, 1));
-    let takes = move |shared: &(verdict::Verdict, [Part; 2]), index: usize| match counts {
-        true => shared.0.hand_out(&shared.1[index], 2, 1),
+    let shared = Arc::new((verdict::Handed::default(), [OwnPart::default(), OwnPart::default()]));
+    shared.0.begin(1);
+    shared.1.iter().for_each(|own| own.part().learn(5, 1));
+    let takes = move |shared: &(verdict::Handed, [OwnPart; 2]), index: usize| match counts {
+        true => shared.0.hand_out(shared.1[index].part(), 2, 1),
         // A look at the count, and the count afterwards.
-        false => shared.0.handed_out(1) == 0 && (shared.0.hand_out(&shared.1[index], 3, 1)),
+        false => shared.0.count(1) == 0 && (shared.0.hand_out(shared.1[index].part(), 3, 1)),
     };
     let other = {
         let shared = shared.clone();

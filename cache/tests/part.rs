@@ -1,10 +1,11 @@
 //! The moves of a part's state word, one thread at a time and with one sleeper.
 
-use ossc_cache::part::{EMPTY, Part};
+use ossc_cache::part::{EMPTY, OwnPart, Part};
 
 #[test]
 fn only_one_filler() {
-    let part = Part::default();
+    let own = OwnPart::default();
+    let part = own.part();
     assert!(part.claim());
     assert!(!part.claim());
     part.give_up();
@@ -17,20 +18,22 @@ fn only_one_filler() {
 
 #[test]
 fn a_reader_that_meant_to_sleep_does_not_keep_a_part_for_ever() {
-    let part = Part::default();
+    let own = OwnPart::default();
+    let part = own.part();
     for leave in [Part::take_back, Part::retract] {
         assert!(part.claim());
         part.publish(0);
         // What a reader does that saw the part missing a moment before it was published.
         part.sleep(1);
-        assert!(leave(&part), "a mark of a reader must not make a ready part look like another state");
+        assert!(leave(&part), "a reader must not make a ready part look like another state");
         part.give_up();
     }
 }
 
 #[test]
 fn a_sleeping_reader_is_woken_by_the_fill() {
-    let part = Part::default();
+    let own = OwnPart::default();
+    let part = own.part();
     assert!(part.claim());
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -46,7 +49,8 @@ fn a_sleeping_reader_is_woken_by_the_fill() {
 
 #[test]
 fn a_hold_ends_and_a_pin_stays() {
-    let part = Part::default();
+    let own = OwnPart::default();
+    let part = own.part();
     part.pin_for_copy();
     part.pin_for_copy();
     assert!(part.is_pinned() && !part.is_mapped());

@@ -5,7 +5,7 @@ use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::wait::{range, whole};
 
 fn one(size: u64) -> (Region, u32) {
-    let region = Region::create(sys::memfd(c"t").unwrap(), "/m", "/l").unwrap();
+    let region = Region::create(sys::memfds(c"t").unwrap(), "/m", "/l").unwrap();
     let new = NewObject {
         kind: RecordKind::Large,
         state: state::LOADING,

@@ -24,7 +24,7 @@ use crate::process::nearby;
 use crate::process::panics;
 use crate::process::report::About;
 use crate::process::reset;
-use crate::process::serve::Server;
+use crate::process::serve::{self, Server};
 use crate::process::socket;
 use crate::process::summary::Summary;
 use crate::work::demand;
@@ -33,6 +33,7 @@ use crate::work::shared::item::Arrived;
 use crate::work::shared::scale::Scale;
 use crate::work::{self, Work, supplies};
 use ossc_cache::cpath::CPath;
+use ossc_cache::region::RegionFiles;
 use ossc_cache::rundir::Paths;
 use ossc_cache::{lock, sys, wire};
 use ossc_conf::{Config, LogLevel, Settings};
@@ -40,6 +41,7 @@ use ossc_net::Vcpus;
 use ossc_net::retry::Backoff;
 use ossc_store::budget::Budget;
 use ossc_store::pages::{self, Store};
+use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -128,7 +130,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     if let Some(keeps) = keeps {
         tracing::info!(attributes = keeps.attributes, file_dev = keeps.file_dev, folder_dev = id.0, "MODEL_DIR");
     }
-    let Built { work, store, region_fd, adopted, arrived, orders, wanted, keys, driver } =
+    let Built { work, store, files, adopted, arrived, orders, wanted, keys, driver } =
         build(variables, (&settings, &config), &journal, id, starter.store)?;
     // By these numbers clients tell this engine's region from that of one before, and primaries whether it
     // serves what they name. Where they cannot be written clients go by the engine's process id.
@@ -180,7 +182,11 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         driver,
         config: (path.display().to_string(), path.exists()),
     };
-    let mut server = Server::new((listener, door), (work, mirror, keys), region_fd, orders, config.linger, about);
+    // Clients get the catalog by an opening that cannot be written to.
+    let catalog = serve::opened_again(files[0], OFlags::RDONLY)
+        .map_err(|e| format!("failed to initialize connector: the region cannot be opened again: {e}"))?;
+    let shared = (catalog, files[1]);
+    let mut server = Server::new((listener, door), (work, mirror, keys), shared, orders, config.linger, about);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, paths, lock }, warnings))
@@ -241,7 +247,7 @@ fn probed(root: &Root, model_dir: &Path) -> Result<Option<made::FsFeatures>, Not
 struct Built {
     work: Arc<Work>,
     store: Store,
-    region_fd: i32,
+    files: RegionFiles,
     adopted: bool,
     arrived: Receiver<Arrived>,
     orders: Sender<Order>,
@@ -279,7 +285,7 @@ fn build(
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
-    let (store, region, region_fd, adopted) = memory::of_engine(settings, config, &budget, id, old_store)?;
+    let (store, region, files, adopted) = memory::of_engine(settings, config, &budget, id, old_store)?;
     let budget = match store.space().filter(|_| adopted) {
         Some(space) => budget.with_taken_over(space, config.memory_limit.is_none()),
         None => budget,
@@ -334,7 +340,7 @@ fn build(
         let deadline = config.resolve_timeout;
         spawn("ossc-names", move || names::run(looked_up, &host, port, deadline))?;
     }
-    Ok(Built { work, store, region_fd, adopted, arrived, orders, wanted, keys, driver })
+    Ok(Built { work, store, files, adopted, arrived, orders, wanted, keys, driver })
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), NotStarted> {

@@ -310,9 +310,9 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
 
 /// Takes the region and the memory folder that came with the answer.
 fn adopt(fds: [i32; wire::FDS_MAX]) -> Option<(u32, Region)> {
-    let [region_fd, door, store] = fds;
-    let mapped = Region::map(region_fd);
-    let _ = sys::close(region_fd);
+    let [catalog, board, door, store] = fds;
+    let mapped = Region::map([catalog, board]);
+    wire::close_all(&[catalog, board]);
     let Ok(region) = mapped else {
         wire::close_all(&[door, store]);
         return None;

@@ -93,12 +93,12 @@ impl Fills {
             let part = region.part(object, index);
             // Also of one that was given up just now: the copy does not count then.
             if self.grain == Grain::Parts || part.is_known(round) {
-                return object.verdict.hand_out(part, object.parts(), round);
+                return region.traces(object).handed.hand_out(part, object.parts(), round);
             }
             let Some(blocks) = region.blocks(object, index) else { return false };
             let counts = (object.blocks_len(index), object.parts());
             let mut wanted = block::numbers(object.blocks_of(index, self.bytes.start, self.bytes.end));
-            wanted.all(|number| blocks.hand_out(number, &object.verdict, part, counts, round))
+            wanted.all(|number| blocks.hand_out(number, &region.traces(object).handed, part, counts, round))
         })
     }
 }

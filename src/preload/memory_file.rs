@@ -64,7 +64,7 @@ fn open_in_store(number: u32) -> Result<i32> {
 fn ask_for_memory(number: u32) -> Result<i32> {
     let packet = attach::ask_engine(Ask::Memory(number), b"", ASK_MS)?;
     match packet.fds {
-        [fd, -1, -1] if fd >= 0 => Ok(fd),
+        [fd, -1, -1, -1] if fd >= 0 => Ok(fd),
         _ => {
             packet.close_fds();
             Err(Errno(libc::EPROTO))

@@ -66,7 +66,7 @@ pub(crate) fn opened(handle: &Handle, repeats: u32) -> Turn {
     let Some(now @ Handle { region, object, .. }) = handle.now() else { return Turn::Go };
     let Some(folder) = region.folder_of(object) else { return Turn::Go };
     if repeats == 0 {
-        folder.uses.fetch_add(1, SeqCst);
+        region.traces(folder).uses.fetch_add(1, SeqCst);
     }
     let changed = renew(&region, folder);
     if object.is_superseded() {

@@ -12,7 +12,7 @@ use ossc_cache::region::Seen as Event;
 pub(crate) fn tell(handle: &Handle, act: u32) {
     let Some(now) = handle.now() else { return };
     // Each time: by this the engine knows of uses that begin and end between two of its looks.
-    now.object.uses.fetch_add(1, Ordering::Relaxed);
+    now.region.traces(now.object).uses.fetch_add(1, Ordering::Relaxed);
     if memory_cache::is_first(now.slot, act) {
         now.region.tell(Event { pid: process::pid() as u32, slot: now.slot.number(), act });
     }

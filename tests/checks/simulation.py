@@ -49,8 +49,8 @@ PLANTS = [
     )),
     Plant("a double owner", (
         ("src/ossc/work/residency/reclaim.rs", "if part.state() != EMPTY {", "if part.is_ready() {"),
-        ("cache/part.rs", "(word & STATE == EMPTY).then_some(word & WAITED | FILLING)",
-         "(word & STATE != READY).then_some(word & WAITED | FILLING)"),
+        ("cache/part.rs", "(word & STATE == EMPTY).then_some(word & !STATE | FILLING)",
+         "(word & STATE != READY).then_some(word & !STATE | FILLING)"),
     )),
     Plant("an eviction under a receive", (
         ("cache/part.rs", "let taken = self.leave_ready(FILLING);", "let taken = self.state() != EMPTY;"),

@@ -24,7 +24,7 @@ from tests.harness.run import plain_env
 FUZZ = paths.ROOT / "tests" / "fuzz"
 OUT = paths.CACHE / "fuzz"
 HOST = "x86_64-unknown-linux-gnu"
-TARGETS = ("head", "list", "fault", "url", "key", "config", "issued", "conn")
+TARGETS = ("head", "list", "fault", "url", "key", "config", "issued", "packet", "board", "conn")
 SECS = 600
 # So long a planted bug may hide.
 PLANTED_SECS = 120
@@ -49,6 +49,8 @@ PLANTED = {
     "key": ("sign/canon.rs", "matches!(byte, b'-' | b'_' | b'.' | b'~')", "matches!(byte, b'-' | b'_' | b'.' | b'~' | b'+')"),
     "config": ("src/conf/config.rs", "self.key.escape_debug()", "self.key"),
     "issued": ("sign/issued.rs", "if !value.bytes().all(|byte| byte.is_ascii_graphic()) =>", "if value.contains(' ') =>"),
+    "packet": ("cache/wire.rs", "packet.head.len as usize + HEAD_BYTES != got", "packet.head.len as usize + HEAD_BYTES > got"),
+    "board": ("cache/event.rs", "head = head.saturating_add(1);", "head += 1;"),
     "conn": ("net/conn.rs", "if (self.filled - start) as u64 > length {", "if (self.filled - start) as u64 > length + 64 {"),
 }
 

@@ -1,5 +1,5 @@
 //! Runs one fuzz target, named by OSSC_FUZZ_TARGET, under libFuzzer. Started by `ci/bar wire 5`;
-//! the targets themselves are beside the code that they try (net/fuzz.rs, sign/fuzz.rs, src/conf/fuzz.rs).
+//! the targets themselves are beside the code that they try (net, sign, cache and src/conf: fuzz.rs).
 #![no_main]
 
 use std::sync::LazyLock;
@@ -13,6 +13,8 @@ static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
         "key" => ossc_net::fuzz::key,
         "conn" => ossc_net::fuzz::conn,
         "issued" => ossc_sign::fuzz::issued,
+        "packet" => ossc_cache::fuzz::packet,
+        "board" => ossc_cache::fuzz::board,
         "url" => ossc_conf::fuzz::url,
         "config" => ossc_conf::fuzz::config,
         _ => {

@@ -5,8 +5,9 @@
 use crate::fault::Fault;
 use crate::stage::{self, Shared};
 use ossc_cache::part::{EMPTY, FILLING};
-use ossc_cache::region::{OBJECTS_MAX, PARTS_MAX, REGION_BYTES, Region};
+use ossc_cache::region::{OBJECTS_MAX, PARTS_MAX, REGION_BYTES, Region, RegionFiles};
 use ossc_cache::sys::{self, Errno, Result};
+use ossc_cache::wire;
 use ossc_engine::work::shared::memory::{Guard, Memory};
 
 /// All memory of one run.
@@ -22,7 +23,7 @@ pub struct Ground {
     arena: Box<[u8]>,
     used: usize,
     region: Region,
-    fd: i32,
+    files: RegionFiles,
 }
 
 impl Ground {
@@ -31,19 +32,19 @@ impl Ground {
     /// # Errors
     /// No memory for the region.
     pub fn new() -> Result<Ground> {
-        let (region, fd) = new_region()?;
-        Ok(Ground { arena: vec![0; ARENA_BYTES].into_boxed_slice(), used: 0, region, fd })
+        let (region, files) = new_region()?;
+        Ok(Ground { arena: vec![0; ARENA_BYTES].into_boxed_slice(), used: 0, region, files })
     }
 
     /// For the next seed. Records of the seeds before stay in the region, and nobody refers to them.
     pub fn clear(&mut self) -> Result<Region> {
         self.used = 0;
         if self.region.objects_len() + SEED_RECORDS > OBJECTS_MAX || self.parts_used() + SEED_PARTS > PARTS_MAX {
-            let old = (self.region, self.fd);
-            (self.region, self.fd) = new_region()?;
+            let old = (self.region, self.files);
+            (self.region, self.files) = new_region()?;
             // SAFETY: the engines of all seeds so far are gone, and with them every reference into the region.
             unsafe { sys::munmap(old.0.base() as usize, REGION_BYTES)? };
-            sys::close(old.1)?;
+            wire::close_all(&old.1);
         }
         Ok(self.region)
     }
@@ -62,9 +63,9 @@ impl Ground {
     }
 }
 
-fn new_region() -> Result<(Region, i32)> {
-    let fd = sys::memfd(c"simulation")?;
-    Ok((Region::create(fd, "/model", "/log")?, fd))
+fn new_region() -> Result<(Region, RegionFiles)> {
+    let files = sys::memfds(c"simulation")?;
+    Ok((Region::create(files, "/model", "/log")?, files))
 }
 
 /// The bytes at an address of the arena. Whoever looks does so between two turns, when nobody writes.

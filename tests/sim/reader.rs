@@ -578,12 +578,12 @@ fn each_part(scene: &Scene<'_>, record: usize, act: impl FnMut(&mut Part)) {
 fn hands_out(region: Region, object: &Object, index: u32, few: Option<(u64, u64)>, round: u32) -> bool {
     let part = region.part(object, index);
     let Some((start, end)) = few.filter(|_| !part.is_known(round)) else {
-        return object.verdict.hand_out(part, object.parts(), round);
+        return region.traces(object).handed.hand_out(part, object.parts(), round);
     };
     let Some(blocks) = region.blocks(object, index) else { return false };
     let counts = (object.blocks_len(index), object.parts());
     let mut wanted = block::numbers(object.blocks_of(index, start, end));
-    wanted.all(|number| blocks.hand_out(number, &object.verdict, part, counts, round))
+    wanted.all(|number| blocks.hand_out(number, &region.traces(object).handed, part, counts, round))
 }
 
 /// The wrong bytes that the origin has sent of a range inside a part.

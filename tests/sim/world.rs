@@ -524,7 +524,7 @@ impl<'a> World<'a> {
                 self.turn_at(vcpu, when);
             }
         }
-        if !self.demand_due && self.heard != Some(self.region.header().doorbell.heard()) {
+        if !self.demand_due && self.heard != Some(self.region.doorbell().heard()) {
             self.demand_due = true;
             let when = self.soon(20);
             self.at(when, Job::Demand);

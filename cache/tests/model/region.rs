@@ -5,9 +5,9 @@ use crate::demand::Demand;
 use crate::doorbell::Doorbell;
 use crate::futex_word::FutexWord;
 use crate::lease::File;
-use crate::part::Part;
+use crate::part::{OwnPart, Part};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
-use crate::verdict::Verdict;
+use crate::verdict::{Handed, Verdict};
 
 pub use ossc_cache::region::state;
 
@@ -19,10 +19,11 @@ const RIGHT: u32 = 7;
 const FLIPPED: u32 = 3;
 
 pub struct Region {
-    parts: Vec<Part>,
+    parts: Vec<OwnPart>,
     bits: Vec<AtomicU64>,
     summary: Vec<AtomicU64>,
-    pub doorbell: Doorbell,
+    rings: AtomicU32,
+    sleeps: AtomicU32,
     memory: Vec<AtomicU32>,
     /// A thread of the engine has the lease.
     leased: AtomicU32,
@@ -36,6 +37,7 @@ pub struct Object {
     pub starved: AtomicU32,
     size: u64,
     pub verdict: Verdict,
+    pub handed: Handed,
     ready: AtomicU32,
 }
 
@@ -53,10 +55,11 @@ pub struct Wrong {
 pub fn new(parts: u32) -> (Region, Object) {
     let some = 0..parts;
     let region = Region {
-        parts: some.clone().map(|_| Part::default()).collect(),
+        parts: some.clone().map(|_| OwnPart::default()).collect(),
         bits: vec![AtomicU64::default()],
         summary: vec![AtomicU64::default()],
-        doorbell: Doorbell::default(),
+        rings: AtomicU32::default(),
+        sleeps: AtomicU32::default(),
         memory: some.clone().map(|_| AtomicU32::default()).collect(),
         leased: AtomicU32::default(),
         owners: some.map(|_| Default::default()).collect(),
@@ -67,14 +70,20 @@ pub fn new(parts: u32) -> (Region, Object) {
         starved: AtomicU32::new(0),
         size: PART * u64::from(parts),
         verdict: Verdict::default(),
+        handed: Handed::default(),
         ready: AtomicU32::new(0),
     };
+    object.handed.begin(1);
     (region, object)
 }
 
 impl Region {
-    pub fn part(&self, _: &Object, index: u32) -> &Part {
-        &self.parts[index as usize]
+    pub fn doorbell(&self) -> Doorbell<'_> {
+        Doorbell { rings: &self.rings, sleeps: &self.sleeps }
+    }
+
+    pub fn part(&self, _: &Object, index: u32) -> Part<'_> {
+        self.parts[index as usize].part()
     }
 
     pub fn demand(&self, object: &Object, first: u32, end: u32) {
@@ -84,7 +93,7 @@ impl Region {
             any = true;
         }
         if any {
-            self.doorbell.ring();
+            self.doorbell().ring();
         }
     }
 
@@ -175,7 +184,7 @@ impl Region {
 
     /// A mismatch, as `src/ossc/work/objects/verdict.rs` has it: the next round begins, then the parts are taken back.
     pub fn begin_round(&self, object: &Object) {
-        object.verdict.set(object.verdict.get().next());
+        object.verdict.set(object.verdict.get().next(), &object.handed);
         for index in 0..self.parts.len() as u32 {
             let part = self.part(object, index);
             if part.take_back() {

@@ -107,7 +107,7 @@ fn of(region: &Region, report: &Value) -> String {
     let large = Metric("large_bytes", "gauge", "Bytes of all objects that are served from memory.");
     page = page.one(&large, load(&header.large_bytes));
     let lost = Metric("events_lost_total", "counter", "Accesses that the audit log has missed.");
-    page = page.one(&lost, load(&header.events_lost));
+    page = page.one(&lost, load(&region.board().events_lost));
     let clients = Metric("clients", "gauge", "Processes that use the engine.");
     page = page.one(&clients, report["clients"].as_array().map_or(0, Vec::len) as u64);
     let rest = Metric("at_rest", "gauge", "1 if nothing is on its way.");

@@ -29,7 +29,7 @@ impl Which {
     /// The region of the engine that serves this folder, or why there is none.
     pub fn region(&self) -> Result<Region, String> {
         let mapped = asked(&self.paths()?.socket, Ask::Look).and_then(|packet| {
-            let mapped = Region::map(packet.fds[0]);
+            let mapped = Region::map([packet.fds[0], packet.fds[1]]);
             packet.close_fds();
             mapped.map_err(|e| format!("cannot map the engine's region: {}", std::io::Error::from_raw_os_error(e.0)))
         });

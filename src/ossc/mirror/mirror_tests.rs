@@ -514,7 +514,7 @@ fn memory_that_is_made_after_a_look_stays() {
     let scene = Scene::new("after", 8 << 20);
     let (slot, region) = (scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"], *scene.work.region());
     let (object, entry) = (region.object(slot).unwrap(), scene.work.entry(slot).unwrap());
-    let unused = Unused::prove(object, &entry).unwrap();
+    let unused = Unused::prove(object, &entry, region.traces(object)).unwrap();
     scene.work.residency.open_memory(slot, object, &entry).unwrap();
     still::fill(&scene.work, slot);
     region.part(object, 0).pin();

@@ -21,7 +21,7 @@ impl Mirror {
         let Some(folder) = known.folder(path).and_then(|slot| self.work.region().object(slot)) else { return };
         if folder.state() != state::LISTED {
             // Of an object whose folder is just being made real.
-            folder.uses.fetch_add(1, Ordering::AcqRel);
+            self.work.region().traces(folder).uses.fetch_add(1, Ordering::AcqRel);
         } else if folder.unfetched.load(Ordering::Acquire) == unfetched::WAITS {
             self.fetch_small_of(&known, path, folder);
         }
@@ -39,7 +39,7 @@ impl Mirror {
     /// How often something in the folder was opened.
     pub fn uses_of(&self, path: &str) -> u32 {
         let folder = lock(&self.known).folder(path).and_then(|slot| self.work.region().object(slot));
-        folder.map_or(0, |folder| folder.uses.load(Ordering::Acquire))
+        folder.map_or(0, |folder| self.work.region().traces(folder).uses.load(Ordering::Acquire))
     }
 
     /// True if the folder's weights are fetched ahead, or were.
@@ -82,7 +82,7 @@ impl Mirror {
     pub(crate) fn used_or_not(&self, known: &Known, (path, slot): (&str, u32), reason: Reason) {
         let Some(folder) = self.work.region().object(slot) else { return };
         let was_used = folder.state() == state::LISTED && folder.unfetched.load(Ordering::Acquire) != unfetched::WAITS;
-        if reason == Reason::Start || was_used || folder.uses.load(Ordering::Acquire) != 0 {
+        if reason == Reason::Start || was_used || self.work.region().traces(folder).uses.load(Ordering::Acquire) != 0 {
             self.fetch_small_of(known, path, folder);
         } else {
             folder.unfetched.store(unfetched::WAITS, Ordering::Release);

@@ -3,7 +3,7 @@
 //! Called by the attach server. A pidfd tells of a process's end. Where the kernel gives none (Linux before 5.3, or a
 //! seccomp profile that does not know the call) the process is looked at once a second, by its number and the time it
 //! was started at. A process of another container has no number here: its socket gives the pidfd (Linux 6.5). On older
-//! kernels such ones live while the region is mapped by an opening that none but they have. Nothing here talks to a
+//! kernels such ones live while the board is mapped by an opening that none but they have. Nothing here talks to a
 //! process.
 
 use ossc_cache::wire;
@@ -32,7 +32,7 @@ pub struct Clients {
     by_pid: HashMap<i32, End>,
     /// Of other pid namespaces, one for each time that a process has attached.
     elsewhere: Vec<OwnedFd>,
-    /// The region's first descriptor, while there may be such of which no pidfd can be had.
+    /// The board's first descriptor, while there may be such of which no pidfd can be had.
     unseen: Option<i32>,
 }
 
@@ -62,11 +62,11 @@ impl Clients {
     }
 
     /// Counts the process at the other end of a connection until it ends. True if it can be counted only by an opening of
-    /// its own of the region, which it has to get; `region` is the region's first descriptor.
-    pub fn count_peer(&mut self, conn: i32, pid: i32, region: i32) -> bool {
+    /// its own of the board, which it has to get; `board` is the board's first descriptor.
+    pub fn count_peer(&mut self, conn: i32, pid: i32, board: i32) -> bool {
         match (pid, wire::peer_process(conn)) {
             (0, Ok(end)) => self.elsewhere.push(end),
-            (0, Err(_)) => self.unseen = Some(region),
+            (0, Err(_)) => self.unseen = Some(board),
             _ => self.count(pid),
         }
         self.unseen.is_some() && pid == 0
@@ -102,7 +102,7 @@ impl Clients {
             End::Look(started) => is_alive(*pid) && started_at(*pid) == *started,
         });
         self.elsewhere.retain(|fd| !is_readable(fd));
-        self.unseen = self.unseen.filter(|region| pages::is_open_elsewhere(*region));
+        self.unseen = self.unseen.filter(|board| pages::is_open_elsewhere(*board));
         self.len() < before
     }
 }

@@ -3,7 +3,7 @@
 //! Called by the engine at its start, before its first thread but the journal's. It takes nothing in.
 
 use crate::process::first_word::NotStarted;
-use ossc_cache::region::{Region, open_mode};
+use ossc_cache::region::{Region, RegionFiles, open_mode};
 use ossc_cache::sys;
 use ossc_conf::{Config, OpenMode, Scheme, Settings};
 use ossc_store::budget::{self, Budget};
@@ -19,9 +19,9 @@ pub fn of_engine(
     budget: &Budget,
     id: (u64, u64),
     old_store: i32,
-) -> Result<(Store, Region, i32, bool), NotStarted> {
+) -> Result<(Store, Region, RegionFiles, bool), NotStarted> {
     let old = (old_store >= 0).then(|| Store::adopt(old_store));
-    if let Some(Ok((store, region, fd))) = old {
+    if let Some(Ok((store, region, files))) = old {
         let header = region.header();
         let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
         let same = (header.model_dev.load(Ordering::Acquire), header.model_ino.load(Ordering::Acquire)) == id
@@ -29,7 +29,7 @@ pub fn of_engine(
             && header.endpoint_key.load(Ordering::Acquire) == endpoint_key(settings);
         if same {
             header.engine_pid.store(std::process::id(), Ordering::Release);
-            return Ok((store, region, fd, true));
+            return Ok((store, region, files, true));
         }
     }
     let kind = settings.pages.map(|pages| match pages {
@@ -44,10 +44,10 @@ pub fn of_engine(
         format!("failed to initialize connector: shared memory: {e}")
     };
     let (model_dir, log) = (settings.model_dir.to_string_lossy(), config.log_path.to_string_lossy());
-    let (region, fd) = store.region(&model_dir, &log).map_err(no_memory)?;
+    let (region, files) = store.region(&model_dir, &log).map_err(no_memory)?;
     publish(&region, store.dev().map_err(no_memory)?, id);
     tracing::info!(pages = ?store.kind(), why = store.why(), budget_bytes = budget.limit(), "memory");
-    Ok((store, region, fd, false))
+    Ok((store, region, files, false))
 }
 
 /// Why a budget cannot serve any reader: it has no room for the largest part. `is_cut`: a cgroup or the machine

@@ -72,7 +72,7 @@ pub fn of(work: &Work, about: &About, pages: PageKind, clients: &[i32]) -> Value
             "requests_allowed": allowed,
             "waiting": gauges.planned,
         },
-        "events_lost": load(&header.events_lost),
+        "events_lost": load(&region.board().events_lost),
         "failed": failed(work),
     })
 }

@@ -24,6 +24,14 @@ use crate::process::nearby;
 use crate::process::report::{self, About};
 use crate::work::Work;
 
+/// Another opening of what a descriptor of this process leads to.
+///
+/// # Errors
+/// The kernel's.
+pub fn opened_again(fd: i32, how: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(format!("/proc/self/fd/{fd}"), how | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// A client that connected and says nothing is let go after this many milliseconds.
 const SILENCE_MS: u64 = 1000;
 /// How long the engine leaves be what the kernel has refused.
@@ -39,7 +47,8 @@ pub struct Server {
     work: Arc<Work>,
     mirror: Arc<Mirror>,
     keys: Keys,
-    region_fd: i32,
+    /// The region's catalog, opened read-only, and its board.
+    files: (OwnedFd, i32),
     orders: Sender<Order>,
     linger: Duration,
     clients: Clients,
@@ -53,7 +62,7 @@ impl Server {
     pub fn new(
         (listener, door): (OwnedFd, (OwnedFd, OwnedFd)),
         (work, mirror, keys): (Arc<Work>, Arc<Mirror>, Keys),
-        region_fd: i32,
+        files: (OwnedFd, i32),
         orders: Sender<Order>,
         linger: Duration,
         about: About,
@@ -64,7 +73,7 @@ impl Server {
             work,
             mirror,
             keys,
-            region_fd,
+            files,
             orders,
             linger,
             clients: Clients::default(),
@@ -83,12 +92,11 @@ impl Server {
         self.clients.count(pid);
     }
 
-    /// Counts the asker as a client; an opening of the region of its own where it cannot be seen otherwise. Where none can
+    /// Counts the asker as a client; an opening of the board of its own where it cannot be seen otherwise. Where none can
     /// be had, it is served and not counted.
     fn welcome_asker(&mut self, conn: i32, pid: i32) -> Option<OwnedFd> {
-        let path = format!("/proc/self/fd/{}", self.region_fd);
-        let is_unseen = self.clients.count_peer(conn, pid, self.region_fd);
-        is_unseen.then(|| rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok())?
+        let board = self.files.1;
+        self.clients.count_peer(conn, pid, board).then(|| opened_again(board, OFlags::RDWR).ok())?
     }
 
     /// Serves until `linger` after the last client's end.
@@ -214,14 +222,14 @@ impl Server {
                 tracing::debug!(pid = peer.pid, "client attached");
                 let store = self.mirror.store();
                 let folder = if store.kind() == PageKind::HugeTmpfs { store.folder() } else { -1 };
-                let region = own.as_ref().map_or(self.region_fd, AsRawFd::as_raw_fd);
-                let fds = [region, self.door.1.as_raw_fd(), folder];
+                let board = own.as_ref().map_or(self.files.1, AsRawFd::as_raw_fd);
+                let fds = [self.files.0.as_raw_fd(), board, self.door.1.as_raw_fd(), folder];
                 match self.mirror.emptied() {
                     none if none.is_empty() => wire::answer(fd, 0, 0, b"", fds).map_err(|e| e.0),
                     paths => self.orders.send(Order::Refill { paths, conn, fds, own }).map_err(|_| libc::EPIPE),
                 }
             }
-            Ask::Look => wire::answer(fd, 0, 0, b"", [self.region_fd, -1, -1]).map_err(|e| e.0),
+            Ask::Look => wire::answer(fd, 0, 0, b"", [self.files.0.as_raw_fd(), self.files.1, -1, -1]).map_err(|e| e.0),
             Ask::Report => self.hand_report(fd),
             Ask::Credentials => {
                 // Who has told it does not wait for an answer.
@@ -239,7 +247,7 @@ impl Server {
     fn hand_report(&self, fd: i32) -> Result<(), i32> {
         let report = report::of(&self.work, &self.about, self.mirror.store().kind(), &self.clients.pids());
         match report::file(&report) {
-            Ok(file) => wire::answer(fd, 0, 0, b"", [file.as_raw_fd(), -1, -1]).map_err(|e| e.0),
+            Ok(file) => wire::answer(fd, 0, 0, b"", [file.as_raw_fd(), -1, -1, -1]).map_err(|e| e.0),
             Err(errno) => wire::answer(fd, errno, 0, b"", NO_FDS).map_err(|e| e.0),
         }
     }
@@ -247,7 +255,7 @@ impl Server {
     fn hand_memory(&self, fd: i32, slot: u32) -> Result<(), i32> {
         match self.work.residency.hand_memory(slot) {
             Some(Ok(memory)) => {
-                let sent = wire::answer(fd, 0, 0, b"", [memory, -1, -1]);
+                let sent = wire::answer(fd, 0, 0, b"", [memory, -1, -1, -1]);
                 let _ = ossc_cache::sys::close(memory);
                 sent.map_err(|e| e.0)
             }

@@ -23,7 +23,7 @@ impl Looked {
     /// Takes what clients have left; gives what to tell the doorbell that was heard before.
     pub fn again(&mut self, work: &Work) -> u32 {
         let region = work.region();
-        let heard = region.header().doorbell.heard();
+        let heard = region.doorbell().heard();
         region.take_demand(|part, mask| wanted(work, part, mask));
         region.take_wanted(|slot| wanted_small(work, slot));
         self.events = region.take_events(self.events, |event| seen(work, event));
@@ -64,7 +64,7 @@ pub fn run(work: &Work) {
     let mut looked = Looked::default();
     loop {
         let heard = looked.again(work);
-        work.region().header().doorbell.sleep(heard, DOORBELL_MS);
+        work.region().doorbell().sleep(heard, DOORBELL_MS);
     }
 }
 

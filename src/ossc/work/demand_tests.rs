@@ -19,9 +19,9 @@ const FEW: Mask = 1 << 7;
 /// been given back, the other one's block is asked for like any other.
 #[test]
 fn a_block_that_its_part_overtook_is_asked_for_again() {
-    let fd = sys::memfd(c"demand").unwrap();
-    let work = still::with(Region::create(fd, "/model", "/log").unwrap(), 1 << 20, 1);
-    sys::close(fd).unwrap();
+    let files = sys::memfds(c"demand").unwrap();
+    let work = still::with(Region::create(files, "/model", "/log").unwrap(), 1 << 20, 1);
+    ossc_cache::wire::close_all(&files);
     let (slot, _) = still::object(&work, "w", 1, 4);
     work.entry(slot).unwrap().opened.store(true, Ordering::Release);
     let expire = Some(Duration::from_secs(1));

@@ -76,7 +76,11 @@ fn end_unused_versions(work: &Work) {
         match object.kind() {
             RecordKind::Large => {
                 let busy = (0..object.parts()).any(|index| work.region().part(object, index).state() == FILLING);
-                let unused = if busy { None } else { Unused::prove(object, &entry).filter(Unused::is_closed) };
+                let unused = if busy {
+                    None
+                } else {
+                    Unused::prove(object, &entry, work.region().traces(object)).filter(Unused::is_closed)
+                };
                 if let Some(unused) = unused {
                     end_version(work, (slot, object, &entry), unused);
                 }

@@ -55,7 +55,7 @@ impl Scene {
     /// As a client does it: `client::tell`.
     fn open(&mut self) {
         self.users.fetch_add(1, Ordering::Relaxed);
-        self.object().uses.fetch_add(u32::from(self.counts), Ordering::Relaxed);
+        self.work.region().traces(self.object()).uses.fetch_add(u32::from(self.counts), Ordering::Relaxed);
         self.last_use = still::now();
     }
 

@@ -145,7 +145,7 @@ fn a_version_that_is_kept_on_does_not_end() {
     let (object, entry) = (work.region().object(slot).unwrap(), work.entry(slot).unwrap());
     let before = object.seen().unwrap();
     work.objects.supersede(slot);
-    let unused = Unused::prove(object, &entry).unwrap();
+    let unused = Unused::prove(object, &entry, work.region().traces(object)).unwrap();
     assert!(!work.objects.keep_on(slot, before + 1), "that use of the record is another version's");
     assert!(object.is_superseded());
     assert!(work.objects.keep_on(slot, before));

@@ -54,9 +54,9 @@ pub fn work(budget_bytes: u64) -> Arc<Work> {
 }
 
 fn region() -> Region {
-    let fd = sys::memfd(c"still").unwrap();
-    let region = Region::create(fd, "/model", "/log").unwrap();
-    sys::close(fd).unwrap();
+    let files = sys::memfds(c"still").unwrap();
+    let region = Region::create(files, "/model", "/log").unwrap();
+    ossc_cache::wire::close_all(&files);
     region
 }
 

@@ -140,7 +140,7 @@ impl Objects {
             let is_counted = self.region.part(object, *index).is_handed_out(round);
             !is_counted && self.region.blocks(object, *index).is_some_and(|blocks| blocks.is_handed_out(round))
         };
-        object.verdict.handed_out(round) + (0..object.parts()).filter(of_blocks).count() as u32
+        self.region.traces(object).handed.count(round) + (0..object.parts()).filter(of_blocks).count() as u32
     }
 }
 

@@ -208,7 +208,7 @@ impl Objects {
     fn accept(&self, object: &Object, entry: &RegisterEntry, crc64: Option<u64>) {
         let judged = object.verdict.get();
         let judgement = if crc64.is_some() { Judgement::Matched } else { Judgement::Nothing };
-        object.verdict.set(judged.with(judgement));
+        object.verdict.set(judged.with(judgement), &self.region.traces(object).handed);
         lock(&entry.given).clear();
         self.audit.verdict((&entry.key, &entry.etag, entry.size), crc64, judged.round);
     }
@@ -242,7 +242,7 @@ impl Objects {
         let (handed, what) = (self.handed_parts(object, judged.round), if is_last { WRONG_TWICE } else { WRONG_ONCE });
         lock(&self.misreads).push((slot, Misread { round: judged.round, handed, expected, found, what }));
         let next = if is_last { judged.next().with(Judgement::Wrong) } else { judged.next() };
-        object.verdict.set(next);
+        object.verdict.set(next, &self.region.traces(object).handed);
         if is_last {
             object.fail(FailureKind::Corrupt.errno());
         }
@@ -266,7 +266,7 @@ impl Objects {
             }
         }
         // The demand thread tells of it.
-        self.region.header().doorbell.ring();
+        self.region.doorbell().ring();
         if object.state() == state::FAILED {
             return Vec::new();
         }
@@ -277,7 +277,7 @@ impl Objects {
     pub fn excuse(&self, slot: u32) {
         let open = self.region.object(slot).filter(|object| object.verdict.get().judgement == Judgement::Open);
         if let Some(object) = open.filter(|_| !self.options.verify_crc) {
-            object.verdict.set(object.verdict.get().with(Judgement::Nothing));
+            object.verdict.set(object.verdict.get().with(Judgement::Nothing), &self.region.traces(object).handed);
         }
     }
 
@@ -285,7 +285,7 @@ impl Objects {
     pub fn adopt_check(&self, object: &Object, entry: &RegisterEntry) {
         let judged = object.verdict.get();
         if judged.judgement == Judgement::Wrong {
-            object.verdict.set(judged.with(Judgement::Open));
+            object.verdict.set(judged.with(Judgement::Open), &self.region.traces(object).handed);
         }
         let known = |index: &u32| self.region.part(object, *index).is_known(judged.round);
         lock(&entry.check).known = (0..object.parts()).filter(known).count() as u32;

@@ -57,13 +57,14 @@ impl Residency {
         let empty = fill::is_empty(object, entry) && !is_old;
         // One of an old version that has no memory is ended below.
         let may = |unused: &Unused| unused.is_of_memory() || is_old;
-        let unused = (!busy && !empty).then(|| Unused::prove(object, entry)).flatten().filter(may);
+        let unused =
+            (!busy && !empty).then(|| Unused::prove(object, entry, self.region.traces(object))).flatten().filter(may);
         let mut idle_since = lock(&entry.idle_since);
         let Some(unused) = unused else {
             *idle_since = None;
             drop(idle_since);
             if !busy && empty && entry.memory.as_ref().is_some_and(|memory| memory.is_open()) {
-                Unused::prove(object, entry)
+                Unused::prove(object, entry, self.region.traces(object))
                     .into_iter()
                     .for_each(|unused| self.close_memory(slot, object, entry, unused));
             }
@@ -74,7 +75,7 @@ impl Residency {
             return Found::Wait(None);
         };
         // Under the leases: a program that used it until now has counted that before it closed what it had open.
-        let uses = object.uses.load(Ordering::Acquire);
+        let uses = self.region.traces(object).uses.load(Ordering::Acquire);
         let is_used = entry.uses_seen.swap(uses, Ordering::AcqRel) != uses
             // Where there are no leases on the placeholder a descriptor that stays open is told by what is read by it.
             || look.used_from != 0 && parts().any(|part| part.used() >= look.used_from);

@@ -151,7 +151,9 @@ impl Residency {
     /// Gives an object back if no program has it open or mapped. True if it did.
     pub(super) fn release_unused(&self, slot: u32, entry: &RegisterEntry) -> bool {
         let Some(object) = self.region.object(slot) else { return false };
-        let Some(unused) = Unused::prove(object, entry).filter(Unused::is_of_memory) else { return false };
+        let Some(unused) = Unused::prove(object, entry, self.region.traces(object)).filter(Unused::is_of_memory) else {
+            return false;
+        };
         (0..object.parts()).for_each(|index| self.region.part(object, index).unpin());
         fill::end_kept(&self.register, object, entry);
         self.release(slot, entry, unused);

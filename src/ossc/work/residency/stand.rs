@@ -9,7 +9,7 @@ use crate::lock::lock;
 use crate::work::residency::Residency;
 use crate::work::shared::entry::RegisterEntry;
 use ossc_cache::cpath::CPath;
-use ossc_cache::region::{Object, state};
+use ossc_cache::region::{Object, ObjectTraces, state};
 use ossc_cache::sys::{self, Errno};
 use ossc_store::pages::Lease;
 use std::sync::atomic::Ordering;
@@ -44,14 +44,14 @@ fn lease(pinned: &Pinned) -> Result<Lease, Errno> {
 }
 
 /// Asks the kernel. The lease is given back at once, so that no program waits for it.
-pub(crate) fn look(entry: &RegisterEntry, object: &Object) -> Stands {
+pub(crate) fn look(entry: &RegisterEntry, object: &Object, traces: &ObjectTraces) -> Stands {
     let mut pinned = lock(&entry.pinned);
-    look_through(&mut pinned, entry, object)
+    look_through(&mut pinned, entry, object, traces)
 }
 
-fn look_through(pinned: &mut Option<Pinned>, entry: &RegisterEntry, object: &Object) -> Stands {
+fn look_through(pinned: &mut Option<Pinned>, entry: &RegisterEntry, object: &Object, traces: &ObjectTraces) -> Stands {
     // Who opens it later counts one more.
-    let uses = object.uses.load(Ordering::Acquire);
+    let uses = traces.uses.load(Ordering::Acquire);
     let found = match &*pinned {
         Some(pinned) => Some(lease(pinned).map(drop)),
         None => at_its_name(entry, object).map(|pinned| lease(&pinned).map(drop)),
@@ -98,6 +98,6 @@ impl Residency {
     /// The placeholder has lost its name: the descriptor stays only if a program has it open.
     pub fn drop_stand(&self, slot: u32) {
         let Some((object, entry)) = self.register.get(slot) else { return };
-        look(&entry, object);
+        look(&entry, object, self.region.traces(object));
     }
 }

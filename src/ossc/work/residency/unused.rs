@@ -5,7 +5,7 @@
 use crate::work::residency::stand::{self, Stands};
 use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::memory::Guard;
-use ossc_cache::region::Object;
+use ossc_cache::region::{Object, ObjectTraces};
 
 /// The lease on an object's memory, taken at a moment when its placeholder was open nowhere either. While it is held
 /// no program has the memory open or mapped, and one that wants it waits in its `open`: programs open the memory
@@ -19,9 +19,9 @@ pub struct Unused {
 
 impl Unused {
     /// `None` if a program uses it.
-    pub fn prove(object: &Object, entry: &RegisterEntry) -> Option<Unused> {
+    pub fn prove(object: &Object, entry: &RegisterEntry, traces: &ObjectTraces) -> Option<Unused> {
         let memory = entry.memory.as_ref()?.lease().ok()?;
-        match stand::look(entry, object) {
+        match stand::look(entry, object, traces) {
             Stands::Open => None,
             // Where it is not known a reader that has it open sees its parts go, and waits again.
             stands => Some(Unused { memory, is_closed: stands == Stands::Closed }),

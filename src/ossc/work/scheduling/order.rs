@@ -46,7 +46,7 @@ pub fn demanded(register: &Register, region_part: u32) -> Vec<Action> {
     actions.push(Action::Push(vec![Item::Part(slot, index)], Class::Demand));
     // A reader that comes from the part before will want the next ones soon, also where prefetch found
     // no room.
-    let was_read = |part: &Part| part.is_ready() && part.used() > 0;
+    let was_read = |part: Part<'_>| part.is_ready() && part.used() > 0;
     let in_order = index == 0 || was_read(part(index - 1));
     let more = if in_order { READ_AHEAD_PARTS } else { 0 };
     let near: Vec<Item> = (index + 1..object.parts().min(index + 1 + more))

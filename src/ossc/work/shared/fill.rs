@@ -141,7 +141,7 @@ pub fn parts_with_blocks(entry: &RegisterEntry) -> Vec<u32> {
 
 /// Whether what comes wrong of these blocks will be noticed: by their part, which is still to come and is compared with
 /// them, or by what is known of themselves. Where the origin gave no CRC-64, too: what came again must not differ.
-pub fn may_come_alone(register: &Register, object: &Object, index: u32, blocks: &Blocks, mask: Mask) -> bool {
+pub fn may_come_alone(register: &Register, object: &Object, index: u32, blocks: Blocks<'_>, mask: Mask) -> bool {
     let judged = object.verdict.get();
     !register.options.verify_crc
         || matches!(judged.judgement, Judgement::Open | Judgement::Nothing)

@@ -99,7 +99,7 @@ impl BlockReads {
         let unit = (self.register.options.block_bytes / object.block_bytes()).max(1) as u32;
         let check = lock(&entry.check);
         let there = |index: u32| {
-            let ready = self.region.blocks(object, index).map_or(0, Blocks::ready);
+            let ready = self.region.blocks(object, index).map_or(0, |blocks| blocks.ready());
             ready | check.small.get(&index).map_or(0, |small| small.asked)
         };
         let before = index.checked_sub(1).map(|before| (self.region.part(object, before), before));
@@ -138,7 +138,7 @@ impl BlockReads {
     }
 
     /// The set of a part; it gets one if it has none and there is one to be had.
-    fn set_of(&self, object: &Object, index: u32) -> Option<&Blocks> {
+    fn set_of(&self, object: &Object, index: u32) -> Option<Blocks<'_>> {
         if let Some(blocks) = self.region.blocks(object, index) {
             return Some(blocks);
         }
@@ -147,7 +147,7 @@ impl BlockReads {
         let number = (0..SETS).map(|step| (start + step) % SETS).find(|number| self.is_free(*number))?;
         *next = (number + 1) % SETS;
         let (part, set) = (object.first_part() + index, self.region.set_at(number));
-        set.give((part, self.region.part_at(part)), self.region.aside_at(part), number);
+        set.give((part, self.region.part_at(part)), number);
         Some(set)
     }
 
@@ -155,7 +155,7 @@ impl BlockReads {
     /// what was handed out will not be compared any more.
     fn is_free(&self, number: u32) -> bool {
         let set = self.region.set_at(number);
-        let Some(part) = set.part().filter(|part| self.region.aside_at(*part).set() == Some(number)) else {
+        let Some(part) = set.part().filter(|part| self.region.part_at(*part).set() == Some(number)) else {
             return true;
         };
         let Some((slot, object, index)) = self.register.part_at(part) else { return true };

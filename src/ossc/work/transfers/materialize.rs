@@ -213,7 +213,7 @@ impl Materializer {
         let expected = known.unwrap_or(found);
         if found == expected {
             let judgement = if known.is_some() { Judgement::Matched } else { Judgement::Nothing };
-            object.verdict.set(object.verdict.get().with(judgement));
+            object.verdict.set(object.verdict.get().with(judgement), &self.register.region.traces(object).handed);
             let round = if entry.rechecked.load(Ordering::Acquire) { 2 } else { 1 };
             self.audit.verdict((&entry.key, &entry.etag, entry.size), known, round);
             let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();

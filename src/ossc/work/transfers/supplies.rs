@@ -108,7 +108,7 @@ impl Drop for WantedPart {
             source,
         };
         lock(&self.ended.parts).push(what);
-        self.ended.region.header().doorbell.ring();
+        self.ended.region.doorbell().ring();
     }
 }
 

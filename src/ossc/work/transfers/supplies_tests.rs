@@ -107,7 +107,7 @@ fn a_part_that_another_place_brings_is_published_and_oss_gives_the_verdict() {
     work.prefetch(&[slot]);
     assert!(pulled(&work).is_none(), "OSS is asked for what another place brings");
     for index in 0..2 {
-        let heard = work.region().header().doorbell.heard();
+        let heard = work.region().doorbell().heard();
         let mut wanted = taken.try_recv().unwrap();
         assert_eq!((wanted.key(), wanted.etag(), wanted.size()), ("w", "\"E\"", 2 * PART as u64));
         assert_eq!(wanted.range(), index * PART as u64..(index + 1) * PART as u64);
@@ -115,7 +115,7 @@ fn a_part_that_another_place_brings_is_published_and_oss_gives_the_verdict() {
         body.chunks(1000).for_each(|bytes| wanted.put(bytes).unwrap());
         assert!(work.entry(slot).unwrap().has_requests());
         drop(wanted);
-        assert_ne!(work.region().header().doorbell.heard(), heard, "the demand thread is not woken");
+        assert_ne!(work.region().doorbell().heard(), heard, "the demand thread is not woken");
         work.supplied();
     }
     assert_eq!(memory, [bytes(0), bytes(1)].concat());
