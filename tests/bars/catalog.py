@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tests.bars import bytes as of_bytes
-from tests.bars import engine, hooks, loaders, main, operate, roles, ship, wire
+from tests.bars import engine, hooks, loaders, main, operate, roles, ship, survive, wire
 from tests.bars.bar import Bar
 
 SETS: dict[str, list[Bar]] = {
     "bytes": of_bytes.BARS, "engine": engine.BARS, "hooks": hooks.BARS, "loaders": loaders.BARS, "main": main.BARS, "operate": operate.BARS, "roles": roles.BARS, "ship": ship.BARS,
-    "wire": wire.BARS,
+    "survive": survive.BARS, "wire": wire.BARS,
 }
 
 
