@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import json
 import re
@@ -17,7 +16,6 @@ from tests.harness import paths
 from tests.harness.run import plain_env
 
 CHECK = paths.CACHE / "venv-check" / "bin"
-MANIFESTS = sorted((paths.ROOT / "dist" / "kubernetes").glob("*.yaml"))
 DESCRIPTION = paths.ROOT / "dist" / "nfpm.yaml"
 TO_JSON = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(open(sys.argv[1]))), sys.stdout)"
 
@@ -152,40 +150,6 @@ class Pages(unittest.TestCase):
         done = call(paths.OSSC, "pages", self.stage / "missing")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertRegex(done.stderr, r"^ossc pages: .*missing: No such file or directory")
-
-
-class Manifests(unittest.TestCase):
-    def validate(self, *files: Path) -> subprocess.CompletedProcess[str]:
-        return call(CHECK / "kubernetes-validate", "--strict", *files)
-
-    def test_manifests_are_valid(self) -> None:
-        self.assertEqual(len(MANIFESTS), 2)
-        done = self.validate(*MANIFESTS)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-
-    def test_wrong_manifest_is_refused(self) -> None:
-        deployment = next(d for d in yaml_documents(MANIFESTS[0]) if d["kind"] == "Deployment")
-        wrong = copy.deepcopy(deployment)
-        wrong["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch) / "wrong.yaml"
-            file.write_text(json.dumps(deployment))
-            self.assertEqual(self.validate(file).returncode, 0)
-            file.write_text(json.dumps(wrong))
-            self.assertNotEqual(self.validate(file).returncode, 0)
-
-    def test_configuration_is_the_default_one(self) -> None:
-        config = next(d for d in yaml_documents(MANIFESTS[0]) if d["kind"] == "ConfigMap")["data"]["config.json"]
-        self.assertEqual(json.loads(config), json.loads((paths.ROOT / "dist" / "config.json").read_text()))
-
-    def test_secret_is_the_one_that_is_asked_for(self) -> None:
-        deployment = next(d for d in yaml_documents(MANIFESTS[0]) if d["kind"] == "Deployment")
-        secret = yaml_documents(MANIFESTS[1])[0]
-        asked = {
-            (e["valueFrom"]["secretKeyRef"]["name"], e["valueFrom"]["secretKeyRef"]["key"])
-            for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"] if "valueFrom" in e
-        }
-        self.assertEqual(asked, {(secret["metadata"]["name"], key) for key in secret["stringData"]})
 
 
 class Workflows(unittest.TestCase):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import time
 import unittest
@@ -114,19 +113,13 @@ class OneEngine(InPods):
     """Two containers with roots, names, processes and networks of their own share a folder, and so an engine."""
 
     def start(self, run: Run, program: str, role: int, has_network: bool) -> subprocess.Popen[str]:
-        # The second one has the folder at another place.
+        # The second one has the folder at another place, and may not write to it.
         place = "/models" if has_network else "/srv/shared"
-        volumes = [Volume(run.model_dir, place), self.configuration(run)]
+        volumes = [Volume(run.model_dir, place, writable=has_network), self.configuration(run)]
         env = self.env(run, role, MODEL_DIR=place, CONNECTOR_UDS_PATH=f"{place}/.engine.sock")
-        argv = pod.argv(["sh", "-c", f"cd {place}; {program}"], env, volumes, has_network=has_network)
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.addCleanup(self.end, process)
+        process = pod.start(["sh", "-c", f"cd {place}; {program}"], env, volumes, has_network=has_network)
+        self.addCleanup(pod.end, process)
         return process
-
-    def end(self, process: subprocess.Popen[str]) -> None:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
 
     def test_bytes_cross_the_network_once_for_both(self) -> None:
         run = self.managed({"lingerSec": 1})
