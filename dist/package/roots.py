@@ -23,7 +23,7 @@ INCLUDED = "python3,ca-certificates,logrotate"
 SECS_MAX = 300.0
 ENGINE_SECS_MAX = 20.0
 # What package managers and their tools write for themselves.
-OWN_BOOKS = ("var/lib/dpkg", "var/lib/rpm", "var/log/dpkg.log", "var/log/alternatives.log", "var/cache", "var/lib/logrotate", "tmp", "opt", "root", "proc", "dev")
+OWN_BOOKS = ("var/lib/dpkg", "var/lib/rpm", "var/lib/apt", "var/log/apt", "etc/dnf", "var/log/dpkg.log", "var/log/alternatives.log", "var/cache", "var/lib/logrotate", "tmp", "opt", "root", "proc", "dev")
 
 
 def base(suite: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bars.bar import Bar
-from tests.checks import operate_starts, pods
+from tests.checks import operate_starts, pods, upgrade
 
 BARS = [
     Bar(
@@ -15,5 +15,10 @@ BARS = [
         4, "read-only-pod", "a load by a user without a name or capabilities, in a root folder that is mounted read-only, with one writable folder",
         "both kinds of memory, with and without the default seccomp profile: all tensors equal, each byte once, log and audit whole",
         pods.in_a_pod, pods.in_a_pod_control, "no folder that can be written; folders in the places of log and audit file",
+    ),
+    Bar(
+        5, "replaces-the-package", "upgrades from 1.1.0rc7 and 1.2.0 of the replaced package by dpkg, apt, rpm and dnf, in roots of their own",
+        "installed, serving, the edited configuration kept; a purge leaves nothing, logs included",
+        upgrade.replaces, upgrade.replaces_control, "the same packages as version 0.1.0: refused, or a step down that is said",
     ),
 ]
