@@ -1,9 +1,19 @@
 """The bars of surviving: progress is what counts, one stray answer is nothing, and no stranger gets in."""
 
 from tests.bars.bar import Bar
-from tests.checks import hostile
+from tests.checks import hostile, survive_link, survive_outage
 
 BARS = [
+    Bar(
+        2, "slow-links", f"{len(survive_link.KINDS)} slow links: drips on 1, 8 and all of 64 connections, 300 kB/s for 26 and 256 requests, turns of 256 KiB (--only, --against)",
+        f"a load takes at most {survive_link.FACTOR_MAX} times what the link allows, no error",
+        survive_link.slow_links, survive_link.no_least_rate, "leastBytesPerSec 0 beside a drip, or the build that --against names beside all links",
+    ),
+    Bar(
+        3, "strays-and-outages", f"one stray answer of each of {len(survive_outage.STRAYS)} kinds among {survive_outage.REQUESTS} requests; OSS away for {', '.join(map(str, survive_outage.OUTAGES))} s in start and load (--only, --against)",
+        f"0 failed reads; the last byte at most {survive_outage.LATE_SECS_MAX} s after what the link needs, at most {survive_outage.LINES_MAX} log lines",
+        survive_outage.strays_and_outages, survive_outage.control, "the stray answers stay, and deadlines of 60 s outlast a silence; or the build that --against names",
+    ),
     Bar(
         6, "hostile-user", "what a hostile user of the same machine can try: spoofed sockets, planted run folders, garbage in the region and on the attach socket, setuid by ld.so.preload, others' memory, core dumps",
         "nothing gained, the engine lives, programs get right bytes or an error, and a new program is served",

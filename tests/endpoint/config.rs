@@ -56,6 +56,8 @@ pub struct Config {
     pub faults: Option<PathBuf>,
     /// Body bytes per second over all connections; `None` is unlimited.
     pub rate_bytes_per_sec: Option<u64>,
+    /// So many of them to one connection, then as many to the next; `None` shares them evenly.
+    pub turn_bytes: Option<u64>,
     /// Wait before the first byte of each answer.
     pub first_byte_delay: Duration,
     /// Compute the CRC of every object before `start` returns, not in the background.
@@ -83,6 +85,7 @@ impl Config {
             log: None,
             faults: None,
             rate_bytes_per_sec: None,
+            turn_bytes: None,
             first_byte_delay: Duration::ZERO,
             hash_first: false,
             clock_ahead_sec: 0,

@@ -270,6 +270,10 @@ fn distort(answer: &mut Answer, effects: &Effects) {
         let total = answer.header("Content-Range").and_then(|r| r.rsplit('/').next()).unwrap_or("*").to_owned();
         answer.set("Content-Range", Some(format!("bytes {}-{}/{total}", span.start + 1, span.end)));
     }
+    if let (Some(total), Some(range)) = (effects.total, answer.header("Content-Range").map(str::to_owned)) {
+        let span = range.split('/').next().unwrap_or_default();
+        answer.set("Content-Range", Some(format!("{span}/{total}")));
+    }
     if let Some(etag) = effects.etag.as_ref().filter(|_| answer.header("ETag").is_some()) {
         answer.set("ETag", Some(format!("\"{}\"", etag.trim_matches('"'))));
     }

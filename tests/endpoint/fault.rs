@@ -72,6 +72,8 @@ pub(crate) struct Effects {
     pub flip_object_byte: Option<u64>,
     pub ignore_range: bool,
     pub wrong_content_range: bool,
+    /// Size of the object as the answer's Content-Range names it.
+    pub total: Option<u64>,
     pub etag: Option<String>,
     pub drop_crc: bool,
     pub bad_crc: bool,
@@ -260,6 +262,7 @@ impl Effects {
         self.etag = self.etag.take().or_else(|| other.etag.clone());
         self.ignore_range |= other.ignore_range;
         self.wrong_content_range |= other.wrong_content_range;
+        self.total = self.total.or(other.total);
         self.drop_crc |= other.drop_crc;
         self.bad_crc |= other.bad_crc;
         self.close |= other.close;

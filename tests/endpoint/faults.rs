@@ -152,6 +152,17 @@ fn wrong_content_range() {
 }
 
 #[test]
+fn another_total() {
+    let (rig, bytes) = rig();
+    let endpoint = rig.start_with(r#"[{"do":{"total":77}}]"#);
+    let mut client = Client::to(endpoint.addr());
+    let got = client.get("/b/k", &[("Range", "bytes=5-9")]);
+    assert_eq!((got.status, got.header("Content-Range")), (206, Some("bytes 5-9/77")));
+    assert_eq!(got.body, bytes[5..10]);
+    assert_eq!(client.get("/b/k", &[]).header("Content-Range"), None);
+}
+
+#[test]
 fn etag_and_crc() {
     let (rig, bytes) = rig();
     let rules = r#"[{"match":{"nth":2},"do":{"etag":"x"}},{"match":{"nth":3},"do":{"drop_crc":true}},{"match":{"nth":4},"do":{"bad_crc":true}}]"#;

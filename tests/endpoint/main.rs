@@ -73,6 +73,9 @@ struct Args {
     /// Limit of body bytes per second over all connections.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate_bytes_per_sec: Option<u64>,
+    /// With --rate-bytes-per-sec: so many bytes to one connection, then as many to the next.
+    #[arg(long, value_name = "N", requires = "rate_bytes_per_sec", value_parser = clap::value_parser!(u64).range(1..))]
+    turn_bytes: Option<u64>,
     /// Wait before the first byte of every answer, in milliseconds.
     #[arg(long, value_name = "N", default_value_t = 0)]
     first_byte_delay_ms: u64,
@@ -155,6 +158,7 @@ fn config(args: Args) -> io::Result<Config> {
         log: args.log,
         faults: args.faults,
         rate_bytes_per_sec: args.rate_bytes_per_sec,
+        turn_bytes: args.turn_bytes,
         first_byte_delay: Duration::from_millis(args.first_byte_delay_ms),
         clock_ahead_sec: args.clock_ahead_sec,
         hash_first: args.hash_first,

@@ -10,6 +10,8 @@ const BURST: Duration = Duration::from_millis(20);
 /// Limit of body bytes per second for everything that takes from it.
 pub(crate) struct Rate {
     bytes_per_sec: u64,
+    /// Given to one after the other; `None` for pieces so small that all share evenly.
+    turn_bytes: Option<u64>,
     /// When all bytes granted so far will have been paid for.
     paid: Mutex<Instant>,
 }
@@ -17,11 +19,20 @@ pub(crate) struct Rate {
 impl Rate {
     /// `bytes_per_sec` of 0 counts as 1.
     pub(crate) fn new(bytes_per_sec: u64) -> Self {
-        Self { bytes_per_sec: bytes_per_sec.max(1), paid: Mutex::new(Instant::now()) }
+        Self::in_turns(bytes_per_sec, None)
     }
 
-    /// Largest piece to ask for at once: about 10 ms worth, 4 KiB to 1 MiB, but never more than an eighth of a second's.
+    /// The same, so many bytes to each in turn.
+    pub(crate) fn in_turns(bytes_per_sec: u64, turn_bytes: Option<u64>) -> Self {
+        Self { bytes_per_sec: bytes_per_sec.max(1), turn_bytes, paid: Mutex::new(Instant::now()) }
+    }
+
+    /// Largest piece to ask for at once: a turn, or about 10 ms worth, 4 KiB to 1 MiB, but never more than an eighth of a
+    /// second's.
     pub(crate) fn piece_bytes_max(&self) -> u64 {
+        if let Some(turn) = self.turn_bytes {
+            return turn;
+        }
         let dripping = (self.bytes_per_sec / 8).max(1);
         (self.bytes_per_sec / 100).clamp(4 << 10, 1 << 20).min(dripping)
     }

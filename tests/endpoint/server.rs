@@ -58,7 +58,7 @@ impl Endpoint {
             },
             faults: config.faults.as_deref().map(|p| named("fault rules", p, Faults::open)).transpose()?,
             log: config.log.as_deref().map(|p| named("log", p, RequestLog::open)).transpose()?,
-            rate: config.rate_bytes_per_sec.map(Rate::new),
+            rate: config.rate_bytes_per_sec.map(|rate| Rate::in_turns(rate, config.turn_bytes)),
             stop: Stop::default(),
             first_byte_delay: config.first_byte_delay,
             clock_ahead_sec: config.clock_ahead_sec,

@@ -96,6 +96,12 @@ class Endpoint:
                 raise RuntimeError(f"the endpoint {state}: {errors.read_text().strip()}")
             time.sleep(0.01)
 
+    def start_again(self) -> None:
+        """After `stop`: at the same address."""
+        self._listen = self.url.rpartition("/")[2]
+        (self.run_dir / "endpoint.ready").unlink()
+        self.start()
+
     def set_rules(self, faults: list[dict[str, Any]]) -> None:
         """From now on these things go wrong; an endpoint that was started without any does not look for them."""
         fresh = self._rules.with_suffix(".new")

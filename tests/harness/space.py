@@ -1,6 +1,6 @@
-"""A mount namespace of its own with whatever is mounted in it, for programs that are started into it.
+"""A mount or network namespace of its own with whatever is set up in it, for programs that are started into it.
 
-Used by the bars "bytes". Mounts, loop devices and file system servers live as long as the namespace; nothing
+Used by the bars "bytes" and "survive". Mounts, loop devices and file system servers live as long as the namespace; nothing
 that is mounted on the machine is touched, since the namespace is private. Needs root.
 """
 
@@ -58,17 +58,17 @@ def mounted(kind: str, at: Path, scratch: Path) -> str:
 class Space:
     """`with Space(shell lines) as space`: start programs with `[*space.prefix, ...]` in front."""
 
-    def __init__(self, setup: str, outer: Space | None = None) -> None:
-        """`outer` is a namespace whose mounts are there too."""
+    def __init__(self, setup: str, outer: Space | None = None, kind: str = "mount") -> None:
+        """`outer` is a namespace whose mounts are there too. `kind` is "mount" or "net"."""
         script = f"set -e; JOBS=; {{ {setup}; }} > /dev/null\necho ready; cat > /dev/null; [ -z $JOBS ] || kill $JOBS"
-        argv = [*(outer.prefix if outer else []), "unshare", "--mount", "sh", "-c", script]
+        argv = [*(outer.prefix if outer else []), "unshare", f"--{kind}", "sh", "-c", script]
         self.prefix: list[str] = []
         self._holder = subprocess.Popen(argv, env=plain_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self._holder.stdout is not None and self._holder.stderr is not None
         if self._holder.stdout.readline() != b"ready\n":
             self._holder.kill()
             raise RuntimeError(f"{setup}: {self._holder.stderr.read().decode().strip()}")
-        self.prefix = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--"]
+        self.prefix = ["nsenter", f"--{kind}=/proc/{self._holder.pid}/ns/{'mnt' if kind == 'mount' else 'net'}", "--"]
 
     def __enter__(self) -> Space:
         return self
