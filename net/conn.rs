@@ -18,7 +18,7 @@ use crate::tls::{Stage, Tls};
 mod deadlines;
 mod sealed;
 
-pub(crate) use deadlines::Others;
+pub(crate) use deadlines::Crowd;
 pub use deadlines::Timeouts;
 use deadlines::{Deadlines, Look, Reason};
 
@@ -269,6 +269,11 @@ impl Conn {
         self.deadlines.next()
     }
 
+    /// What is received now is of the body of a good answer.
+    pub fn receives_body(&self) -> bool {
+        matches!(self.state, State::Body(Body::Placed | Body::Text { fault: false, .. }))
+    }
+
     /// Not usable yet: another address may still do.
     pub fn is_connecting(&self) -> bool {
         matches!(self.state, State::Connecting | State::Handshake)
@@ -377,9 +382,9 @@ impl Conn {
         self.deadlines.is_due(now)
     }
 
-    /// Does what is due by now. `others` are the other connections of the thread.
-    pub fn tick(&mut self, now: Instant, others: Others) -> Step {
-        let reason = match self.deadlines.look(now, self.body_bytes(), others) {
+    /// Does what is due by now. `crowd` is what all connections bring.
+    pub fn tick(&mut self, now: Instant, crowd: Crowd) -> Step {
+        let reason = match self.deadlines.look(now, self.body_bytes(), crowd) {
             Look::Early => return Step::More,
             Look::Rested => return Step::Close,
             Look::Half if matches!(self.state, State::Body(Body::Placed)) => {
@@ -429,8 +434,9 @@ impl Conn {
     pub fn finish(&mut self, now: Instant, worker: u32) -> Option<Finished> {
         let job = self.job.take()?;
         let text = std::mem::take(&mut self.text);
-        let bytes = self.place.take().map_or(text.len(), |place| place.filled());
-        Some(job.finished(text, bytes as u64, now, worker))
+        let place = self.place.take();
+        let bytes = place.as_ref().map_or(text.len(), Destination::filled);
+        Some(job.finished(text, (bytes as u64, place.is_some()), now, worker))
     }
 
     /// The server's clock, if the last answer said the request's time is off.

@@ -6,7 +6,7 @@ use crate::error::FailureKind;
 use crate::sink::{InFile, Pages};
 
 const BODY: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
-const ALONE: Others = Others { bytes: 0, connections: 0 };
+const ALONE: Crowd = Crowd { bytes: 0, connections: 0 };
 const TIMEOUTS: Timeouts = Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400, ..Timeouts::DEFAULT };
 
 fn ms(n: u64) -> Duration {

@@ -15,7 +15,7 @@ pub use crate::kind::{Again, Blame, FailureKind};
 const TEXT_BYTES_MAX: usize = 512;
 
 /// How far the request had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// Before anything was sent: threads, rings, sockets.
     Start,

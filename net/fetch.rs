@@ -76,10 +76,13 @@ pub struct Fetch {
 pub struct Finished {
     /// Of the fetch.
     pub token: u64,
-    /// The response, or why there is none. On an error the sink's content is undefined.
+    /// The response, or why there is none. On an error the sink's content is undefined
+    /// behind what `partial` says.
     pub result: Result<Response, Error>,
     /// The body of a `Sink::Buffer`; empty for a `Sink::Memory` and on errors.
     pub body: Vec<u8>,
+    /// Of a failed answer into a `Sink::Memory`: the bytes at its beginning that had come until then, in order.
+    pub partial: Option<Response>,
     /// What to do next about a failure.
     pub retry_hint: Hint,
     /// From the pull to the end.
@@ -118,6 +121,8 @@ pub trait Source: Send + Sync {
     fn pull(&self, now: Instant) -> Pull;
     /// The end of a request.
     fn finished(&self, done: Finished);
+    /// Bytes of a body have come after a time without any.
+    fn flows_again(&self, _now: Instant) {}
     /// Makes the pages of these bytes of a fetch's fresh `Sink::Memory` present, or says why its request has to end.
     /// Called after the request was sent, for a few MiB at a time: other connections wait meanwhile. `filled` bytes
     /// of the sink have come. No bytes at all, where they are spliced: that only tells how far it is.

@@ -76,17 +76,21 @@ impl Job {
         Some(error)
     }
 
-    /// What the source gets: `text` is the body of a buffer, `bytes` how many came.
-    pub fn finished(self, text: Vec<u8>, bytes: u64, now: Instant, worker: u32) -> Finished {
+    /// What the source gets: `text` is the body of a buffer, `bytes` how many came, there or `in_memory`.
+    pub fn finished(self, text: Vec<u8>, (bytes, in_memory): (u64, bool), now: Instant, worker: u32) -> Finished {
         let never = || Err(Error::new(FailureKind::Cancelled, Phase::Start, "never sent"));
+        let response = Response { bytes, crc64_body: self.crc.map(|crc| crc.value()), ..self.response };
+        // Nothing is put into memory before the head was judged.
+        let partial = (in_memory && bytes > 0).then(|| response.clone());
         let result = match self.result.unwrap_or_else(never) {
-            Ok(()) => Ok(Response { bytes, crc64_body: self.crc.map(|crc| crc.value()), ..self.response }),
+            Ok(()) => Ok(response),
             Err(error) => Err(error.on(&self.query.object(), self.query.range())),
         };
         Finished {
             token: self.token,
             retry_hint: retry::hint(result.as_ref().err()),
             body: if result.is_ok() { text } else { Vec::new() },
+            partial: partial.filter(|_| result.is_err()),
             result,
             elapsed: now.saturating_duration_since(self.begun),
             worker,

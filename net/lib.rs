@@ -29,6 +29,7 @@ mod sock;
 pub mod splice;
 pub mod throttle;
 pub mod tls;
+mod traffic;
 mod vcpu;
 mod vcpus;
 mod xml;

@@ -355,13 +355,17 @@ fn a_short_body_is_an_error_that_names_object_and_range() {
             write_part(stream, range.clone(), range.start..range.end - 1);
             false
         });
-        let (done, _) = Rig::to(driver, &server).range(0..100_000);
+        let (done, memory) = Rig::to(driver, &server).range(0..100_000);
         let error = done.result.expect_err("short");
         assert_eq!((error.kind, error.phase, done.retry_hint), (FailureKind::Network, Phase::Body, Hint::Backoff));
         let text = error.to_string();
         for part in ["dir/model.bin", "bytes 0..100000", "99999 bytes", "5F00"] {
             assert!(text.contains(part), "{part} missing in {text}");
         }
+        let partial = done.partial.expect("what had come");
+        let bytes = &memory[..99_999];
+        assert_eq!((partial.status, partial.bytes, partial.crc64_body), (206, 99_999, Some(crc::of(bytes))));
+        assert!(bytes == content(0..99_999), "wrong bytes");
     });
 }
 

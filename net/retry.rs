@@ -46,6 +46,9 @@ pub enum Hint {
     Backoff,
     /// Ask again after [`Backoff::wait`], and halve the concurrency.
     SlowDown,
+    /// Ask again after [`Backoff::wait`]: it was not served in time although others were. Where many end so, the link
+    /// is too thin for all of them.
+    Late,
 }
 
 /// The hint for an outcome.

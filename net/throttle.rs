@@ -1,5 +1,5 @@
-//! How many requests may be under way when OSS throttles: halved by a throttled answer, raised
-//! again step by step (AIMD). One for all vcpus, since the limits of OSS are not per connection.
+//! How many requests may be under way when OSS throttles, or the link is too thin for all of them: halved by a throttled
+//! answer or by many late ones, raised again step by step (AIMD). One for all vcpus, since neither limit is per connection.
 //! Asked by the engine before each request, told of each end. Pure: time is an argument, and it
 //! neither locks, waits nor sends.
 
@@ -7,6 +7,15 @@ use std::time::{Duration, Instant};
 
 /// A full recovery takes this many steps.
 const STEPS: usize = 16;
+/// So many late answers, and one for so many requests under way, say that the link is too thin.
+const LATE_MIN: usize = 4;
+const LATE_SHARE: usize = 4;
+/// A thin link is shared by no fewer: one or two of them may wait for the other side.
+const THIN_MIN: usize = 4;
+/// A step on a thin link is this part of what may be under way, and waits so many times as long: who asks for too much
+/// there learns it after a time-out only.
+const THIN_STEP: usize = 4;
+const THIN_RECOVER_TIMES: u32 = 30;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,6 +30,10 @@ pub struct Throttle {
     cut_at: Option<Instant>,
     /// The last throttled answer or step of recovery.
     changed_at: Option<Instant>,
+    /// Late answers, less the good ones.
+    late: usize,
+    /// The last cut was for a thin link.
+    is_thin: bool,
 }
 
 /// How a request ended, as far as it matters here.
@@ -30,6 +43,8 @@ pub enum End {
     Good,
     /// 429 or 503.
     Throttled,
+    /// It was not served in time although others were.
+    Late,
     /// It failed otherwise.
     Other,
 }
@@ -49,7 +64,17 @@ impl Throttle {
     /// At most `most` requests; one step of recovery for each `recover` without a throttled answer.
     pub fn new(most: usize, recover: Duration) -> Throttle {
         let most = most.max(1);
-        Throttle { most, recover, limit: most, under_way: 0, refused: false, cut_at: None, changed_at: None }
+        Throttle {
+            most,
+            recover,
+            limit: most,
+            under_way: 0,
+            refused: false,
+            cut_at: None,
+            changed_at: None,
+            late: 0,
+            is_thin: false,
+        }
     }
 
     /// Counts one more request if there is room for it.
@@ -83,25 +108,48 @@ impl Throttle {
             End::Other => Change::Same,
             End::Throttled => {
                 self.changed_at = Some(now);
-                if self.cut_at.is_some_and(|cut| begun < cut) {
-                    return Change::Same;
-                }
-                self.cut_at = Some(now);
-                let limit = (self.limit.min(under_way) / 2).max(1);
-                let is_less = limit < self.limit;
-                self.limit = limit;
-                if is_less { Change::Cut(limit) } else { Change::Same }
+                self.cut(begun, now, (under_way, 1), false)
             }
-            End::Good if self.limit == self.most => Change::Same,
-            End::Good if self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < self.recover) => {
-                Change::Same
+            End::Late => {
+                self.late += usize::from(!self.is_before_cut(begun));
+                let is_thin = self.late >= LATE_MIN && self.late * LATE_SHARE >= under_way;
+                if is_thin { self.cut(begun, now, (under_way, THIN_MIN), true) } else { Change::Same }
             }
             End::Good => {
-                self.changed_at = Some(now);
-                self.limit = (self.limit + (self.most / STEPS).max(1)).min(self.most);
-                Change::Raised(self.limit)
+                self.late = self.late.saturating_sub(1);
+                self.recover(now)
             }
         }
+    }
+
+    /// A request that began before the last cut says nothing about the limit since then.
+    fn is_before_cut(&self, begun: Instant) -> bool {
+        self.cut_at.is_some_and(|cut| begun < cut)
+    }
+
+    /// Half of those under way from now on, and no fewer than `least`.
+    fn cut(&mut self, begun: Instant, now: Instant, (under_way, least): (usize, usize), is_thin: bool) -> Change {
+        if self.is_before_cut(begun) {
+            return Change::Same;
+        }
+        (self.cut_at, self.changed_at, self.late) = (Some(now), Some(now), 0);
+        let limit = (self.limit.min(under_way) / 2).max(least).min(self.limit);
+        let is_less = limit < self.limit;
+        (self.limit, self.is_thin) = (limit, is_thin);
+        if is_less { Change::Cut(limit) } else { Change::Same }
+    }
+
+    /// One step, if it is time for it.
+    fn recover(&mut self, now: Instant) -> Change {
+        let wait = self.recover * if self.is_thin { THIN_RECOVER_TIMES } else { 1 };
+        let is_early = self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < wait);
+        if self.limit == self.most || is_early {
+            return Change::Same;
+        }
+        self.changed_at = Some(now);
+        let step = if self.is_thin { self.limit / THIN_STEP } else { self.most / STEPS };
+        self.limit = (self.limit + step.max(1)).min(self.most);
+        Change::Raised(self.limit)
     }
 
     /// Requests under way.
@@ -185,6 +233,36 @@ mod tests {
             }
         }
         assert_eq!(steps, (1..=15).map(|n| 1 + 4 * n).chain([64]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_thin_link_is_shared_by_fewer() {
+        let (mut throttle, start) = full(64);
+        let late = start + STEP * 10;
+        for _ in 1..13 {
+            assert_eq!(throttle.ended(End::Late, start, late), Change::Same, "so many may have a cause of their own");
+        }
+        // 52 are under way, and 13 are a fourth of them.
+        assert_eq!(throttle.ended(End::Late, start, late), Change::Cut(26));
+        for _ in 13..64 {
+            assert_eq!(throttle.ended(End::Late, start, late), Change::Same, "of the same wave");
+        }
+        for _ in 0..26 {
+            assert!(throttle.begin());
+        }
+        assert_eq!(throttle.ended(End::Good, late, late + STEP * 29), Change::Same, "it goes up slowly");
+        assert_eq!(throttle.ended(End::Good, late, late + STEP * 30), Change::Raised(32));
+        // Few are no sign, however many of all they are, nor are those that good ones stand beside.
+        let mut few = Throttle::new(64, STEP);
+        assert!((0..3).all(|_| few.begin()));
+        assert!((0..3).all(|_| few.ended(End::Late, start, late) == Change::Same));
+        let (mut mixed, start) = full(8);
+        for _ in 0..100 {
+            assert_eq!(mixed.ended(End::Late, start, late), Change::Same);
+            assert!(mixed.begin());
+            assert_eq!(mixed.ended(End::Good, start, late), Change::Same);
+            assert!(mixed.begin());
+        }
     }
 
     #[test]

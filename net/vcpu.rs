@@ -12,16 +12,20 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::conn::{Conn, Others, Step, Timeouts};
+use crate::conn::{Conn, Step, Timeouts};
 use crate::driver::{Driver, Event, Op, Tag};
 use crate::error::{Error, FailureKind, Phase};
 use crate::fetch::{Fetch, Finished, Pull, Source};
 use crate::origin::Origin;
+use crate::retry::Hint;
 use crate::rotation::Rotation;
 use crate::sock::Wakeup;
+use crate::traffic::Traffic;
 
 /// A wait that lasts so much longer than it should was a pause of this process: SIGSTOP, a frozen cgroup, a suspend.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// After so long without a byte of a body the source is told of the next one.
+const QUIET: Duration = Duration::from_secs(1);
 /// Most addresses tried for one request.
 pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
 /// Largest clock error that is corrected (seconds). A day holds every time zone that a clock can be
@@ -44,6 +48,8 @@ pub(crate) struct Shared {
     pub rotation: Rotation,
     /// Counts idle connections that were found to lead nowhere: those beside them may, too.
     pub distrusts: AtomicU64,
+    /// What all vcpus receive.
+    pub traffic: Traffic,
     pub parkers: Vec<Parker>,
 }
 
@@ -201,8 +207,9 @@ pub(crate) struct Vcpu<D: Driver> {
     generation: u16,
     /// Requests begun.
     begun: u64,
-    /// Bytes of bodies that have ended.
-    brought: u64,
+    /// Bytes received since [`Traffic`] was told of them, and the connections it knows of.
+    received: u64,
+    counted: usize,
     /// There may be work: ask the source.
     hungry: bool,
     pull_at: Option<Instant>,
@@ -240,7 +247,8 @@ impl<D: Driver> Vcpu<D> {
             distrusts: 0,
             generation: 0,
             begun: 0,
-            brought: 0,
+            received: 0,
+            counted: 0,
             hungry: true,
             pull_at: None,
         }
@@ -317,7 +325,17 @@ impl<D: Driver> Vcpu<D> {
                 Event::Done { tag, op, result } => self.done(tag, op, result, now),
             }
         }
+        self.tell_traffic(now);
         self.tick(now);
+    }
+
+    /// What came since the wait, for the look at those that are slow.
+    fn tell_traffic(&mut self, now: Instant) {
+        let busy = self.slots.len() - self.idle.len();
+        let (received, before) = (std::mem::take(&mut self.received), std::mem::replace(&mut self.counted, busy));
+        if self.shared.traffic.came(received, (before, busy), now) >= QUIET {
+            self.source.flows_again(now);
+        }
     }
 
     /// The kernel refuses to wait. Requests under way cannot be ended (their memory may still be
@@ -535,7 +553,10 @@ impl<D: Driver> Vcpu<D> {
             }
             (_, Err(os)) if slot.conn.is_connecting() => return self.connect_failed(key, &os, now),
             (Op::Send, Ok(n)) => slot.conn.sent(n, now),
-            (Op::Recv, Ok(n)) => slot.conn.received(n, now),
+            (Op::Recv, Ok(n)) => {
+                self.received += if slot.conn.receives_body() { n as u64 } else { 0 };
+                slot.conn.received(n, now)
+            }
             (op, Err(os)) => slot.conn.broken(op == Op::Send, &os),
         };
         if was_connecting && matches!(step, Step::Done { .. }) && self.next_address(key, now) {
@@ -704,16 +725,19 @@ impl<D: Driver> Vcpu<D> {
             let offset = server - self.driver.unix_secs();
             self.shared.correct_clock(offset);
         }
-        if let Some(finished) = conn.finish(now, worker) {
+        if let Some(mut finished) = conn.finish(now, worker) {
             self.judge_address(key, &finished, now);
-            self.brought += finished.result.as_ref().map_or(0, |response| response.bytes);
+            let waited = matches!(&finished.result, Err(error) if error.kind == FailureKind::Timeout && error.phase > Phase::Send);
+            let stall = Duration::from_millis(self.limits.timeouts.stall_ms);
+            if waited && self.shared.traffic.quiet(now).is_some_and(|quiet| quiet < stall / 2) {
+                finished.retry_hint = Hint::Late;
+            }
             self.hungry = true;
             self.source.finished(finished);
         }
     }
 
     fn tick(&mut self, now: Instant) {
-        let connections = self.slots.len().saturating_sub(self.idle.len() + 1) as u64;
         for key in 0..self.slots.capacity() {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
@@ -729,7 +753,7 @@ impl<D: Driver> Vcpu<D> {
                 self.shared.rotation.failed(address, now);
                 self.shared.unreachable.add();
             }
-            let step = slot.conn.tick(now, Others { bytes: self.brought, connections });
+            let step = slot.conn.tick(now, self.shared.traffic.all());
             if step == Step::Stale {
                 // It had rested, and leads nowhere: so may the others.
                 self.shared.distrusts.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ use crate::fetch::Source;
 use crate::origin::Origin;
 use crate::rotation::Rotation;
 use crate::sock::{self, Wakeup};
+use crate::traffic::Traffic;
 use crate::vcpu::{Limits, Parker, Shared, Target, Unreachable, Vcpu};
 
 /// Stack of a vcpu thread (engine.md section 5b).
@@ -241,6 +242,7 @@ pub(crate) fn shared(wakeups: Vec<Arc<Wakeup>>, origin: &Arc<Origin>, options: V
         clock_offset: AtomicI64::new(0),
         rotation: Rotation::new(Duration::from_millis(options.timeouts.avoid_ms)),
         distrusts: AtomicU64::new(0),
+        traffic: Traffic::default(),
         parkers: wakeups
             .into_iter()
             .map(|wakeup| Parker {

@@ -130,12 +130,12 @@ pub(super) enum Look {
     Over(Reason),
 }
 
-/// What the other connections of the thread bring, to judge one by.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Others {
-    /// Bytes of bodies that all connections have brought, ever.
+/// What all connections bring, of whatever thread, to judge one by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    /// Bytes of bodies, ever.
     pub bytes: u64,
-    /// How many connections have a request, beside the one that is judged.
+    /// How many have a request.
     pub connections: u64,
 }
 
@@ -150,7 +150,7 @@ pub(super) struct Deadlines {
     last_byte: Instant,
     /// Half of the time has passed without a byte since then.
     is_half_over: bool,
-    /// At the last look at the rate: bytes of the body, and of the other connections, if there was such a look.
+    /// At the last look at the rate: bytes of the body, and of all connections, if there was such a look.
     had: (usize, Option<u64>),
     /// Since when there is no request.
     rests_since: Option<Instant>,
@@ -187,10 +187,10 @@ impl Deadlines {
     }
 
     /// The first that is due. `bytes` of the body have come.
-    pub fn look(&mut self, now: Instant, bytes: usize, others: Others) -> Look {
+    pub fn look(&mut self, now: Instant, bytes: usize, crowd: Crowd) -> Look {
         for timer in TIMERS {
             if self.is_over(timer, now) {
-                match self.judge(timer, now, bytes, others) {
+                match self.judge(timer, now, bytes, crowd) {
                     Look::Early => {}
                     due => return due,
                 }
@@ -205,11 +205,11 @@ impl Deadlines {
     }
 
     /// The rule of a timer whose time has come.
-    fn judge(&mut self, timer: Timer, now: Instant, bytes: usize, others: Others) -> Look {
+    fn judge(&mut self, timer: Timer, now: Instant, bytes: usize, crowd: Crowd) -> Look {
         match timer {
             Timer::Rest => Look::Rested,
             Timer::Wait => self.judge_wait(),
-            Timer::Rate => self.judge_rate(now, bytes, others),
+            Timer::Rate => self.judge_rate(now, bytes, crowd),
         }
     }
 
@@ -223,13 +223,14 @@ impl Deadlines {
         Look::Half
     }
 
-    fn judge_rate(&mut self, now: Instant, bytes: usize, others: Others) -> Look {
+    fn judge_rate(&mut self, now: Instant, bytes: usize, crowd: Crowd) -> Look {
         let Timeouts { stall_ms, least_bytes_per_sec: least, .. } = self.timeouts;
         let is_late = self.timers[Timer::Rate as usize].is_some_and(|at| now.saturating_duration_since(at) > LATE);
-        let (had, others_had) = self.had;
+        let (had, all_had) = self.had;
         let came = bytes.saturating_sub(had) as u64;
-        let each = others_had.map_or(0, |had| others.bytes.saturating_sub(had) / others.connections.max(1));
-        self.had = (bytes, Some(others.bytes));
+        let others = crowd.connections.saturating_sub(1).max(1);
+        let each = all_had.map_or(0, |had| crowd.bytes.saturating_sub(had + came) / others);
+        self.had = (bytes, Some(crowd.bytes));
         self.arm(Timer::Rate, now + self.stall());
         let is_drip = came * 1000 < least * stall_ms || came * SHARE_MIN < each;
         if is_drip && !is_late { Look::Over(Reason::Drip { came, each }) } else { Look::Early }
@@ -344,7 +345,7 @@ mod tests {
 
     const TIMEOUTS: Timeouts =
         Timeouts { connect_ms: 1000, response_ms: 2000, stall_ms: 400, least_bytes_per_sec: 100, ..Timeouts::DEFAULT };
-    const ALONE: Others = Others { bytes: 0, connections: 0 };
+    const ALONE: Crowd = Crowd { bytes: 0, connections: 0 };
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -365,16 +366,16 @@ mod tests {
     #[test]
     fn a_body_is_judged_by_what_others_bring_and_not_behind_a_pause() {
         let (mut deadlines, mut now) = body(TIMEOUTS);
-        let others = |bytes| Others { bytes, connections: 3 };
+        let crowd = |bytes| Crowd { bytes, connections: 4 };
         // Late: this process did not run.
         now += ms(5000);
-        assert_eq!(deadlines.look(now, 0, others(0)), Look::Early);
+        assert_eq!(deadlines.look(now, 0, crowd(0)), Look::Early);
         now += ms(400);
-        assert!(drip(deadlines.look(now, 20, others(0))), "20 bytes are less than 40");
+        assert!(drip(deadlines.look(now, 20, crowd(0))), "20 bytes are less than 40");
         let (mut deadlines, mut now) = body(Timeouts { least_bytes_per_sec: 1, ..TIMEOUTS });
-        for (at, bytes, is_drip) in [(8, 0, false), (16, 3 * 64 * 8, false), (24, 2_000_000, true)] {
+        for (at, bytes, is_drip) in [(8, 8, false), (16, 16 + 3 * 64 * 8, false), (24, 2_000_000, true)] {
             now += ms(400);
-            assert_eq!(drip(deadlines.look(now, at, others(bytes))), is_drip);
+            assert_eq!(drip(deadlines.look(now, at, crowd(bytes))), is_drip);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::conn::{Conn, Others, Step, Timeouts};
+use crate::conn::{Conn, Crowd, Step, Timeouts};
 use crate::error::FailureKind;
 use crate::fetch::{Fetch, Finished, Query};
 use crate::sink::{Pages, Sink};
@@ -43,7 +43,7 @@ pub fn conn(bytes: &[u8]) {
             }
             if pause != 0 && rest.len().is_multiple_of(usize::from(pause)) {
                 rig.now += Duration::from_millis(u64::from(pieces) * 3);
-                step = rig.conn.tick(rig.now, Others::default());
+                step = rig.conn.tick(rig.now, Crowd::default());
             }
             if step == Step::Nudge {
                 assert_eq!(rig.conn.lowat(), 1);

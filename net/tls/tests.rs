@@ -11,7 +11,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion};
 
 use super::*;
-use crate::conn::{Conn, Others, Step, Timeouts};
+use crate::conn::{Conn, Crowd, Step, Timeouts};
 use crate::fetch::{Fetch, Finished, Query};
 use crate::sink::{Pages, Sink};
 
@@ -495,7 +495,7 @@ fn the_handshake_has_the_deadline_of_the_connect() {
     let mut wire = Wire::new(&ca.tls("h.test"), &server, true);
     assert!(wire.conn.is_connecting());
     assert_eq!(wire.conn.deadline(), Some(wire.now + Duration::from_millis(TIMEOUTS.connect_ms)));
-    let step = wire.conn.tick(wire.now + Duration::from_millis(TIMEOUTS.connect_ms), Others::default());
+    let step = wire.conn.tick(wire.now + Duration::from_millis(TIMEOUTS.connect_ms), Crowd::default());
     let error = wire.error(step);
     assert_eq!((error.kind, error.phase), (FailureKind::Timeout, Phase::Tls));
     assert!(error.message.contains("h.test did not end the TLS handshake within 1000 ms"), "{error}");

@@ -293,7 +293,7 @@ keys! {
 
     throttle_recover: Duration, "throttleRecoverMs",
         Whole { default: 1_000, unit: "ms", range: within(1, HOUR_MS) } |number| millis(number),
-        "When OSS throttles (429 or 503), the engine halves the number of requests it has under way. For each such time without another throttled answer it raises the number again by a sixteenth of vcpus × workers.";
+        "When OSS throttles (429 or 503), the engine halves the number of requests it has under way. For each such time without another throttled answer it raises the number again by a sixteenth of vcpus × workers. Where a fourth of the requests are not served in time although bytes come (a thin link), it halves them too, and raises the number by a fourth for each 30 such times.";
 
     start_timeout: Duration, "startTimeoutSec",
         Whole { default: 60, unit: "s", range: within(1, 3_600) } |number| secs(number),

@@ -134,6 +134,7 @@ impl Work {
                 let renewing = self.scheduling.renews(&error);
                 self.act(self.objects.failed(item, (object, &entry), (&error, attempts), renewing));
             }
+            Action::Abandon(slot, index) => self.act(self.transfers.pieces.abandon(slot, index)),
             Action::End(slot, index, result) => {
                 let Some((object, entry)) = self.register.get(slot) else { return };
                 self.act(self.objects.part_ended((slot, object, &entry), index, *result));

@@ -53,12 +53,10 @@ class Kind:
         return self.size / self.bytes_per_sec
 
 
-DRIPPED = {"bytes_per_sec": 4_000_000, "size": 240_000_000, "connections": 64, "part_bytes": 2 * MIB}
-THIN_LINK = {"bytes_per_sec": 300_000, "size": 26 * MIB, "thin": True}
 KINDS = [
-    *(Kind(f"drip on {drips}", drips=drips, **DRIPPED) for drips in (1, 8, 64)),
-    Kind("thin for 26", connections=26, part_bytes=MIB, **THIN_LINK),
-    Kind("thin for 256", connections=256, part_bytes=104 * KIB, **THIN_LINK),
+    *(Kind(f"drip on {drips}", 4_000_000, 240_000_000, 64, 2 * MIB, drips) for drips in (1, 8, 64)),
+    Kind("thin for 26", 300_000, 26 * MIB, 26, MIB, thin=True),
+    Kind("thin for 256", 300_000, 26 * MIB, 256, 104 * KIB, thin=True),
     Kind("turns for 16", 400_000, 36_000_000, 16, 2 * MIB, turn_bytes=256 * KIB),
 ]
 

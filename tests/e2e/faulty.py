@@ -23,9 +23,9 @@ ERROR_SECS_MAX = 20.0
 class Faulty(EndToEnd):
     """Each test has an endpoint of its own, with its rules."""
 
-    def start(self, rules: list[faults.Rule], options: list[str] | None = None, **config: Any) -> Run:
+    def start(self, rules: list[faults.Rule], options: list[str] | None = None, program: list[str] | None = None, **config: Any) -> Run:
         scratch = self.scratch / self.id().rsplit(".", 1)[-1]
-        endpoint = Endpoint(self.scratch / "root", scratch, rules or None, options)
+        endpoint = Endpoint(self.scratch / "root", scratch, rules or None, options, program)
         endpoint.start()
         self.addCleanup(endpoint.stop)
         settings = {"materializeBytes": folder.MATERIALIZE_BYTES, **LIMITS, **config}

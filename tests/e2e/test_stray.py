@@ -144,3 +144,38 @@ class Away(Faulty):
     def test_a_listing_that_is_cut_is_asked_for_again(self) -> None:
         cut = {"match": {"kind": "list"}, "times": 2, "do": {"cut_after": 40}}
         self.assert_equal(self.start([cut]), ["small.bin"])
+
+    def test_an_outage_is_told_in_few_lines(self) -> None:
+        run = self.start([faults.refused(500, "InternalError", KEY, times=400)], partBytes=64 << 10, outageBudgetSec=60, retryCapMs=300)
+        self.assert_equal(run, ["b.bin"])
+        lines = [line for line in run.log_lines() if " WARN " in line]
+        self.assertLess(len(lines), 20, run.log_tail(40))
+        self.assertGreaterEqual(len(lines), 4)
+
+
+class Kept(Faulty):
+    """What has come of a part stays when its request fails."""
+
+    def goes_on(self, times: int, **config: Any) -> None:
+        run = self.start([faults.cut(600_077, KEY, times)], partBytes=2 * MIB, **config)
+        self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": self.original("b.bin")}, run.log_tail(40))
+        bodies = [request for request in run.endpoint.requests() if request.key == KEY]
+        self.assertEqual(sum(request.bytes_sent for request in bodies), (self.plain / "b.bin").stat().st_size, run.log_tail(40))
+        self.assertGreater(len([request for request in bodies if (request.start or 0) % (2 * MIB)]), times // 2)
+
+    def test_a_part_that_breaks_off_goes_on_where_it_ended(self) -> None:
+        self.goes_on(3)
+
+    def test_parts_that_break_off_again_and_again(self) -> None:
+        self.goes_on(20, prefetch={"vcpus": 1, "workers": 2})
+
+    def test_parts_that_are_not_compared(self) -> None:
+        self.goes_on(3, verifyCrc=False)
+
+    def test_bytes_that_come_keep_an_object_from_failing(self) -> None:
+        """Each answer brings a little within an outage budget that is over long before the part is whole."""
+        limits: dict[str, Any] = {"stallTimeoutMs": 1000, "responseTimeoutMs": 5000, "outageBudgetSec": 6, "prefetch": {"vcpus": 1, "workers": 2}}
+        run = self.start([faults.stalled(MIB // 2, 60_000, KEY)], partBytes=2 * MIB, **limits)
+        begin = time.monotonic()
+        self.assert_equal(run, ["b.bin"])
+        self.assertGreater(time.monotonic() - begin, 6)

@@ -46,3 +46,17 @@ impl Rate {
         paid.saturating_duration_since(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_one_piece_and_the_next_one_waits_for_it() {
+        let rate = Rate::in_turns(1000, Some(5000));
+        assert_eq!(rate.piece_bytes_max(), 5000);
+        let (first, second) = (rate.grant(5000), rate.grant(5000));
+        assert!(first > Duration::from_secs(4) && second > Duration::from_secs(9), "{first:?} {second:?}");
+        assert_eq!(Rate::new(1000).piece_bytes_max(), 125);
+    }
+}

@@ -277,31 +277,6 @@ fn rate_holds_over_all_connections() {
 }
 
 #[test]
-fn a_rate_is_given_in_turns() {
-    let rig = Rig::new();
-    let bytes = noise(400_000);
-    rig.put("k", &bytes);
-    let config = Config { rate_bytes_per_sec: Some(2_000_000), turn_bytes: Some(200_000), ..rig.config() };
-    let endpoint = Endpoint::start(&config).unwrap();
-    let (addr, started) = (endpoint.addr(), Instant::now());
-    let reader = move || {
-        let mut client = Client::to(addr);
-        client.send("GET", "/b/k", &[]);
-        let mut stream = client.0;
-        let mut byte = [0];
-        // Most of a turn lies in the socket at once.
-        while stream.peek(&mut [0; 100_000]).unwrap() < 100_000 {
-            assert!(stream.read(&mut byte).unwrap() == 1);
-        }
-        started.elapsed()
-    };
-    let readers: Vec<_> = (0..2).map(|_| thread::spawn(reader)).collect();
-    let mut came: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
-    came.sort_unstable();
-    assert!(came[1] > Duration::from_millis(150), "the second had to wait for its turn: {came:?}");
-}
-
-#[test]
 fn first_byte_delay_and_stop() {
     let rig = Rig::new();
     rig.put("k", b"x");

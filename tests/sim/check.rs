@@ -208,8 +208,10 @@ pub fn stopped(world: &World<'_>) {
     for truth in &stage.truths {
         let filled =
             (0..).zip(&truth.parts).filter_map(|(index, part)| Some((truth.range(index), part.fill.as_ref()?)));
-        // What waits for pieces that were not asked for yet is another engine's to begin again.
-        let lost = |(range, fill): &(Range<u64>, &Fill)| fill.asked() == range.end - range.start || fill.is_under_way();
+        // What waits for pieces that were not asked for yet, or are to be asked for again, is another engine's to begin anew.
+        let lost = |(range, fill): &(Range<u64>, &Fill)| {
+            fill.asked() == range.end - range.start && !fill.has_failed() || fill.is_under_way()
+        };
         wrong.extend(filled.filter(lost).map(|_| "stopped with a part being filled".into()));
     }
     wrong.extend(budget(world, &stage));

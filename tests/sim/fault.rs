@@ -64,6 +64,7 @@ faults! {
     // Pieces, second requests, how many at a time.
     SlowAnswer "a slow answer",
     Piece "a piece of a part",
+    Kept "a failed request goes on where it ended",
     Second "a slow piece asked for a second time",
     Twin "a slow chunk gets a twin",
     SecondWins "the second request wins and is copied",

@@ -44,8 +44,10 @@ impl Fill {
 
     /// Piece `n` is asked for in place; what is wrong with that.
     pub fn request_in_place(&mut self, n: u32, range: Range<u64>) -> Option<&'static str> {
-        let overlaps = |other: &&InPlace| other.range.start < range.end && range.start < other.range.end;
-        let other = self.requests.iter().find(overlaps).map(|other| other.state);
+        let overlaps = |other: &InPlace| other.range.start < range.end && range.start < other.range.end;
+        // What has failed is asked for again, from where it ended.
+        self.requests.retain(|other| other.state != State::Failed || other.range != range);
+        let other = self.requests.iter().find(|other| overlaps(other)).map(|other| other.state);
         self.requests.push(InPlace { n, range, state: State::UnderWay, twice: 0, lost: 0, gives_way: false });
         match other? {
             State::UnderWay => Some("has two requests that receive into the same bytes"),
@@ -76,11 +78,22 @@ impl Fill {
         self.requests.iter_mut().filter(around).for_each(|one| one.lost += 1);
     }
 
-    /// The request in place of piece `n` has ended: its bytes, if it was under way.
-    pub fn ended(&mut self, n: u32, good: bool) -> Option<Range<u64>> {
+    /// The request in place of piece `n` has ended, and has brought so many bytes: those, if it was under way.
+    pub fn ended(&mut self, n: u32, good: bool, brought: u64) -> Option<Range<u64>> {
         let one = self.requests.iter_mut().find(|one| one.n == n && one.state == State::UnderWay)?;
-        one.state = if good { State::There } else { State::Failed };
-        Some(one.range.clone())
+        let came = one.range.start..one.range.start + brought;
+        if good {
+            one.state = State::There;
+            return Some(one.range.clone());
+        }
+        one.state = State::Failed;
+        if brought > 0 {
+            let rest = came.end..one.range.end;
+            *one = InPlace { range: rest, ..one.clone() };
+            let there = InPlace { n, range: came.clone(), state: State::There, twice: 0, lost: 0, gives_way: false };
+            self.requests.push(there);
+        }
+        Some(came)
     }
 
     /// Piece 0 was said to have come, and has not.

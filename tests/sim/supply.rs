@@ -50,7 +50,7 @@ impl Neighbour {
         stage.presents = true;
         // Nothing else writes there, so what is put is no second writer.
         let fill = stage.truth(slot).and_then(|truth| truth.parts[index as usize].fill.as_mut());
-        if fill.and_then(|fill| fill.ended(0, true)).is_none() {
+        if fill.and_then(|fill| fill.ended(0, true, 0)).is_none() {
             stage.violated(format!("part {index} of record {slot} was supplied, and is not being filled"));
         }
         drop(stage);

@@ -91,6 +91,7 @@ impl Watch {
 
     fn ends_in_place(&self, stage: &mut Stage, (slot, index): (u32, u32), n: u32, done: &Finished) {
         let good = done.result.is_ok();
+        let kept = self.work.transfers.pieces.keeps(slot, index, n, done);
         let is_cancelled = done.result.as_ref().is_err_and(|error| error.kind == FailureKind::Cancelled);
         let gave_way = is_cancelled && self.work.transfers.pieces.gives_way(slot, index, n);
         if gave_way {
@@ -99,10 +100,11 @@ impl Watch {
         let Some(truth) = stage.truth(slot) else { return };
         let fill = truth.parts[index as usize].fill.as_mut();
         let number = fill.as_ref().map(|fill| fill.number);
-        let Some(range) = fill.and_then(|fill| if gave_way { fill.gave_way(n) } else { fill.ended(n, good) }) else {
+        let Some(range) = fill.and_then(|fill| if gave_way { fill.gave_way(n) } else { fill.ended(n, good, kept) })
+        else {
             return stage.violated(format!("piece {n} of part {index} of record {slot} ends twice"));
         };
-        if !good {
+        if range.is_empty() || !good && kept == 0 {
             return;
         }
         let found = memory::look(truth.at + range.start as usize, (range.end - range.start) as usize);
@@ -110,6 +112,9 @@ impl Watch {
         stage.twice.came += range.end - range.start;
         if !stage.was_sent(salt, &flips) {
             stage.violated(format!("bytes {range:?} of record {slot} are said to be there, but are wrong"));
+        }
+        if !good {
+            return stage.faults.saw(Fault::Kept);
         }
         let cancelled = self.work.transfers.pieces.is_unwanted(slot, index, n);
         if cancelled {
@@ -232,7 +237,7 @@ pub fn begins_in_place(
     let number = stage.fills;
     let Some(truth) = stage.truth(slot) else { return Some("is none") };
     let whole = truth.range(index);
-    let inside = whole.start <= range.start && range.end <= whole.end && (n > 0 || range.start == whole.start);
+    let inside = whole.start <= range.start && range.end <= whole.end && (!begins || range.start == whole.start);
     let fits = inside && sink == (truth.at + range.start as usize, (range.end - range.start) as usize);
     let part = &mut truth.parts[index as usize];
     let mut wrong = match &part.fill {
@@ -368,6 +373,10 @@ impl Source for Watch {
         let made = self.work.make_present(token, filled, bytes);
         stage::lock(&self.stage).presents = false;
         made
+    }
+
+    fn flows_again(&self, now: Instant) {
+        self.work.flows_again(now);
     }
 
     fn finished(&self, done: Finished) {

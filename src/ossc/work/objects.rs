@@ -12,6 +12,7 @@ use crate::journal::audit::Audit;
 use crate::order::Order;
 use crate::work::shared::options::WorkOptions;
 use crate::work::shared::register::Register;
+use crate::work::shared::sparing::Sparing;
 use ossc_cache::region::Region;
 use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
@@ -27,6 +28,7 @@ pub struct Objects {
     superseded: Mutex<BTreeSet<u32>>,
     /// Rounds that ended in a mismatch and are not told of yet.
     misreads: Mutex<Vec<(u32, Misread)>>,
+    sparing: Sparing,
     audit: Audit,
     orders: Sender<Order>,
 }
@@ -40,6 +42,7 @@ impl Objects {
             register,
             superseded: Mutex::default(),
             misreads: Mutex::default(),
+            sparing: Sparing::default(),
             audit,
             orders,
         }

@@ -14,4 +14,5 @@ pub mod options;
 pub mod register;
 pub mod reservation;
 pub mod scale;
+pub mod sparing;
 pub mod wrong;

@@ -78,6 +78,10 @@ impl Source for Work {
         entry.iter().for_each(|entry| entry.end_request());
     }
 
+    fn flows_again(&self, now: Instant) {
+        self.scheduling.flows_again(now);
+    }
+
     fn make_present(&self, token: u64, filled: usize, bytes: Range<usize>) -> Result<(), Error> {
         self.transfers.pieces.populate(Item::from_token(token), filled, bytes)
     }

@@ -51,7 +51,9 @@ impl Objects {
         if again && patient && outage < self.options.outage_budget {
             self.region.header().origin_retries.fetch_add(1, Ordering::Relaxed);
             let wait = self.options.backoff.wait(attempts.saturating_sub(1));
-            tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}");
+            if let Some(more) = self.sparing.line(error.kind, self.register.now()) {
+                tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}{more}");
+            }
             return vec![Action::PutOff(item, Class::Demand, wait, Box::new(error.clone()))];
         }
         if let Some(action) = self.doubts(item, (object, entry), error) {
@@ -74,6 +76,9 @@ impl Objects {
             fill::asked_no_more(entry, index, (first, count));
         }
         let mut actions = vec![Action::SmallIsOver(item.record())];
+        if let Item::Piece(slot, index, _) = item {
+            actions.push(Action::Abandon(slot, index));
+        }
         // What this machine lacked (descriptors, ports, buffers, memory) it may have again.
         if again || matches!(error.kind, FailureKind::Local | FailureKind::Memory) {
             let revive = Item::Revive(item.record());
@@ -99,7 +104,11 @@ impl Objects {
         });
         match doubt.answers {
             1 => {
-                tracing::warn!("asked once more on another connection, since one answer may be a stray one: {error}");
+                if let Some(more) = self.sparing.line(error.kind, self.register.now()) {
+                    tracing::warn!(
+                        "asked once more on another connection, since one answer may be a stray one: {error}{more}"
+                    );
+                }
                 return Some(Action::PushFirst(item, Class::Demand));
             }
             2 => {

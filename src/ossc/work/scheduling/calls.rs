@@ -6,6 +6,7 @@
 use crate::lock::lock;
 use crate::work::scheduling::Scheduling;
 use crate::work::shared::item::{DOCUMENT_BYTES_MAX, Item};
+use crate::work::shared::sparing::Sparing;
 use ossc_net::error::{FailureKind, Phase};
 use ossc_net::{Error, Fetch, Finished, Query, Sink};
 use ossc_store::plan::Class;
@@ -25,6 +26,7 @@ struct Call {
 #[derive(Default)]
 pub(super) struct Calls {
     open: Mutex<HashMap<u32, Call>>,
+    sparing: Sparing,
     next: AtomicU32,
 }
 
@@ -41,7 +43,7 @@ pub struct Patience {
 }
 
 /// Longest pause of one that outlasts an outage.
-const OUTLAST_PAUSE_MAX: Duration = Duration::from_secs(2);
+const OUTLAST_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 impl Calls {
     fn open(&self, query: &Query) -> (u32, Receiver<Finished>) {
@@ -130,7 +132,9 @@ impl Scheduling {
             if until.is_some_and(|until| left(until) <= pause) {
                 return Err(error);
             }
-            tracing::warn!("{error}; trying again ({tried} of {attempts})");
+            if let Some(more) = self.calls.sparing.line(error.kind, (self.options.now)()) {
+                tracing::warn!("{error}; trying again ({tried} of {attempts}){more}");
+            }
             self.recovery.pause(pause);
             wait = self.queue_call(query);
         }

@@ -15,6 +15,7 @@ impl Scheduling {
         let end = match (&done.result, done.retry_hint) {
             (Ok(_), _) => End::Good,
             (_, Hint::SlowDown) => End::Throttled,
+            (_, Hint::Late) => End::Late,
             _ => End::Other,
         };
         let now = (self.options.now)();
@@ -36,11 +37,16 @@ impl Scheduling {
         }
         match (change, &done.result) {
             (Change::Same, _) => {}
+            (Change::Cut(limit), Err(error)) if end == End::Late => {
+                tracing::warn!(
+                    "the link is too thin for all requests: at most {limit} of {most} at a time from now on: {error}"
+                );
+            }
             (Change::Cut(limit), Err(error)) => {
                 tracing::warn!("OSS throttles: at most {limit} of {most} requests at a time from now on: {error}");
             }
             (Change::Raised(limit), _) if limit == most => {
-                tracing::info!("OSS throttles no more: {most} requests at a time again");
+                tracing::info!("{most} requests at a time again");
                 self.wake();
             }
             (Change::Cut(limit) | Change::Raised(limit), _) => {

@@ -1,7 +1,7 @@
 //! When OSS has been away and answers again: requests and threads that sleep out a pause after a failure go on at once.
 //!
-//! Called when a request ends, and by threads that pause. The first success after a time without one ends the pauses of
-//! all, but not of those that OSS asks to come later.
+//! Called when a request ends or bytes come again, and by threads that pause. The first success after a time without one
+//! ends the pauses of all, but not of those that OSS asks to come later.
 
 use crate::lock::lock;
 use crate::work::scheduling::Scheduling;
@@ -17,6 +17,11 @@ use std::time::{Duration, Instant};
 /// however many others succeed.
 const AWAY_AFTER: Duration = Duration::from_secs(1);
 
+/// Requests that began before OSS was back fail for so long yet (the longest deadline by default, and the look at it):
+/// the first pause of each is short.
+const STRAGGLERS: Duration = Duration::from_secs(12);
+const STRAGGLER_PAUSE_MAX: Duration = Duration::from_millis(200);
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Recovery {
@@ -31,6 +36,9 @@ struct Reachability {
     failed: bool,
     /// How often OSS has come back.
     returns: u64,
+    returned: Option<Instant>,
+    /// What has had its short pause since then.
+    hurried: BTreeSet<Item>,
     /// What was put off since OSS was away, or seemed so.
     paused: BTreeSet<Item>,
 }
@@ -47,8 +55,10 @@ impl Recovery {
                     return None;
                 }
                 state.returns += 1;
+                state.returned = Some(now);
+                state.hurried = std::mem::take(&mut state.paused);
                 self.back.notify_all();
-                Some(std::mem::take(&mut state.paused))
+                Some(state.hurried.clone())
             }
             Err(kind) => {
                 state.failed |= is_outage(kind);
@@ -80,16 +90,28 @@ fn is_outage(kind: FailureKind) -> bool {
 
 impl Scheduling {
     /// Puts an item off after a failure.
-    pub fn put_off(&self, item: Item, class: Class, wait: Duration, error: &Error) {
+    pub fn put_off(&self, item: Item, class: Class, mut wait: Duration, error: &Error) {
         if is_outage(error.kind) {
-            lock(&self.recovery.state).paused.insert(item);
+            let (now, mut state) = ((self.options.now)(), lock(&self.recovery.state));
+            state.paused.insert(item);
+            if state.returned.is_some_and(|at| now < at + STRAGGLERS) && state.hurried.insert(item) {
+                wait = wait.min(STRAGGLER_PAUSE_MAX);
+            }
         }
         self.push_later(item, class, wait);
     }
 
     /// A request has ended: where OSS is back with that, pauses are over.
     pub(super) fn recover(&self, done: &Finished, now: Instant) {
-        let result = done.result.as_ref().map(|_| ()).map_err(|error| error.kind);
+        self.recovered(done.result.as_ref().map(|_| ()).map_err(|error| error.kind), now);
+    }
+
+    /// So they are where bytes come again: the answers that they are of may take long.
+    pub fn flows_again(&self, now: Instant) {
+        self.recovered(Ok(()), now);
+    }
+
+    fn recovered(&self, result: Result<(), FailureKind>, now: Instant) {
         let Some(paused) = self.recovery.ended(result, now) else { return };
         if !paused.is_empty() {
             lock(&self.plan).hurry(now, |item| paused.contains(item));

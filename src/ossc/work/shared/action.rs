@@ -27,6 +27,8 @@ pub enum Action {
     MakeWay(u32, usize),
     /// A request has failed so many times.
     Fail(Item, Box<Error>, u32),
+    /// A part (record and number) that waits for another try is given up.
+    Abandon(u32, u32),
     /// Whatever brings a part (record and number) has ended.
     End(u32, u32, Box<Result<Brought, Error>>),
     /// These blocks have come, and have room.

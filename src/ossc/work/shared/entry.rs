@@ -193,6 +193,12 @@ impl RegisterEntry {
         lock(&self.doubts).retain(|asked, _| asked.0 != Some(index));
     }
 
+    /// Bytes of part `index` have come: what failed before is over.
+    pub fn progressed(&self, index: u32) {
+        self.out_of_trouble();
+        lock(&self.failures).remove(&index);
+    }
+
     /// Another doubtful answer for this request: `change` counts it, and says what follows.
     pub fn doubt<T>(&self, asked: Asked, change: impl FnOnce(&mut Doubt) -> T) -> T {
         change(lock(&self.doubts).entry(asked).or_default())

@@ -7,6 +7,9 @@
 //! piece (the hedge) never does: its bytes go to a buffer of their own. If the hedge is complete first, the request
 //! in place is cancelled, and the buffer is copied when that one's end has been delivered, so that nobody else
 //! writes there any more. The part is published when all pieces are there.
+//!
+//! Where a request in place has failed for a cause that may pass, what it had brought stays, as a piece that is there,
+//! and only the rest of its piece is asked for again.
 
 use crate::lock::lock;
 use crate::work::shared::scale::Scale;
@@ -80,6 +83,32 @@ struct Flight {
     response: Response,
 }
 
+impl Flight {
+    /// How many bytes stay of a request in place of piece `n` that ends so: those of one whose cause may pass, if no second
+    /// request is about to bring all of them.
+    fn keeps(&self, n: u32, done: &Finished) -> u64 {
+        let (Some(piece), Err(error), Some(partial)) = (self.pieces.get(n as usize), &done.result, &done.partial)
+        else {
+            return 0;
+        };
+        let may = error.retryable() && self.failed.is_none() && piece.hedge.is_none();
+        if may && partial.bytes < piece.range.end - piece.range.start { partial.bytes } else { 0 }
+    }
+
+    /// The beginning of a piece is there: by itself, or as the end of what is there before it. The numbers of the other
+    /// pieces stay.
+    fn put(&mut self, (range, crc64): (Range<u64>, u64)) {
+        let before = self.pieces.iter_mut().find(|piece| piece.range.end == range.start && !piece.range.is_empty());
+        match before {
+            Some(Piece { range: had, main: Main::Ready(sum), .. }) => {
+                *sum = crc::combine(*sum, crc64, range.end - range.start);
+                had.end = range.end;
+            }
+            _ => self.pieces.push(Piece { range, main: Main::Ready(crc64), hedge: None, gives_way: None }),
+        }
+    }
+}
+
 /// What has to be done after a request ended.
 #[derive(Default)]
 pub(crate) struct Ended {
@@ -89,11 +118,13 @@ pub(crate) struct Ended {
     pub cancel: bool,
     /// It has given way, and is to be asked for again in this class.
     pub again: Option<Class>,
+    /// It has failed, and what of it has not come is to be asked for again.
+    pub retry: Option<Error>,
     /// Nor these second requests for it.
     pub cancel_hedge: Vec<u32>,
     /// To be copied to these ranges.
     pub copy: Vec<Body>,
-    /// What the answer said that brought the piece, with the CRC-64 of its bytes.
+    /// What the answer said that brought the piece, or the beginning of it, with the CRC-64 of those bytes.
     pub brought: Option<(Range<u64>, Response)>,
     /// The whole part has ended, with what its last answer said and its CRC-64.
     pub part: Option<Result<(Response, u64), Error>>,
@@ -302,6 +333,11 @@ impl Flights {
         piece_mut(&mut state, key, n).is_some_and(|piece| piece.gives_way.is_some())
     }
 
+    /// How many bytes stay of a request in place of a piece that ends so.
+    pub fn keeps(&self, key: Key, n: u32, done: &Finished) -> u64 {
+        lock(&self.state).flights.get(&key).map_or(0, |flight| flight.keeps(n, done))
+    }
+
     /// Whether other connections may ask for chunks, too.
     pub fn has_chunks(&self) -> bool {
         !lock(&self.state).chunks.is_empty()
@@ -333,9 +369,11 @@ impl Flights {
             self.learn(&mut state, response.bytes, done.elapsed);
         }
         let Some(flight) = state.flights.get_mut(&key) else { return Ended::default() };
+        let (is_alone, kept) = (flight.pieces.len() == 1, flight.keeps(n, &done));
         let Some(piece) = flight.pieces.get_mut(n as usize) else { return Ended::default() };
-        let mut ended = Ended::default();
+        let (mut ended, mut came) = (Ended::default(), None);
         let gave_way = piece.gives_way.take();
+        let partial = done.partial.filter(|_| kept > 0);
         match (done.result, piece.hedge.take()) {
             (Err(error), None) if gave_way.is_some() && flight.failed.is_none() && is_cancelled(&error) => {
                 piece.main = Main::Waiting;
@@ -351,11 +389,20 @@ impl Flights {
                 piece.main = Main::Failed(Some(error));
                 piece.hedge = Some(hedge);
             }
+            // Where nothing is here its memory is given back meanwhile.
+            (Err(error), None) if error.retryable() && flight.failed.is_none() && !(is_alone && partial.is_none()) => {
+                piece.main = Main::Waiting;
+                ended.retry = Some(error);
+                came = partial.map(|partial| keep(piece, partial, &mut ended));
+            }
             (Err(error), hedge) => {
                 drop_hedge(hedge, &mut ended);
                 piece.main = Main::Failed(None);
                 flight.failed.get_or_insert(error);
             }
+        }
+        if let Some(came) = came {
+            flight.put(came);
         }
         if ended.again.is_none() {
             state.bytes_twice -= gave_way.unwrap_or(0);
@@ -392,6 +439,15 @@ impl Flights {
         self.land(&mut state, key, ended)
     }
 
+    /// The object of a part has failed: what of it waits is not asked for any more.
+    pub fn abandon(&self, key: Key, why: Error) -> Ended {
+        let mut state = lock(&self.state);
+        if let Some(flight) = state.flights.get_mut(&key) {
+            flight.failed.get_or_insert(why);
+        }
+        self.land(&mut state, key, Ended::default())
+    }
+
     /// Ends the part if all of its pieces have, or if it failed and nothing is under way in its place.
     fn land(&self, state: &mut State, key: Key, mut ended: Ended) -> Ended {
         let Some(flight) = state.flights.get(&key) else { return ended };
@@ -399,7 +455,8 @@ impl Flights {
             Some(_) => !flight.pieces.iter().any(|piece| matches!(piece.main, Main::Asked(..))),
             None => flight.pieces.iter().all(|piece| matches!(piece.main, Main::Ready(_))),
         };
-        if over && let Some(flight) = state.flights.remove(&key) {
+        if over && let Some(mut flight) = state.flights.remove(&key) {
+            flight.pieces.sort_by_key(|piece| piece.range.start);
             let fold = flight.pieces.iter().fold(0, |sum, piece| match piece.main {
                 Main::Ready(crc64) => crc::combine(sum, crc64, piece.range.end - piece.range.start),
                 _ => sum,
@@ -505,6 +562,15 @@ fn bring(piece: &mut Piece, answer: &mut Response, response: Response, ended: &m
     answer.clone_from(&response);
     piece.main = Main::Ready(response.crc64_body.unwrap_or(0));
     ended.brought = Some((piece.range.clone(), response));
+}
+
+/// The request for a piece has failed behind these bytes, which stay: the piece is what follows them.
+fn keep(piece: &mut Piece, partial: Response, ended: &mut Ended) -> (Range<u64>, u64) {
+    let came = piece.range.start..piece.range.start + partial.bytes;
+    let crc64 = partial.crc64_body.unwrap_or(0);
+    piece.range.start = came.end;
+    ended.brought = Some((came.clone(), partial));
+    (came, crc64)
 }
 
 /// The same by its hedge, which is to be copied.

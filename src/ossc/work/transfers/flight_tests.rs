@@ -14,6 +14,7 @@ fn done(token: u64, bytes: u64, crc64: u64, ms: u64) -> Finished {
         token,
         result: Ok(response),
         body: Vec::new(),
+        partial: None,
         retry_hint: Hint::No,
         elapsed: Duration::from_millis(ms),
         worker: 0,
@@ -22,6 +23,12 @@ fn done(token: u64, bytes: u64, crc64: u64, ms: u64) -> Finished {
 
 fn failed(kind: FailureKind) -> Finished {
     Finished { result: Err(Error::new(kind, Phase::Body, "cut")), ..done(0, 0, 0, 0) }
+}
+
+/// After these bytes.
+fn broken_off(kind: FailureKind, bytes: u64, crc64: u64) -> Finished {
+    let partial = Some(Response { status: 206, bytes, crc64_body: Some(crc64), ..Response::default() });
+    Finished { partial, ..failed(kind) }
 }
 
 /// A part that a reader waits for, with so many others behind it.
@@ -111,10 +118,13 @@ fn a_failed_piece_ends_its_part_when_nothing_is_under_way_in_it() {
     let flights = seasoned(2, now);
     flights.begin(KEY, 0..PART, waited_for(0), now);
     flights.start_piece(KEY, 1, now).unwrap();
-    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.is_none());
+    let ended = flights.main_ended(KEY, 0, failed(FailureKind::Network));
+    assert!(ended.part.is_none() && ended.retry.is_some(), "its cause may pass, and others bring their pieces");
+    flights.start_piece(KEY, 0, now).unwrap();
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::NotFound)).part.is_none());
     assert_eq!(flights.start_piece(KEY, 2, now), None, "nothing is begun in a part that has failed");
     let ended = flights.main_ended(KEY, 1, done(0, MIB, 0, 100));
-    assert_eq!(ended.part.unwrap().unwrap_err().kind, FailureKind::Network);
+    assert_eq!(ended.part.unwrap().unwrap_err().kind, FailureKind::NotFound);
     assert_eq!(flights.begin(KEY, 0..PART, waited_for(1000), now), (0..PART, 0));
 }
 
@@ -421,6 +431,49 @@ fn a_part_that_a_reader_waits_for_does_not_give_way_and_its_pieces_are_urgent() 
     assert!(flights.hurry((6, 2)).is_empty(), "not under way");
 }
 
+#[test]
+fn what_has_come_of_a_part_stays_and_only_the_rest_is_asked_for_again() {
+    let now = Instant::now();
+    let flights = Flights::new(0, Scale::PRODUCT);
+    assert_eq!(flights.begin(KEY, MIB..9 * MIB, None, now), (MIB..9 * MIB, 0));
+    let bytes: Vec<u8> = (0..8 * MIB).map(|at| (at * 31 % 251) as u8).collect();
+    let sum = |range: Range<u64>| crc::of(&bytes[range.start as usize..range.end as usize]);
+    let steps = [0, 3 * MIB, 3 * MIB, 3 * MIB + 77, 5 * MIB];
+    for step in steps.windows(2) {
+        let came = step[1] - step[0];
+        let end = match came {
+            0 => failed(FailureKind::Network),
+            _ => broken_off(FailureKind::Timeout, came, sum(step[0]..step[1])),
+        };
+        assert_eq!(flights.keeps(KEY, 0, &end), came);
+        let ended = flights.main_ended(KEY, 0, end);
+        assert!(ended.part.is_none() && ended.retry.is_some());
+        let brought = ended.brought.map(|(range, response)| (range, response.bytes));
+        assert_eq!(brought, (came > 0).then_some((MIB + step[0]..MIB + step[1], came)));
+        assert_eq!(flights.start_piece(KEY, 0, now), Some(MIB + step[1]..9 * MIB));
+        assert_eq!(flights.progress(KEY, 0, 0), Some(MIB + step[1]));
+    }
+    let rest = 5 * MIB..8 * MIB;
+    let ended = flights.main_ended(KEY, 0, done(0, 3 * MIB, sum(rest), 100));
+    assert_eq!(ended.part.unwrap().unwrap().1, crc::of(&bytes));
+}
+
+#[test]
+fn a_part_is_given_up_where_nothing_has_come_or_its_object_has_failed() {
+    let now = Instant::now();
+    let flights = Flights::new(0, Scale::PRODUCT);
+    flights.begin(KEY, 0..PART, None, now);
+    assert!(flights.main_ended(KEY, 0, failed(FailureKind::Network)).part.unwrap().is_err());
+    flights.begin(KEY, 0..PART, None, now);
+    let refused = broken_off(FailureKind::NotFound, MIB, 1);
+    assert!(flights.main_ended(KEY, 0, refused).part.unwrap().is_err(), "it will not be another time");
+    flights.begin(KEY, 0..PART, None, now);
+    assert!(flights.main_ended(KEY, 0, broken_off(FailureKind::Network, MIB, 1)).part.is_none());
+    let why = || Error::new(FailureKind::Cancelled, Phase::Start, "given up");
+    assert!(flights.abandon(KEY, why()).part.unwrap().is_err());
+    assert!(flights.start_piece(KEY, 0, now).is_none() && flights.abandon(KEY, why()).part.is_none());
+}
+
 /// Whatever ends in whatever order: every part ends once, nothing is copied while something is received in its
 /// place, and all second requests are counted back.
 #[test]
@@ -476,14 +529,25 @@ fn in_any_order_each_part_ends_once() {
                 4 if !under_way.is_empty() => {
                     let (key, n) = under_way.swap_remove(rng.usize(..under_way.len()));
                     let kinds = [FailureKind::Network, FailureKind::Cancelled, FailureKind::NotFound];
-                    let answer = if rng.bool() { done(0, MIB, 1, 100) } else { failed(kinds[rng.usize(..3)]) };
+                    let answer = match rng.u8(0..4) {
+                        0 | 1 => done(0, MIB, 1, 100),
+                        2 => failed(kinds[rng.usize(..3)]),
+                        _ => broken_off(kinds[rng.usize(..3)], rng.u64(1..MIB / 8), 1),
+                    };
                     let landed = flights.main_ended(key, n, answer);
                     given += landed.give as i64;
                     ended += usize::from(landed.part.is_some());
+                    pieces.extend(landed.retry.map(|_| (key, n)));
                 }
                 _ => {}
             }
         }
+        pieces.retain(|(key, n)| {
+            flights.start_piece(*key, *n, now).is_some_and(|_| {
+                under_way.push((*key, *n));
+                false
+            })
+        });
         while let Some((key, n)) = under_way.pop() {
             let landed = flights.main_ended(key, n, done(0, MIB, 1, 100));
             given += landed.give as i64;

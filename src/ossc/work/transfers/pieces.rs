@@ -148,6 +148,13 @@ impl Pieces {
         giving.into_iter().flat_map(|((slot, index), n)| cancel_in_place(slot, index, n)).collect()
     }
 
+    /// The object has failed: a part of it that waits for another try is given up.
+    pub fn abandon(&self, slot: u32, index: u32) -> Vec<Action> {
+        let why = Error::new(FailureKind::Cancelled, Phase::Start, "the object was given up");
+        let ended = self.flights.abandon((slot, index), why);
+        self.landed(slot, index, 0, ended)
+    }
+
     /// A request for a part has ended, and maybe the part with it.
     fn landed(&self, slot: u32, index: u32, n: u32, ended: Ended) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -156,6 +163,11 @@ impl Pieces {
                 actions.extend(cancel_in_place(slot, index, n));
             }
             actions.extend(ended.again.map(|class| Action::PushFirst(Item::Piece(slot, index, n), class)));
+            if ended.brought.is_some() {
+                entry.progressed(index);
+            }
+            let retry = |error| Action::Fail(Item::Piece(slot, index, n), Box::new(error), entry.failed_again(index));
+            actions.extend(ended.retry.map(retry));
             let is_void = |chunk: &u32| Action::Cancel(Item::Hedge(slot, index, n, *chunk));
             actions.extend(ended.cancel_hedge.iter().map(is_void));
             for (range, body) in &ended.copy {
@@ -164,7 +176,6 @@ impl Pieces {
                 }
             }
             if let Some((range, response)) = &ended.brought {
-                entry.out_of_trouble();
                 self.audit.answer((&entry.key, &entry.etag), range.clone(), response);
             }
             let brought =
@@ -183,6 +194,11 @@ impl Pieces {
     /// Whether the request in place of a piece was cancelled and has not ended yet.
     pub fn is_unwanted(&self, slot: u32, index: u32, n: u32) -> bool {
         self.flights.is_unwanted((slot, index), n)
+    }
+
+    /// How many bytes stay of a request in place of a piece that ends so.
+    pub fn keeps(&self, slot: u32, index: u32, n: u32, done: &Finished) -> u64 {
+        self.flights.keeps((slot, index), n, done)
     }
 
     /// The same for one that gives way to a reader.

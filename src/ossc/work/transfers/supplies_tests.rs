@@ -97,7 +97,15 @@ fn answered(work: &Work, item: Item, response: Response) {
     let result = Ok(response);
     let elapsed = Duration::from_millis(1);
     let hint = ossc_net::retry::Hint::No;
-    work.finished(Finished { token: item.token(), result, body: Vec::new(), retry_hint: hint, elapsed, worker: 0 });
+    work.finished(Finished {
+        token: item.token(),
+        result,
+        body: Vec::new(),
+        partial: None,
+        retry_hint: hint,
+        elapsed,
+        worker: 0,
+    });
 }
 
 #[test]
