@@ -110,6 +110,8 @@ impl Error {
     pub(crate) fn from_os(phase: Phase, tried: &str, os: &std::io::Error) -> Error {
         use std::io::ErrorKind as K;
         let kind = match os.kind() {
+            _ if phase == Phase::Connect && is_shortage(os) => FailureKind::Shortage,
+            _ if os.raw_os_error() == Some(libc::EHOSTDOWN) => FailureKind::Network,
             K::TimedOut => FailureKind::Timeout,
             K::ConnectionRefused
             | K::ConnectionReset
@@ -217,6 +219,24 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What passes by itself while other connections go on: no free source port, no buffers, no descriptors; or a rule of this
+/// machine's own that refuses connections, which the network looks like that is set up late.
+pub(crate) fn is_shortage(os: &std::io::Error) -> bool {
+    matches!(
+        os.raw_os_error(),
+        Some(
+            libc::EADDRNOTAVAIL
+                | libc::EADDRINUSE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EMFILE
+                | libc::ENFILE
+                | libc::EACCES
+                | libc::EPERM
+        )
+    )
+}
 
 /// What an error document of OSS says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -392,6 +412,28 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} missing in {text}");
         }
+    }
+
+    #[test]
+    fn a_shortage_of_this_machine_passes_and_says_what_to_look_at() {
+        let of = |phase, errno| Error::from_os(phase, "connect", &std::io::Error::from_raw_os_error(errno));
+        for errno in [
+            libc::EADDRNOTAVAIL,
+            libc::EADDRINUSE,
+            libc::ENOBUFS,
+            libc::ENOMEM,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::EACCES,
+            libc::EPERM,
+        ] {
+            let error = of(Phase::Connect, errno);
+            assert!(error.kind == FailureKind::Shortage && error.retryable(), "{error}");
+            assert!(error.blame() == Blame::Local && error.advice().contains("ip_local_port_range"), "{error}");
+        }
+        assert_eq!(of(Phase::Connect, libc::EHOSTDOWN).kind, FailureKind::Network);
+        assert_eq!(of(Phase::Connect, libc::EAFNOSUPPORT).kind, FailureKind::Local);
+        assert_eq!(of(Phase::Start, libc::EMFILE).kind, FailureKind::Local, "a ring or thread");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use libc::{EACCES, EIO, ENOENT, ENOMEM, ESTALE};
 pub enum FailureKind {
     /// This machine: sockets, threads, rings, disks.
     Local,
+    /// This machine has no port, buffer or descriptor for one more connection now, or forbids it.
+    Shortage,
     /// This machine has no memory for it.
     Memory,
     /// A setting that cannot work (no address, bad range, redirect to another endpoint).
@@ -146,6 +148,16 @@ pub static KINDS: &[KindRow] = &[
         Again::No,
         Blame::Local,
         "check limits of this machine (ulimit -n for open files, memory, threads, disk space)",
+    )),
+    row((
+        FailureKind::Shortage,
+        "shortage",
+        "this machine has no free port, buffer or descriptor for a connection, or its firewall forbids it; other \
+         connections go on",
+        EIO,
+        Again::Yes,
+        Blame::Local,
+        "check this machine: free ports (net.ipv4.ip_local_port_range), open files (ulimit -n), memory for sockets, firewall rules; or lower prefetch.vcpus × prefetch.workers",
     )),
     row((
         FailureKind::Memory,

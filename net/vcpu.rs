@@ -14,7 +14,7 @@ use slab::Slab;
 
 use crate::conn::{Conn, Step, Timeouts};
 use crate::driver::{Driver, Event, Op, Tag};
-use crate::error::{Error, FailureKind, Phase};
+use crate::error::{self, Error, FailureKind, Phase};
 use crate::fetch::{Fetch, Finished, Pull, Source};
 use crate::origin::Origin;
 use crate::retry::Hint;
@@ -559,21 +559,22 @@ impl<D: Driver> Vcpu<D> {
             }
             (op, Err(os)) => slot.conn.broken(op == Op::Send, &os),
         };
-        if was_connecting && matches!(step, Step::Done { .. }) && self.next_address(key, now) {
+        if was_connecting && matches!(step, Step::Done { .. }) && self.next_address(key, true, now) {
             return self.close(key, After::Reconnect, now);
         }
         self.act(key, step, now);
     }
 
-    /// The slot could not be connected, in whatever layer: its address is avoided. Whether another one is tried.
-    fn next_address(&mut self, key: usize, now: Instant) -> bool {
+    /// The slot could not be connected, in whatever layer: its address is avoided, if it `is_to_blame`. Whether another
+    /// one is tried.
+    fn next_address(&mut self, key: usize, is_to_blame: bool, now: Instant) -> bool {
         let slot = &mut self.slots[key];
         slot.failed += 1;
-        if let Some(address) = slot.address {
+        if let Some(address) = slot.address.filter(|_| is_to_blame) {
             self.shared.rotation.failed(address, now);
         }
         let more = slot.failed < self.target.addresses.len().min(ADDRESSES_TRIED_MAX);
-        if !more {
+        if !more && is_to_blame {
             self.shared.unreachable.add();
         }
         more
@@ -581,7 +582,7 @@ impl<D: Driver> Vcpu<D> {
 
     /// Tries the next address, if there is one.
     fn connect_failed(&mut self, key: usize, os: &io::Error, now: Instant) {
-        if self.next_address(key, now) {
+        if self.next_address(key, !error::is_shortage(os), now) {
             return self.close(key, After::Reconnect, now);
         }
         let Slot { failed, address, .. } = self.slots[key];

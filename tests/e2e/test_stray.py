@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from tests.e2e.base import PREFIX
 from tests.e2e.faulty import KEY, Faulty
 from tests.harness import faults, paths
+from tests.harness.run import Run
+from tests.harness.space import Space
 
 MIB = 1 << 20
 OTHER_ETAG = '"00000000000000000000000000000000"'
@@ -179,3 +182,36 @@ class Kept(Faulty):
         begin = time.monotonic()
         self.assert_equal(run, ["b.bin"])
         self.assertGreater(time.monotonic() - begin, 6)
+
+
+class Short(Faulty):
+    """This machine has too little for one more connection."""
+
+    def in_space(self, ports: str, config: dict[str, Any]) -> tuple[Run, list[str]]:
+        """A run beside its endpoint, and what to write before a program, where connections have these ports alone."""
+        if os.geteuid() != 0:
+            self.skipTest("a network namespace needs root")
+        space = Space("ip link set lo up", kind="net")
+        self.addCleanup(space.close)
+        slow = faults.rule({"conn_bytes_per_sec": 4_000_000})
+        run = self.start([slow], program=[*space.prefix, str(paths.ENDPOINT)], **config)
+        limit = f"echo {ports} > /proc/sys/net/ipv4/ip_local_port_range"
+        subprocess.run([*space.prefix, "sh", "-c", limit], check=True)
+        return run, [*space.prefix, "env", f"LD_PRELOAD={run.env()['LD_PRELOAD']}"]
+
+    def call(self, run: Run, before: list[str], argv: list[str]) -> subprocess.CompletedProcess[bytes]:
+        return run.call([*before, *argv], run.env(LD_PRELOAD=None), cwd=run.model_dir, timeout=60)
+
+    def test_other_connections_go_on_where_no_port_is_free(self) -> None:
+        run, before = self.in_space("40000 40002", {"partBytes": MIB, "prefetch": {"vcpus": 1, "workers": 8}})
+        done = self.call(run, before, [str(paths.VENV_PYTHON), str(paths.APPS / "read_all.py"), "map", "b.bin"])
+        self.assertEqual((done.returncode, json.loads(done.stdout)), (0, {"b.bin": self.original("b.bin")}), run.log_tail(40))
+        self.assert_logged(run, " WARN ", "Cannot assign requested address", "ip_local_port_range")
+        self.assertFalse(run.logged("readers get errno"))
+
+    def test_a_start_without_any_port_says_so(self) -> None:
+        run, before = self.in_space("40000 40000", {})
+        holder = "import socket, subprocess, sys; s = socket.socket(); s.bind(('127.0.0.1', 40000)); sys.exit(subprocess.call(sys.argv[1:]))"
+        done = self.call(run, [*before[:3], str(paths.VENV_PYTHON), "-c", holder, *before[3:]], ["true"])
+        self.assertEqual(done.returncode, 1, run.log_tail())
+        self.assertIn(b"ip_local_port_range", done.stderr)

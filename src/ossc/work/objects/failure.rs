@@ -20,6 +20,10 @@ use std::time::Duration;
 /// How long requests that OSS refuses for their credentials wait for others, before readers see an error.
 const RENEWAL_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longest pause of a request that this machine had no port, buffer or descriptor for: another connection may give its
+/// own back at any time.
+const SHORTAGE_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Doubtful answers in a row after which an object is given up, whether its folder could be listed meanwhile or not.
 const DOUBTS_MAX: u32 = 7;
 /// Longest pause between them.
@@ -51,6 +55,8 @@ impl Objects {
         if again && patient && outage < self.options.outage_budget {
             self.region.header().origin_retries.fetch_add(1, Ordering::Relaxed);
             let wait = self.options.backoff.wait(attempts.saturating_sub(1));
+            let is_short = error.kind == FailureKind::Shortage;
+            let wait = if is_short { wait.min(SHORTAGE_WAIT_MAX) } else { wait };
             if let Some(more) = self.sparing.line(error.kind, self.register.now()) {
                 tracing::warn!(attempts, wait_ms = wait.as_millis() as u64, "{error}{more}");
             }

@@ -120,7 +120,8 @@ impl Scheduling {
                 continue;
             }
             tried += 1;
-            let is_refused = error.phase == Phase::Connect && error.kind == FailureKind::Network;
+            let is_refused =
+                error.phase == Phase::Connect && matches!(error.kind, FailureKind::Network | FailureKind::Shortage);
             refused = if is_refused { refused + 1 } else { 0 };
             // One that outlasts an outage counts what nothing takes in a row, which is mostly a wrong address.
             let spent = if outlasts && error.retryable() { refused } else { tried };

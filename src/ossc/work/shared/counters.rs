@@ -59,6 +59,7 @@ impl Counters {
 fn kind(error: &Error) -> &'static str {
     match error.kind {
         FailureKind::Local => "local",
+        FailureKind::Shortage => "shortage",
         FailureKind::Memory => "memory",
         FailureKind::Config => "config",
         FailureKind::Resolve => "resolve",
