@@ -158,6 +158,10 @@ impl Shared {
             exchange.cut = Some(Cut::Fault);
             return;
         }
+        if let Err(cut) = interim(&wire, effects) {
+            exchange.cut = Some(cut);
+            return;
+        }
         let mut answer = self.answer(request, effects, exchange.busy).unwrap_or_else(|error| {
             let host = request.header("host").unwrap_or_default();
             Answer::error(&error, &exchange.request_id, host, request.method == "HEAD")
@@ -183,6 +187,9 @@ impl Shared {
         if done.is_ok() && !answer.head_only {
             done = wire.body(&answer.body, effects);
         }
+        if let Some(surplus) = effects.surplus.as_ref().filter(|_| done.is_ok()) {
+            done = wire.head(surplus.as_bytes(), false);
+        }
         exchange.sent = wire.sent;
         exchange.cut = done.err();
     }
@@ -195,6 +202,11 @@ impl Shared {
             return Err(OssError::new(status, code, "This answer was ordered by a fault rule."));
         }
         self.verifier.check(request, self.now_sec())?;
+        if let Some(page) = &effects.page {
+            let mut answer = Answer::new(200, Body::Bytes(page.clone().into_bytes()));
+            answer.headers.push(("Content-Type", "text/html".into()));
+            return Ok(answer);
+        }
         match (request.method.as_str(), &request.bucket, request.key.is_empty()) {
             ("GET" | "HEAD", Some(_), false) => object(&self.store, &self.digests, request, effects.ignore_range),
             ("GET", Some(_), true) => list::list(&self.store, &self.digests, request),
@@ -257,12 +269,32 @@ impl Shared {
     }
 }
 
-/// The faults that change an answer's head, and a listing's token.
+/// What is no answer yet.
+fn interim(wire: &Wire<'_>, effects: &Effects) -> Result<(), Cut> {
+    for _ in 0..effects.interim.unwrap_or(0) {
+        wire.head(b"HTTP/1.1 100 Continue\r\n\r\n", false)?;
+        if wire.stop.sleep(Duration::from_millis(effects.interim_ms.unwrap_or(0))) {
+            return Err(Cut::Stop);
+        }
+    }
+    Ok(())
+}
+
+/// The faults that change an answer's head, and a document's text.
 fn distort(answer: &mut Answer, effects: &Effects) {
     if let Body::Bytes(text) = &mut answer.body
         && effects.loop_list
     {
         *text = list::loops(&String::from_utf8_lossy(text)).into_bytes();
+    }
+    if let (Body::Bytes(text), Some((from, to))) = (&mut answer.body, &effects.replace) {
+        *text = String::from_utf8_lossy(text).replace(from, to).into_bytes();
+    }
+    for number in 0..effects.headers.unwrap_or(0) {
+        answer.headers.push(("x-oss-meta-some", format!("{number:<80}.")));
+    }
+    if let Some((span, total)) = answer.range.clone().zip(effects.total).filter(|_| answer.status == 206) {
+        answer.set("Content-Range", Some(format!("bytes {}-{}/{total}", span.start, span.end - 1)));
     }
     if effects.wrong_content_range
         && let (Some(span), Body::File { .. }) = (answer.range.clone(), &answer.body)

@@ -81,6 +81,19 @@ pub(crate) struct Effects {
     pub garbage: bool,
     /// A listing says that it goes on, and its token leads back to its beginning.
     pub loop_list: bool,
+    /// A text of a document, and what stands there instead.
+    pub replace: Option<(String, String)>,
+    /// 200 with this text, whatever was asked for.
+    pub page: Option<String>,
+    /// Heads of 100 before the answer, and the pause behind each of them.
+    pub interim: Option<u64>,
+    pub interim_ms: Option<u64>,
+    /// User headers, of 100 bytes each.
+    pub headers: Option<u64>,
+    /// The object's size in Content-Range.
+    pub total: Option<u64>,
+    /// Bytes behind the body.
+    pub surplus: Option<String>,
 }
 
 /// The rules of one file, and its state when they were read.
@@ -191,6 +204,9 @@ impl Rule {
         if e.status.is_some() != e.code.is_some() || e.stall_after.is_some() != e.ms.is_some() {
             return Err("\"status\" goes with \"code\", \"stall_after\" with \"ms\"".into());
         }
+        if e.interim_ms.is_some() && e.interim.is_none() {
+            return Err("\"interim_ms\" goes with \"interim\"".into());
+        }
         if [self.when.nth, self.when.every, self.times, e.conn_bytes_per_sec].contains(&Some(0)) {
             return Err("\"nth\", \"every\", \"times\" and \"conn_bytes_per_sec\" start at 1".into());
         }
@@ -268,6 +284,14 @@ impl Effects {
         self.close |= other.close;
         self.garbage |= other.garbage;
         self.loop_list |= other.loop_list;
+        if self.interim.is_none() {
+            (self.interim, self.interim_ms) = (other.interim, other.interim_ms);
+        }
+        self.replace = self.replace.take().or_else(|| other.replace.clone());
+        self.page = self.page.take().or_else(|| other.page.clone());
+        self.headers = self.headers.or(other.headers);
+        self.total = self.total.or(other.total);
+        self.surplus = self.surplus.take().or_else(|| other.surplus.clone());
     }
 }
 
@@ -338,6 +362,7 @@ mod tests {
             r#"{"do":{"status":503}}"#,
             r#"{"do":{"status":200,"code":"x"}}"#,
             r#"{"do":{"stall_after":1}}"#,
+            r#"{"do":{"interim_ms":1}}"#,
             r#"{"match":{"nth":0},"do":{"close":true}}"#,
             r#"{"match":{"share":0},"do":{"close":true}}"#,
             r#"{"match":{"share":1.5},"do":{"close":true}}"#,

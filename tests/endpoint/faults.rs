@@ -51,6 +51,46 @@ fn a_listing_that_loops() {
 }
 
 #[test]
+fn documents_that_are_changed() {
+    let (rig, _) = rig();
+    let rules = r#"[{"match":{"kind":"list","nth":1},"do":{"replace":["<IsTruncated>false</IsTruncated>","<Odd/>"]}},
+        {"match":{"kind":"list","nth":2},"do":{"page":"<html>log in</html>"}}]"#;
+    let endpoint = rig.start_with(rules);
+    let mut client = Client::to(endpoint.addr());
+    let text = |got: rig::Got| String::from_utf8(got.body).unwrap();
+    let got = text(client.get("/b/?list-type=2", &[]));
+    assert!(got.contains("<Odd/>") && got.contains("<Key>k</Key>") && !got.contains("IsTruncated"), "{got}");
+    let got = client.get("/b/?list-type=2", &[]);
+    assert_eq!((got.status, got.header("Content-Type")), (200, Some("text/html")));
+    assert_eq!(text(got), "<html>log in</html>");
+    assert!(text(client.get("/b/?list-type=2", &[])).contains("<IsTruncated>false</IsTruncated>"));
+}
+
+#[test]
+fn heads_that_are_changed() {
+    let (rig, bytes) = rig();
+    let rules = r#"[{"match":{"nth":1},"do":{"headers":60}},{"match":{"nth":2},"do":{"total":77}},
+        {"match":{"nth":3},"do":{"interim":2,"interim_ms":100}},{"match":{"nth":4},"do":{"surplus":"more"}}]"#;
+    let endpoint = rig.start_with(rules);
+    let mut client = Client::to(endpoint.addr());
+    let range = [("Range", "bytes=10-19")];
+    let got = client.get("/b/k", &range);
+    assert_eq!((got.headers.iter().filter(|(name, _)| name == "x-oss-meta-some").count(), got.status), (60, 206));
+    assert_eq!(client.get("/b/k", &range).header("Content-Range"), Some("bytes 10-19/77"));
+    let started = Instant::now();
+    client.send("GET", "/b/k", &range);
+    assert_eq!((client.head().unwrap().status, client.head().unwrap().status), (100, 100));
+    let mut got = client.head().unwrap();
+    assert_eq!(got.status, 206);
+    client.body(&mut got);
+    assert!(got.body == bytes[10..20] && started.elapsed() >= Duration::from_millis(200));
+    assert_eq!(client.get("/b/k", &range).body, bytes[10..20]);
+    let mut rest = [0; 4];
+    std::io::Read::read_exact(&mut client.0, &mut rest).unwrap();
+    assert_eq!(&rest, b"more");
+}
+
+#[test]
 fn cut_after() {
     let (rig, bytes) = rig();
     let endpoint =
