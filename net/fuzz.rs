@@ -162,7 +162,7 @@ fn listed(key: &str) {
         return;
     }
     let document = |key: &str, kind: &str| {
-        let entry = format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>");
+        let entry = format!("<Contents><Key>{key}</Key><Size>1</Size><ETag>x</ETag></Contents>");
         let page = format!("<ListBucketResult>{entry}<EncodingType>{kind}</EncodingType></ListBucketResult>");
         list::parse(page.as_bytes()).expect("a listing").objects[0].key.clone()
     };

@@ -119,12 +119,19 @@ fn broken(message: impl Into<String>) -> Error {
     Error::new(FailureKind::Protocol, Phase::List, crate::error::printable(&message.into()))
 }
 
+/// Deepest element of a listing; OSS has three levels.
+const DEPTH_MAX: usize = 16;
+
 /// The page before decoding: `EncodingType` may come after what it encodes.
 #[derive(Default)]
 struct Raw {
     page: Page,
     url: bool,
-    truncated: bool,
+    /// Whether more follows, if the listing says so.
+    truncated: Option<bool>,
+    /// Fields of the entry that is read now, without which it is no object.
+    has_size: bool,
+    has_etag: bool,
 }
 
 impl Raw {
@@ -132,8 +139,12 @@ impl Raw {
         if path.len() == 1 && path[0] != "ListBucketResult" {
             return Err(broken(format!("the document is <{}>, not <ListBucketResult>", path[0])));
         }
+        if path.len() > DEPTH_MAX {
+            return Err(broken(format!("the document has more than {DEPTH_MAX} levels")));
+        }
         if path.len() == 2 && path[1] == "Contents" {
             self.page.objects.push(ObjectEntry::default());
+            (self.has_size, self.has_etag) = (false, false);
         }
         Ok(())
     }
@@ -142,25 +153,39 @@ impl Raw {
         let names: Vec<&str> = path.iter().skip(1).map(String::as_str).collect();
         match names.as_slice() {
             ["EncodingType"] => self.url = value.eq_ignore_ascii_case("url"),
-            ["IsTruncated"] => self.truncated = value.eq_ignore_ascii_case("true"),
+            ["IsTruncated"] => self.truncated = Some(value.eq_ignore_ascii_case("true")),
             ["NextContinuationToken"] if !value.is_empty() => self.page.next = Some(value.to_owned()),
             ["Prefix"] => self.page.prefix = Some(value.to_owned()),
             ["CommonPrefixes", "Prefix"] => self.page.prefixes.push(value.to_owned()),
-            ["Contents", name] => match self.page.objects.last_mut() {
-                Some(entry) => entry.set(name, value)?,
-                None => return Err(broken("entry without <Contents>")),
-            },
+            ["Contents", name] => {
+                self.has_size |= *name == "Size";
+                self.has_etag |= *name == "ETag" && !value.is_empty();
+                let entry = self.page.objects.last_mut().ok_or_else(|| broken("entry without <Contents>"))?;
+                entry.set(name, value)?;
+            }
+            ["Contents"] if !(self.has_size && self.has_etag) => {
+                let key = self.page.objects.last().map_or("", |entry| &entry.key);
+                return Err(broken(format!("the entry of {key:?} has no Size or no ETag")));
+            }
             _ => {}
         }
         Ok(())
     }
 
     fn finish(self) -> Result<Page, Error> {
-        let Raw { mut page, url, truncated } = self;
-        if !truncated {
-            page.next = None;
-        } else if page.next.is_none() {
-            return Err(broken("listing is truncated but names no NextContinuationToken"));
+        let Raw { mut page, url, truncated, .. } = self;
+        match truncated {
+            Some(true) if page.next.is_none() => {
+                return Err(broken("listing is truncated but names no NextContinuationToken"));
+            }
+            // Taken for the last page it would be a shorter listing.
+            None if page.next.is_some() => {
+                return Err(broken(
+                    "listing names a NextContinuationToken and does not say whether it goes on (IsTruncated)",
+                ));
+            }
+            Some(true) => {}
+            _ => page.next = None,
         }
         if page.objects.iter().any(|object| object.key.is_empty()) {
             return Err(broken("an entry has no Key"));
@@ -297,7 +322,7 @@ mod tests {
     <ETag>"5B3C1A2E053D763E1B002CC607C5A0FE-12"</ETag><Type>Multipart</Type><Size>4294967296</Size><StorageClass>Standard</StorageClass>
     <RestoreInfo>ongoing-request="true"</RestoreInfo><Owner><ID>1</ID><DisplayName>x</DisplayName></Owner></Contents>
   <Contents><Size>0</Size><ETag>&quot;D41D8CD98F00B204E9800998ECF8427E&quot;</ETag><Key>a%2F%E6%A8%A1%E5%9E%8B%01</Key></Contents>
-  <Contents><Key>a%2F%FF</Key><Size>1</Size></Contents>
+  <Contents><Key>a%2F%FF</Key><Size>1</Size><ETag>"x"</ETag></Contents>
   <CommonPrefixes><Prefix>a%2Fb%2F</Prefix></CommonPrefixes><CommonPrefixes><Prefix>a%2Fc%2F</Prefix></CommonPrefixes>
   <KeyCount>3</KeyCount><EncodingType>url</EncodingType>
 </ListBucketResult>"#;
@@ -337,7 +362,7 @@ mod tests {
 
     #[test]
     fn names_stay_as_they_are_without_encoding_type() {
-        let text = "<ListBucketResult><Contents><Key>50%25+x&amp;y&#x20;</Key></Contents></ListBucketResult>";
+        let text = "<ListBucketResult><Contents><Key>50%25+x&amp;y&#x20;</Key><Size>1</Size><ETag>x</ETag></Contents></ListBucketResult>";
         let page = parse(text.as_bytes()).expect("page");
         assert_eq!(page.objects[0].key, "50%25+x&y ");
         assert_eq!(page.next, None);
@@ -367,7 +392,12 @@ mod tests {
             "<ListBucketResult/><ListBucketResult/>",
             "<ListBucketResult></ListBucketResult><ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>",
             "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
-            "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
+            "<ListBucketResult><NextContinuationToken>x</NextContinuationToken></ListBucketResult>",
+            "<ListBucketResult><Contents><Size>1</Size><ETag>x</ETag></Contents></ListBucketResult>",
+            "<ListBucketResult><Contents><Key>a</Key><Size>1</Size></Contents></ListBucketResult>",
+            "<ListBucketResult><Contents><Key>a</Key><Size>1</Size><ETag/></Contents></ListBucketResult>",
+            "<ListBucketResult><Contents><Key>a</Key><ETag>x</ETag></Contents></ListBucketResult>",
+            &format!("<ListBucketResult>{}{}</ListBucketResult>", "<a>".repeat(100), "</a>".repeat(100)),
             "<ListBucketResult><Contents><Key>a</Key><Size>-1</Size></Contents></ListBucketResult>",
             "<ListBucketResult><Contents><Key>a</Key><LastModified>yesterday</LastModified></Contents></ListBucketResult>",
         ] {
