@@ -140,7 +140,7 @@ mod tests {
     use crate::sink::{Destination, InFile, Pages};
     use crate::sock::Wakeup;
     use crate::splice::memory_file;
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::sync::Arc;
@@ -204,5 +204,51 @@ mod tests {
         judge(&first_turn(epoll::Epoll::new(Arc::new(Wakeup::new(true).unwrap())).unwrap()));
         let Ok(uring) = uring::Uring::new(Arc::new(Wakeup::new(false).unwrap()), 3) else { return };
         judge(&first_turn(uring));
+    }
+
+    /// A connection whose answer is awaited while a send waits for room: when all is sent and no answer comes, the driver
+    /// sleeps.
+    fn sleeps_behind_a_send<D: Driver<Socket = OwnedFd>>(mut driver: D) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        // No room is left in the socket.
+        let block = vec![7; 1 << 16];
+        while (&near).write(&block).is_ok() {}
+        near.set_nonblocking(D::NONBLOCKING).unwrap();
+        let near = OwnedFd::from(near);
+        let (mut answer, request) = (vec![0_u8; 16], vec![1_u8; 16]);
+        let tag = Tag { key: 0, generation: 1 };
+        driver.recv(tag, &near, Span::to_fill(&mut answer), 1);
+        driver.send(tag, &near, Span::to_send(&request));
+        let mut events = Vec::new();
+        far.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut sink = vec![0; 1 << 16];
+        for _ in 0..10_000 {
+            while far.read(&mut sink).is_ok_and(|n| n > 0) {}
+            driver.wait(Some(Duration::from_millis(10)), &mut events).unwrap();
+            if events.iter().any(|event| matches!(event, Event::Done { op: Op::Send, result: 16, .. })) {
+                break;
+            }
+        }
+        assert_eq!(events.len(), 1, "{events:?}");
+        while far.read(&mut sink).is_ok_and(|n| n > 0) {}
+        events.clear();
+        let begun = Instant::now();
+        driver.wait(Some(Duration::from_millis(300)), &mut events).unwrap();
+        assert!(events.is_empty() && begun.elapsed() >= Duration::from_millis(290), "{:?}", begun.elapsed());
+        driver.cancel(tag, Op::Recv);
+        while events.is_empty() {
+            driver.wait(Some(Duration::from_millis(100)), &mut events).unwrap();
+        }
+        driver.close(tag, near, None);
+    }
+
+    #[test]
+    fn a_send_that_had_to_wait_leaves_nothing_to_spin_on() {
+        sleeps_behind_a_send(epoll::Epoll::new(Arc::new(Wakeup::new(true).unwrap())).unwrap());
+        let Ok(uring) = uring::Uring::new(Arc::new(Wakeup::new(false).unwrap()), 3) else { return };
+        sleeps_behind_a_send(uring);
     }
 }

@@ -141,6 +141,8 @@ impl Epoll {
             let result = send_now(entry.fd, span);
             if result != -libc::EAGAIN {
                 self.end(entry.tag, Op::Send, result);
+                // The socket has room from now on, and would say so again and again until the answer comes.
+                self.watch(entry.tag);
             }
         }
         let Some(span) = entry.recv.filter(|_| failed || events & libc::EPOLLIN as u32 != 0) else { return 0 };
