@@ -160,6 +160,11 @@ impl Error {
 
     /// What the user can do.
     pub fn advice(&self) -> &'static str {
+        // What OSS says of the state of an object tells nothing of a listing.
+        let is_listing = self.object.starts_with("list ");
+        if is_listing && matches!(self.kind, FailureKind::Changed | FailureKind::Range) {
+            return "no listing has such an answer: check for a proxy between here and OSS that alters requests";
+        }
         let of_code = self.oss_code.as_deref().and_then(kind::code_row).filter(|row| row.kind == self.kind);
         of_code.map(|row| row.advice).filter(|advice| !advice.is_empty()).unwrap_or(self.kind.row().advice)
     }
@@ -374,6 +379,15 @@ mod tests {
         let error = Error::from_status(403, Fault::from_xml(document.as_bytes()));
         assert_eq!(error.kind, FailureKind::Config);
         assert!(error.message.contains("oss-cn-x.aliyuncs.com") && error.advice().contains("OSS_ENDPOINT"), "{error}");
+    }
+
+    #[test]
+    fn a_listing_cannot_be_opened_again() {
+        let of = |object: &str| {
+            let error = Error::from_status(412, Fault { code: Some("PreconditionFailed".into()), ..Fault::default() });
+            Error { object: object.into(), ..error }.advice()
+        };
+        assert!(of("a/b").contains("open it again") && !of("list \"a/\"").contains("open it again"));
     }
 
     #[test]
