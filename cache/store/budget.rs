@@ -1,11 +1,11 @@
-//! How much memory the cache may use: the tightest limit on the path of cgroups (v1 and v2) and what the
-//! system has available, less a reserve.
+//! How much memory the cache may use: what the machine and its memory cgroups have free, less a reserve. The machine is
+//! looked at again while memory is taken, since other programs, engines among them, take of the same.
 //!
-//! Called by the engine at its start and before it puts memory aside for an object. The parsers are pure;
-//! `Budget` is a counter that never goes over its limit.
+//! Called by the engine at its start and before it puts memory aside for an object. Pure but for the start: what a look
+//! at the machine has found is an argument.
 
-use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::machine::{self, Now};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Left to the programs: a twentieth of what is available, at least this many bytes, but at most a quarter:
 /// a small container would have nothing left for the cache.
@@ -14,29 +14,98 @@ const RESERVE_BYTES_MIN: u64 = 256 << 20;
 /// share of its connections (measured with 256 connections: 30 MiB), at most a quarter.
 const OWN_BYTES_MAX: u64 = 64 << 20;
 
+/// The machine is looked at again when this part of what is free was taken.
+const LOOK_SHARE: u64 = 16;
+/// What was put aside and holds no bytes yet is at most this part of what is free: a look does not see what other
+/// engines have put aside.
+const UNFILLED_SHARE: u64 = 4;
+
 /// Memory that may be put aside, in bytes.
 #[derive(Debug)]
 pub struct Budget {
-    limit: u64,
+    /// What the limit never exceeds: a limit of the user's, or what the machine could ever have.
+    most: u64,
+    limit: AtomicU64,
     used: AtomicU64,
     peak: AtomicU64,
+    /// Free at the last look, and filled by then; nothing before the first.
+    free: AtomicU64,
+    filled: AtomicU64,
+    /// As much is swapped out without us.
+    swapped: AtomicU64,
+    pressed: AtomicBool,
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
+    /// A budget of `limit` bytes, which is not looked at again by itself.
     pub fn new(limit: u64) -> Budget {
-        Budget { limit, used: AtomicU64::new(0), peak: AtomicU64::new(0) }
+        Budget {
+            most: limit,
+            limit: AtomicU64::new(limit),
+            used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            free: AtomicU64::new(u64::MAX),
+            filled: AtomicU64::new(0),
+            swapped: AtomicU64::new(u64::MAX),
+            pressed: AtomicBool::new(false),
+        }
     }
 
     /// What this process may use now: see the module.
     pub fn of_this_process() -> Budget {
-        Budget::new(less_reserve(least(&|path| fs::read_to_string(path).ok()).unwrap_or(0)))
+        let now = machine::now();
+        let limit = less_reserve(now.map_or(0, |now| now.free));
+        let most = machine::most().map_or(limit, less_reserve).max(limit);
+        let budget = Budget { most, ..Budget::new(limit) };
+        now.into_iter().for_each(|now| budget.look(now, 0));
+        budget
     }
 
-    /// A limit of the user's for the whole engine, in bytes. More than a cgroup allows would end in a kill: then
-    /// that counts, and the second value is the warning.
+    /// A limit of the user's for the whole engine, in bytes. More than the machine has or a cgroup allows would end in a
+    /// kill: then that counts, and the second value is the warning.
     pub fn of_limit(limit: u64) -> (Budget, Option<String>) {
-        within(limit, tightest(&|path| fs::read_to_string(path).ok()))
+        let (budget, warning) = within(limit, machine::most());
+        // It is the user's until memory is taken.
+        if let Some(now) = machine::now() {
+            budget.note(now, 0);
+        }
+        (budget, warning)
+    }
+
+    /// A look at the machine while `filled` bytes of memory are ours: from now on the limit is what is ours and what is
+    /// free, less the reserve.
+    pub fn look(&self, now: Now, filled: u64) {
+        let free = self.note(now, filled);
+        self.limit.store(less_reserve(free.saturating_add(filled)).min(self.most), Ordering::Release);
+    }
+
+    /// Keeps what a look has found. Bytes that are free.
+    fn note(&self, now: Now, filled: u64) -> u64 {
+        let before = self.swapped.fetch_min(now.swapped, Ordering::AcqRel).min(now.swapped);
+        // What has been swapped out since the first look may be ours: it comes back when it is read.
+        let free = now.free.saturating_sub((now.swapped - before).min(filled));
+        self.free.store(free, Ordering::Release);
+        self.filled.store(filled, Ordering::Release);
+        self.pressed.store(now.pressed, Ordering::Release);
+        free
+    }
+
+    /// Whether so much was taken since the last look that the machine is to be looked at again; `filled` as there.
+    pub fn is_look_due(&self, filled: u64) -> bool {
+        let taken = filled.abs_diff(self.filled.load(Ordering::Acquire));
+        taken > self.free.load(Ordering::Acquire) / LOOK_SHARE
+    }
+
+    /// Programs of this machine wait for memory.
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Acquire)
+    }
+
+    /// Whether memory for `bytes` that are fetched before a reader asks for them may be put aside: nothing is, under
+    /// pressure. `filled` as in [`Budget::look`].
+    pub fn may_go_ahead(&self, bytes: u64, filled: u64) -> bool {
+        let unfilled = self.used().saturating_sub(filled).saturating_add(bytes);
+        !self.is_pressed() && unfilled <= (self.free.load(Ordering::Acquire) / UNFILLED_SHARE).max(bytes)
     }
 
     /// The budget of an engine that has taken over memory files on a file system of `total` bytes, of which `used`
@@ -44,18 +113,24 @@ impl Budget {
     #[must_use]
     pub fn with_taken_over(self, (total, used): (u64, u64), by_system: bool) -> Budget {
         let own = if by_system { used } else { 0 };
-        Budget::new(self.limit.saturating_add(own).min(total))
+        let limit = self.limit().saturating_add(own).min(total);
+        Budget { most: self.most.max(limit).min(total), limit: AtomicU64::new(limit), ..self }
     }
 
     /// What the largest part of an object may take, if that is more than the limit: no part of such a size could ever
     /// be read. `part_bytes` is the longest part.
     pub fn lacks(&self, part_bytes: u64) -> Option<u64> {
-        Some(part_room(part_bytes)).filter(|room| *room > self.limit)
+        Some(part_room(part_bytes)).filter(|room| *room > self.limit())
     }
 
-    /// The limit in bytes.
+    /// The limit in bytes, as of the last look.
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::Acquire)
+    }
+
+    /// The largest that the limit may ever become, in bytes.
+    pub fn most(&self) -> u64 {
+        self.most
     }
 
     /// Bytes put aside.
@@ -66,7 +141,7 @@ impl Budget {
     /// Puts `bytes` aside; false if that would go over the limit.
     pub fn reserve(&self, bytes: u64) -> bool {
         let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-            used.checked_add(bytes).filter(|sum| *sum <= self.limit)
+            used.checked_add(bytes).filter(|sum| *sum <= self.limit())
         });
         self.peak.fetch_max(self.used(), Ordering::Relaxed);
         taken.is_ok()
@@ -114,81 +189,11 @@ fn within(limit: u64, tightest: Option<u64>) -> (Budget, Option<String>) {
         Some(tightest) => {
             let less = less_reserve(tightest);
             let text = format!(
-                "memoryLimit {limit} is more than the memory cgroup of {tightest} bytes can hold: {less} bytes are used"
+                "memoryLimit {limit} is more than this machine or its memory cgroup, of {tightest} bytes, can hold: {less} bytes are used"
             );
             (Budget::new(less), Some(text))
         }
     }
-}
-
-/// What is free now, by MemAvailable and every memory cgroup on the path; `None` where nothing says so.
-fn least(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
-    let available = read("/proc/meminfo").and_then(|text| mem_available(&text));
-    let own = read("/proc/self/cgroup").unwrap_or_default();
-    let folders = cgroup_folders(&own);
-    let rooms = folders.iter().filter_map(|folder| cgroup_room(|file| read(&format!("{folder}/{file}"))));
-    rooms.chain(available).min()
-}
-
-/// The tightest limit of the memory cgroups on the path, used or not.
-fn tightest(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
-    let own = read("/proc/self/cgroup").unwrap_or_default();
-    let folders = cgroup_folders(&own);
-    folders.iter().filter_map(|folder| cgroup_limit(|file| read(&format!("{folder}/{file}")))).min()
-}
-
-/// MemAvailable of /proc/meminfo in bytes.
-fn mem_available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-/// The folders of this process's memory cgroups, from the innermost to the root, for /proc/self/cgroup.
-fn cgroup_folders(own: &str) -> Vec<String> {
-    let mut folders = Vec::new();
-    for line in own.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        let mount = match controllers {
-            "" => "/sys/fs/cgroup",
-            list if list.split(',').any(|name| name == "memory") => "/sys/fs/cgroup/memory",
-            _ => continue,
-        };
-        let mut path = path.trim_end_matches('/');
-        loop {
-            folders.push(format!("{mount}{path}"));
-            match path.rfind('/') {
-                Some(cut) => path = &path[..cut],
-                None => break,
-            }
-        }
-    }
-    folders
-}
-
-fn number(text: Option<String>) -> Option<u64> {
-    text.and_then(|text| text.trim().parse::<u64>().ok())
-}
-
-/// The limit of one cgroup, v2 names first; `None` without a limit ("max", and v1's largest number).
-fn cgroup_limit(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
-    let limit = number(read("memory.max")).or_else(|| number(read("memory.limit_in_bytes")));
-    // v1 spells "no limit" as the largest multiple of the page size.
-    limit.filter(|limit| *limit < 1 << 60)
-}
-
-/// Limit minus use of one cgroup; `None` without a limit. Page cache counts as room, since the kernel drops it
-/// first; our own memory is shared memory and does not.
-fn cgroup_room(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
-    let limit = cgroup_limit(&read)?;
-    let used = number(read("memory.current")).or_else(|| number(read("memory.usage_in_bytes")))?;
-    let stat = read("memory.stat").unwrap_or_default();
-    let row = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-    // In v1 the plain rows leave out the cgroups below, while the use counts them.
-    let cached = row("total_inactive_file ").or_else(|| row("inactive_file ")).unwrap_or(0);
-    Some(limit.saturating_sub(used.saturating_sub(cached)))
 }
 
 #[cfg(test)]
@@ -225,95 +230,71 @@ mod tests {
         assert_eq!(Budget::new(120).with_taken_over((100, 60), false).limit(), 100);
     }
 
-    #[test]
-    fn meminfo_and_cgroups() {
-        assert_eq!(mem_available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
-        assert_eq!(mem_available("MemTotal: 9 kB\n"), None);
-        assert_eq!(cgroup_folders("0::/a/b\n"), ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"]);
-        assert_eq!(
-            cgroup_folders("4:memory:/x\n3:cpu,cpuacct:/y\n"),
-            ["/sys/fs/cgroup/memory/x", "/sys/fs/cgroup/memory"]
-        );
+    fn now(free: u64) -> Now {
+        Now { free, swapped: 0, pressed: false }
     }
 
     #[test]
-    fn the_room_of_a_cgroup() {
-        let v2 = |limit: &'static str| {
-            move |file: &str| match file {
-                "memory.max" => Some(limit.to_string()),
-                "memory.current" => Some("700\n".to_string()),
-                "memory.stat" => Some("anon 5\ninactive_file 200\n".to_string()),
-                _ => None,
+    fn two_engines_that_look_again_share_one_memory() {
+        const MIB: u64 = 1 << 20;
+        let (all, part) = (400 * MIB, 8 * MIB);
+        let engines = [Budget::new(less_reserve(all)), Budget::new(less_reserve(all))];
+        engines.iter().for_each(|engine| engine.look(now(all), 0));
+        let mut filled = [0, 0];
+        for turn in 0..200 {
+            let which = turn % 2;
+            let free = all - filled[0] - filled[1];
+            if engines[which].is_look_due(filled[which]) {
+                engines[which].look(now(free), filled[which]);
             }
-        };
-        assert_eq!(cgroup_room(v2("1000\n")), Some(500));
-        assert_eq!(cgroup_room(v2("max\n")), None);
-        let v1 = |file: &str| match file {
-            "memory.limit_in_bytes" => Some("1000".to_string()),
-            "memory.usage_in_bytes" => Some("400".to_string()),
-            _ => None,
-        };
-        assert_eq!(cgroup_room(v1), Some(600));
-        assert_eq!(cgroup_room(|file| (file != "memory.max").then(|| "9223372036854771712".to_string())), None);
-    }
-
-    /// A machine of these files.
-    fn machine<'a>(files: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
-        |path| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_string())
+            // What the other has put aside, and not filled, is not seen.
+            while engines[which].may_go_ahead(part, filled[which]) && engines[which].reserve(part) {}
+            filled[which] = (filled[which] + part).min(engines[which].used());
+            assert!(engines[0].used() + engines[1].used() <= all, "turn {turn}: {engines:?}");
+        }
+        assert!(filled[0] + filled[1] >= all / 2, "{filled:?}");
     }
 
     #[test]
-    fn the_tightest_of_nested_cgroups_counts() {
-        // v2: the own cgroup has no limit, the middle one the tightest, the root's has no files of this kind.
-        let v2 = [
-            ("/proc/meminfo", "MemAvailable: 8192 kB\n"),
-            ("/proc/self/cgroup", "0::/pod/app\n"),
-            ("/sys/fs/cgroup/pod/app/memory.max", "max\n"),
-            ("/sys/fs/cgroup/pod/app/memory.current", "1000\n"),
-            ("/sys/fs/cgroup/pod/memory.max", "4000000\n"),
-            ("/sys/fs/cgroup/pod/memory.current", "1500000\n"),
-            ("/sys/fs/cgroup/pod/memory.stat", "anon 1\nfile 900000\ninactive_file 500000\nactive_file 400000\n"),
-        ];
-        assert_eq!((least(&machine(&v2)), tightest(&machine(&v2))), (Some(3_000_000), Some(4_000_000)));
-        // The same pod with more memory than the machine has left.
-        let mut rich = v2;
-        rich[4].1 = "400000000\n";
-        assert_eq!(least(&machine(&rich)), Some(8 << 20));
-        // v1, inside a container: the path is the host's, the mount shows the container's own cgroup as its root.
-        let v1 = [
-            ("/proc/meminfo", "MemAvailable: 8192 kB\n"),
-            ("/proc/self/cgroup", "5:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n0::/\n"),
-            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "3000000\n"),
-            ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "2500000\n"),
-            (
-                "/sys/fs/cgroup/memory/memory.stat",
-                "inactive_file 7\nhierarchical_memory_limit 3000000\ntotal_inactive_file 1500000\n",
-            ),
-        ];
-        assert_eq!((least(&machine(&v1)), tightest(&machine(&v1))), (Some(2_000_000), Some(3_000_000)));
+    fn a_look_lowers_the_limit_and_raises_it_again() {
+        let budget = Budget { most: 900, ..Budget::new(900) };
+        assert!(budget.reserve(600) && !budget.is_look_due(600), "nothing to look at");
+        budget.look(now(200), 600);
+        assert_eq!(budget.limit(), 600, "800 less a quarter");
+        assert!(!budget.reserve(1));
+        assert!(!budget.is_look_due(605) && budget.is_look_due(620) && budget.is_look_due(500));
+        budget.look(now(4000), 600);
+        assert_eq!(budget.limit(), 900, "not more than there may ever be");
+        assert!(budget.reserve(300) && !budget.reserve(1));
     }
 
     #[test]
-    fn without_limits_the_machine_counts() {
-        let max = [
-            ("/proc/meminfo", "MemAvailable: 2048 kB\n"),
-            ("/proc/self/cgroup", "4:memory:/\n0::/\n"),
-            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
-            ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "5\n"),
-            ("/sys/fs/cgroup/memory.max", "max\n"),
-        ];
-        assert_eq!((least(&machine(&max)), tightest(&machine(&max))), (Some(2 << 20), None));
-        assert_eq!((least(&machine(&[])), tightest(&machine(&[]))), (None, None));
-        // A limit whose use cannot be read says nothing about room, but stays a limit.
-        let blind = [("/proc/self/cgroup", "0::/\n"), ("/sys/fs/cgroup/memory.max", "1000\n")];
-        assert_eq!((least(&machine(&blind)), tightest(&machine(&blind))), (None, Some(1000)));
-        // More in use than the limit allows (it was lowered): no room, not a huge one.
-        let over = [
-            ("/proc/self/cgroup", "0::/\n"),
-            ("/sys/fs/cgroup/memory.max", "1000\n"),
-            ("/sys/fs/cgroup/memory.current", "5000\n"),
-        ];
-        assert_eq!(least(&machine(&over)), Some(0));
+    fn what_was_swapped_out_meanwhile_is_not_free() {
+        let budget = Budget::new(1000);
+        budget.look(Now { swapped: 500, ..now(200) }, 600);
+        assert_eq!(budget.limit(), 600, "swapped out before the first look");
+        budget.look(Now { swapped: 600, ..now(300) }, 600);
+        assert_eq!(budget.limit(), 600, "100 of them are swapped, not free");
+        budget.look(Now { swapped: 400, ..now(200) }, 600);
+        budget.look(Now { swapped: 450, ..now(250) }, 600);
+        assert_eq!(budget.limit(), 600);
+    }
+
+    #[test]
+    fn under_pressure_nothing_is_fetched_ahead() {
+        let budget = Budget::new(1000);
+        assert!(budget.may_go_ahead(1000, 0), "before the first look");
+        budget.look(now(400), 100);
+        budget.reserve_anyway(150);
+        assert!(
+            budget.may_go_ahead(50, 100) && !budget.may_go_ahead(51, 100),
+            "a quarter of what is free is not filled"
+        );
+        assert!(budget.may_go_ahead(300, 150), "but one request may");
+        budget.look(Now { pressed: true, ..now(400) }, 100);
+        assert!(!budget.may_go_ahead(1, 150) && budget.reserve(1), "a reader has its room");
+        budget.look(now(400), 100);
+        assert!(budget.may_go_ahead(1, 150));
     }
 
     #[test]

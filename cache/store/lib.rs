@@ -9,6 +9,7 @@
 pub mod budget;
 pub mod catalog;
 pub mod free;
+pub mod machine;
 #[allow(unsafe_code)]
 pub mod pages;
 pub mod plan;

@@ -219,9 +219,11 @@ keys! {
         Whole { default: 0, unit: "bytes", range: within(0, 1024 * TIB) } |number| (number > 0).then_some(number as u64),
         "Most memory that the engine may take: cached objects, and 64 MiB of it (a quarter, if that is \
          less) for itself. Less than one part needs (partBytes; 11184810 bytes by default) is refused at the \
-         start. More than the tightest memory cgroup can hold is cut to that, with a warning. \
-         0 takes what cgroups and the system have free at the start, less a reserve of a twentieth, at \
-         least 256 MiB or a quarter.";
+         start. More than this machine or the tightest memory cgroup can hold is cut to that, with a warning. \
+         0 takes what cgroups (memory.max and memory.high of every level) and the system have free, less a \
+         reserve of a twentieth, at least 256 MiB or a quarter. Either is looked at again while memory is \
+         taken: what other programs take, engines among them, is not there. Where programs wait for memory, \
+         nothing is fetched ahead, and what no program uses is given back at once.";
 
     linger: Duration, "lingerSec",
         Whole { default: 10, unit: "s", range: within(1, 86_400) } |number| secs(number),

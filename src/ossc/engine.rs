@@ -318,6 +318,7 @@ fn build(
         block_bytes,
         splice,
         now: Instant::now,
+        memory: ossc_store::machine::now,
         requests_max: config.prefetch_vcpus * config.prefetch_workers,
         twice_percent_max: config.twice_percent_max,
         memory_files_max: memory::memory_files_max(),

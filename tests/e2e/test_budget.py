@@ -148,6 +148,20 @@ class MemoryBudget(unittest.TestCase):
         reading.communicate()
         self.assertLess(used / 2.0, budget.IDLE_CPU_MAX, run.log_tail())
 
+    def test_two_engines_share_the_memory_of_one_cgroup(self) -> None:
+        """Each alone would take three quarters of it: the kernel would kill one of them."""
+        with budget.MemoryCgroup(288 * MIB) as group:
+            runs = [self.managed(memoryLimit=0) for _ in range(2)]
+            peak = budget.Peak()
+            readers = {f"engine {n}": budget.reader(run, group, "seq", 0, budget.SEED, self.model.names) for n, run in enumerate(runs)}
+            problems = budget.wait_all(readers, group, peak)
+            self.assertEqual((problems, group.kills()), ([], 0), "".join(run.log_tail(40) for run in runs))
+            self.assertEqual([run.engine_starts() for run in runs], [1, 1])
+            # Together they had more than one of them has of a half.
+            self.assertGreater(peak.shared, 100 * MIB)
+            for run in runs:
+                run.close()
+
     def test_an_engine_stays_for_a_process_that_has_not_read_yet(self) -> None:
         run = self.managed(lingerSec=2)
         # As `ray start` does: the primary leaves a process behind, which touches nothing for a while.

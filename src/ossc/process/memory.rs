@@ -38,7 +38,8 @@ pub fn of_engine(
     });
     // The helper of the store is a fork: before the first thread but the journal's, which holds no lock
     // that the helper needs.
-    let store = Store::create(kind, budget.limit());
+    // As large as the budget may ever become: it is looked at again.
+    let store = Store::create(kind, budget.most());
     let no_memory = |e: sys::Errno| {
         let e = std::io::Error::from_raw_os_error(e.0);
         format!("failed to initialize connector: shared memory: {e}")

@@ -29,12 +29,15 @@ pub fn run(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool, 
     }
 }
 
-/// Looks at every large object once: what is unused for `expire` is given back, and old versions that no program uses
-/// end. The time until the first of those that are unused now has been so long enough, if there is one.
+/// Looks at the machine's memory, and at every large object once: what is unused for `expire` is given back, at once
+/// where programs wait for memory, and old versions that no program uses end. The time until the first of those that
+/// are unused now has been so long enough, if there is one.
 pub fn look(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool) -> Option<Duration> {
     let _alone = lock(&work.looking);
     end_unused_versions(work);
     work.objects.end_rest();
+    // Before the kernel takes the pages of programs.
+    let expire = if work.residency.look_at_memory() { Some(Duration::ZERO) } else { expire };
     let look = work.residency.begin_look(expire, is_nearby);
     let large = work.residency.to_look_at();
     let look_at = |(slot, entry): (u32, Arc<RegisterEntry>)| {

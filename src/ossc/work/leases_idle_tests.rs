@@ -185,3 +185,36 @@ fn what_was_fetched_ahead_goes_where_a_reader_needs_the_room() {
     assert!(work.residency.make_room(4 * 4096, (u32::MAX, 0), Class::Demand).is_some());
     assert_eq!(work.region().object(first).unwrap().ready_parts.load(Ordering::Acquire), 0);
 }
+
+/// Before the kernel takes the pages of programs, the engine gives back what none of them uses.
+#[test]
+fn under_pressure_what_no_program_uses_goes_at_once() {
+    let mut scene = Scene::new(Duration::from_secs(100));
+    scene.open();
+    still::set_memory(1 << 30, true);
+    look(&scene.work, Some(scene.expire), &|| false);
+    assert!(scene.is_here(), "a program has it open");
+    scene.close();
+    still::set_memory(1 << 30, false);
+    look(&scene.work, Some(scene.expire), &|| false);
+    assert!(scene.is_here());
+    still::set_memory(1 << 30, true);
+    look(&scene.work, Some(scene.expire), &|| false);
+    assert!(!scene.is_here());
+}
+
+/// What other programs take is not there any more, and comes back when they give it back.
+#[test]
+fn the_limit_follows_the_memory_of_the_machine() {
+    let work = still::work(1 << 20);
+    let limit = || work.region().header().budget_bytes.load(Ordering::Acquire);
+    still::object(&work, "w", 1, 4);
+    still::set_memory(48 << 10, false);
+    look(&work, None, &|| false);
+    assert_eq!(limit(), 48 << 10, "16 KiB are ours, 48 are free, a quarter stays free");
+    assert!(work.residency.reserve(40 << 10).is_none() && work.residency.reserve(30 << 10).is_some());
+    still::set_memory(2 << 30, false);
+    look(&work, None, &|| false);
+    assert_eq!(limit(), 1 << 20, "not more than there may ever be");
+    assert!(work.residency.reserve(500 << 10).is_some());
+}

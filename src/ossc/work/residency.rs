@@ -19,6 +19,7 @@ use crate::work::shared::register::Register;
 use crate::work::shared::reservation::Reservation;
 use ossc_cache::region::Region;
 use ossc_store::budget::Budget;
+use ossc_store::plan::Class;
 use programs::Programs;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -63,9 +64,44 @@ impl Residency {
         }
     }
 
-    /// Puts bytes aside for something that is not in an object's memory; `None` if there is no room for it.
+    /// Puts bytes aside; `None` if there is no room for them.
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        if self.budget.is_look_due(self.filled()) {
+            self.look_at_memory();
+        }
         Reservation::reserve(&self.budget, bytes)
+    }
+
+    /// The same for a part. What is fetched ahead of readers leaves the machine room for others, and waits while
+    /// programs wait for memory.
+    fn reserve_part(&self, bytes: u64, class: Class) -> Option<Reservation> {
+        let may = class < Class::Prefetch || self.budget.may_go_ahead(bytes, self.filled());
+        may.then(|| self.reserve(bytes)).flatten()
+    }
+
+    /// Looks what the machine has free now; true if its programs wait for memory.
+    pub fn look_at_memory(&self) -> bool {
+        if let Some(now) = (self.options.memory)() {
+            let was_pressed = self.budget.is_pressed();
+            self.budget.look(now, self.filled());
+            // Programs compare with it what they are about to map.
+            self.region.header().budget_bytes.store(self.budget.limit(), Ordering::Release);
+            if now.pressed && !was_pressed {
+                tracing::warn!(
+                    free = now.free,
+                    limit = self.budget.limit(),
+                    "programs of this machine wait for memory: nothing is fetched ahead, and what no program uses is given back"
+                );
+            } else if was_pressed && !now.pressed {
+                tracing::info!(free = now.free, limit = self.budget.limit(), "no program waits for memory any more");
+            }
+        }
+        self.budget.is_pressed()
+    }
+
+    /// Bytes of the memory files that hold data.
+    fn filled(&self) -> u64 {
+        self.region.header().ready_bytes.load(Ordering::Acquire)
     }
 
     /// An object is taken in.

@@ -16,6 +16,7 @@ use ossc_cache::region::{NewObject, RecordKind, Region, state};
 use ossc_cache::sys::{self, Errno};
 use ossc_net::retry::Backoff;
 use ossc_store::budget::Budget;
+use ossc_store::machine::Now;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -24,6 +25,17 @@ use std::time::{Duration, Instant};
 
 thread_local! {
     static PASSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static MEMORY: Cell<Option<Now>> = const { Cell::new(None) };
+}
+
+/// What a look at the memory of this thread's machine finds.
+pub fn memory() -> Option<Now> {
+    MEMORY.get()
+}
+
+/// From now on a look finds so much.
+pub fn set_memory(free: u64, pressed: bool) {
+    MEMORY.set(Some(Now { free, swapped: 0, pressed }));
 }
 
 /// The clock of this thread's engine.
@@ -84,6 +96,7 @@ fn options() -> WorkOptions {
         block_bytes: 0,
         splice: false,
         now,
+        memory,
         requests_max: 4,
         twice_percent_max: 0,
         memory_files_max: usize::MAX,

@@ -57,8 +57,11 @@ impl Residency {
         // Room first: a claim that is given up wakes the part's readers, who would ask again at once.
         let kept = fill::claim_kept(&self.register, object, entry, index);
         let own_blocks = || class < Class::Prefetch && fill::release_blocks(&self.register, object, entry, &[index]);
-        let at_once =
-            if kept { None } else { self.reserve(bytes).or_else(|| own_blocks().then(|| self.reserve(bytes))?) };
+        let at_once = if kept {
+            None
+        } else {
+            self.reserve_part(bytes, class).or_else(|| own_blocks().then(|| self.reserve(bytes))?)
+        };
         let roomy = kept || at_once.is_some();
         if !kept {
             let Some(room) = at_once.or_else(|| self.make_room(bytes, (slot, index), class)) else { return no_room() };

@@ -2,6 +2,7 @@
 
 use crate::work::shared::scale::Scale;
 use ossc_net::retry::Backoff;
+use ossc_store::machine::Now;
 use std::time::{Duration, Instant};
 
 /// See the module.
@@ -21,6 +22,8 @@ pub struct WorkOptions {
     pub splice: bool,
     /// The clock: `Instant::now`, but for simulations.
     pub now: fn() -> Instant,
+    /// A look at the memory of this machine: `machine::now`, but for simulations.
+    pub memory: fn() -> Option<Now>,
     /// Requests that may be under way when OSS does not throttle.
     pub requests_max: usize,
     /// Most bytes that are asked for twice, in percent of all; 0 asks for nothing twice.
