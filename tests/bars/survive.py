@@ -1,9 +1,14 @@
 """The bars of surviving: progress is what counts, one stray answer is nothing, and no stranger gets in."""
 
 from tests.bars.bar import Bar
-from tests.checks import hostile, survive_link, survive_outage
+from tests.checks import hostile, matrix, survive_link, survive_outage
 
 BARS = [
+    Bar(
+        1, "fault-matrix", "every row of docs/FAULTS.md, with io_uring and with epoll, in less than 10 minutes (--only, --against)",
+        "each reader gets what its row says, in its time, and the log names what it says",
+        matrix.all_hold, matrix.unseen, "nothing goes wrong (with --against: another build's products): rows of each group fail",
+    ),
     Bar(
         2, "slow-links", f"{len(survive_link.KINDS)} slow links: drips on 1, 8 and all of 64 connections, 300 kB/s for 26 and 256 requests, turns of 256 KiB (--only, --against)",
         f"a load takes at most {survive_link.FACTOR_MAX} times what the link allows, no error",
