@@ -63,7 +63,7 @@ pub fn board(bytes: &[u8]) {
     let words = region.board_words();
     for step in bytes.chunks_exact(STEP) {
         let number = u32::from_le_bytes([step[0], step[1], step[2], step[3]]) as usize;
-        let at = if number % 4 == 0 { number } else { number % NEAR };
+        let at = if number.is_multiple_of(4) { number } else { number % NEAR };
         let mut value = [0; 8];
         value.copy_from_slice(&step[4..]);
         words[at % words.len()].store(u64::from_le_bytes(value), Ordering::Relaxed);

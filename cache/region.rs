@@ -1079,7 +1079,11 @@ mod tests {
         client.want(slot);
         client.tell(Seen { pid: 1, slot, act: 1 });
         let part = client.part(object, 1);
-        (part.pin(), part.pin_for_copy(), part.unpin_after_copy(), part.touch(5), part.sleep(1));
+        part.pin();
+        part.pin_for_copy();
+        part.unpin_after_copy();
+        part.touch(5);
+        part.sleep(1);
         object.sleep(object.state(), 1);
         object.verdict.sleep(object.verdict.get(), 1, || false);
         region.part(region.object(slot).unwrap(), 1).learn(7, 1);

@@ -90,8 +90,6 @@ pub(crate) struct Effects {
     pub interim_ms: Option<u64>,
     /// User headers, of 100 bytes each.
     pub headers: Option<u64>,
-    /// The object's size in Content-Range.
-    pub total: Option<u64>,
     /// Bytes behind the body.
     pub surplus: Option<String>,
 }
@@ -278,7 +276,6 @@ impl Effects {
         self.etag = self.etag.take().or_else(|| other.etag.clone());
         self.ignore_range |= other.ignore_range;
         self.wrong_content_range |= other.wrong_content_range;
-        self.total = self.total.or(other.total);
         self.drop_crc |= other.drop_crc;
         self.bad_crc |= other.bad_crc;
         self.close |= other.close;
