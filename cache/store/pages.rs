@@ -149,7 +149,7 @@ impl Store {
 
     /// Makes and maps a region; returns its descriptors too.
     pub fn region(&self, model_dir: &str, log_path: &str) -> Result<(Region, RegionFiles)> {
-        let files = [self.file(CATALOG, PRIVATE)?, self.file(BOARD, PRIVATE)?];
+        let files = [self.file(CATALOG, PRIVATE)?, counted(self.file(BOARD, PRIVATE)?)?];
         Ok((Region::create(files, model_dir, log_path)?, files))
     }
 
@@ -217,10 +217,21 @@ pub fn reopen(fd: i32, flags: i32) -> Result<i32> {
     sys::openat(sys::AT_FDCWD, path.as_cstr().ok_or(Errno(libc::EIO))?, flags | libc::O_CLOEXEC, 0)
 }
 
-/// True while another opening of a file of the store's is in use than that of its first descriptor, `fd`: by a
-/// descriptor or a map, in whatever process and namespace.
+/// The same file behind a descriptor that the kernel counts among those that may write: it does not count the first
+/// one of an anonymous memory file.
+///
+/// # Errors
+/// It cannot be opened again.
+pub fn counted(fd: i32) -> Result<i32> {
+    let again = reopen(fd, libc::O_RDWR);
+    let _ = sys::close(fd);
+    again
+}
+
+/// True while another opening of a file of the store's is in use than that of `fd` (see `counted`): by a descriptor or a
+/// map that may write, in whatever process and namespace.
 pub fn is_open_elsewhere(fd: i32) -> bool {
-    Lease::of_memory(fd).is_err_and(|errno| errno.0 == libc::EAGAIN)
+    Lease::acquire(fd).is_err_and(|errno| errno.0 == libc::EAGAIN)
 }
 
 impl Memory {

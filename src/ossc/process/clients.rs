@@ -177,13 +177,16 @@ mod tests {
 
     #[test]
     fn processes_without_a_number_or_a_pidfd_count_while_the_region_is_open() {
-        let region = ossc_cache::sys::memfd(c"test").unwrap();
+        let region = pages::counted(ossc_cache::sys::memfd(c"test").unwrap()).unwrap();
         let mut clients = Clients::default();
         // Of what is no socket there is no pidfd.
         assert!(clients.count_peer(region, 0, region));
         let own = pages::reopen(region, libc::O_RDWR).unwrap();
         assert_eq!((clients.remove_ended(), clients.len(), clients.look_again()), (false, 1, Some(LOOK_AGAIN)));
+        let other = pages::reopen(region, libc::O_RDWR).unwrap();
         ossc_cache::sys::close(own).unwrap();
+        assert_eq!((clients.remove_ended(), clients.len()), (false, 1), "one of two has ended");
+        ossc_cache::sys::close(other).unwrap();
         assert!(clients.remove_ended() && clients.is_empty());
         ossc_cache::sys::close(region).unwrap();
     }
