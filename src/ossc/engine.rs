@@ -131,7 +131,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         tracing::info!(attributes = keeps.attributes, file_dev = keeps.file_dev, folder_dev = id.0, "MODEL_DIR");
     }
     let Built { work, store, files, adopted, arrived, orders, wanted, keys, driver } =
-        build(variables, (&settings, &config), &journal, id, starter.store)?;
+        build(variables, (&settings, &config), &journal, id, starter)?;
     // By these numbers clients tell this engine's region from that of one before, and primaries whether it
     // serves what they name. Where they cannot be written clients go by the engine's process id.
     let header = work.region().header();
@@ -151,7 +151,11 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         let mirror = mirror.clone();
         move || arrive::run(&mirror, &arrived)
     })?;
-    if adopted { mirror.adopt() } else { mirror.start() }.map_err(|failure| failure.to_string())?;
+    starter.waits_for(&format!("{} to list {}", settings.endpoint, settings.location));
+    tell_waits(&work, starter);
+    let begun = if adopted { mirror.adopt() } else { mirror.start() };
+    work.scheduling.set_on_wait(None);
+    begun.map_err(|failure| failure.to_string())?;
     if adopted {
         // The thread that takes it is started below.
         let _ = orders.send(Order::Refresh { folder: String::new(), asked_ms: sys::now_ms() });
@@ -243,6 +247,13 @@ fn probed(root: &Root, model_dir: &Path) -> Result<Option<made::FsFeatures>, Not
         .map_err(|why| format!("failed to download metadata: MODEL_DIR {}: {why}", model_dir.display()).into())
 }
 
+/// Whoever waits for the start is told what it waits for.
+fn tell_waits(work: &Work, starter: &Starter) {
+    if let Ok(waiting) = starter.waiting() {
+        work.scheduling.set_on_wait(Some(Box::new(move |what| waiting.waits_for(what))));
+    }
+}
+
 /// What has to be there before the root folder is listed.
 struct Built {
     work: Arc<Work>,
@@ -278,14 +289,14 @@ fn build(
     (settings, config): (&Settings, &Config),
     journal: &Journal,
     id: (u64, u64),
-    old_store: i32,
+    starter: &Starter,
 ) -> Result<Built, NotStarted> {
     let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
     let is_cut = warning.is_some();
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
-    let (store, region, files, adopted) = memory::of_engine(settings, config, &budget, id, old_store)?;
+    let (store, region, files, adopted) = memory::of_engine(settings, config, &budget, id, starter.store)?;
     let budget = match store.space().filter(|_| adopted) {
         Some(space) => budget.with_taken_over(space, config.memory_limit.is_none()),
         None => budget,
@@ -294,12 +305,14 @@ fn build(
         return Err(NotStarted::Reason(format!("failed to initialize connector: {why}")));
     }
     memory::tell(&region, settings, config, &budget);
+    starter.waits_for("the credentials");
     let renewed = keys::renewed(settings, config)?;
     let key = match &renewed {
         Some((_, first)) => Some(first.credentials.clone()),
         None => credentials::lasting(settings),
     };
     let failed = |e: ossc_net::Error| format!("failed to list objects: {e}");
+    starter.waits_for(&format!("the addresses of {}", settings.endpoint.connect_host(settings.location.bucket())));
     let addresses = connect::addresses(settings, config).map_err(failed)?;
     let origin = connect::origin(settings, config, addresses, key).map_err(failed)?;
     let (sender, arrived) = channel();

@@ -27,8 +27,9 @@ const ORPHAN_MS: u64 = 3_000;
 const ORPHAN_PAUSE_MS: u64 = 1_000;
 /// The same for one that has never met an engine in all of `ATTACH_MS`.
 const LONELY_PAUSE_MS: u64 = 10_000;
-/// A wait for an engine is spoken of after this long.
+/// A wait for an engine that runs is spoken of after this long, and again each time that so much has passed.
 const WORD_MS: u64 = 5_000;
+const AGAIN_MS: u64 = 10_000;
 /// How often an engine is started that ends without a word (somebody has killed it).
 const STARTS_MAX: u32 = 3;
 /// Kept descriptors lie from here on, out of the way of programs that count on low numbers.
@@ -257,7 +258,8 @@ pub(crate) fn tell_credentials() {
 
 fn attach_alone(until: u64) -> Option<(u32, Region)> {
     let orphan_until = sys::now_ms() + ORPHAN_MS;
-    let mut word_at = sys::now_ms() + WORD_MS;
+    // Where there is no engine only another program can help: its user has to know at once.
+    let mut word_at = if engine_runs() || can_start() { sys::now_ms() + WORD_MS } else { 0 };
     loop {
         match ask_engine(Ask::Attach, b"", ASK_MS) {
             Ok(packet) => return adopt(packet.fds),
@@ -294,7 +296,7 @@ fn attach_alone(until: u64) -> Option<(u32, Region)> {
         }
         if sys::now_ms() > word_at {
             engine_name::speak(engine_runs(), b"waiting for ", b"");
-            word_at = u64::MAX;
+            word_at = sys::now_ms() + AGAIN_MS;
         }
         if sys::now_ms() > until {
             engine_name::speak(

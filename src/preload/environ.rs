@@ -310,6 +310,13 @@ fn find_program(path: &mut CPath) -> bool {
     })
 }
 
+/// True in the command `ossc`, by its name: where LD_PRELOAD is set for a whole session, that is preloaded, too.
+pub(crate) fn is_own_command() -> bool {
+    let mut own = [0u8; ossc_cache::cpath::CAPACITY];
+    let len = sys::readlink(sys::AT_FDCWD, c"/proc/self/exe", &mut own).unwrap_or(0);
+    own[..len].ends_with(b"/ossc")
+}
+
 fn is_setting(entry: &[u8]) -> bool {
     let Some(name) = name_of(entry) else { return false };
     NAMES.contains(&name) || wire::SETTINGS.iter().any(|prefix| name.starts_with(prefix.as_bytes()))

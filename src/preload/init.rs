@@ -18,6 +18,8 @@ pub(crate) fn run() {
     let role = environ::role();
     match role {
         environ::Role::Inert => return,
+        // It looks at engines and starts none; what it starts is a program like any other.
+        _ if environ::is_own_command() => return,
         // To go on would be to show placeholders as empty files.
         environ::Role::Unknown => refuse(b"ENABLE_CONNECTOR is neither 1 (primary) nor 2 (secondary)"),
         _ => {}
@@ -41,7 +43,15 @@ pub(crate) fn run() {
             }
             environ::Unusable::NoRunFolder => rundir::NO_FOLDER.as_bytes(),
         }),
-        Err(_) => return,
+        Err(why) => {
+            let why: &[u8] = match why {
+                environ::Unusable::NoModelDir => b"there is no MODEL_DIR",
+                environ::Unusable::NoRunFolder => b"no run folder can be used",
+                _ => b"MODEL_DIR is not a folder and cannot be made",
+            };
+            say(&[b"oss connector: ", why, b": ENABLE_CONNECTOR=2 does nothing in this program\n"]);
+            return;
+        }
     };
     if let Some(why) = hidden::find() {
         // To go on would be to show placeholders as empty files.

@@ -9,6 +9,7 @@ mod descriptors;
 mod early;
 mod engine_name;
 mod environ;
+mod failed;
 mod file;
 mod fills;
 mod folder;

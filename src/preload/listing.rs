@@ -5,6 +5,7 @@
 
 use crate::attach::{self, MOVED, attached};
 use crate::environ;
+use crate::failed;
 use crate::say::say;
 use crate::silent;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +87,10 @@ pub(crate) fn list_by(ask: Ask, path: &[u8]) -> bool {
         match attach::alive(generation) {
             Err(MOVED) => {}
             // Its own answer: the origin refuses.
-            Ok(()) if errno.0 == libc::EIO => return false,
+            Ok(()) if errno.0 == libc::EIO => {
+                failed::listing(path);
+                return false;
+            }
             Ok(()) => sys::sleep_ms(20),
             Err(_) => return false,
         }

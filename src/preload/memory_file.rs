@@ -4,6 +4,7 @@
 //! hands it out. Nothing is waited for: what is read through it counts only if the fills are the same before and after.
 
 use crate::attach::{self, ASK_MS, MOVED};
+use crate::failed;
 use crate::handle::{GONE, Handle};
 use crate::log;
 use core::sync::atomic::Ordering;
@@ -31,7 +32,9 @@ pub(crate) fn open_unready(handle: &Handle) -> Result<i32> {
             // An engine that is just starting does not answer yet.
             (Ok(()), _) if sys::now_ms() < until => sys::sleep_ms(20),
             _ => {
-                log::line(b"the memory of this object cannot be opened: its reader gets EIO", handle);
+                let why = b"the memory of this object cannot be opened: its reader gets EIO";
+                log::line(why, handle);
+                failed::tell(handle, Errno(libc::EIO), why);
                 return Err(Errno(libc::EIO));
             }
         }

@@ -5,9 +5,11 @@
 //! calls only. Credentials go over a socket, never through arguments or the new process's environment.
 
 use crate::environ;
+use crate::say::say;
 use core::arch::asm;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, Ordering};
+use ossc_cache::cpath::CPath;
 use ossc_cache::sys::{self, Errno};
 use ossc_cache::wire;
 
@@ -16,6 +18,11 @@ pub(crate) const TEXT_MAX: usize = 2048;
 /// How long the engine's first word is waited for, in milliseconds: more than its own `startTimeoutSec`
 /// may be, since the engine knows better why it is late.
 const FIRST_WORD_MS: u64 = 600_000;
+
+/// A start that takes longer than this is spoken of on stderr, and again each time that so much more has passed. More
+/// than the default of `listAgainSec`, for which any start after an upload waits.
+const WORD_MS: u64 = 6_000;
+const AGAIN_MS: u64 = 10_000;
 
 /// The child that stays between this host and its engine, if there is one.
 static STAYED: AtomicI32 = AtomicI32::new(0);
@@ -48,7 +55,7 @@ impl Start {
 
     fn failed(what: &[u8], errno: Errno) -> Start {
         let mut start = Start::new(FirstWord::Failed, &[b"failed to start the engine: ", what, b": errno "]);
-        let path = ossc_cache::cpath::CPath::default().with_number(errno.0 as u64);
+        let path = CPath::default().with_number(errno.0 as u64);
         start.push(path.as_bytes());
         start
     }
@@ -103,24 +110,68 @@ pub(crate) fn launch(store: i32) -> Start {
     start
 }
 
-/// Sends the settings and reads the first word: kind byte, then text until a NUL or the end.
+/// What the engine says that it waits for, until its first word.
+struct Waits {
+    what: CPath,
+    begun_ms: u64,
+    speak_at_ms: u64,
+}
+
+impl Waits {
+    fn new() -> Waits {
+        let now = sys::now_ms();
+        Waits { what: CPath::from(b"the engine's process"), begun_ms: now, speak_at_ms: now + WORD_MS }
+    }
+
+    fn keep(&mut self, what: &[u8]) {
+        self.what = CPath::default().with_shown(what);
+    }
+
+    /// Waits until the engine has said something; false after `FIRST_WORD_MS` without its first word.
+    fn wait(&mut self, fd: i32) -> bool {
+        loop {
+            let now = sys::now_ms();
+            if now >= self.speak_at_ms {
+                let secs = CPath::default().with_number((now - self.begun_ms) / 1000);
+                say(&[
+                    b"oss connector: still starting after ",
+                    secs.as_bytes(),
+                    b" s, waiting for ",
+                    self.what.as_bytes(),
+                    b"\n",
+                ]);
+                self.speak_at_ms = now + AGAIN_MS;
+            }
+            if sys::wait_readable(fd, self.speak_at_ms.saturating_sub(now)) {
+                return true;
+            }
+            if now - self.begun_ms > FIRST_WORD_MS {
+                return false;
+            }
+        }
+    }
+}
+
+/// Sends the settings and reads the engine's words up to its first of a kind other than `W`: kind byte, then text until
+/// a NUL or the end.
 fn converse(fd: i32, store: i32) -> Start {
     let settings = environ::settings();
     if wire::settings_head(fd, settings.len() as u32, store).is_err() || !send_all(fd, settings) {
         return Start::new(FirstWord::Silent, &[b"the engine ended before it took its settings"]);
     }
     let mut text = [0u8; TEXT_MAX];
-    let mut len = 0;
+    let (mut len, mut waits) = (0, Waits::new());
     while len < TEXT_MAX {
-        if !sys::wait_readable(fd, FIRST_WORD_MS) {
+        if !waits.wait(fd) {
             return Start::new(FirstWord::Failed, &[b"the engine said nothing for 600 s"]);
         }
         match sys::read(fd, &mut text[len..]) {
             Ok(0) => break,
             Ok(got) => {
-                let end = text[len..len + got].iter().position(|byte| *byte == 0);
-                len += end.unwrap_or(got);
-                if end.is_some() {
+                len += got;
+                len = heard(&mut text, len, &mut waits);
+                if text[..len].ends_with(b"\0") {
+                    len -= 1;
                     break;
                 }
             }
@@ -135,6 +186,19 @@ fn converse(fd: i32, store: i32) -> Start {
         Some((b'E', rest)) => Start::new(FirstWord::Failed, &[rest]),
         _ => Start::new(FirstWord::Silent, &[b"the engine ended without a word"]),
     }
+}
+
+/// Takes out of `text` what the engine says that it waits for; how much is left. With its first word that ends in a NUL.
+fn heard(text: &mut [u8; TEXT_MAX], mut len: usize, waits: &mut Waits) -> usize {
+    while let Some(end) = text[..len].iter().position(|byte| *byte == 0) {
+        if text[0] != b'W' {
+            return end + 1;
+        }
+        waits.keep(&text[1..end]);
+        text.copy_within(end + 1..len, 0);
+        len -= end + 1;
+    }
+    len
 }
 
 fn send_all(fd: i32, mut bytes: &[u8]) -> bool {

@@ -8,6 +8,7 @@
 //! No locks and no allocation. An object that does not fit the table is read after its verdict only.
 
 use crate::early;
+use crate::failed;
 use crate::fills::Fills;
 use crate::handle::{GONE, Handle, Slot};
 use crate::log;
@@ -262,7 +263,9 @@ fn checked(
         // It came from elsewhere (another program, a message), and was read from: before the mismatch, perhaps.
         Stamp::None if judged.round > 1 && taken.slot.is_none() => {
             if seen.fd >= 0 && sys::lseek(seen.fd, 0, libc::SEEK_CUR).is_ok_and(|at| at != 0) {
-                log::line(b"a descriptor that was read from when the object had other bytes gives EIO", &seen.handle);
+                let why = b"a descriptor that was read from when the object had other bytes gives EIO";
+                log::line(why, &seen.handle);
+                failed::tell(&seen.handle, Errno(libc::EIO), why);
                 return Err(Errno(libc::EIO));
             }
             numbers::set_stamp(seen.fd, Stamp::Opened);
@@ -336,7 +339,9 @@ fn spoiled(seen: &Seen, entry: Option<&Entry>) -> Errno {
         let taken = entry.get();
         if taken.slot.is_some() && !taken.told {
             entry.change(taken, Taken { told: true, ..taken });
-            log::line(b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO", &seen.handle);
+            let why = b"a reader has bytes that do not match the CRC-64 of the object: it gets EIO";
+            log::line(why, &seen.handle);
+            failed::tell(&seen.handle, Errno(libc::EIO), why);
         }
     }
     Errno(libc::EIO)

@@ -6,6 +6,7 @@
 //! (`parts`).
 
 use crate::attach::{self, MOVED};
+use crate::failed;
 use crate::handle::{GONE, Handle};
 use crate::log;
 use crate::parts::Grain;
@@ -93,6 +94,7 @@ pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Fn() -> Res
         Ok(()) if is_large && !now.lasts() => Err(GONE),
         Err(errno) if errno != MOVED => {
             log::line(b"a reader got an error for this object", handle);
+            failed::waited(&now, errno);
             Err(errno)
         }
         done => done,

@@ -143,6 +143,10 @@ impl Mirror {
                 let wait = Duration::from_secs(unquiet.wait_secs);
                 if Instant::now() + wait <= until {
                     self.say_unquiet(path, &unquiet);
+                    let (name, ago) = (ossc_net::error::shown(&unquiet.name), unquiet.ago_secs);
+                    self.work.scheduling.waits_for(&format!(
+                        "objects to be left alone for listAgainSec, since {name} was changed {ago} s before"
+                    ));
                     std::thread::sleep(wait);
                     continue;
                 }

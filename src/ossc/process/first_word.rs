@@ -1,7 +1,8 @@
 //! The talk between a starting engine and the program that starts it: settings in, one word out.
 //!
 //! Called by the engine. The word is `R` (ready), `O` (another engine holds the lock) or `E` (not started),
-//! followed by a text for the user, which a NUL ends; then the socket is closed.
+//! followed by a text for the user, which a NUL ends; then the socket is closed. Before it any number of `W` may come,
+//! each with what the start waits for: the program says it where the start takes long.
 
 use crate::journal;
 use std::collections::HashMap;
@@ -16,6 +17,9 @@ use std::time::Duration;
 const SETTINGS_MAX: u32 = 1 << 16;
 /// How long a start that takes too long waits for its reason to be written.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Longest text of what is waited for: a starter has room for 2048 bytes at a time.
+const WAIT_CHARS_MAX: usize = 400;
 
 /// Why an engine does not start.
 pub enum NotStarted {
@@ -68,6 +72,21 @@ impl Starter {
         Ok(parse(&bytes))
     }
 
+    /// What the start waits for from now on, for the program's user.
+    pub fn waits_for(&self, what: &str) {
+        if let Ok(waiting) = self.waiting() {
+            waiting.waits_for(what);
+        }
+    }
+
+    /// The same for who hears of what keeps the start waiting.
+    ///
+    /// # Errors
+    /// No descriptor can be had.
+    pub fn waiting(&self) -> std::io::Result<Waiting> {
+        Ok(Waiting { stream: self.stream.try_clone()?, said: self.said.clone() })
+    }
+
     /// Says the word and ends the talk.
     pub fn say(mut self, word: char, text: &str) {
         if !self.said.swap(true, Ordering::AcqRel) {
@@ -88,6 +107,23 @@ impl Starter {
             }
         };
         std::thread::Builder::new().name("ossc-start".into()).stack_size(256 << 10).spawn(watch).map(drop)
+    }
+}
+
+/// Tells the starter what its start waits for, until the word is said.
+pub struct Waiting {
+    stream: UnixStream,
+    said: Arc<AtomicBool>,
+}
+
+impl Waiting {
+    /// This, from now on.
+    pub fn waits_for(&self, what: &str) {
+        if !self.said.load(Ordering::Acquire) {
+            let text: String = what.replace('\0', " ").chars().take(WAIT_CHARS_MAX).collect();
+            // A starter that is gone does not hear it.
+            let _ = (&self.stream).write_all(format!("W{text}\0").as_bytes());
+        }
     }
 }
 

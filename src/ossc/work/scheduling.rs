@@ -35,8 +35,13 @@ pub struct Scheduling {
     vcpus: OnceLock<Vcpus>,
     /// Of a source that can give other credentials.
     renewal: OnceLock<Arc<Renewal>>,
+    /// Told what the start waits for.
+    on_wait: Mutex<Option<OnWait>>,
     options: WorkOptions,
 }
+
+/// Called with what is waited for.
+pub type OnWait = Box<dyn Fn(&str) + Send>;
 
 /// Where a part that is asked for now has waited.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +63,7 @@ impl Scheduling {
             recovery: Recovery::default(),
             vcpus: OnceLock::new(),
             renewal: OnceLock::new(),
+            on_wait: Mutex::default(),
             options,
         }
     }
@@ -71,6 +77,16 @@ impl Scheduling {
     /// Rung when OSS refuses the credentials in use; given before the first request.
     pub fn set_renewal(&self, renewal: Arc<Renewal>) {
         let _ = self.renewal.set(renewal);
+    }
+
+    /// What hears from now on what listings wait for, if anything does.
+    pub fn set_on_wait(&self, on_wait: Option<OnWait>) {
+        *lock(&self.on_wait) = on_wait;
+    }
+
+    /// A listing waits for this.
+    pub fn waits_for(&self, what: &str) {
+        lock(&self.on_wait).iter().for_each(|tell| tell(what));
     }
 
     /// Signs from now on so.

@@ -2,6 +2,7 @@
 //! descriptor's number; or one that can only fail, where they cannot be had. Called by `stdio`, `stdin`, `renewed` and `whole`.
 
 use super::link;
+use crate::failed;
 use crate::file;
 use crate::marks;
 use crate::memory;
@@ -31,7 +32,7 @@ fn memory_behind(fd: c_int, changes: bool, seen: &Seen) -> Outcome<c_int> {
     }
     let Ok(at) = sys::lseek(fd, 0, libc::SEEK_CUR) else { return Outcome::Pass };
     link::remember(fd, seen.handle.slot);
-    whole(seen, at).into()
+    whole(seen, at).inspect_err(|errno| failed::kept_from_memory(seen, *errno)).into()
 }
 
 /// The complete object's memory file, at an offset. The caller owns it.

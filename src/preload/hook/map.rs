@@ -2,6 +2,7 @@
 //! mapped in the placeholder's stead, read-only, so that no `mprotect` can make a shared map writable.
 
 use super::Arguments;
+use crate::failed;
 use crate::file;
 use crate::handle::{GONE, Handle, Slot};
 use crate::log;
@@ -123,7 +124,7 @@ fn memory_of(seen: &Seen, wish: &Wish) -> Outcome<Memory> {
         log::line(b"writable shared map refused (the folder is read-only)", &seen.handle);
         return Outcome::Failed(Errno(libc::EACCES));
     }
-    memory(seen, wish).into()
+    memory(seen, wish).inspect_err(|errno| failed::kept_from_memory(seen, *errno)).into()
 }
 
 fn memory(seen: &Seen, wish: &Wish) -> Result<Memory> {

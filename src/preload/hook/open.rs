@@ -6,6 +6,7 @@
 use super::{Arguments, renewed, whole};
 use crate::attach;
 use crate::by_name;
+use crate::failed;
 use crate::file;
 use crate::folder;
 use crate::handle::{GONE, Handle};
@@ -273,6 +274,7 @@ fn denied(handle: &Handle) -> Option<Errno> {
     let errno = now.object.errno.load(Ordering::Acquire) as i32;
     (now.object.state() == state::FAILED && errno == libc::EACCES).then(|| {
         log::line(b"open refused: the object is archived or may not be read", handle);
+        failed::waited(&now, Errno(errno));
         Errno(errno)
     })
 }

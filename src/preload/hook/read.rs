@@ -6,6 +6,7 @@
 use super::Arguments;
 use crate::active;
 use crate::copy;
+use crate::failed;
 use crate::file;
 use crate::log;
 use crate::marks::{self, Mark};
@@ -166,6 +167,8 @@ pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t
 }
 
 fn stale<T>(seen: &Seen) -> Outcome<T> {
-    log::line(b"read of an object that was opened before it was there", &seen.handle);
+    let why = b"read of an object that was opened before it was there";
+    log::line(why, &seen.handle);
+    failed::tell(&seen.handle, Errno(libc::ESTALE), why);
     Outcome::Failed(Errno(libc::ESTALE))
 }

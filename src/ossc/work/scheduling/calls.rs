@@ -136,6 +136,7 @@ impl Scheduling {
             if let Some(more) = self.calls.sparing.line(error.kind, (self.options.now)()) {
                 tracing::warn!("{error}; trying again ({tried} of {attempts}){more}");
             }
+            self.waits_for(&format!("OSS, since {error}"));
             self.recovery.pause(pause);
             wait = self.queue_call(query);
         }
