@@ -24,7 +24,23 @@ pub fn open(path: &CStr, is_given: bool) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
     let fd = sys::openat(AT_FDCWD, path, flags, 0o600)?;
     // SAFETY: opened above, and owned by nobody else.
-    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    checked(unsafe { OwnedFd::from_raw_fd(fd) }, is_given)
+}
+
+/// What `open` would say of the file, without making it: nothing is wrong with one that is not there.
+///
+/// Errors: as of `open`.
+pub fn look(path: &CStr, is_given: bool) -> Result<()> {
+    let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    match sys::openat(AT_FDCWD, path, flags, 0) {
+        // SAFETY: opened here, and known to nothing else.
+        Ok(fd) => checked(unsafe { OwnedFd::from_raw_fd(fd) }, is_given).map(drop),
+        Err(Errno(libc::ENOENT)) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn checked(file: OwnedFd, is_given: bool) -> Result<OwnedFd> {
     let id = sys::file_id(file.as_raw_fd())?;
     let is_ours = id.is_file() && (!is_given || id.size == 0 || number_at(file.as_raw_fd(), 0) == Some(MAGIC));
     if is_ours { Ok(file) } else { Err(Errno(libc::EEXIST)) }
@@ -76,6 +92,7 @@ mod tests {
         let at = |name: &str| CPath::from(folder.join(name).as_os_str().as_encoded_bytes());
         let (new, own, theirs) = (at("new"), at("own"), at("theirs"));
         assert!(may_name(new.as_cstr().unwrap(), 7), "a file that cannot be read says nothing");
+        assert!(look(new.as_cstr().unwrap(), true).is_ok() && !folder.join("new").exists(), "a look makes nothing");
         assert!(open(new.as_cstr().unwrap(), true).is_ok());
         assert!(!may_name(new.as_cstr().unwrap(), 7), "its engine has just taken the lock");
         std::fs::write(folder.join("own"), encode([7, 8, 9])).unwrap();
@@ -87,6 +104,7 @@ mod tests {
         assert!(may_name(own.as_cstr().unwrap(), 7) && !may_name(own.as_cstr().unwrap(), 8));
         std::fs::write(folder.join("theirs"), [7u8; 24]).unwrap();
         assert_eq!(open(theirs.as_cstr().unwrap(), true).err(), Some(Errno(libc::EEXIST)));
+        assert_eq!(look(theirs.as_cstr().unwrap(), true), Err(Errno(libc::EEXIST)));
         assert_eq!(read_number(theirs.as_cstr().unwrap(), BIRTH), None);
         assert!(open(theirs.as_cstr().unwrap(), false).is_ok(), "an engine's of before, in a folder of ours");
         std::os::unix::fs::symlink("own", folder.join("link")).unwrap();

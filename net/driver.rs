@@ -127,9 +127,11 @@ pub(crate) fn choose(choice: DriverChoice, workers: usize) -> Result<(Chosen, St
     }
     match (PROBE.get_or_init(|| uring::probe(workers)), choice) {
         (Ok(why), _) => Ok((Chosen::Uring, why.clone())),
-        (Err(why), DriverChoice::Uring) => {
-            Err(Error::new(FailureKind::Local, Phase::Start, format!("io_uring was asked for, but {why}")))
-        }
+        (Err(why), DriverChoice::Uring) => Err(Error::new(
+            FailureKind::Local,
+            Phase::Start,
+            format!("OSSC_IO asks for io_uring, but {why}: set it to epoll, or unset it"),
+        )),
         (Err(why), _) => Ok((Chosen::Epoll, format!("no io_uring: {why}"))),
     }
 }

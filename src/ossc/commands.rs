@@ -2,7 +2,6 @@
 //!
 //! Called by the crate's `main`. None of them changes an engine or a bucket.
 
-mod caller;
 pub mod config;
 pub mod doctor;
 mod engines;

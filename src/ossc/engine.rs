@@ -4,22 +4,15 @@
 //! first word. Then it serves until nobody needs it. Whatever fails before the first word is told to the
 //! starter as a REASON; nothing is printed.
 
-use crate::credentials;
 use crate::folder_files::{self, Root};
-use crate::journal::audit::Audit;
 use crate::journal::{self, Journal, Refused};
 use crate::mirror::arrive;
-use crate::mirror::listing::quiet;
 use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
-use crate::mirror::made;
-use crate::mirror::{self, Mirror};
+use crate::mirror::{Mirror, MirrorOptions};
 use crate::order::Order;
-use crate::process::connect;
+use crate::process::assemble::{Assembled, Given, assemble, spawn};
 use crate::process::first_word::{NotStarted, Starter};
 use crate::process::folders;
-use crate::process::keys;
-use crate::process::memory;
-use crate::process::names;
 use crate::process::nearby;
 use crate::process::panics;
 use crate::process::report::About;
@@ -27,35 +20,21 @@ use crate::process::reset;
 use crate::process::serve::{self, Server};
 use crate::process::socket;
 use crate::process::summary::Summary;
+use crate::work::Work;
 use crate::work::demand;
 use crate::work::leases;
-use crate::work::shared::item::Arrived;
-use crate::work::shared::scale::Scale;
-use crate::work::{self, Work, supplies};
-use ossc_cache::cpath::CPath;
-use ossc_cache::region::RegionFiles;
 use ossc_cache::rundir::Paths;
 use ossc_cache::{lock, sys, wire};
 use ossc_conf::{Config, LogLevel, Settings};
-use ossc_net::Vcpus;
-use ossc_net::retry::Backoff;
-use ossc_store::budget::Budget;
-use ossc_store::pages::{self, Store};
 use rustix::fs::OFlags;
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Least that is fetched for a reader who wants a little: the origin's first byte takes as long as some of them.
-const BLOCK_BYTES: u64 = 64 << 10;
-/// A start that OSS does not answer says why so long before `startTimeoutSec` is over.
-const START_MARGIN: Duration = Duration::from_secs(1);
 /// How long the end of an engine may wait for its last lines to be written.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -125,21 +104,29 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
     let (paths, lock) = socket::lock(&settings, id)?;
     warnings.extend(journal.move_beside(&socket::lock_file(&paths), refused, &mut config));
-    let keeps = probed(&root, &settings.model_dir)?;
+    let keeps = folders::probed(&root, &settings.model_dir)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if let Some(keeps) = keeps {
         tracing::info!(attributes = keeps.attributes, file_dev = keeps.file_dev, folder_dev = id.0, "MODEL_DIR");
     }
-    let Built { work, store, files, adopted, arrived, orders, wanted, keys, driver } =
-        build(variables, (&settings, &config), &journal, id, starter)?;
+    let given = Given {
+        variables,
+        settings: &settings,
+        config: &config,
+        journal: Some(&journal),
+        id,
+        old_store: starter.store,
+    };
+    let Assembled { work, store, files, adopted, arrived, orders, wanted, keys, driver, .. } =
+        assemble(&given, &|what| starter.waits_for(what))?;
     // By these numbers clients tell this engine's region from that of one before, and primaries whether it
     // serves what they name. Where they cannot be written clients go by the engine's process id.
     let header = work.region().header();
     let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
     let _ = lock.write_at(&lock::encode(words.map(|word| word.load(Ordering::Acquire))), 0);
-    let listener = listen(&paths.socket)?;
+    let listener = socket::listen(&paths.socket)?;
     socket::sweep(&paths);
-    let options = mirrored(&config);
+    let options = MirrorOptions::of(&config);
     let location = settings.location.to_string();
     let limit = config.start_timeout;
     let late =
@@ -218,146 +205,9 @@ fn configured(path: &Path, is_named: bool) -> Result<Configured, NotStarted> {
     Ok(Configured { config, journal, refused, warnings })
 }
 
-fn mirrored(config: &Config) -> mirror::MirrorOptions {
-    mirror::MirrorOptions {
-        materialize_bytes_max: config.materialize_bytes_max,
-        materialize_total_max: config.materialize_total_bytes_max,
-        part_bytes_max: config.part_bytes,
-        start_attempts: config.start_attempts,
-        // The reason of the last failure is said before the time is over.
-        start_within: config.start_timeout - (config.start_timeout / 4).min(START_MARGIN),
-        list_attempts: config.list_attempts,
-        list_again: config.list_again,
-        // The rest is for the network.
-        start_quiet_max: Duration::from_secs(quiet::patience_secs(config.list_again.as_secs()))
-            .min(config.start_timeout / 2),
-    }
-}
-
-/// What the file system of MODEL_DIR keeps; the REASON if placeholders cannot be known there, or here.
-fn probed(root: &Root, model_dir: &Path) -> Result<Option<made::FsFeatures>, NotStarted> {
-    if !Path::new("/proc/self/fd").exists() {
-        return Err(NotStarted::Reason(
-            "failed to initialize connector: /proc is not there: mount it, since files are reopened through it".into(),
-        ));
-    }
-    let folder = root.folder("").map_err(|e| e.to_string());
-    folder
-        .and_then(made::probe)
-        .map_err(|why| format!("failed to download metadata: MODEL_DIR {}: {why}", model_dir.display()).into())
-}
-
 /// Whoever waits for the start is told what it waits for.
 fn tell_waits(work: &Work, starter: &Starter) {
     if let Ok(waiting) = starter.waiting() {
         work.scheduling.set_on_wait(Some(Box::new(move |what| waiting.waits_for(what))));
     }
-}
-
-/// What has to be there before the root folder is listed.
-struct Built {
-    work: Arc<Work>,
-    store: Store,
-    files: RegionFiles,
-    adopted: bool,
-    arrived: Receiver<Arrived>,
-    orders: Sender<Order>,
-    wanted: Receiver<Order>,
-    keys: keys::Keys,
-    driver: (&'static str, String),
-}
-
-/// The socket at which programs ask.
-fn listen(socket: &CPath) -> Result<OwnedFd, String> {
-    wire::may_accept().map_err(|e| {
-        let e = std::io::Error::from_raw_os_error(e.0);
-        format!("failed to initialize connector: accept4: {e}: a policy of this machine (seccomp) refuses it: allow it")
-    })?;
-    wire::listen(socket).map_err(|e| {
-        let path = String::from_utf8_lossy(socket.as_bytes()).into_owned();
-        let why = match e.0 {
-            libc::ENOTSOCK => "is no socket: remove it, or give CONNECTOR_UDS_PATH another name".into(),
-            libc::EADDRINUSE => "is the socket of another program: give CONNECTOR_UDS_PATH another name".into(),
-            number => std::io::Error::from_raw_os_error(number).to_string(),
-        };
-        format!("failed to acquire uds lock: {path}: {why}")
-    })
-}
-
-fn build(
-    variables: &HashMap<String, String>,
-    (settings, config): (&Settings, &Config),
-    journal: &Journal,
-    id: (u64, u64),
-    starter: &Starter,
-) -> Result<Built, NotStarted> {
-    let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
-    let is_cut = warning.is_some();
-    if let Some(warning) = warning {
-        tracing::warn!("{warning}");
-    }
-    let (store, region, files, adopted) = memory::of_engine(settings, config, &budget, id, starter.store)?;
-    let budget = match store.space().filter(|_| adopted) {
-        Some(space) => budget.with_taken_over(space, config.memory_limit.is_none()),
-        None => budget,
-    };
-    if let Some(why) = memory::too_small(config, &budget, is_cut) {
-        return Err(NotStarted::Reason(format!("failed to initialize connector: {why}")));
-    }
-    memory::tell(&region, settings, config, &budget);
-    starter.waits_for("the credentials");
-    let renewed = keys::renewed(settings, config)?;
-    let key = match &renewed {
-        Some((_, first)) => Some(first.credentials.clone()),
-        None => credentials::lasting(settings),
-    };
-    let failed = |e: ossc_net::Error| format!("failed to list objects: {e}");
-    starter.waits_for(&format!("the addresses of {}", settings.endpoint.connect_host(settings.location.bucket())));
-    let addresses = connect::addresses(settings, config).map_err(failed)?;
-    let origin = connect::origin(settings, config, addresses, key).map_err(failed)?;
-    let (sender, arrived) = channel();
-    let (orders, wanted) = channel();
-    let net = connect::options(settings, config);
-    let splice = memory::splices(&store, settings.endpoint.scheme(), net.vcpus);
-    // A little would take a huge page.
-    let block_bytes = if store.makes_small_pages() { BLOCK_BYTES } else { 0 };
-    tracing::info!(splice, block_bytes, "network to memory");
-    let options = work::WorkOptions {
-        verify_crc: config.verify_crc,
-        part_bytes_max: config.part_bytes,
-        outage_budget: config.outage_budget,
-        // Where there are no huge pages, the rounding is what is lost.
-        page_bytes: pages::HUGE_BYTES as u64,
-        block_bytes,
-        splice,
-        now: Instant::now,
-        memory: ossc_store::machine::now,
-        requests_max: config.prefetch_vcpus * config.prefetch_workers,
-        twice_percent_max: config.twice_percent_max,
-        memory_files_max: memory::memory_files_max(),
-        scale: Scale::PRODUCT,
-        throttle_recover: config.throttle_recover,
-        backoff: Backoff { base: config.retry_base, cap: config.retry_cap },
-        revive: config.revive,
-    };
-    let audit = Audit::new(Some(journal.clone()), settings.location.bucket());
-    let senders = (sender, orders.clone());
-    let work = Arc::new(Work::new(region, budget, audit, senders, supplies::all(), options));
-    let vcpus = Vcpus::start(Arc::new(origin), work.clone(), net)
-        .map_err(|e| format!("failed to initialize connector: {e}"))?;
-    let (looked_up, driver) = (vcpus.names(), vcpus.driver());
-    work.scheduling.set_vcpus(vcpus);
-    let keys = keys::of_engine(variables, settings, config, &work, renewed)?;
-    // An address needs no looking up.
-    if settings.endpoint.ip().is_none() {
-        let (host, port) = (settings.endpoint.connect_host(settings.location.bucket()), settings.endpoint.port());
-        let deadline = config.resolve_timeout;
-        spawn("ossc-names", move || names::run(looked_up, &host, port, deadline))?;
-    }
-    Ok(Built { work, store, files, adopted, arrived, orders, wanted, keys, driver })
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), NotStarted> {
-    let thread = std::thread::Builder::new().name(name.into()).stack_size(512 << 10).spawn(body);
-    thread.map(drop).map_err(|e| NotStarted::Reason(format!("failed to initialize connector: thread {name}: {e}")))
 }

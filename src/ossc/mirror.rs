@@ -13,6 +13,7 @@ pub mod listings;
 pub mod made;
 pub mod program;
 mod refill;
+pub mod rehearsal;
 pub mod renew;
 mod takeover;
 mod theirs;
@@ -22,6 +23,7 @@ use crate::folder_files::{self, Pinned, Root};
 use crate::lock::lock;
 use crate::mirror::inspect::Step;
 use crate::mirror::known::Known;
+use crate::mirror::listing::quiet;
 use crate::mirror::listing::tree::Level;
 use crate::mirror::made::{Growing, Purpose};
 use crate::mirror::renew::{Asked, Changing, Superseded};
@@ -32,6 +34,7 @@ use crate::work::residency::lazy::Lazy;
 use crate::work::shared::entry::RegisterEntry;
 use ossc_cache::mark;
 use ossc_cache::region::{Full, NewObject, OBJECTS_MAX, PARTS_MAX, RecordKind, RecordSpace, state};
+use ossc_conf::Config;
 use ossc_net::error::shown;
 use ossc_net::list::ObjectEntry;
 use ossc_store::pages::Store;
@@ -50,6 +53,9 @@ const AHEAD_SHARE: u64 = 4;
 /// So many objects are made at a time; then others that need the mirror have their turn.
 const AT_ONCE: usize = 256;
 const TURN: Duration = Duration::from_micros(50);
+
+/// A start that OSS does not answer says why so long before `startTimeoutSec` is over.
+const START_MARGIN: Duration = Duration::from_secs(1);
 
 /// Sizes that decide how objects are represented.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +77,25 @@ pub struct MirrorOptions {
     pub list_again: Duration,
     /// How long the start waits for a folder to become quiet at most.
     pub start_quiet_max: Duration,
+}
+
+impl MirrorOptions {
+    /// Those of a configuration.
+    pub fn of(config: &Config) -> MirrorOptions {
+        MirrorOptions {
+            materialize_bytes_max: config.materialize_bytes_max,
+            materialize_total_max: config.materialize_total_bytes_max,
+            part_bytes_max: config.part_bytes,
+            start_attempts: config.start_attempts,
+            // The reason of the last failure is said before the time is over.
+            start_within: config.start_timeout - (config.start_timeout / 4).min(START_MARGIN),
+            list_attempts: config.list_attempts,
+            list_again: config.list_again,
+            // The rest is for the network.
+            start_quiet_max: Duration::from_secs(quiet::patience_secs(config.list_again.as_secs()))
+                .min(config.start_timeout / 2),
+        }
+    }
 }
 
 /// See the module.

@@ -29,9 +29,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("mirror", &["lock", "order", "folder_files", "work", "work/residency", "work/scheduling", "work/shared"]),
-    ("process", &["credentials", "journal", "lock", "mirror", "order", "work"]),
+    ("process", &["credentials", "folder_files", "journal", "lock", "mirror", "order", "work", "work/shared"]),
     ("engine", &["credentials", "journal", "mirror", "order", "folder_files", "process", "work", "work/shared"]),
-    ("commands", &["credentials", "lock", "mirror", "process", "work/shared"]),
+    ("commands", &["credentials", "folder_files", "lock", "mirror", "process", "work/shared"]),
 ];
 
 /// The folder of a path, which begins behind `crate::` or behind the crate's own folder.

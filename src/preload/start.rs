@@ -123,7 +123,7 @@ impl Waits {
         Waits { what: CPath::from(b"the engine's process"), begun_ms: now, speak_at_ms: now + WORD_MS }
     }
 
-    fn keep(&mut self, what: &[u8]) {
+    fn learn(&mut self, what: &[u8]) {
         self.what = CPath::default().with_shown(what);
     }
 
@@ -194,7 +194,7 @@ fn heard(text: &mut [u8; TEXT_MAX], mut len: usize, waits: &mut Waits) -> usize 
         if text[0] != b'W' {
             return end + 1;
         }
-        waits.keep(&text[1..end]);
+        waits.learn(&text[1..end]);
         text.copy_within(end + 1..len, 0);
         len -= end + 1;
     }

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from tests.bars.bar import Bar
-from tests.checks import operate_starts, pods, upgrade
+from tests.checks import operate_doctor, operate_starts, pods, upgrade
 
 BARS = [
+    Bar(
+        1, "doctor-agrees", "51 broken set-ups and 19 that work: what `ossc doctor` and a program of the same variables say (--only)",
+        "the doctor's status is 0 exactly when the program loads; the line that fails says what to do; nothing is changed",
+        operate_doctor.agree, operate_doctor.switched_off, "the check for users' files in objects' places does not count",
+    ),
     Bar(
         3, "start-reasons", "200 starts that fail, of 24 kinds and 8 at a time, write to one log (--runs)",
         "each reason that a program printed is in the log as often, and no other",

@@ -159,6 +159,28 @@ class Doctor(Ossc):
             self.assertIn(f"ok {what}", lines)
         self.assertIn("b.bin", lines["ok read"][0])
 
+    def test_json_says_the_same(self) -> None:
+        run = self.managed()
+        done = self.ossc(run, "doctor", "--json")
+        found = json.loads(done.stdout)
+        self.assertEqual((done.returncode, found["works"], found["failed"]), (0, True, []))
+        self.assertLessEqual({"MODEL_DIR", "list", "read", "speed", "time"}, {line["check"] for line in found["checks"] if line["mark"] == "ok"})
+        measured = found["measured"]
+        self.assertEqual(measured["weights_bytes"], sum(size for name, size in self.sizes().items() if name.endswith(".bin")))
+        self.assertTrue(measured["one_bytes_per_sec"] > 0 and measured["load_secs"] > 0)
+        done = self.ossc(run, "doctor", "--json", OSS_ACCESS_KEY_SECRET="wrong")
+        self.assertEqual((done.returncode, json.loads(done.stdout)["failed"]), (1, ["list"]))
+
+    def sizes(self) -> dict[str, int]:
+        """Large objects of the root folder."""
+        return {p.name: p.stat().st_size for p in self.plain.iterdir() if p.is_file() and p.stat().st_size > folder.MATERIALIZE_BYTES}
+
+    def test_a_session_with_the_library_everywhere_is_looked_at_all_the_same(self) -> None:
+        run = self.managed()
+        done = subprocess.run([str(paths.OSSC), "doctor"], env=run.env(), capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stderr, run.engines()), (0, "", []), done.stdout)
+        self.assertRegex(done.stdout, r"(?m)^ok    hooks +in force")
+
     def test_offline_asks_nobody(self) -> None:
         status, lines = self.doctor("--offline", OSS_ENDPOINT="http://127.0.0.1:1")
         self.assertEqual(status, 0, lines)
@@ -168,11 +190,12 @@ class Doctor(Ossc):
         nobody = "http://127.0.0.1:1"
         for what, word, changes in (
             ("environment", "OSS_PATH not set", {"OSS_PATH": None}),
+            ("environment", "not set either: OSS_ENDPOINT", {"OSS_PATH": None, "OSS_ENDPOINT": None}),
             ("config", "no-such-file", {"OSSC_CONFIG": "/no-such-file"}),
             ("connect", "127.0.0.1:1", {"OSS_ENDPOINT": nobody}),
             ("list", "SignatureDoesNotMatch", {"OSS_ACCESS_KEY_SECRET": "wrong"}),
             ("list", "NoSuchBucket", {"OSS_PATH": "oss://no-such-bucket/x/"}),
-            ("list", "nothing is below", {"OSS_PATH": f"oss://{paths.BUCKET}/nobody/"}),
+            ("list", "holds no objects; check OSS_PATH", {"OSS_PATH": f"oss://{paths.BUCKET}/nobody/"}),
             ("list", "TLS", {"OSS_ENDPOINT": self.endpoint.url.replace("http://", "https://")}),
         ):
             with self.subTest(changes=changes):

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import unittest
 
-from tests.checks import operate_starts
+from tests.checks import operate_doctor, operate_starts
 from tests.harness import paths
+
+
+class Doctor(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        paths.require_products()
+
+    def test_doctor_and_program_agree(self) -> None:
+        measure = operate_doctor.agree(quick=True)
+        self.assertTrue(measure.good, "\n".join([measure.value, *measure.notes]))
+
+    def test_a_check_that_does_not_count_is_noticed(self) -> None:
+        self.assertFalse(operate_doctor.switched_off().good)
 
 
 class Starts(unittest.TestCase):

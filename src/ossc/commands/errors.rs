@@ -198,6 +198,8 @@ mod tests {
     fn every_reason_is_listed() {
         let sources = [
             include_str!("../engine.rs"),
+            include_str!("../process/assemble.rs"),
+            include_str!("../process/folders.rs"),
             include_str!("../process/keys.rs"),
             include_str!("../process/memory.rs"),
             include_str!("../process/socket.rs"),

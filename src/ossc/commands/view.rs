@@ -46,7 +46,8 @@ impl Which {
         self.paths().is_ok_and(|paths| paths.lock.as_cstr().is_some_and(sys::is_locked))
     }
 
-    fn paths(&self) -> Result<Paths, String> {
+    /// Where its lock and socket are.
+    pub fn paths(&self) -> Result<Paths, String> {
         let dir = self.model_dir.display();
         let id = std::fs::metadata(&self.model_dir).map_err(|e| format!("MODEL_DIR {dir}: {e}"))?;
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());

@@ -157,7 +157,12 @@ impl Mirror {
     }
 
     /// Asks OSS what is in a folder, in so many pages at most: `None` if there are more.
-    fn fetch_listing(&self, path: &str, patience: Patience, pages: u32) -> Result<Option<(Level, Asked)>, Failure> {
+    pub(super) fn fetch_listing(
+        &self,
+        path: &str,
+        patience: Patience,
+        pages: u32,
+    ) -> Result<Option<(Level, Asked)>, Failure> {
         let prefix = if path.is_empty() { self.prefix.clone() } else { format!("{}{path}/", self.prefix) };
         let asked = Asked::now();
         let level = listing::fetch(&self.work, &prefix, patience, pages);

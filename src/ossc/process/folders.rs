@@ -1,7 +1,12 @@
 //! Folders that MODEL_DIR cannot be: the system's own, and those whose files the kernel makes up.
 //!
-//! Called by the engine at its start and by `ossc doctor`. It looks, and changes nothing.
+//! And what the file system of a MODEL_DIR keeps of its files.
+//!
+//! Called by the engine at its start and by `ossc doctor`. Nothing of what it makes to find out stays.
 
+use crate::folder_files::Root;
+use crate::mirror::made;
+use crate::process::first_word::NotStarted;
 use rustix::fs::statfs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -22,6 +27,19 @@ pub fn unfit(folder: &Path) -> Option<String> {
         None => return None,
     };
     Some(format!("MODEL_DIR {} {why}: give the model a folder of its own", folder.display()))
+}
+
+/// What the file system of MODEL_DIR keeps; the REASON if placeholders cannot be known there, or here.
+pub fn probed(root: &Root, model_dir: &Path) -> Result<Option<made::FsFeatures>, NotStarted> {
+    if !Path::new("/proc/self/fd").exists() {
+        return Err(NotStarted::Reason(
+            "failed to initialize connector: /proc is not there: mount it, since files are reopened through it".into(),
+        ));
+    }
+    let folder = root.folder("").map_err(|e| e.to_string());
+    folder
+        .and_then(made::probe)
+        .map_err(|why| format!("failed to download metadata: MODEL_DIR {}: {why}", model_dir.display()).into())
 }
 
 #[cfg(test)]

@@ -1,19 +1,21 @@
 //! The lock and the socket's path of an engine: one engine serves a MODEL_DIR.
 //!
-//! Called by the engine at its start and its end. The lock is held as long as its file is open. Its file goes with the
-//! engine, and those of engines that were killed go with the next one of their run folder: whoever holds the lock of a
-//! file may remove it, and whoever takes one asks afterwards whether the file still has its name.
+//! Called by the engine at its start and its end, and by `ossc doctor`, which only looks. The lock is held as long as its
+//! file is open. Its file goes with the engine, and those of engines that were killed go with the next one of their run
+//! folder: whoever holds the lock of a file may remove it, and whoever takes one asks afterwards whether the file still has
+//! its name.
 
 use crate::process::first_word::NotStarted;
 use ossc_cache::cpath::CPath;
 use ossc_cache::rundir::{self, Paths, RunDirSettings};
 use ossc_cache::{sys, wire};
 use ossc_conf::Settings;
-use std::ffi::OsStr;
+use rustix::fs::{Access, access};
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,21 +38,10 @@ pub fn lock_file(paths: &Paths) -> PathBuf {
 /// # Errors
 /// Another engine has it, or it cannot be had.
 pub fn lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, File), NotStarted> {
-    let bytes = |path: &Option<PathBuf>| path.as_ref().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
-    let (socket, runtime_dir) = (bytes(&settings.uds_path), bytes(&settings.runtime_dir));
-    let model_dir = settings.model_dir.as_os_str().as_encoded_bytes();
-    let place = RunDirSettings { socket: socket.as_deref(), runtime_dir: runtime_dir.as_deref(), model_dir };
-    let failed = |what: String| NotStarted::Reason(format!("failed to acquire uds lock: {what}"));
-    let paths = rundir::paths(&place, id.0, id.1).ok_or_else(|| NotStarted::Reason(rundir::NO_FOLDER.into()))?;
-    let name = String::from_utf8_lossy(paths.lock.as_bytes()).into_owned();
-    let not_ours =
-        || failed(format!("{name} is not an engine's lock: remove it, or give CONNECTOR_UDS_PATH another name"));
-    let path = paths.lock.as_cstr().ok_or_else(|| failed(format!("{name}: the path is too long")))?;
+    let paths = paths(settings, id)?;
+    let (name, path) = named(&paths)?;
     for _ in 0..TRIES {
-        let file = ossc_cache::lock::open(path, paths.is_given).map_err(|errno| match errno.0 {
-            libc::EEXIST | libc::ELOOP | libc::EISDIR | libc::ENXIO => not_ours(),
-            number => failed(format!("{name}: {}", std::io::Error::from_raw_os_error(number))),
-        })?;
+        let file = ossc_cache::lock::open(path, paths.is_given).map_err(|errno| refused(&name, errno.0))?;
         let file = File::from(file);
         match sys::try_lock(file.as_raw_fd()) {
             Ok(()) if has_name(&file, Path::new(OsStr::from_bytes(paths.lock.as_bytes()))) => {
@@ -61,10 +52,87 @@ pub fn lock(settings: &Settings, id: (u64, u64)) -> Result<(Paths, File), NotSta
             // Its holder has ended meanwhile, and its file with it.
             Ok(()) => {}
             Err(errno) if errno.0 == libc::EAGAIN || errno.0 == libc::EACCES => std::thread::sleep(LOOKED_AT),
-            Err(errno) => return Err(failed(format!("{name}: {}", std::io::Error::from_raw_os_error(errno.0)))),
+            Err(errno) => return Err(refused(&name, errno.0)),
         }
     }
     Err(NotStarted::OtherEngine)
+}
+
+/// The paths, if an engine could take the lock and listen there, or one does. It makes nothing.
+///
+/// # Errors
+/// The REASON of the start that cannot.
+pub fn look(settings: &Settings, id: (u64, u64)) -> Result<Paths, NotStarted> {
+    let paths = paths(settings, id)?;
+    let (name, path) = named(&paths)?;
+    ossc_cache::lock::look(path, paths.is_given).map_err(|errno| refused(&name, errno.0))?;
+    let folder = Path::new(&name).parent().unwrap_or(Path::new("/"));
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| failed(format!("{name}: {e}")))?;
+    let socket = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
+    let lies = std::fs::symlink_metadata(&socket);
+    if lies.is_ok_and(|lies| !lies.file_type().is_socket()) {
+        return Err(taken(&socket, libc::ENOTSOCK).into());
+    }
+    if !sys::is_locked(path) && ossc_cache::wire::listener(&paths.socket).is_some() {
+        return Err(taken(&socket, libc::EADDRINUSE).into());
+    }
+    Ok(paths)
+}
+
+/// The socket at which programs ask.
+///
+/// # Errors
+/// A text for the REASON.
+pub fn listen(socket: &CPath) -> Result<OwnedFd, String> {
+    may_accept()?;
+    wire::listen(socket).map_err(|e| taken(&String::from_utf8_lossy(socket.as_bytes()), e.0))
+}
+
+/// Whether this machine lets a process take connections.
+///
+/// # Errors
+/// A text for the REASON.
+pub fn may_accept() -> Result<(), String> {
+    wire::may_accept().map_err(|e| {
+        let e = std::io::Error::from_raw_os_error(e.0);
+        format!("failed to initialize connector: accept4: {e}: a policy of this machine (seccomp) refuses it: allow it")
+    })
+}
+
+fn paths(settings: &Settings, id: (u64, u64)) -> Result<Paths, NotStarted> {
+    let bytes = |path: &Option<PathBuf>| path.as_ref().map(|path| path.as_os_str().as_encoded_bytes().to_vec());
+    let (socket, runtime_dir) = (bytes(&settings.uds_path), bytes(&settings.runtime_dir));
+    let model_dir = settings.model_dir.as_os_str().as_encoded_bytes();
+    let place = RunDirSettings { socket: socket.as_deref(), runtime_dir: runtime_dir.as_deref(), model_dir };
+    rundir::paths(&place, id.0, id.1).ok_or_else(|| NotStarted::Reason(rundir::NO_FOLDER.into()))
+}
+
+fn named(paths: &Paths) -> Result<(String, &CStr), NotStarted> {
+    let name = String::from_utf8_lossy(paths.lock.as_bytes()).into_owned();
+    let path = paths.lock.as_cstr().ok_or_else(|| failed(format!("{name}: the path is too long")))?;
+    Ok((name, path))
+}
+
+fn failed(what: String) -> NotStarted {
+    NotStarted::Reason(format!("failed to acquire uds lock: {what}"))
+}
+
+fn refused(name: &str, errno: i32) -> NotStarted {
+    failed(match errno {
+        libc::EEXIST | libc::ELOOP | libc::EISDIR | libc::ENXIO => {
+            format!("{name} is not an engine's lock: remove it, or give CONNECTOR_UDS_PATH another name")
+        }
+        number => format!("{name}: {}", std::io::Error::from_raw_os_error(number)),
+    })
+}
+
+fn taken(socket: &str, errno: i32) -> String {
+    let why = match errno {
+        libc::ENOTSOCK => "is no socket: remove it, or give CONNECTOR_UDS_PATH another name".into(),
+        libc::EADDRINUSE => "is the socket of another program: give CONNECTOR_UDS_PATH another name".into(),
+        number => std::io::Error::from_raw_os_error(number).to_string(),
+    };
+    format!("failed to acquire uds lock: {socket}: {why}")
 }
 
 /// True if the file is the one that lies at `path`.

@@ -1,19 +1,22 @@
-//! What `ossc doctor` sees of this machine: the library, MODEL_DIR, the run folder, memory and its pages, limits.
+//! What `ossc doctor` sees of this machine: MODEL_DIR, the run folder, log and audit file, memory and its pages, limits,
+//! proxies.
 //!
 //! Called by `doctor`, before it has a second thread (the memory's helper is a fork).
 
 use super::Report;
-use crate::commands::run;
 use crate::commands::view;
-use crate::process::{folders, memory};
-use ossc_cache::rundir::{self, RunDirSettings};
+use crate::folder_files::Root;
+use crate::process::first_word::NotStarted;
+use crate::process::{folders, memory, socket};
 use ossc_conf::{Config, Settings};
 use ossc_store::budget::Budget;
 use ossc_store::pages::{PageKind, Store};
 use rustix::fs::{Access, access, statfs};
 use rustix::process::{Resource, getrlimit};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 /// statfs(2): file systems that are reached over FUSE, where an OSS mount may lie.
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
@@ -22,61 +25,122 @@ const BUDGET_BYTES_MIN: u64 = 1 << 30;
 /// Connections and the objects of a usual load: half of them are for memory files.
 const DESCRIPTORS_MIN: u64 = 1024;
 
-pub(super) fn library(report: &mut Report) {
-    let missing = "libossc_preload.so is neither beside ossc nor in ../lib: install it there";
-    if let Some(path) = report.need("library", run::library().ok_or(missing)) {
-        report.good("library", format!("{}, version {}", path.display(), env!("CARGO_PKG_VERSION")));
+/// Device and inode of MODEL_DIR, if it is there and can be one.
+pub(super) fn model_dir(report: &mut Report, model_dir: &Path) -> Option<(u64, u64)> {
+    let dir = model_dir.display();
+    if let Some(why) = folders::unfit(model_dir) {
+        report.bad("MODEL_DIR", why);
+        return None;
     }
-}
-
-pub(super) fn model_dir(report: &mut Report, settings: &Settings) {
-    if let Some(why) = folders::unfit(&settings.model_dir) {
-        return report.bad("MODEL_DIR", why);
-    }
-    let dir = settings.model_dir.display();
-    let found = match std::fs::metadata(&settings.model_dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return report.note("MODEL_DIR", format!("{dir} is not there yet: the first program makes it"));
+    let found = match std::fs::metadata(model_dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            match may_be_made(model_dir) {
+                Ok(()) => report.note("MODEL_DIR", format!("{dir} is not there yet: the first program makes it")),
+                Err(why) => report.bad("MODEL_DIR", format!("{dir} is not there and cannot be made: {why}")),
+            }
+            return None;
         }
-        Ok(found) if !found.is_dir() => Err("it is not a folder".to_string()),
-        Ok(found) => access(&settings.model_dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+        Ok(found) if !found.is_dir() => Err("it is not a folder: remove it, or choose another one".to_string()),
+        Ok(found) => access(model_dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
             .map(|()| found)
             .map_err(|e| format!("read and write permission are needed: {e}")),
         Err(e) => Err(e.to_string()),
     };
-    let Some(found) = report.need("MODEL_DIR", found.map_err(|why| format!("{dir}: {why}"))) else { return };
+    let found = report.need("MODEL_DIR", found.map_err(|why| format!("{dir}: {why}")))?;
+    let keeps = Root::open(model_dir).map_err(|e| NotStarted::Reason(e.to_string()));
+    if let Err(NotStarted::Reason(why)) = keeps.and_then(|root| folders::probed(&root, model_dir)) {
+        report.bad("MODEL_DIR", why);
+        return None;
+    }
     // The magic number's width differs between platforms; 32 bits of it count.
-    let kind = statfs(&settings.model_dir).map_or(0, |fs| fs.f_type as u64 & 0xffff_ffff);
+    let kind = statfs(model_dir).map_or(0, |fs| fs.f_type as u64 & 0xffff_ffff);
     if kind == FUSE_SUPER_MAGIC {
         report.note("MODEL_DIR", format!("{dir} is on a FUSE mount: give the model a folder on a local disk"));
     } else {
         report.good("MODEL_DIR", dir.to_string());
     }
-    run_folder(report, settings, (found.dev(), found.ino()));
+    Some((found.dev(), found.ino()))
 }
 
-fn run_folder(report: &mut Report, settings: &Settings, (dev, ino): (u64, u64)) {
-    let place = RunDirSettings {
-        socket: settings.uds_path.as_ref().map(|path| path.as_os_str().as_bytes()),
-        runtime_dir: settings.runtime_dir.as_ref().map(|path| path.as_os_str().as_bytes()),
-        model_dir: settings.model_dir.as_os_str().as_bytes(),
-    };
-    let Some(paths) = report.need("run folder", rundir::paths(&place, dev, ino).ok_or(rundir::NO_FOLDER)) else {
-        return;
-    };
-    let socket = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
-    let runs = paths.lock.as_cstr().is_some_and(ossc_cache::sys::is_locked);
-    report.good("run folder", format!("{socket}{}", if runs { ", an engine runs" } else { "" }));
+/// The nearest folder above that is there, or the path itself.
+pub(super) fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"))
 }
 
-pub(super) fn memory(report: &mut Report, config: &Config, settings: Option<&Settings>) {
+fn may_be_made(path: &Path) -> Result<(), String> {
+    let above = nearest(path);
+    if !above.is_dir() {
+        return Err(format!("{} is not a folder", above.display()));
+    }
+    access(above, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|e| format!("{}: {e}: let this user write there, or choose another place", above.display()))
+}
+
+pub(super) fn run_folder(report: &mut Report, settings: &Settings, id: (u64, u64)) {
+    let looked = socket::may_accept().map_err(NotStarted::Reason).and_then(|()| socket::look(settings, id));
+    let paths = match looked {
+        Ok(paths) => paths,
+        Err(NotStarted::Reason(why)) => return report.bad("run folder", why),
+        Err(NotStarted::OtherEngine) => return,
+    };
+    let place = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
+    let is_last =
+        ["/tmp/", "/dev/shm/"].iter().any(|above| place.starts_with(above)) || place.contains("/.oss-connector-");
+    if !paths.is_given && is_last {
+        return report.note("run folder", format!("{place}, since neither /run/oss-connector nor XDG_RUNTIME_DIR can be used here: programs in other containers find this engine only by a CONNECTOR_UDS_PATH on a volume that they share"));
+    }
+    report.good("run folder", place);
+}
+
+/// Whether log and audit file can be written: else they go to the run folder.
+pub(super) fn files(report: &mut Report, config: &Config) {
+    for (what, key, path) in [("log", "logPath", &config.log_path), ("audit", "auditPath", &config.audit_path)] {
+        match may_be_written(path) {
+            Ok(()) => report.good(what, path.display().to_string()),
+            Err(why) => report.note(
+                what,
+                format!("{} cannot be written: {why}; it goes beside the engine's lock in the run folder: set {key} to a file that this user may write", path.display()),
+            ),
+        }
+    }
+}
+
+fn may_be_written(path: &Path) -> Result<(), String> {
+    if !path.exists() {
+        return may_be_made(path);
+    }
+    // As the journal opens it: a FIFO without a reader is an error.
+    let opened = OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path);
+    opened.map(drop).map_err(|e| e.to_string())
+}
+
+/// Variables of proxies, which other programs obey.
+pub(super) fn proxies(report: &mut Report) {
+    let names = ["http_proxy", "https_proxy", "all_proxy"].map(|name| [name.to_string(), name.to_ascii_uppercase()]);
+    let set: Vec<String> = names
+        .concat()
+        .into_iter()
+        .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+        .collect();
+    if !set.is_empty() {
+        let (names, verb) = (set.join(", "), if set.len() == 1 { "is" } else { "are" });
+        report.note(
+            "proxy",
+            format!("{names} {verb} set and ignored: the engine connects to OSS by itself, and needs a route to it"),
+        );
+    }
+}
+
+/// The budget of an engine that would start now; `None` where it would not.
+pub(super) fn memory(report: &mut Report, config: &Config, settings: Option<&Settings>) -> Option<u64> {
     let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
     let is_cut = warning.is_some();
     if let Some(warning) = warning {
         report.note("memory", warning);
     }
     if let Some(why) = memory::too_small(config, &budget, is_cut) {
-        return report.bad("memory", why);
+        report.bad("memory", why);
+        return None;
     }
     let limit = format!("{} for cached objects", view::human(budget.limit()));
     if budget.limit() < BUDGET_BYTES_MIN {
@@ -95,11 +159,12 @@ pub(super) fn memory(report: &mut Report, config: &Config, settings: Option<&Set
         PageKind::Memfd => report.note(
             "pages",
             format!(
-                "4 KiB ({}): a load costs about twice the CPU; run the engine as root, or allow user namespaces",
+                "4 KiB ({}): a load costs about twice the CPU; run the engine as root, or allow user namespaces, or write `advise` to /sys/kernel/mm/transparent_hugepage/shmem_enabled",
                 store.why()
             ),
         ),
     }
+    Some(budget.limit())
 }
 
 pub(super) fn limits(report: &mut Report) {

@@ -1,51 +1,96 @@
-//! What `ossc doctor` sees of OSS: name, connection, keys, a listing, a ranged read with its check value, the clock.
+//! What `ossc doctor` sees of OSS: name, connection, keys, the listing, the clock, the places of what was listed, sizes
+//! against memory and disk, and a load that is tried for a few seconds.
 //!
-//! Called by `doctor`, last: it starts a network thread. The requests are those of a load, by the engine's own code.
+//! Called by `doctor`, last: it starts network threads. Each question is asked by the engine's own start, with its retries and
+//! its corrected clock.
 
-use super::Report;
-use crate::commands::caller::Caller;
-use crate::commands::view;
+use super::reading::{Read, Reading, Speed};
+use super::{Report, local};
+use crate::commands::view::human;
 use crate::credentials;
+use crate::folder_files::{self, Root};
+use crate::mirror::listing::tree::Level;
+use crate::mirror::rehearsal::ModelFolder;
+use crate::mirror::{Mirror, MirrorOptions};
+use crate::process::assemble::{Assembled, Given, assemble};
 use crate::process::connect;
+use crate::process::first_word::NotStarted;
 use ossc_conf::{Config, Scheme, Settings};
-use ossc_net::list::{self, ObjectEntry};
-use ossc_net::{Query, Response};
-use ossc_sign::Credentials;
+use ossc_net::error::shown;
+use ossc_net::list::ObjectEntry;
+use serde_json::json;
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Bytes of the ranged read: one part of a load.
-const READ_BYTES: u64 = 8 << 20;
-const LIST_BYTES_MAX: usize = 8 << 20;
 /// Addresses that are connected to, one after the other.
 const ADDRESSES_TRIED_MAX: usize = 8;
 /// OSS refuses signatures that are about 15 minutes off; a clock that is a minute off is not looked after.
 const CLOCK_SECS_MAX: i64 = 60;
+/// How long bytes are read by one connection, and by many.
+const MEASURED: Duration = Duration::from_secs(2);
+/// How long objects whose bytes were wrong are read once more.
+const AGAIN: Duration = Duration::from_secs(20);
+/// What a file takes a multiple of on most file systems.
+const BLOCK_BYTES: u64 = 4096;
+/// What of one kind is told by name.
+const NAMED_MAX: usize = 5;
+/// What an engine takes of a memoryLimit for itself, at most.
+const OWN_BYTES_MAX: u64 = 64 << 20;
 
-pub(super) fn bucket(report: &mut Report, settings: &Settings, config: &Config) {
-    try_bucket(report, settings, config);
+/// What the steps before have found.
+pub(super) struct Local<'a> {
+    pub settings: &'a Settings,
+    pub config: &'a Config,
+    /// Device and inode of MODEL_DIR, if it is there.
+    pub id: Option<(u64, u64)>,
+    /// Of the engine that runs, or of the next one.
+    pub budget: Option<u64>,
 }
 
 /// Ends with the first step that fails.
-fn try_bucket(report: &mut Report, settings: &Settings, config: &Config) -> Option<()> {
+pub(super) fn bucket(report: &mut Report, local: &Local<'_>) -> Option<()> {
+    let Local { settings, config, .. } = *local;
     let host = settings.endpoint.connect_host(settings.location.bucket());
     let addresses = report.need("DNS", connect::addresses(settings, config))?;
     report.good("DNS", format!("{host}: {} addresses", addresses.len()));
     connects(report, &addresses, config.connect_timeout)?;
-    let key = key(report, settings, config)?;
-    let origin = report.need("TLS", connect::origin(settings, config, addresses, key))?;
-    let mut caller = report.need("network", Caller::start(origin, connect::options(settings, config)))?;
-    let (driver, why) = caller.driver();
-    report.good("network", format!("{driver}: {why}"));
+    let assembled = assembled(report, local)?;
     if settings.endpoint.scheme() == Scheme::Http {
         report.note("TLS", "plain http, as OSS_ENDPOINT asks: right inside a VPC, readable by others elsewhere");
     }
-    let largest = lists(report, &mut caller, settings)?;
-    let Some(object) = largest.filter(|object| object.size > 0) else {
-        report.note("read", "no object with bytes directly below OSS_PATH: nothing was read");
+    let (origin, options) = (assembled.origin.clone(), MirrorOptions::of(config));
+    let root = report.need("MODEL_DIR", Root::open(local::nearest(&settings.model_dir)))?;
+    let (location, prefix) = (settings.location.to_string(), settings.location.prefix().to_string());
+    let mirror = Mirror::new(root, assembled.work, assembled.store, location, prefix, options);
+    let listed = mirror.rehearse_listing();
+    report.warned();
+    let level = report.need("list", listed)?;
+    report.good("list", format!("{} objects and {} folders", level.objects.len(), level.folders.len()));
+    skipped(report, &level);
+    clock(report, &level);
+    if local.id.is_some() {
+        let places = mirror.rehearse_places(&level);
+        report.warned();
+        if report.need("places", places).is_some() {
+            report.good("places", "nothing of yours lies in an object's place");
+        }
+    }
+    let found = mirror.find_model(level);
+    report.warned();
+    let Some(found) = found else {
+        report.note("read", "no object with bytes was found: nothing was read");
         return Some(());
     };
-    reads(report, &mut caller, &object)
+    if !found.path.is_empty() {
+        report.note("model", format!("OSS_PATH is no model's folder; looked at the one in {}/", shown(&found.path)));
+    }
+    let weights = found.weights(config.materialize_bytes_max);
+    sizes(report, local, &found, &weights);
+    reads(report, local, (&found, &weights), &origin)
 }
 
 fn connects(report: &mut Report, addresses: &[SocketAddr], limit: Duration) -> Option<()> {
@@ -72,66 +117,234 @@ fn connects(report: &mut Report, addresses: &[SocketAddr], limit: Duration) -> O
     Some(())
 }
 
-/// `Some(None)` is anonymous access.
-fn key(report: &mut Report, settings: &Settings, config: &Config) -> Option<Option<Credentials>> {
+/// All that a start has before it lists the root folder.
+fn assembled(report: &mut Report, local: &Local<'_>) -> Option<Assembled> {
+    let Local { settings, config, id, .. } = *local;
+    let text = |name: std::ffi::OsString| name.into_string().ok();
+    let variables: HashMap<String, String> =
+        std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+    let id = id.unwrap_or_default();
+    let given = Given { variables: &variables, settings, config, journal: None, id, old_store: -1 };
+    let step = Cell::new("network");
+    let waits_for = |what: &str| step.set(if what.contains("credentials") { "keys" } else { "network" });
+    let assembled = assemble(&given, &waits_for);
+    report.warned();
+    let assembled = match assembled {
+        Ok(assembled) => assembled,
+        Err(NotStarted::Reason(why)) => return report.need(step.get(), Err(why)),
+        Err(NotStarted::OtherEngine) => return None,
+    };
     let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
     let issuer = credentials::issuer(settings, limits, &connect::trust(settings, config));
-    let Some(issuer) = report.need("keys", issuer)? else {
-        let key = credentials::lasting(settings);
-        report.good("keys", if key.is_some() { "of the environment" } else { "none: anonymous access" });
-        return Some(key);
+    let keys = match issuer.ok().flatten() {
+        Some(issuer) => issuer.name().to_string(),
+        None if credentials::lasting(settings).is_some() => "of the environment".into(),
+        None => "none: anonymous access".into(),
     };
-    let issued = report.need("keys", credentials::first(issuer.as_ref()))?;
-    let left = issued.ends_secs.map(|ends| ends - now());
-    report.good("keys", format!("{}{}", issuer.name(), left.map_or(String::new(), |left| format!(", {left} s left"))));
-    Some(Some(issued.credentials))
+    report.good("keys", keys);
+    report.good("network", format!("{}: {}", assembled.driver.0, assembled.driver.1));
+    Some(assembled)
 }
 
-/// The largest object of the root folder.
-fn lists(report: &mut Report, caller: &mut Caller, settings: &Settings) -> Option<Option<ObjectEntry>> {
-    let prefix = settings.location.prefix().to_string();
-    let query = Query::List { prefix, delimiter: Some("/".into()), continuation: None };
-    let (response, body) = report.need("list", caller.call(query, LIST_BYTES_MAX))?;
-    let page = report.need("list", list::parse(&body))?;
-    if page.objects.is_empty() && page.prefixes.is_empty() {
-        let text = format!("nothing is below {}: check OSS_PATH", settings.location);
-        return report.need("list", Err(text));
+fn skipped(report: &mut Report, level: &Level) {
+    for (key, why) in level.skipped.iter().take(NAMED_MAX) {
+        report.note("names", format!("{} is not mirrored: {why}", shown(key)));
     }
-    let more = if page.next.is_some() { " on the first page" } else { "" };
-    report.good("list", format!("{} objects and {} folders{more}", page.objects.len(), page.prefixes.len()));
-    clock(report, &response);
-    // A link's size is its own, not that of what it leads to.
-    Some(page.objects.into_iter().filter(|object| object.kind != list::Type::Symlink).max_by_key(|object| object.size))
+    if level.skipped.len() > NAMED_MAX {
+        report.note("names", format!("and {} more", level.skipped.len() - NAMED_MAX));
+    }
 }
 
-fn clock(report: &mut Report, response: &Response) {
-    let Some(off) = response.date.map(|date| now() - date) else { return };
+fn clock(report: &mut Report, level: &Level) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let Some(off) = level.date.map(|date| now - date) else { return };
     if off.abs() > CLOCK_SECS_MAX {
-        report.note("clock", format!("this machine is {off} s off the server: set it, or signatures may be refused"));
+        report.note(
+            "clock",
+            format!(
+                "this machine is {off} s off the server: set it; until then the engine signs with the server's time"
+            ),
+        );
     } else {
         report.good("clock", format!("{off} s off the server"));
     }
 }
 
-fn reads(report: &mut Report, caller: &mut Caller, object: &ObjectEntry) -> Option<()> {
-    let end = object.size.min(READ_BYTES);
-    let (key, etag, size) = (object.key.clone(), Some(object.etag.clone()), object.size);
-    let begin = Instant::now();
-    let read = caller.call(Query::Get { key, range: Some(0..end), etag, size }, READ_BYTES as usize);
-    let (response, _) = report.need("read", read)?;
-    let secs = begin.elapsed().as_secs_f64();
-    let speed = end as f64 / secs / 1e6;
-    report.good(
-        "read",
-        format!("{} of {} in {secs:.3} s, {speed:.0} MB/s on one connection", view::human(end), object.key),
-    );
-    match response.crc64_object {
-        Some(_) => report.good("CRC-64", "OSS reports it: every object is verified"),
-        None => report.note("CRC-64", format!("OSS reports none for {}: it cannot be verified", object.key)),
+/// Sizes against memory and disk, and what cannot be had at all.
+fn sizes(report: &mut Report, local: &Local<'_>, found: &ModelFolder, weights: &[String]) {
+    let objects = &found.level.objects;
+    let of = |name: &String| objects.get(name).map_or(0, |object| object.size);
+    let (total, largest) = (weights.iter().map(of).sum::<u64>(), weights.iter().max_by_key(|name| of(name)));
+    if let (Some(budget), Some(largest)) = (local.budget, largest) {
+        let text = format!(
+            "{} weights of {}, the largest {}; {} fit into memory",
+            weights.len(),
+            human(total),
+            human(of(largest)),
+            human(budget)
+        );
+        let size = of(largest);
+        if size > budget {
+            let what = match local.config.memory_limit {
+                Some(limit) if limit <= size + OWN_BYTES_MAX => {
+                    format!("set memoryLimit to {} or more", size + OWN_BYTES_MAX)
+                }
+                _ => "give this program more memory (cgroup, machine)".into(),
+            };
+            report.bad("size", format!("{}: {text}, and a map needs all of a file: {what}", shown(largest)));
+        } else if total > budget {
+            report.note("size", format!("{text}: files are loaded one after the other, and a program that keeps all of them mapped gets ENOMEM"));
+        } else {
+            report.good("size", text);
+        }
     }
+    let archived: Vec<&ObjectEntry> = objects.values().filter(|object| object.needs_restore()).collect();
+    if let Some(first) = archived.first() {
+        let more = if archived.len() > 1 { format!(" and {} more are", archived.len() - 1) } else { " is".into() };
+        report.bad("archived", format!("{}{more} archived, and programs get EACCES: restore it", shown(&first.key)));
+    }
+    disk(report, local, found);
+}
+
+/// Small objects become files.
+fn disk(report: &mut Report, local: &Local<'_>, found: &ModelFolder) {
+    let is_small = |object: &&ObjectEntry| object.size <= local.config.materialize_bytes_max && !object.needs_restore();
+    let blocks = |bytes: u64| bytes.next_multiple_of(BLOCK_BYTES);
+    let small: u64 = found.level.objects.values().filter(is_small).map(|object| blocks(object.size)).sum();
+    let small = small.min(local.config.materialize_total_bytes_max);
+    let dir = local::nearest(&local.settings.model_dir);
+    let Ok(free) = Root::open(dir).and_then(|root| root.folder("")).and_then(folder_files::free_bytes) else { return };
+    // What a program has loaded before is there already.
+    let lies: u64 = found
+        .level
+        .objects
+        .iter()
+        .filter(|(_, object)| is_small(object))
+        .map(|(name, _)| blocks(placed(&dir.join(&found.path).join(name))))
+        .sum();
+    let text = format!("{} of small objects become files, {} are free", human(small), human(free));
+    if small.saturating_sub(lies) > free {
+        report.bad(
+            "disk",
+            format!(
+                "{text} on the disk of {}: make room there, choose another MODEL_DIR, or lower materializeBytes",
+                dir.display()
+            ),
+        );
+    } else {
+        report.good("disk", text);
+    }
+}
+
+fn placed(path: &Path) -> u64 {
+    std::fs::symlink_metadata(path).map_or(0, |lies| lies.len())
+}
+
+/// A load that is tried for a few seconds.
+fn reads(
+    report: &mut Report,
+    local: &Local<'_>,
+    (found, weights): (&ModelFolder, &[String]),
+    origin: &Arc<ossc_net::Origin>,
+) -> Option<()> {
+    let objects = &found.level.objects;
+    let first = weights.iter().filter_map(|name| objects.get(name));
+    let rest = objects.iter().filter(|(name, _)| !weights.contains(name)).map(|(_, object)| object);
+    let entries: Vec<ObjectEntry> =
+        first.chain(rest).filter(|object| object.size > 0 && !object.needs_restore()).cloned().collect();
+    if entries.is_empty() {
+        report.note("read", "no object with bytes was found: nothing was read");
+        return Some(());
+    }
+    let (reading, options) =
+        (Reading::new(entries, local.config.part_bytes), connect::options(local.settings, local.config));
+    let one = report.need("read", reading.run(origin, options, true, MEASURED))?;
+    let many = report.need("read", reading.run(origin, options, false, MEASURED))?;
+    if reading.doubt() {
+        report.need("read", reading.run(origin, options, false, AGAIN))?;
+    }
+    report.warned();
+    reading.end(|reads| {
+        had(report, reads);
+        verified(report, local.config, reads);
+    });
+    let total: u64 = weights.iter().filter_map(|name| objects.get(name)).map(|object| object.size).sum();
+    speed(report, (one, many), total);
     Some(())
 }
 
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+fn had(report: &mut Report, reads: &[Read]) {
+    let failed: Vec<&Read> = reads.iter().filter(|read| read.failed.is_some()).collect();
+    for error in failed.iter().take(NAMED_MAX).filter_map(|read| read.failed.as_ref()) {
+        report.bad("read", error.to_string());
+    }
+    if failed.len() > NAMED_MAX {
+        report.bad("read", format!("and {} more objects", failed.len() - NAMED_MAX));
+    }
+    let whole = reads.iter().filter(|read| read.crc64().is_some()).count();
+    let begun = reads.iter().filter(|read| read.is_begun()).count();
+    if failed.is_empty() {
+        let names: Vec<String> =
+            reads.iter().filter(|read| read.is_begun()).take(3).map(|read| shown(&read.entry.key)).collect();
+        report.good(
+            "read",
+            format!(
+                "{whole} of {} objects as a whole, {} from their beginning: {}, ...",
+                reads.len(),
+                begun - whole,
+                names.join(", ")
+            ),
+        );
+    }
+}
+
+fn verified(report: &mut Report, config: &Config, reads: &[Read]) {
+    for read in reads.iter().filter(|read| read.is_wrong()).take(NAMED_MAX) {
+        let (Some(sum), Some(reported)) = (read.crc64(), read.reported) else { continue };
+        let text = format!(
+            "{}: its bytes have CRC-64 {sum}, and OSS reports {reported}, also when read again: upload it anew",
+            shown(&read.entry.key)
+        );
+        if config.verify_crc {
+            report.bad("CRC-64", text);
+        } else {
+            report.note("CRC-64", format!("{text}; verifyCrc is false, so programs get them"));
+        }
+    }
+    let is_compared = |read: &&Read| read.reported.is_some() && read.crc64().is_some();
+    let (matched, wrong) = reads.iter().filter(is_compared).partition::<Vec<_>, _>(|read| !read.is_wrong());
+    let bare = reads.iter().find(|read| read.is_begun() && read.reported.is_none());
+    match bare {
+        _ if !config.verify_crc => {
+            report.note("CRC-64", "verifyCrc is false: no object is compared with what OSS reports")
+        }
+        Some(read) => {
+            report.note("CRC-64", format!("OSS reports none for {}: it cannot be verified", shown(&read.entry.key)))
+        }
+        None if wrong.is_empty() => {
+            report.good("CRC-64", format!("{} objects compared and right; a load compares each", matched.len()))
+        }
+        None => {}
+    }
+}
+
+fn speed(report: &mut Report, (one, many): (Speed, Speed), total: u64) {
+    let rate = |speed: Speed| format!("{:.1} MB/s", speed.bytes_per_sec / 1e6);
+    // A small model was there before many connections had begun.
+    let best = if many.requests > 0 && many.bytes_per_sec > one.bytes_per_sec { many } else { one };
+    let by_many =
+        if many.requests > 0 { format!(", {} by {} at a time", rate(many), many.connections) } else { String::new() };
+    report.good("speed", format!("{} by one connection{by_many}", rate(one)));
+    let secs = total as f64 / best.bytes_per_sec.max(1.0);
+    if total > 0 && best.bytes_per_sec > 0.0 {
+        let time = if secs < 1.0 { "less than a second".into() } else { format!("about {secs:.0} s") };
+        report.good("time", format!("{} of weights take {time}", human(total)));
+    }
+    report.measured = json!({
+        "one_bytes_per_sec": one.bytes_per_sec as u64,
+        "many_bytes_per_sec": many.bytes_per_sec as u64,
+        "connections": many.connections,
+        "weights_bytes": total,
+        "load_secs": secs,
+    });
 }

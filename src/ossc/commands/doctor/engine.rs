@@ -1,0 +1,82 @@
+//! What `ossc doctor` sees of an engine that runs for this MODEL_DIR: whether a program would be served by it.
+//!
+//! Called by `doctor`. It asks as `ossc status` does, and is no client.
+
+use super::Report;
+use super::role::Role;
+use crate::commands::view::{Which, human};
+use ossc_cache::region::{Region, endpoint_key, place_key};
+use ossc_cache::wire;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+/// What there is.
+pub(super) enum Running {
+    /// None.
+    None,
+    /// One that serves what this program names; bytes of objects that it may have in memory.
+    Serves(u64),
+    /// One that this program cannot use: said.
+    Unfit,
+}
+
+/// `is_alone`: the program may not start one itself.
+pub(super) fn look(report: &mut Report, model_dir: &Path, (role, is_alone): (Role, bool)) -> Running {
+    let which = Which { model_dir: model_dir.to_path_buf() };
+    if !which.is_served() {
+        if role == Role::Secondary && is_alone {
+            report.bad("engine", "none runs for this MODEL_DIR, and ENABLE_CONNECTOR=2 waits for one: start a program with ENABLE_CONNECTOR=1");
+        }
+        return Running::None;
+    }
+    match which.region() {
+        Ok(region) => judged(report, &region),
+        Err(why) => {
+            report.bad("engine", stopped(&which).unwrap_or(why));
+            Running::Unfit
+        }
+    }
+}
+
+fn judged(report: &mut Report, region: &Region) -> Running {
+    let header = region.header();
+    let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let differs = |name: &str, key: fn(&[u8]) -> u64, its: u64| {
+        own(name).is_some_and(|value| its != 0 && key(value.as_bytes().trim_ascii()) != its)
+    };
+    let paths = [
+        ("OSS_PATH", place_key as fn(&[u8]) -> u64, &header.oss_path_key),
+        ("OSS_ENDPOINT", endpoint_key, &header.endpoint_key),
+    ];
+    for (name, key, its) in paths {
+        if differs(name, key, its.load(Ordering::Acquire)) {
+            report.bad(
+                "engine",
+                format!("the engine of this MODEL_DIR serves another {name}: use another MODEL_DIR, or wait until lingerSec after its last program"),
+            );
+            return Running::Unfit;
+        }
+    }
+    let (large, ready) = (header.large_bytes.load(Ordering::Relaxed), header.ready_bytes.load(Ordering::Relaxed));
+    let pid = header.engine_pid.load(Ordering::Acquire);
+    report.good(
+        "engine",
+        format!(
+            "{pid} serves it: {} of {} are in memory; what fails below is for the next one",
+            human(ready),
+            human(large)
+        ),
+    );
+    Running::Serves(header.budget_bytes.load(Ordering::Acquire))
+}
+
+/// What is the matter with an engine that a signal or a debugger has stopped.
+fn stopped(which: &Which) -> Option<String> {
+    let pid = wire::listener(&which.paths().ok()?.socket).filter(|pid| *pid > 0)?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The field behind the name, which may hold any byte.
+    let state = stat.rsplit_once(") ")?.1.chars().next()?;
+    matches!(state, 'T' | 't')
+        .then(|| format!("the engine (pid {pid}) is stopped and does not answer: kill -CONT {pid} lets it go on"))
+}
