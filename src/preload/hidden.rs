@@ -154,11 +154,14 @@ pub(crate) fn find() -> Option<CPath> {
     let own = file_of(find as *const c_void)?;
     // SAFETY: asks for a number of the auxiliary vector.
     let program = file_of(unsafe { libc::getauxval(libc::AT_ENTRY) } as *const c_void).map_or(0, |file| file.base);
+    // The program's own order. RTLD_DEFAULT begins with this library itself, which is linked with -Bsymbolic.
+    // SAFETY: null stands for the program, which stays loaded; nothing is loaded by it.
+    let order = unsafe { libc::dlopen(core::ptr::null(), libc::RTLD_LAZY) };
     let mut null = None;
     let mut hidden = None;
     for (family, name) in FAMILIES.iter().flat_map(|family| family.names.iter().map(move |name| (family, name))) {
         // SAFETY: looks a name up; finds the definition that the program's own calls go to.
-        let front = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        let front = unsafe { libc::dlsym(order, name.as_ptr()) };
         let Some(file) = file_of(front).filter(|file| file.base != own.base && file.base != program) else { continue };
         let Ok(fd) = *null.get_or_insert_with(open_null) else { break };
         if !active::is_reached(|| (family.call)(front, fd)) {
