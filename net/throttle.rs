@@ -152,6 +152,11 @@ impl Throttle {
         Change::Raised(self.limit)
     }
 
+    /// The last cut was for a thin link.
+    pub fn is_thin(&self) -> bool {
+        self.is_thin
+    }
+
     /// Requests under way.
     pub fn under_way(&self) -> usize {
         self.under_way

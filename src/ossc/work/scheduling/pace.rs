@@ -23,6 +23,7 @@ impl Scheduling {
         self.grow(done, now);
         self.recover(done, now);
         let mut throttle = lock(&self.throttle);
+        let was_thin = throttle.is_thin();
         let (change, most) = (throttle.ended(end, begun, now), throttle.most());
         // A connection that found no room sleeps, and the thread of the one that had it may have all workers busy.
         let refused = throttle.take_refused();
@@ -46,7 +47,8 @@ impl Scheduling {
                 tracing::warn!("OSS throttles: at most {limit} of {most} requests at a time from now on: {error}");
             }
             (Change::Raised(limit), _) if limit == most => {
-                tracing::info!("{most} requests at a time again");
+                let over = if was_thin { "the link serves all requests" } else { "OSS throttles no more" };
+                tracing::info!("{over}: {most} requests at a time again");
                 self.wake();
             }
             (Change::Cut(limit) | Change::Raised(limit), _) => {
