@@ -21,7 +21,7 @@ import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
-from dist.package import abi, crates, notices, sbom
+from dist.package import abi, crates, documents, notices, sbom
 from tests.harness import paths
 
 NAME = "oss-connector-lib"
@@ -33,9 +33,6 @@ COPIED = [
     ("dist/logrotate", "logrotate"),
     ("dist/after-removal.sh", "after-removal.sh"),
     ("dist/copyright", "doc/copyright"),
-    ("LICENSE", "doc/LICENSE"),
-    ("README.md", "doc/README.md"),
-    ("CHANGELOG.md", "doc/CHANGELOG.md"),
 ]
 
 
@@ -89,8 +86,7 @@ def lay_out(stage: Path, ossc: Path, epoch: int) -> None:
     for source, target in COPIED:
         (stage / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(paths.ROOT / source, stage / target)
-    for folder in (paths.ROOT / "docs", DIST / "kubernetes"):
-        shutil.copytree(folder, stage / "doc" / folder.name, copy_function=shutil.copyfile)
+    documents.lay_out(stage / "doc")
     shutil.copyfile(DIST / "lintian-overrides", stage / "lintian-overrides")
     (stage / "doc" / "THIRD-PARTY-LICENSES.txt").write_text(notices.text(linked))
     shutil.copyfile(notices.standard_library(), stage / "doc" / notices.standard_library().name)
