@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::driver::Event;
 pub use crate::driver::Op;
@@ -36,6 +36,8 @@ struct Seat {
     parked_free: bool,
     woken: bool,
     ended: bool,
+    /// When it began to wait, and for how long at most.
+    slept: Option<(Instant, Option<Duration>)>,
 }
 
 /// The vcpus of one engine.
@@ -59,7 +61,7 @@ impl Net {
             let limits = Limits { number, workers, timeouts, rcvbuf_bytes };
             let driver = Sim::new(number as Link * LINKS);
             let vcpu = Vcpu::new(limits, Arc::clone(&shared), Arc::clone(source), driver);
-            Seat { vcpu, parked_free: false, woken: true, ended: false }
+            Seat { vcpu, parked_free: false, woken: true, ended: false, slept: None }
         };
         let seats = (0..options.vcpus).map(seat).collect();
         Ok(Net { shared, seats, events: Vec::new() })
@@ -85,6 +87,9 @@ impl Net {
         if std::mem::take(&mut seat.woken) || self.shared.was_woken(number, seat.parked_free) {
             self.events.push(Event::Wakeup);
         }
+        if let Some((began, timeout)) = seat.slept.take() {
+            seat.vcpu.look_first(began, timeout, &mut self.events);
+        }
         seat.vcpu.after_wait(&mut self.events);
         let begun = now();
         match seat.vcpu.before_wait() {
@@ -94,6 +99,7 @@ impl Net {
             }
             ControlFlow::Continue(timeout) => {
                 seat.parked_free = self.shared.parkers[number].sleeping.load(Ordering::SeqCst);
+                seat.slept = Some((begun, timeout));
                 ControlFlow::Continue(Sleep { until: timeout.map(|timeout| begun + timeout), free: seat.parked_free })
             }
         }
@@ -158,6 +164,17 @@ impl Net {
     /// Room of the receive under way, in bytes.
     pub fn space(&self, link: Link) -> usize {
         self.driver(link).space(link)
+    }
+
+    /// The rank of the receive under way: where several sockets have bytes, the lowest is served first.
+    pub fn rank(&self, link: Link) -> Option<u64> {
+        self.driver(link).rank(link)
+    }
+
+    /// The request that a socket is used for.
+    pub fn token(&self, link: Link) -> Option<u64> {
+        let seat = &self.seats[Self::owner(link)];
+        seat.vcpu.token(seat.vcpu.driver.tag(link)?)
     }
 
     /// Address that the receive under way goes to.

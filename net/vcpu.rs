@@ -274,7 +274,7 @@ impl<D: Driver> Vcpu<D> {
 
     /// Before the time of a connection is over, what lies in the sockets is taken: this process may not have run for a
     /// while. After a pause all have as long again.
-    fn look_first(&mut self, began: Instant, timeout: Option<Duration>, events: &mut Vec<Event>) {
+    pub fn look_first(&mut self, began: Instant, timeout: Option<Duration>, events: &mut Vec<Event>) {
         let now = self.driver.now();
         let waited = now.saturating_duration_since(began);
         // The first deadline is that of the wait.
@@ -349,6 +349,13 @@ impl<D: Driver> Vcpu<D> {
     #[cfg(feature = "sim")]
     pub fn connections(&self) -> usize {
         self.slots.len()
+    }
+
+    /// The request of the connection with this tag.
+    #[cfg(feature = "sim")]
+    pub fn token(&self, tag: Tag) -> Option<u64> {
+        let found = self.slots.iter().find(|(_, slot)| slot.tag == tag && slot.closing.is_none());
+        found.and_then(|(_, slot)| slot.conn.token())
     }
 
     /// Whether a connection waits for its operations to end, to be closed.

@@ -60,6 +60,7 @@ struct Line {
     connect: bool,
     send: Option<Span>,
     recv: Option<Span>,
+    rank: u64,
     lowat: usize,
 }
 
@@ -117,6 +118,16 @@ impl Sim {
     /// Room of the receive under way, in bytes.
     pub fn space(&self, link: Link) -> usize {
         self.line(link).and_then(|line| line.recv).map_or(0, |span| span.len())
+    }
+
+    /// The rank of the receive under way.
+    pub fn rank(&self, link: Link) -> Option<u64> {
+        self.line(link).filter(|line| line.recv.is_some()).map(|line| line.rank)
+    }
+
+    /// The tag of what was done last on a socket.
+    pub fn tag(&self, link: Link) -> Option<Tag> {
+        self.line(link).and_then(|line| line.tag)
     }
 
     /// Where the receive under way goes to.
@@ -177,7 +188,7 @@ impl Driver for Sim {
         }
         let link = self.next;
         self.next += 1;
-        self.lines.push(Line { link, tag: None, connect: false, send: None, recv: None, lowat: 1 });
+        self.lines.push(Line { link, tag: None, connect: false, send: None, recv: None, rank: 0, lowat: 1 });
         Ok(link)
     }
 
@@ -194,9 +205,11 @@ impl Driver for Sim {
         self.posted.push(Posted::Send(*link));
     }
 
-    fn recv(&mut self, tag: Tag, link: &Link, span: Span, _rank: u64) {
+    fn recv(&mut self, tag: Tag, link: &Link, span: Span, rank: u64) {
         assert!(span.len() > 0, "a receive into nothing");
-        let before = self.line_mut(*link, tag).recv.replace(span);
+        let line = self.line_mut(*link, tag);
+        line.rank = rank;
+        let before = line.recv.replace(span);
         assert!(before.is_none(), "two receives at once on one socket");
         self.posted.push(Posted::Recv(*link));
     }

@@ -31,11 +31,12 @@ def main() -> int:
     parser.add_argument("number", nargs="?", type=int, metavar="NUMBER", help="number within the set")
     parser.add_argument("--control", action="store_true", help="break it on purpose; ends with 0 when the bar fails")
     parser.add_argument("--runs", type=int, help="how many runs, where a bar has many (roles 2, bytes 2 and 5), or pairs of loads (loaders 1; 0: none)")
+    parser.add_argument("--seeds", type=int, dest="runs", help="the same for seeds of the simulation (engine 8, survive 5)")
     parser.add_argument("--seed", type=int, default=1, help="the first run's seed (roles 2, bytes 2 and 5)")
     parser.add_argument("--size-mib", type=int, help="size of the model (roles 1 and 3)")
     parser.add_argument("--secs", type=int, help="time for each target (wire 5)")
     parser.add_argument("--against", type=Path, metavar="DIR", help="another build's folder, with ossc and libossc_preload.so (bytes)")
-    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only kinds whose name has TEXT (bytes 1, loaders 1)")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="only kinds whose name has TEXT (bytes 1, loaders 1), rows whose title begins with it or has it (survive 1)")
     parser.add_argument("--list", action="store_true", help="list all bars")
     options = parser.parse_args()
     scale.runs, scale.seed, scale.size_mib, scale.secs = options.runs, options.seed, options.size_mib, options.secs

@@ -1,7 +1,7 @@
 """The bars of surviving: progress is what counts, one stray answer is nothing, and no stranger gets in."""
 
 from tests.bars.bar import Bar
-from tests.checks import hostile, matrix, survive_link, survive_outage
+from tests.checks import hostile, matrix, simulation, survive_link, survive_outage
 
 BARS = [
     Bar(
@@ -18,6 +18,12 @@ BARS = [
         3, "strays-and-outages", f"one stray answer of each of {len(survive_outage.STRAYS)} kinds among {survive_outage.REQUESTS} requests; OSS away for {', '.join(map(str, survive_outage.OUTAGES))} s in start and load (--only, --against)",
         f"0 failed reads; the last byte at most {survive_outage.LATE_SECS_MAX} s after what the link needs, at most {survive_outage.LINES_MAX} log lines",
         survive_outage.strays_and_outages, survive_outage.control, "the stray answers stay, and deadlines of 60 s outlast a silence; or the build that --against names",
+    ),
+    Bar(
+        5, "survival-simulation", "seeded simulation with drips, stray answers, pauses, thin links, listings that hang and orders of service: 1,000,000 seeds (--seeds, --seed)",
+        "no violation, every kind of fault reached",
+        simulation.seeds, simulation.planted_in_survival,
+        f"{len(simulation.PLANTS_OF_SURVIVAL)} bugs, planted one at a time, each to be caught within {simulation.SEEDS_PLANTED:,} seeds",
     ),
     Bar(
         6, "hostile-user", "what a hostile user of the same machine can try: spoofed sockets, planted run folders, garbage in the region and on the attach socket, setuid by ld.so.preload, others' memory, core dumps",

@@ -105,7 +105,28 @@ impl Piece {
             Piece::Close | Piece::Reset => {}
         }
     }
+
+    /// Takes so many bytes of its begin, or all of it, as a piece of its own.
+    pub fn cut_off(&mut self, bytes: usize) -> Piece {
+        match self {
+            Piece::Text(text, at) => {
+                let from = *at;
+                *at = (from + bytes).min(text.len());
+                Piece::Text(text[from..*at].to_vec(), 0)
+            }
+            Piece::Body { salt, range, flip } => {
+                let part = range.start..range.end.min(range.start + bytes as u64);
+                range.start = part.end;
+                Piece::Body { salt: *salt, range: part, flip: *flip }
+            }
+            Piece::Close => Piece::Close,
+            Piece::Reset => Piece::Reset,
+        }
+    }
 }
+
+/// Drops of a body that drips.
+const DROPS_MAX: u64 = 200;
 
 /// Pieces by the microsecond of their arrival.
 pub type Stream = VecDeque<(u64, Piece)>;
@@ -119,6 +140,12 @@ pub struct Pace {
     pub response: u64,
     /// Stall timeout.
     pub stall: u64,
+    /// Least bytes a second of a body; 0: any.
+    pub least: u64,
+    /// On a thin link all connections take turns: bytes of a turn (0: it is none), and how long one takes.
+    pub turn_bytes: usize,
+    /// In microseconds.
+    pub turn: u64,
 }
 
 /// A request as the origin reads it.
@@ -189,6 +216,7 @@ impl Answer<'_> {
             (Fault::Denied, 403, "AccessDenied"),
             (Fault::Gone, 404, "NoSuchKey"),
             (Fault::Refused, 400, "InvalidArgument"),
+            (Fault::RangeRefused, 416, "InvalidRange"),
             (Fault::Moved, 302, "Found"),
         ];
         for (fault, status, code) in refusals {
@@ -224,13 +252,8 @@ impl Answer<'_> {
         head.push_str(if whole { "HTTP/1.1 200 OK\r\n" } else { "HTTP/1.1 206 Partial Content\r\n" });
         if !whole {
             let shift = u64::from(self.stage.strike(Fault::WrongRange));
-            let _ = write!(
-                head,
-                "Content-Range: bytes {}-{}/{}\r\n",
-                range.start + shift,
-                range.end - 1 + shift,
-                version.size
-            );
+            let total = version.size + u64::from(self.stage.rng.u32(0..8) == 0 && self.stage.strike(Fault::OtherTotal));
+            let _ = write!(head, "Content-Range: bytes {}-{}/{total}\r\n", range.start + shift, range.end - 1 + shift);
         }
         let _ = write!(head, "ETag: {}\r\n", version.etag);
         if !self.stage.strike(Fault::NoCrc) {
@@ -327,9 +350,10 @@ impl Answer<'_> {
         self.piece(body(second));
     }
 
-    /// A byte now and then, for many times the stall timeout.
+    /// A byte now and then, for as good as ever: until then the engine has to end it.
     fn drip(&mut self, range: Range<u64>, body: impl Fn(Range<u64>) -> Piece) {
-        let drops = range.end.min(range.start + 40);
+        self.stage.dripped = Some(self.at);
+        let drops = range.end.min(range.start + DROPS_MAX);
         for at in range.start..drops {
             self.at += self.pace.stall / 4;
             self.piece(body(at..at + 1));

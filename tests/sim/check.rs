@@ -14,7 +14,7 @@ use ossc_cache::region::{Object, Region, state};
 use ossc_cache::verdict::Judgement;
 use ossc_engine::lock::lock;
 use ossc_engine::work::Work;
-use ossc_net::sim;
+use ossc_net::sim::{self, Net};
 use ossc_store::plan::Class;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -94,6 +94,19 @@ pub fn ways(work: &Work, stage: &mut Stage) {
     }
     if let Some(wrong) = wrong {
         stage.violated(wrong);
+    }
+}
+
+/// After a turn of a vcpu: of what comes on its connections, that which something waits for is served first.
+pub fn ranks(net: &Net, links: &[sim::Link], stage: &mut Stage) {
+    // An idle connection waits for the head of its next answer, whatever that will be: it has the rank 0.
+    let of =
+        |link: &sim::Link| Some((*stage.urgent.get(&net.token(*link)?)?, net.rank(*link).filter(|rank| *rank > 0)?));
+    let ranks: Vec<(bool, u64)> = links.iter().filter_map(of).collect();
+    let urgent = ranks.iter().filter(|(urgent, _)| *urgent).map(|(_, rank)| *rank).max();
+    let ahead = ranks.iter().filter(|(urgent, _)| !*urgent).map(|(_, rank)| *rank).min();
+    if urgent.zip(ahead).is_some_and(|(urgent, ahead)| urgent > ahead) {
+        stage.violated(format!("what a reader waits for is served behind what is fetched ahead: {ranks:?}"));
     }
 }
 

@@ -7,6 +7,9 @@ use crate::fault::Fault;
 use crate::stage::Stage;
 use ossc_net::sim::{Link, Net, Op};
 
+/// A body may drip for so many times the stall timeout.
+const DRIP_STALLS_MAX: u64 = 8;
+
 /// How a connect ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
@@ -22,6 +25,10 @@ pub struct Line {
     fate: Fate,
     request: Vec<u8>,
     stream: Stream,
+    /// What the origin has sent and a thin link has not brought yet.
+    behind: Stream,
+    /// When a body began to drip.
+    drips: Option<u64>,
     answered: u32,
     cancelled: Vec<Op>,
     /// Number of what the vcpu did last on it.
@@ -43,6 +50,8 @@ impl Line {
             fate,
             request: Vec::new(),
             stream: Stream::new(),
+            behind: Stream::new(),
+            drips: None,
             answered: 0,
             cancelled: Vec::new(),
             posted: 0,
@@ -64,6 +73,7 @@ impl Line {
             () if net.pends(self.link, Op::Send) => Some(soon),
             () if net.pends(self.link, Op::Recv) => match self.receivable(net, stage.micros) {
                 true => Some(soon),
+                // A thin link says itself when it brings more.
                 false => self.stream.iter().map(|(at, _)| *at).find(|at| *at > stage.micros),
             },
             () => None,
@@ -78,7 +88,7 @@ impl Line {
                 if net.place(self.link).is_some_and(|at| stage.is_in_place(at)) {
                     stage.faults.saw(Fault::CancelledInPlace);
                 }
-                self.receive(net, stage);
+                self.receive(net, stage, pace);
             } else if net.pends(self.link, op) {
                 net.end(self.link, op, -libc::ECANCELED);
             }
@@ -92,13 +102,13 @@ impl Line {
             return true;
         }
         if net.pends(self.link, Op::Recv) && self.receivable(net, stage.micros) {
-            self.receive(net, stage);
+            self.receive(net, stage, pace);
             return true;
         }
         // Bytes wait for SO_RCVLOWAT, or nothing is there.
         let waits = net.pends(self.link, Op::Recv) && self.arrived(stage.micros) > 0;
         if waits && stage.strike(Fault::ShortReceive) {
-            self.receive(net, stage);
+            self.receive(net, stage, pace);
         }
         waits && !net.pends(self.link, Op::Recv)
     }
@@ -115,6 +125,7 @@ impl Line {
     fn send(&mut self, net: &mut Net, things: &[Thing], stage: &mut Stage, pace: Pace) {
         if stage.strike(Fault::ResetInSend) {
             self.stream.clear();
+            self.behind.clear();
             self.stream.push_back((0, Piece::Reset));
             return net.end(self.link, Op::Send, -libc::EPIPE);
         }
@@ -131,7 +142,30 @@ impl Line {
             return self.stream.push_back((stage.micros, end));
         }
         self.answered += 1;
-        self.stream.append(&mut bucket::answer(things, &text, stage, pace));
+        let mut answer = bucket::answer(things, &text, stage, pace);
+        self.drips = stage.dripped.take();
+        if pace.turn_bytes > 0 { &mut self.behind } else { &mut self.stream }.append(&mut answer);
+    }
+
+    /// When the origin has something for the thin link to bring.
+    pub fn waits_for_link(&self) -> Option<u64> {
+        self.behind.front().map(|(at, _)| *at)
+    }
+
+    /// The thin link brings the next bytes.
+    pub fn bring(&mut self, now: u64, bytes: usize) {
+        let Some((at, piece)) = self.behind.front_mut().filter(|(at, _)| *at <= now) else { return };
+        let brought = piece.cut_off(bytes);
+        let is_over = piece.len().is_none_or(|left| left == 0);
+        self.stream.push_back((now.max(*at), brought));
+        if is_over {
+            self.behind.pop_front();
+        }
+    }
+
+    /// Whether the engine waits for bytes that are here.
+    pub fn has_bytes(&self, net: &Net, now: u64) -> bool {
+        net.pends(self.link, Op::Recv) && self.receivable(net, now)
     }
 
     /// Bytes that lie in the socket.
@@ -145,8 +179,13 @@ impl Line {
         ends || self.arrived(now) >= net.lowat(self.link)
     }
 
-    fn receive(&mut self, net: &mut Net, stage: &mut Stage) {
+    fn receive(&mut self, net: &mut Net, stage: &mut Stage, pace: Pace) {
         let arrived = self.arrived(stage.micros);
+        // Behind a pause the engine has not looked for as long.
+        let drips = self.drips.filter(|since| *since > stage.stood_until && pace.least > 0 && arrived > 0);
+        if drips.is_some_and(|since| stage.micros > since + DRIP_STALLS_MAX * pace.stall) {
+            stage.violated(format!("a body drips on connection {}, and is not cut", self.link));
+        }
         if arrived == 0 {
             let result = match self.stream.front() {
                 Some((_, Piece::Reset)) => -libc::ECONNRESET,

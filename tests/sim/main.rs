@@ -8,6 +8,7 @@
 mod bucket;
 mod bytes;
 mod check;
+mod choices;
 mod engine;
 mod fault;
 mod fill;

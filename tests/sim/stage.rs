@@ -225,6 +225,12 @@ pub struct Stage {
     pub flips: Vec<(usize, u64)>,
     /// A demand that comes when the plan was just found empty, as an index into the region.
     pub armed: Option<u32>,
+    /// When the body of the answer that was made last begins to drip.
+    pub dripped: Option<u64>,
+    /// When the process, or the machine, last stood still.
+    pub stood_until: u64,
+    /// Requests under way that something waits for, by token.
+    pub urgent: BTreeMap<u64, bool>,
     /// Virtual microseconds.
     pub micros: u64,
     violation: Option<String>,
@@ -261,6 +267,9 @@ impl Stage {
             ending: None,
             flips: Vec::new(),
             armed: None,
+            dripped: None,
+            stood_until: 0,
+            urgent: BTreeMap::new(),
             micros: 0,
             violation: None,
             trace,
@@ -274,6 +283,21 @@ impl Stage {
             self.say(|| format!("fault: {fault:?}"));
         }
         strikes
+    }
+
+    /// Whether anything has made an answer late in this run, but the line that all share.
+    pub fn had_silence(&self) -> bool {
+        let late = [
+            Fault::ConnectTimeout,
+            Fault::StallHead,
+            Fault::StallBody,
+            Fault::Trickle,
+            Fault::Drip,
+            Fault::SlowAnswer,
+            Fault::InterimForEver,
+            Fault::WrongLength,
+        ];
+        late.iter().any(|fault| self.faults.counts[*fault as usize] > 0)
     }
 
     /// A line of the trace.

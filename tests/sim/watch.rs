@@ -9,31 +9,47 @@ use crate::stage::{self, Few, Part, Second, Shared, Stage};
 use ossc_cache::part::{EMPTY, FILLING};
 use ossc_cache::region::state;
 use ossc_cache::verdict::Judgement;
+use ossc_engine::lock::lock;
 use ossc_engine::work::Work;
 use ossc_engine::work::shared::item::Item;
 use ossc_net::error::FailureKind;
 use ossc_net::{Fetch, Finished, Pull, Query, Sink, Source};
+use ossc_store::plan::Class;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+/// Least doubtful answers before an object is given up: the first, once more at once, and again behind a listing.
+const DOUBTS_MIN: u32 = 3;
+/// Most of them, whether a listing comes or not; a part may be asked for by several requests.
+const DOUBTS_MAX: u32 = 64;
 
 /// See the module.
 pub struct Watch {
     work: Arc<Work>,
     stage: Shared,
+    /// Doubtful answers in a row, by record and part: all of them, and those that did not come to a second request, of
+    /// which there are as many as `twice` lets there be.
+    doubts: Mutex<BTreeMap<(u32, Option<u32>), (u32, u32)>>,
 }
 
 impl Watch {
     /// Of one engine.
     pub fn new(work: Arc<Work>, stage: Shared) -> Watch {
-        Watch { work, stage }
+        Watch { work, stage, doubts: Mutex::default() }
+    }
+
+    fn is_failed(&self, item: Item) -> bool {
+        self.work.region().object(item.record()).is_some_and(|object| object.state() == state::FAILED)
     }
 
     fn begins(&self, fetch: &Fetch) {
         let mut stage = stage::lock(&self.stage);
         stage.in_flight += 1;
         let item = Item::from_token(fetch.token);
+        stage.urgent.insert(fetch.token, fetch.urgent);
         stage.say(|| match &fetch.query {
             Query::Get { range: Some(range), .. } => format!("fetch: {item:?}, bytes {range:?}"),
             _ => format!("fetch: {item:?}"),
@@ -76,10 +92,21 @@ impl Watch {
         let mut stage = stage::lock(&self.stage);
         stage.in_flight -= 1;
         let item = Item::from_token(done.token);
+        stage.urgent.remove(&done.token);
         stage.say(|| match &done.result {
             Ok(_) => format!("done: {item:?}"),
             Err(error) => format!("failed: {item:?}: {error}"),
         });
+        if let Some(error) = done.result.as_ref().err().filter(|error| error.kind == FailureKind::Timeout)
+            // What the origin says of itself is another matter.
+            && error.status != Some(408)
+            && !stage.had_silence()
+        {
+            let stood = if stage.stood_until > 0 { "has stood still" } else { "has not stood still" };
+            stage.violated(format!(
+                "no answer was late, the process {stood}, and a request is given up: {item:?}: {error}"
+            ));
+        }
         match item {
             Item::Part(slot, index) => self.ends_in_place(&mut stage, (slot, index), 0, done),
             Item::Piece(slot, index, n) => self.ends_in_place(&mut stage, (slot, index), n, done),
@@ -133,6 +160,49 @@ impl Watch {
         stage::lock(&self.stage).ending = None;
         self.given_up();
         self.check_failed(slot);
+    }
+
+    /// Doubtful answers in a row to requests for the same part (or small object's piece, or object), this one among them.
+    fn doubted(&self, item: Item, result: &Result<ossc_net::Response, ossc_net::Error>) -> (u32, u32) {
+        if !result.as_ref().is_err_and(ossc_net::Error::is_doubtful) || matches!(item, Item::Call(_) | Item::Revive(_))
+        {
+            return (0, 0);
+        }
+        let mut doubts = lock(&self.doubts);
+        let count = doubts.entry((item.record(), item.asked().0)).or_default();
+        count.0 += 1;
+        count.1 += u32::from(!matches!(item, Item::Hedge(..)));
+        *count
+    }
+
+    /// What was asked for is here.
+    fn doubted_no_more(&self, item: Item) {
+        let (slot, index) = (item.record(), item.asked().0);
+        let Some(object) = self.work.region().object(slot) else { return };
+        let is_here = |index: &u32| object.parts() == 0 || self.work.region().part(object, *index).is_ready();
+        if index.is_none_or(|index| is_here(&index))
+            && lock(&self.doubts).remove(&(slot, index)).is_some_and(|(all, _)| all == 1)
+        {
+            stage::lock(&self.stage).faults.saw(Fault::StrayBorne);
+        }
+    }
+
+    /// An object is given up for what OSS answers only when it was asked once more, and again behind a listing; and
+    /// then it is.
+    fn given_up_for(&self, item: Item, (count, in_place): (u32, u32)) {
+        let slot = item.record();
+        let Some(object) = self.work.region().object(slot) else { return };
+        let failed = object.state() == state::FAILED;
+        let mut stage = stage::lock(&self.stage);
+        if failed && count < DOUBTS_MIN && !object.is_superseded() {
+            stage.violated(format!("record {slot} is given up after {count} doubtful answers to {item:?}"));
+        } else if in_place > DOUBTS_MAX {
+            stage
+                .violated(format!("{item:?} was asked for {in_place} times, and each answer is that it cannot be had"));
+        }
+        if failed {
+            lock(&self.doubts).retain(|(other, _), _| *other != slot);
+        }
     }
 
     /// What the end of a request has made of its part.
@@ -347,6 +417,14 @@ fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
 impl Source for Watch {
     fn pull(&self, now: Instant) -> Pull {
         let pull = self.work.pull(now);
+        if let Pull::Fetch(fetch) = &pull
+            && !fetch.urgent
+            && !matches!(Item::from_token(fetch.token), Item::Hedge(..))
+            && self.work.scheduling.due(now).is_some_and(|class| class < Class::Prefetch)
+        {
+            let item = Item::from_token(fetch.token);
+            stage::lock(&self.stage).violated(format!("{item:?} is fetched ahead while a reader waits for another"));
+        }
         self.given_up();
         self.roomless(&pull);
         match &pull {
@@ -386,6 +464,8 @@ impl Source for Watch {
         let cancelled = done.result.as_ref().is_err_and(|error| error.kind == FailureKind::Cancelled);
         let limit = self.work.scheduling.window_limit();
         let copies = stage::lock(&self.stage).copies;
+        let failed_before = self.is_failed(item);
+        let (doubts, is_good) = (self.doubted(item, &done.result), done.result.is_ok());
         if let Item::Part(slot, _)
         | Item::Piece(slot, ..)
         | Item::Hedge(slot, ..)
@@ -400,8 +480,12 @@ impl Source for Watch {
         } else {
             self.work.finished(done);
         }
-        let failed = self.work.region().object(item.record()).is_some_and(|object| object.state() == state::FAILED);
-        if retryable && failed {
+        if is_good && !matches!(item, Item::Call(_) | Item::Revive(_)) {
+            self.doubted_no_more(item);
+        } else if doubts.0 > 0 && !failed_before {
+            self.given_up_for(item, doubts);
+        }
+        if retryable && self.is_failed(item) {
             stage::lock(&self.stage).faults.saw(Fault::Outage);
         }
     }

@@ -4,8 +4,8 @@
 //! Called by `main` for each seed. A run ends at the first violation.
 
 use crate::bucket::{Pace, Thing};
-use crate::bytes::OBJECT_BYTES_MAX;
 use crate::check;
+use crate::choices::{new_size, pace, room, scale, timeouts};
 use crate::engine::{self, Engine, PAGE_BYTES, Setup};
 use crate::fault::Fault;
 use crate::link::Line;
@@ -15,11 +15,10 @@ use crate::stage::{self, Part, Shared, Stage, Truth, Twice};
 use ossc_cache::region::{Region, state};
 use ossc_engine::order::Order;
 use ossc_engine::work::shared::item::Arrived;
-use ossc_engine::work::shared::scale::Scale;
 use ossc_engine::work::{self, leases};
+use ossc_net::DriverChoice;
 use ossc_net::retry::Backoff;
-use ossc_net::sim::{self, Posted, Sleep};
-use ossc_net::{DriverChoice, Timeouts};
+use ossc_net::sim::{self, Net, Posted, Sleep};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
@@ -32,6 +31,12 @@ const LEASE_TICK: u64 = 1_300_000;
 /// Without faults everything must be at rest within this, in microseconds: the longest pauses are the revival of a
 /// failed object (30 s) and the life of an idle connection (50 s), one after the other a few times.
 const REST_WITHIN: u64 = 400_000_000;
+/// Mean time that a listing hangs, in microseconds.
+const LISTING_HANGS: u64 = 10_000_000;
+/// How long the process, or the machine with all connections, stands still, in microseconds: a vcpu takes what is shorter
+/// than a second for a silence of the network.
+const STILL: [(Fault, [u64; 3]); 2] =
+    [(Fault::StandsStill, [2_000_000, 3_000_000, 10_000_000]), (Fault::Suspended, [2_000_000, 5_000_000, 10_000_000])];
 /// Most turns of a vcpu at the same time.
 const TURNS_MAX: u32 = 1000;
 /// Most takeovers of a run.
@@ -46,6 +51,7 @@ pub const PART_BYTES_MAX: u64 = 8192;
 enum Job {
     Turn(usize),
     Line(u32),
+    Link,
     Demand,
     Supply,
     Reader(usize),
@@ -83,6 +89,11 @@ pub struct World<'a> {
     heap: BinaryHeap<Reverse<(u64, u64, Job)>>,
     number: u64,
     turn_due: Vec<u64>,
+    /// The process does not run before this time; true if nothing else does.
+    still: (u64, bool),
+    /// The thin link brings the next turn then, and had brought one to this connection.
+    link_due: u64,
+    link_last: u32,
     /// How the vcpus sleep; `None` before their first turn.
     pub sleeps: Vec<Option<Sleep>>,
     turns: (u64, u32),
@@ -121,16 +132,6 @@ pub fn run(ground: &mut Ground, seed: u64, events: u64, trace: bool) -> Outcome 
     Outcome { events, counts: stage.faults.counts.clone(), violation: stage.violation().map(str::to_string) }
 }
 
-/// Some more patient than others.
-fn timeouts(rng: &mut fastrand::Rng) -> Timeouts {
-    let mut timeouts = Timeouts::DEFAULT;
-    (timeouts.connect_ms, timeouts.response_ms, timeouts.stall_ms) = (200, 400, 200);
-    timeouts.idle_ms = rng.choice([20, 1000, 50_000]).unwrap_or(1000);
-    timeouts.least_bytes_per_sec = rng.choice([0, 100, 1000]).unwrap_or(0);
-    timeouts.avoid_ms = 1000;
-    timeouts
-}
-
 impl<'a> World<'a> {
     fn new(ground: &'a mut Ground, stage: Shared) -> World<'a> {
         let region = ground.clear().expect("memory for a region");
@@ -146,11 +147,7 @@ impl<'a> World<'a> {
             timeouts,
             rcvbuf_bytes: None,
         };
-        let pace = Pace {
-            latency: rng.choice([50, 500, 3000]).unwrap_or(500),
-            response: timeouts.response_ms * 1000,
-            stall: timeouts.stall_ms * 1000,
-        };
+        let pace = pace(rng, timeouts);
         let (large, small, readers) = (rng.usize(1..=4), rng.usize(0..=2), rng.u32(1..=6));
         let part_bytes: Vec<u64> = (0..large + small)
             .map(
@@ -165,6 +162,7 @@ impl<'a> World<'a> {
             block_bytes: rng.choice([0, 64, 64, 256, 1024]).unwrap_or(64),
             splice: false,
             now: engine::clock(),
+            memory: || None,
             requests_max: net.vcpus * net.workers,
             memory: || None,
             memory_files_max: usize::MAX,
@@ -220,6 +218,9 @@ impl<'a> World<'a> {
             heap: BinaryHeap::new(),
             number: 0,
             turn_due: Vec::new(),
+            still: (0, false),
+            link_due: u64::MAX,
+            link_last: 0,
             sleeps: Vec::new(),
             turns: (0, 0),
             heard: None,
@@ -373,9 +374,13 @@ impl<'a> World<'a> {
     /// One event; true if something came of it.
     fn happens(&mut self, job: Job) -> bool {
         let now = self.now();
+        if now < self.still.0 && self.stands_still(job, now) {
+            return false;
+        }
         match job {
             Job::Turn(vcpu) if self.turn_due[vcpu] == now => self.turn(vcpu),
             Job::Line(link) => return self.line(link, now),
+            Job::Link if self.link_due == now => self.bring(now),
             Job::Demand if self.demand_due => {
                 self.demand_due = false;
                 self.heard = Some(self.engine.looked.again(&self.engine.work));
@@ -402,6 +407,61 @@ impl<'a> World<'a> {
         true
     }
 
+    /// The process does not run, or nothing does: what is its comes when it goes on. True if it does.
+    fn stands_still(&mut self, job: Job, now: u64) -> bool {
+        let (until, all) = self.still;
+        match job {
+            Job::Turn(vcpu) if self.turn_due[vcpu] == now => {
+                self.turn_due[vcpu] = u64::MAX;
+                self.turn_at(vcpu, until);
+            }
+            Job::Demand | Job::Supply | Job::Lease | Job::Settle | Job::List | Job::Shake => self.at(until, job),
+            Job::Line(link) if all && self.lines.iter().any(|line| line.link == link && line.due == now) => {
+                self.lines.iter_mut().filter(|line| line.link == link).for_each(|line| line.due = u64::MAX);
+                let when = until + stage::lock(&self.stage).jitter(20);
+                self.line_at(link, when);
+            }
+            Job::Link if all && self.link_due == now => {
+                self.link_due = until;
+                self.at(until, Job::Link);
+            }
+            Job::Reader(number) if all && self.readers[number].due == now => {
+                self.readers[number].due = until;
+                self.at(until, job);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The thin link brings a turn to the next connection that has something on its way.
+    fn bring(&mut self, now: u64) {
+        self.link_due = u64::MAX;
+        let waits = |line: &&mut Line| line.waits_for_link().is_some_and(|at| at <= now);
+        let mut waiting: Vec<&mut Line> = self.lines.iter_mut().filter(waits).collect();
+        if waiting.len() > 1 {
+            stage::lock(&self.stage).faults.saw(Fault::Thin);
+        }
+        waiting.sort_by_key(|line| (line.link <= self.link_last, line.link));
+        if let Some(line) = waiting.first_mut() {
+            line.bring(now, self.pace.turn_bytes);
+            let link = line.link;
+            self.link_last = link;
+            self.line_at(link, now + 1);
+        }
+        self.call_link();
+    }
+
+    /// The thin link has its next turn, if it has something to bring.
+    fn call_link(&mut self) {
+        let first = self.lines.iter().filter_map(Line::waits_for_link).min();
+        let Some(when) = first.map(|at| at.max(self.now() + self.pace.turn)) else { return };
+        if when < self.link_due {
+            self.link_due = when;
+            self.at(when, Job::Link);
+        }
+    }
+
     fn turn(&mut self, vcpu: usize) {
         let now = self.now();
         self.turn_due[vcpu] = u64::MAX;
@@ -422,6 +482,9 @@ impl<'a> World<'a> {
         for posted in self.engine.net.take_posted(vcpu) {
             self.posted(posted);
         }
+        let links: Vec<u32> =
+            self.lines.iter().map(|line| line.link).filter(|link| Net::owner(*link) == vcpu).collect();
+        check::ranks(&self.engine.net, &links, &mut stage::lock(&self.stage));
     }
 
     fn turn_at(&mut self, vcpu: usize, when: u64) {
@@ -470,6 +533,12 @@ impl<'a> World<'a> {
         let found = self.lines.iter_mut().find(|line| line.link == link && line.due == now);
         let Some(line) = found else { return false };
         line.due = u64::MAX;
+        let first = self.most_urgent(link, now);
+        if first != link {
+            self.line_at(link, now + 1);
+        }
+        let link = first;
+        let Some(line) = self.lines.iter_mut().find(|line| line.link == link) else { return false };
         let mut stage = stage::lock(&self.stage);
         let (again, did) = line.step(&mut self.engine.net, &self.things, &mut stage, self.pace);
         if did {
@@ -482,6 +551,9 @@ impl<'a> World<'a> {
         if let Some(when) = again {
             self.line_at(link, when);
         }
+        if self.pace.turn_bytes > 0 {
+            self.call_link();
+        }
         did
     }
 
@@ -490,6 +562,21 @@ impl<'a> World<'a> {
         if let Some(slot) = self.engine.neighbour.end_one() {
             self.engine.watch.supplied(slot);
         }
+    }
+
+    /// Where the driver finds bytes on several connections of a vcpu, those of the lowest rank.
+    fn most_urgent(&self, link: u32, now: u64) -> u32 {
+        let net = &self.engine.net;
+        let has_bytes = |line: &&Line| Net::owner(line.link) == Net::owner(link) && line.has_bytes(net, now);
+        if !self.lines.iter().filter(has_bytes).any(|line| line.link == link) {
+            return link;
+        }
+        let first = self.lines.iter().filter(has_bytes).map(|line| line.link).min_by_key(|link| net.rank(*link));
+        let first = first.unwrap_or(link);
+        if first != link {
+            stage::lock(&self.stage).faults.saw(Fault::ManyAtOnce);
+        }
+        first
     }
 
     fn scene(&self) -> Scene<'_> {
@@ -518,10 +605,10 @@ impl<'a> World<'a> {
     fn react(&mut self) {
         self.take_mail();
         for vcpu in 0..self.turn_due.len() {
-            // A turn that comes by itself is no sooner than one after a busy time.
-            let soon = self.now() + (20 * self.wake).max(1000);
+            // A turn that comes by itself is no sooner than one after a busy time, or than the process runs again.
+            let soon = (self.now() + (20 * self.wake).max(1000)).max(self.still.0);
             if self.engine.net.is_called(vcpu) && self.turn_due[vcpu] > soon {
-                let when = self.soon(self.wake);
+                let when = self.soon(self.wake).max(self.still.0);
                 self.turn_at(vcpu, when);
             }
         }
@@ -535,7 +622,8 @@ impl<'a> World<'a> {
             let when = self.soon(self.pace.latency);
             self.at(when, Job::Supply);
         }
-        for number in 0..self.readers.len() {
+        let all_stand_still = self.still.1 && self.now() < self.still.0;
+        for number in 0..if all_stand_still { 0 } else { self.readers.len() } {
             if self.readers[number].due > self.now() + 1000 && self.readers[number].is_called(&self.scene()) {
                 let when = self.soon(10);
                 self.readers[number].due = when;
@@ -556,7 +644,8 @@ impl<'a> World<'a> {
             && !self.list_due
         {
             self.list_due = true;
-            let when = self.soon(1000);
+            let hangs = stage::lock(&self.stage).strike(Fault::ListingHangs);
+            let when = self.soon(if hangs { LISTING_HANGS } else { 1000 });
             self.at(when, Job::List);
         }
     }
@@ -625,8 +714,14 @@ impl<'a> World<'a> {
         }
         // A program opens another model: what is released or new is fetched ahead while readers wait for the rest.
         let ahead = if !self.jumps && stage.rng.bool() { stage.rng.choice(&self.latest).copied() } else { None };
+        let stands = STILL.iter().find(|(fault, ..)| stage.strike(*fault)).copied();
         let stops = self.takeovers < TAKEOVERS_MAX && stage.strike(Fault::Stopped);
         let taken = self.takeovers < TAKEOVERS_MAX && stage.strike(Fault::Takeover);
+        if let Some((fault, times)) = stands {
+            let until = stage.micros + stage.rng.choice(times).unwrap_or(times[0]);
+            stage.stood_until = until;
+            self.still = (until, fault == Fault::Suspended);
+        }
         drop(stage);
         if let Some(record) = ahead {
             self.engine.work.prefetch(&[self.slot(record)]);
@@ -681,41 +776,5 @@ impl<'a> World<'a> {
         self.engine = Engine::new(self.region, &self.setup, &self.stage);
         self.start_clocks();
         self.engine.adopt(&self.stage, &self.keys);
-    }
-}
-
-/// The product's sizes and times, as many times smaller as the largest part and the latencies are.
-fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
-    let micros = |choice: Option<u64>| Duration::from_micros(choice.unwrap_or(0));
-    Scale {
-        piece_bytes_min: largest >> rng.u32(1..=4),
-        piece_step: rng.choice([32, 256]).unwrap_or(32),
-        chunk_bytes_min: rng.choice([16, 128, 1024]).unwrap_or(128),
-        cut_from: micros(rng.choice([0, 500, 5000])),
-        lasts_max: micros(rng.choice([2000, 100_000])),
-        young_bytes_max: rng.choice([2 * largest, largest >> 1, largest >> 3]).unwrap_or(largest),
-        progress_bytes: largest >> rng.u32(0..=3),
-        twice_from_bytes: rng.choice([0, 16 << 10]).unwrap_or(0),
-        slow_at_end: micros(rng.choice([100, 2000, 20_000])),
-        slow_before: micros(rng.choice([300, 6000, 60_000])),
-        short_bytes_max: rng.choice([0, 0, 2 * largest]).unwrap_or(0),
-        requests_first: rng.usize(2..=8),
-        look_min: micros(rng.choice([1000, 10_000])),
-        holds: micros(rng.choice([20_000, 1_000_000])),
-    }
-}
-
-/// Bytes that a large object takes of the budget.
-fn room(size: u64) -> u64 {
-    size.next_multiple_of(PAGE_BYTES)
-}
-
-/// A size for a new version: one to twenty parts, or for small objects up to three pieces.
-fn new_size(stage: &mut Stage, part_bytes: u64) -> u64 {
-    let most =
-        if part_bytes == 0 { 3 * 4096 } else { (part_bytes * stage.rng.u64(1..=20)).min(OBJECT_BYTES_MAX as u64) };
-    match stage.rng.u32(0..4) {
-        0 if part_bytes > 0 => most,
-        _ => stage.rng.u64(1..=most),
     }
 }
