@@ -106,7 +106,7 @@ def answered():
     return bool(fds) or struct.unpack('<5I', answer[:20])[2] == 0
 def read_memory():
     room = ctypes.create_string_buffer(16)
-    local = struct.pack('PN', ctypes.addressof(room), 16); far = struct.pack('PN', 0x400000, 16)
+    local = struct.pack('QQ', ctypes.addressof(room), 16); far = struct.pack('QQ', 0x400000, 16)
     got = libc.process_vm_readv(int(pid), local, 1, far, 1, 0)
     return got >= 0 or ctypes.get_errno() not in (1, 3)
 tries = {

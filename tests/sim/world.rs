@@ -164,7 +164,6 @@ impl<'a> World<'a> {
             now: engine::clock(),
             memory: || None,
             requests_max: net.vcpus * net.workers,
-            memory: || None,
             memory_files_max: usize::MAX,
             twice_percent_max: rng.choice([0, 0, 2, 10, 100, 1000, 1000]).unwrap_or(0),
             scale: scale(rng, part_bytes.iter().copied().max().unwrap_or(0)),
