@@ -26,13 +26,16 @@ const DOUBTS_MIN: u32 = 3;
 /// Most of them, whether a listing comes or not; a part may be asked for by several requests.
 const DOUBTS_MAX: u32 = 64;
 
+/// Record, and part if it is one's, that a request is for.
+type Asked = (u32, Option<u32>);
+
 /// See the module.
 pub struct Watch {
     work: Arc<Work>,
     stage: Shared,
     /// Doubtful answers in a row, by record and part: all of them, and those that did not come to a second request, of
     /// which there are as many as `twice` lets there be.
-    doubts: Mutex<BTreeMap<(u32, Option<u32>), (u32, u32)>>,
+    doubts: Mutex<BTreeMap<Asked, (u32, u32)>>,
 }
 
 impl Watch {
