@@ -22,7 +22,7 @@ pub(crate) use deadlines::Crowd;
 pub use deadlines::Timeouts;
 use deadlines::{Deadlines, Look, Reason};
 
-/// One receive of a head. Small, so that little of a body must be copied (engine.md section 5b).
+/// One receive of a head. Small, so that little of a body must be copied.
 const HEAD_STEP_BYTES: usize = 1024;
 /// Largest receive of a body.
 const BODY_STEP_BYTES: usize = 4 << 20;

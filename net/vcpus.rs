@@ -19,7 +19,7 @@ use crate::sock::{self, Wakeup};
 use crate::traffic::Traffic;
 use crate::vcpu::{Limits, Parker, Shared, Target, Unreachable, Vcpu};
 
-/// Stack of a vcpu thread (engine.md section 5b).
+/// Stack of a vcpu thread.
 const STACK_BYTES: usize = 256 << 10;
 
 /// How many threads and connections, and how patient they are.
@@ -34,7 +34,7 @@ pub struct VcpuOptions {
     /// Deadlines.
     pub timeouts: Timeouts,
     /// SO_RCVBUF in bytes; `None` leaves the kernel's autotuning on, which is right unless
-    /// net.core.rmem_max is at least 4 MiB (engine.md section 2).
+    /// net.core.rmem_max is at least 4 MiB.
     pub rcvbuf_bytes: Option<usize>,
 }
 
