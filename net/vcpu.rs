@@ -1,6 +1,5 @@
-//! The loop of one vcpu thread: pulls requests, owns the sockets and connections, moves bytes
-//! between connections and its driver. Made by [`crate::Vcpus`]. Takes no lock and allocates
-//! nothing per completion of a body; sleeps without a timeout when there is no deadline.
+//! The loop of one vcpu thread: pulls requests, owns sockets and connections, moves bytes between them and its driver. Made
+//! by [`crate::Vcpus`]. Takes no lock and allocates nothing per completion of a body; sleeps for as long as nothing is due.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,9 +27,8 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(1);
 /// Most addresses tried for one request.
 pub(crate) const ADDRESSES_TRIED_MAX: usize = 4;
-/// Largest clock error that is corrected (seconds). A day holds every time zone that a clock can be
-/// set to by mistake; what is further off is a clock that was never set, or a Date that is not the
-/// service's own.
+/// Largest clock error that is corrected (seconds). A day holds every time zone that a clock can be set to by mistake; what
+/// is further off is a clock that was never set, or a Date that is not the service's own.
 const CLOCK_OFFSET_SECS_MAX: i64 = 86_400;
 
 /// What all vcpus of one [`crate::Vcpus`] share.
@@ -218,8 +216,7 @@ pub(crate) struct Vcpu<D: Driver> {
 /// How long requests are begun before those that are under way have their turn.
 const TURN: Duration = Duration::from_millis(5);
 
-/// A panic here would free buffers that the kernel still writes into. The engine process is
-/// replaceable (its lock is free at once), wrong bytes are not.
+/// A panic here would free buffers that the kernel still writes into. The engine can be replaced, wrong bytes cannot.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {

@@ -95,13 +95,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     if let Some(why) = folders::unfit(&settings.model_dir) {
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }
-    let root = Root::open(&settings.model_dir).map_err(|e| {
-        let (dir, advice) = (settings.model_dir.display(), folder_files::advice(e));
-        format!("failed to download metadata: MODEL_DIR {dir}: {e}: {advice}")
-    })?;
-    let id = root
-        .id()
-        .map_err(|e| format!("failed to download metadata: MODEL_DIR {}: {e}", settings.model_dir.display()))?;
+    let (root, id) = opened(&settings.model_dir)?;
     let (paths, lock) = socket::lock(&settings, id)?;
     warnings.extend(journal.move_beside(&socket::lock_file(&paths), refused, &mut config));
     let keeps = folders::probed(&root, &settings.model_dir)?;
@@ -181,6 +175,14 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, paths, lock }, warnings))
+}
+
+/// MODEL_DIR, with its device and inode.
+fn opened(model_dir: &Path) -> Result<(Root, (u64, u64)), String> {
+    let failed = |what: String| format!("failed to download metadata: MODEL_DIR {}: {what}", model_dir.display());
+    let root = Root::open(model_dir).map_err(|e| failed(format!("{e}: {}", folder_files::advice(e))))?;
+    let id = root.id().map_err(|e| failed(e.to_string()))?;
+    Ok((root, id))
 }
 
 /// What is there first of all, so that the reason of any start that fails is in the log.

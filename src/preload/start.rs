@@ -238,21 +238,34 @@ fn intermediate(program: &CStr, socket: i32, stays: bool) -> ! {
 /// Where a program's memory ends on x86-64, unless it asks for more.
 const MEMORY_END: usize = 0x7fff_ffff_f000;
 
+/// Bytes around the thread's own block that stay: the kernel writes there whenever it runs the process again (rseq(2),
+/// which glibc 2.35 and newer have registered in or beside that block).
+const THREAD_BYTES: usize = 32 << 10;
+const PAGE: usize = 4096;
+/// The code of `reap_without_memory` is shorter.
+const CODE_BYTES: usize = 4096;
+
 /// Ends when everything below this process is reaped, which is the engine's subtree. Until then it has no memory but
-/// the page or two that this code is in: it is a copy of the host, which would keep what the host has since given back
-/// or written anew, and which would count as a program that has objects mapped.
+/// the pages that this code is in, and those that the kernel writes to: it is a copy of the host, which would keep what the
+/// host has since given back or written anew, and which would count as a program that has objects mapped.
 ///
 /// To exec a program instead would be seen: the kernel makes SIGCHLD the exit signal of whatever execs.
+#[inline(never)]
 fn reap_without_memory() -> ! {
+    let around = |from: usize, to: usize| (from & !(PAGE - 1), to.next_multiple_of(PAGE));
+    let code = reap_without_memory as *const () as usize;
+    let thread: usize;
+    // SAFETY: on x86-64 the first word of a thread's block is the block's own address (System V ABI, TLS variant 2).
+    unsafe { asm!("mov {}, fs:0", out(reg) thread, options(nostack, preserves_flags, readonly)) };
+    let (a, b) = (around(code, code + CODE_BYTES), around(thread - THREAD_BYTES, thread + THREAD_BYTES));
+    let (low, high) = if a.0 < b.0 { (a, b) } else { (b, a) };
+    // What lies between them; nothing where they touch.
+    let between = high.0.saturating_sub(low.1);
+    let above = low.1.max(high.1);
     // SAFETY: no instruction after the first `munmap` touches memory but its own code, which stays mapped, and control
     // never comes back. A range that the kernel does not give up (a sealed map is in it) stays: that does no harm.
     unsafe {
         asm!(
-            "lea r12, [rip + 2f]",
-            "and r12, -4096",
-            "lea r13, [rip + 4f + 4095]",
-            "and r13, -4096",
-            "2:",
             "mov eax, {munmap}",
             "xor edi, edi",
             "mov rsi, r12",
@@ -260,7 +273,11 @@ fn reap_without_memory() -> ! {
             "mov eax, {munmap}",
             "mov rdi, r13",
             "mov rsi, r14",
-            "sub rsi, r13",
+            "syscall",
+            "mov eax, {munmap}",
+            "mov rdi, r15",
+            "mov rsi, r9",
+            "sub rsi, r15",
             "syscall",
             "3:",
             "mov eax, {wait4}",
@@ -277,13 +294,16 @@ fn reap_without_memory() -> ! {
             "xor edi, edi",
             "syscall",
             "ud2",
-            "4:",
             munmap = const libc::SYS_munmap,
             wait4 = const libc::SYS_wait4,
             exit_group = const libc::SYS_exit_group,
             all = const WALL,
             interrupted = const -libc::EINTR,
-            in("r14") MEMORY_END,
+            in("r12") low.0,
+            in("r13") low.1,
+            in("r14") between,
+            in("r15") above,
+            in("r9") MEMORY_END,
             options(noreturn),
         )
     }

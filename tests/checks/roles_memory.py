@@ -134,14 +134,14 @@ def reader(run: Run, group: MemoryCgroup | None, way: str, count: int, seed: int
 
 
 def outcome(process: subprocess.Popen[bytes], what: str, secs_max: float) -> tuple[list[str], list[str]]:
-    """Lines of a reader, and what is wrong with them."""
+    """Lines of a reader without the library's own on stderr, and what is wrong with them."""
     try:
         out, _ = process.communicate(timeout=secs_max)
     except subprocess.TimeoutExpired:
         process.kill()
         out, _ = process.communicate()
         return out.decode(errors="replace").splitlines(), [f"{what}: not through after {secs_max:.0f} s"]
-    lines = out.decode(errors="replace").splitlines()
+    lines = [line for line in out.decode(errors="replace").splitlines() if not line.startswith("oss connector: ")]
     problems = [f"{what}: {line}" for line in lines if not line.startswith(("ok ", "held"))]
     if process.returncode < 0:
         problems.append(f"{what}: killed by {signal.Signals(-process.returncode).name}")

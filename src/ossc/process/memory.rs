@@ -116,7 +116,7 @@ pub fn tell(region: &Region, settings: &Settings, config: &Config, budget: &Budg
     let place = ossc_cache::region::place_key(settings.location.to_string().as_bytes());
     region.header().oss_path_key.store(place, Ordering::Release);
     region.header().endpoint_key.store(endpoint_key(settings), Ordering::Release);
-    region.header().budget_bytes.store(budget.limit(), Ordering::Release);
+    region.header().budget_bytes.store(budget.most(), Ordering::Release);
     region.header().list_again_ms.store(config.list_again.as_millis() as u64, Ordering::Release);
     region.header().reads_wait.store(u32::from(config.reads_wait_for_verdict), Ordering::Release);
     region.header().open_mode.store(word_of(config.open_mode), Ordering::Release);

@@ -84,8 +84,6 @@ impl Residency {
         if let Some(now) = (self.options.memory)() {
             let was_pressed = self.budget.is_pressed();
             self.budget.look(now, self.filled());
-            // Programs compare with it what they are about to map.
-            self.region.header().budget_bytes.store(self.budget.limit(), Ordering::Release);
             if now.pressed && !was_pressed {
                 tracing::warn!(
                     free = now.free,
@@ -101,7 +99,8 @@ impl Residency {
 
     /// Bytes of the memory files that hold data.
     fn filled(&self) -> u64 {
-        self.region.header().ready_bytes.load(Ordering::Acquire)
+        let blocks = self.register.block_bytes.load(Ordering::Acquire);
+        self.region.header().ready_bytes.load(Ordering::Acquire) + blocks
     }
 
     /// An object is taken in.

@@ -10,6 +10,11 @@ use ossc_cache::wire;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long an engine may take that is just starting or ending, and how often it is asked.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What there is.
 pub(super) enum Running {
@@ -30,11 +35,17 @@ pub(super) fn look(report: &mut Report, model_dir: &Path, (role, is_alone): (Rol
         }
         return Running::None;
     }
-    match which.region() {
-        Ok(region) => judged(report, &region),
-        Err(why) => {
-            report.bad("engine", stopped(&which).unwrap_or(why));
-            Running::Unfit
+    let until = Instant::now() + ENDS_WITHIN;
+    loop {
+        match which.region() {
+            Ok(region) => return judged(report, &region),
+            // Its socket goes a moment before its lock.
+            Err(_) if !which.is_served() => return Running::None,
+            Err(why) if Instant::now() > until => {
+                report.bad("engine", stopped(&which).unwrap_or(why));
+                return Running::Unfit;
+            }
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
         }
     }
 }

@@ -94,6 +94,7 @@ impl Objects {
         part.stir();
         check.small.entry(index).or_default().bytes += body.len() as u64;
         entry.block_bytes.fetch_add(body.len() as u64, Ordering::AcqRel);
+        self.register.block_bytes.fetch_add(body.len() as u64, Ordering::AcqRel);
         Ok(None)
     }
 

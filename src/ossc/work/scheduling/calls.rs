@@ -123,8 +123,10 @@ impl Scheduling {
             let is_refused =
                 error.phase == Phase::Connect && matches!(error.kind, FailureKind::Network | FailureKind::Shortage);
             refused = if is_refused { refused + 1 } else { 0 };
-            // One that outlasts an outage counts what nothing takes in a row, which is mostly a wrong address.
-            let spent = if outlasts && error.retryable() { refused } else { tried };
+            // One that outlasts an outage counts what nothing takes in a row, which is mostly a wrong address. A clock
+            // that cannot be corrected stays wrong.
+            let is_outage = error.retryable() && error.kind != FailureKind::Clock;
+            let spent = if outlasts && is_outage { refused } else { tried };
             if spent >= attempts || !(error.retryable() || self.renews(&error).is_some()) {
                 return Err(error);
             }

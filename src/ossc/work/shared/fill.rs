@@ -117,6 +117,7 @@ pub fn drop_blocks(register: &Register, object: &Object, entry: &RegisterEntry, 
         memory.punch(range.start, range.end);
     }
     entry.block_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    register.block_bytes.fetch_sub(bytes, Ordering::AcqRel);
     lock(&entry.room).give(bytes);
 }
 

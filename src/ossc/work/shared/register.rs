@@ -9,6 +9,7 @@ use crate::work::shared::options::WorkOptions;
 use ossc_cache::region::{Object, Region};
 use ossc_store::catalog::Catalog;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ pub struct Register {
     pub options: WorkOptions,
     /// What the requests came to.
     pub counters: Counters,
+    /// Bytes of blocks that are in memory, of all objects.
+    pub block_bytes: AtomicU64,
     /// What is free in the region; held while what programs find a record by changes.
     pub(crate) catalog: Mutex<Catalog>,
     entries: RwLock<BTreeMap<u32, Arc<RegisterEntry>>>,
@@ -35,6 +38,7 @@ impl Register {
             region,
             options,
             counters: Counters::default(),
+            block_bytes: AtomicU64::new(0),
             catalog,
             entries: RwLock::default(),
             owners: RwLock::default(),

@@ -393,7 +393,7 @@ impl Flights {
             (Err(error), None) if error.retryable() && flight.failed.is_none() && !(is_alone && partial.is_none()) => {
                 piece.main = Main::Waiting;
                 ended.retry = Some(error);
-                came = partial.map(|partial| keep(piece, partial, &mut ended));
+                came = partial.map(|partial| cut_off(piece, partial, &mut ended));
             }
             (Err(error), hedge) => {
                 drop_hedge(hedge, &mut ended);
@@ -565,7 +565,7 @@ fn bring(piece: &mut Piece, answer: &mut Response, response: Response, ended: &m
 }
 
 /// The request for a piece has failed behind these bytes, which stay: the piece is what follows them.
-fn keep(piece: &mut Piece, partial: Response, ended: &mut Ended) -> (Range<u64>, u64) {
+fn cut_off(piece: &mut Piece, partial: Response, ended: &mut Ended) -> (Range<u64>, u64) {
     let came = piece.range.start..piece.range.start + partial.bytes;
     let crc64 = partial.crc64_body.unwrap_or(0);
     piece.range.start = came.end;

@@ -476,6 +476,16 @@ fn a_part_is_given_up_where_nothing_has_come_or_its_object_has_failed() {
 
 /// Whatever ends in whatever order: every part ends once, nothing is copied while something is received in its
 /// place, and all second requests are counted back.
+/// A good answer, a failed one, or one that is cut.
+fn some_end(rng: &mut fastrand::Rng) -> Finished {
+    let kinds = [FailureKind::Network, FailureKind::Cancelled, FailureKind::NotFound];
+    match rng.u8(0..4) {
+        0 | 1 => done(0, MIB, 1, 100),
+        2 => failed(kinds[rng.usize(..3)]),
+        _ => broken_off(kinds[rng.usize(..3)], rng.u64(1..MIB / 8), 1),
+    }
+}
+
 #[test]
 fn in_any_order_each_part_ends_once() {
     for seed in 0..60 {
@@ -528,13 +538,7 @@ fn in_any_order_each_part_ends_once() {
                 }
                 4 if !under_way.is_empty() => {
                     let (key, n) = under_way.swap_remove(rng.usize(..under_way.len()));
-                    let kinds = [FailureKind::Network, FailureKind::Cancelled, FailureKind::NotFound];
-                    let answer = match rng.u8(0..4) {
-                        0 | 1 => done(0, MIB, 1, 100),
-                        2 => failed(kinds[rng.usize(..3)]),
-                        _ => broken_off(kinds[rng.usize(..3)], rng.u64(1..MIB / 8), 1),
-                    };
-                    let landed = flights.main_ended(key, n, answer);
+                    let landed = flights.main_ended(key, n, some_end(&mut rng));
                     given += landed.give as i64;
                     ended += usize::from(landed.part.is_some());
                     pieces.extend(landed.retry.map(|_| (key, n)));
@@ -542,22 +546,15 @@ fn in_any_order_each_part_ends_once() {
                 _ => {}
             }
         }
-        pieces.retain(|(key, n)| {
-            flights.start_piece(*key, *n, now).is_some_and(|_| {
-                under_way.push((*key, *n));
-                false
-            })
-        });
+        let ask = |under_way: &mut Vec<(Key, u32)>| {
+            under_way.extend(pieces.iter().copied().filter(|(key, n)| flights.start_piece(*key, *n, now).is_some()));
+        };
+        ask(&mut under_way);
         while let Some((key, n)) = under_way.pop() {
             let landed = flights.main_ended(key, n, done(0, MIB, 1, 100));
             given += landed.give as i64;
             ended += usize::from(landed.part.is_some());
-            pieces.retain(|(key, n)| {
-                flights.start_piece(*key, *n, now).is_some_and(|_| {
-                    under_way.push((*key, *n));
-                    false
-                })
-            });
+            ask(&mut under_way);
         }
         while let Some((key, n, chunk, _)) = hedges.pop() {
             let landed = flights.hedge_ended(key, n, chunk, done(0, MIB, 1, 100));

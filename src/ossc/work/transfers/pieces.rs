@@ -20,6 +20,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+/// What an answer that was cut has to have brought at least for the failures before it to be over.
+const PROGRESS_BYTES_MIN: u64 = 16 << 10;
+
 /// See the module.
 pub struct Pieces {
     register: Arc<Register>,
@@ -163,7 +166,9 @@ impl Pieces {
                 actions.extend(cancel_in_place(slot, index, n));
             }
             actions.extend(ended.again.map(|class| Action::PushFirst(Item::Piece(slot, index, n), class)));
-            if ended.brought.is_some() {
+            // A few bytes an answer would take for ever, and are no progress.
+            let is_progress = |range: &Range<u64>| range.end - range.start >= PROGRESS_BYTES_MIN;
+            if ended.brought.as_ref().is_some_and(|(range, _)| ended.retry.is_none() || is_progress(range)) {
                 entry.progressed(index);
             }
             let retry = |error| Action::Fail(Item::Piece(slot, index, n), Box::new(error), entry.failed_again(index));
