@@ -36,8 +36,9 @@ pub struct PartState {
     set: AtomicU32,
 }
 
-/// What programs say of a part. Any number in it is possible, and none can make the engine or another program wrong:
-/// at worst memory stays longer, is given back earlier and fetched again, or a reader waits for the verdict.
+/// What programs say of a part. Any number in it is possible, and none harms the engine: at worst memory stays longer, is
+/// given back earlier and fetched again, or a reader waits for the verdict. A program that takes another's pin off can
+/// make memory go that the other has mapped.
 #[repr(C)]
 #[derive(Default)]
 pub struct PartTraces {
