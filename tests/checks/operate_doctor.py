@@ -374,10 +374,10 @@ def judge(cases: list[Case], ignored: list[str]) -> list[Judged]:
 
 
 def here(quick: bool = False) -> list[Case]:
-    """The cases that this user can set up; `quick` ones do not wait a minute for an engine."""
+    """The cases that this user can set up; `quick`: a third of the broken ones, none that waits a minute for an engine."""
     can_mount = os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
     needs_mount = {"MODEL_DIR cannot be written", "MODEL_DIR's disk is full"}
-    cases = [case for case in [*BROKEN, *WORKING] if can_mount or case.name not in needs_mount]
+    cases = [case for case in [*(BROKEN[::3] if quick else BROKEN), *WORKING] if can_mount or case.name not in needs_mount]
     cases = [case for case in cases if not quick or case.check != "engine" or case.works or not case.name.startswith(("a secondary", "an engine that"))]
     return [case for case in cases if not scale.only or any(word in case.name for word in scale.only)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,8 @@ from tests.harness.endpoint import Endpoint
 from tests.harness.run import Run
 
 PREFIX = "team/tiny"
+# The short form of a bar that takes half a minute or more: run by `ci/test --all`, and where it is named.
+slow = unittest.skipUnless(os.environ.get("OSSC_TESTS") == "all", "slow: ci/test --all runs it")
 
 
 def can_unshare() -> bool:

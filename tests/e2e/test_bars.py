@@ -6,6 +6,7 @@ import unittest
 
 from tests.bars import catalog
 from tests.checks import load
+from tests.e2e.base import slow
 from tests.harness import paths
 
 
@@ -55,6 +56,7 @@ class MainBars(unittest.TestCase):
     def test_bar_6(self) -> None:
         self.check(6)
 
+    @slow
     def test_bar_7(self) -> None:
         self.check(7)
 

@@ -6,6 +6,7 @@ import os
 import unittest
 
 from tests.checks import identity, one_model, still, uses, versions
+from tests.e2e.base import slow
 from tests.harness import paths
 from tests.harness.measure import Measure
 
@@ -23,12 +24,15 @@ class Bytes(unittest.TestCase):
     def test_versions_while_processes_are_killed(self) -> None:
         self.assert_good(versions.whole_versions(runs=12, first=9000))
 
+    @slow
     def test_a_mix_would_be_seen(self) -> None:
         self.assertFalse(versions.control().good, "bytes that change under one ETag were not noticed")
 
+    @slow
     def test_a_model_that_is_replaced(self) -> None:
         self.assert_good(one_model.whole_models(runs=12, first=9000, take_overs=2))
 
+    @slow
     def test_uses_in_real_time(self) -> None:
         self.assert_good(uses.counted(short=True))
 
@@ -36,6 +40,7 @@ class Bytes(unittest.TestCase):
         text, problems = still.costs()
         self.assertEqual(problems, [], text)
 
+    @slow
     def test_peculiar_folders_and_names(self) -> None:
         if os.getuid() != 0:
             self.skipTest("mount namespaces need root here")

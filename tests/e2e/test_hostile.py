@@ -7,6 +7,7 @@ import unittest
 from collections.abc import Callable
 
 from tests.checks import hostile
+from tests.e2e.base import slow
 
 
 @unittest.skipUnless(os.geteuid() == 0, "needs root, for other users and namespaces")
@@ -25,6 +26,7 @@ class Hostile(unittest.TestCase):
     def test_a_listener_of_another_user_is_told_nothing(self) -> None:
         self.withstands(hostile.listener)
 
+    @slow
     def test_run_folders_that_others_planted_are_passed_over(self) -> None:
         self.withstands(hostile.planted_folders)
 
@@ -34,6 +36,7 @@ class Hostile(unittest.TestCase):
     def test_garbage_on_the_board(self) -> None:
         self.withstands(hostile.garbage)
 
+    @slow
     def test_garbage_on_the_board_where_memory_is_short(self) -> None:
         self.withstands(lambda stage: hostile.garbage(stage, seed=2, memoryLimit=64 << 20, partBytes=1 << 20))
 

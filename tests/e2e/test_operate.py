@@ -5,6 +5,7 @@ from __future__ import annotations
 import unittest
 
 from tests.checks import operate_doctor, operate_starts
+from tests.e2e.base import slow
 from tests.harness import paths
 
 
@@ -13,6 +14,7 @@ class Doctor(unittest.TestCase):
     def setUpClass(cls) -> None:
         paths.require_products()
 
+    @slow
     def test_doctor_and_program_agree(self) -> None:
         measure = operate_doctor.agree(quick=True)
         self.assertTrue(measure.good, "\n".join([measure.value, *measure.notes]))

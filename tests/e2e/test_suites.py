@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 
+from tests.e2e.base import slow
 from tests.harness import paths
 from tests.suites import FAIL, PASS, Tally, differences, fio, kind
 from tests.suites import all as suites
@@ -33,6 +34,7 @@ class Suites(unittest.TestCase):
     def test_stress(self) -> None:
         self.check("stress-ng --verify")
 
+    @slow
     def test_cpython(self) -> None:
         self.check("CPython")
 

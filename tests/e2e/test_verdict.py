@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from tests.checks import verdicts
-from tests.e2e.base import PREFIX, EndToEnd
+from tests.e2e.base import PREFIX, EndToEnd, slow
 from tests.harness import compile as compiler
 from tests.harness import faults, folder, paths
 from tests.harness.endpoint import Endpoint
@@ -43,6 +43,7 @@ ATTEMPT = (
 class Cells(EndToEnd):
     """A few of the cells of the bar `bytes 4`."""
 
+    @slow
     def test_a_program_that_ends_with_success_has_right_bytes(self) -> None:
         picked = random.Random(4).sample(verdicts.cells(), 24)
         problems, good, bad = verdicts.run_cells(picked)

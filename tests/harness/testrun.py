@@ -100,8 +100,9 @@ def cargo_tests(count: Count) -> None:
     count.add("cargo tests", passed, failed)
 
 
-def end_to_end(count: Count, patterns: list[str]) -> None:
-    """The tests of tests/e2e by pytest, in a few processes: they wait most of their time."""
+def end_to_end(count: Count, patterns: list[str], is_whole: bool) -> None:
+    """The tests of tests/e2e by pytest, in a few processes: they wait most of their time. Those that are marked as slow run
+    where they are named or all are asked for: each is the short form of a bar."""
     paths.require_products()
     argv = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=15", "--durations-min=20", f"--timeout={TEST_SECS_MAX}",
@@ -110,6 +111,8 @@ def end_to_end(count: Count, patterns: list[str]) -> None:
     argv += ["-k", " or ".join(patterns)] if patterns else []
     title(f"end to end: {' '.join(argv[1:])}")
     env = {**plain_env(), "PYTHONPATH": str(paths.ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    if patterns or is_whole:
+        env["OSSC_TESTS"] = "all"
     process = subprocess.Popen(argv, cwd=paths.ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     assert process.stdout is not None
     last = ""
@@ -129,6 +132,7 @@ def main() -> int:
         description="Installs and builds what is missing, then checks format and lints and runs all tests.",
     )
     parser.add_argument("--only", choices=["lint", "cargo", "e2e"], help="one part of it")
+    parser.add_argument("--all", action="store_true", help="with the slow tests: short forms of bars, about 5 minutes more")
     parser.add_argument("-k", dest="patterns", action="append", default=[], metavar="TEXT", help="e2e tests whose name has TEXT")
     options = parser.parse_args()
     os.chdir(paths.ROOT)
@@ -140,7 +144,7 @@ def main() -> int:
         if only in (None, "lint"):
             lint(count)
         if only in (None, "e2e"):
-            end_to_end(count, options.patterns)
+            end_to_end(count, options.patterns, options.all)
         if clippy is not None:
             show_clippy(count, clippy.result())
     if only in (None, "cargo"):
