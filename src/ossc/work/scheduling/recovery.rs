@@ -50,10 +50,12 @@ impl Recovery {
         match result {
             Ok(()) => {
                 let last = state.good.replace(now);
-                let is_back = std::mem::take(&mut state.failed) && last.is_none_or(|last| now >= last + AWAY_AFTER);
+                let is_back = state.failed && last.is_none_or(|last| now >= last + AWAY_AFTER);
                 if !is_back {
                     return None;
                 }
+                // Not before: other requests may fail in the same moment, and wait.
+                state.failed = false;
                 state.returns += 1;
                 state.returned = Some(now);
                 state.hurried = std::mem::take(&mut state.paused);
@@ -135,8 +137,11 @@ mod tests {
         put_off();
         assert_eq!(recovery.ended(Err(FailureKind::Server), at(900)), None);
         assert_eq!(recovery.ended(Ok(()), at(950)), None, "single failures beside successes");
+        let first = recovery.ended(Ok(()), at(2000));
+        assert_eq!(first, Some(BTreeSet::from([item])), "others failed in the moment of a success, and wait");
         assert_eq!(recovery.ended(Err(FailureKind::Throttled), at(5000)), None);
         assert_eq!(recovery.ended(Ok(()), at(5100)), None, "OSS was not away: it asked for less");
+        put_off();
         assert_eq!(recovery.ended(Err(FailureKind::Timeout), at(9000)), None);
         assert_eq!(recovery.ended(Ok(()), at(9100)), Some(BTreeSet::from([item])));
         assert_eq!(recovery.ended(Ok(()), at(9200)), None);
