@@ -13,6 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
+from tests.checks.hostile import LISTENER
 from tests.e2e.base import EndToEnd, can_unshare
 from tests.harness import paths
 from tests.harness.run import Run
@@ -20,21 +21,6 @@ from tests.harness.run import Run
 NOBODY = 65534
 FAILED = "failed to launch oss connector: failed to acquire uds lock: "
 NAMES = ("OSS", "ENABLE", "MODEL", "LD_PRE", "XDG", "CONNECTOR")
-
-
-# Holds the lock of an engine at a path, and prints what it is told there. Arguments: the path and a user.
-LISTENER = """
-import fcntl, os, socket, struct, sys
-path = sys.argv[1]
-os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2])); os.umask(0)
-lock = os.open(path + '.lock', os.O_RDWR | os.O_CREAT, 0o666)
-fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))
-s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.bind(path); s.listen(9)
-print('ready', flush=True)
-while True:
-    told = s.accept()[0].recv(65536)
-    if told: print(told, flush=True)
-"""
 
 
 class RunFolder(EndToEnd):

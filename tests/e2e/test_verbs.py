@@ -14,6 +14,7 @@ from tests.e2e import test_commands
 from tests.e2e.base import PREFIX
 from tests.harness import faults, folder, paths
 from tests.harness.faults import rule
+from tests.harness.requestlog import Request
 from tests.harness.run import Run
 
 SUMMARY = re.compile(r"load finished (.*)")
@@ -21,6 +22,14 @@ SUMMARY = re.compile(r"load finished (.*)")
 
 class Reported(test_commands.Ossc):
     """Reads what an engine says of itself."""
+
+    def loaded(self) -> tuple[Run, list[Request]]:
+        """A folder whose files a program has mapped and that is at rest, and all requests for it."""
+        self.endpoint.forget()
+        run = self.managed()
+        self.holder(run)
+        self.assertEqual(self.ossc(run, "wait", "--ready", "--timeout", "20").returncode, 0)
+        return run, self.endpoint.requests()
 
     def report(self, run: Run) -> dict[str, Any]:
         done = self.ossc(run, "status", "--json")
@@ -40,11 +49,7 @@ class Verbs(Reported):
     """One engine, seen by each verb."""
 
     def test_figures_agree_with_the_endpoint(self) -> None:
-        self.endpoint.forget()
-        run = self.managed()
-        self.holder(run)
-        self.assertEqual(self.ossc(run, "wait", "--ready", "--timeout", "20").returncode, 0)
-        sent = self.endpoint.requests()
+        run, sent = self.loaded()
         bodies = sum(request.bytes_sent for request in sent)
         report = self.report(run)
         self.assertEqual((report["origin"]["requests"], report["origin"]["bytes"]), (len(sent), bodies))
@@ -142,11 +147,7 @@ class Throttled(Reported):
     faults: ClassVar[list[Any]] = [rule({"status": 503, "code": "SlowDown"}, times=3)]
 
     def test_figures_agree_with_the_endpoint(self) -> None:
-        self.endpoint.forget()
-        run = self.managed()
-        self.holder(run)
-        self.assertEqual(self.ossc(run, "wait", "--ready", "--timeout", "20").returncode, 0)
-        sent = self.endpoint.requests()
+        run, sent = self.loaded()
         report = self.report(run)
         self.assertEqual((report["origin"]["requests"], report["origin"]["throttled"]), (len(sent), 3))
         self.assertEqual(report["origin"]["failures"], {"throttled": 3})
