@@ -271,8 +271,9 @@ def garbage(stage: Stage, where: str = "board", seed: int = 1, **config: Any) ->
         run.close()
 
 
-def packets(stage: Stage) -> None:
-    """Garbage on the attach socket, from the same user; descriptors that come with it are closed."""
+@contextmanager
+def attacked(stage: Stage) -> Iterator[tuple[Run, Path, dict[str, str], int]]:
+    """A folder, the socket of its engine, the environment of its programs and the engine, which a program keeps alive."""
     run = stage.run()
     socket = run.dir / "s"
     env = run.env(CONNECTOR_UDS_PATH=str(socket))
@@ -281,6 +282,15 @@ def packets(stage: Stage) -> None:
         if said(holder) != "ready":
             raise AssertionError(run.log_tail())
         (engine,) = run.engines()
+        yield run, socket, env, engine
+    finally:
+        end(holder)
+        run.close()
+
+
+def packets(stage: Stage) -> None:
+    """Garbage on the attach socket, from the same user; descriptors that come with it are closed."""
+    with attacked(stage) as (run, socket, env, engine):
         before = len(os.listdir(f"/proc/{engine}/fd"))
         sent = run.call(python(PACKETS_SENT, socket, layout_version(), PACKETS, 1), without_library(run), timeout=READ_SECS_MAX)
         stage.tried += PACKETS
@@ -291,21 +301,11 @@ def packets(stage: Stage) -> None:
             stage.found("packets", f"the engine has died: {run.log_tail(5)}")
         elif len(os.listdir(f"/proc/{engine}/fd")) > before + 40:
             stage.found("packets", f"{before} descriptors before, {len(os.listdir(f'/proc/{engine}/fd'))} afterwards")
-    finally:
-        end(holder)
-        run.close()
 
 
 def another_user(stage: Stage) -> None:
     """What a process of another user can reach of an engine."""
-    run = stage.run()
-    socket = run.dir / "s"
-    env = run.env(CONNECTOR_UDS_PATH=str(socket))
-    holder = starts(run, ["sh", "-c", "cat small.bin > /dev/null; echo ready; sleep 600"], env, cwd=run.model_dir)
-    try:
-        if said(holder) != "ready":
-            raise AssertionError(run.log_tail())
-        (engine,) = run.engines()
+    with attacked(stage) as (run, socket, _, engine):
         socket.chmod(0o777)
         own = stage.scratch / f"own-{run.dir.name}"
         own.mkdir(mode=0o777)
@@ -317,9 +317,6 @@ def another_user(stage: Stage) -> None:
         stage.problems += [f"another user: {line}" for line in lines if line.startswith("GAINED")]
         if run.engines() != [engine]:
             stage.found("another user", "the engine is gone")
-    finally:
-        end(holder)
-        run.close()
 
 
 def listener(stage: Stage, user: int = NOBODY) -> None:
