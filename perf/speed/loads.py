@@ -82,9 +82,9 @@ def from_tmpfs(model: str, python: Path = paths.VENV_PYTHON, framework: str = "n
     return Load(found["secs"], found["cpu_secs"], found["bytes"])
 
 
-def download_alone(endpoint: Endpoint, model: str, products: Path = paths.PRODUCTS) -> Load:
+def download_alone(endpoint: Endpoint, model: str, products: Path = paths.PRODUCTS, config: dict[str, Any] | None = None) -> Load:
     """Only the engine: a program that maps each file whole, and touches nothing."""
-    with Run(endpoint, model, config=SETTINGS, products=products) as run, warm.held(models.weights(model)):
+    with Run(endpoint, model, config={**SETTINGS, **(config or {})}, products=products) as run, warm.held(models.weights(model)):
         begin = now()
         argv = [str(paths.VENV_PYTHON), "-c", network.CLIENT, str(run.model_dir), str(begin), "none", "0"]
         done = run.call(argv, timeout=600)

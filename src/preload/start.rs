@@ -156,8 +156,10 @@ impl Waits {
 /// a NUL or the end.
 fn converse(fd: i32, store: i32) -> Start {
     let settings = environ::settings();
-    if wire::settings_head(fd, settings.len() as u32, store).is_err() || !send_all(fd, settings) {
-        return Start::new(FirstWord::Silent, &[b"the engine ended before it took its settings"]);
+    // A program that is no engine, or ends at once, closes its end: what it said before can be read all the same.
+    let has_settings = wire::settings_head(fd, settings.len() as u32, store).is_ok() && send_all(fd, settings);
+    if !has_settings {
+        number(libc::SYS_shutdown, [fd as usize, libc::SHUT_WR as usize, 0, 0, 0, 0]);
     }
     let mut text = [0u8; TEXT_MAX];
     let (mut len, mut waits) = (0, Waits::new());
@@ -184,7 +186,8 @@ fn converse(fd: i32, store: i32) -> Start {
         Some((b'R', rest)) => Start::new(FirstWord::Ready, &[rest]),
         Some((b'O', rest)) => Start::new(FirstWord::SomebodyElse, &[rest]),
         Some((b'E', rest)) => Start::new(FirstWord::Failed, &[rest]),
-        _ => Start::new(FirstWord::Silent, &[b"the engine ended without a word"]),
+        _ if has_settings => Start::new(FirstWord::Silent, &[b"the engine ended without a word"]),
+        _ => Start::new(FirstWord::Silent, &[b"the engine ended before it took its settings"]),
     }
 }
 

@@ -1,6 +1,6 @@
 """The bars of the engine: at the machine's limit, and nothing where there is nothing to do."""
 
-from perf.bars import calls, ready, receive, resident, secure, shaped, whole
+from perf.bars import builds, calls, ready, receive, resident, secure, shaped, whole
 from perf.speed import limited
 from tests.bars.bar import Bar
 from tests.checks import simulation
@@ -46,5 +46,10 @@ BARS = [
         8, "simulation", "seeded simulation of engine and cache: 1,000,000 seeds of at least 1,000 events (--runs, --seed)",
         "no violation, every kind of fault reached",
         simulation.seeds, simulation.planted, "thirteen bugs, planted one at a time, each to be caught within 10,000 seeds",
+    ),
+    Bar(
+        9, "other-build", "what this build costs beside another one (--against), in turns: cold prefetch, a whole load, warm reads, start of a program (--runs)",
+        f"at most {builds.FACTOR_MAX} times the CPU of the engine (median of at least {builds.ROUNDS_MIN} pairs, with its interval) and the instructions of a program",
+        builds.beside, builds.beside_control, "one connection asks for 64 KiB at a time",
     ),
 ]

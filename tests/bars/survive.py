@@ -1,7 +1,7 @@
 """The bars of surviving: progress is what counts, one stray answer is nothing, and no stranger gets in."""
 
 from tests.bars.bar import Bar
-from tests.checks import hostile, matrix, simulation, survive_link, survive_outage
+from tests.checks import hostile, matrix, simulation, soak, survive_link, survive_outage, versions
 
 BARS = [
     Bar(
@@ -18,6 +18,11 @@ BARS = [
         3, "strays-and-outages", f"one stray answer of each of {len(survive_outage.STRAYS)} kinds among {survive_outage.REQUESTS} requests; OSS away for {', '.join(map(str, survive_outage.OUTAGES))} s in start and load (--only, --against)",
         f"0 failed reads; the last byte at most {survive_outage.LATE_SECS_MAX} s after what the link needs, at most {survive_outage.LINES_MAX} log lines",
         survive_outage.strays_and_outages, survive_outage.control, "the stray answers stay, and deadlines of 60 s outlast a silence; or the build that --against names",
+    ),
+    Bar(
+        4, "soak", f"{soak.SECS // 60} minutes of two MODEL_DIRs with programs of {len(versions.WAYS)} ways to read, sidecars, kills, stops, overwrites, expiry and {soak.FAULTS_SHARE:.0%} of wrong answers (--secs, --seed)",
+        f"0 wrong bytes, 0 hangs; descriptors and memory at most {soak.GROWTH_MAX:.0%} above those after a tenth of the time; nothing left in run folders",
+        soak.long_time, soak.control, "bytes change under one ETag, without a CRC",
     ),
     Bar(
         5, "survival-simulation", "seeded simulation with drips, stray answers, pauses, thin links, listings that hang and orders of service: 1,000,000 seeds (--seeds, --seed)",

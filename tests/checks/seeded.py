@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,7 +63,7 @@ class Reader:
 
     def __init__(self, run: Run, name: str, argv: list[str], env: dict[str, str], **options: Any) -> None:
         self.out, self.err = run.dir / f"{name}.out", run.dir / f"{name}.err"
-        self.name, self.killed = name, False
+        self.name, self.killed, self.begun = name, False, time.monotonic()
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
             self.process = run.start(argv, env, stdout=out, stderr=err, start_new_session=True, **options)
 

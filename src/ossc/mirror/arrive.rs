@@ -21,13 +21,16 @@ use std::time::{Duration, Instant};
 
 /// How long an inode number of a small object's stand-in is kept from being used again.
 const PIN_FOR: Duration = Duration::from_secs(30);
+/// How much later it may end: files that arrive together then cost one wake-up.
+const PIN_SLACK: Duration = Duration::from_secs(2);
 
 /// The thread `ossc-files`: small objects become files. Their stand-ins' inode numbers are kept a while.
 pub fn run(mirror: &Mirror, arrived: &Receiver<Arrived>) {
     let mut pins = VecDeque::new();
     loop {
-        let next =
-            pins.front().map(|(until, ..): &(Instant, u32, u32, _)| until.saturating_duration_since(Instant::now()));
+        let next = pins
+            .front()
+            .map(|(until, ..): &(Instant, u32, u32, _)| (*until + PIN_SLACK).saturating_duration_since(Instant::now()));
         match next.map_or_else(
             || arrived.recv().map_err(|_| RecvTimeoutError::Disconnected),
             |wait| arrived.recv_timeout(wait),
@@ -40,7 +43,10 @@ pub fn run(mirror: &Mirror, arrived: &Receiver<Arrived>) {
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                if let Some((_, slot, incarnation, pin)) = pins.pop_front() {
+                let now = Instant::now();
+                while pins.front().is_some_and(|(until, ..)| *until <= now)
+                    && let Some((_, slot, incarnation, pin)) = pins.pop_front()
+                {
                     mirror.forget(slot, incarnation);
                     drop(pin);
                 }

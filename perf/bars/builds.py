@@ -1,0 +1,83 @@
+"""Bar about what this build costs beside another one, in turns: the engine by CPU time, the library by instructions.
+
+CPU times of single runs differ by a fifth on a shared machine, so the bar states the median of the pairs with the
+interval that holds it in 95 of 100 cases. A median over the limit counts where that interval lies above 1 as a whole:
+another sample of two equal builds would not show it.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from math import comb
+from pathlib import Path
+from typing import Any
+
+from perf.bars import calls, paired
+from tests.harness import folder, models, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.measure import Measure, from_problems, scale
+from tests.harness.run import Run, plain_env
+
+FACTOR_MAX = 1.02
+ROUNDS = 25
+ROUNDS_MIN = 7
+CONFIDENCE = 0.95
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Between these two of the values lies the median of what they are a sample of, in 95 of 100 cases: the signs of
+    independent values around it are those of thrown coins."""
+    ordered, count = sorted(values), len(values)
+    outside, lowest = 0.0, 0
+    while lowest < (count - 1) // 2 and (outside := outside + 2 * comb(count, lowest) / 2**count) <= 1 - CONFIDENCE:
+        lowest += 1
+    lowest = max(lowest - 1, 0)
+    return ordered[lowest], ordered[count - 1 - lowest]
+
+
+def start_instructions(endpoint: Endpoint, model: str, products: Path, scratch: Path) -> tuple[int, int]:
+    """Instructions of `python3 -c pass`: with the library inert, and as a program beside an engine that is up."""
+    argv = [os.path.realpath(paths.VENV_PYTHON), "-c", "pass"]
+    library = str(products / paths.PRELOAD.name)
+    inert = calls.instructions(argv, {**plain_env(), "PYTHONHASHSEED": "0", "LD_PRELOAD": library}, scratch)
+    config = {"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 1}
+    with Run(endpoint, model, config=config, products=products) as run:
+        holder = run.start(["sleep", "600"])
+        try:
+            run.call(["ls", str(run.model_dir)])
+            active = calls.instructions(argv, run.env(2, PYTHONHASHSEED="0"), scratch)
+        finally:
+            holder.kill()
+            holder.wait()
+    return inert, active
+
+
+def beside(config: dict[str, Any] | None = None, ours: Path = paths.PRODUCTS, against: Path | None = None) -> Measure:
+    """What this build costs as a multiple of the other's; `config` is added to this build's configuration."""
+    against = against or scale.against
+    if against is None:
+        return Measure("not compared: name another build with --against", False)
+    said, spreads, problems = [], [], []
+    for name, pairs in paired.rounds(max(scale.runs or ROUNDS, ROUNDS_MIN), ours, against, config).items():
+        ratios = [a[0] / b[0] for a, b in pairs]
+        median, (low, high) = statistics.median(ratios), interval(ratios)
+        said.append(f"{name} {median:.3f} times the CPU")
+        spreads.append(f"{name} {low:.3f} to {high:.3f} (all {min(ratios):.3f} to {max(ratios):.3f})")
+        if median > FACTOR_MAX and low > 1:
+            problems.append(f"{name}: {median:.3f} times the other build's CPU, {low:.3f} to {high:.3f}")
+    with tempfile.TemporaryDirectory(prefix="ossc-bar-") as name, Endpoint(paths.BUCKETS, Path(name)) as endpoint:
+        model = models.ensure("shards", calls.SIZE_MIB)
+        counts = [start_instructions(endpoint, model, build, Path(name)) for build in (ours, against)]
+    for what, own, other in zip(("python3 -c pass, inert", "the same as a program"), *counts, strict=True):
+        said.append(f"{what} {own / other:.4f} times the instructions")
+        if own / other > FACTOR_MAX:
+            problems.append(said[-1])
+    return from_problems("; ".join(said), problems, f"median in {CONFIDENCE:.0%} of cases: " + "; ".join(spreads))
+
+
+def beside_control() -> Measure:
+    """This build beside itself, of which one has a single connection that asks for 64 KiB at a time."""
+    config = {"prefetch": {"vcpus": 1, "workers": 1}, "partBytes": 64 << 10}
+    return beside(config, against=paths.PRODUCTS)
