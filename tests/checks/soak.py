@@ -175,6 +175,10 @@ class Folder:
                 strike([pid], signal.SIGCONT)
         self.stopped = [(until, pid) for until, pid in self.stopped if until > now]
 
+    def is_wrong(self, text: str) -> None:
+        self.tally.wrong.append(f"{self.name}, {text}")
+        print(f"  {self.tally.wrong[-1]}", flush=True)
+
     def ended(self, reader: Reader) -> None:
         self.readers.remove(reader)
         # What it has started in a namespace of its own.
@@ -182,13 +186,13 @@ class Folder:
         for line in reader.passes():
             wrong = self.bucket.wrong(line, self.run.model_dir)
             if wrong:
-                self.tally.wrong.append(f"{self.name}, {reader.name} round {line[3]}: {wrong}")
+                self.is_wrong(f"{reader.name} round {line[3]}: {wrong}")
             self.tally.whole += line[0] == "got"
             self.tally.refused += line[0] == "err"
         status = reader.process.returncode
         said = reader.err.read_text(errors="replace").strip()
         if not reader.killed and status != 0 and (status < 0 or not said):
-            self.tally.wrong.append(f"{self.name}, {reader.name}: status {status} {said[-200:]!r}")
+            self.is_wrong(f"{reader.name}: status {status} {said[-200:]!r}")
         for path in (reader.out, reader.err):
             path.unlink()
 

@@ -30,8 +30,9 @@ pub fn pace(rng: &mut fastrand::Rng, timeouts: Timeouts) -> Pace {
         stall: timeouts.stall_ms * 1000,
         least: timeouts.least_bytes_per_sec,
         turn_bytes: if is_thin { turn_bytes } else { 0 },
-        // With all connections there are, each has a turn long before its body stands still.
-        turn: rng.choice([200, 2000, 10_000]).unwrap_or(2000),
+        // With all connections there are, each has a turn long before its body stands still, and twice the least rate,
+        // however unevenly the turns fall.
+        turn: rng.choice([200, 2000, 10_000]).unwrap_or(2000).min(40 * turn_bytes as u64),
     }
 }
 
