@@ -90,10 +90,10 @@ PLANTS = [
 # What network, origin and machine do to it, and orders of service.
 PLANTS_OF_SURVIVAL = [
     Plant("a drip that is never cut", (
-        ("net/conn/rate.rs", "let is_drip = came * 1000 < least * stall_ms || came * SHARE_MIN < each;", "let is_drip = came > each && each > least * stall_ms;"),
+        ("net/conn/deadlines.rs", "let is_drip = came * 1000 < least * stall_ms || came * SHARE_MIN < each;", "let is_drip = came > each && each > least * stall_ms;"),
     )),
     Plant("a fair share of a thin link that is taken for a drip", (
-        ("net/conn/rate.rs", "|| came * SHARE_MIN < each;", "|| came < each * SHARE_MIN;"),
+        ("net/conn/deadlines.rs", "|| came * SHARE_MIN < each;", "|| came < each * SHARE_MIN;"),
     )),
     Plant("one stray answer that fails an object", (
         ("src/ossc/work/objects/failure.rs", "if !error.is_doubtful() || object.is_superseded() {", "if error.is_doubtful() || object.is_superseded() {"),

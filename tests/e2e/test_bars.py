@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 
 from tests.bars import catalog
-from tests.checks import load
+from tests.checks import load, simulation
 from tests.e2e.base import slow
 from tests.harness import paths
 
@@ -26,6 +26,16 @@ class Names(unittest.TestCase):
             self.assertEqual(catalog.find(bar.name, None), [(name, bar)])
             self.assertEqual(catalog.find(name, bar.number), [(name, bar)])
         self.assertEqual(catalog.find("engine", None) + catalog.find("cold-prefetch", 3) + catalog.find("none", None), [])
+
+
+class Plants(unittest.TestCase):
+    """The sources still have the places where the simulation's bars plant their bugs."""
+
+    def test_each_text_stands_once_in_its_file(self) -> None:
+        for plant in simulation.PLANTS + simulation.PLANTS_OF_SURVIVAL:
+            for file, text, _ in plant.changes:
+                with self.subTest(plant.what):
+                    self.assertEqual((paths.ROOT / file).read_text().count(text), 1, f"{file}: {text}")
 
 
 class MainBars(unittest.TestCase):
