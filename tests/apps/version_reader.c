@@ -12,7 +12,8 @@
  *   open PID ROUND FILE SIZE                               the size that fstat gives
  *   got PID WAY ROUND FILE OBJECT VERSION BYTES SIZE       end of file after BYTES, all of one version (0 0: no byte)
  *   err PID WAY ROUND FILE OBJECT VERSION BYTES ERRNO      an error after BYTES of that version
- *   mix PID WAY ROUND FILE OFFSET WORD EXPECTED            the program was given a wrong byte with success
+ *   mix PID WAY ROUND FILE OFFSET WORD EXPECTED END        the program was given a wrong byte with success; END: the error
+ *                                                          that the pass ended with, or the size
  *   end PID ROUND
  * Ends with 0 whenever it came to its end; what was read is for the caller to judge. Writes to nothing but its output. */
 #define _GNU_SOURCE
@@ -292,18 +293,18 @@ static int one(const char *way, const char *path, struct seen *seen, off_t *size
 static void tell(const char *way, int number, const char *path, struct seen *seen, int error, off_t size)
 {
     char line[4300], what[32];
-    if (seen->bad_at) {
-        uint64_t at = seen->bad_at - 1;
-        snprintf(line, sizeof line, "mix %d %s %d %s %llu %016llx %016llx\n", getpid(), way, number, path,
-                 (unsigned long long)at, (unsigned long long)seen->bad_word,
-                 (unsigned long long)(seen->first ? seen->first + at / 8 : 0));
-        say(line);
-        return;
-    }
     if (error)
         snprintf(what, sizeof what, "%s", error < 0 ? "SIGBUS" : strerrorname_np(error));
     else
         snprintf(what, sizeof what, "%lld", (long long)size);
+    if (seen->bad_at) {
+        uint64_t at = seen->bad_at - 1;
+        snprintf(line, sizeof line, "mix %d %s %d %s %llu %016llx %016llx %s\n", getpid(), way, number, path,
+                 (unsigned long long)at, (unsigned long long)seen->bad_word,
+                 (unsigned long long)(seen->first ? seen->first + at / 8 : 0), what);
+        say(line);
+        return;
+    }
     snprintf(line, sizeof line, "%s %d %s %d %s %d %d %llu %s\n", error ? "err" : "got", getpid(), way, number, path,
              (int)(seen->first >> 56), (int)(seen->first >> 32 & 0xffffff), (unsigned long long)seen->bytes, what);
     say(line);
