@@ -60,6 +60,22 @@ impl CPath {
         self
     }
 
+    /// The same with a text after it in quotes, as JSON and Rust write it: of control bytes, and of bytes that are no UTF-8,
+    /// question marks stand there.
+    pub fn with_quoted(mut self, text: &[u8]) -> CPath {
+        let is_text = core::str::from_utf8(text).is_ok();
+        self.push(b"\"");
+        for byte in text {
+            match byte {
+                b'"' | b'\\' => self.push(&[b'\\', *byte]),
+                byte if byte.is_ascii_control() || !is_text && !byte.is_ascii() => self.push(b"?"),
+                byte => self.push(&[*byte]),
+            }
+        }
+        self.push(b"\"");
+        self
+    }
+
     /// The same path with a decimal number after it.
     pub fn with_number(mut self, number: u64) -> CPath {
         self.push_number(number);
@@ -121,6 +137,13 @@ mod tests {
     #[test]
     fn a_name_in_a_log_line_is_one_line() {
         assert_eq!(CPath::from(b"x=").with_shown("a\n\0\u{e9}".as_bytes()).as_bytes(), "x=a??\u{e9}".as_bytes());
+    }
+
+    #[test]
+    fn a_text_in_quotes_ends_where_it_ends() {
+        let quoted = |text: &[u8]| CPath::default().with_quoted(text).as_bytes().to_vec();
+        assert_eq!(quoted("a\"b\\\n\u{e9}".as_bytes()), "\"a\\\"b\\\\?\u{e9}\"".as_bytes());
+        assert_eq!(quoted(b"\xe9x"), b"\"?x\"");
     }
 
     #[test]

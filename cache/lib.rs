@@ -29,8 +29,10 @@ pub mod rundir;
 pub mod sync;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod utc;
 pub mod verdict;
 pub mod wait;
 pub mod wait_bytes;
+pub mod waits;
 #[allow(unsafe_code)]
 pub mod wire;

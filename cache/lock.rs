@@ -15,6 +15,8 @@ pub const BIRTH: u64 = 1;
 pub const PATH_KEY: u64 = 2;
 /// Where that of the endpoint is.
 pub const ENDPOINT_KEY: u64 = 3;
+/// Where it says which standard streams of programs the engine writes to: bits of `wire::outputs`.
+pub const OUTPUTS: u64 = 4;
 
 /// Opens the lock's file, which is made if it is missing. `is_given`: by CONNECTOR_UDS_PATH, so that what lies there
 /// must be empty or begin with the magic number; in a run folder every regular file of that name is an engine's.
@@ -46,10 +48,10 @@ fn checked(file: OwnedFd, is_given: bool) -> Result<OwnedFd> {
     if is_ours { Ok(file) } else { Err(Errno(libc::EEXIST)) }
 }
 
-/// What the holder writes to the file's beginning: `birth` and the keys of OSS_PATH and endpoint.
-pub fn encode([birth, path_key, endpoint_key]: [u64; 3]) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for (to, word) in bytes.chunks_exact_mut(8).zip([MAGIC, birth, path_key, endpoint_key]) {
+/// What the holder writes to the file's beginning: `birth`, the keys of OSS_PATH and endpoint, and `OUTPUTS`.
+pub fn encode([birth, path_key, endpoint_key, outputs]: [u64; 4]) -> [u8; 40] {
+    let mut bytes = [0; 40];
+    for (to, word) in bytes.chunks_exact_mut(8).zip([MAGIC, birth, path_key, endpoint_key, outputs]) {
         to.copy_from_slice(&word.to_le_bytes());
     }
     bytes
@@ -95,11 +97,11 @@ mod tests {
         assert!(look(new.as_cstr().unwrap(), true).is_ok() && !folder.join("new").exists(), "a look makes nothing");
         assert!(open(new.as_cstr().unwrap(), true).is_ok());
         assert!(!may_name(new.as_cstr().unwrap(), 7), "its engine has just taken the lock");
-        std::fs::write(folder.join("own"), encode([7, 8, 9])).unwrap();
+        std::fs::write(folder.join("own"), encode([7, 8, 9, 3])).unwrap();
         assert!(open(own.as_cstr().unwrap(), true).is_ok());
         assert_eq!(
-            [BIRTH, PATH_KEY, ENDPOINT_KEY].map(|at| read_number(own.as_cstr().unwrap(), at)),
-            [7, 8, 9].map(Some)
+            [BIRTH, PATH_KEY, ENDPOINT_KEY, OUTPUTS].map(|at| read_number(own.as_cstr().unwrap(), at)),
+            [7, 8, 9, 3].map(Some)
         );
         assert!(may_name(own.as_cstr().unwrap(), 7) && !may_name(own.as_cstr().unwrap(), 8));
         std::fs::write(folder.join("theirs"), [7u8; 24]).unwrap();

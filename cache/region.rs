@@ -25,6 +25,7 @@ use crate::part::{Part, PartState, PartTraces};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::{self, Errno};
 use crate::verdict::{Handed, Judgement, Verdict};
+use crate::waits::Waits;
 pub use text::Text;
 
 // Below this module, since they write and read what is private to it.
@@ -36,7 +37,7 @@ mod text;
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
 /// Version of this layout and of the attach messages; both sides must have the same.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// Most objects and folders of one MODEL_DIR.
 pub const OBJECTS_MAX: u32 = 1 << 17;
@@ -137,6 +138,9 @@ pub struct Header {
     pub reads_wait: AtomicU32,
     /// What an open of a large object gives (`openMode`): one of `open_mode`.
     pub open_mode: AtomicU32,
+    /// 1: lines of the log are JSON objects (`logFormat: json`).
+    pub log_json: AtomicU32,
+    unused: AtomicU32,
     /// Wall-clock seconds when the engine was started.
     pub started_secs: AtomicU64,
     model_dir_len: AtomicU32,
@@ -154,6 +158,8 @@ pub struct Board {
     events_head: AtomicU64,
     /// Events that found the queue full.
     pub events_lost: AtomicU64,
+    /// How long readers have waited.
+    pub waits: Waits,
 }
 
 /// What programs say of an object.
@@ -1035,6 +1041,15 @@ mod tests {
         region.take_demand(|part, mask| got.push((part, mask)));
         assert_eq!(got, [(70, WHOLE), (72, WHOLE)]);
         region.take_demand(|_, _| panic!("taken twice"));
+    }
+
+    #[test]
+    fn a_wait_is_in_the_first_class_whose_limit_it_keeps() {
+        let region = region();
+        let waits = &region.board().waits;
+        [0, 1_000, 1_001, 300_000_000, 300_000_001].into_iter().for_each(|us| waits.count(us));
+        assert_eq!(waits.read(), ([2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1], 600_002_002));
+        assert!(crate::waits::LIMITS_US.is_sorted());
     }
 
     #[test]

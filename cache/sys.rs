@@ -287,6 +287,13 @@ struct Timespec {
     nsec: i64,
 }
 
+/// Microseconds of the machine's monotonic clock, for times between two moments in one process.
+pub fn now_us() -> u64 {
+    let mut t = Timespec { sec: 0, nsec: 0 };
+    let _ = call!(libc::SYS_clock_gettime, libc::CLOCK_MONOTONIC as isize, &raw mut t);
+    (t.sec * 1_000_000 + t.nsec / 1000) as u64
+}
+
 /// Milliseconds of the machine's monotonic clock, by which programs and engine compare their times. It is asked of the
 /// kernel: a preloaded library may show a program another clock.
 pub fn now_ms() -> u64 {

@@ -5,15 +5,16 @@
 
 use crate::region::{Object, Region};
 use crate::sys::Result;
-use crate::wait::{self, SLICE_MS};
+use crate::wait::{self, Patience, SLICE_MS};
 
 /// Waits until bytes `start..end` of a large object are there, in parts that are ready or in blocks.
-pub fn bytes(region: &Region, object: &Object, start: u64, end: u64, check: &dyn Fn() -> Result<()>) -> Result<()> {
+pub fn bytes(region: &Region, object: &Object, start: u64, end: u64, check: &dyn Patience) -> Result<()> {
     let is_there = |index: u32| region.fill_of(object, index, start, end).is_some();
     let mut missing = object.parts_of(start, end).filter(|index| !is_there(*index)).peekable();
     if missing.peek().is_none() {
         return Ok(());
     }
+    check.begins();
     region.demand_bytes(object, start, end);
     for index in missing {
         while !is_there(index) {
@@ -21,7 +22,7 @@ pub fn bytes(region: &Region, object: &Object, start: u64, end: u64, check: &dyn
             region.part(object, index).sleep_unless(SLICE_MS, || is_there(index));
             if !is_there(index) {
                 wait::starved(object)?;
-                check()?;
+                check.check()?;
                 region.demand_bytes(object, start, end);
             }
         }

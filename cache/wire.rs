@@ -35,6 +35,43 @@ pub enum Ask {
     Report,
     /// To note where the asker's credentials come from: the text is `NAME=value` entries, each ended by NUL.
     Credentials,
+    /// To write to the asker's standard streams: bits of `outputs` say which; the descriptors come in their order.
+    Outputs(u32),
+}
+
+/// Standard streams of a program that an engine writes to.
+pub mod outputs {
+    /// Standard output.
+    pub const STDOUT: u32 = 1;
+    /// Standard error.
+    pub const STDERR: u32 = 2;
+}
+
+/// Standard output and standard error of a program, for an engine that writes to them.
+#[derive(Default, Debug)]
+pub struct Streams {
+    /// Descriptor 1.
+    pub stdout: Option<OwnedFd>,
+    /// Descriptor 2.
+    pub stderr: Option<OwnedFd>,
+}
+
+impl Streams {
+    /// Takes the first of these descriptors, as many as `bits` says. None where fewer came.
+    fn of(bits: u32, fds: &[i32]) -> Streams {
+        let count = (bits & (outputs::STDOUT | outputs::STDERR)).count_ones() as usize;
+        if fds.len() < count || fds[..count].iter().any(|fd| *fd < 0) {
+            close_all(fds);
+            return Streams::default();
+        }
+        close_all(&fds[count..]);
+        // SAFETY: the caller has received them and knows them no more.
+        let mut streams = fds[..count].iter().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) });
+        Streams {
+            stdout: if bits & outputs::STDOUT != 0 { streams.next() } else { None },
+            stderr: if bits & outputs::STDERR != 0 { streams.next() } else { None },
+        }
+    }
 }
 
 /// How the names of the variables begin that are settings of an engine.
@@ -110,6 +147,7 @@ impl Packet {
             5 => Ok(Ask::Credentials),
             6 => Ok(Ask::Enter),
             7 => Ok(Ask::Report),
+            8 => Ok(Ask::Outputs(self.head.value)),
             _ => Err(Errno(libc::EPROTO)),
         }
     }
@@ -117,6 +155,12 @@ impl Packet {
     /// Closes the descriptors that came with it.
     pub fn close_fds(&self) {
         close_all(&self.fds);
+    }
+
+    /// The standard streams that came with it; the packet's descriptors are none afterwards.
+    pub fn streams(&mut self) -> Streams {
+        let fds = core::mem::replace(&mut self.fds, NO_FDS);
+        Streams::of(self.head.value, &fds)
     }
 
     /// True if the sender has the same layout.
@@ -128,10 +172,11 @@ impl Packet {
 /// Connects and says something whose answer is not waited for: the listener finds it in the order of connections.
 ///
 /// Errors: as of `ask_at_socket`, for what keeps it from being said.
-pub fn tell(socket: &CPath, ask: Ask, text: &[u8]) -> Result<()> {
+pub fn tell(socket: &CPath, ask: Ask, text: &[u8], fds: [i32; FDS_MAX]) -> Result<()> {
     let fd = connect(socket)?;
     let (code, value) = number(ask);
     let mut packet = Packet::new(code, value, text);
+    packet.fds = fds;
     let told = send(fd, &packet, 0);
     // It may have been a key.
     packet.text.fill(0);
@@ -240,6 +285,7 @@ fn number(ask: Ask) -> (u32, u32) {
         Ask::Credentials => (5, 0),
         Ask::Enter => (6, 0),
         Ask::Report => (7, 0),
+        Ask::Outputs(bits) => (8, bits),
     }
 }
 
@@ -389,13 +435,24 @@ pub fn receive_one(door: &OwnedFd) -> Result<OwnedFd> {
     if conn >= 0 { Ok(unsafe { OwnedFd::from_raw_fd(conn) }) } else { Err(Errno(libc::EPROTO)) }
 }
 
-/// Sends the length of the settings to a new engine, with the folder of an old one's memory (or -1).
-pub fn settings_head(fd: i32, len: u32, store: i32) -> Result<()> {
-    let bytes = len.to_le_bytes();
+/// Where the bits of `outputs` are in the word of `settings_head`, above the length.
+const OUTPUTS_SHIFT: u32 = 24;
+
+/// Sends the length of the settings (below 2^24) to a new engine, with the folder of an old one's memory (or -1), and the
+/// standard streams of the program that starts it (each -1 where it has none).
+pub fn settings_head(fd: i32, len: u32, store: i32, [stdout, stderr]: [i32; 2]) -> Result<()> {
+    let bits = [(stdout, outputs::STDOUT), (stderr, outputs::STDERR)].map(|(fd, bit)| if fd < 0 { 0 } else { bit });
+    let bytes = (len | (bits[0] | bits[1]) << OUTPUTS_SHIFT).to_le_bytes();
     let mut control = Control::default();
     let empty = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
     let mut iov = [libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }, empty];
-    let control_len = control.put([store, -1, -1, -1]);
+    // Those that are there, one behind the other.
+    let (mut fds, mut count) = (NO_FDS, 0);
+    for fd in [stdout, stderr, store].into_iter().filter(|fd| *fd >= 0) {
+        fds[count] = fd;
+        count += 1;
+    }
+    let control_len = control.put(fds);
     let mut message = control.message(&mut iov);
     message.msg_controllen = control_len;
     let args = [fd as usize, (&raw mut message) as usize, libc::MSG_NOSIGNAL as usize, 0, 0, 0];
@@ -403,8 +460,8 @@ pub fn settings_head(fd: i32, len: u32, store: i32) -> Result<()> {
     result(unsafe { sys::raw(libc::SYS_sendmsg, args) }).map(drop)
 }
 
-/// Receives what `settings_head` sent: the length, and the folder's descriptor or -1.
-pub fn receive_settings_head(fd: i32) -> Result<(u32, i32)> {
+/// Receives what `settings_head` sent: the length, the folder's descriptor or -1, and the streams.
+pub fn receive_settings_head(fd: i32) -> Result<(u32, i32, Streams)> {
     let mut bytes = [0u8; 4];
     let mut control = Control::default();
     let empty = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
@@ -415,8 +472,15 @@ pub fn receive_settings_head(fd: i32) -> Result<(u32, i32)> {
     // SAFETY: the message points at live buffers of the lengths it names.
     let got = result(unsafe { sys::raw(libc::SYS_recvmsg, args) })?;
     let received = message.msg_controllen;
-    let [store, ..] = control.fds(received);
-    if got == bytes.len() { Ok((u32::from_le_bytes(bytes), store)) } else { Err(Errno(libc::EPROTO)) }
+    let fds = control.fds(received);
+    if got != bytes.len() {
+        close_all(&fds);
+        return Err(Errno(libc::EPROTO));
+    }
+    let word = u32::from_le_bytes(bytes);
+    let bits = word >> OUTPUTS_SHIFT;
+    let count = (bits & (outputs::STDOUT | outputs::STDERR)).count_ones() as usize;
+    Ok((word & ((1 << OUTPUTS_SHIFT) - 1), fds[count], Streams::of(bits, &fds[..count])))
 }
 
 fn send(fd: i32, packet: &Packet, flags: i32) -> Result<()> {
@@ -594,7 +658,7 @@ mod tests {
     fn what_was_told_is_there_when_the_teller_is_gone() {
         let socket = path("told");
         let fd = listen(&socket).unwrap();
-        tell(&socket, Ask::Credentials, b"A=1\0").unwrap();
+        tell(&socket, Ask::Credentials, b"A=1\0", NO_FDS).unwrap();
         let server = std::thread::spawn(move || {
             let fd = std::os::fd::IntoRawFd::into_raw_fd(fd);
             // SAFETY: plain accept on our own socket.
@@ -605,6 +669,33 @@ mod tests {
             assert!(answer(conn, 0, 0, b"", NO_FDS).is_err());
         });
         server.join().unwrap();
+    }
+
+    #[test]
+    fn a_new_engine_gets_the_streams_that_are_there_and_the_folder() {
+        let (out, err, store) = (sys::memfd(c"o").unwrap(), sys::memfd(c"e").unwrap(), sys::memfd(c"s").unwrap());
+        [out, err, store].into_iter().zip([1, 2, 3]).for_each(|(fd, size)| sys::ftruncate(fd, size).unwrap());
+        let size = |fd: Option<i32>| fd.map_or(0, |fd| sys::file_id(fd).unwrap().size);
+        for given in [[-1; 3], [out, err, store], [-1, err, -1], [out, -1, store], [-1, -1, store]] {
+            let (ours, theirs) = pair().unwrap();
+            settings_head(ours, 65_536, given[2], [given[0], given[1]]).unwrap();
+            let (len, folder, streams) = receive_settings_head(theirs).unwrap();
+            let got = [streams.stdout.as_ref(), streams.stderr.as_ref()].map(|fd| size(fd.map(|fd| fd.as_raw_fd())));
+            let is_there = |fd: i32| Some(fd).filter(|fd| *fd >= 0);
+            let expected = [is_there(given[0]), is_there(given[1])].map(size);
+            assert_eq!((len, got, size(is_there(folder))), (65_536, expected, size(is_there(given[2]))));
+            close_all(&[ours, theirs, folder]);
+        }
+        close_all(&[out, err, store]);
+    }
+
+    #[test]
+    fn streams_that_are_said_and_do_not_come_are_none() {
+        let fd = sys::memfd(c"o").unwrap();
+        let streams = Streams::of(outputs::STDOUT | outputs::STDERR, &[fd, -1, -1, -1]);
+        assert!(streams.stdout.is_none() && streams.stderr.is_none());
+        assert!(sys::fstat(fd).is_err(), "it was closed");
+        assert!(Streams::of(0, &NO_FDS).stdout.is_none());
     }
 
     #[test]

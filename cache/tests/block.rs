@@ -73,7 +73,10 @@ fn bytes_are_there_in_blocks_or_in_the_part_and_the_number_tells_them_apart() {
     blocks.publish(1 << 4);
     let first = there().unwrap();
     assert_eq!(object.fills(&region, at, at + 1), None, "nobody has the part");
-    assert_eq!(wait_bytes::bytes(&region, object, at, at + BLOCK, &|| panic!("it waits")), Ok(()));
+    assert_eq!(
+        wait_bytes::bytes(&region, object, at, at + BLOCK, &|| -> sys::Result<()> { panic!("it waits") }),
+        Ok(())
+    );
     assert_eq!(blocks.take_back(), 0b11000);
     part.lose_blocks();
     assert_eq!(there(), None);

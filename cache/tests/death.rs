@@ -42,6 +42,9 @@ mod verdict;
 #[allow(dead_code)]
 #[path = "../wait.rs"]
 mod wait;
+#[allow(dead_code)]
+#[path = "../waits.rs"]
+mod waits;
 
 use core::sync::atomic::{AtomicU64 as Plain, Ordering::SeqCst};
 use region::{Identity, NewObject, Object, REGION_BYTES, RecordKind, RecordSpace, Region, Seen, state};

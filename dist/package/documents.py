@@ -14,7 +14,7 @@ from tests.harness import paths
 
 # Documents that are installed under their own names, and folders under others: (in the project, in the package).
 FILES = ("README.md", "CHANGELOG.md", "LICENSE")
-FOLDERS = (("docs", "docs"), ("dist/kubernetes", "kubernetes"))
+FOLDERS = (("docs", "docs"), ("dist/kubernetes", "kubernetes"), ("dist/monitoring", "monitoring"))
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 

@@ -7,13 +7,14 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::json;
 use crate::reason::{BAD_CONFIG, Reason};
-use crate::table::{Config, KEYS, Key, ValueKind};
+use crate::table::{Config, KEYS, Key, Output, ValueKind};
 
 /// Where the product looks for its file.
 pub const DEFAULT_PATH: &str = "/etc/oss-connector/config.json";
@@ -121,11 +122,10 @@ impl Config {
 
 impl Config {
     /// `logPath` of a file that `load` refuses, if the file says it all the same: the reason is for that log.
-    pub fn log_path_of_refused(path: &Path) -> Option<PathBuf> {
+    pub fn log_path_of_refused(path: &Path) -> Option<Output> {
         let text = read(path).ok()?;
         let root: Value = serde_json::from_str(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text)).ok()?;
-        let path = PathBuf::from(root.get("logPath")?.as_str()?);
-        path.is_absolute().then_some(path)
+        output(root.get("logPath")?.as_str()?)
     }
 }
 
@@ -215,13 +215,28 @@ fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
             let Value::String(path) = value else {
                 return Err(type_error(key.path, value, "a text (an absolute path)".into()));
             };
-            // The engine leaves the folder it was started in, so a relative path has no meaning.
             let unset = path.is_empty() && default.is_empty();
-            if !unset && (!path.starts_with('/') || path.ends_with('/') || path.contains('\0')) {
+            if !unset && !is_path(path) {
                 let allowed = "the absolute path of a file".to_owned();
                 return Err(range_error(key.path, value, allowed));
             }
             set(config, PathBuf::from(path));
+        }
+        ValueKind::Output { set, .. } => {
+            let Value::String(text) = value else {
+                return Err(type_error(key.path, value, "a text (an absolute path, stdout or stderr)".into()));
+            };
+            let output = output(text).ok_or_else(|| {
+                range_error(key.path, value, "the absolute path of a file, stdout or stderr".to_owned())
+            })?;
+            set(config, output);
+        }
+        ValueKind::Listen { set, .. } => {
+            let Value::String(text) = value else {
+                return Err(type_error(key.path, value, "a text (PORT or ADDRESS:PORT)".into()));
+            };
+            let address = listen(text).ok_or_else(|| range_error(key.path, value, "PORT or ADDRESS:PORT".into()));
+            set(config, if text.is_empty() { None } else { Some(address?) });
         }
         ValueKind::Switch { set, .. } => match value {
             Value::Bool(on) => set(config, *on),
@@ -236,6 +251,25 @@ fn apply(config: &mut Config, key: &Key, value: &Value) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The engine leaves the folder it was started in, so a relative path has no meaning.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.ends_with('/') && !text.contains('\0')
+}
+
+fn output(text: &str) -> Option<Output> {
+    let output = Output::named(text);
+    (!matches!(output, Output::File(_)) || is_path(text)).then_some(output)
+}
+
+/// A port is one of loopback.
+fn listen(text: &str) -> Option<SocketAddr> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into());
+    }
+    text.parse().ok()
 }
 
 fn syntax_error(error: &serde_json::Error) -> Error {
@@ -301,6 +335,14 @@ mod tests {
                 vec![(other.to_string(), Some(shown_number(other, unit)))]
             }
             ValueKind::Path { .. } => vec![(r#""/other""#.into(), Some(r#""/other""#.into()))],
+            ValueKind::Output { .. } => vec![
+                (r#""/other""#.into(), Some(r#"File("/other""#.into())),
+                (r#""stdout""#.into(), Some("Stdout".into())),
+                (r#""stderr""#.into(), Some("Stderr".into())),
+            ],
+            ValueKind::Listen { .. } => [("9464", "127.0.0.1:9464"), (":9", "127.0.0.1:9"), ("[::]:7", "[::]:7")]
+                .map(|(text, shown)| (format!("{text:?}"), Some(shown.into())))
+                .to_vec(),
             ValueKind::Switch { default, .. } => vec![((!default).to_string(), Some((!default).to_string()))],
             ValueKind::Word { words, .. } => words[1..].iter().map(|word| (format!(r#""{word}""#), None)).collect(),
         }
@@ -368,9 +410,12 @@ mod tests {
             (r#"{"partBytes": 4097}"#, "partBytes", "4097", "4096 to 8388608, a multiple of 4096"),
             (r#"{"partBytes": 8392704}"#, "partBytes", "8392704", "4096 to 8388608, a multiple of 4096"),
             (r#"{"lingerSec": 18446744073709551615}"#, "lingerSec", "18446744073709551615", "1 to 86400"),
-            (r#"{"logPath": "log"}"#, "logPath", r#""log""#, "the absolute path of a file"),
-            (r#"{"logPath": ""}"#, "logPath", r#""""#, "the absolute path of a file"),
-            (r#"{"auditPath": "/x/"}"#, "auditPath", r#""/x/""#, "the absolute path of a file"),
+            (r#"{"logPath": "log"}"#, "logPath", r#""log""#, "the absolute path of a file, stdout or stderr"),
+            (r#"{"logPath": ""}"#, "logPath", r#""""#, "the absolute path of a file, stdout or stderr"),
+            (r#"{"auditPath": "/x/"}"#, "auditPath", r#""/x/""#, "the absolute path of a file, stdout or stderr"),
+            (r#"{"tls": {"caFile": "x"}}"#, "tls.caFile", r#""x""#, "the absolute path of a file"),
+            (r#"{"metricsListen": "99999"}"#, "metricsListen", r#""99999""#, "PORT or ADDRESS:PORT"),
+            (r#"{"metricsListen": "host:1"}"#, "metricsListen", r#""host:1""#, "PORT or ADDRESS:PORT"),
             (r#"{"openMode": "never"}"#, "openMode", r#""never""#, "auto, whole, parts"),
             (r#"{"readsWait": "whole"}"#, "readsWait", r#""whole""#, "part, verdict"),
         ] {
@@ -391,7 +436,7 @@ mod tests {
             (r#"{"logLevel": 1.0}"#, "key `logLevel`: 1.0 is not a whole number (0 to 3)"),
             (r#"{"logLevel": null}"#, "key `logLevel`: null is not a whole number (0 to 3)"),
             (r#"{"lingerSec": 1e400}"#, "line 1, column 19: not valid JSON: number out of range"),
-            (r#"{"logPath": 1}"#, "key `logPath`: 1 is not a text (an absolute path)"),
+            (r#"{"logPath": 1}"#, "key `logPath`: 1 is not a text (an absolute path, stdout or stderr)"),
             (r#"{"verifyCrc": 1}"#, "key `verifyCrc`: 1 is not true or false"),
             (r#"{"prefetch": 16}"#, "key `prefetch`: 16 is not an object"),
             (r#"{"prefetch": {"vcpus": []}}"#, "key `prefetch.vcpus`: [] is not a whole number (1 to 1024)"),
@@ -508,13 +553,14 @@ mod tests {
             (r#"{"logPath": "/l", "lingerSec": 0}"#, Some("/l")),
             ("\u{feff}{\"logPath\": \"/l\", \"lingerSec\": \"x\"}", Some("/l")),
             (r#"{"logPath": "/a", "logPath": "/l"}"#, Some("/l")),
+            (r#"{"logPath": "stderr", "lingerSec": 0}"#, Some("stderr")),
             (r#"{"logPath": "relative", "lingerSec": 0}"#, None),
             (r#"{"lingerSec": 0}"#, None),
             (r#"{"logPath": "/l","#, None),
         ] {
             let file = folder.file("c.json", text.as_bytes());
             assert!(Config::load(&file, true).is_err(), "{text}");
-            assert_eq!(Config::log_path_of_refused(&file).as_deref(), log.map(Path::new), "{text}");
+            assert_eq!(Config::log_path_of_refused(&file), log.map(Output::named), "{text}");
         }
         assert_eq!(Config::log_path_of_refused(&folder.0.join("absent")), None);
     }

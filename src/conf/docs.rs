@@ -195,6 +195,12 @@ fn key_row(key: &Key) -> String {
         ValueKind::Path { default, .. } => {
             ("path".to_owned(), format!("`{default}`"), "absolute path of a file".to_owned())
         }
+        ValueKind::Output { default, .. } => (
+            "path or word".to_owned(),
+            format!("`{default}`"),
+            "absolute path of a file, `stdout`, `stderr`".to_owned(),
+        ),
+        ValueKind::Listen { .. } => ("address".to_owned(), "none".to_owned(), "`PORT`, `ADDRESS:PORT`".to_owned()),
         ValueKind::Switch { default, .. } => ("switch".to_owned(), default.to_string(), "true, false".to_owned()),
         ValueKind::Word { words, .. } => ("word".to_owned(), format!("`{}`", words[0]), words.join(", ")),
     };
@@ -238,7 +244,9 @@ fn entry_text((group, members): (&str, Vec<String>)) -> String {
 pub(crate) fn default_json(key: &Key) -> String {
     match &key.kind {
         ValueKind::Whole { default, .. } => default.to_string(),
-        ValueKind::Path { default, .. } => format!("\"{default}\""),
+        ValueKind::Path { default, .. } | ValueKind::Output { default, .. } | ValueKind::Listen { default, .. } => {
+            format!("\"{default}\"")
+        }
         ValueKind::Switch { default, .. } => default.to_string(),
         ValueKind::Word { words, .. } => format!("\"{}\"", words[0]),
     }

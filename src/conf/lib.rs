@@ -28,4 +28,4 @@ pub use endpoint::{Endpoint, Scheme};
 pub use env::{IoDriver, PageKind, Settings, Signature};
 pub use location::Location;
 pub use reason::Reason;
-pub use table::{Config, LogLevel, OpenMode};
+pub use table::{Config, LogFormat, LogLevel, OpenMode, Output};

@@ -3,6 +3,7 @@
 //!
 //! Nothing here reads a file or knows JSON's syntax.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,53 @@ impl LogLevel {
             1 => Self::Info,
             2 => Self::Warn,
             _ => Self::Error,
+        }
+    }
+}
+
+/// The form of the log's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: time, level, message, fields.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const LOG_FORMATS: [LogFormat; 2] = [LogFormat::Text, LogFormat::Json];
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A file.
+    File(PathBuf),
+    /// Standard output of the program that starts the engine.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+}
+
+/// The words for what is no file.
+pub(crate) const STDOUT: &str = "stdout";
+pub(crate) const STDERR: &str = "stderr";
+
+impl Output {
+    /// What a text names; any that is no word is a path.
+    pub(crate) fn named(text: &str) -> Output {
+        match text {
+            STDOUT => Output::Stdout,
+            STDERR => Output::Stderr,
+            path => Output::File(PathBuf::from(path)),
+        }
+    }
+}
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Output::File(path) => path.display().fmt(f),
+            Output::Stdout => f.write_str(STDOUT),
+            Output::Stderr => f.write_str(STDERR),
         }
     }
 }
@@ -67,6 +115,16 @@ pub(crate) enum ValueKind {
     Path {
         default: &'static str,
         set: fn(&mut Config, PathBuf),
+    },
+    /// A path, or the word of a standard stream.
+    Output {
+        default: &'static str,
+        set: fn(&mut Config, Output),
+    },
+    /// An address to listen at; the default is none.
+    Listen {
+        default: &'static str,
+        set: fn(&mut Config, Option<SocketAddr>),
     },
     Switch {
         default: bool,
@@ -165,6 +223,12 @@ macro_rules! default_of {
     (Path { default: $default:expr }) => {
         PathBuf::from($default)
     };
+    (Output { default: $default:expr }) => {
+        Output::named($default)
+    };
+    (Listen { default: $default:expr }) => {
+        None
+    };
     (Switch { default: $default:expr }) => {
         $default
     };
@@ -178,15 +242,27 @@ keys! {
         Whole { default: 1, unit: "", range: within(0, 3) } |number| LogLevel::from_number(number),
         "Least level that is logged: 0 DEBUG, 1 INFO, 2 WARN, 3 ERROR.";
 
-    log_path: PathBuf, "logPath" in_default_file,
-        Path { default: "/var/log/oss-connector/connector.log" } |path| path,
-        "Log file of the engine. If it cannot be written, the engine warns once and writes to a \
-         file in its run folder, which the warning names.";
+    log_path: Output, "logPath" in_default_file,
+        Output { default: "/var/log/oss-connector/connector.log" } |output| output,
+        "Log of the engine: a file, or `stdout` or `stderr` of the program that starts the engine. \
+         If it cannot be written, the engine warns once and writes to a file in its run folder, \
+         which the warning names.";
 
-    audit_path: PathBuf, "auditPath" in_default_file,
-        Path { default: "/var/log/oss-connector/audit.log" } |path| path,
-        "Audit file: one JSON line per access. If it cannot be written, the engine warns once and \
-         writes to a file in its run folder, which the warning names.";
+    log_format: LogFormat, "logFormat",
+        Word { words: &["text", "json"] } |at| LOG_FORMATS[at],
+        "Form of the log's lines: `text`, or `json` for one JSON object a line.";
+
+    audit_path: Output, "auditPath" in_default_file,
+        Output { default: "/var/log/oss-connector/audit.log" } |output| output,
+        "Audit lines: one JSON line per access, to a file, `stdout` or `stderr` as those of the log. \
+         If it cannot be written, the engine warns once and writes to a file in its run folder, \
+         which the warning names.";
+
+    metrics_listen: Option<SocketAddr>, "metricsListen",
+        Listen { default: "" } |address| address,
+        "Where the engine answers GET /metrics over HTTP: a port of 127.0.0.1, or ADDRESS:PORT, which every client that reaches it \
+         may read. Two engines cannot have the same one: the second one warns and tries it again every 30 s. Empty: \
+         nowhere.";
 
     // Up to the largest 32-bit number, which people write for `never`.
     expire: Option<Duration>, "expireTimeSec" in_default_file,
@@ -345,9 +421,10 @@ mod tests {
                 ValueKind::Whole { default, range, .. } => {
                     assert!(range.holds(*default), "{}", key.path)
                 }
-                ValueKind::Path { default, .. } => {
+                ValueKind::Path { default, .. } | ValueKind::Output { default, .. } => {
                     assert!(default.is_empty() || default.starts_with('/'), "{}", key.path)
                 }
+                ValueKind::Listen { default, .. } => assert!(default.is_empty(), "{}", key.path),
                 ValueKind::Switch { .. } => {}
                 ValueKind::Word { words, .. } => assert!(words.len() > 1, "{}", key.path),
             }

@@ -5,29 +5,36 @@
 //! starter as a REASON; nothing is printed.
 
 use crate::folder_files::{self, Root};
-use crate::journal::{self, Journal, Refused};
+use crate::journal::{self, Journal, Refused, line};
 use crate::mirror::arrive;
 use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
 use crate::mirror::{Mirror, MirrorOptions};
 use crate::order::Order;
 use crate::process::assemble::{Assembled, Given, assemble, spawn};
+use crate::process::exposition;
 use crate::process::first_word::{NotStarted, Starter};
 use crate::process::folders;
+use crate::process::keys::Keys;
 use crate::process::nearby;
+use crate::process::outputs::Outputs;
 use crate::process::panics;
-use crate::process::report::About;
+use crate::process::report::{self, About};
 use crate::process::reset;
+use crate::process::scrape;
 use crate::process::serve::{self, Server};
 use crate::process::socket;
 use crate::process::summary::Summary;
 use crate::work::Work;
 use crate::work::demand;
 use crate::work::leases;
+use ossc_cache::region::Header;
 use ossc_cache::rundir::Paths;
+use ossc_cache::wire::Streams;
 use ossc_cache::{lock, sys, wire};
-use ossc_conf::{Config, LogLevel, Settings};
+use ossc_conf::{Config, LogFormat, LogLevel, Settings};
 use rustix::fs::OFlags;
 use std::collections::HashMap;
+use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -50,7 +57,8 @@ pub fn main() -> ExitCode {
     reset::inherited();
     panics::end_the_process();
     sys::meet_clock();
-    let started = starter.settings().map_err(NotStarted::Reason).and_then(|variables| start(&variables, &starter));
+    let variables = starter.settings().map_err(NotStarted::Reason);
+    let started = variables.and_then(|variables| start(&variables, &mut starter));
     match started {
         Ok((mut engine, warnings)) => {
             starter.say('R', &warnings.join("; "));
@@ -87,16 +95,18 @@ impl Engine {
     }
 }
 
-fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engine, Vec<String>), NotStarted> {
+fn start(variables: &HashMap<String, String>, starter: &mut Starter) -> Result<(Engine, Vec<String>), NotStarted> {
+    let streams = std::mem::take(&mut starter.streams);
     let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
-    let Configured { mut config, journal, refused, mut warnings } = configured(&path, own_path.is_some())?;
+    let Configured { mut config, journal, refused, mut warnings } = configured(&path, own_path.is_some(), streams)?;
     let settings = Settings::from_lookup(|name| variables.get(name).cloned())?;
     if let Some(why) = folders::unfit(&settings.model_dir) {
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }
     let (root, id) = opened(&settings.model_dir)?;
     let (paths, lock) = socket::lock(&settings, id)?;
+    let outputs = Outputs::new(journal.clone(), &config, starter.pid, socket::lock_file(&paths));
     warnings.extend(journal.move_beside(&socket::lock_file(&paths), refused, &mut config));
     let keeps = folders::probed(&root, &settings.model_dir)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -113,11 +123,7 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
     };
     let Assembled { work, store, files, adopted, arrived, orders, wanted, keys, driver, .. } =
         assemble(&given, &|what| starter.waits_for(what))?;
-    // By these numbers clients tell this engine's region from that of one before, and primaries whether it
-    // serves what they name. Where they cannot be written clients go by the engine's process id.
-    let header = work.region().header();
-    let words = [&header.birth, &header.oss_path_key, &header.endpoint_key];
-    let _ = lock.write_at(&lock::encode(words.map(|word| word.load(Ordering::Acquire))), 0);
+    leave_numbers(&lock, work.region().header(), outputs.wanted());
     let listener = socket::listen(&paths.socket)?;
     socket::sweep(&paths);
     let options = MirrorOptions::of(&config);
@@ -165,16 +171,43 @@ fn start(variables: &HashMap<String, String>, starter: &Starter) -> Result<(Engi
         oss_path: settings.location.to_string(),
         endpoint: settings.endpoint.to_string(),
         driver,
+        pages: mirror.store().kind(),
+        metrics_listen: config.metrics_listen,
         config: (path.display().to_string(), path.exists()),
     };
+    warnings.extend(listen_for_scrapes(&about, &work, &keys)?);
     // Clients get the catalog by an opening that cannot be written to.
     let catalog = serve::opened_again(files[0], OFlags::RDONLY)
         .map_err(|e| format!("failed to initialize connector: the region cannot be opened again: {e}"))?;
     let shared = (catalog, files[1]);
-    let mut server = Server::new((listener, door), (work, mirror, keys), shared, orders, config.linger, about);
+    let mut server =
+        Server::new((listener, door), (work, mirror, keys), shared, orders, config.linger, (about, outputs));
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, paths, lock }, warnings))
+}
+
+/// By these numbers clients tell this engine's region from that of one before, and primaries whether it serves what they
+/// name and what they are to offer. Where they cannot be written clients go by the engine's process id.
+fn leave_numbers(lock: &std::fs::File, header: &Header, outputs: u32) {
+    let [birth, path, endpoint] =
+        [&header.birth, &header.oss_path_key, &header.endpoint_key].map(|word| word.load(Ordering::Acquire));
+    let _ = lock.write_at(&lock::encode([birth, path, endpoint, u64::from(outputs)]), 0);
+}
+
+/// Answers for metrics where the configuration says so; a warning for the user where that cannot be yet.
+fn listen_for_scrapes(about: &About, work: &Arc<Work>, keys: &Arc<Keys>) -> Result<Option<String>, NotStarted> {
+    let Some(address) = about.metrics_listen else { return Ok(None) };
+    let listener = TcpListener::bind(address);
+    let warning = listener.as_ref().err().map(|e| {
+        let warning = format!("metricsListen {address}: {e}: metrics are not served; it is tried again every 30 s");
+        tracing::warn!("{warning}");
+        warning
+    });
+    let (about, work, keys) = (about.clone(), work.clone(), keys.clone());
+    let page: scrape::MakePage =
+        Box::new(move || exposition::of(work.region(), &report::of(&work, &about, keys.end_secs(), &[])));
+    spawn("ossc-metrics", move || scrape::run(address, listener, &page)).map(|()| warning)
 }
 
 /// MODEL_DIR, with its device and inode.
@@ -182,6 +215,7 @@ fn opened(model_dir: &Path) -> Result<(Root, (u64, u64)), String> {
     let failed = |what: String| format!("failed to download metadata: MODEL_DIR {}: {what}", model_dir.display());
     let root = Root::open(model_dir).map_err(|e| failed(format!("{e}: {}", folder_files::advice(e))))?;
     let id = root.id().map_err(|e| failed(e.to_string()))?;
+    line::of_model_dir(id);
     Ok((root, id))
 }
 
@@ -194,15 +228,16 @@ struct Configured {
     warnings: Vec<String>,
 }
 
-fn configured(path: &Path, is_named: bool) -> Result<Configured, NotStarted> {
+fn configured(path: &Path, is_named: bool, streams: Streams) -> Result<Configured, NotStarted> {
     let (config, unknown) = Config::load(path, is_named).inspect_err(|_| {
         // What another file names as its log is not known to be the default one.
         let of_default = || (!is_named).then(|| Config::default().log_path);
         if let Some(log) = Config::log_path_of_refused(path).or_else(of_default) {
-            Journal::start(&log, None, LogLevel::Error);
+            Journal::start((&log, None), LogLevel::Error, LogFormat::Text, &streams);
         }
     })?;
-    let (journal, refused, mut warnings) = Journal::start(&config.log_path, Some(&config.audit_path), config.log_level);
+    let outputs = (&config.log_path, Some(&config.audit_path));
+    let (journal, refused, mut warnings) = Journal::start(outputs, config.log_level, config.log_format, &streams);
     warnings.extend(unknown.iter().map(|warning| format!("{}: {warning}", path.display())));
     Ok(Configured { config, journal, refused, warnings })
 }

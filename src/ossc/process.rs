@@ -5,16 +5,20 @@
 pub mod assemble;
 pub mod clients;
 pub mod connect;
+pub mod exposition;
 pub mod first_word;
 pub mod folders;
 pub mod keys;
 pub mod memory;
 pub mod names;
 pub mod nearby;
+pub mod outputs;
 pub mod panics;
+pub mod records;
 pub mod report;
 #[allow(unsafe_code)]
 pub mod reset;
+pub mod scrape;
 pub mod serve;
 pub mod socket;
 pub mod summary;

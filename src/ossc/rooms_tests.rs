@@ -8,7 +8,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lock", &[]),
     ("folder_files", &[]),
     ("order", &[]),
-    ("journal", &[]),
+    ("journal", &["lock"]),
     ("credentials", &["lock"]),
     ("work/shared", &["lock", "folder_files"]),
     ("work/scheduling", &["credentials", "lock", "work/shared"]),

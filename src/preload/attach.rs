@@ -8,13 +8,14 @@ use crate::early;
 use crate::engine_name;
 use crate::environ;
 use crate::process::pid;
+use crate::say;
 pub(crate) use crate::say::say;
 use crate::start::{self, FirstWord};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use ossc_cache::lock;
 use ossc_cache::region::{REGION_BYTES, Region};
 use ossc_cache::sys::{self, Errno, Result};
-use ossc_cache::wire::{self, Ask};
+use ossc_cache::wire::{self, Ask, outputs};
 
 /// How long one question to the engine may take, in milliseconds.
 pub(crate) const ASK_MS: u64 = 5_000;
@@ -250,10 +251,25 @@ pub(crate) fn tell_credentials() {
     let mut text = [0u8; wire::TEXT_MAX];
     let len = environ::credentials(&mut text);
     if len > 0 {
-        let _ = wire::tell(environ::socket_path(), Ask::Credentials, &text[..len]);
+        let _ = wire::tell(environ::socket_path(), Ask::Credentials, &text[..len], wire::NO_FDS);
     }
     text.fill(0);
     core::hint::black_box(&text);
+}
+
+/// Offers this process's standard streams to the running engine, if that writes to such: those that it had may be of a
+/// program that has ended.
+pub(crate) fn offer_streams() {
+    let wanted = environ::lock_path().as_cstr().and_then(|path| lock::read_number(path, lock::OUTPUTS)).unwrap_or(0);
+    let (mut bits, mut count, mut fds) = (0, 0, wire::NO_FDS);
+    for (fd, bit) in [(say::STDOUT, outputs::STDOUT), (say::STDERR, outputs::STDERR)] {
+        if wanted & u64::from(bit) != 0 && say::stream(fd) >= 0 {
+            (fds[count], bits, count) = (fd, bits | bit, count + 1);
+        }
+    }
+    if bits != 0 {
+        let _ = wire::tell(environ::socket_path(), Ask::Outputs(bits), b"", fds);
+    }
 }
 
 fn attach_alone(until: u64) -> Option<(u32, Region)> {

@@ -65,6 +65,7 @@ pub(crate) fn run() {
             refuse(why);
         }
         attach::tell_credentials();
+        attach::offer_streams();
     } else if primary {
         let start = attach::start_engine(-1);
         match start.word {

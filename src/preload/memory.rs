@@ -15,7 +15,7 @@ use crate::waiting;
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, Ordering};
 use ossc_cache::sys::{self, Errno, FileId, Result};
-use ossc_cache::wait;
+use ossc_cache::wait::{self, Patience};
 
 /// A fresh read-only, close-on-exec descriptor of the object's memory file, in which the whole object is ready and
 /// verified, and stays. The caller owns it. Never 0-2. ENOMEM at once for what the memory budget can never hold.
@@ -68,7 +68,7 @@ pub(crate) fn is_too_large(handle: &Handle) -> bool {
 fn opened_and_ready(
     seen: &Seen,
     range: Range<u64>,
-    wait: &impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>,
+    wait: &impl Fn(&Handle, &dyn Patience) -> Result<()>,
 ) -> Result<i32> {
     let handle = &seen.handle;
     loop {

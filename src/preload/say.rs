@@ -1,39 +1,61 @@
 //! What the library says on the host's standard error: one line in one write, and only where descriptor 2 still is
 //! what it was at the start. A daemon closes its first three descriptors, and its data file may be number 2 by then.
 //!
-//! Called by the constructor (`remember`), and where a program meets what its user has to know. It never writes anywhere else, and never fails.
+//! Called by the constructor (`remember`), where a program meets what its user has to know, and where an engine is given
+//! the program's standard streams (`stream`). It never writes anywhere else, and never fails.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use ossc_cache::cpath::CPath;
 use ossc_cache::sys::{self, FileId};
 
-const STDERR: i32 = 2;
+pub(crate) const STDOUT: i32 = 1;
+pub(crate) const STDERR: i32 = 2;
 
-/// Device, inode, device that it is itself, and type of what descriptor 2 was; a type of 0 is none.
-static DEV: AtomicU64 = AtomicU64::new(0);
-static INO: AtomicU64 = AtomicU64::new(0);
-static RDEV: AtomicU64 = AtomicU64::new(0);
-static KIND: AtomicU32 = AtomicU32::new(0);
+/// Device, inode, device that it is itself, and type of what a descriptor was; a type of 0 is none.
+struct Stream {
+    dev: AtomicU64,
+    ino: AtomicU64,
+    rdev: AtomicU64,
+    kind: AtomicU32,
+}
 
-/// Constructor: takes down what standard error is.
+/// Of descriptors 1 and 2.
+static STREAMS: [Stream; 2] = [const {
+    Stream { dev: AtomicU64::new(0), ino: AtomicU64::new(0), rdev: AtomicU64::new(0), kind: AtomicU32::new(0) }
+}; 2];
+
+fn remembered(fd: i32) -> &'static Stream {
+    &STREAMS[usize::from(fd == STDERR)]
+}
+
+/// Constructor: takes down what standard output and standard error are.
 pub(crate) fn remember() {
-    if let Ok(st) = sys::fstat(STDERR) {
-        DEV.store(st.st_dev, Relaxed);
-        INO.store(st.st_ino, Relaxed);
-        RDEV.store(st.st_rdev, Relaxed);
-        KIND.store(st.st_mode & libc::S_IFMT, Relaxed);
+    for fd in [STDOUT, STDERR] {
+        if let Ok(st) = sys::fstat(fd) {
+            let stream = remembered(fd);
+            stream.dev.store(st.st_dev, Relaxed);
+            stream.ino.store(st.st_ino, Relaxed);
+            stream.rdev.store(st.st_rdev, Relaxed);
+            stream.kind.store(st.st_mode & libc::S_IFMT, Relaxed);
+        }
     }
 }
 
-fn is_as_remembered() -> bool {
-    let now = sys::fstat(STDERR).map(|st| (st.st_dev, st.st_ino, st.st_rdev, st.st_mode & libc::S_IFMT));
-    let then = (DEV.load(Relaxed), INO.load(Relaxed), RDEV.load(Relaxed), KIND.load(Relaxed));
+fn is_as_remembered(fd: i32) -> bool {
+    let now = sys::fstat(fd).map(|st| (st.st_dev, st.st_ino, st.st_rdev, st.st_mode & libc::S_IFMT));
+    let then = remembered(fd);
+    let then = (then.dev.load(Relaxed), then.ino.load(Relaxed), then.rdev.load(Relaxed), then.kind.load(Relaxed));
     then.3 != 0 && now == Ok(then)
+}
+
+/// Standard output or standard error, to be handed to an engine; -1 where the number is not what it was at the start.
+pub(crate) fn stream(fd: i32) -> i32 {
+    if is_as_remembered(fd) { fd } else { -1 }
 }
 
 /// One line of these pieces, so that lines of several processes do not mix.
 pub(crate) fn say(pieces: &[&[u8]]) {
-    if is_as_remembered() {
+    if is_as_remembered(STDERR) {
         let line = pieces.iter().fold(CPath::default(), |line, piece| line.with(piece));
         let _ = sys::write(STDERR, line.as_bytes());
     }

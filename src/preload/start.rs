@@ -5,7 +5,7 @@
 //! calls only. Credentials go over a socket, never through arguments or the new process's environment.
 
 use crate::environ;
-use crate::say::say;
+use crate::say::{self, say};
 use core::arch::asm;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -156,8 +156,11 @@ impl Waits {
 /// a NUL or the end.
 fn converse(fd: i32, store: i32) -> Start {
     let settings = environ::settings();
+    // Before the engine has read its configuration it does not know whether it needs them.
+    let streams = [say::STDOUT, say::STDERR].map(say::stream);
+    let head = wire::settings_head(fd, settings.len() as u32, store, streams);
     // A program that is no engine, or ends at once, closes its end: what it said before can be read all the same.
-    let has_settings = wire::settings_head(fd, settings.len() as u32, store).is_ok() && send_all(fd, settings);
+    let has_settings = head.is_ok() && send_all(fd, settings);
     if !has_settings {
         number(libc::SYS_shutdown, [fd as usize, libc::SHUT_WR as usize, 0, 0, 0, 0]);
     }

@@ -14,6 +14,7 @@ use crate::silent::Silence;
 use core::cell::Cell;
 use ossc_cache::region::{RecordKind, state};
 use ossc_cache::sys::{self, Errno, Result};
+use ossc_cache::wait::Patience;
 use ossc_cache::{wait, wait_bytes};
 
 /// Slices of a wait (200 ms each) after which a line in the log says that somebody still waits.
@@ -56,15 +57,47 @@ pub(crate) fn placed_until(handle: &Handle, end_ms: u64) -> Result<()> {
         };
         want();
         // Again after each slice: an engine that took over has not heard of it.
-        wait::placed(now.object, &|| {
-            want();
-            if sys::now_ms() > end_ms { Err(Errno(libc::ETIMEDOUT)) } else { check() }
-        })
+        wait::placed(
+            now.object,
+            &Slices(check, || {
+                want();
+                if sys::now_ms() > end_ms { Err(Errno(libc::ETIMEDOUT)) } else { check.check() }
+            }),
+        )
     })
 }
 
+/// A wait that looks at more after each slice than the one that it is part of.
+struct Slices<'a, F>(&'a dyn Patience, F);
+
+impl<F: Fn() -> Result<()>> Patience for Slices<'_, F> {
+    fn begins(&self) {
+        self.0.begins();
+    }
+    fn check(&self) -> Result<()> {
+        (self.1)()
+    }
+}
+
+/// When a wait has begun, in microseconds; 0 while it has not: what is there already costs no look at a clock.
+struct Timed<F> {
+    begun_us: Cell<u64>,
+    check: F,
+}
+
+impl<F: Fn() -> Result<()>> Patience for Timed<F> {
+    fn begins(&self) {
+        if self.begun_us.get() == 0 {
+            self.begun_us.set(sys::now_us());
+        }
+    }
+    fn check(&self) -> Result<()> {
+        (self.check)()
+    }
+}
+
 /// Runs a wait in the region of now, again in the next one when that is replaced.
-pub(crate) fn run(handle: &Handle, wait: impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+pub(crate) fn run(handle: &Handle, wait: impl Fn(&Handle, &dyn Patience) -> Result<()>) -> Result<()> {
     loop {
         match run_here(handle, &wait) {
             // A new engine with a new catalog: the same file under another number.
@@ -75,7 +108,7 @@ pub(crate) fn run(handle: &Handle, wait: impl Fn(&Handle, &dyn Fn() -> Result<()
 }
 
 /// The same in the region of now: `MOVED` when that is replaced.
-pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Fn() -> Result<()>) -> Result<()>) -> Result<()> {
+pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Patience) -> Result<()>) -> Result<()> {
     // Before the region is looked at: a region that is replaced in between must end the wait.
     let generation = attach::generation();
     let now = handle.now().ok_or(GONE)?;
@@ -89,7 +122,12 @@ pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Fn() -> Res
         }
         attach::alive(generation)
     };
-    match wait(&now, &check) {
+    let timed = Timed { begun_us: Cell::new(0), check };
+    let done = wait(&now, &timed);
+    if timed.begun_us.get() != 0 {
+        now.region.board().waits.count(sys::now_us().saturating_sub(timed.begun_us.get()));
+    }
+    match done {
         // What was waited for may have been of another version's record in the end.
         Ok(()) if is_large && !now.lasts() => Err(GONE),
         Err(errno) if errno != MOVED => {

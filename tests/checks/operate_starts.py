@@ -7,6 +7,7 @@ reason that an engine still had to write is lost. The control is the build of 0.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -28,6 +29,8 @@ STARTS = 200
 TOGETHER = 8
 START_SECS_MAX = 60
 NOT_STARTED = "not started: "
+# Behind it a line names engine and MODEL_DIR; that of 0.1.0 does not.
+WHOSE = re.compile(r" engine=\d+( dir=\d+-\d+)?$")
 # The commit of version 0.1.0.
 BEFORE = "f582a98"
 SLOW = "team/slow"
@@ -109,7 +112,7 @@ def one(endpoint: Endpoint, log: Path, number: int, products: Path) -> tuple[str
 
 def reasons_in(log: Path) -> Counter[str]:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return Counter(line.split(NOT_STARTED, 1)[1] for line in lines if NOT_STARTED in line)
+    return Counter(WHOSE.sub("", line.split(NOT_STARTED, 1)[1]) for line in lines if NOT_STARTED in line)
 
 
 def logged(starts: int | None = None, products: Path = paths.PRODUCTS) -> Measure:

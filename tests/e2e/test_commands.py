@@ -92,7 +92,7 @@ class Commands(Ossc):
             self.assertIn(str(run.model_dir), done.stderr)
         done = self.ossc(run, "metrics")
         self.assertEqual(done.returncode, 0)
-        self.assertIn("ossc_up 0", done.stdout.splitlines())
+        self.assertIn(f'ossc_up{{model_dir="{run.model_dir}"}} 0', done.stdout.splitlines())
         self.assertEqual(run.engines(), [])
 
     def test_what_cannot_be_printed_is_a_failure_and_a_reader_that_is_gone_is_none(self) -> None:

@@ -373,7 +373,7 @@ class Heal(EndToEnd):
         first = out.read_text().splitlines()[1].split()
         self.assertEqual((first[0], first[5]), ("err", "EIO"), out.read_text())
         self.assertLess(float(first[6]), 5000)
-        self.assertTrue(run.logged("client pid="), run.log_tail())
+        self.assertTrue(run.logged(" client="), run.log_tail())
 
     # Peculiar hosts.
 

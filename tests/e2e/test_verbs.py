@@ -67,9 +67,9 @@ class Verbs(Reported):
         large = [p for p in self.plain.rglob("*") if p.is_file() and p.stat().st_size > folder.MATERIALIZE_BYTES]
         self.assertEqual(found["verified"], f"{len(large)} of {len(large)}")
 
-    def metrics(self, run: Run) -> dict[str, int]:
+    def metrics(self, run: Run) -> dict[str, float]:
         text = self.ossc(run, "metrics").stdout
-        return {name: int(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))}
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))}
 
     def test_ps_lists_each_engine(self) -> None:
         first, second = self.managed(), self.managed()

@@ -1,16 +1,14 @@
-//! `ossc metrics`: the engine's counters as Prometheus text, for a textfile collector or a sidecar.
+//! `ossc metrics`: the engine's counters as Prometheus text, for a textfile collector or a sidecar, and the manual's page of
+//! them.
 //!
-//! Called by `main`. Format: the text exposition format 0.0.4. Names have the prefix `ossc_`.
+//! Called by `main`. What it prints is `process::exposition`'s.
 
 use crate::commands::output;
-use crate::commands::view::{Which, objects, ready_bytes, state_label};
+use crate::commands::view::Which;
+use crate::process::exposition;
 use clap::Args;
-use ossc_cache::region::{RecordKind, Region};
-use serde_json::Value;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Options of `ossc metrics`.
 #[derive(Args)]
@@ -31,10 +29,11 @@ pub struct MetricsOptions {
 pub fn main(options: &MetricsOptions) -> ExitCode {
     let asked = options.which.region().and_then(|region| Ok((region, options.which.report()?)));
     let text = match asked {
-        Ok((region, report)) => of(&region, &report),
+        Ok((region, report)) => exposition::of(&region, &report),
         Err(why) => {
             eprintln!("ossc metrics: {why}");
-            Page::default().one(&UP, 0).text
+            let dir = &options.which.model_dir;
+            exposition::of_none(&dir.canonicalize().as_ref().unwrap_or(dir).to_string_lossy())
         }
     };
     let Some(file) = &options.textfile else { return output::only("metrics", &text) };
@@ -55,126 +54,65 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(&beside, file).inspect_err(|_| drop(std::fs::remove_file(&beside)))
 }
 
-/// One metric: name behind `ossc_`, type, help.
-struct Metric(&'static str, &'static str, &'static str);
-
-const UP: Metric = Metric("up", "gauge", "1 if an engine answers.");
-const BUILD: Metric = Metric("build_info", "gauge", "Always 1; the labels say which build of the engine it is.");
-const FAILURES: Metric =
-    Metric("origin_failures_total", "counter", "Failed requests to OSS, by the kind of the failure.");
-const OBJECTS: Metric = Metric("objects", "gauge", "Objects by state.");
-const OBJECT_READY: Metric =
-    Metric("object_ready_bytes", "gauge", "Bytes in memory of each object that is served from memory.");
-
-/// Numbers of the report, by group and name there.
-const OF_REPORT: &[(&str, &str, Metric)] = &[
-    ("origin", "bytes", Metric("origin_bytes_total", "counter", "Body bytes received from OSS.")),
-    ("origin", "requests", Metric("origin_requests_total", "counter", "Finished requests to OSS.")),
-    (
-        "origin",
-        "retries",
-        Metric("origin_retries_total", "counter", "Requests to OSS that failed and were tried again."),
-    ),
-    ("origin", "throttled", Metric("origin_throttled_total", "counter", "Requests that OSS answered with 429 or 503.")),
-    ("origin", "hedges", Metric("hedges_total", "counter", "Requests for bytes whose first answer was slow.")),
-    ("origin", "hedged_bytes", Metric("hedged_bytes_total", "counter", "Bytes that those asked for.")),
-    (
-        "origin",
-        "refetched_bytes",
-        Metric("refetched_bytes_total", "counter", "Bytes fetched again after a mismatch or a release."),
-    ),
-    ("origin", "mismatches", Metric("crc_mismatches_total", "counter", "Bytes that did not match their CRC-64.")),
-    ("origin", "requests_under_way", Metric("origin_requests_under_way", "gauge", "Requests to OSS under way.")),
-    ("origin", "waiting", Metric("waiting_requests", "gauge", "Requests that wait for a connection.")),
-    ("memory", "budget_bytes", Metric("budget_bytes", "gauge", "Most bytes that may be in memory.")),
-    ("memory", "used_bytes", Metric("memory_used_bytes", "gauge", "Bytes of the budget that are in use.")),
-    ("memory", "peak_bytes", Metric("memory_peak_bytes", "gauge", "Most bytes of the budget that were in use.")),
-    ("memory", "ready_bytes", Metric("ready_bytes", "gauge", "Bytes of large objects that are in memory.")),
-];
-
-fn of(region: &Region, report: &Value) -> String {
-    let header = region.header();
-    let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
-    let mut page = Page { dir: String::from_utf8_lossy(region.model_dir()).into_owned(), text: String::new() };
-    page = page.one(&UP, 1);
-    page.head(&BUILD);
-    page.line(&BUILD, &[("version", report["version"].as_str().unwrap_or_default())], 1);
-    let started = Metric("start_time_seconds", "gauge", "When the engine was started, in seconds since 1970.");
-    page = page.one(&started, load(&header.started_secs));
-    for (group, name, metric) in OF_REPORT {
-        page = page.one(metric, report[group][name].as_u64().unwrap_or(0));
-    }
-    let large = Metric("large_bytes", "gauge", "Bytes of all objects that are served from memory.");
-    page = page.one(&large, load(&header.large_bytes));
-    let lost = Metric("events_lost_total", "counter", "Accesses that the audit log has missed.");
-    page = page.one(&lost, load(&region.board().events_lost));
-    let clients = Metric("clients", "gauge", "Processes that use the engine.");
-    page = page.one(&clients, report["clients"].as_array().map_or(0, Vec::len) as u64);
-    let rest = Metric("at_rest", "gauge", "1 if nothing is on its way.");
-    page = page.one(&rest, u64::from(report["at_rest"] == Value::Bool(true)));
-    page.head(&FAILURES);
-    for (kind, count) in report["origin"]["failures"].as_object().into_iter().flatten() {
-        page.line(&FAILURES, &[("kind", kind)], count.as_u64().unwrap_or(0));
-    }
-    page.head(&OBJECTS);
-    let mut counts = std::collections::BTreeMap::<&str, u64>::new();
-    objects(region).for_each(|object| *counts.entry(state_label(region, object)).or_default() += 1);
-    for (state, count) in counts {
-        page.line(&OBJECTS, &[("state", state)], count);
-    }
-    page.head(&OBJECT_READY);
-    for object in objects(region).filter(|object| object.kind() == RecordKind::Large) {
-        page.line(&OBJECT_READY, &[("object", &region.name(object))], ready_bytes(region, object));
-    }
-    page.text
-}
-
-/// The text so far, of metrics whose first label is the MODEL_DIR; none where no engine answers.
-#[derive(Default)]
-struct Page {
-    dir: String,
-    text: String,
-}
-
-impl Page {
-    fn head(&mut self, Metric(name, kind, help): &Metric) {
-        let _ = write!(self.text, "# HELP ossc_{name} {help}\n# TYPE ossc_{name} {kind}\n");
-    }
-
-    fn line(&mut self, metric: &Metric, labels: &[(&str, &str)], value: u64) {
-        let dir = (!self.dir.is_empty()).then_some(("model_dir", self.dir.as_str()));
-        let labels: Vec<String> =
-            dir.iter().chain(labels).map(|(name, value)| format!("{name}=\"{}\"", label(value))).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.text, "ossc_{}{labels} {value}", metric.0);
-    }
-
-    fn one(mut self, metric: &Metric, value: u64) -> Page {
-        self.head(metric);
-        self.line(metric, &[], value);
-        self
-    }
-}
-
-/// A label's value, escaped as the format asks.
-fn label(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn labels_are_escaped() {
-        assert_eq!(label("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    const INTRO: &str = "\
+# Metrics
+
+<!-- Made from the table in src/ossc/process/exposition.rs. Do not edit: run `OSSC_BLESS=1 cargo test --locked --profile fast -p ossc`. -->
+
+There are two ways to the same text (Prometheus text exposition format 0.0.4):
+
+- **A scrape.** With `metricsListen` in the configuration the engine itself answers GET /metrics. A port alone is one of
+  127.0.0.1; with an address, every client that reaches it may read. Readers never wait for it: it answers from a thread of its own,
+  has at most 16 connections of at most 10 s each, and makes at most one page a second. No engine, no answer: alarm on `up`.
+- **A command.** `ossc metrics`, with MODEL_DIR set, asks a running engine, and keeps none alive. Without one `ossc_up` is 0,
+  and the command ends well.
+
+```sh
+ossc metrics                                                    # on stdout
+ossc metrics --textfile /var/lib/node_exporter/ossc.prom        # for the textfile collector of node_exporter
+```
+
+The file is replaced as a whole: a collector never sees a part of it. Run the command by a timer, once for each MODEL_DIR
+and file.
+
+Every metric has the label `model_dir`. Further labels: `kind` of failures (the kinds of
+[ERRORS.md](ERRORS.md#kinds-of-failures)), `state` of objects, `object` of the bytes of each, `version` of the build, `le` of
+the classes of waits. Counters begin with the engine.
+
+| Metric | Type | Meaning |
+| --- | --- | --- |
+";
+
+    const OUTRO: &str = "
+The speed of a load is `rate(ossc_origin_bytes_total[1m])`. What was fetched twice is `ossc_hedged_bytes_total` and
+`ossc_refetched_bytes_total`. A read that finds its bytes is no wait: it is counted nowhere, and costs nothing. How well memory
+serves programs is `ossc_memory_hit_bytes_total / ossc_opened_bytes_total`: 1 where all that is opened is here already.
+
+Alert rules and a dashboard for Grafana: [monitoring](../dist/monitoring/README.md). What each alert asks you to do:
+[TROUBLESHOOTING.md](TROUBLESHOOTING.md#an-alert-fires).
+";
+
+    /// The text of docs/METRICS.md.
+    fn markdown() -> String {
+        let row = |exposition::Metric(name, kind, help): &exposition::Metric| {
+            format!("| `ossc_{name}` | {kind} | {help} |\n")
+        };
+        [INTRO, &exposition::all().map(row).collect::<String>(), OUTRO].concat()
     }
 
     #[test]
-    fn a_metric_has_help_type_and_value() {
-        let up = Metric("up", "gauge", "Help.");
-        assert_eq!(Page::default().one(&up, 1).text, "# HELP ossc_up Help.\n# TYPE ossc_up gauge\nossc_up 1\n");
-        let page = Page { dir: "/m".into(), text: String::new() };
-        assert!(page.one(&up, 1).text.ends_with("\nossc_up{model_dir=\"/m\"} 1\n"));
+    fn the_manual_is_fresh() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/METRICS.md");
+        if std::env::var("OSSC_BLESS").is_ok_and(|value| value == "1") {
+            std::fs::write(&file, markdown()).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&file).unwrap() == markdown(),
+            "docs/METRICS.md is stale: run `OSSC_BLESS=1 cargo test --locked --profile fast -p ossc`"
+        );
     }
 }

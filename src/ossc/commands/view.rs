@@ -1,11 +1,12 @@
-//! The engine of a MODEL_DIR as an outsider sees it: its shared region, and what its records mean in words.
+//! The engine of a MODEL_DIR as an outsider sees it: its shared region, and what it says of itself.
 //!
 //! Called by the commands that show something (`status`, `top`, `metrics`). It changes nothing, never starts an
 //! engine, and keeps none alive: who looks is not a client.
 
+pub use crate::process::records::{objects, ready_bytes, state_label};
 use clap::Args;
 use ossc_cache::cpath::CPath;
-use ossc_cache::region::{Object, RecordKind, Region, state};
+use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, RunDirSettings};
 use ossc_cache::sys;
 use ossc_cache::wire::{self, Ask, Packet};
@@ -79,50 +80,6 @@ fn asked(socket: &CPath, ask: Ask) -> Result<Packet, String> {
         libc::EACCES => "the engine is another user's".into(),
         code => format!("the engine did not answer: {}", std::io::Error::from_raw_os_error(code)),
     })
-}
-
-/// All objects, folders left out, records that stand for nothing, and files that a newer version has replaced.
-pub fn objects(region: &Region) -> impl Iterator<Item = &Object> {
-    let is_shown = |object: &&Object| match object.kind() {
-        RecordKind::Folder => false,
-        RecordKind::Small => !object.is_superseded(),
-        RecordKind::Large => object.state() != state::GONE,
-    };
-    (0..region.objects_len()).filter_map(|slot| region.object(slot)).filter(is_shown)
-}
-
-/// Bytes of an object that readers get without waiting.
-pub fn ready_bytes(region: &Region, object: &Object) -> u64 {
-    match object.kind() {
-        RecordKind::Large => (0..object.parts())
-            .filter(|index| region.part(object, *index).is_ready())
-            .map(|index| object.part_range(index))
-            .map(|r| r.end - r.start)
-            .sum(),
-        _ if matches!(object.state(), state::PLACED | state::GONE) => object.size(),
-        _ => 0,
-    }
-}
-
-/// Some of it is here or on its way, and some is not.
-pub fn is_under_way(region: &Region, object: &Object) -> bool {
-    let begun = || (0..object.parts()).any(|index| region.part(object, index).state() != ossc_cache::part::EMPTY);
-    object.state() == state::COMING || object.state() == state::LOADING && begun()
-}
-
-/// An object's state in one word.
-pub fn state_label(region: &Region, object: &Object) -> &'static str {
-    match object.state() {
-        state::COMING => "coming",
-        state::LOADING if !is_under_way(region, object) => "idle",
-        state::PLACED | state::GONE => "file",
-        state::LOADING => "loading",
-        state::VERIFIED if object.verified() == Some(false) => "unverified",
-        state::VERIFIED => "verified",
-        state::FAILED if object.is_in_the_way() => "user's",
-        state::FAILED => "failed",
-        _ => "?",
-    }
 }
 
 /// `1.5 GiB`.

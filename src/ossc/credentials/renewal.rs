@@ -8,6 +8,7 @@ use crate::credentials::{Issuer, Later};
 use crate::lock::lock;
 use ossc_conf::Settings;
 use ossc_sign::{Credentials, Issued};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -146,6 +147,8 @@ pub struct RenewalThread {
     pub later: Arc<Later>,
     /// The engine's own settings.
     pub settings: Settings,
+    /// When the credentials in use end, in seconds since 1970; 0 if that is not known.
+    pub end_secs: AtomicI64,
 }
 
 impl RenewalThread {
@@ -155,6 +158,7 @@ impl RenewalThread {
         let mut schedule = Schedule::new(first, Instant::now(), unix_secs());
         let mut refused: Vec<Credentials> = Vec::new();
         loop {
+            self.end_secs.store(schedule.current.ends_secs.unwrap_or(0), Ordering::Relaxed);
             let (least, most) = schedule.pauses(Instant::now());
             std::thread::sleep(least);
             let rung = renewal.wait(most - least);

@@ -5,10 +5,11 @@
 //! open by a client. No secrets.
 
 use crate::journal::Journal;
+use crate::journal::line::time;
 use ossc_net::Response;
 use serde_json::{Value, json};
 use std::ops::Range;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// Writes audit lines.
 #[derive(Clone)]
@@ -150,8 +151,8 @@ impl Audit {
     }
 }
 
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
+fn now() -> String {
+    time(SystemTime::now())
 }
 
 /// Name of a process, without its arguments (they may hold secrets of its own).

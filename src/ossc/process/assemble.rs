@@ -64,7 +64,7 @@ pub struct Assembled {
     /// The same, at the end of the thread that lists them.
     pub wanted: Receiver<Order>,
     /// What renews the credentials.
-    pub keys: keys::Keys,
+    pub keys: Arc<keys::Keys>,
     /// The bucket, signed for with the credentials of now.
     pub origin: Arc<Origin>,
     /// `io_uring` or `epoll`, and why.
@@ -134,7 +134,7 @@ pub fn assemble(given: &Given<'_>, waits_for: &dyn Fn(&str)) -> Result<Assembled
         Vcpus::start(origin.clone(), work.clone(), net).map_err(|e| format!("failed to initialize connector: {e}"))?;
     let (looked_up, driver) = (vcpus.names(), vcpus.driver());
     work.scheduling.set_vcpus(vcpus);
-    let keys = keys::of_engine(variables, settings, config, &work, renewed)?;
+    let keys = Arc::new(keys::of_engine(variables, settings, config, &work, renewed)?);
     // An address needs no looking up.
     if settings.endpoint.ip().is_none() {
         let (host, port) = (settings.endpoint.connect_host(settings.location.bucket()), settings.endpoint.port());

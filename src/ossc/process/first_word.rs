@@ -5,6 +5,7 @@
 //! each with what the start waits for: the program says it where the start takes long.
 
 use crate::journal;
+use ossc_cache::wire::Streams;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -48,6 +49,8 @@ pub struct Starter {
     pub pid: i32,
     /// Folder of the memory files of an engine that is gone, or -1; known after `settings`.
     pub store: i32,
+    /// Its standard streams, where they could be handed over; known after `settings`.
+    pub streams: Streams,
     said: Arc<AtomicBool>,
 }
 
@@ -55,15 +58,15 @@ impl Starter {
     /// Over the inherited socket.
     pub fn new(socket: OwnedFd) -> Starter {
         let pid = ossc_cache::wire::peer(socket.as_raw_fd()).map_or(0, |peer| peer.pid);
-        Starter { stream: UnixStream::from(socket), pid, store: -1, said: Arc::default() }
+        Starter { stream: UnixStream::from(socket), pid, store: -1, streams: Streams::default(), said: Arc::default() }
     }
 
     /// Reads the settings: variables of the starter's environment.
     pub fn settings(&mut self) -> Result<HashMap<String, String>, String> {
         let broken = |e: std::io::Error| format!("the settings did not arrive: {e}");
         let head = ossc_cache::wire::receive_settings_head(self.stream.as_raw_fd());
-        let (length, store) = head.map_err(|e| broken(std::io::Error::from_raw_os_error(e.0)))?;
-        self.store = store;
+        let (length, store, streams) = head.map_err(|e| broken(std::io::Error::from_raw_os_error(e.0)))?;
+        (self.store, self.streams) = (store, streams);
         if length == 0 || length > SETTINGS_MAX {
             return Err("the OSS_* and OSSC_* variables together are longer than 64 KiB".into());
         }

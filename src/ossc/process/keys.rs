@@ -11,6 +11,7 @@ use crate::work::Work;
 use ossc_conf::{Config, Settings};
 use ossc_sign::Issued;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// See the module.
@@ -42,6 +43,11 @@ impl Keys {
             });
         };
         std::thread::Builder::new().name("ossc-keys".into()).stack_size(512 << 10).spawn(body).map(drop)
+    }
+
+    /// When the credentials in use end, in seconds since 1970, if that is known.
+    pub fn end_secs(&self) -> Option<u64> {
+        u64::try_from(self.keeper.end_secs.load(Ordering::Relaxed)).ok().filter(|end| *end > 0)
     }
 
     /// A program that started later has sent where its credentials come from.
@@ -88,7 +94,8 @@ pub fn of_engine(
     };
     let ends_unix_secs = first.as_ref().and_then(|first| first.ends_secs);
     let name = issuer.as_ref().map(|issuer| issuer.name());
-    let keeper = credentials::RenewalThread { issuer, later: Arc::new(later), settings: settings.clone() };
+    let end_secs = AtomicI64::new(ends_unix_secs.unwrap_or(0));
+    let keeper = credentials::RenewalThread { issuer, later: Arc::new(later), settings: settings.clone(), end_secs };
     let keys = Keys::new(work.clone(), keeper, first);
     if let Some(source) = name {
         tracing::info!(source, ends_unix_secs, "credentials");

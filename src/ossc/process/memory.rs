@@ -5,7 +5,7 @@
 use crate::process::first_word::NotStarted;
 use ossc_cache::region::{Region, RegionFiles, open_mode};
 use ossc_cache::sys;
-use ossc_conf::{Config, OpenMode, Scheme, Settings};
+use ossc_conf::{Config, LogFormat, OpenMode, Scheme, Settings};
 use ossc_store::budget::{self, Budget};
 use ossc_store::pages::{PageKind, Store};
 use rustix::process::{Resource, getrlimit};
@@ -44,7 +44,7 @@ pub fn of_engine(
         let e = std::io::Error::from_raw_os_error(e.0);
         format!("failed to initialize connector: shared memory: {e}")
     };
-    let (model_dir, log) = (settings.model_dir.to_string_lossy(), config.log_path.to_string_lossy());
+    let (model_dir, log) = (settings.model_dir.to_string_lossy(), config.log_path.to_string());
     let (region, files) = store.region(&model_dir, &log).map_err(no_memory)?;
     publish(&region, store.dev().map_err(no_memory)?, id);
     tracing::info!(pages = ?store.kind(), why = store.why(), budget_bytes = budget.limit(), "memory");
@@ -120,6 +120,7 @@ pub fn tell(region: &Region, settings: &Settings, config: &Config, budget: &Budg
     region.header().list_again_ms.store(config.list_again.as_millis() as u64, Ordering::Release);
     region.header().reads_wait.store(u32::from(config.reads_wait_for_verdict), Ordering::Release);
     region.header().open_mode.store(word_of(config.open_mode), Ordering::Release);
+    region.header().log_json.store(u32::from(config.log_format == LogFormat::Json), Ordering::Release);
 }
 
 fn word_of(mode: OpenMode) -> u32 {

@@ -2,6 +2,7 @@
 //!
 //! Called by the attach server. It changes nothing, and no secret is in it.
 
+use crate::journal;
 use crate::work::Work;
 use ossc_cache::region::{RecordKind, state};
 use ossc_store::pages::PageKind;
@@ -9,6 +10,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Seek, Write};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What does not change while an engine runs.
@@ -20,12 +22,16 @@ pub struct About {
     pub endpoint: String,
     /// `io_uring` or `epoll`, and why.
     pub driver: (&'static str, String),
+    /// The kind of memory.
+    pub pages: PageKind,
+    /// Where the engine is to answer for its metrics.
+    pub metrics_listen: Option<SocketAddr>,
     /// The file that the configuration was read from, and whether there is one.
     pub config: (String, bool),
 }
 
 /// The report, with the process ids of the clients.
-pub fn of(work: &Work, about: &About, pages: PageKind, clients: &[i32]) -> Value {
+pub fn of(work: &Work, about: &About, credentials_end: Option<u64>, clients: &[i32]) -> Value {
     let region = work.region();
     let header = region.header();
     let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
@@ -43,7 +49,7 @@ pub fn of(work: &Work, about: &About, pages: PageKind, clients: &[i32]) -> Value
         "endpoint": about.endpoint,
         "driver": about.driver.0,
         "driver_reason": about.driver.1,
-        "pages": format!("{pages:?}"),
+        "pages": format!("{:?}", about.pages),
         "config_file": about.config.0,
         "config_file_exists": about.config.1,
         "log": String::from_utf8_lossy(region.log_path()),
@@ -55,6 +61,7 @@ pub fn of(work: &Work, about: &About, pages: PageKind, clients: &[i32]) -> Value
             "used_bytes": gauges.budget_used,
             "peak_bytes": work.residency.budget_peak(),
             "ready_bytes": load(&header.ready_bytes),
+            "large_bytes": load(&header.large_bytes),
             "hedge_bytes": gauges.hedge_bytes,
             "files": gauges.memory_files,
         },
@@ -72,6 +79,15 @@ pub fn of(work: &Work, about: &About, pages: PageKind, clients: &[i32]) -> Value
             "requests_allowed": allowed,
             "waiting": gauges.planned,
         },
+        "programs": {
+            "clients": work.residency.programs.count(),
+            "opens": load(&counters.opens),
+            "opened_bytes": load(&counters.opened_bytes),
+            "hit_bytes": load(&counters.hit_bytes),
+        },
+        "credentials_end": credentials_end,
+        "metrics_listen": about.metrics_listen.map(|address| address.to_string()),
+        "lines_lost": journal::lines_lost(),
         "events_lost": load(&region.board().events_lost),
         "failed": failed(work),
     })

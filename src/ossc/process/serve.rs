@@ -4,7 +4,7 @@
 //! Called by the engine; it is the main thread's loop. Clients are known by their processes (see `clients`), not by
 //! sockets: a program may close any descriptor, but it cannot hide its end from the kernel.
 
-use ossc_cache::wire::{self, Ask, NO_FDS};
+use ossc_cache::wire::{self, Ask, NO_FDS, Streams};
 use ossc_store::pages::PageKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -21,6 +21,7 @@ use crate::order::Order;
 use crate::process::clients::Clients;
 use crate::process::keys::Keys;
 use crate::process::nearby;
+use crate::process::outputs::Outputs;
 use crate::process::report::{self, About};
 use crate::work::Work;
 
@@ -46,13 +47,14 @@ pub struct Server {
     door: (OwnedFd, OwnedFd),
     work: Arc<Work>,
     mirror: Arc<Mirror>,
-    keys: Keys,
+    keys: Arc<Keys>,
     /// The region's catalog, opened read-only, and its board.
     files: (OwnedFd, i32),
     orders: Sender<Order>,
     linger: Duration,
     clients: Clients,
     about: About,
+    outputs: Outputs,
     /// When trouble was told last.
     told: Option<Instant>,
 }
@@ -61,11 +63,11 @@ impl Server {
     /// A server with the engine's starter as its first client.
     pub fn new(
         (listener, door): (OwnedFd, (OwnedFd, OwnedFd)),
-        (work, mirror, keys): (Arc<Work>, Arc<Mirror>, Keys),
+        (work, mirror, keys): (Arc<Work>, Arc<Mirror>, Arc<Keys>),
         files: (OwnedFd, i32),
         orders: Sender<Order>,
         linger: Duration,
-        about: About,
+        (about, outputs): (About, Outputs),
     ) -> Server {
         Server {
             listener,
@@ -78,6 +80,7 @@ impl Server {
             linger,
             clients: Clients::default(),
             about,
+            outputs,
             told: None,
         }
     }
@@ -120,6 +123,7 @@ impl Server {
                 // The wait may have lasted for hours: lingering begins with the end of the last one.
                 alone_since = Instant::now();
             }
+            self.outputs.look();
             if knocks.0 {
                 self.accept();
             }
@@ -142,8 +146,9 @@ impl Server {
     /// Sleeps until a connection, a knock at the door, the end of a client, or the time-out.
     fn wait(&mut self, left: Option<Duration>) -> (bool, bool) {
         let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.door.0, PollFlags::IN)];
-        fds.extend(self.clients.ends().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        let left = [left, self.clients.look_again()].into_iter().flatten().min();
+        let ends = self.clients.ends().chain(self.outputs.holder().ends());
+        fds.extend(ends.map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let left = [left, self.clients.look_again(), self.outputs.holder().look_again()].into_iter().flatten().min();
         let timeout =
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
         match poll(&mut fds, timeout.as_ref()) {
@@ -210,7 +215,11 @@ impl Server {
         if !ossc_cache::sys::wait_readable(fd, SILENCE_MS) {
             return Err(libc::ETIMEDOUT);
         }
-        let packet = wire::receive(fd).map_err(|e| e.0)?;
+        let mut packet = wire::receive(fd).map_err(|e| e.0)?;
+        let streams = match packet.decode_ask() {
+            Ok(Ask::Outputs(_)) => packet.streams(),
+            _ => Streams::default(),
+        };
         packet.close_fds();
         if !packet.same_version() {
             tracing::warn!(pid = peer.pid, "a process with another version of the library asked to attach: refused");
@@ -236,6 +245,10 @@ impl Server {
                 self.keys.note(peer.pid, packet.text());
                 Ok(())
             }
+            Ask::Outputs(_) => {
+                self.outputs.offered(peer.pid, &streams);
+                Ok(())
+            }
             Ask::Memory(slot) => self.hand_memory(fd, slot),
             ask @ (Ask::List | Ask::Enter) => {
                 let path = String::from_utf8_lossy(packet.text()).into_owned();
@@ -245,7 +258,8 @@ impl Server {
     }
 
     fn hand_report(&self, fd: i32) -> Result<(), i32> {
-        let report = report::of(&self.work, &self.about, self.mirror.store().kind(), &self.clients.pids());
+        self.work.residency.programs.tell(self.clients.len(), Instant::now());
+        let report = report::of(&self.work, &self.about, self.keys.end_secs(), &self.clients.pids());
         match report::file(&report) {
             Ok(file) => wire::answer(fd, 0, 0, b"", [file.as_raw_fd(), -1, -1, -1]).map_err(|e| e.0),
             Err(errno) => wire::answer(fd, errno, 0, b"", NO_FDS).map_err(|e| e.0),

@@ -8,7 +8,7 @@ use crate::commands::view;
 use crate::folder_files::Root;
 use crate::process::first_word::NotStarted;
 use crate::process::{folders, memory, socket};
-use ossc_conf::{Config, Settings};
+use ossc_conf::{Config, Output, Settings};
 use ossc_store::budget::Budget;
 use ossc_store::pages::{PageKind, Store};
 use rustix::fs::{Access, access, statfs};
@@ -94,7 +94,11 @@ pub(super) fn run_folder(report: &mut Report, settings: &Settings, id: (u64, u64
 
 /// Whether log and audit file can be written: else they go to the run folder.
 pub(super) fn files(report: &mut Report, config: &Config) {
-    for (what, key, path) in [("log", "logPath", &config.log_path), ("audit", "auditPath", &config.audit_path)] {
+    for (what, key, output) in [("log", "logPath", &config.log_path), ("audit", "auditPath", &config.audit_path)] {
+        let Output::File(path) = output else {
+            report.good(what, format!("{output} of the program that starts the engine"));
+            continue;
+        };
         match may_be_written(path) {
             Ok(()) => report.good(what, path.display().to_string()),
             Err(why) => report.note(

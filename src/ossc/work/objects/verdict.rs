@@ -355,6 +355,12 @@ impl Objects {
             return false;
         }
         entry.opened.store(true, Ordering::Release);
+        if seen.act == 1
+            && let Some(object) = self.register.region.object(seen.slot)
+        {
+            let ready = u64::from(object.ready_parts.load(Ordering::Relaxed)) * u64::from(object.part_bytes());
+            self.register.counters.opened(entry.size, ready);
+        }
         let act = match seen.act {
             1 => "open",
             2 => "map",

@@ -4,6 +4,7 @@
 
 use crate::lock::lock;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// See the module. As long as nothing was told, the program that started the engine lives.
@@ -11,17 +12,25 @@ use std::time::Instant;
 pub struct Programs {
     /// `Some`: no client. Since when no program was seen, once that was looked for.
     alone: Mutex<Option<Option<Instant>>>,
+    /// How many clients were told last.
+    count: AtomicUsize,
 }
 
 impl Programs {
     /// There are so many clients now.
     pub fn tell(&self, clients: usize, now: Instant) {
+        self.count.store(clients, Ordering::Relaxed);
         let mut alone = lock(&self.alone);
         match clients {
             0 if alone.is_none() => *alone = Some(Some(now)),
             0 => {}
             _ => *alone = None,
         }
+    }
+
+    /// How many clients there are.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Since when no program lives; `None` if one does. `is_nearby` looks for programs that run for this MODEL_DIR and

@@ -21,6 +21,12 @@ pub struct Counters {
     pub mismatches: AtomicU64,
     /// Bytes that had come before, and were fetched again after a mismatch or a release.
     pub refetched_bytes: AtomicU64,
+    /// First opens of large objects by processes, the sizes of those, and what of that was in memory.
+    pub opens: AtomicU64,
+    /// See `opens`.
+    pub opened_bytes: AtomicU64,
+    /// See `opens`.
+    pub hit_bytes: AtomicU64,
     /// Failed requests by kind.
     failures: Mutex<BTreeMap<&'static str, u64>>,
     /// Begin of the first request and end of the last one since the last `take_span`.
@@ -42,6 +48,13 @@ impl Counters {
     pub fn hedged(&self, bytes: u64) {
         self.hedges.fetch_add(1, Ordering::Relaxed);
         self.hedged_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A process has opened a large object of `size` bytes, of which so many were in memory.
+    pub fn opened(&self, size: u64, ready: u64) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+        self.opened_bytes.fetch_add(size, Ordering::Relaxed);
+        self.hit_bytes.fetch_add(ready.min(size), Ordering::Relaxed);
     }
 
     /// Failed requests by kind, the kinds in alphabetical order.
