@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -105,7 +106,7 @@ class Files(unittest.TestCase):
             config = json.loads((FOLDER / base / "config.json").read_text())
             self.assertLessEqual({*config} - {"prefetch"}, known, base)
             place = "/shared/" if base == "shared-engine" else "/models/"
-            self.assertTrue(config["logPath"].startswith(place) and config["auditPath"].startswith(place), base)
+            self.assertEqual((config["logPath"], config["logFormat"], config["auditPath"]), ("stdout", "json", f"{place}audit.log"))
 
     def test_the_image_has_this_version(self) -> None:
         version = re.search(r'(?m)^version = "(.+)"$', (paths.ROOT / "Cargo.toml").read_text())
@@ -161,6 +162,20 @@ class Built(unittest.TestCase):
                             self.assertIn(entry["valueFrom"]["secretKeyRef"]["key"], secret["stringData"])
                     for source in container.get("envFrom", []):
                         self.assertLessEqual(set(maps[source["configMapRef"]["name"]]), variables, name)
+
+    def test_what_starts_an_engine_is_scraped_and_probed(self) -> None:
+        for base in BASES:
+            documents = yaml_documents(built(base))
+            (config,) = (json.loads(d["data"]["config.json"]) for d in documents if d["kind"] == "ConfigMap" and "config.json" in d["data"])
+            address, _, port = config["metricsListen"].rpartition(":")
+            self.assertEqual(address, "0.0.0.0")
+            for document in (d for d in documents if d["kind"] in WORKLOADS and d["metadata"]["name"] != "reader"):
+                template, name = document["spec"]["template"], document["metadata"]["name"]
+                (container,) = template["spec"]["containers"]
+                self.assertEqual(template["metadata"]["annotations"], {"prometheus.io/scrape": "true", "prometheus.io/port": port}, name)
+                self.assertEqual([p["containerPort"] for p in container["ports"] if p.get("name") == "metrics"], [int(port)], name)
+                commands = [" ".join(probe["exec"]["command"]) for key, probe in container.items() if key.endswith("Probe") and "exec" in probe]
+                self.assertTrue(all("ossc wait --timeout 0" in command for command in commands), name)
 
     def test_services_find_pods(self) -> None:
         for base in BASES:
@@ -245,7 +260,8 @@ class Running(EndToEnd):
                 # As the kubelet makes them: an emptyDir is open, a folder of the node is root's.
                 folder.chmod(0o755 if "hostPath" in kind else 0o777)
                 for file, text in maps.get(kind.get("configMap", {}).get("name", ""), {}).items():
-                    (folder / file).write_text(text)
+                    # The pods of this machine have one network.
+                    (folder / file).write_text(text.replace('"0.0.0.0:9464"', '"127.0.0.1:0"'))
             found.append(Volume(folder, mount["mountPath"], not mount.get("readOnly", False)))
         return found
 
@@ -282,20 +298,24 @@ class Running(EndToEnd):
         self.addCleanup(pod.end, process)
         return process
 
-    def check_read(self, process: subprocess.Popen[str]) -> None:
+    def check_read(self, process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+        """What the server read is right; gives the lines of the engine's log among its own."""
         out, err = process.communicate(timeout=CALL_SECS)
         self.assertEqual((process.returncode, err), (0, ""), out)
+        lines = [json.loads(line) for line in out.splitlines()]
+        (found,) = (line for line in lines if "level" not in line)
         files = [path for path in self.plain.rglob("*") if path.is_file()]
         expected = {str(path.relative_to(self.plain)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-        self.assertEqual(json.loads(out), expected)
+        self.assertEqual(found, expected)
+        return [line for line in lines if "level" in line]
 
     def test_a_server_whose_library_an_init_container_brings(self) -> None:
         for base, name in (("single-node", "vllm"), ("sglang-two-nodes", "sglang")):
             with self.subTest(base):
-                self.check_read(self.start(yaml_documents(built(base, ("library-by-init-container",))), name))
-                log = (self.node / f"{name}-0" / "models" / "connector.log").read_text()
-                self.assertIn("engine started", log)
-                self.assertIn('driver="epoll"', log)
+                log = self.check_read(self.start(yaml_documents(built(base, ("library-by-init-container",))), name))
+                self.assertIn("engine started", [line["message"] for line in log])
+                self.assertIn("epoll", [line.get("fields", {}).get("driver") for line in log])
+                self.assertIn("metrics are served", [line["message"] for line in log])
                 self.assertTrue((self.node / f"{name}-0" / "models" / "audit.log").exists())
 
     def test_one_engine_for_the_pods_of_a_node(self) -> None:
@@ -312,7 +332,9 @@ class Running(EndToEnd):
             self.check_read(reader)
         served = [r for r in self.endpoint.requests() if r.method == "GET" and r.key.endswith("/b.bin") and r.status in (200, 206)]
         self.assertEqual(sum(r.bytes_sent for r in served), (self.plain / "b.bin").stat().st_size)
-        self.assertEqual((shared / "connector.log").read_text().count("engine started"), 1)
+        os.killpg(engine.pid, signal.SIGKILL)
+        out, _ = engine.communicate(timeout=CALL_SECS)
+        self.assertEqual(out.count('"engine started"'), 1)
 
 
 if __name__ == "__main__":
