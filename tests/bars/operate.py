@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from perf.bars import logged
 from tests.bars.bar import Bar
-from tests.checks import operate_doctor, operate_starts, pods, upgrade
+from tests.checks import operate_doctor, operate_log, operate_starts, pods, upgrade
+from tests.harness.measure import Measure, from_problems
+
+
+def log_costs() -> Measure:
+    """What the lines cost, and that nothing waits for them."""
+    value, problems = logged.cost()
+    unnoticed = operate_log.unnoticed()
+    return from_problems(f"{value}; {unnoticed.value}", [*problems, *unnoticed.notes])
+
+
+def log_costs_control() -> Measure:
+    """Both halves must fail: one that passes is a problem that is not there."""
+    value, problems = logged.cost(logged.MANY_LINES)
+    held_up = operate_log.held_up()
+    return from_problems(f"{value}; {held_up.value}", [*problems, *held_up.notes] if problems and held_up.notes else [])
+
 
 BARS = [
     Bar(
@@ -25,5 +42,10 @@ BARS = [
         5, "replaces-the-package", "upgrades from 1.1.0rc7 and 1.2.0 of the replaced package by dpkg, apt, rpm and dnf, in roots of their own",
         "installed, serving, the edited configuration kept; a purge leaves nothing, logs included",
         upgrade.replaces, upgrade.replaces_control, "the same packages as version 0.1.0: refused, or a step down that is said",
+    ),
+    Bar(
+        6, "log-costs", f"whole loads of {logged.SIZE_MIB} MiB at logLevel 0 and 3 in turns (--runs); a full disk, full and closed pipes under log and audit",
+        f"CPU at level 0 at most {logged.FACTOR_MAX} times that at level 3; readers, requests and engine as where the lines are written, and lost lines are counted",
+        log_costs, log_costs_control, "parts of 512 KiB on the side that logs everything; a reader that writes to the full pipe itself",
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from tests.checks import operate_doctor, operate_starts
+from tests.checks import operate_doctor, operate_log, operate_starts
 from tests.e2e.base import slow
 from tests.harness import paths
 
@@ -21,6 +21,17 @@ class Doctor(unittest.TestCase):
 
     def test_a_check_that_does_not_count_is_noticed(self) -> None:
         self.assertFalse(operate_doctor.switched_off().good)
+
+
+class Log(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        paths.require_products()
+
+    def test_lines_that_cannot_be_written_change_nothing_for_readers(self) -> None:
+        measure = operate_log.unnoticed()
+        self.assertTrue(measure.good, "\n".join([measure.value, *measure.notes]))
+        self.assertFalse(operate_log.held_up().good, "a reader that was held up was not noticed")
 
 
 class Starts(unittest.TestCase):

@@ -1,0 +1,43 @@
+"""What it costs to log everything: whole loads at logLevel 0 and at logLevel 3, in turns.
+
+Part of the bar "operate 6". What is judged is the CPU of all processes but the server, summed over the rounds, since the
+kernel counts an engine's in steps of 10 ms. Both sides write the audit file; the files are on the same disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from perf.speed import loads
+from perf.speed.table import spread
+from tests.harness import models, paths
+from tests.harness.endpoint import Endpoint
+from tests.harness.measure import scale
+
+SIZE_MIB = 512
+ROUNDS = 11
+FACTOR_MAX = 1.03
+# Sixteen times as many requests, and as many lines, as the other side: for the control.
+MANY_LINES: dict[str, Any] = {"partBytes": 512 << 10}
+
+
+def cost(more: dict[str, Any] | None = None) -> tuple[str, list[str]]:
+    """The ratio of a load that logs everything, with `more` in its configuration, to one that logs errors; what is over the
+    limit."""
+    model = models.ensure("shards", scale.size_mib or SIZE_MIB)
+    configs: list[dict[str, Any]] = [{"logLevel": 0, **(more or {})}, {"logLevel": 3}]
+    cpu: list[list[float]] = [[], []]
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ossc-bar-")))
+        endpoint = stack.enter_context(Endpoint(paths.BUCKETS, scratch))
+        rounds = scale.runs or ROUNDS
+        for number in range(rounds):
+            for side in (0, 1) if number % 2 else (1, 0):
+                cpu[side].append(loads.connector(endpoint, model, configs[side]).cpu_secs)
+            print(f"  round {number + 1} of {rounds}: CPU {cpu[0][-1]:.2f} s at level 0, {cpu[1][-1]:.2f} s at level 3", flush=True)
+    factor = sum(cpu[0]) / sum(cpu[1])
+    value = f"CPU at logLevel 0 is {factor:.3f} times that at 3 ({spread([a / b for a, b in zip(*cpu, strict=True)], 3)})"
+    return value, [f"{value}, at most {FACTOR_MAX}"] if factor > FACTOR_MAX else []
