@@ -83,6 +83,20 @@ class Verbs(Reported):
         self.assertTrue(lines[0].startswith("PID "), lines)
         self.assertEqual(len([line for line in lines if str(first.model_dir) in line and first.env()["OSS_PATH"] in line]), 1)
 
+    def test_a_program_that_has_opened_nothing_yet_is_waited_for(self) -> None:
+        run = self.managed()
+        program = run.start(["sh", "-c", "read word; exec cat $MODEL_DIR/b.bin"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(program.communicate)
+        self.addCleanup(program.kill)
+        self.assertEqual(self.ossc(run, "wait", "--timeout", "20").returncode, 0)
+        early = self.ossc(run, "wait", "--ready", "--timeout", "3")
+        self.assertEqual(early.returncode, 3, early.stderr)
+        self.assertIn("no program has opened a large object yet", early.stderr)
+        assert program.stdin is not None
+        program.stdin.write(b"\n")
+        program.stdin.flush()
+        self.assertEqual(self.ossc(run, "wait", "--ready", "--timeout", "20").returncode, 0)
+
     def test_wait_has_a_status_for_each_end(self) -> None:
         run = self.managed()
         late = self.ossc(run, "wait", "--timeout", "0")

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long nothing is to happen before all is said to be there.
+const QUIET: Duration = Duration::from_secs(2);
 /// Nothing to wait for is there: the status of a wait that took too long.
 const LATE: u8 = 3;
 /// An object has failed: to wait longer is of no use to its readers.
@@ -25,7 +27,8 @@ const FAILED: u8 = 2;
 pub struct WaitOptions {
     #[command(flatten)]
     which: Which,
-    /// Wait until nothing is on its way any more: what was to be fetched ahead, and what programs have opened, is here.
+    /// Wait until a program has opened a large object and nothing is on its way any more: what was to be fetched ahead,
+    /// and what programs have opened, is here, and has been for two seconds (with `--timeout 0`: is here now).
     #[arg(long)]
     ready: bool,
     /// Seconds to wait at most; 0 looks once. Without it the wait has no end.
@@ -37,10 +40,13 @@ pub struct WaitOptions {
 pub fn main(options: &WaitOptions) -> ExitCode {
     let limit = options.timeout.and_then(|secs| Duration::try_from_secs_f64(secs.max(0.0)).ok());
     let begin = Instant::now();
+    let mut quiet = Quiet::default();
     loop {
+        let is_last = limit.is_some_and(|limit| begin.elapsed() >= limit);
         let why = match options.which.report() {
             Ok(report) => match not_there(&report, options.ready) {
-                None => return ExitCode::SUCCESS,
+                None if !options.ready || is_last || quiet.lasts(&report) => return ExitCode::SUCCESS,
+                None => "a program may open more".into(),
                 Some(Missing::Failed(text)) => {
                     eprintln!("ossc wait: {text}");
                     return ExitCode::from(FAILED);
@@ -49,11 +55,28 @@ pub fn main(options: &WaitOptions) -> ExitCode {
             },
             Err(why) => why,
         };
-        if limit.is_some_and(|limit| begin.elapsed() >= limit) {
+        if is_last {
             eprintln!("ossc wait: not there after {:.1} s: {why}", begin.elapsed().as_secs_f64());
             return ExitCode::from(LATE);
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// Since when nothing has been opened and nothing has come: programs open one file after the other.
+#[derive(Default)]
+struct Quiet(Option<(Instant, [Option<u64>; 2])>);
+
+impl Quiet {
+    fn lasts(&mut self, report: &Value) -> bool {
+        let now = [report["programs"]["opens"].as_u64(), report["origin"]["bytes"].as_u64()];
+        match self.0 {
+            Some((since, before)) if before == now => since.elapsed() >= QUIET,
+            _ => {
+                self.0 = Some((Instant::now(), now));
+                false
+            }
+        }
     }
 }
 
@@ -74,10 +97,15 @@ fn not_there(report: &Value, ready: bool) -> Option<Missing> {
         };
         return Some(Missing::Failed(failed.iter().map(reason).collect::<Vec<_>>().join("; ")));
     }
+    let number = |name: &str| report["memory"][name].as_u64().unwrap_or(0);
     if report["at_rest"] == Value::Bool(true) {
+        // A program that is still starting has asked for nothing, and nothing is not the model.
+        let is_unused = report["programs"]["opens"].as_u64() == Some(0) && number("ready_bytes") == 0;
+        if is_unused && number("large_bytes") > 0 {
+            return Some(Missing::Coming("no program has opened a large object yet".into()));
+        }
         return None;
     }
-    let number = |name: &str| report["memory"][name].as_u64().unwrap_or(0);
     Some(Missing::Coming(format!("{} are in memory, and more is on its way", human(number("ready_bytes")))))
 }
 
@@ -91,7 +119,17 @@ mod tests {
         let busy = json!({"at_rest": false, "failed": [], "memory": {"ready_bytes": 2048}});
         assert!(not_there(&busy, false).is_none());
         assert!(matches!(not_there(&busy, true), Some(Missing::Coming(text)) if text.starts_with("2.0 KiB are")));
-        assert!(not_there(&json!({"at_rest": true, "failed": []}), true).is_none());
+        let rest = |opens: u32, ready: u32, large: u32| {
+            json!({"at_rest": true, "failed": [], "programs": {"opens": opens},
+                "memory": {"ready_bytes": ready, "large_bytes": large}})
+        };
+        // Loaded; released since; taken over; nothing but small objects.
+        for (opens, ready, large) in [(1, 9, 9), (1, 0, 9), (0, 9, 9), (0, 0, 0)] {
+            assert!(not_there(&rest(opens, ready, large), true).is_none());
+        }
+        assert!(
+            matches!(not_there(&rest(0, 0, 9), true), Some(Missing::Coming(text)) if text.starts_with("no program"))
+        );
         let failed = json!({"at_rest": true, "failed": [{"name": "w", "reason": "gone"}]});
         assert!(matches!(not_there(&failed, true), Some(Missing::Failed(text)) if text == "w: gone"));
     }
