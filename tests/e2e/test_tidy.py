@@ -10,7 +10,7 @@ import collections
 import re
 import subprocess
 import unittest
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tests.bars import catalog
 from tests.harness import paths
@@ -275,6 +275,17 @@ class Tidy(unittest.TestCase):
     def planted(self, name: str, text: str) -> Tree:
         """A copy of the tree with more text at the end of a file, or with a new file."""
         return {**self.tree, name: self.tree.get(name, "") + text}
+
+    def test_the_fuzz_targets_lock_the_crates_of_this_version(self) -> None:
+        def versions(folder: Path) -> dict[str, str]:
+            packages = (folder / "Cargo.lock").read_text().split("[[package]]")
+            fields = [dict(re.findall(r'^(name|version|source) = "(.*)"', package, re.MULTILINE)) for package in packages[1:]]
+            return {f["name"]: f["version"] for f in fields if "source" not in f}
+
+        ours, theirs = versions(paths.ROOT), versions(paths.ROOT / "tests/fuzz")
+        shared = sorted(set(ours) & set(theirs))
+        self.assertGreater(len(shared), 3)
+        self.assertEqual([theirs[name] for name in shared], [ours[name] for name in shared])
 
     def test_crates_import_downwards(self) -> None:
         self.assertEqual(crate_problems(self.tree), [])
