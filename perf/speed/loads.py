@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +50,13 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of_threads(pid: int, name: str = "") -> float:
+    """CPU seconds of a process's threads, or of those of a name, to the nanosecond; without threads that have ended: those of
+    an engine make listings."""
+    tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if name in ("", (task / "comm").read_text().strip())]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
 def _tensors(base: Path, begin: float, python: Path, framework: str, env: dict[str, str], run: Run | None = None) -> dict[str, Any]:
     argv = [str(python), str(APPS / "tensors.py"), str(base), str(begin), framework]
     done = run.call(argv, env, timeout=600) if run else subprocess.run(argv, env=env, capture_output=True, check=False, timeout=600)
@@ -63,12 +70,12 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-def connector(endpoint: Endpoint, model: str, config: dict[str, Any] | None = None, python: Path = paths.VENV_PYTHON, framework: str = "np", products: Path = paths.PRODUCTS) -> Load:
+def connector(endpoint: Endpoint, model: str, config: dict[str, Any] | None = None, python: Path = paths.VENV_PYTHON, framework: str = "np", products: Path = paths.PRODUCTS, cpu: Callable[[int], float] = _cpu) -> Load:
     """The unmodified program under the library: an engine of its own, nothing cached."""
     # The cache, and the program's copy of it.
     with Run(endpoint, model, config={**SETTINGS, **(config or {})}, products=products) as run, warm.held(2 * models.weights(model)):
         found = _tensors(run.model_dir, now(), python, framework, run.env(), run)
-        engine = sum(_cpu(pid) for pid in run.engines())
+        engine = sum(cpu(pid) for pid in run.engines())
     return Load(found["secs"], found["cpu_secs"] + engine, found["bytes"])
 
 

@@ -46,6 +46,6 @@ BARS = [
     Bar(
         6, "log-costs", f"whole loads of {logged.SIZE_MIB} MiB at logLevel 0 and 3 in turns (--runs); a full disk, full and closed pipes under log and audit",
         f"CPU at level 0 at most {logged.FACTOR_MAX} times that at level 3; readers, requests and engine as where the lines are written, and lost lines are counted",
-        log_costs, log_costs_control, "parts of 512 KiB on the side that logs everything; a reader that writes to the full pipe itself",
+        log_costs, log_costs_control, "parts of 64 KiB on the side that logs everything; a reader that writes to the full pipe itself",
     ),
 ]

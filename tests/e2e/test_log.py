@@ -117,6 +117,8 @@ class Outputs(EndToEnd):
         run = self.managed({"logPath": "/dev/full", "auditPath": "/dev/full", "logLevel": 0, "lingerSec": 3})
         self.reads(run)
         self.assertGreater(self.wait_lost(run), 3)
+        shown = subprocess.run([str(paths.OSSC), "status"], env=run.env(None, LD_PRELOAD=None), capture_output=True, text=True, check=False).stdout
+        self.assertRegex(shown, r"(?m)^\d+ lines of log and audit were lost: ")
         fifo = run.dir / "fifo"
         os.mkfifo(fifo)
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)

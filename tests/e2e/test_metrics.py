@@ -141,7 +141,9 @@ class Metrics(Ossc):
             port = taken.getsockname()[1]
             run = self.managed({"metricsListen": f"127.0.0.1:{port}"})
             done = run.call(["sha256sum", "b.bin"], cwd=run.model_dir)
+            said = self.ossc(run, "doctor", ENABLE_CONNECTOR="1", LD_PRELOAD=str(paths.PRELOAD)).stdout
         self.assertEqual(done.stdout.decode().split()[:1], [self.sha("b.bin")])
+        self.assertRegex(said, rf"(?m)^note +metrics +metricsListen 127\.0\.0\.1:{port}: Address already in use")
         self.assertRegex(done.stderr.decode(), rf"^oss connector: metricsListen 127\.0\.0\.1:{port}: Address already in use.*: metrics are not served")
 
     def test_a_thousand_silent_connections_and_a_slow_reader_hold_up_nothing(self) -> None:

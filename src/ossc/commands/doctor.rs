@@ -220,6 +220,7 @@ fn look(report: &mut Report, offline: bool) {
     }
     let budget = config.as_ref().and_then(|config| {
         local::files(report, config);
+        local::metrics(report, config);
         local::memory(report, config, settings.as_ref())
     });
     let budget = if let Running::Serves(budget) = running { Some(budget) } else { budget };

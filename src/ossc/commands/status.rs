@@ -87,6 +87,12 @@ fn as_table(region: &Region, report: &Value) -> String {
     }
     let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
     let (origin, memory) = (|name: &str| number("origin", name), |name: &str| human(number("memory", name)));
+    match report["lines_lost"].as_u64() {
+        Some(lost) if lost > 0 => {
+            text += &format!("{lost} lines of log and audit were lost: the disk is full, or a pipe is not read\n");
+        }
+        _ => {}
+    }
     text + &format!(
         "{count} small objects of {} are files\n\
          from the origin: {} in {} requests, {} retries, {} throttled, {} hedges of {}\n\

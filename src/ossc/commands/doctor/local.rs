@@ -15,6 +15,7 @@ use rustix::fs::{Access, access, statfs};
 use rustix::process::{Resource, getrlimit};
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -106,6 +107,18 @@ pub(super) fn files(report: &mut Report, config: &Config) {
                 format!("{} cannot be written: {why}; it goes beside the engine's lock in the run folder: set {key} to a file that this user may write", path.display()),
             ),
         }
+    }
+}
+
+/// Whether the address of `metricsListen` is free. One that is not keeps no program from starting.
+pub(super) fn metrics(report: &mut Report, config: &Config) {
+    let Some(address) = config.metrics_listen else { return };
+    match TcpListener::bind(address) {
+        Ok(_) => report.good("metrics", format!("{address} is free")),
+        Err(e) => report.note(
+            "metrics",
+            format!("metricsListen {address}: {e}: unless it is this MODEL_DIR's engine that has it, set another port"),
+        ),
     }
 }
 
