@@ -151,6 +151,11 @@ impl Vcpus {
         self.shared.retarget(|target| *target = Target::new(origin));
     }
 
+    /// Body bytes that have come until now, those of requests under way among them.
+    pub fn received_bytes(&self) -> u64 {
+        self.shared.traffic.all().bytes
+    }
+
     /// For the thread that looks the endpoint's name up again.
     pub fn names(&self) -> Names {
         Names::of(&self.shared)

@@ -2,16 +2,21 @@
 //!
 //! Called by the crate's `main`. None of them changes an engine or a bucket.
 
+mod bar;
 pub mod config;
 pub mod doctor;
 mod engines;
 pub mod errors;
 pub mod metrics;
 pub mod output;
+mod pace;
 pub mod pages;
+mod progress;
 pub mod ps;
 mod readers;
 pub mod run;
+#[allow(unsafe_code)]
+mod signals;
 pub mod status;
 pub mod top;
 mod view;

@@ -160,10 +160,6 @@ fn start(variables: &HashMap<String, String>, starter: &mut Starter) -> Result<(
         let work = work.clone();
         move || demand::run(&work)
     })?;
-    spawn("ossc-lease", {
-        let (work, expire, mut summary) = (work.clone(), config.expire, Summary::default());
-        move || leases::run(&work, expire, &|| !nearby::processes(id).is_empty(), &mut || summary.look(&work))
-    })?;
     let door = wire::door().map_err(|e| {
         format!("failed to initialize connector: socketpair: {}", std::io::Error::from_raw_os_error(e.0))
     })?;
@@ -180,8 +176,8 @@ fn start(variables: &HashMap<String, String>, starter: &mut Starter) -> Result<(
     let catalog = serve::opened_again(files[0], OFlags::RDONLY)
         .map_err(|e| format!("failed to initialize connector: the region cannot be opened again: {e}"))?;
     let shared = (catalog, files[1]);
-    let mut server =
-        Server::new((listener, door), (work, mirror, keys), shared, orders, config.linger, (about, outputs));
+    let told = (about, outputs, look_at_leases(&work, config.expire, id)?);
+    let mut server = Server::new((listener, door), (work, mirror, keys), shared, orders, config.linger, told);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
     Ok((Engine { server, paths, lock }, warnings))
@@ -240,6 +236,14 @@ fn configured(path: &Path, is_named: bool, streams: Streams) -> Result<Configure
     let (journal, refused, mut warnings) = Journal::start(outputs, config.log_level, config.log_format, &streams);
     warnings.extend(unknown.iter().map(|warning| format!("{}: {warning}", path.display())));
     Ok(Configured { config, journal, refused, warnings })
+}
+
+/// Starts the thread that looks at the leases, and after each look at whether a load has ended.
+fn look_at_leases(work: &Arc<Work>, expire: Option<Duration>, id: (u64, u64)) -> Result<Arc<Summary>, NotStarted> {
+    let summary = Arc::<Summary>::default();
+    let (work, loads) = (work.clone(), summary.clone());
+    let run = move || leases::run(&work, expire, &|| !nearby::processes(id).is_empty(), &mut || loads.look(&work));
+    spawn("ossc-lease", run).map(|()| summary)
 }
 
 /// Whoever waits for the start is told what it waits for.

@@ -133,7 +133,7 @@ class Pages(unittest.TestCase):
 
         self.assertEqual(set(offered("ossc", "")) - {"-h", "-V", "--help", "--version"}, set(self.visible()))
         self.assertEqual(offered("ossc", "stat"), ["status"])
-        self.assertEqual(set(offered("ossc", "run", "--")), {"--secondary", "--model-dir", "--oss-path", "--help"})
+        self.assertEqual(set(offered("ossc", "run", "--")), {"--progress", "--secondary", "--model-dir", "--oss-path", "--help"})
 
     def test_the_same_bytes_each_time_and_nothing_of_the_environment(self) -> None:
         again = self.stage / "again"

@@ -4,21 +4,20 @@
 //! gone. Without a terminal it prints a line whenever a whole percent is reached.
 
 use crate::commands::output;
+use crate::commands::pace::Pace;
 use crate::commands::readers;
 use crate::commands::view::{Which, human, objects, ready_bytes, state_label};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ossc_cache::region::{Object, RecordKind, Region, state};
 use serde_json::Value;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(500);
-/// The rate is that of the last seconds: what came before this command was started counts for nothing.
-const RATE_OF: Duration = Duration::from_secs(5);
 /// Lines of a terminal that tells no size, and those that are left free of a terminal's.
 const ROWS: u16 = 24;
 const ROWS_FREE: u16 = 3;
@@ -127,14 +126,13 @@ struct Board {
     sum: ProgressBar,
     /// As many lines as the terminal has room for; which object each one shows changes.
     lines: Vec<ProgressBar>,
-    /// How much was ready at which time.
-    seen: VecDeque<(Instant, u64)>,
+    pace: Pace,
 }
 
 impl Board {
     fn new(all: MultiProgress) -> Board {
         let sum = all.add(ProgressBar::new(0).with_style(style("{bar:20} {wide_msg}")));
-        Board { all, sum, lines: Vec::new(), seen: VecDeque::new() }
+        Board { all, sum, lines: Vec::new(), pace: Pace::default() }
     }
 
     fn draw(&mut self, region: &Region, report: &Value) -> Sum {
@@ -191,20 +189,15 @@ impl Board {
 
     /// Rate and time left, memory, requests.
     fn message(&mut self, sum: &Sum, report: &Value) -> String {
-        let now = Instant::now();
-        self.seen.push_back((now, sum.ready));
-        while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now - *at > RATE_OF) {
-            self.seen.pop_front();
-        }
-        let (at, ready) = self.seen.front().copied().unwrap_or((now, sum.ready));
-        let secs = (now - at).as_secs_f64();
-        let rate = if secs > 0.0 { sum.ready.saturating_sub(ready) as f64 / secs } else { 0.0 };
-        let left = if rate > 0.0 && sum.open > 0 {
-            format!("  {:.0} s left", (sum.bytes - sum.ready) as f64 / rate)
+        let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
+        // What is under way counts, too: parts become ready many at a time.
+        let (here, bytes) = (number("load", "here_bytes"), number("load", "bytes"));
+        let rate = self.pace.rate(Instant::now(), number("load", "received_bytes"));
+        let left = if rate > 0.0 && here < bytes {
+            format!("  {:.0} s left", (bytes - here) as f64 / rate)
         } else {
             String::new()
         };
-        let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
         let origin = |name: &str| number("origin", name);
         let throttled =
             if origin("throttled") > 0 { format!("  {} throttled", origin("throttled")) } else { String::new() };

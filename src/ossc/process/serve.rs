@@ -23,6 +23,7 @@ use crate::process::keys::Keys;
 use crate::process::nearby;
 use crate::process::outputs::Outputs;
 use crate::process::report::{self, About};
+use crate::process::summary::Summary;
 use crate::work::Work;
 
 /// Another opening of what a descriptor of this process leads to.
@@ -55,6 +56,7 @@ pub struct Server {
     clients: Clients,
     about: About,
     outputs: Outputs,
+    summary: Arc<Summary>,
     /// When trouble was told last.
     told: Option<Instant>,
 }
@@ -67,7 +69,7 @@ impl Server {
         files: (OwnedFd, i32),
         orders: Sender<Order>,
         linger: Duration,
-        (about, outputs): (About, Outputs),
+        (about, outputs, summary): (About, Outputs, Arc<Summary>),
     ) -> Server {
         Server {
             listener,
@@ -81,6 +83,7 @@ impl Server {
             clients: Clients::default(),
             about,
             outputs,
+            summary,
             told: None,
         }
     }
@@ -259,7 +262,8 @@ impl Server {
 
     fn hand_report(&self, fd: i32) -> Result<(), i32> {
         self.work.residency.programs.tell(self.clients.len(), Instant::now());
-        let report = report::of(&self.work, &self.about, self.keys.end_secs(), &self.clients.pids());
+        let mut report = report::of(&self.work, &self.about, self.keys.end_secs(), &self.clients.pids());
+        report["load"] = self.summary.report(&self.work);
         match report::file(&report) {
             Ok(file) => wire::answer(fd, 0, 0, b"", [file.as_raw_fd(), -1, -1, -1]).map_err(|e| e.0),
             Err(errno) => wire::answer(fd, errno, 0, b"", NO_FDS).map_err(|e| e.0),

@@ -1,18 +1,32 @@
-//! The line that ends a load: what came, how fast, and at what price.
+//! A load in figures: what came, how fast, and at what price. They are a line of the log when the load ends, and part of
+//! what the engine says of itself.
 //!
-//! Called by the lease thread after each of its looks. It changes nothing.
+//! Called by the lease thread after each of its looks, and by the attach server for a report. It changes nothing.
 
+use crate::lock::lock;
 use crate::work::Work;
 use ossc_cache::region::{RecordKind, state};
+use serde_json::{Value, json};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A load has ended when nothing was asked for so long: between two files a program may want nothing for a moment.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Default)]
+pub struct Summary(Mutex<Loads>);
 
 /// What had come when the last line was written.
 #[derive(Default)]
-pub struct Summary {
+struct Loads {
     told: Numbers,
     /// Begin of the first request and end of the last one since then.
     span: Option<(Instant, Instant)>,
+    /// The load that ended last, and how many have.
+    last: Option<Figures>,
+    count: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -42,44 +56,139 @@ impl Numbers {
             mismatches: load(&counters.mismatches),
         }
     }
+
+    fn since(self, before: Numbers) -> Numbers {
+        Numbers {
+            bytes: self.bytes - before.bytes,
+            requests: self.requests - before.requests,
+            retries: self.retries - before.retries,
+            throttled: self.throttled - before.throttled,
+            hedges: self.hedges - before.hedges,
+            hedged_bytes: self.hedged_bytes - before.hedged_bytes,
+            refetched_bytes: self.refetched_bytes - before.refetched_bytes,
+            mismatches: self.mismatches - before.mismatches,
+        }
+    }
+}
+
+/// One load, whole or until now.
+#[derive(Clone, Copy)]
+struct Figures {
+    came: Numbers,
+    secs: f64,
+    objects: u64,
+    verified: u64,
+    large: u64,
+    peak_memory: u64,
+}
+
+impl Figures {
+    fn gb_per_s(&self) -> f64 {
+        self.came.bytes as f64 / 1e9 / self.secs.max(1e-9)
+    }
+
+    fn tell(&self) {
+        let Figures { came, secs, objects, verified, large, peak_memory } = *self;
+        tracing::info!(
+            objects,
+            bytes = came.bytes,
+            seconds = format!("{secs:.3}"),
+            gb_per_s = format!("{:.3}", self.gb_per_s()),
+            requests = came.requests,
+            retries = came.retries,
+            throttled = came.throttled,
+            hedges = came.hedges,
+            hedged_bytes = came.hedged_bytes,
+            refetched_bytes = came.refetched_bytes,
+            mismatches = came.mismatches,
+            verified = format!("{verified} of {large}"),
+            peak_memory,
+            "load finished"
+        );
+    }
+
+    fn as_json(&self) -> Value {
+        let Figures { came, secs, objects, verified, large, peak_memory } = *self;
+        json!({
+            "objects": objects,
+            "bytes": came.bytes,
+            "seconds": secs,
+            "gb_per_s": self.gb_per_s(),
+            "requests": came.requests,
+            "retries": came.retries,
+            "throttled": came.throttled,
+            "hedges": came.hedges,
+            "hedged_bytes": came.hedged_bytes,
+            "refetched_bytes": came.refetched_bytes,
+            "mismatches": came.mismatches,
+            "verified": verified,
+            "large": large,
+            "peak_memory_bytes": peak_memory,
+        })
+    }
 }
 
 impl Summary {
     /// Writes the line if bytes of large objects have come since the last one and nothing more is on its way.
-    pub fn look(&mut self, work: &Work) {
-        if let Some((first, last)) = work.register.counters.take_span() {
-            self.span = Some(self.span.map_or((first, last), |(begun, _)| (begun, last)));
-        }
-        let Some((first, last)) = self.span else { return };
+    pub fn look(&self, work: &Work) {
+        lock(&self.0).look(work);
+    }
+
+    /// For the report: how much of what was asked for is here, the load that goes on, and the one that ended last.
+    pub fn report(&self, work: &Work) -> Value {
+        lock(&self.0).report(work)
+    }
+}
+
+impl Loads {
+    fn look(&mut self, work: &Work) {
+        let Some(figures) = self.so_far(work) else { return };
         let gauges = work.gauges();
-        if gauges.planned + gauges.flights + gauges.hedges > 0 || gauges.small_bytes > 0 {
+        let is_quiet = |(_, last)| work.register.now().saturating_duration_since(last) >= QUIET;
+        if !self.span.is_some_and(is_quiet)
+            || gauges.planned + gauges.flights + gauges.hedges > 0
+            || gauges.small_bytes > 0
+        {
             return;
         }
         self.span = None;
-        let (now, before) = (Numbers::of(work), self.told);
-        self.told = now;
-        let (objects, verified, large) = whole(work);
+        self.told = Numbers::of(work);
         // A listing that is renewed, or a check value that is asked for, is no load.
-        if large == 0 || now.bytes - before.bytes < work.register.options.part_bytes_max {
-            return;
+        if figures.large > 0 && figures.came.bytes >= work.register.options.part_bytes_max {
+            figures.tell();
+            self.count += 1;
+            self.last = Some(figures);
         }
-        let (bytes, secs) = (now.bytes - before.bytes, last.saturating_duration_since(first).as_secs_f64());
-        tracing::info!(
+    }
+
+    fn report(&mut self, work: &Work) -> Value {
+        let (wanted, so_far) = (work.wanted(), self.so_far(work));
+        json!({
+            "objects": wanted.objects,
+            "bytes": wanted.bytes,
+            "here_bytes": wanted.here_bytes,
+            "received_bytes": work.scheduling.received_bytes(),
+            "so_far": so_far.map(|figures| figures.as_json()),
+            "finished": self.count,
+            "last": self.last.map(|figures| figures.as_json()),
+        })
+    }
+
+    /// What has come since the last line, if anything has.
+    fn so_far(&mut self, work: &Work) -> Option<Figures> {
+        if let Some((first, last)) = work.register.counters.take_span() {
+            self.span = Some(self.span.map_or((first, last), |(begun, _)| (begun, last)));
+        }
+        let (first, last) = self.span?;
+        let (objects, verified, large) = whole(work);
+        Some(Figures {
+            came: Numbers::of(work).since(self.told),
+            secs: last.saturating_duration_since(first).as_secs_f64(),
             objects,
-            bytes,
-            seconds = format!("{secs:.3}"),
-            gb_per_s = format!("{:.3}", bytes as f64 / 1e9 / secs.max(1e-9)),
-            requests = now.requests - before.requests,
-            retries = now.retries - before.retries,
-            throttled = now.throttled - before.throttled,
-            hedges = now.hedges - before.hedges,
-            hedged_bytes = now.hedged_bytes - before.hedged_bytes,
-            refetched_bytes = now.refetched_bytes - before.refetched_bytes,
-            mismatches = now.mismatches - before.mismatches,
-            verified = format!("{verified} of {large}"),
-            peak_memory = work.residency.budget_peak(),
-            "load finished"
-        );
+            verified,
+            large,
+            peak_memory: work.residency.budget_peak(),
+        })
     }
 }
 

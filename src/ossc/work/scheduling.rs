@@ -195,6 +195,11 @@ impl Scheduling {
         (throttle.under_way(), throttle.limit())
     }
 
+    /// Body bytes that have come until now, those of requests under way among them; 0 without a network.
+    pub fn received_bytes(&self) -> u64 {
+        self.vcpus.get().map_or(0, Vcpus::received_bytes)
+    }
+
     /// Requests that the prefetch may have under way now.
     pub fn window_limit(&self) -> usize {
         lock(&self.window).limit()

@@ -62,7 +62,8 @@ impl Source for Work {
         self.register.counters.ended(&done, self.register.now());
         let header = self.register.region.header();
         header.origin_requests.fetch_add(1, Ordering::Relaxed);
-        if let Ok(response) = &done.result {
+        // Of an answer that was cut, too: what has come of it stays.
+        if let Some(response) = done.result.as_ref().ok().or(done.partial.as_ref()) {
             header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
         }
         let Transfers { pieces, blocks, materializer: small, .. } = &self.transfers;

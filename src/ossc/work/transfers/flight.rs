@@ -318,6 +318,22 @@ impl Flights {
         (state.flights.len(), state.hedges.len(), asked + bodies)
     }
 
+    /// Of parts under way: bytes of pieces that are here, and bytes that requests under way have brought, at least (known in
+    /// steps of `progress_bytes`) and at most.
+    pub fn arrived_bytes(&self) -> (u64, Range<u64>) {
+        let state = lock(&self.state);
+        let (mut here, mut coming) = (0, 0..0);
+        for piece in state.flights.values().flat_map(|flight| &flight.pieces) {
+            let whole = piece.range.end - piece.range.start;
+            match piece.main {
+                Main::Ready(_) => here += whole,
+                Main::Asked(_, got) => coming = coming.start + got.min(whole)..coming.end + whole,
+                _ => {}
+            }
+        }
+        (here, coming)
+    }
+
     /// Whether the request in place of a piece is under way although its second request is complete: it was cancelled.
     pub fn is_unwanted(&self, key: Key, n: u32) -> bool {
         let mut state = lock(&self.state);

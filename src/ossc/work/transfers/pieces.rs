@@ -196,6 +196,11 @@ impl Pieces {
         self.flights.under_way()
     }
 
+    /// Bytes that have come of parts under way: of pieces that are here, and of others at least and at most.
+    pub fn arrived_bytes(&self) -> (u64, Range<u64>) {
+        self.flights.arrived_bytes()
+    }
+
     /// Whether the request in place of a piece was cancelled and has not ended yet.
     pub fn is_unwanted(&self, slot: u32, index: u32, n: u32) -> bool {
         self.flights.is_unwanted((slot, index), n)
