@@ -79,7 +79,7 @@ pub const SETTINGS: [&str; 3] = ["OSS_", "OSSC_", "ALIBABA_CLOUD_"];
 
 /// Settings that say nothing of credentials. Every other one is told to an engine that runs, which picks out what its
 /// sources read: a new source needs no row here.
-const NOT_OF_CREDENTIALS: [&str; 9] = [
+const NOT_OF_CREDENTIALS: [&str; 10] = [
     "OSS_ENDPOINT",
     "OSS_PATH",
     "OSS_REGION",
@@ -89,6 +89,7 @@ const NOT_OF_CREDENTIALS: [&str; 9] = [
     "OSSC_PAGES",
     "OSSC_PAST_REPORT",
     "OSSC_SIGNATURE",
+    "OSSC_WARM",
 ];
 
 /// True if a variable may say where credentials come from, by its name.

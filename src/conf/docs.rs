@@ -102,6 +102,11 @@ const FURTHER: &[Variable] = &[
         text: "An existing file to which programs add how they read past the C library; set by `ossc doctor -- PROGRAM`.",
     },
     Variable {
+        name: "OSSC_WARM",
+        need: "no",
+        text: "`1` has the library serve the command `ossc`, as it serves programs; set by `ossc warm` for itself.",
+    },
+    Variable {
         name: "SSL_CERT_FILE",
         need: "no",
         text: "PEM file with the root certificates that https trusts, in place of the system's. Absolute.",

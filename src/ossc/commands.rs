@@ -7,6 +7,8 @@ pub mod config;
 pub mod doctor;
 mod engines;
 pub mod errors;
+#[allow(unsafe_code)]
+mod mapped;
 pub mod metrics;
 pub mod output;
 mod pace;
@@ -21,3 +23,4 @@ pub mod status;
 pub mod top;
 mod view;
 pub mod wait;
+pub mod warm;

@@ -19,7 +19,7 @@ mod rooms_tests;
 pub mod work;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{config, doctor, errors, metrics, output, pages, ps, run, status, top, wait};
+use commands::{config, doctor, errors, metrics, output, pages, ps, run, status, top, wait, warm};
 
 /// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
 #[derive(Parser)]
@@ -36,6 +36,8 @@ enum Command {
     Engine,
     /// Start a program under the library: `ossc run -- python3 serve.py`.
     Run(run::RunOptions),
+    /// Load a model and hold it in memory, without a program.
+    Warm(warm::WarmOptions),
     /// Try everything that a load needs, and say what is wrong and what to do.
     Doctor(doctor::DoctorOptions),
     /// What the engine of a MODEL_DIR has loaded and is loading.
@@ -84,6 +86,7 @@ fn called() -> std::process::ExitCode {
     match arguments.command {
         Command::Engine => engine::main(),
         Command::Run(options) => run::main(&options),
+        Command::Warm(options) => warm::main(&options),
         Command::Doctor(options) => doctor::main(&options),
         Command::Status(options) => status::main(&options),
         Command::Top(options) => top::main(&options),

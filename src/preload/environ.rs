@@ -317,6 +317,11 @@ pub(crate) fn is_own_command() -> bool {
     own[..len].ends_with(b"/ossc")
 }
 
+/// True in `ossc warm`, which is served like any program.
+pub(crate) fn is_warm() -> bool {
+    variable(c"OSSC_WARM") == Some(b"1")
+}
+
 fn is_setting(entry: &[u8]) -> bool {
     let Some(name) = name_of(entry) else { return false };
     NAMES.contains(&name) || wire::SETTINGS.iter().any(|prefix| name.starts_with(prefix.as_bytes()))

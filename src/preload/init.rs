@@ -19,7 +19,7 @@ pub(crate) fn run() {
     match role {
         environ::Role::Inert => return,
         // It looks at engines and starts none; what it starts is a program like any other.
-        _ if environ::is_own_command() => return,
+        _ if environ::is_own_command() && !environ::is_warm() => return,
         // To go on would be to show placeholders as empty files.
         environ::Role::Unknown => refuse(b"ENABLE_CONNECTOR is neither 1 (primary) nor 2 (secondary)"),
         _ => {}

@@ -12,6 +12,8 @@ use std::time::Duration;
 /// What asks a program to end, or tells it something: forwarded to a program that is run.
 pub const FORWARDED: [i32; 6] =
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
+/// What asks a command to end.
+pub const ENDING: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
 
 /// One that has come.
 pub struct Caught {

@@ -1,0 +1,122 @@
+"""Verbs for loads without a program: `warm`, `drop`, `plan` and `verify` do what they say, and say what they did."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from typing import Any, ClassVar
+
+from tests.e2e import test_commands
+from tests.e2e.base import PREFIX
+from tests.harness import faults, folder, paths
+from tests.harness.requestlog import body_gets
+from tests.harness.run import Run
+
+MIB = 1 << 20
+SHARDS = {f"model-{n:05}-of-00003.safetensors": size for n, size in ((1, 40 * MIB + 3), (2, 5 * MIB), (3, 17 * MIB + 1))}
+HELD_SECS = 60
+
+
+class Loads(test_commands.Ossc):
+    def large(self) -> dict[str, int]:
+        sizes = {str(p.relative_to(self.plain)): p.stat().st_size for p in self.plain.rglob("*") if p.is_file()}
+        return {name: size for name, size in sizes.items() if size > folder.MATERIALIZE_BYTES}
+
+    def stays(self, run: Run) -> None:
+        """A program that uses no file keeps the engine."""
+        sleeper = run.start(["sleep", str(HELD_SECS)])
+        self.addCleanup(sleeper.wait)
+        self.addCleanup(sleeper.kill)
+        self.assertEqual(self.ossc(run, "wait", "--timeout", "20").returncode, 0)
+
+    def loaded(self, run: Run) -> dict[str, int]:
+        """Large objects of which something is in memory, with how much."""
+        status = json.loads(self.ossc(run, "status", "--json").stdout)
+        return {o["name"]: o["ready_bytes"] for o in status["objects"] if o["bytes"] > folder.MATERIALIZE_BYTES and o["ready_bytes"]}
+
+    def warming(self, run: Run, *words: str, **changes: str | None) -> subprocess.Popen[str]:
+        env = run.env(None, **{"LD_PRELOAD": None, **changes})
+        warm = subprocess.Popen([str(paths.OSSC), "warm", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(warm.communicate)
+        self.addCleanup(warm.kill)
+        return warm
+
+
+class Warm(Loads):
+    def test_it_loads_everything_and_holds_it_until_a_signal(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            run = self.managed({"expireTimeSec": 1})
+            warm = self.warming(run)
+            assert warm.stdout is not None
+            line = warm.stdout.readline()
+            files = [p for p in self.plain.rglob("*") if p.is_file()]
+            self.assertRegex(line, rf"^loaded and held: {len(files)} files of \S+ MiB in \d+\.\d s$", run.log_tail())
+            self.assertEqual(self.loaded(run), self.large())
+            time.sleep(2.5)
+            self.assertEqual(self.loaded(run), self.large(), "what is held has expired")
+            warm.send_signal(number)
+            self.assertEqual((warm.wait(timeout=20), warm.communicate()), (0, ("", "")))
+
+    def test_programs_read_what_it_holds(self) -> None:
+        run = self.managed()
+        warm = self.warming(run)
+        assert warm.stdout is not None
+        self.assertTrue(warm.stdout.readline())
+        self.endpoint.forget()
+        for name in self.large():
+            done = run.call(["cat", str(run.model_dir / name)])
+            self.assertEqual((done.returncode, done.stdout), (0, (self.plain / name).read_bytes()))
+        self.assertEqual(body_gets(self.endpoint.requests(), PREFIX), [])
+
+    def test_only_what_is_named_and_only_for_so_long(self) -> None:
+        run = self.managed()
+        self.endpoint.forget()
+        done = self.ossc(run, "warm", "--for", "0", "--json", "nested", "a.bin")
+        found = json.loads(done.stdout)
+        self.assertEqual((done.returncode, found["loaded"], found["files"], found["failed"]), (0, True, 3, []), done.stderr)
+        keys = {request.key.removeprefix(f"{PREFIX}/") for request in body_gets(self.endpoint.requests(), PREFIX)}
+        self.assertEqual(keys & set(self.large()), {"nested/deep/c.bin", "a.bin"})
+        began = time.monotonic()
+        self.assertEqual(self.ossc(run, "warm", "--for", "1.5", "a.bin").returncode, 0)
+        self.assertGreater(time.monotonic() - began, 1.5)
+
+    def test_what_keeps_it_from_loading_has_a_status(self) -> None:
+        run = self.managed()
+        refused = self.ossc(run, "warm", OSS_PATH=None)
+        self.assertEqual((refused.returncode, refused.stdout), (1, ""))
+        self.assertIn("OSS_PATH not set", refused.stderr)
+        missing = self.ossc(run, "warm", "--for", "0", "a.bin", "no-such.bin")
+        self.assertEqual((missing.returncode, missing.stdout), (2, ""))
+        self.assertIn(f"ossc warm: {run.model_dir}/no-such.bin: No such file", missing.stderr)
+        outside = self.ossc(run, "warm", "--for", "0", "/etc/passwd")
+        self.assertEqual(outside.returncode, 2)
+        self.assertIn("/etc/passwd: it does not lie in MODEL_DIR", outside.stderr)
+        little = self.managed({"memoryLimit": 30 * MIB})
+        much = self.ossc(little, "warm", "--for", "0")
+        self.assertEqual((much.returncode, much.stdout), (3, ""))
+        self.assertIn("have no room", much.stderr)
+        self.assertEqual(self.ossc(little, "warm", "--for", "0", "a.bin").returncode, 0)
+        self.assertEqual(self.ossc(little, "warm", "--for", "soon").returncode, 2)
+
+
+class WarmOfFaults(Loads):
+    faults: ClassVar[list[Any]] = [faults.refused(403, "AccessDenied", f"{PREFIX}/b.bin"), faults.stalled(4096, 20_000, f"{PREFIX}/a.bin")]
+
+    def test_what_oss_does_not_give(self) -> None:
+        run = self.managed()
+        done = self.ossc(run, "warm", "--for", "0", "--json", "b.bin", "page.bin")
+        found = json.loads(done.stdout)
+        self.assertEqual((done.returncode, found["loaded"], [one["file"] for one in found["failed"]]), (2, False, [f"{run.model_dir}/b.bin"]))
+        self.assertIn("b.bin: EACCES: OSS does not give it to these credentials", done.stderr)
+
+    def test_a_signal_before_it_is_loaded(self) -> None:
+        run = self.managed()
+        warm = self.warming(run, "a.bin")
+        self.assertEqual(self.ossc(run, "wait", "--timeout", "20").returncode, 0)
+        time.sleep(0.5)
+        warm.send_signal(signal.SIGTERM)
+        self.assertEqual(warm.wait(timeout=20), 128 + signal.SIGTERM)
+        out, err = warm.communicate()
+        self.assertEqual((out, err), ("", f"ossc warm: ended by signal {int(signal.SIGTERM)} before all was loaded\n"))
