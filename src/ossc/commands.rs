@@ -3,6 +3,7 @@
 //! Called by the crate's `main`. None of them changes an engine or a bucket.
 
 mod bar;
+mod bucket;
 pub mod config;
 pub mod doctor;
 mod engines;
@@ -13,6 +14,7 @@ pub mod metrics;
 pub mod output;
 mod pace;
 pub mod pages;
+pub mod plan;
 mod progress;
 pub mod ps;
 mod readers;

@@ -14,6 +14,7 @@ pub mod names;
 pub mod nearby;
 pub mod outputs;
 pub mod panics;
+pub mod planned;
 pub mod records;
 pub mod report;
 #[allow(unsafe_code)]

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.e2e import test_commands
@@ -120,3 +121,83 @@ class WarmOfFaults(Loads):
         self.assertEqual(warm.wait(timeout=20), 128 + signal.SIGTERM)
         out, err = warm.communicate()
         self.assertEqual((out, err), ("", f"ossc warm: ended by signal {int(signal.SIGTERM)} before all was loaded\n"))
+
+
+class Plan(Loads):
+    """What is planned is what an engine then asks for."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        model = cls.plain.parent / "model"
+        folder.fill(model, {**SHARDS, "pytorch_model.bin": 9 * MIB, "sub/more.bin": 3 * MIB, "tokenizer.json": 3000}, 11)
+        (model / "config.json").write_text("{}")
+        (model / "empty.txt").write_text("")
+        cls.model = model
+
+    model: ClassVar[Path]
+
+    def model_run(self, **config: Any) -> Run:
+        return self.ending(Run(self.endpoint, "team/model", config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}))
+
+    def plan(self, run: Run, *words: str, **changes: str | None) -> dict[str, Any]:
+        done = self.ossc(run, "plan", "--json", *words, **changes)
+        self.assertEqual((done.returncode, done.stderr, run.engines()), (0, "", []))
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def asked(self, run: Run) -> list[tuple[str, int, int]]:
+        """Of an engine that no program reads from, in the order of its requests."""
+        self.endpoint.forget()
+        self.stays(run)
+        self.assertEqual(self.ossc(run, "wait", "--ready", "--timeout", "20").returncode, 0)
+        gets = sorted(body_gets(self.endpoint.requests(), "team/model/"), key=lambda request: request.time)
+        return [(request.key.removeprefix("team/model/"), request.start or 0, request.end or 0) for request in gets]
+
+    def test_an_engine_makes_these_requests_in_this_order(self) -> None:
+        for limit in (None, 60 * MIB):
+            with self.subTest(limit):
+                config: dict[str, Any] = {"prefetch": {"vcpus": 1, "workers": 1}}
+                if limit is not None:
+                    config["memoryLimit"] = limit
+                run = self.model_run(**config)
+                found = self.plan(run)
+                requests = [(one["name"], one["start"], one["end"]) for one in found["requests"]]
+                asked = self.asked(run)
+                # Small objects come first, in no order of their own.
+                self.assertEqual(sorted(requests[:2]), sorted(asked[:2]))
+                self.assertEqual(requests[2:], asked[2:])
+                totals = found["totals"]
+                self.assertEqual((totals["requests"], totals["bytes"]), (len(requests), sum(end - start for _, start, end in requests)))
+                self.assertLessEqual(totals["memory_bytes"], totals["budget_bytes"])
+                report = json.loads(self.ossc(run, "status", "--json").stdout)["report"]
+                self.assertEqual(totals["memory_bytes"], report["memory"]["used_bytes"])
+                left = {one["name"] for one in found["objects"] if one["ahead_bytes"] < one["bytes"]}
+                self.assertEqual(left == {"pytorch_model.bin"}, limit is None, left)
+                self.assertEqual(totals["left_bytes"], sum(p.stat().st_size for p in self.model.iterdir() if p.is_file()) - totals["bytes"])
+
+    def test_a_table_and_a_rate(self) -> None:
+        run = self.model_run()
+        done = self.ossc(run, "plan", "--rate", "100MB/s", MODEL_DIR=None)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        weights = sum(SHARDS.values())
+        self.assertRegex(done.stdout, r"(?m)^ *40\.0 MiB +\d+  into memory +model-00001-of-00003\.safetensors$")
+        self.assertRegex(done.stdout, r"(?m)^ *9\.0 MiB +0  when a program reads it +pytorch_model\.bin$")
+        self.assertRegex(done.stdout, r"(?m)^ *- +-  when a program uses it +sub/$")
+        self.assertIn(f"at 0.100 GB/s: {(weights + 3002) / 1e8:.1f} s\n", done.stdout)
+        for rate in ("fast", "0", "-1GB/s"):
+            self.assertEqual(self.ossc(run, "plan", f"--rate={rate}").returncode, 2)
+
+    def test_a_whole_bucket_and_what_is_not_there(self) -> None:
+        run = self.model_run()
+        bucket = f"oss://{paths.BUCKET}/"
+        found = self.plan(run, "--oss-path", bucket)
+        self.assertEqual((found["folder"], found["totals"]["requests"] > 0), ("team/model", True))
+        self.assertIn("is no model's folder", self.ossc(run, "plan", "--oss-path", bucket).stdout)
+        named = self.plan(run, "--oss-path", bucket, "team/model/")
+        self.assertEqual(named["requests"], found["requests"])
+        none = self.ossc(run, "plan", "no/such")
+        self.assertEqual((none.returncode, none.stdout), (2, ""))
+        wrong = self.ossc(run, "plan", OSS_ACCESS_KEY_SECRET="wrong")
+        self.assertEqual(wrong.returncode, 1)
+        self.assertIn("SignatureDoesNotMatch", wrong.stderr)

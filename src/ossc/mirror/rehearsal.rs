@@ -1,16 +1,22 @@
-//! The start of a mirror without its changes: the root folder is listed and each object's place looked at, and nothing is
-//! made.
+//! The start of a mirror without its changes: the root folder is listed, each object's place looked at, and what is
+//! fetched ahead is chosen; and nothing is made.
 //!
-//! Called by `ossc doctor`. The questions and the judgement are those of a start.
+//! Called by `ossc doctor` and `ossc plan`. The questions and the judgement are those of a start.
 
 use crate::folder_files::{self, Lies};
+use crate::lock::lock;
 use crate::mirror::listing::tree::Level;
 use crate::mirror::usage::choose;
-use crate::mirror::{Mirror, Reason, below, made};
+use crate::mirror::{Mirror, Reason, below, made, too_much};
 use crate::order::failure::Failure;
-use crate::work::Patience;
+use crate::work::shared::entry::RegisterEntry;
+use crate::work::shared::memory::{Guard, Memory};
+use crate::work::{Patience, WorkOptions};
+use ossc_cache::region::RecordKind;
+use ossc_cache::sys::{self, Errno};
 use ossc_net::error::shown;
-use std::collections::VecDeque;
+use ossc_net::list::ObjectEntry;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Folders that are listed at most on the way down to a model.
@@ -99,4 +105,91 @@ impl Mirror {
         }
         filled
     }
+
+    /// One folder as OSS lists it, by its path below OSS_PATH; `None` where OSS has nothing there.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn rehearse_folder(&self, path: &str) -> Result<Option<Level>, Failure> {
+        let patience = Patience { attempts: self.options.list_attempts, until: None, outlasts: false };
+        let listed = self.fetch_listing(path, patience, u32::MAX)?;
+        Ok(listed.map(|(level, _)| level).filter(|level| !(level.objects.is_empty() && level.folders.is_empty())))
+    }
+
+    /// What the work was started with.
+    pub fn work_options(&self) -> WorkOptions {
+        self.work.register.options
+    }
+
+    /// Gives the objects of a folder their records, without files and memory, and puts into the plan what the start of an
+    /// engine with this folder as OSS_PATH puts there. Record numbers by name; an empty object has none.
+    ///
+    /// # Errors
+    /// The catalog is full.
+    pub fn rehearse_plan(&self, path: &str, level: &Level) -> Result<BTreeMap<String, u32>, Failure> {
+        let mut slots = BTreeMap::new();
+        for (number, (name, object)) in (1..).zip(&level.objects) {
+            if object.size > 0 {
+                let slot = self.rehearse_record(path, name, object, number)?;
+                object.needs_restore().then(|| self.work.objects.refuse_archived(slot, object));
+                slots.insert(name.clone(), slot);
+            }
+        }
+        for slot in slots.values() {
+            let is_small = self.region().object(*slot).is_some_and(|object| object.kind() == RecordKind::Small);
+            self.work.act(is_small.then(|| self.work.transfers.materializer.fetch_once(*slot)).flatten());
+        }
+        self.fetch_weights(path);
+        Ok(slots)
+    }
+
+    fn rehearse_record(&self, path: &str, name: &str, object: &ObjectEntry, number: u64) -> Result<u32, Failure> {
+        let whole_path = below(path, name);
+        let reserved = self.reserve(&whole_path, object, false)?.map_err(|full| too_much(&whole_path, full))?;
+        let new = self.record((reserved.kind, reserved.state), &whole_path, Some(object), (0, number), 0);
+        let mut entry = RegisterEntry::new(
+            object.key.clone(),
+            object.etag.clone(),
+            object.size,
+            object.last_modified.0,
+            (path.to_string(), name.to_string()),
+        );
+        if reserved.kind == RecordKind::Large {
+            entry.memory = Some(Box::new(Unbacked));
+        }
+        let slot = self.work.objects.publish(reserved.room, &new, 0);
+        self.work.add_object(slot, entry);
+        lock(&self.known).add_object(&whole_path, slot);
+        Ok(slot)
+    }
+}
+
+/// The memory of an object that is never fetched: it has no bytes, and is in use for ever.
+struct Unbacked;
+
+impl Memory for Unbacked {
+    fn address(&self, _: u64) -> *mut u8 {
+        std::ptr::null_mut()
+    }
+    fn file(&self) -> Option<i32> {
+        None
+    }
+    fn populate(&self, _: u64, _: u64) -> sys::Result<()> {
+        Ok(())
+    }
+    fn write_small(&self, _: u64, _: &[u8]) -> sys::Result<()> {
+        Ok(())
+    }
+    fn read(&self, _: u64, _: &mut [u8]) -> sys::Result<()> {
+        Err(Errno(libc::EIO))
+    }
+    fn punch(&self, _: u64, _: u64) {}
+    fn unmap_pages(&self, _: u64, _: u64) {}
+    fn lease(&self) -> sys::Result<Box<dyn Guard>> {
+        Err(Errno(libc::EAGAIN))
+    }
+    fn reopen_read_only(&self) -> sys::Result<i32> {
+        Err(Errno(libc::ENOSYS))
+    }
+    fn unlink(&self) {}
 }

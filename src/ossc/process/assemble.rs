@@ -1,7 +1,7 @@
 //! What an engine is made of before the root folder is listed: memory, credentials, addresses, the work and the threads of
 //! its network.
 //!
-//! Called by the engine at its start, and by `ossc doctor`, which asks OSS the same way. What fails here is the REASON of
+//! Called by the engine at its start, and by the commands that ask OSS the same way (`doctor`, `plan`, `verify`). What fails here is the REASON of
 //! a start. It reads no folder of MODEL_DIR.
 
 use crate::credentials;
@@ -77,7 +77,7 @@ pub struct Assembled {
 /// The REASON of a start that cannot go on.
 pub fn assemble(given: &Given<'_>, waits_for: &dyn Fn(&str)) -> Result<Assembled, NotStarted> {
     let Given { variables, settings, config, journal, id, old_store } = *given;
-    let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
+    let (budget, warning) = budget(config);
     let is_cut = warning.is_some();
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
@@ -142,6 +142,11 @@ pub fn assemble(given: &Given<'_>, waits_for: &dyn Fn(&str)) -> Result<Assembled
         spawn("ossc-names", move || names::run(looked_up, &host, port, deadline))?;
     }
     Ok(Assembled { work, store, files, adopted, arrived, orders, wanted, keys, origin, driver })
+}
+
+/// The memory that the engine may take, with a warning where a limit is more than there is.
+pub fn budget(config: &Config) -> (Budget, Option<String>) {
+    config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit)
 }
 
 /// Starts one of the engine's threads.

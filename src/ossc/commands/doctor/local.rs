@@ -4,12 +4,12 @@
 //! Called by `doctor`, before it has a second thread (the memory's helper is a fork).
 
 use super::Report;
+use crate::commands::bucket::nearest;
 use crate::commands::view;
 use crate::folder_files::Root;
 use crate::process::first_word::NotStarted;
-use crate::process::{folders, memory, socket};
+use crate::process::{assemble, folders, memory, socket};
 use ossc_conf::{Config, Output, Settings};
-use ossc_store::budget::Budget;
 use ossc_store::pages::{PageKind, Store};
 use rustix::fs::{Access, access, statfs};
 use rustix::process::{Resource, getrlimit};
@@ -61,11 +61,6 @@ pub(super) fn model_dir(report: &mut Report, model_dir: &Path) -> Option<(u64, u
         report.good("MODEL_DIR", dir.to_string());
     }
     Some((found.dev(), found.ino()))
-}
-
-/// The nearest folder above that is there, or the path itself.
-pub(super) fn nearest(path: &Path) -> &Path {
-    path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"))
 }
 
 fn may_be_made(path: &Path) -> Result<(), String> {
@@ -150,7 +145,7 @@ pub(super) fn proxies(report: &mut Report) {
 
 /// The budget of an engine that would start now; `None` where it would not.
 pub(super) fn memory(report: &mut Report, config: &Config, settings: Option<&Settings>) -> Option<u64> {
-    let (budget, warning) = config.memory_limit.map_or_else(|| (Budget::of_this_process(), None), Budget::of_limit);
+    let (budget, warning) = assemble::budget(config);
     let is_cut = warning.is_some();
     if let Some(warning) = warning {
         report.note("memory", warning);

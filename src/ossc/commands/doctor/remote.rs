@@ -4,8 +4,9 @@
 //! Called by `doctor`, last: it starts network threads. Each question is asked by the engine's own start, with its retries and
 //! its corrected clock.
 
+use super::Report;
 use super::reading::{Read, Reading, Speed};
-use super::{Report, local};
+use crate::commands::bucket::nearest;
 use crate::commands::view::human;
 use crate::credentials;
 use crate::folder_files::{self, Root};
@@ -63,7 +64,7 @@ pub(super) fn bucket(report: &mut Report, local: &Local<'_>) -> Option<()> {
         report.note("TLS", "plain http, as OSS_ENDPOINT asks: right inside a VPC, readable by others elsewhere");
     }
     let (origin, options) = (assembled.origin.clone(), MirrorOptions::of(config));
-    let root = report.need("MODEL_DIR", Root::open(local::nearest(&settings.model_dir)))?;
+    let root = report.need("MODEL_DIR", Root::open(nearest(&settings.model_dir)))?;
     let (location, prefix) = (settings.location.to_string(), settings.location.prefix().to_string());
     let mirror = Mirror::new(root, assembled.work, assembled.store, location, prefix, options);
     let listed = mirror.rehearse_listing();
@@ -212,7 +213,7 @@ fn disk(report: &mut Report, local: &Local<'_>, found: &ModelFolder) {
     let blocks = |bytes: u64| bytes.next_multiple_of(BLOCK_BYTES);
     let small: u64 = found.level.objects.values().filter(is_small).map(|object| blocks(object.size)).sum();
     let small = small.min(local.config.materialize_total_bytes_max);
-    let dir = local::nearest(&local.settings.model_dir);
+    let dir = nearest(&local.settings.model_dir);
     let Ok(free) = Root::open(dir).and_then(|root| root.folder("")).and_then(folder_files::free_bytes) else { return };
     // What a program has loaded before is there already.
     let lies: u64 = found
