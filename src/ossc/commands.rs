@@ -23,6 +23,7 @@ pub mod run;
 mod signals;
 pub mod status;
 pub mod top;
+pub mod verify;
 mod view;
 pub mod wait;
 pub mod warm;

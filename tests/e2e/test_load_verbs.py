@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -122,6 +126,89 @@ class WarmOfFaults(Loads):
         out, err = warm.communicate()
         self.assertEqual((out, err), ("", f"ossc warm: ended by signal {int(signal.SIGTERM)} before all was loaded\n"))
 
+
+class Compared(Loads):
+    def results(self, done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for one in json.loads(done.stdout)["objects"]:
+            found.setdefault(one["result"], []).append(one["name"])
+        return found
+
+    def names(self) -> list[str]:
+        return sorted(str(p.relative_to(self.plain)) for p in self.plain.rglob("*") if p.is_file())
+
+
+class Verify(Compared):
+    def test_memory_and_files_of_a_load(self) -> None:
+        run = self.managed()
+        before = self.ossc(run, "verify", "--json")
+        self.assertEqual((before.returncode, self.results(before)), (3, {"not loaded": self.names()}), before.stderr)
+        self.holder(run)
+        self.endpoint.forget()
+        done = self.ossc(run, "verify", "--json")
+        self.assertEqual((done.returncode, self.results(done)), (0, {"ok": self.names()}), done.stderr)
+        self.assertEqual(body_gets(self.endpoint.requests(), PREFIX), [], "it asked for bytes")
+        lines = self.ossc(run, "verify", "b.bin", "nested").stdout.splitlines()
+        self.assertEqual([line.split()[-1] for line in lines[:-1]], ["b.bin", "nested/deep/c.bin", "nested/small.json"])
+        self.assertEqual(lines[-1], "3 objects: 3 ok")
+
+    def test_a_byte_that_is_wrong_in_memory(self) -> None:
+        run = self.managed()
+        self.holder(run)
+        (engine,) = run.engines()
+        size = (self.plain / "b.bin").stat().st_size
+        flipped = 0
+        for descriptor in Path(f"/proc/{engine}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.stat(descriptor).st_size == size:
+                    with open(descriptor, "r+b", buffering=0) as memory:
+                        memory.seek(12_345_678)
+                        byte = memory.read(1)[0]
+                        memory.seek(12_345_678)
+                        memory.write(bytes([byte ^ 1]))
+                    flipped += 1
+        self.assertEqual(flipped, 1)
+        done = self.ossc(run, "verify")
+        self.assertEqual(done.returncode, 2)
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("differs")]
+        self.assertRegex(line, r"b\.bin: the bytes here have CRC-64 \d+, and OSS reports \d+$")
+
+    def test_a_folder_that_another_tool_has_filled(self) -> None:
+        scratch = Path(tempfile.mkdtemp(prefix="ossc-test-"))
+        self.addCleanup(shutil.rmtree, scratch)
+        copy = scratch / "copy"
+        shutil.copytree(self.plain, copy)
+        run = self.managed()
+        done = self.ossc(run, "verify", "--json", "--model-dir", str(copy))
+        self.assertEqual((done.returncode, self.results(done)), (0, {"ok": self.names()}), done.stderr)
+        data = bytearray((copy / "lines.txt").read_bytes())
+        data[100] ^= 1
+        (copy / "lines.txt").write_bytes(data)
+        (copy / "a.bin").write_bytes((self.plain / "a.bin").read_bytes()[:-1])
+        (copy / "page.bin").unlink()
+        done = self.ossc(run, "verify", "--json", "--model-dir", str(copy))
+        found = self.results(done)
+        self.assertEqual((done.returncode, found["differs"], found["not loaded"]), (2, ["a.bin", "lines.txt"], ["page.bin"]))
+        absent = self.ossc(run, "verify", "--model-dir", str(copy), "no-such.bin")
+        self.assertEqual(absent.returncode, 2)
+        self.assertIn("no-such.bin: OSS has no such object", absent.stdout)
+        self.assertEqual(run.engines(), [])
+
+    def test_who_cannot_be_asked(self) -> None:
+        run = self.managed()
+        done = self.ossc(run, "verify", OSS_ACCESS_KEY_SECRET="wrong")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("SignatureDoesNotMatch", done.stderr)
+
+
+class VerifyWithoutCrc(Compared):
+    faults: ClassVar[list[Any]] = [{"match": {"key": f"{PREFIX}/a.bin"}, "do": {"drop_crc": True}}]
+
+    def test_an_object_without_one_is_named(self) -> None:
+        run = self.managed()
+        self.holder(run)
+        done = self.ossc(run, "verify", "--json")
+        self.assertEqual((done.returncode, self.results(done)["no CRC"]), (3, ["a.bin"]))
 
 class Plan(Loads):
     """What is planned is what an engine then asks for."""

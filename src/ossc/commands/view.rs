@@ -11,6 +11,7 @@ use ossc_cache::rundir::{self, Paths, RunDirSettings};
 use ossc_cache::sys;
 use ossc_cache::wire::{self, Ask, Packet};
 use serde_json::Value;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -40,6 +41,15 @@ impl Which {
     /// What the engine that serves this folder says of itself, or why there is none.
     pub fn report(&self) -> Result<Value, String> {
         report_at(&self.paths()?.socket).map_err(|why| format!("MODEL_DIR {}: {why}", self.model_dir.display()))
+    }
+
+    /// The memory of an object, by its record, for reading; the caller is no client.
+    pub fn memory(&self, slot: u32) -> Result<File, String> {
+        let packet = asked(&self.paths()?.socket, Ask::Memory(slot))?;
+        // The descriptor is this process's own: it is opened anew before it is closed.
+        let opened = File::open(format!("/proc/self/fd/{}", packet.fds[0]));
+        packet.close_fds();
+        opened.map_err(|e| format!("cannot open the engine's memory: {e}"))
     }
 
     /// True while an engine serves this folder.

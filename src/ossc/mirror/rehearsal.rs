@@ -1,7 +1,7 @@
 //! The start of a mirror without its changes: the root folder is listed, each object's place looked at, and what is
 //! fetched ahead is chosen; and nothing is made.
 //!
-//! Called by `ossc doctor` and `ossc plan`. The questions and the judgement are those of a start.
+//! Called by `ossc doctor`, `ossc plan` and `ossc verify`. The questions and the judgement are those of a start.
 
 use crate::folder_files::{self, Lies};
 use crate::lock::lock;
@@ -16,6 +16,7 @@ use ossc_cache::region::RecordKind;
 use ossc_cache::sys::{self, Errno};
 use ossc_net::error::shown;
 use ossc_net::list::ObjectEntry;
+use ossc_net::{Error, Query};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,16 @@ impl Mirror {
         let patience = Patience { attempts: self.options.list_attempts, until: None, outlasts: false };
         let listed = self.fetch_listing(path, patience, u32::MAX)?;
         Ok(listed.map(|(level, _)| level).filter(|level| !(level.objects.is_empty() && level.folders.is_empty())))
+    }
+
+    /// ETag and CRC-64 that OSS reports of an object, by its key.
+    ///
+    /// # Errors
+    /// They cannot be had.
+    pub fn rehearse_facts(&self, key: &str) -> Result<(Option<String>, Option<u64>), Error> {
+        let patience = Patience { attempts: self.options.list_attempts, until: None, outlasts: false };
+        let response = self.work.scheduling.call(&Query::Head { key: key.into() }, patience)?.result?;
+        Ok((response.etag, response.crc64_object))
     }
 
     /// What the work was started with.
