@@ -33,6 +33,9 @@ pub enum Ask {
     Look,
     /// What the engine says of itself: the answer carries a file of JSON. Who asks does not become a client.
     Report,
+    /// The memory of what no program uses given back: of the object or folder named by the text (its path below MODEL_DIR), or
+    /// of all where that is empty. The answer carries a file of JSON. Who asks does not become a client.
+    Drop,
     /// To note where the asker's credentials come from: the text is `NAME=value` entries, each ended by NUL.
     Credentials,
     /// To write to the asker's standard streams: bits of `outputs` say which; the descriptors come in their order.
@@ -149,6 +152,7 @@ impl Packet {
             6 => Ok(Ask::Enter),
             7 => Ok(Ask::Report),
             8 => Ok(Ask::Outputs(self.head.value)),
+            9 => Ok(Ask::Drop),
             _ => Err(Errno(libc::EPROTO)),
         }
     }
@@ -287,6 +291,7 @@ fn number(ask: Ask) -> (u32, u32) {
         Ask::Enter => (6, 0),
         Ask::Report => (7, 0),
         Ask::Outputs(bits) => (8, bits),
+        Ask::Drop => (9, 0),
     }
 }
 

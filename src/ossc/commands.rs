@@ -1,11 +1,12 @@
 //! The commands that people run: each looks at an engine, at a bucket or at the settings, and says what it finds.
 //!
-//! Called by the crate's `main`. None of them changes an engine or a bucket.
+//! Called by the crate's `main`. None of them changes a bucket; `drop` alone changes what an engine has.
 
 mod bar;
 mod bucket;
 pub mod config;
 pub mod doctor;
+pub mod drop;
 mod engines;
 pub mod errors;
 #[allow(unsafe_code)]

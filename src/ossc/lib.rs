@@ -19,7 +19,7 @@ mod rooms_tests;
 pub mod work;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{config, doctor, errors, metrics, output, pages, plan, ps, run, status, top, verify, wait, warm};
+use commands::{config, doctor, drop, errors, metrics, output, pages, plan, ps, run, status, top, verify, wait, warm};
 
 /// OSS Connector: a model folder on OSS, at line rate, for unmodified programs.
 #[derive(Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Doctor(doctor::DoctorOptions),
     /// What an engine would fetch, in which order, and what that takes of memory and time.
     Plan(plan::PlanOptions),
+    /// Give the memory back of what is loaded and not in use by a program.
+    Drop(drop::DropOptions),
     /// Compare the bytes of a MODEL_DIR with the CRC-64 that OSS has of each object.
     Verify(verify::VerifyOptions),
     /// What the engine of a MODEL_DIR has loaded and is loading.
@@ -93,6 +95,7 @@ fn called() -> std::process::ExitCode {
         Command::Warm(options) => warm::main(&options),
         Command::Doctor(options) => doctor::main(&options),
         Command::Plan(options) => plan::main(&options),
+        Command::Drop(options) => drop::main(&options),
         Command::Verify(options) => verify::main(&options),
         Command::Status(options) => status::main(&options),
         Command::Top(options) => top::main(&options),

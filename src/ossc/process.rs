@@ -5,6 +5,7 @@
 pub mod assemble;
 pub mod clients;
 pub mod connect;
+pub mod dropping;
 pub mod exposition;
 pub mod first_word;
 pub mod folders;

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -61,6 +63,8 @@ class Warm(Loads):
             self.assertEqual(self.loaded(run), self.large())
             time.sleep(2.5)
             self.assertEqual(self.loaded(run), self.large(), "what is held has expired")
+            kept = json.loads(self.ossc(run, "drop", "--json").stdout)
+            self.assertEqual((kept["bytes"], {one["name"]: one["bytes"] for one in kept["kept"]}), (0, self.large()))
             warm.send_signal(number)
             self.assertEqual((warm.wait(timeout=20), warm.communicate()), (0, ("", "")))
 
@@ -125,6 +129,61 @@ class WarmOfFaults(Loads):
         self.assertEqual(warm.wait(timeout=20), 128 + signal.SIGTERM)
         out, err = warm.communicate()
         self.assertEqual((out, err), ("", f"ossc warm: ended by signal {int(signal.SIGTERM)} before all was loaded\n"))
+
+
+class Drop(Loads):
+    def test_it_gives_back_what_no_program_uses(self) -> None:
+        run = self.managed()
+        self.stays(run)
+        self.assertEqual(self.ossc(run, "warm", "--for", "0").returncode, 0)
+        self.assertEqual(self.loaded(run), self.large())
+        done = self.ossc(run, "drop", "--json", "b.bin", "nested")
+        found = json.loads(done.stdout)
+        named = {name: size for name, size in self.large().items() if name == "b.bin" or name.startswith("nested/")}
+        self.assertEqual((done.returncode, found["objects"], found["bytes"], found["kept"]), (0, len(named), sum(named.values()), []))
+        rest = {name: size for name, size in self.large().items() if name not in named}
+        self.assertEqual(self.loaded(run), rest)
+        self.assertRegex(self.ossc(run, "drop").stdout, rf"^given back: \S+ MiB of {len(rest)} objects\n$")
+        report = json.loads(self.ossc(run, "status", "--json").stdout)["report"]
+        self.assertEqual((report["memory"]["used_bytes"], report["memory"]["files"]), (0, 0))
+        self.assertEqual(self.ossc(run, "drop").stdout, "given back: 0 B of 0 objects\n")
+        # What was given back comes again.
+        again = run.call(["cat", str(run.model_dir / "b.bin")])
+        self.assertEqual(again.stdout, (self.plain / "b.bin").read_bytes())
+
+    def test_readers_are_not_disturbed(self) -> None:
+        """Programs read and map for as long as another drops; each byte is right."""
+        run = self.managed()
+        reads = (
+            "import hashlib, mmap, os, sys, time\n"
+            "path, want, until = sys.argv[1], sys.argv[2], time.monotonic() + 4\n"
+            "while time.monotonic() < until:\n"
+            "    with open(path, 'rb') as file:\n"
+            "        seen = hashlib.sha256(file.read() if os.getpid() % 2 else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).hexdigest()\n"
+            "    assert seen == want, seen\n"
+            "print('right')\n"
+        )
+        readers = []
+        for name in ("b.bin", "a.bin", "b.bin", "nested/deep/c.bin"):
+            want = hashlib.sha256((self.plain / name).read_bytes()).hexdigest()
+            readers.append(run.start([sys.executable, "-c", reads, str(run.model_dir / name), want], stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        drops = 0
+        while any(reader.poll() is None for reader in readers):
+            drops += self.ossc(run, "drop").returncode == 0
+        for reader in readers:
+            out, err = reader.communicate(timeout=30)
+            self.assertEqual((reader.returncode, out), (0, b"right\n"), err)
+        self.assertGreater(drops, 3)
+
+    def test_what_there_is_not(self) -> None:
+        run = self.managed()
+        none = self.ossc(run, "drop")
+        self.assertEqual((none.returncode, none.stdout), (1, ""))
+        self.assertIn("no engine runs for this folder", none.stderr)
+        self.stays(run)
+        unknown = self.ossc(run, "drop", "no-such.bin")
+        self.assertEqual(unknown.returncode, 2)
+        self.assertIn("ossc drop: no-such.bin: ", unknown.stderr)
 
 
 class Compared(Loads):

@@ -19,6 +19,9 @@ use std::path::PathBuf;
 /// How long the engine may take to answer, in milliseconds.
 const ANSWER_MS: u64 = 5000;
 
+/// To give back all that an engine has takes up to some seconds a terabyte.
+const GIVEN_BACK_MS: u64 = 60_000;
+
 /// Which engine.
 #[derive(Args)]
 pub struct Which {
@@ -41,6 +44,13 @@ impl Which {
     /// What the engine that serves this folder says of itself, or why there is none.
     pub fn report(&self) -> Result<Value, String> {
         report_at(&self.paths()?.socket).map_err(|why| format!("MODEL_DIR {}: {why}", self.model_dir.display()))
+    }
+
+    /// Has the engine give back what no program uses at or below a path of MODEL_DIR, or of all where that is empty: what it
+    /// answers.
+    pub fn give_back(&self, path: &str) -> Result<Value, String> {
+        let answer = document(&self.paths()?.socket, Ask::Drop, path.as_bytes(), GIVEN_BACK_MS);
+        answer.map_err(|why| format!("MODEL_DIR {}: {why}", self.model_dir.display()))
     }
 
     /// The memory of an object, by its record, for reading; the caller is no client.
@@ -74,7 +84,12 @@ impl Which {
 
 /// What the engine that listens at a socket says of itself, or why it does not.
 pub fn report_at(socket: &CPath) -> Result<Value, String> {
-    let packet = asked(socket, Ask::Report)?;
+    document(socket, Ask::Report, b"", ANSWER_MS)
+}
+
+/// An answer that is a file of JSON.
+fn document(socket: &CPath, ask: Ask, text: &[u8], within_ms: u64) -> Result<Value, String> {
+    let packet = answered(socket, ask, text, within_ms)?;
     let read = std::fs::read(format!("/proc/self/fd/{}", packet.fds[0]));
     packet.close_fds();
     let text = read.map_err(|e| format!("cannot read the engine's report: {e}"))?;
@@ -82,7 +97,11 @@ pub fn report_at(socket: &CPath) -> Result<Value, String> {
 }
 
 fn asked(socket: &CPath, ask: Ask) -> Result<Packet, String> {
-    wire::ask_at_socket(socket, ask, b"", ANSWER_MS).map_err(|errno| match errno.0 {
+    answered(socket, ask, b"", ANSWER_MS)
+}
+
+fn answered(socket: &CPath, ask: Ask, text: &[u8], within_ms: u64) -> Result<Packet, String> {
+    wire::ask_at_socket(socket, ask, text, within_ms).map_err(|errno| match errno.0 {
         libc::ENOENT | libc::ECONNREFUSED => {
             "no engine runs for this folder: start a program with LD_PRELOAD and ENABLE_CONNECTOR=1".into()
         }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::mirror::Mirror;
 use crate::order::Order;
 use crate::process::clients::Clients;
+use crate::process::dropping;
 use crate::process::keys::Keys;
 use crate::process::nearby;
 use crate::process::outputs::Outputs;
@@ -243,6 +244,10 @@ impl Server {
             }
             Ask::Look => wire::answer(fd, 0, 0, b"", [self.files.0.as_raw_fd(), self.files.1, -1, -1]).map_err(|e| e.0),
             Ask::Report => self.hand_report(fd),
+            Ask::Drop => {
+                let path = String::from_utf8_lossy(packet.text()).into_owned();
+                dropping::answer(self.work.clone(), path, conn)
+            }
             Ask::Credentials => {
                 // Who has told it does not wait for an answer.
                 self.keys.note(peer.pid, packet.text());

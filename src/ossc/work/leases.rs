@@ -53,6 +53,42 @@ pub fn look(work: &Work, expire: Option<Duration>, is_nearby: &dyn Fn() -> bool)
     large.into_iter().filter_map(look_at).min()
 }
 
+/// What a user's wish for memory has come to.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct GivenBack {
+    /// Objects of which something was given back, and their bytes.
+    pub objects: u64,
+    pub bytes: u64,
+    /// Those that stay, with the bytes that are here: a program uses them, or they are being fetched.
+    pub kept: Vec<(String, u64)>,
+    /// Large objects that the wish was for, also those that are not here.
+    pub named: u64,
+}
+
+/// Gives back what no program uses of the objects whose paths `is_named` says of, as if it had been unused for long.
+pub fn give_back(work: &Work, is_named: impl Fn(&str) -> bool) -> GivenBack {
+    let _alone = lock(&work.looking);
+    let mut given = GivenBack::default();
+    for (slot, entry) in work.register.large_if(|_, _| true) {
+        let Some(object) = work.region().object(slot) else { continue };
+        let name = work.region().name(object).to_string();
+        if !is_named(&name) {
+            continue;
+        }
+        given.named += 1;
+        let (had, gone) = work.residency.drop_object((slot, object, &entry));
+        given.bytes += gone;
+        given.objects += u64::from(gone > 0);
+        if gone > 0 {
+            tracing::info!(object = entry.key, bytes = gone, "given back: `ossc drop` asks for it");
+        }
+        if gone < had {
+            given.kept.push((name, had - gone));
+        }
+    }
+    given
+}
+
 /// Room for a record. Where there is none, versions that no program uses are ended first.
 ///
 /// # Errors

@@ -115,6 +115,23 @@ impl Residency {
         Found::Wait(None)
     }
 
+    /// Gives an object back although it is not unused for long, if no program has it open or mapped and nothing of it is
+    /// under way. Bytes that were here, and how many of them are given back.
+    pub fn drop_object(&self, (slot, object, entry): (u32, &Object, &RegisterEntry)) -> (u64, u64) {
+        let _room = lock(&self.making);
+        let here = || {
+            let ready = (0..object.parts()).filter(|index| self.region.part(object, *index).is_ready());
+            let bytes: u64 = ready.map(|index| object.part_range(index)).map(|range| range.end - range.start).sum();
+            bytes + entry.block_bytes.load(Ordering::Acquire)
+        };
+        let had = here();
+        let is_busy = (0..object.parts()).any(|index| self.region.part(object, index).state() == FILLING);
+        if !is_busy && !entry.has_requests() {
+            self.release_unused(slot, entry);
+        }
+        (had, had.saturating_sub(here()))
+    }
+
     /// A large version that is not the folder's any more ends, if `void` makes its record void: all it has in memory is
     /// given back. False if something of it is under way, or cannot go yet.
     pub fn empty_version(
