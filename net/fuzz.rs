@@ -188,7 +188,7 @@ fn target(path_style: bool, query: &Query) -> Option<String> {
     } else {
         ossc_sign::Signer::V1(ossc_sign::V1::new(credentials))
     };
-    let origin = Origin { path_style, signer: Some(signer), ..Origin::new(Vec::new(), "h", "bkt") };
+    let origin = Origin { path_style, signer: Some(signer.into()), ..Origin::new(Vec::new(), "h", "bkt") };
     let mut out = Vec::new();
     origin.write_request(query, 1_700_000_000, &mut out).ok()?;
     let text = String::from_utf8(out).expect("UTF-8");

@@ -826,7 +826,7 @@ fn a_renewed_key_signs_the_next_request_and_keeps_the_addresses() {
             good(seen, stream)
         });
         // The address comes from a later look-up, not from the origin.
-        let origin = Origin { signer: Some(v1("first")), ..origin(Vec::new()) };
+        let origin = Origin { signer: Some(v1("first").into()), ..origin(Vec::new()) };
         let rig = Rig::of(driver, origin, (1, 1), PATIENT);
         assert!(rig.vcpus.names().set_addresses(&[server.address]));
         rig.range(0..10).0.result.expect("the first key");

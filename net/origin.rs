@@ -2,13 +2,14 @@
 //! Used by vcpus. Never opens a connection and reads no clock (time is an argument).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::error::{Error, FailureKind, Phase};
 use crate::fetch::Query;
 use crate::tls::Tls;
 
 /// One bucket at one endpoint, shared by all vcpus.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// All addresses of the endpoint; connections are spread over them.
     pub addresses: Vec<SocketAddr>,
@@ -22,9 +23,11 @@ pub struct Origin {
     /// `None` for plain http.
     pub tls: Option<Tls>,
     /// `None` for anonymous access.
-    pub signer: Option<ossc_sign::Signer>,
+    pub signer: Option<Arc<ossc_sign::Signer>>,
     /// User-Agent header.
     pub user_agent: String,
+    /// Counts the times from which on no connection that was open is used for another request.
+    pub renewal: u64,
 }
 
 impl Origin {
@@ -38,20 +41,18 @@ impl Origin {
             tls: None,
             signer: None,
             user_agent: concat!("oss-connector/", env!("CARGO_PKG_VERSION")).into(),
+            renewal: 0,
         }
     }
 
     /// The same bucket, asked with another key.
     pub(crate) fn with_signer(&self, signer: ossc_sign::Signer) -> Origin {
-        Origin {
-            addresses: self.addresses.clone(),
-            host_header: self.host_header.clone(),
-            bucket: self.bucket.clone(),
-            path_style: self.path_style,
-            tls: self.tls.clone(),
-            signer: Some(signer),
-            user_agent: self.user_agent.clone(),
-        }
+        Origin { signer: Some(Arc::new(signer)), ..self.clone() }
+    }
+
+    /// The same, over other connections.
+    pub(crate) fn renewed(&self) -> Origin {
+        Origin { renewal: self.renewal + 1, ..self.clone() }
     }
 
     /// Appends the whole request to `out`, signed as of `unix_secs`.
@@ -186,7 +187,12 @@ mod tests {
         let scope = ossc_sign::Scope { region: "cn-beijing".into(), product: "oss".into() };
         let signer = signed.then(|| ossc_sign::Signer::V4(ossc_sign::V4::new(credentials, scope)));
         let user_agent = "ossc/0.1".into();
-        Origin { path_style, signer, user_agent, ..Origin::new(Vec::new(), "b.oss-cn-beijing.aliyuncs.com", "b") }
+        Origin {
+            path_style,
+            signer: signer.map(Arc::new),
+            user_agent,
+            ..Origin::new(Vec::new(), "b.oss-cn-beijing.aliyuncs.com", "b")
+        }
     }
 
     fn text(origin: &Origin, query: &Query) -> Result<String, Error> {
@@ -247,7 +253,8 @@ mod tests {
             security_token: Some(ossc_sign::Secret::new("token".into())),
         };
         let signer = Some(ossc_sign::Signer::V1(ossc_sign::V1::new(credentials)));
-        let request = text(&Origin { signer, ..origin(false, false) }, &get(Some(0..1))).expect("request");
+        let request =
+            text(&Origin { signer: signer.map(Arc::new), ..origin(false, false) }, &get(Some(0..1))).expect("request");
         assert!(request.contains("\r\nAuthorization: OSS ak:"), "{request}");
         assert!(request.contains("\r\nx-oss-security-token: token\r\n"), "{request}");
         assert_eq!(request.matches("\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n").count(), 1, "{request}");

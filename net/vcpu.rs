@@ -615,11 +615,11 @@ impl<D: Driver> Vcpu<D> {
         }
     }
 
-    /// Whether a connection still leads to the current origin.
+    /// Whether a connection still leads to the current origin, and may be used again.
     fn fits(&self, key: usize) -> bool {
-        let slot = &self.slots[key];
-        let target = &self.target;
-        slot.origin.host_header == target.origin.host_header
+        let (slot, target) = (&self.slots[key], &self.target);
+        slot.origin.renewal == target.origin.renewal
+            && slot.origin.host_header == target.origin.host_header
             && slot.address.is_some_and(|address| target.addresses.contains(&address))
     }
 

@@ -130,6 +130,12 @@ impl Vcpus {
         self.shared.cancel(token);
     }
 
+    /// No request that follows uses a connection that is open now: bytes that came over one of them were wrong. Requests
+    /// under way go on.
+    pub fn renew_connections(&self) {
+        self.shared.retarget(|target| target.origin = Arc::new(target.origin.renewed()));
+    }
+
     /// `io_uring` or `epoll`, and why.
     pub fn driver(&self) -> (&'static str, String) {
         let name = match self.driver.0 {

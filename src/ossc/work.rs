@@ -140,6 +140,12 @@ impl Work {
                 self.act(self.objects.part_ended((slot, object, &entry), index, *result));
             }
             Action::Blocks(item, body) => self.act(self.objects.blocks_came(item, &body)),
+            Action::ListAgain(slot) => {
+                if let Some(entry) = self.entry(slot) {
+                    self.objects.list_again(&entry);
+                }
+            }
+            Action::NewConnections => self.scheduling.renew_connections(),
             Action::FetchSmall(slot) => self.act(self.transfers.materializer.fetch(slot)),
             Action::SmallIsOver(slot) => {
                 self.entry(slot).iter().for_each(|entry| self.transfers.materializer.is_over(entry))

@@ -12,6 +12,7 @@ use crate::log;
 use crate::parts::Grain;
 use crate::silent::Silence;
 use core::cell::Cell;
+use core::sync::atomic::Ordering;
 use ossc_cache::region::{RecordKind, state};
 use ossc_cache::sys::{self, Errno, Result};
 use ossc_cache::wait::Patience;
@@ -40,6 +41,30 @@ pub(crate) fn whole(handle: &Handle) -> Result<()> {
         (0..now.object.parts()).for_each(|index| now.region.part(now.object, index).pin());
         wait::whole(&now.region, now.object, check)
     })
+}
+
+/// How long the open of an object that was given up waits for the engine to try it again, in milliseconds.
+const ANOTHER_TRY_MS: u64 = 100;
+
+/// A program opens an object. If that was given up the engine hears of it, and has a moment to try it again: the reads that
+/// follow wait then.
+pub(crate) fn try_again(handle: &Handle) {
+    let Some(now) = handle.now() else { return };
+    let is_given_up = || now.object.state() == state::FAILED;
+    // What its owner has to make readable first is asked for when a listing shows it.
+    let is_denied = || now.object.errno.load(Ordering::Acquire) == libc::EACCES as u32;
+    if !is_given_up() || is_denied() || now.object.is_superseded() || now.object.is_in_the_way() {
+        return;
+    }
+    now.region.want(now.slot.number());
+    let end_ms = sys::now_ms() + ANOTHER_TRY_MS;
+    while is_given_up() {
+        let left = end_ms.saturating_sub(sys::now_ms());
+        if left == 0 {
+            return;
+        }
+        now.object.sleep(state::FAILED, left);
+    }
 }
 
 /// Waits until a small object is a real file; the caller then repeats its open or stat.

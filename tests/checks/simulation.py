@@ -98,6 +98,13 @@ PLANTS_OF_SURVIVAL = [
     Plant("one stray answer that fails an object", (
         ("src/ossc/work/objects/failure.rs", "if !error.is_doubtful() || object.is_superseded() {", "if error.is_doubtful() || object.is_superseded() {"),
     )),
+    Plant("two mismatches that fail an object", (
+        ("src/ossc/work/shared/wrong.rs", "const MISMATCHES_MAX: u32 = 3;", "const MISMATCHES_MAX: u32 = 2;"),
+    )),
+    Plant("an object whose bytes were wrong that is judged by what came before", (
+        ("src/ossc/work/objects/verdict.rs", "object.verdict.set(judged.with(Judgement::Open), &self.region.traces(object).handed);",
+         "object.verdict.set(judged.with(Judgement::Nothing), &self.region.traces(object).handed);"),
+    )),
     Plant("answers that are doubted for as long as a listing hangs", (
         ("src/ossc/work/objects/failure.rs", "n if n >= DOUBTS_MAX ||", "n if n == u32::MAX ||"),
     )),

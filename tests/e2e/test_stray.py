@@ -81,6 +81,77 @@ class Stray(Faulty):
         self.assertLess(len(asked), 40, f"{len(asked)} {run.log_tail(40)}")
 
 
+class Mismatch(Faulty):
+    """Answers whose bytes do not have the CRC-64 of their object."""
+
+    # A large object, and a small one.
+    NAMES = ("b.bin", "small.bin")
+
+    def flipping(self, times: int, names: tuple[str, ...] = NAMES, **config: Any) -> Run:
+        run = self.start([faults.flipped_at(f"{PREFIX}/{name}", 5, times) for name in names], reviveSec=3600, **config)
+        keeper = run.start(["sleep", "60"])
+        self.addCleanup(keeper.wait)
+        self.addCleanup(keeper.kill)
+        return run
+
+    def originals(self) -> dict[str, str]:
+        return {name: self.original(name) for name in self.NAMES}
+
+    def test_two_mismatches_fail_nothing(self) -> None:
+        run = self.flipping(2)
+        self.assertEqual(self.read(run, "map", list(self.NAMES)), self.originals(), run.log_tail(40))
+        for name in self.NAMES:
+            self.assert_logged(run, name, "do not match its CRC-64, twice: its folder is listed")
+        self.assertFalse(run.logged("readers get EIO"), run.log_tail(40))
+
+    def test_what_was_given_up_is_had_by_the_next_open(self) -> None:
+        run = self.flipping(3, ("b.bin",))
+        self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": "EIO"}, run.log_tail(40))
+        status = subprocess.run([str(paths.OSSC), "status"], env=run.env(LD_PRELOAD=None), capture_output=True, check=False)
+        self.assertIn(b"failed: b.bin: ", status.stdout)
+        self.assertIn(b"as often as it was fetched", status.stdout)
+        self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": self.original("b.bin")}, run.log_tail(40))
+        self.assertEqual(run.engine_starts(), 1, run.log_tail())
+
+    def test_a_small_object_is_had_by_the_next_open(self) -> None:
+        """It comes with the start, and is given up before a program reads it, and again by the listing that this causes."""
+        run = self.flipping(4, ("small.bin",))
+        self.assertEqual(self.read(run, "read", ["a.bin"]), {"a.bin": self.original("a.bin")})
+        self.assert_logged(run, "small.bin", "as often as it was fetched")
+        end = time.monotonic() + 20
+        while self.read(run, "read", ["small.bin"]) != {"small.bin": self.original("small.bin")}:
+            self.assertLess(time.monotonic(), end, run.log_tail(40))
+            time.sleep(0.5)
+        self.assertEqual(run.engine_starts(), 1, run.log_tail())
+
+    def test_a_process_that_opens_it_again_has_it(self) -> None:
+        run = self.flipping(3, ("b.bin",))
+        code = (
+            "import hashlib, json, mmap, sys\n"
+            "def sha(name):\n"
+            "    try:\n"
+            "        with open(name, 'rb') as file: return hashlib.sha256(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).hexdigest()\n"
+            "    except OSError as error: return error.errno\n"
+            "print(json.dumps([sha('b.bin'), sha('b.bin')]))\n"
+        )
+        done = run.call([str(paths.VENV_PYTHON), "-c", code], cwd=run.model_dir)
+        self.assertEqual(json.loads(done.stdout), [5, self.original("b.bin")], run.log_tail(40))
+
+    def test_what_is_wrong_for_good_is_fetched_a_few_times(self) -> None:
+        run = self.flipping(10_000)
+        for _ in range(6):
+            self.assertEqual(self.read(run, "map", list(self.NAMES)), dict.fromkeys(self.NAMES, "EIO"), run.log_tail(40))
+        for name in self.NAMES:
+            asked = [request for request in run.endpoint.requests() if request.key.endswith(name) and request.start == 0]
+            self.assertLessEqual(len(asked), 7, run.log_tail(40))
+
+    def test_they_are_fetched_again_over_new_connections(self) -> None:
+        run = self.flipping(1, prefetch={"vcpus": 1, "workers": 1})
+        self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": self.original("b.bin")}, run.log_tail(40))
+        first = [request for request in run.endpoint.requests() if request.key == KEY and request.start == 0]
+        self.assertEqual(len({request.conn for request in first}), 2, first)
+
+
 class Drip(Faulty):
     """Answers that come byte by byte."""
 

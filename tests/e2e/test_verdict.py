@@ -185,7 +185,7 @@ class Verdict(EndToEnd):
         self.assertTrue(run.logged("WARN", "a part came with other bytes than before", KEY), run.log_tail())
         self.assertEqual(len(self.audited(run, "verify")), 1)
 
-    def test_a_part_that_comes_wrong_twice_after_the_verdict_is_an_error(self) -> None:
+    def test_a_part_that_stays_wrong_after_the_verdict_is_an_error(self) -> None:
         run, got = self.reread(None)
         self.assertEqual(got, ["EIO"], run.log_tail())
         self.assertTrue(run.logged("ERROR", "a part came with other bytes than before", KEY), run.log_tail())

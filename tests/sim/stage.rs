@@ -63,8 +63,12 @@ pub struct Truth {
     pub users: u32,
     /// Round of the verdict, as it was seen last.
     pub round: u32,
-    /// The engine has given it up, since its bytes were wrong twice: what still comes of it is dropped.
+    /// The engine has given it up, since its bytes were wrong again and again: what still comes of it is dropped.
     pub refused: bool,
+    /// Rounds in a row that ended in a mismatch.
+    pub mismatches: u32,
+    /// It was given up for them, and is tried again.
+    pub tried_again: bool,
     /// It was seen in the state FAILED of this engine.
     pub failed: bool,
     /// None for a small object.

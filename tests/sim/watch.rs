@@ -26,6 +26,9 @@ const DOUBTS_MIN: u32 = 3;
 /// Most of them, whether a listing comes or not; a part may be asked for by several requests.
 const DOUBTS_MAX: u32 = 64;
 
+/// Rounds that end in a mismatch before an object is given up for them.
+const MISMATCHES_MIN: u32 = 3;
+
 /// Record, and part if it is one's, that a request is for.
 type Asked = (u32, Option<u32>);
 
@@ -274,8 +277,17 @@ impl Watch {
             }
         }
         truth.parts.iter_mut().for_each(|part| part.small_differs = false);
-        let twice = failed && reasons && (judged.judgement == Judgement::Wrong || judged.is_given());
-        truth.refused = judged.judgement == Judgement::Wrong;
+        let is_wrong = judged.judgement == Judgement::Wrong;
+        let given_up = failed && reasons && (is_wrong || judged.is_given());
+        let was_refused = std::mem::replace(&mut truth.refused, is_wrong);
+        let tried_again = was_refused && !is_wrong;
+        truth.tried_again |= tried_again;
+        truth.mismatches += u32::from(is_over);
+        let too_soon = is_wrong && truth.mismatches < MISMATCHES_MIN && !truth.tried_again;
+        let borne = judged.is_given() && !failed && truth.mismatches + 1 == MISMATCHES_MIN;
+        if judged.is_given() {
+            (truth.mismatches, truth.tried_again) = (0, false);
+        }
         if is_over || truth.refused {
             truth.begin_round(judged.round);
         }
@@ -284,13 +296,20 @@ impl Watch {
             () if judged.judgement == Judgement::Matched && !truth.is_sound() => "is said to be right, and is not",
             () if is_over && judged.round != was_round + 1 => "has skipped a round",
             () if is_over && judged.is_given() => "was judged before it was fetched again",
+            () if too_soon => "is given up for fewer mismatches than may be stray",
             () => "",
         };
         if !text.is_empty() {
             stage.violated(format!("record {slot} {text}"));
         }
-        if twice {
+        if tried_again {
+            stage.faults.saw(Fault::WrongTriedAgain);
+        }
+        if borne {
             stage.faults.saw(Fault::WrongByteTwice);
+        }
+        if given_up {
+            stage.faults.saw(Fault::WrongByteThrice);
         } else if is_over || gone > 0 {
             stage.faults.saw(Fault::WrongByteOnce);
         }

@@ -285,6 +285,8 @@ impl<'a> World<'a> {
             users: 0,
             round: 1,
             refused: false,
+            mismatches: 0,
+            tried_again: false,
             failed: false,
             parts: vec![Part { allowance: 1, ..Part::default() }; parts as usize],
         };
@@ -692,6 +694,16 @@ impl<'a> World<'a> {
                 self.take_in(number);
             }
         }
+        for (slot, etag) in self.listed() {
+            self.engine.work.act(self.engine.work.objects.reconsider(slot, &etag));
+        }
+    }
+
+    /// Records of the versions that a listing shows.
+    fn listed(&self) -> Vec<(u32, String)> {
+        let stage = stage::lock(&self.stage);
+        let is_shown = |truth: &&Truth| truth.etag == self.things[truth.thing].current().etag;
+        stage.truths.iter().filter(is_shown).map(|truth| (truth.slot, truth.etag.clone())).collect()
     }
 
     /// What happens to the whole: replaced objects, lost engines, other addresses.

@@ -40,7 +40,7 @@ pub fn origin(
     let (endpoint, bucket) = (&settings.endpoint, settings.location.bucket());
     let secure = endpoint.scheme() == Scheme::Https;
     let tls = secure.then(|| Tls::new(&endpoint.connect_host(bucket), &trust(settings, config))).transpose()?;
-    let signer = key.map(|key| credentials::signer(settings, key));
+    let signer = key.map(|key| credentials::signer(settings, key).into());
     let path_style = endpoint.is_path_style();
     Ok(Origin { path_style, tls, signer, ..Origin::new(addresses, &endpoint.host_header(bucket), bucket) })
 }

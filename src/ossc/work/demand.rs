@@ -25,7 +25,7 @@ impl Looked {
         let region = work.region();
         let heard = region.doorbell().heard();
         region.take_demand(|part, mask| wanted(work, part, mask));
-        region.take_wanted(|slot| wanted_small(work, slot));
+        region.take_wanted(|slot| wanted_object(work, slot));
         self.events = region.take_events(self.events, |event| seen(work, event));
         work.supplied();
         work.objects.tell_misreads();
@@ -41,8 +41,9 @@ fn wanted(work: &Work, region_part: u32, mask: Mask) {
     }
 }
 
-/// A program waits for a small object.
-fn wanted_small(work: &Work, slot: u32) {
+/// A program waits for a small object, or opens one that was given up.
+fn wanted_object(work: &Work, slot: u32) {
+    work.act(work.objects.opened_again(slot));
     work.act(work.transfers.materializer.want(slot));
     work.objects.tell_use(slot, None);
 }

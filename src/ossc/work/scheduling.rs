@@ -182,6 +182,13 @@ impl Scheduling {
         }
     }
 
+    /// Requests that follow get new connections.
+    pub fn renew_connections(&self) {
+        if let Some(vcpus) = self.vcpus.get() {
+            vcpus.renew_connections();
+        }
+    }
+
     /// The answer to this request is not wanted any more.
     pub fn cancel(&self, item: Item) {
         if let Some(vcpus) = self.vcpus.get() {

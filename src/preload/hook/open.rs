@@ -236,6 +236,7 @@ fn users(handle: &Handle, id: &FileId, fd: c_int, repeats: u32) -> Arrived {
 }
 
 fn judge(seen: &Seen, flags: c_int, repeats: u32) -> Arrived {
+    waiting::try_again(&seen.handle);
     if seen.is_coming() {
         return match waiting::placed(&seen.handle) {
             Ok(()) => Arrived::Again,

@@ -34,12 +34,15 @@ impl Objects {
         (is_same && is_due).then(|| self.revive(slot)).flatten()
     }
 
-    /// A program has opened an object: one that was given up gets another chance.
+    /// A program has opened an object: one that was given up gets another chance. All of an object whose bytes were wrong
+    /// would be fetched for each open, so that one waits longer each time.
     pub fn opened_again(&self, slot: u32) -> Option<Action> {
         let object = self.region.object(slot)?;
         // What its owner has to act for is asked for when a listing shows that it may be had.
         let is_denied = object.errno.load(Ordering::Acquire) == FailureKind::Archived.errno() as u32;
         let is_given_up = object.state() == state::FAILED && !object.is_superseded() && !object.is_in_the_way();
-        (is_given_up && !is_denied).then(|| self.revive(slot)).flatten()
+        let entry = self.register.entry(slot)?;
+        let is_due = !entry.is_mismatched() || entry.may_revive(self.register.now());
+        (is_given_up && !is_denied && is_due).then(|| self.revive(slot)).flatten()
     }
 }

@@ -10,7 +10,6 @@ use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
 use crate::work::shared::item::Item;
 use ossc_cache::region::{Object, state};
-use ossc_cache::verdict::Judgement;
 use ossc_net::Error;
 use ossc_net::error::FailureKind;
 use ossc_store::plan::Class;
@@ -73,9 +72,7 @@ impl Objects {
             outage_secs = outage.as_secs(),
             "readers get errno {errno}: {error}"
         );
-        entry.planned.store(false, Ordering::Release);
-        object.fail(errno);
-        entry.give_up(self.register.now(), error);
+        self.give_up(object, entry, error);
         if let Item::Blocks(_, index, first, count) = item
             && object.state() == state::FAILED
         {
@@ -104,7 +101,7 @@ impl Objects {
         let doubt = entry.doubt(item.asked(), |doubt| {
             doubt.answers += 1;
             if doubt.answers == 2 {
-                doubt.asked_ms = ossc_cache::sys::now_ms();
+                doubt.asked_ms = self.list_again(entry);
             }
             *doubt
         });
@@ -119,8 +116,6 @@ impl Objects {
             }
             2 => {
                 tracing::warn!("answered so twice, and the folder is listed before the object is given up: {error}");
-                // Without the thread that lists, the engine is ending.
-                let _ = self.orders.send(Order::Refresh { folder: entry.folder.clone(), asked_ms: doubt.asked_ms });
             }
             n if n >= DOUBTS_MAX || self.is_listed_since(object, doubt.asked_ms) => {
                 entry.doubt_no_more(item.asked());
@@ -130,6 +125,21 @@ impl Objects {
         }
         let wait = self.options.backoff.ceiling(doubt.answers - 2).min(DOUBT_WAIT_MAX);
         Some(Action::PushLater(item, Class::Demand, wait))
+    }
+
+    /// Has the folder of an object listed again; when, in milliseconds of the monotonic clock.
+    pub fn list_again(&self, entry: &RegisterEntry) -> u64 {
+        let asked_ms = ossc_cache::sys::now_ms();
+        // Without the thread that lists, the engine is ending.
+        let _ = self.orders.send(Order::Refresh { folder: entry.folder.clone(), asked_ms });
+        asked_ms
+    }
+
+    /// Readers of an object get an error from now on.
+    pub(super) fn give_up(&self, object: &Object, entry: &RegisterEntry, error: &Error) {
+        entry.planned.store(false, Ordering::Release);
+        object.fail(error.kind.errno());
+        entry.give_up(self.register.now(), error);
     }
 
     /// True if the folder of an object was listed, and that listing was asked for at this time or later.
@@ -149,9 +159,7 @@ impl Objects {
     /// It gets another chance now.
     pub fn revive(&self, slot: u32) -> Option<Action> {
         let object = self.region.object(slot)?;
-        // What was wrong twice stays so: nothing that came of it would count.
-        let is_wrong = object.verdict.get().judgement == Judgement::Wrong;
-        if object.state() != state::FAILED || is_wrong {
+        if object.state() != state::FAILED {
             return None;
         }
         // Failures that were under way when it failed are no part of a later outage, nor of later doubts.
@@ -162,6 +170,7 @@ impl Objects {
             object.set_state(state::COMING);
             return Some(Action::FetchSmall(slot));
         }
+        self.judge_anew(object, &entry);
         object.set_state(state::LOADING);
         self.ask_verdict_again(slot, object)
     }

@@ -14,7 +14,7 @@ use crate::work::shared::check::Check;
 use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::fill;
 use crate::work::shared::item::{DOCUMENT_BYTES_MAX, Item};
-use crate::work::shared::wrong::{WRONG_ONCE, WRONG_TWICE};
+use crate::work::shared::wrong::{self, AfterMismatch};
 use ossc_cache::event::ACT_GIVEN;
 use ossc_cache::region::{Object, Seen, state};
 use ossc_cache::verdict::Judgement;
@@ -25,8 +25,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 const PART_WRONG_ONCE: &str = "a part came with other bytes than before, which were verified: fetching it again";
-const PART_WRONG_TWICE: &str = "a part came with other bytes than before, which were verified, twice: readers of what is \
-     not in memory get EIO; check the object in the bucket";
+const PART_GIVEN_UP: &str = "a part came with other bytes than before, which were verified, as often as it was fetched: \
+     readers of what is not in memory get EIO, until a program opens the object again or a listing shows it again; check \
+     the object in the bucket, and for a proxy that alters answers";
 
 /// A round that ended in a mismatch.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +38,7 @@ pub struct Misread {
     expected: u64,
     found: u64,
     /// What is done about it.
-    what: &'static str,
+    after: AfterMismatch,
 }
 
 /// What a part's bytes are.
@@ -94,8 +95,16 @@ impl Objects {
         drop(check);
         fill::end(&self.register, object, entry, index);
         match came {
-            Came::Mismatch(rest) => self.fetch_again((slot, object, entry), rest),
-            Came::Other if object.state() != state::FAILED => vec![again()],
+            Came::Mismatch(rest) => {
+                let mut actions = self.fetch_again((slot, object, entry), rest);
+                // With this one, which was never ready in the round that is over: a reader that had seen it in the round
+                // before does not ask for it again.
+                if object.state() != state::FAILED {
+                    actions.push(again());
+                }
+                actions
+            }
+            Came::Other if object.state() != state::FAILED => vec![Action::NewConnections, again()],
             _ => Vec::new(),
         }
     }
@@ -133,7 +142,11 @@ impl Objects {
             return Came::Mismatch(self.mismatch(slot, object, entry, check, (expected, found)));
         }
         self.register.counters.mismatches.fetch_add(1, Ordering::Relaxed);
-        if check.wrong.insert(index) {
+        let after = AfterMismatch::count(check.wrong.entry(index).or_default());
+        if after == AfterMismatch::AgainBehindListing {
+            self.list_again(entry);
+        }
+        if after != AfterMismatch::GivenUp {
             tracing::warn!(
                 object = entry.key,
                 etag = entry.etag,
@@ -144,7 +157,6 @@ impl Objects {
                 "{PART_WRONG_ONCE}"
             );
         } else {
-            check.wrong.remove(&index);
             tracing::error!(
                 object = entry.key,
                 etag = entry.etag,
@@ -152,9 +164,9 @@ impl Objects {
                 expected,
                 found,
                 phase = "CRC",
-                "{PART_WRONG_TWICE}"
+                "{PART_GIVEN_UP}"
             );
-            object.fail(FailureKind::Corrupt.errno());
+            self.give_up(object, entry, &wrong::corrupt(&entry.key, (expected, found)));
         }
         Came::Other
     }
@@ -209,6 +221,7 @@ impl Objects {
         let judged = object.verdict.get();
         let judgement = if crc64.is_some() { Judgement::Matched } else { Judgement::Nothing };
         object.verdict.set(judged.with(judgement), &self.region.traces(object).handed);
+        entry.matched();
         lock(&entry.given).clear();
         self.audit.verdict((&entry.key, &entry.etag, entry.size), crc64, judged.round);
     }
@@ -235,16 +248,23 @@ impl Objects {
         check: &mut Check,
         (expected, found): (u64, u64),
     ) -> Vec<u32> {
-        let judged = object.verdict.get();
-        let is_last = std::mem::replace(&mut check.again, true);
+        let (judged, after) = (object.verdict.get(), entry.mismatched());
+        check.again = true;
         check.known = 0;
         self.register.counters.mismatches.fetch_add(1, Ordering::Relaxed);
-        let (handed, what) = (self.handed_parts(object, judged.round), if is_last { WRONG_TWICE } else { WRONG_ONCE });
-        lock(&self.misreads).push((slot, Misread { round: judged.round, handed, expected, found, what }));
+        let handed = self.handed_parts(object, judged.round);
+        lock(&self.misreads).push((slot, Misread { round: judged.round, handed, expected, found, after }));
+        let is_last = after == AfterMismatch::GivenUp;
         let next = if is_last { judged.next().with(Judgement::Wrong) } else { judged.next() };
         object.verdict.set(next, &self.region.traces(object).handed);
-        if is_last {
-            object.fail(FailureKind::Corrupt.errno());
+        match after {
+            AfterMismatch::Again => {}
+            AfterMismatch::AgainBehindListing => {
+                self.list_again(entry);
+            }
+            AfterMismatch::GivenUp => {
+                self.give_up(object, entry, &wrong::corrupt(&entry.key, (expected, found)));
+            }
         }
         fill::drop_all_blocks(&self.register, object, entry, check);
         // What is ready now is of the old round: nothing is published while the lock is held.
@@ -270,7 +290,18 @@ impl Objects {
         if object.state() == state::FAILED {
             return Vec::new();
         }
-        vec![Action::Push(old.into_iter().map(|index| Item::Part(slot, index)).collect(), Class::Demand)]
+        let again = old.into_iter().map(|index| Item::Part(slot, index)).collect();
+        vec![Action::NewConnections, Action::Push(again, Class::Demand)]
+    }
+
+    /// An object that was given up since its bytes were wrong is fetched and judged anew, in the round that has begun then:
+    /// nothing came of it yet.
+    pub(super) fn judge_anew(&self, object: &Object, entry: &RegisterEntry) {
+        let _check = lock(&entry.check);
+        let judged = object.verdict.get();
+        if judged.judgement == Judgement::Wrong {
+            object.verdict.set(judged.with(Judgement::Open), &self.region.traces(object).handed);
+        }
     }
 
     /// Where nothing is compared no reader waits for a verdict.
@@ -283,10 +314,8 @@ impl Objects {
 
     /// Takes the state of the check over from an engine that is gone. What is ready must be of this round.
     pub fn adopt_check(&self, object: &Object, entry: &RegisterEntry) {
+        self.judge_anew(object, entry);
         let judged = object.verdict.get();
-        if judged.judgement == Judgement::Wrong {
-            object.verdict.set(judged.with(Judgement::Open), &self.region.traces(object).handed);
-        }
         let known = |index: &u32| self.region.part(object, *index).is_known(judged.round);
         lock(&entry.check).known = (0..object.parts()).filter(known).count() as u32;
     }
@@ -387,12 +416,12 @@ impl Objects {
     }
 
     fn tell_misread(&self, object: &Object, entry: &RegisterEntry, misread: Misread, given: &BTreeMap<u32, String>) {
-        let Misread { round, handed, expected, found, what } = misread;
-        let (key, etag, parts) = (&entry.key, &entry.etag, object.parts());
+        let Misread { round, handed, expected, found, after } = misread;
+        let (key, etag, parts, what) = (&entry.key, &entry.etag, object.parts(), after.text());
         if given.is_empty() && handed == 0 {
-            return match what == WRONG_ONCE {
-                true => tracing::warn!(object = key, etag, expected, found, phase = "CRC", "{what}"),
-                false => tracing::error!(object = key, etag, expected, found, phase = "CRC", "{what}"),
+            return match after {
+                AfterMismatch::GivenUp => tracing::error!(object = key, etag, expected, found, phase = "CRC", "{what}"),
+                _ => tracing::warn!(object = key, etag, expected, found, phase = "CRC", "{what}"),
             };
         }
         let names: Vec<String> = given.iter().map(|(pid, command)| format!("{pid} {command}")).collect();

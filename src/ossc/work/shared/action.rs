@@ -37,4 +37,8 @@ pub enum Action {
     SmallIsOver(u32),
     /// Fetch this small object.
     FetchSmall(u32),
+    /// Have the folder of this record listed again.
+    ListAgain(u32),
+    /// Requests that follow get new connections: one of those that are open has brought wrong bytes.
+    NewConnections,
 }

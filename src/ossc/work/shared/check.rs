@@ -19,8 +19,8 @@ pub struct Check {
     pub(crate) is_told: bool,
     /// All was fetched again since a mismatch.
     pub again: bool,
-    /// Parts that came with other bytes than the verified ones, and are fetched once more.
-    pub(crate) wrong: BTreeSet<u32>,
+    /// Parts that came with other bytes than the verified ones, and are fetched again: how often they came so.
+    pub(crate) wrong: BTreeMap<u32, u32>,
     /// Parts that a supply has failed to bring: OSS is asked for them.
     pub(crate) missed: BTreeSet<u32>,
     /// Parts that have blocks, here or on their way.
@@ -51,7 +51,7 @@ impl Check {
 
     /// Another place than OSS may bring this part: none has failed to, and no bytes came that did not match.
     pub(crate) fn may_be_supplied(&self, index: u32) -> bool {
-        !self.again && !self.wrong.contains(&index) && !self.missed.contains(&index)
+        !self.again && !self.wrong.contains_key(&index) && !self.missed.contains(&index)
     }
 
     /// Parts whose blocks take memory.

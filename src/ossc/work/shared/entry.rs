@@ -7,13 +7,14 @@ use crate::lock::lock;
 use crate::work::shared::check::Check;
 use crate::work::shared::memory::Memory;
 use crate::work::shared::reservation::Reservation;
+use crate::work::shared::wrong::AfterMismatch;
 use ossc_net::Error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Before a listing revives an object that was given up for the second time, and the longest such pause.
+/// Before an object is revived that was given up for the second time, and the longest such pause.
 const REVIVE_PAUSE: Duration = Duration::from_secs(5);
 const REVIVE_PAUSE_MAX: Duration = Duration::from_secs(600);
 
@@ -99,8 +100,8 @@ pub struct RegisterEntry {
     pub block_bytes: AtomicU64,
     /// Processes that were given bytes before the verdict, with their names.
     pub given: Mutex<BTreeMap<u32, String>>,
-    /// A small object was fetched a second time since its check failed.
-    pub rechecked: AtomicBool,
+    /// Mismatches in a row of the whole.
+    mismatches: Mutex<u32>,
     trouble: Mutex<Option<Instant>>,
 }
 
@@ -143,7 +144,7 @@ impl RegisterEntry {
             check: Mutex::default(),
             block_bytes: AtomicU64::new(0),
             given: Mutex::default(),
-            rechecked: AtomicBool::new(false),
+            mismatches: Mutex::default(),
             trouble: Mutex::new(None),
         }
     }
@@ -226,7 +227,22 @@ impl RegisterEntry {
         lock(&self.failure).clone()
     }
 
-    /// Whether a listing may revive it: the first time at once, then after pauses that double.
+    /// Its bytes do not match its CRC-64: what follows.
+    pub(crate) fn mismatched(&self) -> AfterMismatch {
+        AfterMismatch::count(&mut lock(&self.mismatches))
+    }
+
+    /// They do; how many mismatches in a row there were before.
+    pub fn matched(&self) -> u32 {
+        std::mem::take(&mut *lock(&self.mismatches))
+    }
+
+    /// They did not, when all of them had come last.
+    pub fn is_mismatched(&self) -> bool {
+        *lock(&self.mismatches) > 0
+    }
+
+    /// Whether it may be revived: the first time at once, then after pauses that double.
     pub fn may_revive(&self, now: Instant) -> bool {
         let (times, last) = *lock(&self.given_up);
         let pause = match times {

@@ -9,9 +9,9 @@ use crate::work::shared::action::Action;
 use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::item::{Arrived, Item};
 use crate::work::shared::register::Register;
-use crate::work::shared::wrong::{WRONG_ONCE, WRONG_TWICE};
+use crate::work::shared::wrong::{self, AfterMismatch};
 use crate::work::transfers::query;
-use ossc_cache::region::state;
+use ossc_cache::region::{Object, state};
 use ossc_cache::verdict::Judgement;
 use ossc_net::error::FailureKind;
 use ossc_net::{Fetch, Finished, Sink, crc};
@@ -177,14 +177,14 @@ impl Materializer {
     }
 
     /// The request for one piece has ended. What is to be done then.
-    pub fn ended(&self, slot: u32, index: u32, done: Finished) -> Option<Action> {
-        let (object, entry) = self.register.get(slot)?;
+    pub fn ended(&self, slot: u32, index: u32, done: Finished) -> Vec<Action> {
+        let Some((object, entry)) = self.register.get(slot) else { return Vec::new() };
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
                 lock(&entry.asked).remove(&index);
                 let attempts = entry.attempts.fetch_add(1, Ordering::Relaxed) + 1;
-                return Some(Action::Fail(Item::Small(slot, index), Box::new(error), attempts));
+                return vec![Action::Fail(Item::Small(slot, index), Box::new(error), attempts)];
             }
         };
         entry.out_of_trouble();
@@ -204,7 +204,8 @@ impl Materializer {
                 body: std::mem::take(&mut body),
             });
         }
-        let pieces = self.put_piece(&entry, index, (body, response.crc64_body.unwrap_or(0)))?;
+        let piece = (body, response.crc64_body.unwrap_or(0));
+        let Some(pieces) = self.put_piece(&entry, index, piece) else { return Vec::new() };
         let found = pieces.iter().fold(0, |sum, (index, (_, crc))| {
             let range = self.piece_range(&entry, *index);
             crc::combine(sum, *crc, range.end - range.start)
@@ -214,19 +215,34 @@ impl Materializer {
         if found == expected {
             let judgement = if known.is_some() { Judgement::Matched } else { Judgement::Nothing };
             object.verdict.set(object.verdict.get().with(judgement), &self.register.region.traces(object).handed);
-            let round = if entry.rechecked.load(Ordering::Acquire) { 2 } else { 1 };
+            let round = entry.matched() + 1;
             self.audit.verdict((&entry.key, &entry.etag, entry.size), known, round);
             let body = pieces.into_values().map(|(body, _)| body).collect::<Vec<_>>().concat();
             let _ = self.arrived.send(Arrived { slot, entry: entry.clone(), at: None, body });
-        } else if entry.rechecked.swap(true, Ordering::AcqRel) {
-            tracing::error!(object = entry.key, etag = entry.etag, expected, found, phase = "CRC", "{WRONG_TWICE}");
-            self.is_over(&entry);
-            object.fail(FailureKind::Corrupt.errno());
-        } else {
-            tracing::warn!(object = entry.key, etag = entry.etag, expected, found, phase = "CRC", "{WRONG_ONCE}");
-            return self.fetch(slot);
+            return Vec::new();
         }
-        None
+        self.mismatched((slot, object, &entry), (expected, found))
+    }
+
+    /// All bytes have come, and do not have the CRC-64 that they should. What is to be done then.
+    fn mismatched(
+        &self,
+        (slot, object, entry): (u32, &Object, &RegisterEntry),
+        (expected, found): (u64, u64),
+    ) -> Vec<Action> {
+        let (after, key, etag) = (entry.mismatched(), &entry.key, &entry.etag);
+        let what = after.text();
+        self.register.counters.mismatches.fetch_add(1, Ordering::Relaxed);
+        if after == AfterMismatch::GivenUp {
+            tracing::error!(object = key, etag, expected, found, phase = "CRC", "{what}");
+            self.is_over(entry);
+            object.fail(FailureKind::Corrupt.errno());
+            entry.give_up(self.register.now(), &wrong::corrupt(key, (expected, found)));
+            return Vec::new();
+        }
+        tracing::warn!(object = key, etag, expected, found, phase = "CRC", "{what}");
+        let look = (after == AfterMismatch::AgainBehindListing).then_some(Action::ListAgain(slot));
+        [Action::NewConnections].into_iter().chain(look).chain(self.fetch(slot)).collect()
     }
 
     /// All pieces of a small object, once this was the last.
