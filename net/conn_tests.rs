@@ -482,7 +482,7 @@ fn the_servers_clock_is_seen_only_when_ours_is_refused() {
             document.len()
         )
     };
-    for (code, seen) in [("RequestTimeTooSkewed", Some(1_700_000_000)), ("AccessDenied", None)] {
+    for (code, seen) in [("RequestTimeTooSkewed", Some(1_700_000_000)), ("InvalidObjectState", None)] {
         let mut rig = Rig::ranged();
         assert_eq!(rig.feed(answer(code).as_bytes()), Step::Done { reuse: true });
         assert_eq!(rig.conn.clock_seen(), seen, "{code}");
@@ -557,7 +557,7 @@ fn heads_before_the_answer_are_bounded_in_number_and_time() {
 
 #[test]
 fn a_doubtful_answer_ends_its_connection() {
-    for (status, reuse) in [("404 No", false), ("412 No", false), ("302 No", false), ("503 No", true)] {
+    for (status, reuse) in [("404 No", false), ("412 No", false), ("302 No", false), ("403 No", false), ("503 No", true)] {
         let mut rig = Rig::ranged();
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno");
         assert_eq!(rig.feed(answer.as_bytes()), Step::Done { reuse }, "{status}");

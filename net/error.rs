@@ -136,7 +136,13 @@ impl Error {
     pub fn is_doubtful(&self) -> bool {
         // A link whose target is gone has been found: that is no stray answer.
         let is_link = self.oss_code.as_deref() == Some("SymlinkTargetNotExist");
-        self.status.is_some() && !is_link && self.kind.row().again == Again::Doubted
+        self.status.is_some() && !is_link && matches!(self.kind.row().again, Again::Doubted | Again::Once)
+    }
+
+    /// Whether a doubtful answer is believed when it comes a second time, without a look at the listing: that says
+    /// nothing of who may read.
+    pub fn is_believed_twice(&self) -> bool {
+        self.kind.row().again == Again::Once
     }
 
     /// Whether the same request can succeed with other credentials of the same source: those that

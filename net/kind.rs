@@ -82,6 +82,8 @@ impl Blame {
 pub enum Again {
     /// No: the user has to act first.
     No,
+    /// Once, on another connection: what refuses one request of many may be a stray node. A second refusal is one.
+    Once,
     /// A few times, on other connections and behind a look at the listing: one answer of many may be a stray one.
     Doubted,
     /// As long as the outage budget lasts: the same request can succeed later by itself.
@@ -227,7 +229,7 @@ pub static KINDS: &[KindRow] = &[
         "auth",
         "OSS does not accept the access key, the signature or the token",
         EACCES,
-        Again::No,
+        Again::Once,
         Blame::Config,
         "check the access key, its secret and token, and OSS_REGION",
     )),
@@ -236,7 +238,7 @@ pub static KINDS: &[KindRow] = &[
         "permission",
         "the access key may not do this",
         EACCES,
-        Again::No,
+        Again::Once,
         Blame::Config,
         "grant oss:ListObjects and oss:GetObject on OSS_PATH to the access key; anonymous access needs a bucket policy",
     )),

@@ -98,6 +98,9 @@ PLANTS_OF_SURVIVAL = [
     Plant("one stray answer that fails an object", (
         ("src/ossc/work/objects/failure.rs", "if !error.is_doubtful() || object.is_superseded() {", "if error.is_doubtful() || object.is_superseded() {"),
     )),
+    Plant("one refusal that fails an object", (
+        ("net/kind.rs", "        \"the access key may not do this\",\n        EACCES,\n        Again::Once,", "        \"the access key may not do this\",\n        EACCES,\n        Again::No,"),
+    )),
     Plant("two mismatches that fail an object", (
         ("src/ossc/work/shared/wrong.rs", "const MISMATCHES_MAX: u32 = 3;", "const MISMATCHES_MAX: u32 = 2;"),
     )),

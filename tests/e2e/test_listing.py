@@ -153,7 +153,7 @@ class Listing(EndToEnd):
 
     def test_what_was_denied_is_had_after_the_grant(self) -> None:
         key = f"{PREFIX}/a.bin"
-        run = self.start(rules=[faults.refused(403, "AccessDenied", key, times=1)], listAgainSec=1, prefetch={"vcpus": 1, "workers": 1})
+        run = self.start(rules=[faults.refused(403, "AccessDenied", key, times=2)], listAgainSec=1, prefetch={"vcpus": 1, "workers": 1})
         holder = run.start(["sleep", "30"])
         self.addCleanup(holder.wait)
         self.addCleanup(holder.kill)

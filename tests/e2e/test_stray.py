@@ -25,6 +25,7 @@ STRAYS: list[faults.Rule] = [
     {"etag": OTHER_ETAG},
     {"status": 302, "code": "Found"},
 ]
+REFUSALS: list[faults.Rule] = [{"status": 403, "code": "AccessDenied"}, {"status": 403, "code": "SignatureDoesNotMatch"}]
 
 
 def stray(effect: faults.Rule, offset: int = 0, key: str = KEY, times: int = 1) -> faults.Rule:
@@ -39,6 +40,19 @@ class Stray(Faulty):
         self.assert_equal(run, ["b.bin"])
         self.assert_logged(run, "asked once more", "PreconditionFailed")
         self.assertFalse(run.logged("readers get errno"), run.log_tail(40))
+
+    def test_one_refusal_of_each_kind_fails_nothing(self) -> None:
+        refusals = [stray(effect, number * 3 * MIB) for number, effect in enumerate(REFUSALS)]
+        run = self.start([*refusals, stray(REFUSALS[0], key=f"{PREFIX}/small.bin")], partBytes=2 * MIB)
+        self.assert_equal(run, ["b.bin", "small.bin"])
+        self.assert_logged(run, "asked once more", "SignatureDoesNotMatch")
+        self.assertFalse(run.logged("readers get errno"), run.log_tail(40))
+
+    def test_a_refusal_that_comes_twice_is_one(self) -> None:
+        run = self.start([faults.refused(403, "AccessDenied", KEY)], partBytes=8 * MIB)
+        self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": "EACCES"}, run.log_tail(40))
+        asked = [request for request in run.endpoint.requests() if request.key == KEY and request.start == 0]
+        self.assertEqual(len(asked), 2, run.log_tail(40))
 
     def test_one_stray_answer_for_a_small_object(self) -> None:
         self.assert_equal(self.start([stray(STRAYS[1], key=f"{PREFIX}/small.bin"), stray(STRAYS[4], key=f"{PREFIX}/nested/small.json")]))

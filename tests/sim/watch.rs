@@ -18,11 +18,14 @@ use ossc_store::plan::Class;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::Ordering as AtomicOrdering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Least doubtful answers before an object is given up: the first, once more at once, and again behind a listing.
+/// Least doubtful answers before an object is given up: the first, once more at once, and again behind a listing. A refusal
+/// is believed when it comes second.
 const DOUBTS_MIN: u32 = 3;
+const REFUSALS_MIN: u32 = 2;
 /// Most of them, whether a listing comes or not; a part may be asked for by several requests.
 const DOUBTS_MAX: u32 = 64;
 
@@ -181,6 +184,12 @@ impl Watch {
         *count
     }
 
+    /// The check value that came is of another version than the record is of.
+    fn is_other_version(&self, item: Item, etag: Option<&str>) -> bool {
+        let of = |slot| stage::lock(&self.stage).truth(slot).map(|truth| truth.etag.clone());
+        matches!(item, Item::Verdict(slot) if of(slot).is_some_and(|own| etag.is_some_and(|etag| etag != own)))
+    }
+
     /// What was asked for is here.
     fn doubted_no_more(&self, item: Item) {
         let (slot, index) = (item.record(), item.asked().0);
@@ -195,19 +204,18 @@ impl Watch {
 
     /// An object is given up for what OSS answers only when it was asked once more, and again behind a listing; and
     /// then it is.
-    fn given_up_for(&self, item: Item, (count, in_place): (u32, u32)) {
+    fn given_up_for(&self, item: Item, (count, in_place): (u32, u32), (is_refusal, errno): (bool, i32)) {
         let slot = item.record();
+        let least = if is_refusal { REFUSALS_MIN } else { DOUBTS_MIN };
         let Some(object) = self.work.region().object(slot) else { return };
-        let failed = object.state() == state::FAILED;
+        // Another request for the same may have ended it for another reason.
+        let failed = object.state() == state::FAILED && object.errno.load(AtomicOrdering::Acquire) == errno as u32;
         let mut stage = stage::lock(&self.stage);
-        if failed && count < DOUBTS_MIN && !object.is_superseded() {
+        if failed && count < least && !object.is_superseded() {
             stage.violated(format!("record {slot} is given up after {count} doubtful answers to {item:?}"));
         } else if in_place > DOUBTS_MAX {
             stage
                 .violated(format!("{item:?} was asked for {in_place} times, and each answer is that it cannot be had"));
-        }
-        if failed {
-            lock(&self.doubts).retain(|(other, _), _| *other != slot);
         }
     }
 
@@ -487,7 +495,11 @@ impl Source for Watch {
         let limit = self.work.scheduling.window_limit();
         let copies = stage::lock(&self.stage).copies;
         let failed_before = self.is_failed(item);
-        let (doubts, is_good) = (self.doubted(item, &done.result), done.result.is_ok());
+        let is_other = |response: &ossc_net::Response| self.is_other_version(item, response.etag.as_deref());
+        let is_good = done.result.as_ref().is_ok_and(|response| !is_other(response));
+        let doubts = self.doubted(item, &done.result);
+        let of_error = |error: &ossc_net::Error| (error.is_believed_twice(), error.kind.errno());
+        let reason = done.result.as_ref().err().map_or((false, 0), of_error);
         if let Item::Part(slot, _)
         | Item::Piece(slot, ..)
         | Item::Hedge(slot, ..)
@@ -505,7 +517,11 @@ impl Source for Watch {
         if is_good && !matches!(item, Item::Call(_) | Item::Revive(_)) {
             self.doubted_no_more(item);
         } else if doubts.0 > 0 && !failed_before {
-            self.given_up_for(item, doubts);
+            self.given_up_for(item, doubts, reason);
+        }
+        // What is given up begins anew, if at all.
+        if failed_before || self.is_failed(item) {
+            lock(&self.doubts).retain(|(other, _), _| *other != item.record());
         }
         if retryable && self.is_failed(item) {
             stage::lock(&self.stage).faults.saw(Fault::Outage);

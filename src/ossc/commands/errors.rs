@@ -109,6 +109,7 @@ pub fn markdown() -> String {
         let again = match row.again {
             Again::Yes => "yes",
             Again::Doubted => "if OSS answered so: once at once, then behind a listing",
+            Again::Once => "if OSS answered so: once at once",
             Again::No => "no",
         };
         let (name, means, errno) = (row.name, row.means, errno_name(row.errno));

@@ -91,28 +91,34 @@ impl Objects {
     }
 
     /// An answer that may be a stray one is asked for again: once at once, on another connection, and then behind a look
-    /// at the listing, so that a later open finds a new version. `None` if the object is to be given up: the listing
-    /// names another version or the same, or has not come for as many tries.
+    /// at the listing, so that a later open finds a new version. `None` if the object is to be given up: a refusal has
+    /// come twice, or the listing names another version or the same, or has not come for as many tries.
     fn doubts(&self, item: Item, (object, entry): (&Object, &RegisterEntry), error: &Error) -> Option<Action> {
         if !error.is_doubtful() || object.is_superseded() {
             entry.doubt_no_more(item.asked());
             return None;
         }
+        let is_refusal = error.is_believed_twice();
         let doubt = entry.doubt(item.asked(), |doubt| {
             doubt.answers += 1;
-            if doubt.answers == 2 {
+            doubt.refusals += u32::from(is_refusal);
+            if doubt.answers >= 2 && doubt.asked_ms == 0 && !is_refusal {
                 doubt.asked_ms = self.list_again(entry);
             }
             *doubt
         });
         match doubt.answers {
-            1 => {
+            n if n == 1 || is_refusal && doubt.refusals == 1 => {
                 if let Some(more) = self.sparing.line(error.kind, self.register.now()) {
                     tracing::warn!(
                         "asked once more on another connection, since one answer may be a stray one: {error}{more}"
                     );
                 }
                 return Some(Action::PushFirst(item, Class::Demand));
+            }
+            _ if is_refusal => {
+                entry.doubt_no_more(item.asked());
+                return None;
             }
             2 => {
                 tracing::warn!("answered so twice, and the folder is listed before the object is given up: {error}");

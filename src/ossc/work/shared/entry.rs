@@ -26,6 +26,8 @@ pub type Asked = (Option<u32>, u64);
 pub struct Doubt {
     /// How many.
     pub answers: u32,
+    /// How many of them refuse who asks.
+    pub refusals: u32,
     /// When the folder was to be listed again, in milliseconds of the monotonic clock.
     pub asked_ms: u64,
 }
