@@ -557,7 +557,9 @@ fn heads_before_the_answer_are_bounded_in_number_and_time() {
 
 #[test]
 fn a_doubtful_answer_ends_its_connection() {
-    for (status, reuse) in [("404 No", false), ("412 No", false), ("302 No", false), ("403 No", false), ("503 No", true)] {
+    for (status, reuse) in
+        [("404 No", false), ("412 No", false), ("302 No", false), ("403 No", false), ("503 No", true)]
+    {
         let mut rig = Rig::ranged();
         let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno");
         assert_eq!(rig.feed(answer.as_bytes()), Step::Done { reuse }, "{status}");

@@ -171,7 +171,7 @@ fn start(variables: &HashMap<String, String>, starter: &mut Starter) -> Result<(
         metrics_listen: config.metrics_listen,
         config: (path.display().to_string(), path.exists()),
     };
-    warnings.extend(listen_for_scrapes(&about, &work, &keys)?);
+    warnings.extend(listen_for_scrapes(&about, (&work, &mirror), &keys)?);
     // Clients get the catalog by an opening that cannot be written to.
     let catalog = serve::opened_again(files[0], OFlags::RDONLY)
         .map_err(|e| format!("failed to initialize connector: the region cannot be opened again: {e}"))?;
@@ -192,7 +192,11 @@ fn leave_numbers(lock: &std::fs::File, header: &Header, outputs: u32) {
 }
 
 /// Answers for metrics where the configuration says so; a warning for the user where that cannot be yet.
-fn listen_for_scrapes(about: &About, work: &Arc<Work>, keys: &Arc<Keys>) -> Result<Option<String>, NotStarted> {
+fn listen_for_scrapes(
+    about: &About,
+    (work, mirror): (&Arc<Work>, &Arc<Mirror>),
+    keys: &Arc<Keys>,
+) -> Result<Option<String>, NotStarted> {
     let Some(address) = about.metrics_listen else { return Ok(None) };
     let listener = TcpListener::bind(address);
     let warning = listener.as_ref().err().map(|e| {
@@ -200,9 +204,10 @@ fn listen_for_scrapes(about: &About, work: &Arc<Work>, keys: &Arc<Keys>) -> Resu
         tracing::warn!("{warning}");
         warning
     });
-    let (about, work, keys) = (about.clone(), work.clone(), keys.clone());
-    let page: scrape::MakePage =
-        Box::new(move || exposition::of(work.region(), &report::of(&work, &about, keys.end_secs(), &[])));
+    let region = *work.region();
+    let (about, work, mirror, keys) = (about.clone(), work.clone(), mirror.clone(), keys.clone());
+    let report = move || report::of(&work, &about, keys.end_secs(), &[], &mirror.unlisted());
+    let page: scrape::MakePage = Box::new(move || exposition::of(&region, &report()));
     spawn("ossc-metrics", move || scrape::run(address, listener, &page)).map(|()| warning)
 }
 

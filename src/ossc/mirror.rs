@@ -316,6 +316,7 @@ impl Mirror {
             }
         }
         known.listed(path, asked.at);
+        self.count_unlisted(known);
         drop(changing);
         header.listings.fetch_add(1, Ordering::AcqRel);
     }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import shutil
+import subprocess
 import time
 from typing import Any
 
@@ -177,6 +181,60 @@ class Listing(EndToEnd):
         self.assertEqual((done.returncode, done.stdout), (2, b""), run.log_tail())
         self.assertIn(b"Input/output error", done.stderr)
         self.assert_logged(run, f"{PREFIX}/nested/", "AccessDenied", "grant oss:ListObjects")
+
+    def walks(self, run: Run, *arguments: str) -> dict[str, Any]:
+        done = run.call([PYTHON, str(paths.APPS / "walks.py"), *arguments], cwd=run.model_dir)
+        self.assertEqual(done.returncode, 0, done.stderr.decode() + run.log_tail())
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def assert_walked(self, run: Run, name: str, entries: int) -> None:
+        """All ways to read a folder give all of it."""
+        found = self.walks(run, name)
+        ways = ("listdir", "scandir", "glob", "glob told", "glob with GLOB_ERR", "nftw", "fts")
+        every = [entries, [entries + 2, 0], [0, entries], [], [0, entries], [0, 0], True]
+        self.assertEqual([found[way][:2] if way == "nftw" else found[way] for way in ways], every, run.log_tail())
+        self.assertGreater(found["nftw"][2], entries)
+
+    def status(self, run: Run) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(paths.OSSC), "status"], env=run.env(LD_PRELOAD=None), capture_output=True, text=True, check=False)
+
+    def test_a_folder_that_cannot_be_listed_is_no_empty_one(self) -> None:
+        rule = faults.refused(403, "AccessDenied", kind="list")
+        rule["match"]["prefix"] = f"{PREFIX}/nested/"
+        run = self.start(rules=[rule])
+        keeper = run.start(["sleep", "60"])
+        self.addCleanup(keeper.wait)
+        self.addCleanup(keeper.kill)
+        self.assertEqual(self.walks(run, "nested", "moved"), {
+            "listdir": errno.EIO, "scandir": [-1, errno.EIO], "glob": [3, 0], "glob told": [["nested", errno.EIO]], "glob with GLOB_ERR": [2, 0],
+            "nftw": [-1, errno.EIO, 0], "fts": False, "rmdir": errno.EIO, "rename": errno.EIO,
+        }, run.log_tail())
+        status = self.status(run)
+        self.assertEqual(status.returncode, 2)
+        self.assertRegex(status.stdout, "not listed: nested/: failed to list objects: .*AccessDenied")
+        run.endpoint.set_rules([])
+        self.assert_walked(run, "nested", len(list((self.plain / "nested").iterdir())))
+        self.assertEqual(self.status(run).returncode, 0, self.status(run).stdout)
+
+    def test_a_page_that_cannot_be_had_leaves_no_part_of_a_folder(self) -> None:
+        """More names than a page has, and the second page fails as often as it is asked for."""
+        many = self.plain / "many"
+        many.mkdir()
+        self.addCleanup(shutil.rmtree, many)
+        for number in range(1100):
+            (many / f"{number}.json").touch()
+        match = {"kind": "list", "prefix": f"{PREFIX}/many/"}
+        rules: list[faults.Rule] = [{"match": {**match, "nth": nth}, "do": {"status": 500, "code": "InternalError"}} for nth in (2, 3)]
+        run = self.start(rules=rules, prefetch={"vcpus": 1, "workers": 1})
+        keeper = run.start(["sleep", "60"])
+        self.addCleanup(keeper.wait)
+        self.addCleanup(keeper.kill)
+        ls = run.call(["ls", "many"], cwd=run.model_dir)
+        self.assertEqual((ls.returncode, ls.stdout), (2, b""), run.log_tail())
+        self.assertEqual(os.listdir(run.model_dir / "many"), [], "a part of it was made")
+        self.assertIn("not listed: many/: ", self.status(run).stdout)
+        self.assert_walked(run, "many", 1100)
 
     def test_only_the_target_folder_is_listed_and_no_sibling_is_taken(self) -> None:
         sibling = self.plain.parent / "tiny-2"

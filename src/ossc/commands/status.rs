@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-/// An object has failed.
+/// An object has failed, or a folder could not be listed.
 const FAILED: u8 = 2;
 
 #[derive(Args)]
-#[command(after_help = "Exit status: 0; 1 no engine answers; 2 an object has failed (its reason is shown).\n\n\
-    Examples:\n  ossc status --model-dir /models/qwen\n  ossc status --json | jq .report.origin")]
+#[command(
+    after_help = "Exit status: 0; 1 no engine answers; 2 an object has failed, or a folder could not be listed (the reason is shown).\n\n\
+    Examples:\n  ossc status --model-dir /models/qwen\n  ossc status --json | jq .report.origin"
+)]
 pub struct StatusOptions {
     #[command(flatten)]
     which: Which,
@@ -37,7 +39,8 @@ pub fn main(options: &StatusOptions) -> ExitCode {
     };
     let text = if options.json { format!("{}\n", as_json(&region, &report)) } else { as_table(&region, &report) };
     let printed = output::only("status", &text);
-    let is_failed = report["failed"].as_array().is_some_and(|failed| !failed.is_empty());
+    let has = |name: &str| report[name].as_array().is_some_and(|found| !found.is_empty());
+    let is_failed = has("failed") || has("not_listed");
     if printed == ExitCode::SUCCESS && is_failed { ExitCode::from(FAILED) } else { printed }
 }
 
@@ -84,6 +87,10 @@ fn as_table(region: &Region, report: &Value) -> String {
     for one in report["failed"].as_array().into_iter().flatten() {
         let (name, reason) = (one["name"].as_str().unwrap_or_default(), one["reason"].as_str());
         text += &format!("failed: {name}: {}\n", reason.unwrap_or("see the log"));
+    }
+    for one in report["not_listed"].as_array().into_iter().flatten() {
+        let (folder, reason) = (one["folder"].as_str().unwrap_or_default(), one["reason"].as_str());
+        text += &format!("not listed: {folder}/: {}\n", reason.unwrap_or("see the log"));
     }
     let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
     let (origin, memory) = (|name: &str| number("origin", name), |name: &str| human(number("memory", name)));

@@ -3,7 +3,7 @@
 //! Called by the mirror under its lock. Pure: it touches no file and no record. Nothing here looks at all
 //! objects for one folder, so that a listing costs what its own folder holds.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::SystemTime;
 
 /// Most folders in one that are listed ahead of their use.
@@ -23,6 +23,8 @@ pub struct Known {
     ahead: VecDeque<String>,
     /// When the listing that a folder shows was asked for.
     listed: HashMap<String, SystemTime>,
+    /// Folders that programs wanted and that could not be listed, or listed again, when that was tried last: why.
+    unlisted: BTreeMap<String, String>,
 }
 
 impl Known {
@@ -113,6 +115,7 @@ impl Known {
             objects.extend(self.take_theirs(&path).into_values());
             folders.extend(self.folders.remove(&path));
             self.listed.remove(&path);
+            self.unlisted.remove(&path);
         }
         self.ahead.retain(|path| !is_below(path));
         (folders, objects)
@@ -121,6 +124,17 @@ impl Known {
     /// The folder shows a listing that was asked for at this time.
     pub fn listed(&mut self, path: &str, at: SystemTime) {
         self.listed.insert(path.to_string(), at);
+        self.unlisted.remove(path);
+    }
+
+    /// The folder could not be listed.
+    pub fn not_listed(&mut self, path: &str, why: String) {
+        self.unlisted.insert(path.to_string(), why);
+    }
+
+    /// Folders that could not be listed when that was tried last, with the reasons.
+    pub fn unlisted(&self) -> &BTreeMap<String, String> {
+        &self.unlisted
     }
 
     /// When the listing that a folder shows was asked for; `None` if an engine before has made it.
@@ -174,6 +188,11 @@ mod tests {
             known.add_object(path, slot);
         }
         known.listed("d", SystemTime::UNIX_EPOCH);
+        for path in ["d/e", "dd", "d"] {
+            known.not_listed(path, "why".into());
+        }
+        known.listed("d", SystemTime::UNIX_EPOCH);
+        assert_eq!(known.unlisted().keys().collect::<Vec<_>>(), ["d/e", "dd"]);
         known.offer("d", &["e".into()]);
         known.remove_object("", "a");
         assert_eq!(known.object("", "a"), None);
@@ -183,6 +202,7 @@ mod tests {
         assert_eq!((folders, objects), (vec![1, 2], vec![4, 5]));
         assert_eq!((known.folder("dd"), known.named_objects_of("dd")), (Some(3), vec![("c".to_string(), 6)]));
         assert_eq!((known.next_ahead(), known.listed_at("d")), (None, None));
+        assert_eq!(known.unlisted().keys().collect::<Vec<_>>(), ["dd"]);
     }
 
     #[test]

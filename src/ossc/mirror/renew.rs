@@ -19,7 +19,7 @@ use ossc_cache::region::{Object, RecordKind, state};
 use ossc_cache::sys;
 use ossc_net::list::ObjectEntry;
 use rustix::fs::AtFlags;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -194,13 +194,32 @@ impl Mirror {
     /// # Errors
     /// A folder that was never listed and cannot be. One that was is served on as it is, with a line in the log.
     pub(crate) fn list_one(&self, due: &Due, impatient: bool) -> Result<Look, Failure> {
-        match self.list_or_fail(due, impatient) {
+        let done = self.list_or_fail(due, impatient);
+        if let Err(failure) = done.as_ref().map_err(ToString::to_string)
+            && !due.is_ahead()
+        {
+            let mut known = lock(&self.known);
+            known.not_listed(&due.path, failure);
+            self.count_unlisted(&known);
+        }
+        match done {
             Err(failure) if due.reason == Reason::Refresh => {
                 self.not_renewed(&due.path, due.slot, &failure);
                 Ok(Look::Done)
             }
             done => done,
         }
+    }
+
+    /// For the line that ends a load.
+    pub(crate) fn count_unlisted(&self, known: &Known) {
+        let count = known.unlisted().len() as u64;
+        self.work.register.counters.folders_not_listed.store(count, Ordering::Relaxed);
+    }
+
+    /// Folders that could not be listed, or listed again, when that was tried last, with the reasons.
+    pub fn unlisted(&self) -> BTreeMap<String, String> {
+        lock(&self.known).unlisted().clone()
     }
 
     fn list_or_fail(&self, due: &Due, impatient: bool) -> Result<Look, Failure> {

@@ -58,6 +58,10 @@ const OF_REPORT: &[(&str, Metric)] = &[
     ("/events_lost", Metric("events_lost_total", "counter", "Accesses that the audit log has missed.")),
     ("/lines_lost", Metric("log_lines_lost_total", "counter", "Lines of log and audit that could not be written.")),
     ("/programs/clients", Metric("clients", "gauge", "Processes that use the engine.")),
+    (
+        "/folders_not_listed",
+        Metric("folders_not_listed", "gauge", "Folders that could not be listed when that was tried last."),
+    ),
     ("/at_rest", Metric("at_rest", "gauge", "1 if nothing is on its way.")),
 ];
 

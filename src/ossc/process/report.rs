@@ -8,6 +8,7 @@ use ossc_cache::region::{RecordKind, state};
 use ossc_store::pages::PageKind;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::net::SocketAddr;
@@ -30,8 +31,14 @@ pub struct About {
     pub config: (String, bool),
 }
 
-/// The report, with the process ids of the clients.
-pub fn of(work: &Work, about: &About, credentials_end: Option<u64>, clients: &[i32]) -> Value {
+/// The report, with the process ids of the clients, and the folders that could not be listed with the reasons.
+pub fn of(
+    work: &Work,
+    about: &About,
+    credentials_end: Option<u64>,
+    clients: &[i32],
+    unlisted: &BTreeMap<String, String>,
+) -> Value {
     let region = work.region();
     let header = region.header();
     let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
@@ -90,6 +97,8 @@ pub fn of(work: &Work, about: &About, credentials_end: Option<u64>, clients: &[i
         "lines_lost": journal::lines_lost(),
         "events_lost": load(&region.board().events_lost),
         "failed": failed(work),
+        "folders_not_listed": unlisted.len(),
+        "not_listed": unlisted.iter().map(|(folder, reason)| json!({"folder": folder, "reason": reason})).collect::<Vec<_>>(),
     })
 }
 

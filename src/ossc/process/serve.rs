@@ -267,7 +267,8 @@ impl Server {
 
     fn hand_report(&self, fd: i32) -> Result<(), i32> {
         self.work.residency.programs.tell(self.clients.len(), Instant::now());
-        let mut report = report::of(&self.work, &self.about, self.keys.end_secs(), &self.clients.pids());
+        let (clients, unlisted) = (self.clients.pids(), self.mirror.unlisted());
+        let mut report = report::of(&self.work, &self.about, self.keys.end_secs(), &clients, &unlisted);
         report["load"] = self.summary.report(&self.work);
         match report::file(&report) {
             Ok(file) => wire::answer(fd, 0, 0, b"", [file.as_raw_fd(), -1, -1, -1]).map_err(|e| e.0),

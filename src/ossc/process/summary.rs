@@ -80,6 +80,7 @@ struct Figures {
     verified: u64,
     large: u64,
     peak_memory: u64,
+    folders_not_listed: u64,
 }
 
 impl Figures {
@@ -88,7 +89,7 @@ impl Figures {
     }
 
     fn tell(&self) {
-        let Figures { came, secs, objects, verified, large, peak_memory } = *self;
+        let Figures { came, secs, objects, verified, large, peak_memory, folders_not_listed } = *self;
         tracing::info!(
             objects,
             bytes = came.bytes,
@@ -103,12 +104,13 @@ impl Figures {
             mismatches = came.mismatches,
             verified = format!("{verified} of {large}"),
             peak_memory,
+            folders_not_listed,
             "load finished"
         );
     }
 
     fn as_json(&self) -> Value {
-        let Figures { came, secs, objects, verified, large, peak_memory } = *self;
+        let Figures { came, secs, objects, verified, large, peak_memory, folders_not_listed } = *self;
         json!({
             "objects": objects,
             "bytes": came.bytes,
@@ -124,6 +126,7 @@ impl Figures {
             "verified": verified,
             "large": large,
             "peak_memory_bytes": peak_memory,
+            "folders_not_listed": folders_not_listed,
         })
     }
 }
@@ -188,6 +191,7 @@ impl Loads {
             verified,
             large,
             peak_memory: work.residency.budget_peak(),
+            folders_not_listed: work.register.counters.folders_not_listed.load(Ordering::Relaxed),
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use core::ffi::{c_char, c_int, c_long, c_uint};
 use libc::{AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, dev_t, mode_t};
+use ossc_cache::sys::Errno;
 
 hooks! {
     fn mkdir(path: *const c_char, mode: mode_t) -> c_int { made(AT_FDCWD, path, &|| real::mkdir(path, mode)) }
@@ -107,12 +108,13 @@ fn linked(names: [(c_int, *const c_char); 2], flags: c_int, call: &dyn Fn() -> c
     until_all_listed(&names, settled, failed)
 }
 
-/// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before.
+/// A call that moves the first name to the second. A folder takes with it what is in it, so that is listed before; what is
+/// not known cannot be moved.
 #[inline(never)]
 fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int {
     before_removal(names[0].0, names[0].1);
-    if !listing::knows_all_folders() {
-        list_tree(names[0].0, names[0].1, DEPTH_MAX);
+    if !listing::knows_all_folders() && !list_tree(names[0].0, names[0].1, DEPTH_MAX) {
+        return Outcome::Failed(Errno(libc::EIO)).answer(-1, || -1);
     }
     linked(names, 0, call)
 }
@@ -120,8 +122,8 @@ fn moved(names: [(c_int, *const c_char); 2], call: &dyn Fn() -> c_int) -> c_int 
 /// A call that removes a name, maybe a folder's: one that is not empty in the bucket is not empty here.
 #[inline(never)]
 fn removed(dir: c_int, path: *const c_char, is_folder: bool, call: &dyn Fn() -> c_int) -> c_int {
-    if is_folder && !listing::knows_all_folders() {
-        list_tree(dir, path, 0);
+    if is_folder && !listing::knows_all_folders() && !list_tree(dir, path, 0) {
+        return Outcome::Failed(Errno(libc::EIO)).answer(-1, || -1);
     }
     let settled = || {
         leaving(dir, path);

@@ -1,22 +1,24 @@
 //! Walks inside the C library (`ftw`, `nftw`, `fts`): the tree is listed ahead, and the status that the C
-//! library has read by itself is patched before the program sees it.
+//! library has read by itself is patched before the program sees it. A tree with a folder that cannot be listed is EIO.
 
 use super::dir::{DEPTH_MAX, list_tree};
 use super::stat;
+use crate::outcome::Outcome;
 use crate::real::{self, Callback};
 use core::cell::Cell;
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::transmute;
-use core::ptr::null;
+use core::ptr::{null, null_mut};
 use libc::{AT_FDCWD, stat as Stat};
+use ossc_cache::sys::Errno;
 
 hooks! {
     fn ftw(path: *const c_char, each: Callback, open: c_int) -> c_int { with(path, each, || real::ftw(path, EACH, open)) }
     fn ftw64(path: *const c_char, each: Callback, open: c_int) -> c_int { with(path, each, || real::ftw64(path, EACH, open)) }
     fn nftw(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { with(path, each, || real::nftw(path, EACH, open, flags)) }
     fn nftw64(path: *const c_char, each: Callback, open: c_int, flags: c_int) -> c_int { with(path, each, || real::nftw64(path, EACH, open, flags)) }
-    fn fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { list_each(paths); real::fts_open(paths, options, order) }
-    fn fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { list_each(paths); real::fts64_open(paths, options, order) }
+    fn fts_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { begun(paths, || real::fts_open(paths, options, order)) }
+    fn fts64_open(paths: *const *const c_char, options: c_int, order: Callback) -> *mut c_void { begun(paths, || real::fts64_open(paths, options, order)) }
     fn fts_read(walk: *mut c_void) -> *mut c_void { patched(real::fts_read(walk)) }
     fn fts64_read(walk: *mut c_void) -> *mut c_void { patched(real::fts64_read(walk)) }
     fn fts_children(walk: *mut c_void, options: c_int) -> *mut c_void { all_patched(real::fts_children(walk, options)) }
@@ -33,7 +35,9 @@ thread_local! {
 }
 
 fn with(path: *const c_char, each: Callback, walk: impl FnOnce() -> c_int) -> c_int {
-    list_tree(AT_FDCWD, path, DEPTH_MAX);
+    if !list_tree(AT_FDCWD, path, DEPTH_MAX) {
+        return Outcome::Failed(Errno(libc::EIO)).answer(-1, || -1);
+    }
     let outer = GIVEN.replace(each);
     let got = walk();
     GIVEN.set(outer);
@@ -109,17 +113,17 @@ fn all_patched(first: *mut c_void) -> *mut c_void {
     first
 }
 
-/// `fts_open`: every root of the null-terminated array.
-fn list_each(paths: *const *const c_char) {
-    if paths.is_null() {
-        return;
-    }
+/// `fts_open`: every root of the null-terminated array is listed.
+fn begun(paths: *const *const c_char, call: impl FnOnce() -> *mut c_void) -> *mut c_void {
     for index in 0.. {
         // SAFETY: `fts_open` reads the same array up to its null.
-        let path = unsafe { *paths.add(index) };
+        let path = if paths.is_null() { null() } else { unsafe { *paths.add(index) } };
         if path.is_null() {
-            return;
+            break;
         }
-        list_tree(AT_FDCWD, path, DEPTH_MAX);
+        if !list_tree(AT_FDCWD, path, DEPTH_MAX) {
+            return Outcome::Failed(Errno(libc::EIO)).answer(null_mut(), null_mut);
+        }
     }
+    call()
 }

@@ -27,6 +27,8 @@ pub struct Counters {
     pub opened_bytes: AtomicU64,
     /// See `opens`.
     pub hit_bytes: AtomicU64,
+    /// Folders that could not be listed when that was tried last.
+    pub folders_not_listed: AtomicU64,
     /// Failed requests by kind.
     failures: Mutex<BTreeMap<&'static str, u64>>,
     /// Begin of the first request and end of the last one since the last `take_span`.
