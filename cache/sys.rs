@@ -441,6 +441,27 @@ pub fn try_lock(fd: i32) -> Result<()> {
     call!(libc::SYS_fcntl, fd as isize, libc::F_OFD_SETLK as isize, &lock as *const libc::flock).map(drop)
 }
 
+/// Takes an OFD read lock on the byte at `at` of `fd`, which may be a folder. Others may have one, too. It is gone with
+/// the descriptor.
+pub fn share_byte(fd: i32, at: i64) -> Result<()> {
+    let lock = libc::flock { l_start: at, l_len: 1, ..ofd_lock(libc::F_RDLCK as i16) };
+    call!(libc::SYS_fcntl, fd as isize, libc::F_OFD_SETLK as isize, &lock as *const libc::flock).map(drop)
+}
+
+/// Gives it back.
+pub fn leave_byte(fd: i32, at: i64) -> Result<()> {
+    let lock = libc::flock { l_start: at, l_len: 1, ..ofd_lock(libc::F_UNLCK as i16) };
+    call!(libc::SYS_fcntl, fd as isize, libc::F_OFD_SETLK as isize, &lock as *const libc::flock).map(drop)
+}
+
+/// True if another opening of the file has a lock on this byte alone.
+pub fn has_byte_another(fd: i32, at: i64) -> Result<bool> {
+    // It is asked for a write lock, which needs no permission as long as none is taken.
+    let mut lock = libc::flock { l_start: at, l_len: 1, ..ofd_lock(libc::F_WRLCK as i16) };
+    call!(libc::SYS_fcntl, fd as isize, libc::F_OFD_GETLK as isize, &mut lock as *mut libc::flock)?;
+    Ok(lock.l_type != libc::F_UNLCK as i16 && (lock.l_start, lock.l_len) == (at, 1))
+}
+
 fn ofd_lock(kind: i16) -> libc::flock {
     libc::flock { l_type: kind, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }

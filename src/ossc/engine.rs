@@ -10,6 +10,7 @@ use crate::mirror::arrive;
 use crate::mirror::listings::{Lanes, Listings, SETTLE_WITHIN};
 use crate::mirror::{Mirror, MirrorOptions};
 use crate::order::Order;
+use crate::process::alone::{self, Alone};
 use crate::process::assemble::{Assembled, Given, assemble, spawn};
 use crate::process::exposition;
 use crate::process::first_word::{NotStarted, Starter};
@@ -82,15 +83,24 @@ pub fn main() -> ExitCode {
 
 struct Engine {
     server: Server,
+    locked: Locked,
+}
+
+/// What keeps other engines from this MODEL_DIR.
+struct Locked {
     paths: Paths,
     lock: std::fs::File,
+    alone: Option<Alone>,
 }
 
 impl Engine {
     fn end(self) {
         tracing::info!("engine ends: no client for lingerSec");
-        wire::remove(&self.paths.socket, self.server.listener());
-        socket::release(&self.paths, self.lock);
+        let Locked { paths, lock, alone } = self.locked;
+        wire::remove(&paths.socket, self.server.listener());
+        // First, so that the next one, which waits for the other lock, finds this one free.
+        drop(alone);
+        socket::release(&paths, lock);
         journal::flush(WRITTEN_WITHIN);
     }
 }
@@ -105,7 +115,7 @@ fn start(variables: &HashMap<String, String>, starter: &mut Starter) -> Result<(
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }
     let (root, id) = opened(&settings.model_dir)?;
-    let (paths, lock) = socket::lock(&settings, id)?;
+    let Locked { paths, lock, alone } = locked(&settings, &root, id)?;
     let outputs = Outputs::new(journal.clone(), &config, starter.pid, socket::lock_file(&paths));
     warnings.extend(journal.move_beside(&socket::lock_file(&paths), refused, &mut config));
     let keeps = folders::probed(&root, &settings.model_dir)?;
@@ -180,7 +190,12 @@ fn start(variables: &HashMap<String, String>, starter: &mut Starter) -> Result<(
     let mut server = Server::new((listener, door), (work, mirror, keys), shared, orders, config.linger, told);
     server.welcome(starter.pid);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), model_dir = %settings.model_dir.display(), path = %settings.location, endpoint = %settings.endpoint, "engine started");
-    Ok((Engine { server, paths, lock }, warnings))
+    Ok((Engine { server, locked: Locked { paths, lock, alone } }, warnings))
+}
+
+fn locked(settings: &Settings, root: &Root, id: (u64, u64)) -> Result<Locked, NotStarted> {
+    let (paths, lock) = socket::lock(settings, id)?;
+    Ok(Locked { paths, lock, alone: alone::alone(root, &settings.model_dir)? })
 }
 
 /// By these numbers clients tell this engine's region from that of one before, and primaries whether it serves what they

@@ -80,6 +80,12 @@ impl Root {
         rustix::fs::open(path, flags, Mode::empty()).map(|fd| Root { fd })
     }
 
+    /// The folder itself, opened to be read.
+    pub fn opened(&self) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
+    }
+
     /// Device and inode.
     pub fn id(&self) -> Result<(u64, u64), Errno> {
         rustix::fs::fstat(&self.fd).map(|st| (st.st_dev, st.st_ino))

@@ -2,6 +2,7 @@
 //!
 //! Called by `engine`, which wires it. It knows the work and the mirror only to hand them what clients ask for.
 
+pub mod alone;
 pub mod assemble;
 pub mod clients;
 pub mod connect;

@@ -87,6 +87,68 @@ class RunFolder(EndToEnd):
         self.assertEqual((len(done.stdout.split()), run.engine_starts()), (2, 1), done.stderr.decode() + run.log_tail())
 
 
+class Alone(EndToEnd):
+    """Two programs with one MODEL_DIR whose engines would have their sockets in different places."""
+
+    OTHER = FAILED + "another engine serves MODEL_DIR "
+
+    def reader(self, run: Run, path: Path, *argv: str) -> subprocess.Popen[bytes]:
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = run.start([*argv], run.env(CONNECTOR_UDS_PATH=str(path)), cwd=run.model_dir, **pipes)
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        return process
+
+    def started(self, run: Run, path: Path) -> subprocess.Popen[bytes]:
+        """A program that has started an engine and waits."""
+        process = self.reader(run, path, "sh", "-c", "echo; read wait")
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), b"\n", run.log_tail())
+        return process
+
+    def test_a_second_engine_of_a_folder_does_not_start(self) -> None:
+        run = self.managed()
+        self.started(run, run.dir / "one")
+        done = run.call(["cat", "b.bin"], run.env(CONNECTOR_UDS_PATH=str(run.dir / "two")), cwd=run.model_dir)
+        self.assertEqual((done.returncode, done.stdout), (1, b""), run.log_tail())
+        self.assertTrue(done.stderr.decode().startswith(f"{self.OTHER}{run.model_dir}, "), done.stderr)
+        self.assertIn(b"give this program a MODEL_DIR of its own, or both the same CONNECTOR_UDS_PATH", done.stderr)
+        self.assertTrue(run.logged("not started", "another engine serves"), run.log_tail())
+        self.assertFalse((run.dir / "two").exists())
+        again = run.call(["sha256sum", "b.bin"], run.env(CONNECTOR_UDS_PATH=str(run.dir / "one")), cwd=run.model_dir)
+        self.assertEqual(again.stdout.split()[:1], [hashlib.sha256((self.plain / "b.bin").read_bytes()).hexdigest().encode()], run.log_tail())
+        self.assertEqual(run.engine_starts(), 1, run.log_tail())
+
+    def test_of_two_that_start_together_one_does(self) -> None:
+        for _ in range(4):
+            run = self.managed()
+            both = [self.reader(run, run.dir / name, "sh", "-c", "exec sleep 4") for name in ("one", "two")]
+            said = [process.communicate(timeout=60)[1].decode() for process in both]
+            self.assertEqual(sorted(process.returncode for process in both), [0, 1], said)
+            self.assertTrue("".join(said).startswith(self.OTHER), said)
+            self.assertEqual(run.engine_starts(), 1, run.log_tail())
+            run.close()
+
+    def test_the_next_engine_starts_when_the_first_was_killed_or_ends(self) -> None:
+        run = self.managed({"lingerSec": 1})
+        programs = [self.started(run, run.dir / "one")]
+        for pid in run.engines():
+            os.kill(pid, signal.SIGKILL)
+        programs.append(self.started(run, run.dir / "two"))
+        for program in programs:
+            program.kill()
+        self.assertIsNotNone(run.wait_engines_gone(run.linger_secs + 3), run.log_tail())
+        self.started(run, run.dir / "three")
+
+    def test_a_lock_of_the_users_on_the_folder_keeps_no_engine_out(self) -> None:
+        run = self.managed()
+        with subprocess.Popen(["flock", "--no-fork", str(run.model_dir), "sleep", "60"]) as held:
+            self.addCleanup(held.kill)
+            self.started(run, run.dir / "one")
+            held.kill()
+        self.assertEqual(subprocess.run(["flock", "--nonblock", str(run.model_dir), "true"], check=False).returncode, 0)
+
+
 class SocketPath(EndToEnd):
     def start(self, run: Run, path: Path) -> subprocess.CompletedProcess[bytes]:
         return run.call(["cat", "small.bin"], run.env(CONNECTOR_UDS_PATH=str(path)), cwd=run.model_dir)

@@ -52,7 +52,7 @@ const REASONS: &[(&str, &str)] = &[
     ),
     (
         "failed to acquire uds lock",
-        "no run folder can be used; or the file at CONNECTOR_UDS_PATH (or its `.lock`) is not an engine's, and is left alone: give it another name",
+        "no run folder can be used; or another engine serves MODEL_DIR, with its socket elsewhere: give each its own MODEL_DIR, or both one CONNECTOR_UDS_PATH; or the file at CONNECTOR_UDS_PATH (or its `.lock`) is not an engine's, and is left alone: give it another name",
     ),
     (
         "failed to initialize connector",
