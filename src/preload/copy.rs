@@ -128,24 +128,29 @@ fn attempt(seen: &Seen, start: u64, end: u64, act: impl Fn(&CopyGuard) -> Result
     Ok(Some(done))
 }
 
-/// What bytes `start..end` can be copied from inside the kernel: `get` opens it, and it is of the memory in which
-/// the bytes are ready and may be given (another engine may have taken over with memory of its own since they were
-/// waited for). They stay as long as the first value lives: they are held when the memory is open, since the engine may
-/// have erased what was held before that.
-pub(crate) fn source<T>(
-    seen: &Seen,
-    start: u64,
-    end: u64,
-    get: impl Fn() -> Result<T>,
-) -> Result<(Option<PinnedParts>, T)> {
+/// What bytes can be copied from inside the kernel.
+pub(crate) struct Source<T> {
+    /// It is of the memory in which the bytes are ready and may be given: another engine may have taken over with memory
+    /// of its own since they were waited for.
+    pub from: T,
+    /// Looked at again when they were copied: another program of the user may have taken their pins back, or the verdict
+    /// has come that they are wrong.
+    pub fills: Fills,
+    /// They stay as long as this lives: they are held when the memory is open, since the engine may have erased what was
+    /// held before that.
+    _held: Option<PinnedParts>,
+}
+
+/// What bytes `start..end` can be copied from inside the kernel, which `get` opens.
+pub(crate) fn source<T>(seen: &Seen, start: u64, end: u64, get: impl Fn() -> Result<T>) -> Result<Source<T>> {
     loop {
         if let Some(fills) = Fills::of(&seen.handle, start, end, Grain::Parts)
             && taken::may_be_given(seen, &fills)?
         {
-            let source = get()?;
+            let from = get()?;
             let held = parts::pin_for_copy(&seen.handle, start, end);
             if fills.are_there() {
-                return Ok((held, source));
+                return Ok(Source { from, fills, _held: held });
             }
         }
         taken::wait_given(seen, start, end, Grain::Parts)?;

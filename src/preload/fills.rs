@@ -52,6 +52,13 @@ impl Fills {
             && attach::generation() == self.handle.generation()
     }
 
+    /// True if they were there while a copy was made that cannot be made again. Unlike `are_there` it does not ask which
+    /// engine is in use by now: nobody changes the memory of one that is gone, but its successor, in the same region.
+    pub fn have_stayed(&self) -> bool {
+        core::sync::atomic::fence(Ordering::SeqCst);
+        sum_of(&self.handle, &self.bytes, self.grain) == Some(self.sum) && self.handle.lasts()
+    }
+
     /// Bytes of all their parts were copied: they are in use.
     pub fn touch(&self) {
         let clock = self.handle.region.header().clock.load(Ordering::Relaxed);

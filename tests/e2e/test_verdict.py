@@ -9,8 +9,10 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.checks import verdicts
@@ -144,6 +146,28 @@ class Verdict(EndToEnd):
         )
         self.assertEqual(self.python(run, code), ["5"], run.log_tail())
 
+    def test_what_was_handed_on_while_it_turned_out_to_be_wrong_is_an_error(self) -> None:
+        """The kernel copies to a socket that no program reads from until the mismatch."""
+        run = self.start([faults.flipped_at(KEY, 5, times=1)], SLOW)
+        code = (
+            "import socket, threading\n"
+            "ours, other = socket.socketpair(); fd = os.open('b.bin', os.O_RDONLY)\n"
+            "def drain():\n"
+            f"    while 'do not match' not in open({str(run.log_path)!r}).read(): time.sleep(0.05)\n"
+            "    while other.recv(1 << 16): pass\n"
+            "threading.Thread(target=drain, daemon=True).start()\n"
+            "print('begun', flush=True); attempt(lambda: os.sendfile(ours.fileno(), fd, 0, 1 << 20))\n"
+            "new = os.open('b.bin', os.O_RDONLY); attempt(lambda: whole(new))\n"
+        )
+        program = run.start([PYTHON, "-c", ATTEMPT + code], cwd=run.model_dir, stdout=subprocess.PIPE)
+        assert program.stdout is not None
+        self.assertEqual(program.stdout.readline(), b"begun\n", run.log_tail())
+        # Its part has come by then, and another program brings the others and the mismatch.
+        time.sleep(1)
+        mapped = "with open('b.bin', 'rb') as file: attempt(lambda: sha(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))"
+        self.assertEqual(self.python(run, mapped), [self.sha("b.bin")])
+        self.assertEqual(program.communicate(timeout=60)[0].decode().split(), ["EIO", self.sha("b.bin")], run.log_tail())
+
     def test_reads_wait_for_the_verdict_where_the_key_says_so(self) -> None:
         run = self.start([faults.flipped_at(KEY, 5, times=1)], SLOW, readsWait="verdict")
         got = self.python(run, (
@@ -162,8 +186,9 @@ class Verdict(EndToEnd):
         run = self.start_again([faults.flipped_at(KEY, 5)], readsWait="verdict", memoryLimit=24 * MIB)
         self.assertEqual(self.python(run, "fd = os.open('b.bin', os.O_RDONLY); attempt(lambda: len(os.read(fd, 10)))\n"), ["EIO"], run.log_tail())
 
-    def start_again(self, rules: list[faults.Rule], **config: Any) -> Run:
-        endpoint = self.serving(Endpoint(self.scratch / "root", self.scratch / f"{self.id().rsplit('.', 1)[-1]}-2", rules))
+    def start_again(self, rules: list[faults.Rule], options: list[str] | None = None, **config: Any) -> Run:
+        scratch = Path(tempfile.mkdtemp(dir=self.scratch))
+        endpoint = self.serving(Endpoint(self.scratch / "root", scratch, rules, options))
         return self.ending(Run(endpoint, PREFIX, config={**SETTINGS, **config}))
 
     def test_an_object_larger_than_the_memory_has_a_verdict(self) -> None:

@@ -73,8 +73,8 @@ fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {
         })
     };
     match waited.and_then(|()| memory_cache::guard_copy(&seen.handle)).and_then(memory) {
-        Ok((_, memory)) => {
-            block.aio_fildes = memory;
+        Ok(source) => {
+            block.aio_fildes = source.from;
             Outcome::Pass
         }
         Err(errno) => Outcome::Failed(errno),

@@ -3,12 +3,15 @@
 
 use super::{Arguments, read, write};
 use crate::copy::{by_parts, end_of, source};
+use crate::failed;
 use crate::file;
+use crate::fills::Fills;
 use crate::memory_cache;
 use crate::outcome::{Outcome, errno, set_errno, slow_path};
 use crate::parts::{self, Grain};
 use crate::real;
 use crate::seen::Seen;
+use crate::taken;
 use crate::waiting;
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
 use libc::{off_t, size_t, ssize_t};
@@ -99,21 +102,53 @@ fn from_offset(from: c_int, at: *mut off_t, copy: impl FnOnce(u64) -> Result<usi
     Ok(done)
 }
 
+/// What is done when bytes that were handed on turn out to have been given away meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Redo {
+    /// The same is written to the same place once more.
+    Again,
+    /// The call fails: what is in a pipe or socket, or behind an offset that others share, cannot be taken back.
+    Never,
+}
+
 /// Runs `step(from, start, len)` over the range as its bytes come; stops at a short step or an error. `from` is
 /// what `get` gives of the memory in which they are.
 fn in_steps(
     seen: &Seen,
     (start, count): (u64, usize),
+    redo: Redo,
     get: impl Fn(u64, u64) -> Result<usize>,
     step: impl Fn(usize, u64, usize) -> Result<usize>,
 ) -> Result<usize> {
-    let end = end_of(seen, start, count as u64);
-    by_parts(seen, start, end, Grain::Parts, |at, len| {
+    let (end, mut wrong) = (end_of(seen, start, count as u64), None);
+    let done = by_parts(seen, start, end, Grain::Parts, |at, len| {
         let until = at + len as u64;
-        let (_held, from) = source(seen, at, until, || get(at, until))?;
-        let done = step(from, at, len)?;
-        Ok((done, done == len))
-    })
+        loop {
+            let source = source(seen, at, until, || get(at, until))?;
+            let done = step(source.from, at, len)?;
+            if source.fills.have_stayed() {
+                return Ok((done, done == len));
+            }
+            if redo == Redo::Never {
+                wrong = Some(spoiled(seen, &source.fills));
+                return Ok((done, false));
+            }
+        }
+    });
+    // Also behind good steps: how much of the last one was good is not known.
+    wrong.map_or(done, Err)
+}
+
+/// Bytes of these fills that were handed on may be others than the object's.
+#[cold]
+fn spoiled(seen: &Seen, fills: &Fills) -> Errno {
+    // Where they came before a verdict that is against them, the process is told of that.
+    if let Err(errno) = taken::may_be_given(seen, fills) {
+        return errno;
+    }
+    let errno = Errno(libc::EIO);
+    failed::tell(&seen.handle, errno, b"what was being copied out of it was given up meanwhile");
+    errno
 }
 
 fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> {
@@ -128,7 +163,7 @@ fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> 
         }
         Ok(memory as usize)
     };
-    in_steps(seen, (start, count), memory, |memory, at, len| {
+    in_steps(seen, (start, count), Redo::Never, memory, |memory, at, len| {
         let mut offset = at as off_t;
         real::kernel(libc::SYS_sendfile, [out as usize, memory, &raw mut offset as usize, len, 0, 0])
     })
@@ -144,18 +179,20 @@ struct Target {
 fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<usize> {
     let guard = memory_cache::guard_copy(&seen.handle)?;
     let map = |_, _| memory_cache::mapping(&seen.handle, &guard).map(|map| map as usize);
-    let out = target.out as usize;
+    let write = |first: off_t| {
+        in_steps(seen, (start, count), Redo::Again, map, |map, at, len| {
+            let offset = first as usize + (at - start) as usize;
+            real::kernel(libc::SYS_pwrite64, [target.out as usize, map + at as usize, len, offset, 0, 0])
+        })
+    };
     if target.at.is_null() {
-        return in_steps(seen, (start, count), map, |map, at, len| {
-            real::kernel(libc::SYS_write, [out, map + at as usize, len, 0, 0, 0])
-        });
+        let done = write(sys::lseek(target.out, 0, libc::SEEK_CUR)?)?;
+        sys::lseek(target.out, done as i64, libc::SEEK_CUR)?;
+        return Ok(done);
     }
     // SAFETY: the real call has just read this word of the program's.
     let first = unsafe { *target.at };
-    let done = in_steps(seen, (start, count), map, |map, at, len| {
-        let offset = first as usize + (at - start) as usize;
-        real::kernel(libc::SYS_pwrite64, [out, map + at as usize, len, offset, 0, 0])
-    })?;
+    let done = write(first)?;
     // SAFETY: as above; the real call writes it, too.
     unsafe { *target.at = first + done as off_t };
     Ok(done)
@@ -176,15 +213,16 @@ fn into_pipe(seen: &Seen, start: u64, count: usize, pipe: Pipe) -> Result<usize>
     parts::pin(&seen.handle, start, start + len);
     waiting::parts(&seen.handle, start, start + len)?;
     let guard = memory_cache::guard_copy(&seen.handle)?;
-    let (_held, memory) = source(seen, start, start + len, || {
+    let source = source(seen, start, start + len, || {
         memory_cache::cached_memory(&seen.handle, &guard).inspect(|_| parts::pin(&seen.handle, start, start + len))
     })?;
     let mut offset = start as off_t;
     let from = &raw mut offset as usize;
-    real::kernel(
+    let done = real::kernel(
         libc::SYS_splice,
-        [memory as usize, from, pipe.out as usize, pipe.at as usize, len as usize, pipe.flags as usize],
-    )
+        [source.from as usize, from, pipe.out as usize, pipe.at as usize, len as usize, pipe.flags as usize],
+    )?;
+    if source.fills.have_stayed() { Ok(done) } else { Err(spoiled(seen, &source.fills)) }
 }
 
 const FICLONE: c_ulong = 0x4004_9409;
