@@ -436,7 +436,7 @@ impl Conn {
         let text = std::mem::take(&mut self.text);
         let place = self.place.take();
         let bytes = place.as_ref().map_or(text.len(), Destination::filled);
-        Some(job.finished(text, (bytes as u64, place.is_some()), now, worker))
+        Some(job.finished(text, bytes as u64, now, worker))
     }
 
     /// The server's clock, if the last answer said the request's time is off.

@@ -301,7 +301,10 @@ fn a_get_into_a_buffer_must_be_whole_too() {
     assert_eq!(rig.feed(&answer[..answer.len() - 1]), Step::More);
     assert_eq!(rig.conn.received(0, rig.now), Step::Done { reuse: false });
     let done = rig.finish();
-    assert!(done.body.is_empty() && done.result.is_err());
+    let came = &BODY[..BODY.len() - 1];
+    let partial = done.partial.expect("what had come");
+    assert!(done.body == came && done.result.is_err());
+    assert_eq!((partial.bytes, partial.crc64_body), (came.len() as u64, Some(crate::crc::of(came))));
 }
 
 #[test]

@@ -79,9 +79,9 @@ pub struct Finished {
     /// The response, or why there is none. On an error the sink's content is undefined
     /// behind what `partial` says.
     pub result: Result<Response, Error>,
-    /// The body of a `Sink::Buffer`; empty for a `Sink::Memory` and on errors.
+    /// The body of a `Sink::Buffer`, or what `partial` says of it; empty for a `Sink::Memory`.
     pub body: Vec<u8>,
-    /// Of a failed answer into a `Sink::Memory`: the bytes at its beginning that had come until then, in order.
+    /// Of a failed answer to a `Query::Get`: the bytes at its beginning that had come until then, in order.
     pub partial: Option<Response>,
     /// What to do next about a failure.
     pub retry_hint: Hint,

@@ -76,21 +76,23 @@ impl Job {
         Some(error)
     }
 
-    /// What the source gets: `text` is the body of a buffer, `bytes` how many came, there or `in_memory`.
-    pub fn finished(self, text: Vec<u8>, (bytes, in_memory): (u64, bool), now: Instant, worker: u32) -> Finished {
+    /// What the source gets: `text` is the body of a buffer, `bytes` how many came, there or in memory.
+    pub fn finished(self, text: Vec<u8>, bytes: u64, now: Instant, worker: u32) -> Finished {
+        // Nothing is taken for a body before the head was judged, and a document that is cut is none.
+        let is_body = matches!(self.query, Query::Get { .. }) && self.refused.is_none();
         let never = || Err(Error::new(FailureKind::Cancelled, Phase::Start, "never sent"));
         let response = Response { bytes, crc64_body: self.crc.map(|crc| crc.value()), ..self.response };
-        // Nothing is put into memory before the head was judged.
-        let partial = (in_memory && bytes > 0).then(|| response.clone());
+        let partial = (is_body && bytes > 0).then(|| response.clone());
         let result = match self.result.unwrap_or_else(never) {
             Ok(()) => Ok(response),
             Err(error) => Err(error.on(&self.query.object(), self.query.range())),
         };
+        let partial = partial.filter(|_| result.is_err());
         Finished {
             token: self.token,
             retry_hint: retry::hint(result.as_ref().err()),
-            body: if result.is_ok() { text } else { Vec::new() },
-            partial: partial.filter(|_| result.is_err()),
+            body: if result.is_ok() || partial.is_some() { text } else { Vec::new() },
+            partial,
             result,
             elapsed: now.saturating_duration_since(self.begun),
             worker,

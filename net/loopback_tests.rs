@@ -186,6 +186,13 @@ impl Rig {
         self.done.recv_timeout(Duration::from_secs(20)).expect("an end for every fetch")
     }
 
+    /// One range into a buffer.
+    fn buffered(&self, range: Range<u64>) -> Finished {
+        let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
+        self.push(Fetch { token: 1, query: query(range), sink, crc: true, urgent: true });
+        self.next()
+    }
+
     /// One range into memory with guards on both sides.
     fn range(&self, range: Range<u64>) -> (Finished, Vec<u8>) {
         let len = (range.end - range.start) as usize;
@@ -366,6 +373,25 @@ fn a_short_body_is_an_error_that_names_object_and_range() {
         let bytes = &memory[..99_999];
         assert_eq!((partial.status, partial.bytes, partial.crc64_body), (206, 99_999, Some(crc::of(bytes))));
         assert!(bytes == content(0..99_999), "wrong bytes");
+        let done = Rig::to(driver, &server).buffered(0..100_000);
+        let partial = done.partial.expect("what had come");
+        assert!(done.result.is_err() && done.body == content(0..99_999), "{} bytes", done.body.len());
+        assert_eq!((partial.bytes, partial.crc64_body), (99_999, Some(crc::of(&done.body))));
+    });
+}
+
+#[test]
+fn an_error_document_that_is_cut_is_no_body() {
+    on_both(|driver| {
+        let server = serve(|_, stream| {
+            let head = b"HTTP/1.1 503 Busy\r\nContent-Length: 1000\r\n\r\n<Error><Code>SlowDown</Code>";
+            drop(stream.write_all(head));
+            std::thread::sleep(Duration::from_secs(5));
+            false
+        });
+        let done = Rig::impatient(driver, &server).buffered(0..100_000);
+        assert_eq!((done.partial, done.body.len()), (None, 0));
+        assert_eq!(done.result.expect_err("cut").status, Some(503));
     });
 }
 

@@ -108,6 +108,13 @@ PLANTS_OF_SURVIVAL = [
         ("src/ossc/work/objects/verdict.rs", "object.verdict.set(judged.with(Judgement::Open), &self.region.traces(object).handed);",
          "object.verdict.set(judged.with(Judgement::Nothing), &self.region.traces(object).handed);"),
     )),
+    Plant("the end of a small object that is put behind another beginning", (
+        ("src/ossc/work/transfers/materialize.rs", "let range = range.start + had..range.end;", "let range = range.start + had / 2..range.end;"),
+        ("src/ossc/work/transfers/materialize.rs", "(bytes.len() as u64 == len).then_some((bytes, sum))", "(bytes.len() as u64 >= len).then_some((bytes, sum))"),
+    )),
+    Plant("blocks that are said to be here, and have come in part", (
+        ("src/ossc/work/transfers/blocks.rs", "let whole = (partial.bytes / object.block_bytes()).min", "let whole = (partial.bytes / object.block_bytes() + 1).min"),
+    )),
     Plant("answers that are doubted for as long as a listing hangs", (
         ("src/ossc/work/objects/failure.rs", "n if n >= DOUBTS_MAX ||", "n if n == u32::MAX ||"),
     )),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -259,6 +260,23 @@ class Kept(Faulty):
 
     def test_parts_that_are_not_compared(self) -> None:
         self.goes_on(3, verifyCrc=False)
+
+    def test_a_small_object_that_breaks_off_each_time_goes_on_where_it_ended(self) -> None:
+        key = f"{PREFIX}/small.bin"
+        size = (self.plain / "small.bin").stat().st_size
+        run = self.start([faults.cut(size // 5 + 1, key)])
+        self.assertEqual(self.read(run, "read", ["small.bin"]), {"small.bin": self.original("small.bin")}, run.log_tail(40))
+        asked = [request for request in run.endpoint.requests() if request.key == key]
+        self.assertEqual((sum(request.bytes_sent for request in asked), len(asked)), (size, 5), run.log_tail(40))
+
+    def test_blocks_that_break_off_each_time_go_on_where_they_ended(self) -> None:
+        run = self.start([faults.cut(100_000, KEY)])
+        code = "import hashlib, os; fd = os.open('b.bin', os.O_RDONLY); print(hashlib.sha256(os.pread(fd, 200_000, 9_000_000)).hexdigest())"
+        done = run.call([str(paths.VENV_PYTHON), "-c", code], cwd=run.model_dir)
+        expected = hashlib.sha256((self.plain / "b.bin").read_bytes()[9_000_000:9_200_000]).hexdigest()
+        self.assertEqual(done.stdout.decode().strip(), expected, done.stderr.decode() + run.log_tail(40))
+        sent = [request.bytes_sent for request in run.endpoint.requests() if request.key == KEY]
+        self.assertLess(sum(sent), 400_000, sent)
 
     @slow
     def test_bytes_that_come_keep_an_object_from_failing(self) -> None:

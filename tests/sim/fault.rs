@@ -83,6 +83,7 @@ faults! {
     CancelledGood "a cancelled request ends with success",
     Few "some blocks of a part",
     FewThenPart "a part that had blocks is fetched as a whole",
+    FewKept "a failed request for blocks goes on where it ended",
     FewEvicted "blocks given up for others",
     FewAgain "a block that comes again",
     FewWrong "a block and its part came with other bytes",

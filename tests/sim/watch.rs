@@ -120,7 +120,7 @@ impl Watch {
             Item::Part(slot, index) => self.ends_in_place(&mut stage, (slot, index), 0, done),
             Item::Piece(slot, index, n) => self.ends_in_place(&mut stage, (slot, index), n, done),
             Item::Hedge(slot, index, ..) => second_ends(&mut stage, (slot, index), done),
-            Item::Blocks(slot, index, ..) => few_ends(&mut stage, (slot, index), done),
+            Item::Blocks(slot, index, _, count) => few_ends(&mut stage, (slot, index, count), done),
             _ => {}
         }
     }
@@ -404,13 +404,26 @@ fn few_begins(
     if is_twice { Some("has blocks that are asked for twice") } else { wrong }
 }
 
-fn few_ends(stage: &mut Stage, (slot, index): (u32, u32), done: &Finished) {
+fn few_ends(stage: &mut Stage, (slot, index, count): (u32, u32, u32), done: &Finished) {
     let Some(at) = stage.few.iter().position(|few| few.token == done.token) else {
         return stage.violated(format!("blocks of part {index} of record {slot} end twice"));
     };
     let few = stage.few.swap_remove(at);
-    if done.result.is_ok() {
-        stage.few_came(slot, index, few.range.start, &done.body);
+    let kept = done.partial.as_ref().filter(|_| done.result.as_ref().is_err_and(ossc_net::Error::retryable));
+    let whole = match (&done.result, kept, stage.truth(slot)) {
+        (Ok(_), ..) => done.body.len(),
+        // Of a failed request the whole blocks count, but for the last one that was asked for.
+        (_, Some(kept), Some(truth)) => {
+            let block = truth.block_bytes();
+            ((kept.bytes / block).min(u64::from(count) - 1) * block) as usize
+        }
+        _ => 0,
+    };
+    if whole > 0 {
+        stage.few_came(slot, index, few.range.start, &done.body[..whole]);
+    }
+    if whole > 0 && done.result.is_err() {
+        stage.faults.saw(Fault::FewKept);
     }
 }
 

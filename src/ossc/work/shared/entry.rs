@@ -64,6 +64,8 @@ pub struct RegisterEntry {
     pub pieces_under_way: Mutex<BTreeSet<u32>>,
     /// Pieces of a small object that have arrived, with their CRC-64; without their bytes when these are on disk.
     pub pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
+    /// The beginnings of others, whose requests have failed behind them, with their CRC-64.
+    pub begun_pieces: Mutex<BTreeMap<u32, (Vec<u8>, u64)>>,
     /// A small object is being fetched, or was.
     pub begun: AtomicBool,
     /// Its pieces that are under way or here.
@@ -126,6 +128,7 @@ impl RegisterEntry {
             under_way: AtomicBool::new(false),
             pieces_under_way: Mutex::default(),
             pieces: Mutex::default(),
+            begun_pieces: Mutex::default(),
             begun: AtomicBool::new(false),
             asked: Mutex::default(),
             planned: AtomicBool::new(false),

@@ -16,7 +16,7 @@ use ossc_cache::block::{self, Blocks, Mask, SETS, WHOLE};
 use ossc_cache::part::EMPTY;
 use ossc_cache::region::{Object, Region, state};
 use ossc_net::error::FailureKind;
-use ossc_net::{Fetch, Finished, Sink};
+use ossc_net::{Error, Fetch, Finished, Response, Sink};
 use ossc_store::plan::Class;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -189,30 +189,57 @@ impl BlockReads {
     }
 
     /// The request for some blocks has ended. What is to be done then.
-    pub fn ended(&self, item: Item, done: Finished) -> Option<Action> {
-        let Item::Blocks(slot, index, first, count) = item else { return None };
-        let (object, entry) = self.register.get(slot)?;
-        let range = object.block_range(index, first, first + count);
-        let response = match done.result {
-            Ok(response) => response,
-            Err(error) => {
-                lock(&entry.room).give(range.end - range.start);
-                if error.kind == FailureKind::Cancelled {
-                    return Some(Action::Push(vec![item], Class::Demand));
-                }
-                let attempts = entry.failed_again(index);
-                return Some(Action::Fail(item, Box::new(error), attempts));
+    pub fn ended(&self, item: Item, mut done: Finished) -> Vec<Action> {
+        let Some((object, entry)) = self.register.get(item.record()) else { return Vec::new() };
+        let error = match done.result {
+            Ok(response) => {
+                self.came(item, (object, &entry), &response);
+                return vec![Action::Blocks(item, done.body)];
             }
+            Err(error) => error,
         };
+        let mut actions = Vec::new();
+        let mut left = item;
+        if let Some((here, rest, response)) = kept(item, object, (&error, done.partial)) {
+            self.came(here, (object, &entry), &response);
+            done.body.truncate(response.bytes as usize);
+            actions.push(Action::Blocks(here, done.body));
+            left = rest;
+        }
+        let Item::Blocks(_, index, first, count) = left else { return actions };
+        let range = object.block_range(index, first, first + count);
+        lock(&entry.room).give(range.end - range.start);
+        actions.push(match error.kind {
+            FailureKind::Cancelled => Action::Push(vec![left], Class::Demand),
+            _ => Action::Fail(left, Box::new(error), entry.failed_again(index)),
+        });
+        actions
+    }
+
+    /// These blocks have come.
+    fn came(&self, item: Item, (object, entry): (&Object, &RegisterEntry), response: &Response) {
+        let Item::Blocks(_, index, first, count) = item else { return };
         entry.out_of_trouble();
         entry.failed_no_more(index);
-        self.audit.answer((&entry.key, &entry.etag), range, &response);
+        let range = object.block_range(index, first, first + count);
+        self.audit.answer((&entry.key, &entry.etag), range, response);
         if let Some(whole) = response.crc64_object {
             *lock(&entry.crc64) = Some(whole);
         }
-        fill::asked_no_more(&entry, index, (first, count));
-        Some(Action::Blocks(item, done.body))
+        fill::asked_no_more(entry, index, (first, count));
     }
+}
+
+/// What has come whole of blocks whose request failed for a cause that may pass: these, the rest of them, and what the
+/// answer said.
+fn kept(item: Item, object: &Object, (error, partial): (&Error, Option<Response>)) -> Option<(Item, Item, Response)> {
+    let Item::Blocks(slot, index, first, count) = item else { return None };
+    let partial = partial.filter(|_| error.retryable())?;
+    let whole = (partial.bytes / object.block_bytes()).min(u64::from(count) - 1) as u32;
+    let bytes = u64::from(whole) * object.block_bytes();
+    let response = Response { bytes, crc64_body: None, ..partial };
+    let here = Item::Blocks(slot, index, first, whole);
+    (whole > 0).then(|| (here, Item::Blocks(slot, index, first + whole, count - whole), response))
 }
 
 /// A part is to be fetched as a whole, and its object with it.

@@ -10,11 +10,12 @@ use crate::work::shared::entry::RegisterEntry;
 use crate::work::shared::item::{Arrived, Item};
 use crate::work::shared::register::Register;
 use crate::work::shared::wrong::{self, AfterMismatch};
+use crate::work::transfers::pieces::PROGRESS_BYTES_MIN;
 use crate::work::transfers::query;
 use ossc_cache::region::{Object, state};
 use ossc_cache::verdict::Judgement;
 use ossc_net::error::FailureKind;
-use ossc_net::{Fetch, Finished, Sink, crc};
+use ossc_net::{Error, Fetch, Finished, Response, Sink, crc};
 use ossc_store::plan::Class;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +26,21 @@ use std::time::Duration;
 /// Most bytes of small objects on their way from the origin to the disk. Objects that are longer (programs and
 /// libraries may be) are written piece by piece.
 const SMALL_UNDER_WAY_BYTES_MAX: u64 = 64 << 20;
+/// An answer that was cut is progress, too, if so many like it bring all of a piece.
+const PROGRESSES_MAX: u64 = 16;
 /// A small object that finds no room is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// All of a piece that is so long, with its CRC-64: what had come of it before, and the rest of it. `None` if that is
+/// another rest.
+fn complete(entry: &RegisterEntry, index: u32, (rest, crc64): (Vec<u8>, u64), len: u64) -> Option<(Vec<u8>, u64)> {
+    let Some((mut bytes, sum)) = lock(&entry.begun_pieces).remove(&index) else {
+        return (rest.len() as u64 == len).then_some((rest, crc64));
+    };
+    let sum = crc::combine(sum, crc64, rest.len() as u64);
+    bytes.extend_from_slice(&rest);
+    (bytes.len() as u64 == len).then_some((bytes, sum))
+}
 
 /// True for what is written to disk piece by piece.
 fn is_streamed(entry: &RegisterEntry) -> bool {
@@ -57,6 +71,7 @@ impl Materializer {
     pub fn fetch(&self, slot: u32) -> Option<Action> {
         let entry = self.register.entry(slot)?;
         lock(&entry.pieces).clear();
+        lock(&entry.begun_pieces).clear();
         lock(&entry.asked).clear();
         entry.begun.store(true, Ordering::Release);
         Some(Action::Push(self.items(slot, &entry), Class::Near))
@@ -112,6 +127,8 @@ impl Materializer {
             lock(&entry.asked).remove(&index);
             return Err(Some(Action::PushLater(Item::Small(slot, index), class, LOOK_AGAIN)));
         }
+        let had = lock(&entry.begun_pieces).get(&index).map_or(0, |(bytes, _)| bytes.len() as u64);
+        let range = range.start + had..range.end;
         let sink = Sink::Buffer { bytes_max: (range.end - range.start) as usize };
         let token = Item::Small(slot, index).token();
         Ok(Fetch { token, query: query(&entry, range), sink, crc: true, urgent: true })
@@ -182,6 +199,9 @@ impl Materializer {
         let response = match done.result {
             Ok(response) => response,
             Err(error) => {
+                if let Some(partial) = done.partial.filter(|_| error.retryable()) {
+                    self.keep_beginning(&entry, index, (&error, &partial), &done.body);
+                }
                 lock(&entry.asked).remove(&index);
                 let attempts = entry.attempts.fetch_add(1, Ordering::Relaxed) + 1;
                 return vec![Action::Fail(Item::Small(slot, index), Box::new(error), attempts)];
@@ -189,12 +209,18 @@ impl Materializer {
         };
         entry.out_of_trouble();
         entry.doubt_no_more(Item::Small(slot, index).asked());
-        let start = self.piece_range(&entry, index).start;
-        self.audit.answer((&entry.key, &entry.etag), start..start + response.bytes, &response);
+        let range = self.piece_range(&entry, index);
+        self.audit.answer((&entry.key, &entry.etag), range.end - response.bytes..range.end, &response);
         if let Some(whole) = response.crc64_object {
             *lock(&entry.crc64) = Some(whole);
         }
-        let mut body = done.body;
+        let rest = (done.body, response.crc64_body.unwrap_or(0));
+        let Some((mut body, crc64)) = complete(&entry, index, rest, range.end - range.start) else {
+            // Its beginning was for another request: the object was begun anew meanwhile.
+            lock(&entry.asked).remove(&index);
+            return vec![Action::Push(vec![Item::Small(slot, index)], Class::Demand)];
+        };
+        let start = range.start;
         if is_streamed(&entry) {
             // Without the thread that writes files the engine is ending.
             let _ = self.arrived.send(Arrived {
@@ -204,8 +230,7 @@ impl Materializer {
                 body: std::mem::take(&mut body),
             });
         }
-        let piece = (body, response.crc64_body.unwrap_or(0));
-        let Some(pieces) = self.put_piece(&entry, index, piece) else { return Vec::new() };
+        let Some(pieces) = self.put_piece(&entry, index, (body, crc64)) else { return Vec::new() };
         let found = pieces.iter().fold(0, |sum, (index, (_, crc))| {
             let range = self.piece_range(&entry, *index);
             crc::combine(sum, *crc, range.end - range.start)
@@ -243,6 +268,26 @@ impl Materializer {
         tracing::warn!(object = key, etag, expected, found, phase = "CRC", "{what}");
         let look = (after == AfterMismatch::AgainBehindListing).then_some(Action::ListAgain(slot));
         [Action::NewConnections].into_iter().chain(look).chain(self.fetch(slot)).collect()
+    }
+
+    /// The request for a piece has failed, and these bytes had come: the next one goes on behind them.
+    fn keep_beginning(&self, entry: &RegisterEntry, index: u32, (error, partial): (&Error, &Response), body: &[u8]) {
+        let range = self.piece_range(entry, index);
+        let mut begun = lock(&entry.begun_pieces);
+        let (bytes, crc64) = begun.entry(index).or_default();
+        let (at, came) = (range.start + bytes.len() as u64, body.len() as u64);
+        // Not of a request that was made before the object was begun anew, and never all of a piece: no request would be left
+        // to bring its end.
+        if error.range.as_ref().is_none_or(|asked| asked.start != at) || at + came >= range.end {
+            return;
+        }
+        bytes.extend_from_slice(body);
+        *crc64 = crc::combine(*crc64, partial.crc64_body.unwrap_or(0), came);
+        self.audit.answer((&entry.key, &entry.etag), at..at + came, partial);
+        if came >= PROGRESS_BYTES_MIN || came * PROGRESSES_MAX >= range.end - range.start {
+            entry.out_of_trouble();
+            entry.attempts.store(0, Ordering::Relaxed);
+        }
     }
 
     /// All pieces of a small object, once this was the last.

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// What an answer that was cut has to have brought at least for the failures before it to be over.
-const PROGRESS_BYTES_MIN: u64 = 16 << 10;
+pub(super) const PROGRESS_BYTES_MIN: u64 = 16 << 10;
 
 /// See the module.
 pub struct Pieces {
