@@ -40,7 +40,7 @@ TOGETHER = 3
 PROCESS_SECS_MAX = 60.0
 STOP_SECS_MAX = 1.5
 # What no program uses has expired by then, retries are over, and connections without a request are closed.
-SETTLE_SECS = 45.0
+SETTLE_SECS = 75.0
 # Mean seconds between two events of a kind, for each folder.
 EVERY = {"start": 0.35, "change": 2.5, "kill engine": 9.0, "kill program": 5.0, "stop engine": 8.0, "stop program": 5.0}
 SIDECARS = 0.15

@@ -50,7 +50,7 @@ class Stray(Faulty):
         self.assertFalse(run.logged("readers get errno"), run.log_tail(40))
 
     def test_a_refusal_that_comes_twice_is_one(self) -> None:
-        run = self.start([faults.refused(403, "AccessDenied", KEY)], partBytes=8 * MIB)
+        run = self.start([faults.refused(403, "AccessDenied", KEY)], prefetch={"vcpus": 1, "workers": 1})
         self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": "EACCES"}, run.log_tail(40))
         asked = [request for request in run.endpoint.requests() if request.key == KEY and request.start == 0]
         self.assertEqual(len(asked), 2, run.log_tail(40))
