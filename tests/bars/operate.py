@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perf.bars import logged
 from tests.bars.bar import Bar
-from tests.checks import operate_doctor, operate_log, operate_starts, pods, upgrade
+from tests.checks import operate_doctor, operate_load, operate_log, operate_starts, pods, upgrade
 from tests.harness.measure import Measure, from_problems
 
 
@@ -27,6 +27,11 @@ BARS = [
         1, "doctor-agrees", "51 broken set-ups and 19 that work: what `ossc doctor` and a program of the same variables say (--only)",
         "the doctor's status is 0 exactly when the program loads; the line that fails says what to do; nothing is changed",
         operate_doctor.agree, operate_doctor.switched_off, "the check for users' files in objects' places does not count",
+    ),
+    Bar(
+        2, "figures-agree", "a load of 4 GiB at 0.3 GB/s on a terminal, and one with retries, throttling, a flipped byte and a hedge (--size-mib)",
+        "each figure of the bar, top, status, log, audit and metrics is what the endpoint has counted, within 1 %; the bar goes",
+        operate_load.figures, operate_load.another_count, "the figures of one load against the count of another",
     ),
     Bar(
         3, "start-reasons", "200 starts that fail, of 24 kinds and 8 at a time, write to one log (--runs)",
