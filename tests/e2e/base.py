@@ -15,7 +15,7 @@ from tests.harness.endpoint import Endpoint
 from tests.harness.run import Run
 
 PREFIX = "team/tiny"
-# The short form of a bar that takes half a minute or more: run by `ci/test --all`, and where it is named.
+# A test of twenty seconds or more, most of them waits, or the short form of a bar: run by `ci/test --all`, and where it is named.
 slow = unittest.skipUnless(os.environ.get("OSSC_TESTS") == "all", "slow: ci/test --all runs it")
 
 

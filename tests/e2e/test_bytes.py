@@ -46,6 +46,7 @@ class Bytes(unittest.TestCase):
             self.skipTest("mount namespaces need root here")
         self.assert_good(identity.known(["file systems", "other names", "mounts inside", "another MODEL_DIR", "MODEL_DIR reused", "names change"], passes=2))
 
+    @slow
     def test_peculiar_programs(self) -> None:
         if os.getuid() != 0:
             self.skipTest("mount namespaces need root here")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.e2e.base import PREFIX, EndToEnd, can_unshare
+from tests.e2e.base import PREFIX, EndToEnd, can_unshare, slow
 from tests.harness import folder, paths
 from tests.harness.run import Run, plain_env
 
@@ -123,6 +123,7 @@ class ColdNames(EndToEnd):
                 local = subprocess.run(["sh", "-c", look], cwd=self.plain, capture_output=True, check=True).stdout
                 self.assertEqual(done.stdout, local, done.stderr.decode() + run.log_tail())
 
+    @slow
     def test_calls_wait_for_the_listing(self) -> None:
         with ThreadPoolExecutor(4) as pool:
             cold = dict(zip(CALLS, pool.map(self.cold, CALLS.values()), strict=True))

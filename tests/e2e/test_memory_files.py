@@ -7,7 +7,7 @@ import os
 import unittest
 from typing import Any, ClassVar
 
-from tests.e2e.base import PREFIX, EndToEnd
+from tests.e2e.base import PREFIX, EndToEnd, slow
 from tests.harness import faults, paths
 from tests.harness.run import Run
 
@@ -64,6 +64,7 @@ class MemoryFiles(EndToEnd):
         self.assertEqual(done.returncode, 0, done.stderr.decode() + run.log_tail())
         return done.stdout.decode().strip("[]\n").split(", ")
 
+    @slow
     @unittest.skipUnless(os.getuid() == 0, "map_files can be opened by root only")
     def test_an_open_by_a_name_below_proc_gives_all_of_it(self) -> None:
         for name, program in (("open", SELF), ("stream", STREAM), ("child", CHILD)):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.e2e.base import EndToEnd
+from tests.e2e.base import EndToEnd, slow
 from tests.harness import compile, faults
 from tests.harness.run import Run, plain_env
 
@@ -145,6 +145,7 @@ class Stopped(EndToEnd):
         out, _ = reader.communicate(timeout=AT_ONCE_SECS)
         self.assertEqual((reader.returncode, out.split()[0].decode()), (0, hashlib.sha256((self.plain / "b.bin").read_bytes()).hexdigest()))
 
+    @slow
     def test_readers_that_attach_or_wait_get_an_error_in_time(self) -> None:
         run = self.managed({"lingerSec": 3})
         waits = run.start(["sha256sum", str(run.model_dir / "nested/deep/c.bin")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

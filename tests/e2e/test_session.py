@@ -12,7 +12,7 @@ import time
 import unittest
 from pathlib import Path
 
-from tests.e2e.base import PREFIX, EndToEnd
+from tests.e2e.base import PREFIX, EndToEnd, slow
 from tests.harness import faults, folder, paths
 from tests.harness.endpoint import ACCESS_KEY_ID, ACCESS_KEY_SECRET, Endpoint
 from tests.harness.issuer import Issuer
@@ -173,6 +173,7 @@ class Session(EndToEnd):
         before = ["unshare", "-T", "--fork", "--monotonic=-1000"]
         self.assertEqual(self.load_by(self.run_on(), before), "2" * len(MODEL))
 
+    @slow
     def test_a_small_file_belongs_to_the_session_from_its_first_moment_on(self) -> None:
         """The engine is held up right after the name of a new version was given: who opens it now must not get it as a file
         that no engine knows."""
@@ -373,6 +374,7 @@ class Session(EndToEnd):
             self.assertLessEqual(len(set(versions.replace("ESTALE", ""))), 1, f"a mixture: {versions}\n{run.log_tail(60)}")
         self.assertTrue(run.logged("waiting until the folder is quiet"), run.log_tail())
 
+    @slow
     def test_a_folder_that_is_never_quiet_is_shown_at_last(self) -> None:
         run = self.run_on(lingerSec=8, listAgainSec=2)
         self.keep_alive(run)

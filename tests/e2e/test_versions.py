@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.base import EndToEnd
+from tests.e2e.base import EndToEnd, slow
 from tests.harness.run import Run, plain_env
 
 MIB = 1024 * 1024
@@ -136,6 +136,7 @@ class Versions(EndToEnd):
         got = self.ask(process, "sum", names[0])
         self.assertIn(got[-1], (right[names[0]], str(errno.ESTALE), str(errno.EIO)), f"bytes of {before[given]}: {got}")
 
+    @slow
     def test_the_time_runs_from_the_last_use_however_short(self) -> None:
         """Opened at 0, 8 and 20 s with expireTimeSec 10: before, it was dropped after 10 s of looks that missed the
         short uses."""
@@ -207,6 +208,7 @@ class Versions(EndToEnd):
         keeper.wait()
         self.assertTrue(run.logged(*dropped), run.log_tail())
 
+    @slow
     def test_the_next_version_comes_where_the_catalog_is_full_of_old_ones(self) -> None:
         """Parts of 4 KiB: four versions of 1 GiB (of which the first bytes are read) are all that the catalog holds."""
         run = self.managed({"listAgainSec": 1, "partBytes": 4096, "lingerSec": 5, "expireTimeSec": -1, "prefetch": {"vcpus": 1, "workers": 2}})
