@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +17,10 @@ from tests.harness.endpoint import Endpoint
 from tests.harness.run import Run
 
 PREFIX = "team/tiny"
+# A shell or nohup may have started the tests with these ignored, which programs would inherit.
+for _number, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGQUIT, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 # A test of twenty seconds or more, most of them waits, or the short form of a bar: run by `ci/test --all`, and where it is named.
 slow = unittest.skipUnless(os.environ.get("OSSC_TESTS") == "all", "slow: ci/test --all runs it")
 

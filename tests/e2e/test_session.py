@@ -197,6 +197,8 @@ class Session(EndToEnd):
         size = (self.place / SMALL[1]).stat().st_size
         other = run.start(["cat", SMALL[1]], cwd=run.model_dir, stdout=subprocess.DEVNULL)
         self.addCleanup(other.wait)
+        # A traced engine lists slowly on a busy machine.
+        until = time.monotonic() + 60
         while (run.model_dir / SMALL[1]).stat().st_size != size:
             self.assertLess(time.monotonic(), until, "the new version did not come\n" + run.log_tail())
             time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import os
@@ -52,8 +53,9 @@ class Stray(Faulty):
     def test_a_refusal_that_comes_twice_is_one(self) -> None:
         run = self.start([faults.refused(403, "AccessDenied", KEY)], prefetch={"vcpus": 1, "workers": 1})
         self.assertEqual(self.read(run, "map", ["b.bin"]), {"b.bin": "EACCES"}, run.log_tail(40))
-        asked = [request for request in run.endpoint.requests() if request.key == KEY and request.start == 0]
-        self.assertEqual(len(asked), 2, run.log_tail(40))
+        # Of each part at most, and of the first that is refused again.
+        asked = collections.Counter(request.start for request in run.endpoint.requests() if request.key == KEY)
+        self.assertEqual(max(asked.values()), 2, run.log_tail(40))
 
     def test_one_stray_answer_for_a_small_object(self) -> None:
         self.assert_equal(self.start([stray(STRAYS[1], key=f"{PREFIX}/small.bin"), stray(STRAYS[4], key=f"{PREFIX}/nested/small.json")]))
