@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.checks import host
 from tests.harness import folder, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import Measure, from_problems
@@ -163,23 +164,13 @@ def one(endpoint: Endpoint, name: str, plain: Path, *, says: bool = False) -> li
     return problems
 
 
-@contextmanager
-def served() -> Iterator[tuple[Endpoint, Path]]:
-    """An endpoint with the small folder, and the folder."""
-    with tempfile.TemporaryDirectory(prefix="ossc-log-") as scratch:
-        plain = Path(scratch) / "root" / paths.BUCKET / PREFIX
-        folder.make(plain)
-        with Endpoint(Path(scratch) / "root", Path(scratch)) as endpoint:
-            yield endpoint, plain
-
-
 def unnoticed() -> Measure:
-    with served() as (endpoint, plain):
+    with host.tiny() as (endpoint, plain):
         problems = [problem for name in KINDS for problem in one(endpoint, name, plain)]
     return from_problems(f"{len(KINDS)} places for the lines: readers, requests and engine as ever", problems)
 
 
 def held_up() -> Measure:
     """A reader that itself writes to the pipe that is not read."""
-    with served() as (endpoint, plain):
+    with host.tiny() as (endpoint, plain):
         return from_problems("a reader writes to the full pipe", one(endpoint, "pipe of the program", plain, says=True))

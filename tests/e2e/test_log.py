@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.checks import operate_log
 from tests.e2e.base import EndToEnd
 from tests.harness import paths
 from tests.harness.run import Run
@@ -49,13 +50,7 @@ class Outputs(EndToEnd):
     def full_pipe(self) -> tuple[int, int]:
         end, begin = os.pipe()
         self.addCleanup(os.close, begin)
-        fcntl.fcntl(begin, fcntl.F_SETPIPE_SZ, 4096)
-        os.set_blocking(begin, False)
-        try:
-            while True:
-                os.write(begin, b"x" * 512)
-        except BlockingIOError:
-            os.set_blocking(begin, True)
+        operate_log.fill(begin)
         return end, begin
 
     def wait_lost(self, run: Run) -> int:

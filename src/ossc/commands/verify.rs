@@ -12,6 +12,7 @@ use crate::commands::signals::{self, Signals};
 use crate::commands::view::{Which, human};
 use crate::lock::lock;
 use crate::mirror::below;
+use crate::process::dropping::is_in;
 use clap::Args;
 use ossc_cache::region::{RecordKind, Region, state};
 use ossc_net::crc;
@@ -180,11 +181,6 @@ fn verified(options: &VerifyOptions) -> Result<Vec<(String, u64, Agreement)>, St
 fn named(model_dir: &Path, files: &[PathBuf]) -> Vec<String> {
     let below = |file: &PathBuf| file.strip_prefix(model_dir).unwrap_or(file).display().to_string();
     files.iter().map(below).map(|name| name.trim_matches('/').trim_start_matches("./").to_string()).collect()
-}
-
-/// True for a path that is this file, or lies in this folder.
-fn is_in(path: &str, name: &str) -> bool {
-    name.is_empty() || path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What the bucket has of these files and folders, or all of it.

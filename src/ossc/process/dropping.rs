@@ -35,7 +35,7 @@ fn as_json(given: &GivenBack) -> Value {
 }
 
 /// True for a path that is this one, or lies below it.
-fn is_in(path: &str, above: &str) -> bool {
+pub fn is_in(path: &str, above: &str) -> bool {
     above.is_empty() || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
