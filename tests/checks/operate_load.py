@@ -40,7 +40,7 @@ SUMMARY = re.compile(
     r"verified (?P<verified>\d+) of (?P<large>\d+); most memory (?P<memory>\S+ \S+)"
 )
 BAR = re.compile(r"loading \[[=> ]{20}\] +(?P<percent>\d+) %  (?P<here>\S+ \S+) of (?P<bytes>\S+ \S+)  (?P<rate>\S+) GB/s")
-TOP = re.compile(r"(?P<percent>\d+) %  (?P<here>\S+ \S+) of (?P<bytes>\S+ \S+?)  .*?memory (?P<memory>\S+ \S+) of .*?(?P<retries>\d+) retries(?:  (?P<throttled>\d+) throttled)?")
+TOP = re.compile(r"(?P<percent>\d+) %  (?P<here>\S+ \S+) of (?P<bytes>\S+ \S+?)  .*?memory (?P<memory>\S+ \S+) of .*?(?P<requests>\d+) of \d+ requests, (?P<retries>\d+) retries(?:  (?P<throttled>\d+) throttled)?")
 # It reads as loaders do, then stays until its file is there, so that the engine can be asked.
 PROGRAM = """
 import mmap, os, sys, time
@@ -289,6 +289,8 @@ def screens(out: Compared, found: Watched, rate: float) -> None:
     out.same("top: bytes", of_size(last["bytes"]), total, SHARE + 0.05 * UNITS[last["bytes"].split()[1]] / total)
     out.same("top: here", of_size(last["here"]), total, SHARE + 0.05 * UNITS[last["here"].split()[1]] / total)
     out.same("top: retries", int(last["retries"]), found.status["origin"]["retries"])
+    if int(last["requests"]) or "s left" in last[0]:
+        out.problems.append(f"top: all has come, and it shows {last[0]}")
     out.same("top: throttled", int(last["throttled"] or 0), found.status["origin"]["throttled"])
     if found.bars[-1].count("loading ["):
         out.problems.append(f"the bar is still there: {found.bars[-1]}")

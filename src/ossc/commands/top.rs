@@ -68,6 +68,10 @@ pub fn main(options: &TopOptions) -> ExitCode {
         }
         let next = options.which.report();
         if is_over || next.is_err() && !options.which.is_served() {
+            // What stays on the screen is what is true at the end.
+            if let Ok(last) = &next {
+                board.draw(&region, last);
+            }
             board.end();
             return ended(next.as_ref().unwrap_or(&report), sum.failed);
         }
