@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import tempfile
 from math import comb
 from pathlib import Path
 from typing import Any
 
 from perf.bars import calls, paired
+from tests.harness import compile as compiler
 from tests.harness import folder, models, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import Measure, from_problems, scale
@@ -24,6 +26,9 @@ FACTOR_MAX = 1.02
 ROUNDS = 25
 ROUNDS_MIN = 7
 CONFIDENCE = 0.95
+READ_BYTES = 4096
+# Reads of the shorter and of the longer run.
+READS = (200, 1200)
 
 
 def interval(values: list[float]) -> tuple[float, float]:
@@ -54,6 +59,22 @@ def start_instructions(endpoint: Endpoint, model: str, products: Path, scratch: 
     return inert, active
 
 
+def read_instructions(endpoint: Endpoint, model: str, products: Path, scratch: Path) -> float:
+    """Instructions of one pread of 4 KiB of a file that is ready: what more reads cost, divided by their number."""
+    program = str(compiler.program("read_cost.c"))
+    with Run(endpoint, model, config={"materializeBytes": folder.MATERIALIZE_BYTES, "lingerSec": 1}, products=products) as run:
+        path = str(run.model_dir / calls.FILE)
+        holder = run.start(["tail", "-f", path], stdout=subprocess.DEVNULL)
+        try:
+            if run.call(["cmp", path, path]).returncode != 0:
+                raise RuntimeError(f"{path} cannot be read")
+            few, many = (calls.instructions([program, "at", str(reads), path, str(READ_BYTES)], run.env(2), scratch) for reads in READS)
+        finally:
+            holder.kill()
+            holder.wait()
+    return (many - few) / (READS[1] - READS[0])
+
+
 def beside(config: dict[str, Any] | None = None, ours: Path = paths.PRODUCTS, against: Path | None = None) -> Measure:
     """What this build costs as a multiple of the other's; `config` is added to this build's configuration."""
     against = against or scale.against
@@ -70,8 +91,8 @@ def beside(config: dict[str, Any] | None = None, ours: Path = paths.PRODUCTS, ag
             problems.append(f"{name}: {median:.3f} times the other build's CPU, {low:.3f} to {high:.3f}{undecided}")
     with tempfile.TemporaryDirectory(prefix="ossc-bar-") as name, Endpoint(paths.BUCKETS, Path(name)) as endpoint:
         model = models.ensure("shards", calls.SIZE_MIB)
-        counts = [start_instructions(endpoint, model, build, Path(name)) for build in (ours, against)]
-    for what, own, other in zip(("python3 -c pass, inert", "the same as a program"), *counts, strict=True):
+        counts = [(*start_instructions(endpoint, model, build, Path(name)), read_instructions(endpoint, model, build, Path(name))) for build in (ours, against)]
+    for what, own, other in zip(("python3 -c pass, inert", "the same as a program", "a read of 4 KiB"), *counts, strict=True):
         said.append(f"{what} {own / other:.4f} times the instructions")
         if own / other > FACTOR_MAX:
             problems.append(said[-1])
