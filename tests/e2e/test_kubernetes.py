@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -99,6 +100,25 @@ class Files(unittest.TestCase):
                 if file.name != "kustomization.yaml":
                     done = valid(file.read_text())
                     self.assertEqual(done.returncode, 0, f"{file}: {done.stdout}{done.stderr}")
+
+    def test_a_probe_of_both_ranks_asks_the_server_and_the_engine(self) -> None:
+        """The shell goes on behind a redirection of `exec` that fails."""
+        (rank,) = (d for d in yaml_documents((FOLDER / "sglang-two-nodes" / "statefulset.yaml").read_text()) if d["kind"] == "StatefulSet")
+        (container,) = rank["spec"]["template"]["spec"]["containers"]
+        with tempfile.TemporaryDirectory() as bin_folder, socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as silent:
+            # Bound, and nothing listens.
+            silent.bind(("127.0.0.1", 0))
+            engine = Path(bin_folder) / "ossc"
+            engine.write_text('#!/bin/sh\n[ "$*" = "wait --timeout 0" ] && exit "$ENGINE"\n')
+            engine.chmod(0o755)
+            for key in ("startupProbe", "readinessProbe"):
+                *argv, script = container[key]["exec"]["command"]
+                for port, host, answer, expected in ((server, 0, 0, True), (silent, 0, 0, False), (server, 0, 3, False), (silent, 1, 0, True), (silent, 1, 3, False)):
+                    named = script.replace("/127.0.0.1/8000", f"/127.0.0.1/{port.getsockname()[1]}")
+                    self.assertNotEqual(named, script)
+                    env = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "HOSTNAME": f"sglang-{host}", "ENGINE": str(answer)}
+                    done = subprocess.run([*argv, named], env=env, capture_output=True, timeout=CALL_SECS, check=False)
+                    self.assertEqual(done.returncode == 0, expected, (key, host, answer, done))
 
     def test_configurations_have_known_keys_and_write_into_a_volume(self) -> None:
         known = set(re.findall(r"(?m)^\| `([a-zA-Z.]+)` \|", (paths.ROOT / "docs" / "CONFIG.md").read_text()))
