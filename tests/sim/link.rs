@@ -152,14 +152,17 @@ impl Line {
         self.behind.front().map(|(at, _)| *at)
     }
 
-    /// The thin link brings the next bytes.
-    pub fn bring(&mut self, now: u64, bytes: usize) {
-        let Some((at, piece)) = self.behind.front_mut().filter(|(at, _)| *at <= now) else { return };
-        let brought = piece.cut_off(bytes);
-        let is_over = piece.len().is_none_or(|left| left == 0);
-        self.stream.push_back((now.max(*at), brought));
-        if is_over {
-            self.behind.pop_front();
+    /// The thin link brings the next bytes: so many, in whatever pieces the origin has sent them, up to an end.
+    pub fn bring(&mut self, now: u64, mut bytes: usize) {
+        while bytes > 0 {
+            let Some((at, piece)) = self.behind.front_mut().filter(|(at, _)| *at <= now) else { return };
+            let brought = piece.cut_off(bytes);
+            let is_over = piece.len().is_none_or(|left| left == 0);
+            bytes -= brought.len().unwrap_or(bytes);
+            self.stream.push_back((now.max(*at), brought));
+            if is_over {
+                self.behind.pop_front();
+            }
         }
     }
 

@@ -172,9 +172,15 @@ impl Watch {
     }
 
     /// Doubtful answers in a row to requests for the same part (or small object's piece, or object), this one among them.
-    fn doubted(&self, item: Item, result: &Result<ossc_net::Response, ossc_net::Error>) -> (u32, u32) {
-        if !result.as_ref().is_err_and(ossc_net::Error::is_doubtful) || matches!(item, Item::Call(_) | Item::Revive(_))
-        {
+    /// The check value of another version is one.
+    fn doubted(
+        &self,
+        item: Item,
+        result: &Result<ossc_net::Response, ossc_net::Error>,
+        is_other: impl Fn(&ossc_net::Response) -> bool,
+    ) -> (u32, u32) {
+        let is_doubtful = result.as_ref().map_or_else(ossc_net::Error::is_doubtful, is_other);
+        if !is_doubtful || matches!(item, Item::Call(_) | Item::Revive(_)) {
             return (0, 0);
         }
         let mut doubts = lock(&self.doubts);
@@ -510,9 +516,9 @@ impl Source for Watch {
         let failed_before = self.is_failed(item);
         let is_other = |response: &ossc_net::Response| self.is_other_version(item, response.etag.as_deref());
         let is_good = done.result.as_ref().is_ok_and(|response| !is_other(response));
-        let doubts = self.doubted(item, &done.result);
+        let doubts = self.doubted(item, &done.result, is_other);
         let of_error = |error: &ossc_net::Error| (error.is_believed_twice(), error.kind.errno());
-        let reason = done.result.as_ref().err().map_or((false, 0), of_error);
+        let reason = done.result.as_ref().err().map_or((false, FailureKind::Changed.errno()), of_error);
         if let Item::Part(slot, _)
         | Item::Piece(slot, ..)
         | Item::Hedge(slot, ..)
