@@ -157,7 +157,8 @@ class Listing(EndToEnd):
 
     def test_what_was_denied_is_had_after_the_grant(self) -> None:
         key = f"{PREFIX}/a.bin"
-        run = self.start(rules=[faults.refused(403, "AccessDenied", key, times=2)], listAgainSec=1, prefetch={"vcpus": 1, "workers": 1})
+        # It has two parts, and a refusal is believed when one of them meets it twice.
+        run = self.start(rules=[faults.refused(403, "AccessDenied", key, times=3)], listAgainSec=1, prefetch={"vcpus": 1, "workers": 1})
         holder = run.start(["sleep", "30"])
         self.addCleanup(holder.wait)
         self.addCleanup(holder.kill)
