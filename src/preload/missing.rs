@@ -66,7 +66,8 @@ pub(crate) fn unseen(dir: i32, path: &[u8], errno: Errno) -> Listing {
     if is_inside { Listing::NoDescriptor } else { Listing::Needless }
 }
 
-fn is_want(errno: Errno) -> bool {
+/// There was no descriptor or memory to look with.
+pub(crate) fn is_want(errno: Errno) -> bool {
     matches!(errno.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM)
 }
 

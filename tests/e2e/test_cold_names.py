@@ -53,6 +53,9 @@ CALLS = {
     "rename in": "os.rename(made(o + '/f'), deep + '/f'); print(sorted(os.listdir(deep)))",
     "rename out": "os.rename(j, o + '/j'); print(len(open(o + '/j', 'rb').read()), os.listdir(cold))",
     "rename of a folder": "os.rename(cold, d + '/moved'); print(os.listdir(d + '/moved/deep'), len(open(d + '/moved/deep/c.bin', 'rb').read()))",
+    "glob from above": "room = ctypes.create_string_buffer(72); print(libc.glob((d + '/../mod*/nested/*/*.bin').encode(), 0, None, room), int.from_bytes(room.raw[:8], 'little'))",
+    "rename of a folder onto one with objects": "os.mkdir(o + '/e'); os.rename(o + '/e', cold)",
+    "exchange with a folder by number": "os.mkdir(o + '/e'); print(call(316, -100, o + '/e', -100, cold, 2), len(open(o + '/e/deep/c.bin', 'rb').read()), os.listdir(cold))",
     "renameat2 by number": "print(call(316, -100, made(o + '/f'), -100, c, 1))",
     "unlink": "os.unlink(c); print(os.listdir(deep))",
     "unlinkat by number": "print(call(263, -100, j, 0), os.listdir(cold))",
@@ -160,6 +163,31 @@ print(*map(size, names), sep=",")
         found = done.stdout.decode().split("\n")
         self.assertEqual(found[0], "EMFILE,EMFILE,ENOENT,EMFILE,EMFILE", done.stderr.decode() + run.log_tail())
         self.assertEqual(found[1], f"{size},{size},ENOENT,ENOENT,ENOENT", run.log_tail())
+
+    def test_without_a_descriptor_left_a_folder_is_not_called_empty(self) -> None:
+        """Removing and moving a folder takes no descriptor; to look what lies in it does."""
+        run = self.managed()
+        program = BEGIN + """
+def attempt(call, *paths):
+    try:
+        return call(*paths)
+    except OSError as e:
+        return errno.errorcode[e.errno]
+file, own, empty = made(d + "/file"), o + "/own", o + "/empty"
+os.mkdir(own); os.mkdir(empty)
+taken = []
+try:
+    while True: taken.append(os.dup(2))
+except OSError: pass
+print(attempt(os.rmdir, cold), attempt(os.rename, cold, d + "/moved"), attempt(os.rename, empty, cold))
+print(attempt(os.rename, file, d + "/renamed"), attempt(os.rename, own, o + "/renamed"), attempt(os.rmdir, empty))
+for fd in taken: os.close(fd)
+print(attempt(os.rmdir, cold), attempt(os.rename, cold, d + "/moved"), os.listdir(d + "/moved/deep"))
+"""
+        argv = ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", PYTHON, "-c", program, str(run.model_dir), str(run.dir)]
+        done = run.call(argv, cwd="/", timeout=60)
+        expected = "EMFILE EMFILE EMFILE\nNone None None\nENOTEMPTY None ['c.bin']\n"
+        self.assertEqual(done.stdout.decode(), expected, done.stderr.decode() + run.log_tail())
 
     def test_without_a_descriptor_left_an_unmarked_file_is_not_called_empty(self) -> None:
         """A file without a mark may be an object's in a folder that is still to be listed: the last free number opens it."""

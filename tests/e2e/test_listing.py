@@ -196,6 +196,11 @@ class Listing(EndToEnd):
         every = [entries, [entries + 2, 0], [0, entries], [], [0, entries], [0, 0], True]
         self.assertEqual([found[way][:2] if way == "nftw" else found[way] for way in ways], every, run.log_tail())
         self.assertGreater(found["nftw"][2], entries)
+        behind = found["behind a link"]
+        self.assertEqual(behind["nftw of the link"], [0, 0, 1])
+        for way, (first, unread) in {"nftw": (0, 2), "nftw with FTW_CHDIR": (0, 2), "fts": (1, 4)}.items():
+            self.assertEqual((behind[way][0], behind[way].count(unread)), (first, 0), way)
+            self.assertGreater(len(behind[way]), entries, way)
 
     def status(self, run: Run) -> subprocess.CompletedProcess[str]:
         return subprocess.run([str(paths.OSSC), "status"], env=run.env(LD_PRELOAD=None), capture_output=True, text=True, check=False)
@@ -209,7 +214,12 @@ class Listing(EndToEnd):
         self.addCleanup(keeper.kill)
         self.assertEqual(self.walks(run, "nested", "moved"), {
             "listdir": errno.EIO, "scandir": [-1, errno.EIO], "glob": [3, 0], "glob told": [["nested", errno.EIO]], "glob with GLOB_ERR": [2, 0],
-            "nftw": [-1, errno.EIO, 0], "fts": False, "rmdir": errno.EIO, "rename": errno.EIO,
+            "nftw": [-1, errno.EIO, 0], "fts": False, "rmdir": errno.EIO, "rename": errno.EIO, "replace": errno.EIO, "glob beside it": [3, 0],
+            # The walks are told of a folder that cannot be read (FTW_DNR, FTS_DNR); the link itself is like any other.
+            "behind a link": {
+                "nftw of the link": [0, 0, 1], "nftw": [0, 1, 2], "nftw with FTW_CHDIR": [0, 1, 2], "fts": [1, 4, 6],
+                "rmdir": errno.ENOTDIR, "rename": None, "remove": [0, 0],
+            },
         }, run.log_tail())
         status = self.status(run)
         self.assertEqual(status.returncode, 2)
@@ -217,6 +227,19 @@ class Listing(EndToEnd):
         run.endpoint.set_rules([])
         self.assert_walked(run, "nested", len(list((self.plain / "nested").iterdir())))
         self.assertEqual(self.status(run).returncode, 0, self.status(run).stdout)
+
+    def test_a_stream_over_a_folder_that_cannot_be_listed_leaves_its_descriptor_open(self) -> None:
+        """The caller of `fdopendir` closes it after an error. One that was opened past the library is not listed yet."""
+        rule = faults.refused(403, "AccessDenied", kind="list")
+        rule["match"]["prefix"] = f"{PREFIX}/nested/"
+        run = self.start(rules=[rule])
+        keeper = run.start(["sleep", "60"])
+        self.addCleanup(keeper.wait)
+        self.addCleanup(keeper.kill)
+        program = "import ctypes, os; c = ctypes.CDLL(None, use_errno=True); c.fdopendir.restype = ctypes.c_void_p; print(c.fdopendir(9), ctypes.get_errno()); os.close(9)"
+        script = 'library=$LD_PRELOAD; unset LD_PRELOAD; exec sh -c \'exec 9< nested; LD_PRELOAD=$1 exec "$2" -c "$3"\' sh "$library" "$@"'
+        done = run.call(["sh", "-c", script, "sh", PYTHON, program], cwd=run.model_dir)
+        self.assertEqual((done.returncode, done.stdout.decode()), (0, f"None {errno.EIO}\n"), done.stderr.decode() + run.log_tail())
 
     def test_a_page_that_cannot_be_had_leaves_no_part_of_a_folder(self) -> None:
         """More names than a page has, and the second page fails as often as it is asked for."""

@@ -1,72 +1,104 @@
 //! Folders. Entries are real files, so all that is needed is that a folder is listed before it
-//! is read; what the C library walks inside itself (glob, nftw, fts) is listed ahead, as deep as it goes. A folder that
+//! is read; what the C library walks inside itself (nftw, fts, scandir) is listed ahead, as deep as it goes. A folder that
 //! cannot be listed is one that cannot be read, never an empty one.
 
+use super::stat;
 use crate::by_name;
-use crate::environ;
 use crate::folder;
-use crate::outcome::{Outcome, errno, set_errno, slow_path};
+use crate::listing::Listing;
+use crate::missing;
+use crate::outcome::{Outcome, errno, slow_path};
 use crate::real::{self, Callback};
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::mem::transmute;
-use libc::{AT_FDCWD, DIR};
+use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, DIR};
 use ossc_cache::cpath::CPath;
-use ossc_cache::sys::{self, Errno};
+use ossc_cache::sys::{self, Errno, Result};
 
 hooks! {
     fn opendir(path: *const c_char) -> *mut DIR { listed(by_name::until_listed(AT_FDCWD, path, || real::opendir(path), |dir| dir.is_null())) }
-    fn fdopendir(fd: c_int) -> *mut DIR { listed(real::fdopendir(fd)) }
+    fn fdopendir(fd: c_int) -> *mut DIR { if is_known(fd) { real::fdopendir(fd) } else { unknown() } }
     fn scandir(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { scanned(AT_FDCWD, path, || real::scandir(path, list, filter, order)) }
     fn scandir64(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { scanned(AT_FDCWD, path, || real::scandir64(path, list, filter, order)) }
     fn scandirat(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { scanned(dir, path, || real::scandirat(dir, path, list, filter, order)) }
     fn scandirat64(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { scanned(dir, path, || real::scandirat64(dir, path, list, filter, order)) }
-    fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { matched(pattern, flags, failed, || real::glob(pattern, flags, failed, out)) }
-    fn wordexp(words: *const c_char, out: *mut c_void, flags: c_int) -> c_int { list_pattern(words, &mut CPath::default()); real::wordexp(words, out, flags) }
-    fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { matched(pattern, flags, failed, || real::glob64(pattern, flags, failed, out)) }
+    fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { matched(flags, out, |flags| real::glob(pattern, flags, failed, out)) }
+    fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { matched(flags, out, |flags| real::glob64(pattern, flags, failed, out)) }
+    fn wordexp(words: *const c_char, out: *mut c_void, flags: c_int) -> c_int { list_pattern(words); real::wordexp(words, out, flags) }
 }
 
 /// A stream over a folder reads at its first `readdir`, so listing now is early enough.
 fn listed(dir: *mut DIR) -> *mut DIR {
-    if !dir.is_null() {
-        // SAFETY: an open folder stream, given by the real call.
-        let fd = unsafe { libc::dirfd(dir) };
-        let known = slow_path(|| match sys::file_id(fd) {
-            Ok(id) if id.is_folder() => Outcome::Served(folder::opened(&id, fd)),
-            _ => Outcome::Pass,
-        });
-        if let Outcome::Served(false) = known {
-            // SAFETY: the stream is not given out; closing it closes its descriptor.
-            unsafe { libc::closedir(dir) };
-            return Outcome::Failed(Errno(libc::EIO)).answer(core::ptr::null_mut(), core::ptr::null_mut);
-        }
+    // SAFETY: an open folder stream, given by the real call.
+    if dir.is_null() || is_known(unsafe { libc::dirfd(dir) }) {
+        return dir;
     }
-    dir
+    // SAFETY: the stream is not given out; closing it closes its descriptor.
+    unsafe { libc::closedir(dir) };
+    unknown()
+}
+
+/// False for a folder of ours that cannot be listed; otherwise it is listed now.
+fn is_known(fd: c_int) -> bool {
+    let known = slow_path(|| match sys::file_id(fd) {
+        Ok(id) if id.is_folder() => Outcome::Served(folder::opened(&id, fd)),
+        _ => Outcome::Pass,
+    });
+    !matches!(known, Outcome::Served(false))
+}
+
+fn unknown() -> *mut DIR {
+    Outcome::Failed(Errno(libc::EIO)).answer(core::ptr::null_mut(), core::ptr::null_mut)
 }
 
 fn scanned(dir: c_int, path: *const c_char, call: impl FnOnce() -> c_int) -> c_int {
-    if list_tree(dir, path, 0) { call() } else { Outcome::Failed(Errno(libc::EIO)).answer(-1, || -1) }
+    if let Err(errno) = list_tree(dir, path, 0, 0) { Outcome::Failed(errno).answer(-1, || -1) } else { call() }
 }
 
-/// What the program gives `glob` to hear of folders that cannot be read: path and errno. It ends the call where it says so.
-type ErrorHandler = extern "C-unwind" fn(*const c_char, c_int) -> c_int;
+/// glibc's `glob_t` (glob.h; `glob64_t` is the same on x86-64).
+#[repr(C)]
+struct Matches {
+    count: usize,
+    paths: *mut *mut c_char,
+    skipped: usize,
+    flags: c_int,
+    calls: Calls,
+}
 
-/// `glob` leaves out folders that cannot be read, unless the program says otherwise. So it does those of ours that could
-/// not be listed: the program hears of the first one.
-fn matched(pattern: *const c_char, flags: c_int, failed: Callback, call: impl FnOnce() -> c_int) -> c_int {
-    let mut path = CPath::default();
-    if list_pattern(pattern, &mut path) {
-        return call();
+/// What `glob` reads folders with where GLOB_ALTDIRFUNC is among its flags.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Calls {
+    closedir: Callback,
+    readdir: Callback,
+    opendir: Callback,
+    lstat: Callback,
+    stat: Callback,
+}
+
+/// `glob` reads folders by the hooks, so it lists what it reads, no more, and takes one that cannot be listed for one that
+/// cannot be read: it tells the program's error function.
+fn matched(flags: c_int, out: *mut c_void, call: impl FnOnce(c_int) -> c_int) -> c_int {
+    let found = out.cast::<Matches>();
+    if found.is_null() || flags & libc::GLOB_ALTDIRFUNC != 0 {
+        return call(flags);
     }
-    let ends = match path.as_cstr().filter(|path| !failed.is_null() && !path.is_empty()) {
-        // SAFETY: the program's function, of the type that `glob` calls; it may do what it likes, as inside `glob`.
-        Some(path) => (unsafe { transmute::<Callback, ErrorHandler>(failed) })(path.as_ptr(), libc::EIO) != 0,
-        None => false,
+    let ours = Calls {
+        closedir: libc::closedir as *const c_void,
+        readdir: libc::readdir64 as *const c_void,
+        opendir: opendir as *const c_void,
+        lstat: stat::lstat as *const c_void,
+        stat: stat::stat as *const c_void,
     };
-    if ends || flags & libc::GLOB_ERR != 0 {
-        set_errno(libc::EIO);
-        return libc::GLOB_ABORTED;
+    // SAFETY: the program gives a `glob_t` to be written, which has room for these; without the flag they mean nothing,
+    // and any value of a pointer may be copied.
+    let before = unsafe { (&raw mut (*found).calls).replace(ours) };
+    let got = call(flags | libc::GLOB_ALTDIRFUNC);
+    // SAFETY: as above.
+    unsafe {
+        (*found).calls = before;
+        (*found).flags &= !libc::GLOB_ALTDIRFUNC;
     }
-    call()
+    got
 }
 
 /// What came of listing a folder.
@@ -91,54 +123,66 @@ pub(super) const DEPTH_MAX: u32 = 16;
 const ENTRIES_BYTES: usize = 1024;
 const FOLDER: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NONBLOCK;
 
-/// Lists a folder of ours, and those below it to `depth`. False if one of them could not be listed; the others were.
-pub(super) fn list_tree(dir: c_int, path: *const c_char, depth: u32) -> bool {
-    list_tree_or_tell(dir, path, depth, &mut |_| {})
-}
-
-/// The same; `unlisted` is given each folder that could not be listed.
-fn list_tree_or_tell(dir: c_int, path: *const c_char, depth: u32, unlisted: &mut dyn FnMut(c_int)) -> bool {
-    let mut are_listed = true;
-    let _ = slow_path(|| {
-        let all = [dir as usize, path as usize, FOLDER as usize, 0, 0, 0];
+/// Lists a folder of ours, and those below it to `depth`. `flags` is AT_SYMLINK_NOFOLLOW where the call does not follow a
+/// link.
+///
+/// # Errors
+/// One of them could not be listed (EIO), or looked at for want of a descriptor; the others were.
+pub(super) fn list_tree(dir: c_int, path: *const c_char, depth: u32, flags: c_int) -> Result<()> {
+    let how = FOLDER | if flags & AT_SYMLINK_NOFOLLOW != 0 { libc::O_NOFOLLOW } else { 0 };
+    let listed = slow_path(|| {
+        let all = [dir as usize, path as usize, how as usize, 0, 0, 0];
         // Not the C library's: that is a cancellation point, what is hooked here is none, and no cancelled thread
         // may unwind through `slow_path`.
         let open = || real::in_c(real::kernel(libc::SYS_openat, all)) as c_int;
         let fd = by_name::until_listed(dir, path, open, |fd| *fd < 0);
-        if fd >= 0 {
-            walk(fd, depth, &mut |fd| {
-                are_listed = false;
-                unlisted(fd);
-            });
-            let _ = sys::close(fd);
+        if fd < 0 {
+            return unopened(dir, path, flags, Errno(errno())).into();
         }
-        // One on the way there could not be listed.
-        are_listed &= fd >= 0 || errno() != libc::EIO;
-        Outcome::<()>::Pass
+        let listed = walk(fd, depth);
+        let _ = sys::close(fd);
+        listed.into()
     });
-    are_listed
+    if let Outcome::Failed(errno) = listed { Err(errno) } else { Ok(()) }
 }
 
-fn walk(fd: c_int, depth: u32, unlisted: &mut dyn FnMut(c_int)) {
+/// A folder could not be opened: one on the way there could not be listed, or there is no descriptor to look at one of ours.
+fn unopened(dir: c_int, path: *const c_char, flags: c_int, errno: Errno) -> Result<()> {
+    let is_folder = || real::stat_at(dir, path, flags).is_ok_and(|st| st.st_mode & libc::S_IFMT == libc::S_IFDIR);
+    let is_ours = || {
+        // SAFETY: the kernel has just read this path.
+        let path = unsafe { CStr::from_ptr(path) };
+        missing::unseen(dir, path.to_bytes(), errno) == Listing::NoDescriptor
+    };
+    if errno.0 == libc::EIO || missing::is_want(errno) && is_folder() && is_ours() { Err(errno) } else { Ok(()) }
+}
+
+fn walk(fd: c_int, depth: u32) -> Result<()> {
     match list(fd) {
         Looked::Ours if depth > 0 => {}
-        Looked::Unlisted => return unlisted(fd),
-        _ => return,
+        Looked::Unlisted => return Err(Errno(libc::EIO)),
+        _ => return Ok(()),
     }
-    let mut buffer = [0u8; ENTRIES_BYTES];
+    let (mut buffer, mut all) = ([0u8; ENTRIES_BYTES], Ok(()));
     while let Ok(filled @ 1..) = real::entries(fd, &mut buffer) {
         let mut rest = &buffer[..filled];
         while let Some((name, is_folder, next)) = entry(rest) {
-            if is_folder
-                && !matches!(name.to_bytes(), b"." | b"..")
-                && let Ok(below) = sys::openat(fd, name, FOLDER | libc::O_NOFOLLOW, 0)
-            {
-                walk(below, depth - 1, unlisted);
-                let _ = sys::close(below);
+            if is_folder && !matches!(name.to_bytes(), b"." | b"..") {
+                let listed = match sys::openat(fd, name, FOLDER | libc::O_NOFOLLOW, 0) {
+                    Ok(below) => {
+                        let listed = walk(below, depth - 1);
+                        let _ = sys::close(below);
+                        listed
+                    }
+                    Err(errno) if missing::is_want(errno) => Err(errno),
+                    Err(_) => Ok(()),
+                };
+                all = all.and(listed);
             }
             rest = next;
         }
     }
+    all
 }
 
 /// The first `linux_dirent64` of the bytes: its name, whether it is a folder, and the bytes after it.
@@ -153,13 +197,13 @@ fn entry(bytes: &[u8]) -> Option<(&CStr, bool, &[u8])> {
     Some((name, kind == libc::DT_DIR || kind == libc::DT_UNKNOWN, &bytes[len..]))
 }
 
-/// `glob`: the folder before the first wildcard, and as many levels below it as the pattern has. False if one of them
-/// could not be listed: `unlisted` is the path of the first.
-fn list_pattern(pattern: *const c_char, unlisted: &mut CPath) -> bool {
+/// `wordexp`: the folder before the first wildcard, and as many levels below it as the pattern has. It leaves out what
+/// cannot be read.
+fn list_pattern(pattern: *const c_char) {
     if pattern.is_null() {
-        return true;
+        return;
     }
-    // SAFETY: `glob` reads the same string.
+    // SAFETY: `wordexp` reads the same string.
     let pattern = unsafe { CStr::from_ptr(pattern) }.to_bytes();
     let wild = pattern.iter().position(|byte| b"*?[{\\~".contains(byte)).unwrap_or(pattern.len());
     let cut = pattern[..wild].iter().rposition(|byte| *byte == b'/');
@@ -169,12 +213,7 @@ fn list_pattern(pattern: *const c_char, unlisted: &mut CPath) -> bool {
         Some(cut) => CPath::from(&pattern[..cut]),
         None => CPath::from(b"."),
     };
-    let Some(start) = start.as_cstr() else { return true };
-    list_tree_or_tell(AT_FDCWD, start.as_ptr(), depth.min(DEPTH_MAX), &mut |fd| {
-        if unlisted.as_bytes().is_empty()
-            && let Some(path) = environ::descriptor_path(fd)
-        {
-            *unlisted = path;
-        }
-    })
+    if let Some(start) = start.as_cstr() {
+        let _ = list_tree(AT_FDCWD, start.as_ptr(), depth.min(DEPTH_MAX), 0);
+    }
 }
