@@ -25,3 +25,8 @@ class Bar:
     measure: Callable[[], Measure]
     control: Callable[[], Measure]
     control_what: str
+
+    @property
+    def has_kinds(self) -> bool:
+        """True if --only chooses among them; `what` says so."""
+        return "(--only" in self.what

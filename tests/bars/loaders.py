@@ -6,7 +6,7 @@ from tests.checks import loaders_bucket, loaders_past, loaders_real
 
 BARS = [
     Bar(
-        1, "model-loaders", "today's model loaders (InstantTensor, Run:ai, fastsafetensors, tensorizer, safetensors, torch ...), plain and managed, cold and warm",
+        1, "model-loaders", "today's model loaders (InstantTensor, Run:ai, fastsafetensors, tensorizer, safetensors, torch ...), plain and managed, cold and warm (--only)",
         f"equal tensors, status 0, each byte over the socket once; in memory within {loaders_real.FACTOR_MAX} times a tmpfs folder",
         loaders_real.equal, loaders_real.equal_control, "statfs and O_DIRECT opens are answered by the disk's file system",
     ),

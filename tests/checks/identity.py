@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.checks import identity_files, identity_hosts, identity_places
 from tests.checks.situations import WAYS, Kind, Rig, Tally
 from tests.harness import paths
-from tests.harness.measure import Measure, scale
+from tests.harness.measure import Measure, scale, selected
 
 __all__ = ["KINDS", "WAYS", "known", "unknown"]
 KINDS: list[Kind] = [*identity_places.KINDS, *identity_hosts.KINDS, *identity_files.KINDS]
@@ -61,13 +61,12 @@ def run_pass(name: str, refused: tuple[str, str] | None, kinds: list[Kind], prod
 
 def known(only: list[str] | None = None, products: Path = paths.PRODUCTS, passes: int = len(PASSES)) -> Measure:
     """`only` and `passes` are for a short form."""
+    wanted = {kind[0] for kind in selected(KINDS, lambda kind: kind[0], words=only)}
     problems: list[str] = []
     notes: list[str] = []
     right = loud = 0
     for name, refused, kinds in PASSES[:passes]:
-        words = scale.only if only is None else only
-        chosen = [kind for kind in kinds if not words or any(word in kind[0] for word in words)]
-        found, some, more, missing = run_pass(name, refused, chosen, products)
+        found, some, more, missing = run_pass(name, refused, [kind for kind in kinds if kind[0] in wanted], products)
         right, loud = right + some, loud + more
         for what, texts in found.items():
             problems += [f"{name + ': ' if name else ''}{what}: {len(texts)} problems, the first: {text}" for text in texts[:1]]

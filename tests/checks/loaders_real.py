@@ -24,7 +24,7 @@ from tests.checks.consumers import differences
 from tests.checks.loaders_table import LOADERS, Loader
 from tests.harness import models, paths
 from tests.harness.endpoint import Endpoint
-from tests.harness.measure import Measure, from_problems, scale
+from tests.harness.measure import Measure, from_problems, scale, selected
 from tests.harness.requestlog import Request, body_gets, once_problems
 from tests.harness.run import Run, plain_env
 from tests.harness.turn import alone
@@ -302,10 +302,7 @@ def make_model(name: str, base: Path) -> None:
 
 
 def chosen() -> list[Loader]:
-    found = [loader for loader in LOADERS if not scale.only or any(text in loader.name for text in scale.only)]
-    if not found:
-        sys.exit(f"no loader is named {scale.only}")
-    return found
+    return selected(LOADERS, lambda loader: loader.name)
 
 
 def line_of(found: Found) -> str:

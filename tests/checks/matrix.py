@@ -33,7 +33,7 @@ from tests.checks import matrix_plays as plays
 from tests.checks.matrix_plays import Case, Scene, Wrong
 from tests.harness import paths
 from tests.harness.endpoint import Endpoint
-from tests.harness.measure import Measure, from_problems, scale
+from tests.harness.measure import Measure, from_problems, scale, selected
 from tests.harness.run import Run, plain_env
 
 TABLE = Path(__file__).with_name("matrix.json")
@@ -226,7 +226,7 @@ def named(chosen: list[Row]) -> list[str]:
 
 def wanted() -> list[Row]:
     """The rows whose title begins with a text of --only, or has one with a blank in it."""
-    return [row for row in rows() if not scale.only or any(row.title.startswith(text) or " " in text and text in row.title for text in scale.only)]
+    return selected(rows(), lambda row: row.title, lambda text, title: title.startswith(text) or " " in text and text in title)
 
 
 def all_hold(chosen: list[Row] | None = None) -> Measure:

@@ -25,7 +25,7 @@ from tests.harness import compile as compiler
 from tests.harness import faults, folder, paths
 from tests.harness.certificate import Certificate
 from tests.harness.endpoint import ACCESS_KEY_SECRET, Endpoint
-from tests.harness.measure import Measure, from_problems, scale
+from tests.harness.measure import Measure, from_problems, selected
 from tests.harness.run import Run, plain_env, strike, tree_state
 
 MIB = 1 << 20
@@ -379,7 +379,7 @@ def here(quick: bool = False) -> list[Case]:
     needs_mount = {"MODEL_DIR cannot be written", "MODEL_DIR's disk is full"}
     cases = [case for case in [*(BROKEN[::3] if quick else BROKEN), *WORKING] if can_mount or case.name not in needs_mount]
     cases = [case for case in cases if not quick or case.check != "engine" or case.works or not case.name.startswith(("a secondary", "an engine that"))]
-    return [case for case in cases if not scale.only or any(word in case.name for word in scale.only)]
+    return selected(cases, lambda case: case.name)
 
 
 def agree(quick: bool = False) -> Measure:

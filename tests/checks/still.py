@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.harness import blocks, paths
 from tests.harness import compile as compiler
 from tests.harness.endpoint import Endpoint
-from tests.harness.measure import Measure, from_problems, scale
+from tests.harness.measure import Measure, from_problems, scale, selected
 from tests.harness.run import Run, plain_env
 
 # Set, number and the options of the short form.
@@ -75,12 +75,11 @@ def other(name: str, number: int, options: tuple[str, ...]) -> str:
 
 
 def still() -> Measure:
+    bars = selected(OTHERS, lambda one: f"{one[0]} {one[1]}", lambda word, name: word in (name, name.split()[0]))
     text, problems = costs()
-    words = scale.only
-    chosen = [one for one in OTHERS if not words or f"{one[0]} {one[1]}" in words or one[0] in words]
-    found = [other(*one) for one in chosen]
+    found = [other(*one) for one in bars]
     problems += [problem for problem in found if problem]
-    return from_problems(f"{len([f for f in found if not f])} of {len(chosen)} bars met; {text}", problems)
+    return from_problems(f"{len([f for f in found if not f])} of {len(bars)} bars met; {text}", problems)
 
 
 def dearer() -> Measure:

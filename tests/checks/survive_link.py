@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.harness import faults, folder, paths
 from tests.harness.endpoint import Endpoint
-from tests.harness.measure import Measure, from_problems, scale
+from tests.harness.measure import Measure, from_problems, scale, selected
 from tests.harness.run import Run
 from tests.harness.space import Space
 
@@ -116,7 +116,7 @@ def all_of(kinds: list[Kind], changes: dict[str, Any]) -> Measure:
 
 
 def chosen() -> list[Kind]:
-    return [kind for kind in KINDS if not scale.only or any(word in kind.name for word in scale.only)]
+    return selected(KINDS, lambda kind: kind.name)
 
 
 def slow_links() -> Measure:

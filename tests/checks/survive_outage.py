@@ -20,7 +20,7 @@ from typing import Any
 from tests.checks.survive_link import inside
 from tests.harness import faults, folder, paths
 from tests.harness.endpoint import Endpoint
-from tests.harness.measure import Measure, from_problems, scale
+from tests.harness.measure import Measure, from_problems, scale, selected
 from tests.harness.run import Run
 from tests.harness.space import Space
 
@@ -217,8 +217,8 @@ def outages(wanted: list[Outage], changes: dict[str, Any]) -> Measure:
 
 
 def strays_and_outages() -> Measure:
-    wanted = [one for one in ALL if not scale.only or any(word in one.name() for word in scale.only)]
-    found = [strays(DRIVERS if not scale.only or "stray" in scale.only else ()), outages(wanted, {})]
+    names = selected(["stray", *(one.name() for one in ALL)], str)
+    found = [strays(DRIVERS if "stray" in names else ()), outages([one for one in ALL if one.name() in names], {})]
     return together(found, all(one.good for one in found))
 
 

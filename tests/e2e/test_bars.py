@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import unittest
 
 from tests.bars import catalog
 from tests.checks import load, simulation
 from tests.e2e.base import slow
 from tests.harness import paths
+from tests.harness.measure import UnknownKind, scale, selected
 
 
 class Names(unittest.TestCase):
@@ -26,6 +29,30 @@ class Names(unittest.TestCase):
             self.assertEqual(catalog.find(bar.name, None), [(name, bar)])
             self.assertEqual(catalog.find(name, bar.number), [(name, bar)])
         self.assertEqual(catalog.find("engine", None) + catalog.find("cold-prefetch", 3) + catalog.find("none", None), [])
+
+
+class Only(unittest.TestCase):
+    """A bar that would measure nothing is not met: a text of --only that names no kind of it is an error that lists them."""
+
+    def test_a_text_that_names_no_kind_is_an_error(self) -> None:
+        paths.require_products()
+        with_kinds = [(name, bar) for name, bar in catalog.every() if bar.has_kinds]
+        self.assertGreater(len(with_kinds), 6)
+        for name, bar in [*with_kinds, *catalog.find("main", 1)]:
+            with self.subTest(name=bar.name):
+                argv = [sys.executable, "-m", "tests.bars", name, str(bar.number), "--only", "no kind has this name"]
+                done = subprocess.run(argv, cwd=paths.ROOT, capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+                self.assertRegex(done.stderr, "names none of: .*, " if bar.has_kinds else "has no kinds")
+
+    def test_what_is_named_is_chosen(self) -> None:
+        scale.only = ["two", "th"]
+        self.addCleanup(scale.only.clear)
+        self.assertEqual(selected(["one", "two", "three"], str), ["two", "three"])
+        self.assertEqual(selected(["one", "two", "three"], str, words=["one"]), ["one"])
+        self.assertEqual(selected(["one", "two", "three"], str, words=[]), ["one", "two", "three"])
+        with self.assertRaises(UnknownKind):
+            selected(["one", "two"], str)
 
 
 class Plants(unittest.TestCase):
