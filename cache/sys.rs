@@ -160,12 +160,23 @@ pub fn fsetxattr(fd: i32, name: &CStr, value: &[u8]) -> Result<()> {
 
 /// Time of birth of an open file, in seconds since 1970 and nanoseconds; `None` where the file system keeps none.
 pub fn birth(fd: i32) -> Result<Option<(i64, u32)>> {
+    let st = statx(fd, c"", libc::STATX_BTIME)?;
+    Ok((st.stx_mask & libc::STATX_BTIME != 0).then_some((st.stx_btime.tv_sec, st.stx_btime.tv_nsec)))
+}
+
+/// Number of the mount that a path leads to, or a descriptor where the path is empty; `None` where the kernel does not say
+/// it (before Linux 5.8, or the call may not be made).
+pub fn mount_at(dir: i32, path: &CStr) -> Option<u64> {
+    let st = statx(dir, path, libc::STATX_MNT_ID).ok()?;
+    (st.stx_mask & libc::STATX_MNT_ID != 0).then_some(st.stx_mnt_id)
+}
+
+fn statx(dir: i32, path: &CStr, mask: u32) -> Result<libc::statx> {
     let mut st = core::mem::MaybeUninit::<libc::statx>::zeroed();
     let flags = libc::AT_EMPTY_PATH;
-    call!(libc::SYS_statx, fd as isize, c"".as_ptr(), flags as isize, libc::STATX_BTIME, st.as_mut_ptr())?;
+    call!(libc::SYS_statx, dir as isize, path.as_ptr(), flags as isize, mask, st.as_mut_ptr())?;
     // SAFETY: zeroed is a valid `statx`, and the kernel has filled it.
-    let st = unsafe { st.assume_init() };
-    Ok((st.stx_mask & libc::STATX_BTIME != 0).then_some((st.stx_btime.tv_sec, st.stx_btime.tv_nsec)))
+    Ok(unsafe { st.assume_init() })
 }
 
 /// A number of the file's handle (`name_to_handle_at`), which the kernel gives to no other file, later ones with its inode

@@ -305,20 +305,21 @@ impl Mirror {
             && self.work.objects.parts_left() >= u64::from(PARTS_MAX) / AHEAD_SHARE
     }
 
-    /// The folder's content is what the listing says.
+    /// The folder's content is what the listing says. That something was listed is told first: who has found a name missing
+    /// before looks whether that has changed since, and only then whether anything is left to be listed.
     fn listed(&self, known: &mut Known, path: &str, slot: u32, asked: Asked, changing: Option<Changing<'_>>) {
         let header = self.work.region().header();
-        if let Some(folder) = self.work.region().object(slot) {
-            folder.listed_ms.store(asked.ms, Ordering::Release);
-            if self.is_unlisted(slot) {
-                header.folders_unlisted.fetch_sub(1, Ordering::AcqRel);
-                folder.set_state(state::LISTED);
-            }
-        }
         known.listed(path, asked.at);
         self.count_unlisted(known);
-        drop(changing);
         header.listings.fetch_add(1, Ordering::AcqRel);
+        if let Some(folder) = self.work.region().object(slot) {
+            folder.listed_ms.store(asked.ms, Ordering::Release);
+            drop(changing);
+            if self.is_unlisted(slot) {
+                folder.set_state(state::LISTED);
+                header.folders_unlisted.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
     }
 
     fn make_folder(
@@ -328,13 +329,30 @@ impl Mirror {
         path: String,
         name: &str,
     ) -> Result<(), Failure> {
-        let before = known.folder(&path);
-        if let Some(slot) = before {
+        if let Some(slot) = known.folder(&path) {
             if self.is_there(slot, folder, name) {
                 return Ok(());
             }
             self.forget_folder(slot);
         }
+        let unlisted = &self.work.region().header().folders_unlisted;
+        // Before its name can be seen: from then on what lies in it must not be called absent.
+        unlisted.fetch_add(1, Ordering::AcqRel);
+        let is_taken_in = self.take_folder_in(known, (folder, is_start), path, name);
+        if !matches!(is_taken_in, Ok(true)) {
+            unlisted.fetch_sub(1, Ordering::AcqRel);
+        }
+        is_taken_in.map(drop)
+    }
+
+    /// False where there can be no such folder.
+    fn take_folder_in(
+        &self,
+        known: &mut Known,
+        (folder, is_start): (&OwnedFd, bool),
+        path: String,
+        name: &str,
+    ) -> Result<bool, Failure> {
         match folder_files::make_folder(folder, name) {
             Ok((made, is_new)) => {
                 if is_new {
@@ -342,33 +360,32 @@ impl Mirror {
                 }
                 let above = known.folder(path.rsplit_once('/').map_or("", |(above, _)| above)).unwrap_or(0);
                 let slot = self.append_folder(&path, (made.dev, made.ino), above)?;
-                self.work.region().header().folders_unlisted.fetch_add(1, Ordering::AcqRel);
                 if !is_new && folder_files::is_filled(folder, name) {
                     known.offer_first(&path);
                 }
                 known.add_folder(path, slot);
+                Ok(true)
             }
             // The folder is not to be had for now: what lies in it must not be called absent.
-            Err(e) if folder_files::refuses_new(e) => {
-                return Err(cannot_make("folder", &path, e));
-            }
+            Err(e) if folder_files::refuses_new(e) => Err(cannot_make("folder", &path, e)),
             // As for a file at an object's place.
             Err(e) if is_start && !folder_files::refuses_name(e) => {
                 let why = format!(
                     "{} in MODEL_DIR is no folder, and OSS has a folder of that name: remove it or choose another MODEL_DIR",
                     shown(&path)
                 );
-                return Err(Failure::Local(why));
+                Err(Failure::Local(why))
             }
             Err(e) => {
-                // What was known below a folder that is no more has no place either.
+                // What was known below a folder that is no more has no place either; its own record was forgotten before.
+                let before = known.folder(&path);
                 let (folders, objects) = known.remove_folder(&path);
                 objects.into_iter().for_each(|slot| self.supersede(slot));
                 folders.into_iter().filter(|slot| Some(*slot) != before).for_each(|slot| self.forget_folder(slot));
                 tracing::error!(folder = path, "cannot make the folder, its objects are not served: {e}");
+                Ok(false)
             }
         }
-        Ok(())
     }
 
     /// What a file is made for; without an object it is a folder.

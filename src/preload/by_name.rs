@@ -49,7 +49,7 @@ fn list_and_repeat(paths: &[Named], before: c_int, mut listings: u64, again: &mu
             Listing::Needless => listing_for(*dir, *path),
             _ => so_far,
         });
-        if listing != Listing::Done && listing::count() == listings {
+        if listing::count() == listings {
             // What may lie in a folder that could not be listed is not absent.
             return set_errno(match listing {
                 Listing::Failed => libc::EIO,

@@ -3,6 +3,7 @@
 //! Called by the hooks for folders, by `missing` and `identity`. A folder is known by its device and inode; its path only
 //! says what to ask the engine for.
 
+use crate::above;
 use crate::attach::{self, attach, attached};
 use crate::descriptors;
 use crate::environ;
@@ -50,9 +51,8 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
         return Listing::Needless;
     }
     let Some((_, region)) = attach().or_else(attach::last_known) else {
-        let path = environ::descriptor_path(fd);
-        let is_inside = path.is_some_and(|path| model_dir::is_inside(path.as_bytes())) || model_dir::is_it(id);
-        return if is_inside || is_elsewhere(id, fd, None) { Listing::Failed } else { Listing::Needless };
+        let is_ours = is_named_ours(id, fd) || is_below_ours(id, fd) || is_elsewhere(id, fd, None);
+        return if is_ours { Listing::Failed } else { Listing::Needless };
     };
     let path = match region.find_folder(id.dev, id.ino).and_then(|slot| region.object(slot)) {
         Some(folder) if folder.state() == state::LISTED => {
@@ -60,7 +60,7 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
         }
         Some(folder) => CPath::from(region.name(folder).as_bytes()),
         // Something else may have been mounted over it since.
-        None => match unlisted_path(&region, fd) {
+        None => match unlisted_path(&region, id, fd) {
             Some(path) => path,
             None if is_elsewhere(id, fd, Some(region.engine_key())) => return Listing::Failed,
             None => return Listing::Needless,
@@ -70,10 +70,29 @@ pub(crate) fn list_if_ours(id: &FileId, fd: i32) -> Listing {
 }
 
 /// The path of a folder that the engine may still have to list, though the catalog does not have its numbers.
-fn unlisted_path(region: &Region, fd: i32) -> Option<CPath> {
-    let is_any_unlisted = region.header().folders_unlisted.load(Ordering::Acquire) != 0;
-    let path = if is_any_unlisted { environ::descriptor_path(fd) } else { None };
-    path.filter(|path| model_dir::is_inside(path.as_bytes()))
+fn unlisted_path(region: &Region, id: &FileId, fd: i32) -> Option<CPath> {
+    if region.header().folders_unlisted.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    let path = environ::descriptor_path(fd)?;
+    if model_dir::is_inside(path.as_bytes()) {
+        return Some(path);
+    }
+    if !model_dir::may_be_named_otherwise(id, fd) {
+        return None;
+    }
+    let below = |id: &FileId, above: i32| {
+        let name = region.name(region.object(region.find_folder(id.dev, id.ino)?)?);
+        let above = environ::descriptor_path(above)?;
+        let rest = path.as_bytes().strip_prefix(above.as_bytes())?;
+        let rest = if name.is_empty() { rest.strip_prefix(b"/")? } else { rest };
+        Some(CPath::from(name.as_bytes()).with(rest))
+    };
+    above::nearest(fd, below).or_else(|| {
+        let text = text_of(fd).ok()?;
+        let mark = text.mark().filter(|mark| mark.engine == region.engine_key() && mark.ino == id.ino)?;
+        (mark.kind == mark::MarkKind::Folder).then(|| CPath::from(mark.path.as_bytes()))
+    })
 }
 
 /// True for a folder that is empty because another engine than `own` has made it and not listed it yet: the program sees a
@@ -98,17 +117,40 @@ pub(crate) fn is_folder_of_ours(id: &FileId) -> bool {
     attached().is_some_and(|(_, region)| region.find_folder(id.dev, id.ino).is_some())
 }
 
+/// Whether a folder may be one of ours of which the engine has to be asked first.
+pub(crate) fn may_be_ours(id: &FileId, fd: i32) -> bool {
+    match attached() {
+        Some((_, region)) => region.find_folder(id.dev, id.ino).is_some() || unlisted_path(&region, id, fd).is_some(),
+        None => may_be_managed(id, fd),
+    }
+}
+
 /// Whether a folder is worth asking an engine about, before this process has one: it is MODEL_DIR, an engine has
-/// made it, or it lies inside by its name. Where folders can have no mark, every folder of the device is.
+/// made it, or it lies inside by its name or by the folders above it. Where folders can have no mark, every folder of the
+/// device is. So is one without a mark that was reached by another mount of the device, if an engine runs: the bind mount
+/// may be of a folder inside.
 fn may_be_managed(id: &FileId, fd: i32) -> bool {
-    if model_dir::is_it(id) || environ::descriptor_path(fd).is_some_and(|path| model_dir::is_inside(path.as_bytes())) {
+    if is_named_ours(id, fd) {
         return true;
     }
     match text_of(fd) {
         Ok(text) => text.mark().is_some_and(|mark| mark.kind == mark::MarkKind::Folder),
         Err(Errno(libc::EOPNOTSUPP)) => model_dir::is_on_its_device(id),
-        Err(_) => false,
+        Err(_) => model_dir::may_be_named_otherwise(id, fd) && (is_below_model_dir(fd) || attach::engine_runs()),
     }
+}
+
+fn is_named_ours(id: &FileId, fd: i32) -> bool {
+    model_dir::is_it(id) || environ::descriptor_path(fd).is_some_and(|path| model_dir::is_inside(path.as_bytes()))
+}
+
+/// True for a folder below MODEL_DIR that the kernel names otherwise.
+fn is_below_ours(id: &FileId, fd: i32) -> bool {
+    model_dir::may_be_named_otherwise(id, fd) && is_below_model_dir(fd)
+}
+
+fn is_below_model_dir(fd: i32) -> bool {
+    above::nearest(fd, |id, _| model_dir::is_it(id).then_some(())).is_some()
 }
 
 /// What a folder says of itself. Where there is no /proc to ask an O_PATH descriptor by, the folder is opened once more.

@@ -201,11 +201,15 @@ fn by_place(id: &FileId, met: Met<'_>) -> Result<Option<Found>> {
     }
 }
 
-/// True for a file that lies in MODEL_DIR by its name, where a folder may have to be listed for the catalog to know it.
+/// True for a file that lies in MODEL_DIR by its name, or by what its folder is where it was met by another mount, and where
+/// a folder may have to be listed for the catalog to know it.
 fn may_be_unlisted(id: &FileId, met: Met<'_>) -> bool {
-    !listing::knows_all_folders()
-        && model_dir::is_on_its_device(id)
-        && met.path().is_some_and(|path| model_dir::is_inside(path.as_bytes()))
+    if listing::knows_all_folders() || !model_dir::is_on_its_device(id) {
+        return false;
+    }
+    let Some(path) = met.path() else { return false };
+    let is_elsewhere = || met.with(libc::O_PATH, |fd| model_dir::may_be_named_otherwise(id, fd)) == Some(true);
+    model_dir::is_inside(path.as_bytes()) || is_elsewhere() && missing::may_be_ours(parent(path.as_bytes()))
 }
 
 /// True for a file whose folder may have to be listed, and a process that has no descriptor left to see where it lies: the

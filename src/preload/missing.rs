@@ -53,6 +53,14 @@ pub(crate) fn list_folder(path: &[u8]) -> Listing {
     }
 }
 
+/// True for a folder, given by its absolute path, of which the engine has to be asked whether it is one of ours.
+pub(crate) fn may_be_ours(path: &[u8]) -> bool {
+    let Ok(folder) = open_folder(AT_FDCWD, path) else { return false };
+    let may = sys::file_id(folder).is_ok_and(|id| folder::may_be_ours(&id, folder));
+    let _ = sys::close(folder);
+    may
+}
+
 /// A folder could not be looked at. Where that is for want of a descriptor, its name says whether it may be one of ours.
 pub(crate) fn unseen(dir: i32, path: &[u8], errno: Errno) -> Listing {
     if !is_want(errno) || listing::knows_all_folders() {

@@ -1,20 +1,25 @@
 //! MODEL_DIR: which folder it is, and what lies on its device or below its name.
 //!
-//! Called by the constructor (`remember`), and by the look-ups of folders and unmarked files. Both tests are hints, which
+//! Called by the constructor (`remember`), and by the look-ups of folders and unmarked files. The tests are hints, which
 //! decide whom to ask: other names lead to the same files.
 
 use crate::environ;
 use core::sync::atomic::{AtomicU64, Ordering};
-use ossc_cache::sys::FileId;
+use ossc_cache::cpath::CPath;
+use ossc_cache::sys::{self, AT_FDCWD, FileId};
 
 /// Device and inode of MODEL_DIR.
 static MODEL_DEV: AtomicU64 = AtomicU64::new(0);
 static MODEL_INO: AtomicU64 = AtomicU64::new(0);
+/// The mount that MODEL_DIR was found on; 0 where the kernel does not say.
+static MODEL_MOUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Constructor: takes down which folder it is.
+/// Constructor: takes down which folder it is, and where.
 pub(crate) fn remember(id: &FileId) {
     MODEL_DEV.store(id.dev, Ordering::Relaxed);
     MODEL_INO.store(id.ino, Ordering::Relaxed);
+    let mount = CPath::from(environ::model_dir()).as_cstr().and_then(|path| sys::mount_at(AT_FDCWD, path));
+    MODEL_MOUNT.store(mount.unwrap_or(0), Ordering::Relaxed);
 }
 
 /// MODEL_DIR's device.
@@ -31,6 +36,12 @@ pub(crate) fn is_inside(path: &[u8]) -> bool {
 /// True for what lies on the device of MODEL_DIR.
 pub(crate) fn is_on_its_device(id: &FileId) -> bool {
     id.dev == MODEL_DEV.load(Ordering::Relaxed)
+}
+
+/// True for what may lie in MODEL_DIR although the kernel names it otherwise: it lies on the same device, and was reached
+/// by another mount of it (a bind mount, say).
+pub(crate) fn may_be_named_otherwise(id: &FileId, fd: i32) -> bool {
+    is_on_its_device(id) && sys::mount_at(fd, c"").is_none_or(|mount| mount != MODEL_MOUNT.load(Ordering::Relaxed))
 }
 
 /// True for the folder itself.

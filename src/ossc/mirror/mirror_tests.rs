@@ -525,3 +525,45 @@ fn memory_that_is_made_after_a_look_stays() {
     scene.look();
     assert!(region.object(slot).unwrap().seen().is_none(), "the next look ends it");
 }
+
+/// What a program looks at after it has found a name missing, in its order: whether a listing came since, and whether
+/// anything is left to be listed. It looks beside the engine, at every moment of many listings.
+#[test]
+fn what_comes_with_a_listing_is_at_no_moment_called_absent() {
+    const ROUNDS: u32 = 200;
+    let scene = Scene::new("absent", 8 << 20);
+    let header = scene.work.region().header();
+    let at = |round: u32| format!("d{round}");
+    // How often the program has said that it goes on: twice a round.
+    let said = std::sync::atomic::AtomicU32::new(0);
+    let spin = |until: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !until() {
+            assert!(Instant::now() < end, "the other thread has ended");
+            std::hint::spin_loop();
+        }
+    };
+    std::thread::scope(|scope| {
+        let program = scope.spawn(|| {
+            for round in 1..=ROUNDS {
+                spin(&|| scene.path(&at(round)).exists());
+                let is_counted = header.folders_unlisted.load(Ordering::Acquire) != 0;
+                assert!(is_counted, "round {round}: the folder is there, and nothing is left to be listed");
+                spin(&|| header.listings.load(Ordering::Acquire) == 2 * round - 1);
+                said.fetch_add(1, Ordering::AcqRel);
+                spin(&|| header.folders_unlisted.load(Ordering::Acquire) == 0);
+                let listings = header.listings.load(Ordering::Acquire);
+                assert_eq!(listings, 2 * round, "round {round}: all is listed, and no listing has come");
+                said.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        for round in (1..=ROUNDS).take_while(|_| !program.is_finished()) {
+            let level = Level { folders: vec![at(round)], ..Level::default() };
+            scene.mirror.make_real("", ROOT, Reason::Background, &level, Asked::now()).unwrap();
+            spin(&|| program.is_finished() || said.load(Ordering::Acquire) == 2 * round - 1);
+            let slot = lock(&scene.mirror.known).folder(&at(round)).unwrap();
+            scene.mirror.make_real(&at(round), slot, Reason::Touched, &Level::default(), Asked::now()).unwrap();
+            spin(&|| program.is_finished() || said.load(Ordering::Acquire) == 2 * round);
+        }
+    });
+}
