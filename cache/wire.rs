@@ -29,6 +29,9 @@ pub enum Ask {
     List,
     /// The same, since the asker is about to read the names in it: its small objects in place, if that is a use of it.
     Enter,
+    /// Why a reader of this record still waits: the answer's text says what has failed last, and is empty where nothing
+    /// has since bytes of the object came.
+    Why(u32),
     /// The region, to look at: who asks does not become a client, for whom the engine would stay.
     Look,
     /// What the engine says of itself: the answer carries a file of JSON. Who asks does not become a client.
@@ -153,6 +156,7 @@ impl Packet {
             7 => Ok(Ask::Report),
             8 => Ok(Ask::Outputs(self.head.value)),
             9 => Ok(Ask::Drop),
+            10 => Ok(Ask::Why(self.head.value)),
             _ => Err(Errno(libc::EPROTO)),
         }
     }
@@ -292,6 +296,7 @@ fn number(ask: Ask) -> (u32, u32) {
         Ask::Report => (7, 0),
         Ask::Outputs(bits) => (8, bits),
         Ask::Drop => (9, 0),
+        Ask::Why(slot) => (10, slot),
     }
 }
 

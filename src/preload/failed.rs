@@ -1,5 +1,6 @@
-//! An object or folder that a program cannot have: one line on its standard error that names it, the errno, the reason
-//! and the log, once for each object and cause in a process. The program by itself shows the errno at best.
+//! An object or folder that a program cannot have, or waits for in vain so far: one line on its standard error that names
+//! it, the errno, the reason and the log, once for each object and cause in a process. The program by itself shows the
+//! errno at best.
 //!
 //! Called where a wait or an open ends in an error (`waiting`, `memory_file`, `taken`, `listing`, the hooks). What comes
 //! of a file that no engine knows is said by `identity`. It waits for nothing, and writes by `say` alone.
@@ -53,12 +54,31 @@ pub(crate) fn kept_from_memory(seen: &Seen, errno: Errno) {
     }
 }
 
+/// A reader of this object goes on waiting, although this has failed; the engine has not given it up.
+#[cold]
+#[inline(never)]
+pub(crate) fn waits(handle: &Handle, why: &[u8]) {
+    if !why.is_empty() && !is_told(key(handle, 0)) {
+        let (path, log) = (CPath::default().with_shown(handle.path().as_bytes()), handle.region.log_path());
+        let (before, why): (&[u8], _) =
+            (if log.is_empty() { b"" } else { AND_THE_LOG }, CPath::default().with_shown(why));
+        let waits = b": a reader still waits for it, since ";
+        say(&[b"oss connector: ", path.as_bytes(), waits, why.as_bytes(), before, log, b"\n"]);
+    }
+}
+
+/// What a line calls an object and a cause: an errno, 0 for a wait.
+fn key(handle: &Handle, errno: i32) -> u64 {
+    u64::from(handle.slot.to_bits()) << 32 | u64::from(errno as u32)
+}
+
+const AND_THE_LOG: &[u8] = b"; the log says more: ";
+
 /// This object gives an error for this reason.
 #[cold]
 #[inline(never)]
 pub(crate) fn tell(handle: &Handle, errno: Errno, why: &[u8]) {
-    let key = u64::from(handle.slot.to_bits()) << 32 | u64::from(errno.0 as u32);
-    if !is_told(key) {
+    if !is_told(key(handle, errno.0)) {
         speak(handle.path().as_bytes(), errno, why, Some(&handle.region));
     }
 }
@@ -87,7 +107,7 @@ pub(crate) fn listing(path: &[u8]) {
 
 fn speak(path: &[u8], errno: Errno, why: &[u8], region: Option<&Region>) {
     let log = region.map_or(&b""[..], |region| region.log_path());
-    let before: &[u8] = if log.is_empty() { b"" } else { b"; the log says more: " };
+    let before: &[u8] = if log.is_empty() { b"" } else { AND_THE_LOG };
     // A name may hold what a terminal obeys.
     let path = CPath::default().with_shown(path);
     say(&[b"oss connector: ", path.as_bytes(), b": ", name(errno), b": ", why, before, log, b"\n"]);

@@ -1,10 +1,12 @@
-//! Engines that do not answer: whether there is one, and what the user is told of it.
+//! Engines that do not answer, and those that answer what keeps a reader waiting: what the user is told of it.
 //!
 //! Called by waits that last long (`attach`, `listing`, `waiting`). An engine that is stopped or frozen holds its lock and
 //! is a process like any other, so nothing but a question without an answer shows it.
 
 use crate::attach;
 use crate::engine_name;
+use crate::failed;
+use crate::handle::Handle;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ossc_cache::sys::{self, Errno};
 use ossc_cache::wire::Ask;
@@ -20,13 +22,21 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    /// Asks the engine for a sign of life, and says on stderr, once in a process, that there is none.
+    /// Asks the engine what keeps the readers of an object waiting. Says on stderr what that is, once for each object, or, once
+    /// in a process, that there is no answer.
     ///
     /// # Errors
     /// EIO for one that has given none for too long.
-    pub fn look(self) -> Result<Silence, Errno> {
-        if answers(attach::ASK_MS) {
-            return Ok(Silence::default());
+    pub fn look(self, waits_for: &Handle) -> Result<Silence, Errno> {
+        match attach::ask_engine(Ask::Why(waits_for.slot.number()), b"", attach::ASK_MS) {
+            Err(Errno(libc::ETIMEDOUT)) => {}
+            answer => {
+                if let Ok(packet) = answer {
+                    failed::waits(waits_for, packet.text());
+                    packet.close_fds();
+                }
+                return Ok(Silence::default());
+            }
         }
         static SPOKEN: AtomicBool = AtomicBool::new(false);
         if !SPOKEN.swap(true, Ordering::Relaxed) {

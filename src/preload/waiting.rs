@@ -143,7 +143,7 @@ pub(crate) fn run_here(handle: &Handle, wait: &impl Fn(&Handle, &dyn Patience) -
         if slices.replace(slices.get().wrapping_add(1)).is_multiple_of(SLICES_TOLD) {
             log::line(b"a reader has been waiting for 10 s more", handle);
             attach::alive(generation)?;
-            silence.set(silence.get().look()?);
+            silence.set(silence.get().look(&now)?);
         }
         attach::alive(generation)
     };

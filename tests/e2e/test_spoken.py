@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.e2e.base import PREFIX, EndToEnd, EnginesEnd
+from tests.e2e.base import PREFIX, EndToEnd, EnginesEnd, slow
 from tests.harness import faults, folder, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.run import Run
@@ -26,6 +26,11 @@ for path in sys.argv[1:]:
                     file.read() if how == "read" else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except OSError as error: print(error.errno, end=" ")
     print()
+"""
+# Four threads read one file.
+TOGETHER = """
+import sys, threading
+for _ in range(4): threading.Thread(target=lambda: open(sys.argv[1], "rb").read()).start()
 """
 # Descriptor 2 is a data file of the program's own by the time that a read fails.
 OWN = """
@@ -90,6 +95,39 @@ class FailedReads(EndToEnd):
             (line,) = done.stderr.decode().splitlines()
             self.assertIn(f"{run.model_dir}/nested: EIO: OSS did not list it", line)
             run.close()
+
+
+class LongReads(EndToEnd):
+    """Readers that wait for longer than ten seconds: of one object no answer is usable, of the other one it is late."""
+
+    faults: ClassVar[list[dict[str, Any]] | None] = [
+        {"match": {"kind": "get", "key": f"{PREFIX}/a.bin"}, "do": {"wrong_content_range": True}},
+        {"match": {"kind": "get", "key": f"{PREFIX}/small.bin"}, "do": {"status": 503, "code": "ServiceUnavailable"}},
+        {"match": {"kind": "get", "key": f"{PREFIX}/page.bin"}, "do": {"delay_ms": 11_000}},
+    ]
+
+    @slow
+    def test_what_fails_again_and_again_is_told_once_and_slowness_is_not(self) -> None:
+        run = self.managed({"responseTimeoutMs": 60_000})
+        failing = {"a.bin": "asked for bytes .* the answer has .*", "small.bin": r".*status 503, code ServiceUnavailable.*"}
+        late = run.start(["cat", str(run.model_dir / "page.bin")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.addCleanup(late.kill)
+        readers = {name: run.start([PYTHON, "-c", TOGETHER, str(run.model_dir / name)], stderr=subprocess.PIPE) for name in failing}
+        for reader in readers.values():
+            self.addCleanup(reader.kill)
+        self.assertEqual((late.communicate(timeout=60)[1], late.returncode), (b"", 0), run.log_tail())
+        for name, reader in readers.items():
+            with self.subTest(name):
+                assert reader.stderr is not None
+                lines = [reader.stderr.readline()]
+                # Its other threads have waited for as long.
+                with self.assertRaises(subprocess.TimeoutExpired):
+                    reader.wait(1)
+                reader.kill()
+                lines += reader.communicate()[1].splitlines()
+                self.assertEqual(len(lines), 1, lines)
+                why = f"{run.model_dir}/{name}: a reader still waits for it, since {PREFIX}/{name}: .*{failing[name]}; the log says more: {run.log_path}$"
+                self.assertRegex(lines[0].decode().rstrip(), f"^{SAID}{why}", run.log_tail())
 
 
 class Waits(EnginesEnd):

@@ -41,6 +41,8 @@ const SILENCE_MS: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often it says so.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// Most of what a program's user is told of a failed request: one line.
+const WHY_CHARS_MAX: usize = 600;
 
 /// See the module.
 pub struct Server {
@@ -243,6 +245,7 @@ impl Server {
                 }
             }
             Ask::Look => wire::answer(fd, 0, 0, b"", [self.files.0.as_raw_fd(), self.files.1, -1, -1]).map_err(|e| e.0),
+            Ask::Why(slot) => wire::answer(fd, 0, 0, self.why(slot).as_bytes(), NO_FDS).map_err(|e| e.0),
             Ask::Report => self.hand_report(fd),
             Ask::Drop => {
                 let path = String::from_utf8_lossy(packet.text()).into_owned();
@@ -263,6 +266,11 @@ impl Server {
                 self.orders.send(Order::List { path, enters: ask == Ask::Enter, conn }).map_err(|_| libc::EPIPE)
             }
         }
+    }
+
+    fn why(&self, slot: u32) -> String {
+        let text = self.work.entry(slot).and_then(|entry| entry.trouble()).unwrap_or_default();
+        text.chars().take(WHY_CHARS_MAX).collect()
     }
 
     fn hand_report(&self, fd: i32) -> Result<(), i32> {

@@ -48,7 +48,7 @@ impl Objects {
             crc: None,
         });
         let again = error.retryable() || renewing.is_some();
-        let outage = entry.in_trouble(self.register.now());
+        let outage = entry.in_trouble(self.register.now(), error);
         // A source may also go on giving credentials that are refused.
         let patient = renewing.is_none_or(|waited| waited.max(outage) < RENEWAL_PATIENCE);
         if again && patient && outage < self.options.outage_budget {

@@ -106,7 +106,13 @@ pub struct RegisterEntry {
     pub given: Mutex<BTreeMap<u32, String>>,
     /// Mismatches in a row of the whole.
     mismatches: Mutex<u32>,
-    trouble: Mutex<Option<Instant>>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// Requests for an object fail, and none has succeeded since.
+struct Trouble {
+    since: Instant,
+    last: Error,
 }
 
 impl RegisterEntry {
@@ -155,8 +161,16 @@ impl RegisterEntry {
     }
 
     /// A request failed: for how long nothing has succeeded.
-    pub fn in_trouble(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(*lock(&self.trouble).get_or_insert(now))
+    pub fn in_trouble(&self, now: Instant, error: &Error) -> Duration {
+        let mut trouble = lock(&self.trouble);
+        let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
+        *trouble = Some(Trouble { since, last: error.clone() });
+        now.saturating_duration_since(since)
+    }
+
+    /// What has failed last, where nothing has succeeded since.
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).as_ref().map(|trouble| trouble.last.to_string())
     }
 
     /// A request is being prepared: until `end_request` the record stays what it is, if it was not GONE after this.
