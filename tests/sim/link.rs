@@ -27,6 +27,8 @@ pub struct Line {
     stream: Stream,
     /// What the origin has sent and a thin link has not brought yet.
     behind: Stream,
+    /// When it brought the last turn.
+    turn_at: u64,
     /// When a body began to drip.
     drips: Option<u64>,
     answered: u32,
@@ -51,6 +53,7 @@ impl Line {
             request: Vec::new(),
             stream: Stream::new(),
             behind: Stream::new(),
+            turn_at: 0,
             drips: None,
             answered: 0,
             cancelled: Vec::new(),
@@ -152,8 +155,14 @@ impl Line {
         self.behind.front().map(|(at, _)| *at)
     }
 
+    /// Since when it waits for its turn.
+    pub fn waits_since(&self) -> Option<u64> {
+        self.waits_for_link().map(|at| at.max(self.turn_at))
+    }
+
     /// The thin link brings the next bytes: so many, in whatever pieces the origin has sent them, up to an end.
     pub fn bring(&mut self, now: u64, mut bytes: usize) {
+        self.turn_at = now;
         while bytes > 0 {
             let Some((at, piece)) = self.behind.front_mut().filter(|(at, _)| *at <= now) else { return };
             let brought = piece.cut_off(bytes);

@@ -91,9 +91,8 @@ pub struct World<'a> {
     turn_due: Vec<u64>,
     /// The process does not run before this time; true if nothing else does.
     still: (u64, bool),
-    /// The thin link brings the next turn then, and had brought one to this connection.
+    /// The thin link brings the next turn then.
     link_due: u64,
-    link_last: u32,
     /// How the vcpus sleep; `None` before their first turn.
     pub sleeps: Vec<Option<Sleep>>,
     turns: (u64, u32),
@@ -219,7 +218,6 @@ impl<'a> World<'a> {
             turn_due: Vec::new(),
             still: (0, false),
             link_due: u64::MAX,
-            link_last: 0,
             sleeps: Vec::new(),
             turns: (0, 0),
             heard: None,
@@ -435,7 +433,7 @@ impl<'a> World<'a> {
         true
     }
 
-    /// The thin link brings a turn to the next connection that has something on its way.
+    /// The thin link brings a turn to the connection that has waited for one longest.
     fn bring(&mut self, now: u64) {
         self.link_due = u64::MAX;
         let waits = |line: &&mut Line| line.waits_for_link().is_some_and(|at| at <= now);
@@ -443,11 +441,10 @@ impl<'a> World<'a> {
         if waiting.len() > 1 {
             stage::lock(&self.stage).faults.saw(Fault::Thin);
         }
-        waiting.sort_by_key(|line| (line.link <= self.link_last, line.link));
+        waiting.sort_by_key(|line| (line.waits_since(), line.link));
         if let Some(line) = waiting.first_mut() {
             line.bring(now, self.pace.turn_bytes);
             let link = line.link;
-            self.link_last = link;
             self.line_at(link, now + 1);
         }
         self.call_link();
