@@ -484,6 +484,9 @@ impl Conn {
                 return self.violation(format!("the head of the answer is longer than {HEAD_BYTES_MAX} bytes"));
             }
             Ok(Some(head)) => head,
+            Err(text) if text == http1::TLS_SPOKEN => {
+                return self.end(Err(Error::new(FailureKind::Tls, Phase::Head, text)), false);
+            }
             Err(text) => return self.violation(text),
         };
         if (100..200).contains(&head.status) && head.status != 101 {

@@ -43,6 +43,14 @@ pub(crate) struct ContentRange {
     pub total: u64,
 }
 
+/// What a server says that was asked in plain http and expects TLS.
+pub(crate) const TLS_SPOKEN: &str = "TLS is spoken at this port: write https:// in OSS_ENDPOINT, or check the port";
+
+/// A TLS record that holds an alert, of any version of the protocol.
+fn is_tls(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[21, 3])
+}
+
 /// Reads a head from the first received bytes; `None` if it is not complete.
 ///
 /// # Errors
@@ -55,6 +63,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, String> {
     let len = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut headers) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) if is_tls(bytes) => return Err(TLS_SPOKEN.into()),
         Err(e) => return Err(format!("the answer is not HTTP/1: {e}")),
     };
     let status = response.code.unwrap_or(0);
@@ -235,6 +244,14 @@ mod tests {
     const HEAD: &str = "HTTP/1.1 206 Partial Content\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nContent-Length: 8\r\n\
         Content-Range: bytes 8-15/100\r\nETag: \"E\"\r\nx-oss-request-id: 5F\r\nx-oss-hash-crc64ecma: 18446744073709551615\r\n\
         Last-Modified: Thu, 01 Jan 1970 00:00:10 GMT\r\nConnection: keep-alive\r\n\r\n";
+
+    #[test]
+    fn an_alert_of_tls_is_no_broken_head() {
+        for version in 0..=4 {
+            assert_eq!(parse(&[21, 3, version, 0, 2, 2, 70]), Err(TLS_SPOKEN.to_owned()));
+        }
+        assert!(parse(b"\x16\x03\x03").is_err_and(|why| why.contains("not HTTP/1")));
+    }
 
     #[test]
     fn heads_parse_only_when_complete() {

@@ -344,7 +344,11 @@ pub static CODES: &[CodeRow] = &[
     code("InDebt", FailureKind::Permission, "the account is in arrears: pay its bill"),
     code("UserDisable", FailureKind::Permission, "the account is disabled: ask Alibaba Cloud"),
     code("BucketDisable", FailureKind::Permission, "the bucket is disabled: ask Alibaba Cloud"),
-    code("InvalidAccessKeyId", FailureKind::Auth, "check OSS_ACCESS_KEY_ID: OSS does not know it, or it is disabled"),
+    code(
+        "InvalidAccessKeyId",
+        FailureKind::Auth,
+        "check OSS_ACCESS_KEY_ID: OSS does not know it, or it is disabled; a temporary one (STS.) needs OSS_SESSION_TOKEN",
+    ),
     code("SignatureDoesNotMatch", FailureKind::Auth, "check OSS_ACCESS_KEY_SECRET and OSS_REGION"),
     code("InvalidSecurityToken", FailureKind::Auth, "check OSS_SESSION_TOKEN: it is not valid, or has expired"),
     code("SecurityTokenExpired", FailureKind::Auth, "get new temporary credentials: the token has expired"),

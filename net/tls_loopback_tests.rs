@@ -168,6 +168,25 @@ fn plain_http_behind_an_https_endpoint_is_named() {
     });
 }
 
+#[test]
+fn tls_behind_an_http_endpoint_is_named() {
+    on_both(|driver| {
+        // What a TLS server says to a request in plain text: a fatal alert, here a record of the wrong version.
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("address");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                drop(stream.read(&mut [0; 4096]));
+                drop(stream.write_all(&[21, 3, 3, 0, 2, 2, 70]));
+            }
+        });
+        let rig = Rig::of(driver, origin(vec![address]), (1, 1), PATIENT);
+        let error = rig.range(0..10).0.result.expect_err("no HTTP");
+        assert_eq!((error.kind, error.phase), (FailureKind::Tls, Phase::Head), "{error}");
+        assert!(error.message.contains("write https:// in OSS_ENDPOINT"), "{error}");
+    });
+}
+
 /// How a server ends a connection in the middle of an answer.
 #[derive(Clone, Copy, Debug)]
 enum End {

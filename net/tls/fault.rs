@@ -70,10 +70,10 @@ fn certificate(why: &CertificateError) -> String {
             let (now, start) = (date(*time), date(*not_before));
             format!("it is valid from {start} on (this machine's time: {now}); set the clock")
         }
-        CertificateError::NotValidForName => "it is for another name; check OSS_ENDPOINT".into(),
+        CertificateError::NotValidForName => "it is for another name".into(),
         CertificateError::NotValidForNameContext { presented, .. } => {
             let names = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
-            format!("it is for another name ({names}); check OSS_ENDPOINT")
+            format!("it is for another name ({names})")
         }
         CertificateError::Revoked => "it was revoked".into(),
         other => format!("{other:?}"),

@@ -137,6 +137,9 @@ enum Unread {
 fn read(path: &Path) -> Result<String, Unread> {
     let unread = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Unread::Missing,
+        io::ErrorKind::PermissionDenied => Unread::Other(format!(
+            "cannot read it: {error}: let this user read it, or name another file by OSSC_CONFIG"
+        )),
         _ => Unread::Other(format!("cannot read it: {error}")),
     };
     // Looked at before it is opened: opening a pipe would wait for a writer for ever.

@@ -39,7 +39,7 @@ pub(crate) fn run() {
                 b"MODEL_DIR not set: set it to the folder that the program loads the model from"
             }
             environ::Unusable::BadModelDir | environ::Unusable::Unreachable => {
-                b"failed to download metadata: MODEL_DIR is not a folder and cannot be made"
+                b"failed to download metadata: MODEL_DIR is not a folder and cannot be made: name another one, or let this user write where it is to be"
             }
             environ::Unusable::NoRunFolder => rundir::NO_FOLDER.as_bytes(),
         }),

@@ -5,12 +5,16 @@
 use crate::credentials::Issuer;
 use ossc_sign::Issued;
 use std::fs::{self, OpenOptions};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A larger file holds something else.
 const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// What the file holds, for a message.
+const EXPECTED: &str =
+    r#"{"AccessKeyId": ..., "AccessKeySecret": ...}, for temporary keys with SecurityToken and Expiration"#;
 
 /// The file, by its absolute path.
 pub(super) struct KeyFile(pub(super) PathBuf);
@@ -23,7 +27,7 @@ impl Issuer for KeyFile {
     fn fetch(&self) -> Result<Issued, String> {
         let failed = |why: String| format!("OSS_AUTHORIZATION_FILE_PATH not accessible: {}: {why}", self.0.display());
         let text = read(&self.0).map_err(failed)?;
-        Issued::from_file(&text).map_err(failed)
+        Issued::from_file(&text).map_err(|why| failed(format!("{why}; expected {EXPECTED}")))
     }
 
     /// The product has a REASON for this file.
@@ -36,7 +40,10 @@ impl Issuer for KeyFile {
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     // Opening a pipe would wait for its writer.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = opened.map_err(|e| e.to_string())?;
+    let file = opened.map_err(|e| match e.kind() {
+        ErrorKind::PermissionDenied => format!("{e}: let this user read it"),
+        _ => e.to_string(),
+    })?;
     if !file.metadata().as_ref().is_ok_and(fs::Metadata::is_file) {
         return Err("not a regular file".into());
     }
@@ -70,7 +77,7 @@ mod tests {
         fs::write(&path, vec![b' '; 70_000]).expect("long");
         error("longer than 65536 bytes");
         fs::write(&path, r#"{"AccessKeyId": "id"}"#).expect("half");
-        error("AccessKeySecret is missing");
+        error(r#"AccessKeySecret is missing; expected {"AccessKeyId": ..."#);
         fs::write(&path, r#"{"AccessKeyId": "id", "AccessKeySecret": "s"}"#).expect("whole");
         assert_eq!(file.fetch().expect("a key").credentials.access_key_id, "id");
         fs::remove_dir_all(&folder).expect("gone");

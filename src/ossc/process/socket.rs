@@ -13,6 +13,7 @@ use ossc_conf::Settings;
 use rustix::fs::{Access, access};
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -67,7 +68,7 @@ pub fn look(settings: &Settings, id: (u64, u64)) -> Result<Paths, NotStarted> {
     let (name, path) = named(&paths)?;
     ossc_cache::lock::look(path, paths.is_given).map_err(|errno| refused(&name, errno.0))?;
     let folder = Path::new(&name).parent().unwrap_or(Path::new("/"));
-    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| failed(format!("{name}: {e}")))?;
+    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| failed(unmade(&name, e.into())))?;
     let socket = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
     let lies = std::fs::symlink_metadata(&socket);
     if lies.is_ok_and(|lies| !lies.file_type().is_socket()) {
@@ -122,8 +123,18 @@ fn refused(name: &str, errno: i32) -> NotStarted {
         libc::EEXIST | libc::ELOOP | libc::EISDIR | libc::ENXIO => {
             format!("{name} is not an engine's lock: remove it, or give CONNECTOR_UDS_PATH another name")
         }
-        number => format!("{name}: {}", std::io::Error::from_raw_os_error(number)),
+        number => unmade(name, std::io::Error::from_raw_os_error(number)),
     })
+}
+
+/// A file of the run folder that cannot be made, and what to do.
+fn unmade(name: &str, why: std::io::Error) -> String {
+    let what = match why.kind() {
+        ErrorKind::NotFound => ": make that folder, or give CONNECTOR_UDS_PATH a place in one that is there",
+        ErrorKind::PermissionDenied => ": let this user write there, or give CONNECTOR_UDS_PATH another place",
+        _ => "",
+    };
+    format!("{name}: {why}{what}")
 }
 
 fn taken(socket: &str, errno: i32) -> String {
