@@ -2,7 +2,8 @@
 
 Run by the bar `operate 1`. The doctor looks first, by the program's own variables, and has to leave nothing behind. Then
 a program maps and reads a whole model. The doctor's status is 0 exactly when the program had right bytes; where it was
-not, the line that failed is the one that the table names, and says what to do. Each case has a folder, a configuration and,
+not, the line that failed is the one that the table names, and says what to do. So it is once more behind a program that
+has failed, whose engine may still be there: there the first screen of a terminal has to hold what to do. Each case has a folder, a configuration and,
 where something goes wrong with OSS, an endpoint of its own.
 """
 
@@ -44,6 +45,8 @@ TOGETHER = 4
 # A program waits a minute for an engine that never comes.
 PROGRAM_SECS_MAX = 100
 DOCTOR_SECS_MAX = 60
+# A terminal's usual size.
+LINES, COLUMNS = 24, 80
 PROGRAM = """
 import hashlib, json, mmap, sys
 for name, expected in json.load(open(sys.argv[1])).items():
@@ -147,6 +150,29 @@ def stopped_engine(world: World) -> None:
     strike(world.run.engines(), signal.SIGSTOP)
 
 
+def hidden_engine(world: World) -> None:
+    """As another container has it."""
+    world.program(["true"], CONNECTOR_UDS_PATH=str(world.run.dir / "elsewhere"))
+
+
+def other_names(world: World) -> dict[str, str | None]:
+    """A file of keys as other tools write it."""
+    file = world.run.dir / "keys.json"
+    file.write_text('{"accessKeyId": "id", "accessKeySecret": "secret"}')
+    return {"OSS_ACCESS_KEY_ID": None, "OSS_ACCESS_KEY_SECRET": None, "OSS_AUTHORIZATION_FILE_PATH": str(file)}
+
+
+def full_disk(world: World) -> None:
+    (world.run.dir / "disk").mkdir()
+    config = json.loads(world.run.config_path.read_text())
+    world.run.config_path.write_text(json.dumps({**config, "logPath": str(world.run.dir / "disk/connector.log")}))
+
+
+def with_full_disk(world: World) -> list[str]:
+    disk = world.run.dir / "disk"
+    return mounted(f"mount -t tmpfs -o size=4k none {disk} && head -c 4096 /dev/zero > {disk}/full && touch {disk}/connector.log")(world)
+
+
 def leftovers(world: World) -> None:
     world.program(["true"])
     world.run.kill_engines()
@@ -192,6 +218,7 @@ WORKING = [
     Case("the clock is an hour off", "clock", "signs with the server's time", works=True, options=["--clock-ahead-sec", "3600"]),
     Case("the log cannot be written", "log", "set logPath", works=True, config=in_file_place("logPath")),
     Case("the audit file cannot be written", "audit", "set auditPath", works=True, config=in_file_place("auditPath")),
+    Case("the log's disk is full", "log", "its disk is full", works=True, prepare=full_disk, wrap=with_full_disk),
     Case("a proxy is set", "proxy", "ignored", works=True, env=fixed(https_proxy="http://proxy.invalid:3128")),
     Case("no huge pages", "pages", "twice the CPU", works=True, env=fixed(OSSC_PAGES="memfd")),
     Case("verifyCrc is false", "CRC-64", "no object is compared", works=True, config={"verifyCrc": False}),
@@ -231,6 +258,7 @@ BROKEN = [
         "a secondary without MODEL_DIR", "MODEL_DIR", "set it to the folder", "there is no MODEL_DIR",
         env=fixed(ENABLE_CONNECTOR="2", MODEL_DIR=None, OSS_PATH=None, OSS_ENDPOINT=None),
     ),
+    Case("LD_PRELOAD forgotten", "LD_PRELOAD", "ossc run --", "No such file", env=fixed(LD_PRELOAD=None)),
     Case("LD_PRELOAD names no file", "LD_PRELOAD", "is not there", "cannot be preloaded", env=fixed(LD_PRELOAD="/absent/libossc_preload.so")),
     Case("LD_PRELOAD names another library", "LD_PRELOAD", "first in it", "No such file", env=lambda world: {"LD_PRELOAD": world.library("int x;")}),
     Case("a library that hides the hooks", "hooks", "put libossc_preload.so first", "hides the hooks", env=lambda world: world.preload(world.library(HIDING))),
@@ -247,9 +275,10 @@ BROKEN = [
     Case("MODEL_DIR cannot be written", "MODEL_DIR", "read and write permission", "Read-only", wrap=mounted("mount --bind {m} {m} && mount -o remount,bind,ro {m}")),
     Case("MODEL_DIR's disk is full", "disk", "make room there", "or not be written to MODEL_DIR", wrap=mounted("mount -t tmpfs -o size=8k none {m}")),
     Case("the socket's path is a file", "run folder", "remove it, or give", "is no socket", env=lambda world: {"CONNECTOR_UDS_PATH": str(world.run.config_path)}),
-    Case("no folder for the socket", "run folder", "No such file", "No such file", env=fixed(CONNECTOR_UDS_PATH="/absent/socket")),
-    Case("an engine of another OSS_PATH", "engine", "use another MODEL_DIR", "another OSS_PATH", prepare=other_engine(OSS_PATH=f"oss://{paths.BUCKET}/team/other/")),
+    Case("no folder for the socket", "run folder", "make that folder", "make that folder", env=fixed(CONNECTOR_UDS_PATH="/absent/socket")),
+    Case("an engine of another OSS_PATH", "engine", f"serves oss://{paths.BUCKET}/team/other/", "another OSS_PATH", prepare=other_engine(OSS_PATH=f"oss://{paths.BUCKET}/team/other/")),
     Case("an engine of another OSS_ENDPOINT", "engine", "use another MODEL_DIR", "another OSS_ENDPOINT", prepare=another_endpoint),
+    Case("an engine with another socket", "engine", "MODEL_DIR of its own", "its socket lies elsewhere", prepare=hidden_engine),
     Case("an engine that is stopped", "engine", "kill -CONT", "which is stopped", prepare=stopped_engine),
     Case("accept4 is refused", "run folder", "allow it", "accept4", wrap=refusing("EPERM", "accept4")),
     Case("io_uring is forced and refused", "network", "OSSC_IO", "io_uring", env=fixed(OSSC_IO="uring"), wrap=refusing("EPERM", "io_uring_setup")),
@@ -260,10 +289,12 @@ BROKEN = [
     Case("a wrong secret", "list", "SignatureDoesNotMatch", "SignatureDoesNotMatch", env=fixed(OSS_ACCESS_KEY_SECRET="wrong")),
     Case("a wrong key", "list", "InvalidAccessKeyId", "InvalidAccessKeyId", env=fixed(OSS_ACCESS_KEY_ID="LTAI-wrong")),
     Case("no credential file", "keys", "OSS_AUTHORIZATION_FILE_PATH", "not accessible", env=fixed(OSS_ACCESS_KEY_ID=None, OSS_ACCESS_KEY_SECRET=None, OSS_AUTHORIZATION_FILE_PATH="/absent")),
+    Case("a temporary key without its token", "list", "OSS_SESSION_TOKEN", "OSS_SESSION_TOKEN", env=fixed(OSS_ACCESS_KEY_ID="STS.key")),
+    Case("a credential file with other names", "keys", "expected {", "AccessKeyId is missing", env=other_names),
     Case("no such bucket", "list", "NoSuchBucket", "NoSuchBucket", env=fixed(OSS_PATH="oss://no-such-bucket/x/")),
     Case("nothing is there", "list", "check OSS_PATH", "holds no objects", env=fixed(OSS_PATH=f"oss://{paths.BUCKET}/nobody/")),
     Case("a certificate of nobody trusted", "list", "tls.caFile", "unknown issuer", env=lambda world: secure(world, "https://")),
-    Case("http where https is spoken", "list", "", "failed to list objects", env=lambda world: secure(world, "http://")),
+    Case("http where https is spoken", "list", "write https://", "write https://", env=lambda world: secure(world, "http://")),
     Case("https where http is spoken", "list", "write http://", "does not speak TLS", env=lambda world: {"OSS_ENDPOINT": world.run.endpoint.url.replace("http://", "https://")}),
     Case("objects may not be read", "read", "oss:GetObject", "EACCES", faults=[faults.refused(403, "AccessDenied")]),
     Case("one shard may not be read", "read", "oss:GetObject", "EACCES", faults=[faults.refused(403, "AccessDenied", SHARD)]),
@@ -328,6 +359,24 @@ def examine(world: World, case: Case, env: dict[str, str], ignored: list[str]) -
     return judged
 
 
+def first_screen(text: str) -> str:
+    """What a terminal shows of it first, with its own line breaks taken out."""
+    rows = [line[at : at + COLUMNS] for line in text.splitlines() for at in range(0, max(len(line), 1), COLUMNS)]
+    return "".join(rows[:LINES])
+
+
+def examine_again(world: World, judged: Judged, env: dict[str, str], ignored: list[str]) -> None:
+    """The doctor's word to one whose program has just failed: the reason comes first."""
+    case = judged.case
+    argv, env = command(world, case, [str(paths.OSSC), "doctor", *ignored], env)
+    done = world.run.call(argv, env, timeout=DOCTOR_SECS_MAX)
+    screen = first_screen(done.stdout.decode(errors="replace"))
+    if done.returncode == 0:
+        judged.wrong(f"the doctor finds nothing once the program has failed: {screen}")
+    if f"FAIL  {case.check:<12}" not in screen or case.remedy not in screen:
+        judged.wrong(f"the first screen has no `FAIL {case.check}` with `{case.remedy}`: {screen}")
+
+
 def one(case: Case, root: Path, sums: Path, shared: Endpoint, ignored: list[str]) -> Judged:
     with ExitStack() as ends:
         endpoint = shared
@@ -341,13 +390,15 @@ def one(case: Case, root: Path, sums: Path, shared: Endpoint, ignored: list[str]
         run = ends.enter_context(Run(endpoint, PREFIX, config={**CONFIG, **case.config}))
         world = World(run, root, ends)
         case.prepare(world)
-        env = run.env(**case.env(world))
-        judged = examine(world, case, env, ignored)
+        variables = run.env(**case.env(world))
+        judged = examine(world, case, variables, ignored)
         if judged.status < 0:
             return judged
-        argv, env = command(world, case, [str(paths.VENV_PYTHON), "-c", PROGRAM, str(sums), str(run.model_dir / case.below)], env)
+        argv, env = command(world, case, [str(paths.VENV_PYTHON), "-c", PROGRAM, str(sums), str(run.model_dir / case.below)], variables)
         done = run.call(argv, env, timeout=PROGRAM_SECS_MAX)
         loaded, said = done.returncode == 0 and done.stdout == b"loaded\n", done.stderr.decode(errors="replace")
+        if not loaded:
+            examine_again(world, judged, variables, ignored)
         run.kill_engines()
     if loaded != case.works:
         judged.wrong(f"the program {'loaded' if loaded else 'did not load'}: {said[-400:]}")
@@ -376,7 +427,7 @@ def judge(cases: list[Case], ignored: list[str]) -> list[Judged]:
 def here(quick: bool = False) -> list[Case]:
     """The cases that this user can set up; `quick`: a third of the broken ones, none that waits a minute for an engine."""
     can_mount = os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
-    needs_mount = {"MODEL_DIR cannot be written", "MODEL_DIR's disk is full"}
+    needs_mount = {"MODEL_DIR cannot be written", "MODEL_DIR's disk is full", "the log's disk is full"}
     cases = [case for case in [*(BROKEN[::3] if quick else BROKEN), *WORKING] if can_mount or case.name not in needs_mount]
     cases = [case for case in cases if not quick or case.check != "engine" or case.works or not case.name.startswith(("a secondary", "an engine that"))]
     return selected(cases, lambda case: case.name)

@@ -4,7 +4,8 @@
 //! With a program behind `--` it runs that instead, and says how it reads past the C library.
 //!
 //! Called by `main`. It changes nothing that stays, starts no engine and shows no secret. What a failed step makes
-//! pointless is not tried. Its status is 0 exactly when the program would start and load.
+//! pointless is not tried. Its status is 0 exactly when the program would start and load. What fails is said at once and
+//! stands first, so that the reason is on the first screen; notes follow, then what works.
 
 mod engine;
 mod local;
@@ -19,8 +20,9 @@ use engine::Running;
 use ossc_conf::{Config, DEFAULT_PATH, Settings};
 use role::Role;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -28,7 +30,8 @@ use std::sync::{Arc, Mutex};
 #[derive(Args)]
 #[command(after_help = "\
 Set the variables of your program first, or put them before the command. The status is 0 if the program would start and
-load, 1 if not, or if what was found could not be printed. Each line is ok, note (it works) or FAIL, with what to do.
+load, 1 if not, or if what was found could not be printed. Each line is FAIL with what to do, note (it works), or ok.
+Where something fails, one line names what works; --json has all of it, in the order in which it was tried.
 
   MODEL_DIR=/models OSS_PATH=oss://examplebucket/qwen/Qwen3-8B/ OSS_ENDPOINT=oss-cn-beijing-internal.aliyuncs.com ossc doctor
   ossc doctor --json | jq '.checks[] | select(.mark == \"FAIL\")'
@@ -47,6 +50,9 @@ pub struct DoctorOptions {
     #[arg(last = true, value_name = "PROGRAM", conflicts_with = "offline")]
     program: Vec<OsString>,
 }
+
+/// Warnings of one step that are told.
+const WARNINGS_MAX: usize = 3;
 
 /// How a step ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,18 +73,22 @@ impl Mark {
     }
 }
 
-/// What has been found so far; each line is printed at once, but for JSON.
+/// What has been found so far. What fails is printed at once, the rest at the end; for JSON all of it.
 #[derive(Default)]
 struct Report {
-    /// What has failed, and how often there is a note.
+    /// What has failed.
     bad: Vec<String>,
-    notes: u32,
+    /// Lines that are printed at the end: notes, and what works with its name.
+    notes: Vec<String>,
+    good: Vec<(String, String)>,
     /// For JSON.
     checks: Option<Vec<Value>>,
     measured: Value,
     ignored: Vec<String>,
     /// An engine serves the program already: what a start would need decides nothing.
     is_served: bool,
+    /// A program was run.
+    is_of_program: bool,
     warnings: Warnings,
     /// Why lines could not be printed, if so.
     unprinted: Option<std::io::Error>,
@@ -86,38 +96,74 @@ struct Report {
 
 impl Report {
     fn say(&mut self, mark: Mark, what: &str, found: &str) {
-        let is_eased = mark == Mark::Bad && (self.is_served || self.ignored.iter().any(|name| name == what));
+        let is_eased = mark == Mark::Bad && self.ignored.iter().any(|name| name == what);
         let mark = if is_eased { Mark::Note } else { mark };
         if mark == Mark::Bad && !self.bad.iter().any(|before| before == what) {
             self.bad.push(what.to_string());
         }
-        self.notes += u32::from(mark == Mark::Note);
-        match &mut self.checks {
-            Some(checks) => checks.push(json!({"mark": mark.word(), "check": what, "found": found})),
-            None => self.print(&format!("{:<5} {what:<12} {found}\n", mark.word())),
+        if let Some(checks) = &mut self.checks {
+            checks.push(json!({"mark": mark.word(), "check": what, "found": found}));
+            return;
         }
+        let line = format!("{:<5} {what:<12} {found}\n", mark.word());
+        match mark {
+            Mark::Bad => self.print(&line),
+            Mark::Note => self.notes.push(line),
+            Mark::Good => self.good.push((what.to_string(), line)),
+        }
+        so_far(what);
     }
 
     fn print(&mut self, line: &str) {
+        so_far("");
         if let Err(e) = output::print(line) {
             self.unprinted = Some(e);
         }
     }
 
-    /// The last line, and the status of the command: 1 where what was found could not be said.
+    /// What was kept back, the last line, and the status of the command: 1 where what was found could not be said.
     fn end(mut self, status: u8) -> ExitCode {
-        let sum = match (self.bad.is_empty(), self.notes) {
-            (true, 0) => "everything that was tried works\n".to_string(),
-            (true, 1) => "everything that was tried works; 1 note\n".to_string(),
-            (true, notes) => format!("everything that was tried works; {notes} notes\n"),
-            (false, _) => format!("{} failed: {}\n", self.bad.len(), self.bad.join(", ")),
+        let text = match self.checks.take() {
+            Some(checks) => {
+                let works = self.bad.is_empty();
+                format!(
+                    "{}\n",
+                    json!({"works": works, "failed": self.bad, "checks": checks, "measured": self.measured})
+                )
+            }
+            None => self.rest(),
         };
-        let whole = self.checks.take().map(|checks| json!({"works": self.bad.is_empty(), "failed": self.bad, "checks": checks, "measured": self.measured}));
-        self.print(&whole.map_or(sum, |whole| format!("{whole}\n")));
+        self.print(&text);
         match self.unprinted {
             Some(e) => output::lost("doctor", &e),
             None => ExitCode::from(status),
         }
+    }
+
+    /// All that stands behind the failures: with one, what works by its names alone, so that one screen holds it all.
+    fn rest(&self) -> String {
+        let mut text = self.notes.concat();
+        if self.bad.is_empty() {
+            self.good.iter().for_each(|(_, line)| text.push_str(line));
+            let notes = match self.notes.len() {
+                0 => String::new(),
+                1 => "; 1 note".into(),
+                more => format!("; {more} notes"),
+            };
+            return if self.is_of_program {
+                format!("{text}nothing was found that keeps it from the model{notes}\n")
+            } else {
+                format!(
+                    "{text}everything that was tried works{notes}; if a program sees no model: ossc doctor -- PROGRAM\n"
+                )
+            };
+        }
+        let mut names: Vec<&str> = self.good.iter().map(|(name, _)| name.as_str()).collect();
+        names.dedup();
+        if !names.is_empty() {
+            text.push_str(&format!("{:<5} {:<12} {}\n", Mark::Good.word(), "the rest", names.join(", ")));
+        }
+        format!("{text}{} failed: {}\n", self.bad.len(), self.bad.join(", "))
     }
 
     fn good(&mut self, what: &str, found: impl AsRef<str>) {
@@ -132,9 +178,14 @@ impl Report {
         self.say(Mark::Bad, what, found.as_ref());
     }
 
-    /// Says why a step failed; `None` ends what depends on it.
+    /// Something that only a start needs has failed.
+    fn bad_for_a_start(&mut self, what: &str, found: impl AsRef<str>) {
+        self.say(if self.is_served { Mark::Note } else { Mark::Bad }, what, found.as_ref());
+    }
+
+    /// Says why a step of a start failed; `None` ends what depends on it.
     fn need<T>(&mut self, what: &str, found: Result<T, impl ToString>) -> Option<T> {
-        found.map_err(|why| self.say(Mark::Bad, what, &why.to_string())).ok()
+        found.map_err(|why| self.bad_for_a_start(what, why.to_string())).ok()
     }
 
     /// Tells what the engine's own code has warned of since the last time.
@@ -142,7 +193,24 @@ impl Report {
         let text = self.warnings.drain();
         let mut lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.dedup();
+        let more = lines.len().saturating_sub(WARNINGS_MAX);
+        lines.truncate(WARNINGS_MAX);
         lines.into_iter().for_each(|line| self.note("warning", line));
+        if more > 0 {
+            self.note("warning", format!("and {more} more"));
+        }
+    }
+}
+
+/// On a terminal: the name of what was looked at last, until a line is printed; a step may take a minute.
+fn so_far(what: &str) {
+    let mut stderr = std::io::stderr();
+    let moves = std::env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb");
+    // What is piped is read by a pager, mostly, which has the terminal.
+    if moves && stderr.is_terminal() && std::io::stdout().is_terminal() {
+        let text = if what.is_empty() { String::new() } else { format!("looked at: {what}") };
+        // Nothing depends on it.
+        let _ = write!(stderr, "\r\x1b[K{text}");
     }
 }
 
@@ -185,6 +253,7 @@ pub fn main(options: &DoctorOptions) -> ExitCode {
     let checks = options.json.then(Vec::new);
     let mut report = Report { checks, ignored: options.ignore.clone(), ..Report::default() };
     if !options.program.is_empty() {
+        report.is_of_program = true;
         let status = program::run(&mut report, &options.program).and_then(|status| status.code()).unwrap_or(1);
         let status = if report.bad.is_empty() { status as u8 } else { 1 };
         return report.end(status);
@@ -215,6 +284,7 @@ fn look(report: &mut Report, offline: bool) {
         report.bad("engine", "none can run for this MODEL_DIR, and ENABLE_CONNECTOR=2 waits for one: start a program with ENABLE_CONNECTOR=1");
     }
     report.is_served = matches!(running, Running::Serves(_));
+    let is_fit = !matches!(running, Running::Unfit);
     if let (Some(settings), Some(id)) = (&settings, id) {
         local::run_folder(report, settings, id);
     }
@@ -223,11 +293,14 @@ fn look(report: &mut Report, offline: bool) {
         local::metrics(report, config);
         local::memory(report, config, settings.as_ref())
     });
-    let budget = if let Running::Serves(budget) = running { Some(budget) } else { budget };
+    let (budget, here) = match running {
+        Running::Serves(engine) => (Some(engine.budget), engine.here),
+        _ => (budget, HashSet::new()),
+    };
     local::limits(report);
     local::proxies(report);
-    if let (Some(config), Some(settings), false) = (&config, &settings, offline || matches!(running, Running::Unfit)) {
-        remote::bucket(report, &remote::Local { settings, config, id, budget });
+    if let (Some(config), Some(settings), true) = (&config, &settings, is_fit && !offline) {
+        remote::bucket(report, &remote::Local { settings, config, id, budget, here });
     }
 }
 

@@ -1,7 +1,7 @@
 //! One engine for a MODEL_DIR wherever run folders lie: two containers, or two values of CONNECTOR_UDS_PATH, may name the
 //! same folder and meet in no run folder. Two engines would take each other's files for leftovers.
 //!
-//! Called by the engine at its start, behind the lock of its run folder. It takes a read lock on one byte of the folder
+//! Called by the engine at its start, behind the lock of its run folder, and by `ossc doctor`, which only looks. It takes a read lock on one byte of the folder
 //! itself, and asks whether another one has such a lock. That is in no program's way: `flock` of a folder is another kind
 //! of lock, and no program may lock a folder to write. Where the file system has no such locks there is no look.
 
@@ -33,18 +33,28 @@ pub fn alone(root: &Root, model_dir: &Path) -> Result<Option<Alone>, String> {
         root.opened().map_err(|e| e.raw_os_error()).and_then(|folder| taken_alone(folder, DYING).map_err(|e| e.0));
     match taken {
         Ok(Some(folder)) => Ok(Some(Alone { _folder: folder })),
-        Ok(None) => Err(format!(
-            "failed to acquire uds lock: another engine serves MODEL_DIR {}, and its socket lies elsewhere (it belongs to \
-             another container or user, or has another CONNECTOR_UDS_PATH or XDG_RUNTIME_DIR): give this program a MODEL_DIR \
-             of its own, or both the same CONNECTOR_UDS_PATH, or wait until lingerSec after the other's last program",
-            model_dir.display()
-        )),
+        Ok(None) => Err(format!("failed to acquire uds lock: {}", another(model_dir))),
         Err(errno) => {
             let why = std::io::Error::from_raw_os_error(errno);
             tracing::debug!("MODEL_DIR cannot be locked, so other engines of it are not noticed: {why}");
             Ok(None)
         }
     }
+}
+
+/// Whether an engine has the lock now. It takes none.
+pub fn is_taken(root: &Root) -> bool {
+    root.opened().is_ok_and(|folder| sys::has_byte_another(folder.as_raw_fd(), BYTE).unwrap_or(false))
+}
+
+/// That another engine serves the folder, and what to do.
+pub fn another(model_dir: &Path) -> String {
+    format!(
+        "another engine serves MODEL_DIR {}, and its socket lies elsewhere (it belongs to another container or user, or \
+         has another CONNECTOR_UDS_PATH or XDG_RUNTIME_DIR): give this program a MODEL_DIR of its own, or both the same \
+         CONNECTOR_UDS_PATH, or wait until lingerSec after the other's last program",
+        model_dir.display()
+    )
 }
 
 /// The folder with the lock; `None` if another opening has one for as long as that.

@@ -4,9 +4,12 @@
 
 use super::Report;
 use super::role::Role;
-use crate::commands::view::{Which, human};
-use ossc_cache::region::{Region, endpoint_key, place_key};
+use crate::commands::view::{Which, human, objects, ready_bytes};
+use crate::folder_files::Root;
+use crate::process::alone;
+use ossc_cache::region::{Object, Region, endpoint_key, place_key, state};
 use ossc_cache::wire;
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -20,10 +23,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(super) enum Running {
     /// None.
     None,
-    /// One that serves what this program names; bytes of objects that it may have in memory.
-    Serves(u64),
+    /// One that serves what this program names.
+    Serves(Engine),
     /// One that this program cannot use: said.
     Unfit,
+}
+
+/// What an engine can give a program.
+pub(super) struct Engine {
+    /// Bytes of objects that it may have in memory.
+    pub budget: u64,
+    /// Names below OSS_PATH of objects whose bytes are all here: OSS is not asked for them.
+    pub here: HashSet<String>,
 }
 
 /// `is_alone`: the program may not start one itself.
@@ -33,12 +44,12 @@ pub(super) fn look(report: &mut Report, model_dir: &Path, (role, is_alone): (Rol
         if role == Role::Secondary && is_alone {
             report.bad("engine", "none runs for this MODEL_DIR, and ENABLE_CONNECTOR=2 waits for one: start a program with ENABLE_CONNECTOR=1");
         }
-        return Running::None;
+        return unseen(report, model_dir);
     }
     let until = Instant::now() + ENDS_WITHIN;
     loop {
         match which.region() {
-            Ok(region) => return judged(report, &region),
+            Ok(region) => return judged(report, &region, &which),
             // Its socket goes a moment before its lock.
             Err(_) if !which.is_served() => return Running::None,
             Err(why) if Instant::now() > until => {
@@ -50,7 +61,22 @@ pub(super) fn look(report: &mut Report, model_dir: &Path, (role, is_alone): (Rol
     }
 }
 
-fn judged(report: &mut Report, region: &Region) -> Running {
+/// There is none whose socket this program knows: it starts one, unless another serves the folder.
+fn unseen(report: &mut Report, model_dir: &Path) -> Running {
+    // What is wrong with the folder is said where that is looked at.
+    let Ok(root) = Root::open(model_dir) else { return Running::None };
+    let until = Instant::now() + ENDS_WITHIN;
+    while alone::is_taken(&root) {
+        if Instant::now() > until {
+            report.bad("engine", alone::another(model_dir));
+            return Running::Unfit;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    Running::None
+}
+
+fn judged(report: &mut Report, region: &Region, which: &Which) -> Running {
     let header = region.header();
     let own = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let differs = |name: &str, key: fn(&[u8]) -> u64, its: u64| {
@@ -64,22 +90,37 @@ fn judged(report: &mut Report, region: &Region) -> Running {
         if differs(name, key, its.load(Ordering::Acquire)) {
             report.bad(
                 "engine",
-                format!("the engine of this MODEL_DIR serves another {name}: use another MODEL_DIR, or wait until lingerSec after its last program"),
+                format!("the engine of this MODEL_DIR serves another {name}: use another MODEL_DIR, or wait until lingerSec after its last program{}", served(which)),
             );
             return Running::Unfit;
         }
     }
     let (large, ready) = (header.large_bytes.load(Ordering::Relaxed), header.ready_bytes.load(Ordering::Relaxed));
     let pid = header.engine_pid.load(Ordering::Acquire);
+    let is_here = |object: &&Object| object.state() != state::FAILED && ready_bytes(region, object) == object.size();
+    let here = objects(region).filter(is_here).map(|object| region.name(object).to_string()).collect();
     report.good(
         "engine",
         format!(
-            "{pid} serves it: {} of {} are in memory; what fails below is for the next one",
+            "{pid} serves it: {} of {} are in memory; what only a start needs is a note, and for the next one",
             human(ready),
             human(large)
         ),
     );
-    Running::Serves(header.budget_bytes.load(Ordering::Acquire))
+    Running::Serves(Engine { budget: header.budget_bytes.load(Ordering::Acquire), here })
+}
+
+/// What a running engine serves, and whom, for a message.
+fn served(which: &Which) -> String {
+    let Ok(report) = which.report() else { return String::new() };
+    let programs: Vec<String> = report["clients"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|client| format!("{} ({})", client["pid"], client["command"].as_str().unwrap_or_default()))
+        .collect();
+    let of = if programs.is_empty() { "no program".into() } else { programs.join(", ") };
+    format!("; it serves {} to {of}", report["oss_path"].as_str().unwrap_or_default())
 }
 
 /// What is the matter with an engine that a signal or a debugger has stopped.

@@ -11,7 +11,7 @@ use crate::process::first_word::NotStarted;
 use crate::process::{assemble, folders, memory, socket};
 use ossc_conf::{Config, Output, Settings};
 use ossc_store::pages::{PageKind, Store};
-use rustix::fs::{Access, access, statfs};
+use rustix::fs::{Access, access, statfs, statvfs};
 use rustix::process::{Resource, getrlimit};
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -42,9 +42,13 @@ pub(super) fn model_dir(report: &mut Report, model_dir: &Path) -> Option<(u64, u
             return None;
         }
         Ok(found) if !found.is_dir() => Err("it is not a folder: remove it, or choose another one".to_string()),
-        Ok(found) => access(model_dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
-            .map(|()| found)
-            .map_err(|e| format!("read and write permission are needed: {e}")),
+        Ok(found) => {
+            access(model_dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).map(|()| found).map_err(|e| {
+                format!(
+                    "read and write permission are needed: {e}: let this user write there, or choose another MODEL_DIR"
+                )
+            })
+        }
         Err(e) => Err(e.to_string()),
     };
     let found = report.need("MODEL_DIR", found.map_err(|why| format!("{dir}: {why}")))?;
@@ -76,7 +80,7 @@ pub(super) fn run_folder(report: &mut Report, settings: &Settings, id: (u64, u64
     let looked = socket::may_accept().map_err(NotStarted::Reason).and_then(|()| socket::look(settings, id));
     let paths = match looked {
         Ok(paths) => paths,
-        Err(NotStarted::Reason(why)) => return report.bad("run folder", why),
+        Err(NotStarted::Reason(why)) => return report.bad_for_a_start("run folder", why),
         Err(NotStarted::OtherEngine) => return,
     };
     let place = String::from_utf8_lossy(paths.socket.as_bytes()).into_owned();
@@ -96,6 +100,10 @@ pub(super) fn files(report: &mut Report, config: &Config) {
             continue;
         };
         match may_be_written(path) {
+            Ok(()) if is_full(path) => report.note(
+                what,
+                format!("{}: its disk is full, so lines are lost: make room there, or set {key} to a file on another one", path.display()),
+            ),
             Ok(()) => report.good(what, path.display().to_string()),
             Err(why) => report.note(
                 what,
@@ -126,6 +134,11 @@ fn may_be_written(path: &Path) -> Result<(), String> {
     opened.map(drop).map_err(|e| e.to_string())
 }
 
+/// Whether the disk of a log has no room, so that lines are lost.
+fn is_full(path: &Path) -> bool {
+    statvfs(nearest(path)).is_ok_and(|fs| fs.f_blocks > 0 && fs.f_bavail == 0)
+}
+
 /// Variables of proxies, which other programs obey.
 pub(super) fn proxies(report: &mut Report) {
     let names = ["http_proxy", "https_proxy", "all_proxy"].map(|name| [name.to_string(), name.to_ascii_uppercase()]);
@@ -151,7 +164,7 @@ pub(super) fn memory(report: &mut Report, config: &Config, settings: Option<&Set
         report.note("memory", warning);
     }
     if let Some(why) = memory::too_small(config, &budget, is_cut) {
-        report.bad("memory", why);
+        report.bad_for_a_start("memory", why);
         return None;
     }
     let limit = format!("{} for cached objects", view::human(budget.limit()));

@@ -21,7 +21,7 @@ use ossc_net::error::shown;
 use ossc_net::list::ObjectEntry;
 use serde_json::json;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -50,6 +50,15 @@ pub(super) struct Local<'a> {
     pub id: Option<(u64, u64)>,
     /// Of the engine that runs, or of the next one.
     pub budget: Option<u64>,
+    /// Names below OSS_PATH of objects that an engine which runs has all bytes of.
+    pub here: HashSet<String>,
+}
+
+impl Local<'_> {
+    /// Programs have it without OSS.
+    fn is_here(&self, object: &ObjectEntry) -> bool {
+        object.key.strip_prefix(self.settings.location.prefix()).is_some_and(|name| self.here.contains(name))
+    }
 }
 
 /// Ends with the first step that fails.
@@ -57,14 +66,16 @@ pub(super) fn bucket(report: &mut Report, local: &Local<'_>) -> Option<()> {
     let Local { settings, config, .. } = *local;
     let host = settings.endpoint.connect_host(settings.location.bucket());
     let addresses = report.need("DNS", connect::addresses(settings, config))?;
-    report.good("DNS", format!("{host}: {} addresses", addresses.len()));
+    report.good("DNS", format!("{host}: {} address{}", addresses.len(), if addresses.len() == 1 { "" } else { "es" }));
     connects(report, &addresses, config.connect_timeout)?;
     let assembled = assembled(report, local)?;
     if settings.endpoint.scheme() == Scheme::Http {
         report.note("TLS", "plain http, as OSS_ENDPOINT asks: right inside a VPC, readable by others elsewhere");
     }
     let (origin, options) = (assembled.origin.clone(), MirrorOptions::of(config));
-    let root = report.need("MODEL_DIR", Root::open(nearest(&settings.model_dir)))?;
+    let near = nearest(&settings.model_dir);
+    let near = if near.is_dir() { near } else { near.parent()? };
+    let root = report.need("MODEL_DIR", Root::open(near))?;
     let (location, prefix) = (settings.location.to_string(), settings.location.prefix().to_string());
     let mirror = Mirror::new(root, assembled.work, assembled.store, location, prefix, options);
     let listed = mirror.rehearse_listing();
@@ -132,8 +143,9 @@ fn assembled(report: &mut Report, local: &Local<'_>) -> Option<Assembled> {
     report.warned();
     let assembled = match assembled {
         Ok(assembled) => assembled,
-        Err(NotStarted::Reason(why)) => return report.need(step.get(), Err(why)),
-        Err(NotStarted::OtherEngine) => return None,
+        // A budget that holds no part was told before.
+        Err(NotStarted::Reason(why)) if local.budget.is_some() => return report.need(step.get(), Err(why)),
+        Err(_) => return None,
     };
     let limits = credentials::Limits { connect: config.connect_timeout, response: config.response_timeout };
     let issuer = credentials::issuer(settings, limits, &connect::trust(settings, config));
@@ -199,7 +211,8 @@ fn sizes(report: &mut Report, local: &Local<'_>, found: &ModelFolder, weights: &
             report.good("size", text);
         }
     }
-    let archived: Vec<&ObjectEntry> = objects.values().filter(|object| object.needs_restore()).collect();
+    let archived: Vec<&ObjectEntry> =
+        objects.values().filter(|object| object.needs_restore() && !local.is_here(object)).collect();
     if let Some(first) = archived.first() {
         let more = if archived.len() > 1 { format!(" and {} more are", archived.len() - 1) } else { " is".into() };
         report.bad("archived", format!("{}{more} archived, and programs get EACCES: restore it", shown(&first.key)));
@@ -266,21 +279,25 @@ fn reads(
     }
     report.warned();
     reading.end(|reads| {
-        had(report, reads);
-        verified(report, local.config, reads);
+        had(report, local, reads);
+        verified(report, local, reads);
     });
     let total: u64 = weights.iter().filter_map(|name| objects.get(name)).map(|object| object.size).sum();
     speed(report, (one, many), total);
     Some(())
 }
 
-fn had(report: &mut Report, reads: &[Read]) {
-    let failed: Vec<&Read> = reads.iter().filter(|read| read.failed.is_some()).collect();
+fn had(report: &mut Report, local: &Local<'_>, reads: &[Read]) {
+    let (kept, failed): (Vec<&Read>, Vec<&Read>) =
+        reads.iter().filter(|read| read.failed.is_some()).partition(|read| local.is_here(&read.entry));
     for error in failed.iter().take(NAMED_MAX).filter_map(|read| read.failed.as_ref()) {
         report.bad("read", error.to_string());
     }
     if failed.len() > NAMED_MAX {
         report.bad("read", format!("and {} more objects", failed.len() - NAMED_MAX));
+    }
+    if let Some(error) = kept.first().and_then(|read| read.failed.as_ref()) {
+        report.note("read", format!("{error}; what the engine has of {} such objects is served", kept.len()));
     }
     let whole = reads.iter().filter(|read| read.crc64().is_some()).count();
     let begun = reads.iter().filter(|read| read.is_begun()).count();
@@ -299,15 +316,18 @@ fn had(report: &mut Report, reads: &[Read]) {
     }
 }
 
-fn verified(report: &mut Report, config: &Config, reads: &[Read]) {
+fn verified(report: &mut Report, local: &Local<'_>, reads: &[Read]) {
+    let config = local.config;
     for read in reads.iter().filter(|read| read.is_wrong()).take(NAMED_MAX) {
         let (Some(sum), Some(reported)) = (read.crc64(), read.reported) else { continue };
         let text = format!(
             "{}: its bytes have CRC-64 {sum}, and OSS reports {reported}, also when read again: upload it anew",
             shown(&read.entry.key)
         );
-        if config.verify_crc {
+        if config.verify_crc && !local.is_here(&read.entry) {
             report.bad("CRC-64", text);
+        } else if config.verify_crc {
+            report.note("CRC-64", format!("{text}; programs have what the engine verified before"));
         } else {
             report.note("CRC-64", format!("{text}; verifyCrc is false, so programs get them"));
         }

@@ -57,8 +57,12 @@ pub(super) fn library(report: &mut Report, model_dir: Option<&Path>) {
         Some(text) => named(report, text, own.as_deref()),
     };
     let Some(library) = library else { return };
-    let where_set = if preload.is_some() { "" } else { "; set LD_PRELOAD to it for the program's command alone" };
-    report.good("library", format!("{}, ossc is version {}{where_set}", library.display(), env!("CARGO_PKG_VERSION")));
+    let shown = library.display();
+    let found = format!("{shown}, ossc is version {}", env!("CARGO_PKG_VERSION"));
+    report.good("library", found);
+    if preload.is_none() && variable("ENABLE_CONNECTOR").is_some() {
+        report.bad("LD_PRELOAD", format!("not set, and a program without it is not served: put LD_PRELOAD={shown} before the program's command and before this one, or start the program by `ossc run --`, which needs no ENABLE_CONNECTOR"));
+    }
     engine_program(report, &library);
     hooks(report, &preload.unwrap_or_else(|| library.into_os_string()), model_dir);
 }
@@ -138,7 +142,7 @@ fn hooks(report: &mut Report, preload: &OsStr, model_dir: Option<&Path>) {
         (true, true) if said.is_empty() => report.good("hooks", "in force in a program under these variables"),
         (true, true) => report.note("hooks", said),
         (true, false) => {
-            report.bad("hooks", format!("a program does not load the library: {said}; see `LD_DEBUG=libs`"))
+            report.bad("hooks", format!("a program does not load the library: {said}: is it there, and may this user read it? `LD_DEBUG=libs` says more"))
         }
         (false, _) => report.bad("hooks", said.replace(REFUSED, "")),
     }
