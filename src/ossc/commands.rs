@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod drop;
 mod engines;
 pub mod errors;
+mod executable;
 #[allow(unsafe_code)]
 mod mapped;
 pub mod metrics;

@@ -254,6 +254,36 @@ class Doctor(EndToEnd):
         self.assertEqual(status, 0, out)
         self.assertRegex(out, r"note  reads past   \S+/past_number_static ran without the library")
 
+    def test_a_program_that_cannot_have_the_library_fails_however_short_it_runs(self) -> None:
+        static = compiled("past_number.c", "past_number_static", "-static")
+        status, out = self.doctor([static, "pread", "plain"])
+        self.assertEqual(status, 1, out)
+        self.assertRegex(out, r"(?m)^FAIL  program      \S+/past_number_static is static, .*linked dynamically")
+        self.assertNotIn("nothing was read past", out)
+        run = self.managed()
+        done = run.call([str(paths.OSSC), "run", "--", static, "pread", "plain", str(run.model_dir / LARGE)], run.env(None, LD_PRELOAD=None))
+        self.assertRegex(done.stderr.decode(), r"^ossc run: \S+/past_number_static is static, .*; it runs without the library")
+
+    def test_a_program_whose_variables_were_cleared_fails(self) -> None:
+        status, out = self.doctor(["env", "-i", PYTHON, "-c", "import time; time.sleep(1)"])
+        self.assertEqual(status, 1, out)
+        self.assertRegex(out, r"(?m)^FAIL  program      \S+ ran without the library, since it had no LD_PRELOAD .*env -i")
+        status, out = self.doctor(["sh", "-c", f"env -u LD_PRELOAD {PYTHON} -c 'import time; time.sleep(1)'; true"])
+        self.assertEqual(status, 0, out)
+        self.assertRegex(out, r"(?m)^note  reads past   \S+ ran without the library, since it had no LD_PRELOAD")
+
+    def test_a_program_that_has_the_library_is_not_said_to_be_without_it(self) -> None:
+        # It is looked at while the dynamic linker is at work, too.
+        status, out = self.doctor(["sh", "-c", f"for n in 1 2 3 4 5 6 7 8 9 10; do {PYTHON} -S -c ''; done"])
+        self.assertEqual(status, 0, out)
+        self.assertNotIn("without the library", out)
+
+    def test_one_that_ends_badly_is_asked_where_it_reads(self) -> None:
+        status, out = self.doctor(["sh", "-c", "exit 3"])
+        self.assertEqual(status, 3, out)
+        self.assertRegex(out, r"(?m)^note  program      sh: exit status: 3; .*MODEL_DIR \(/")
+        self.assertNotIn("everything that was tried works", out)
+
     def test_what_cannot_be_run_fails(self) -> None:
         status, out = self.doctor(["/no/such/program"])
         self.assertEqual(status, 1, out)

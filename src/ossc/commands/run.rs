@@ -4,6 +4,7 @@
 //! Called by `main`. It becomes the program (exec), so status, signals and terminal are the program's. With `--progress` on
 //! a terminal it stays beside the program: then it hands on what signals come, and ends as the program has ended.
 
+use crate::commands::executable;
 use crate::commands::progress::Progress;
 use crate::commands::signals::{self, Signals};
 use crate::commands::view::Which;
@@ -52,6 +53,12 @@ pub fn main(options: &RunOptions) -> ExitCode {
         eprintln!("ossc run: {LIBRARY} is neither beside ossc nor in ../lib: install it there");
         return ExitCode::FAILURE;
     };
+    if let Some(why) = executable::find(&options.program[0]).and_then(|path| executable::unloadable(&path)) {
+        eprintln!(
+            "ossc run: {} {why}; it runs without the library and sees large objects as empty files",
+            options.program[0].to_string_lossy()
+        );
+    }
     let mut command = command(&library, &options.program);
     if options.secondary {
         command.env("ENABLE_CONNECTOR", "2");
