@@ -59,11 +59,12 @@ pub(crate) const STDOUT: &str = "stdout";
 pub(crate) const STDERR: &str = "stderr";
 
 impl Output {
-    /// What a text names; any that is no word is a path.
+    /// What a text names; any that is no word is a path. A path of a standard stream would be that of the engine, which has
+    /// none.
     pub(crate) fn named(text: &str) -> Output {
         match text {
-            STDOUT => Output::Stdout,
-            STDERR => Output::Stderr,
+            STDOUT | "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Output::Stdout,
+            STDERR | "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => Output::Stderr,
             path => Output::File(PathBuf::from(path)),
         }
     }
@@ -244,7 +245,7 @@ keys! {
 
     log_path: Output, "logPath" in_default_file,
         Output { default: "/var/log/oss-connector/connector.log" } |output| output,
-        "Log of the engine: a file, or `stdout` or `stderr` of the program that starts the engine. \
+        "Log of the engine: a file, or `stdout` or `stderr` of the program that starts the engine (`/dev/stdout`, too). \
          If it cannot be written, the engine warns once and writes to a file in its run folder, \
          which the warning names.";
 
@@ -429,6 +430,17 @@ mod tests {
                 ValueKind::Word { words, .. } => assert!(words.len() > 1, "{}", key.path),
             }
         }
+    }
+
+    #[test]
+    fn paths_of_standard_streams_are_those_of_the_program() {
+        for path in ["stdout", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+            assert_eq!(Output::named(path), Output::Stdout, "{path}");
+        }
+        for path in ["stderr", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"] {
+            assert_eq!(Output::named(path), Output::Stderr, "{path}");
+        }
+        assert_eq!(Output::named("/dev/null"), Output::File("/dev/null".into()));
     }
 
     #[test]

@@ -74,10 +74,12 @@ class Outputs(EndToEnd):
         self.assertEqual(done.stderr, b"")
 
     def test_lines_go_to_its_standard_error(self) -> None:
-        run = self.managed({"logPath": "stderr"})
-        done = run.call(["sha256sum", "b.bin"], cwd=run.model_dir)
-        self.assertIn(b"engine started", done.stderr)
-        self.assertEqual(done.stdout.decode(), f"{self.sha('b.bin')}  b.bin\n")
+        # Of its path, too: that of the engine itself would lead nowhere.
+        for path in ("stderr", "/dev/stderr"):
+            run = self.managed({"logPath": path})
+            done = run.call(["sha256sum", "b.bin"], cwd=run.model_dir)
+            self.assertIn(b"engine started", done.stderr)
+            self.assertEqual(done.stdout.decode(), f"{self.sha('b.bin')}  b.bin\n")
 
     def test_an_engine_has_no_pipe_of_a_program_but_the_one_that_is_named(self) -> None:
         for config, stream in (({}, None), ({"logPath": "stderr"}, 2), ({"auditPath": "stdout"}, 1)):
