@@ -48,6 +48,8 @@ pub(crate) struct SourceRow {
     pub line: &'static str,
     /// All variables that it reads, for the manual; a program that starts later hands on these.
     pub variables: &'static [Variable],
+    /// Those of them whose values are shown nowhere.
+    pub secrets: &'static [&'static str],
     /// What has to be set, where it is named and not set up.
     missing: &'static str,
     /// What is set up, if it is; `true` where OSSC_CREDENTIALS names it.

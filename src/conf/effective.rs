@@ -2,7 +2,10 @@
 //!
 //! Called by `ossc config --effective`. It reads the configuration file as an engine does, and shows no secret.
 
-use crate::docs::{self, default_json};
+use crate::credentials::SOURCES;
+use crate::docs::{self, Variable, default_json};
+use crate::endpoint::Endpoint;
+use crate::location::Location;
 use crate::reason::Reason;
 use crate::table::{Config, KEYS};
 use serde_json::Value;
@@ -40,12 +43,21 @@ pub fn effective(file: &Path, is_named: bool) -> Result<Vec<Effective>, Reason> 
 
 /// All variables with their values, `None` where they are not set, and `set` in place of a secret.
 pub fn variables(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, Option<String>)> {
-    let is_secret = |name: &str| name.contains("KEY") || name.contains("TOKEN") && !name.contains("FILE");
-    let shown = |name: &'static str| {
-        let value = get(name).filter(|value| !value.is_empty());
-        (name, value.map(|value| if is_secret(name) { "set".into() } else { value }))
+    let shown = |variable: &'static Variable| {
+        let value = get(variable.name).filter(|value| !value.is_empty());
+        (variable.name, value.map(|value| if is_secret(variable, &value) { "set".into() } else { value }))
     };
-    docs::variables().map(|variable| shown(variable.name)).collect()
+    docs::variables().map(shown).collect()
+}
+
+/// True for a key, and for an address or OSS_PATH with user information, which no engine takes.
+fn is_secret(variable: &Variable, value: &str) -> bool {
+    let is_key = || SOURCES.iter().any(|source| source.secrets.contains(&variable.name));
+    let is_refused = || match variable.name {
+        "OSS_PATH" => Location::parse(value).is_err(),
+        name => (name.ends_with("_URL") || name.ends_with("_ENDPOINT")) && Endpoint::parse(value).is_err(),
+    };
+    is_key() || value.contains(['@', '?']) && is_refused()
 }
 
 #[cfg(test)]
@@ -57,10 +69,31 @@ mod tests {
         let all = variables(|name| Some(format!("value of {name}")));
         assert_eq!(all.len(), docs::variables().count());
         let shown = |name: &str| all.iter().find(|(other, _)| *other == name).and_then(|(_, value)| value.clone());
-        for name in ["OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN"] {
-            assert_eq!(shown(name).as_deref(), Some("set"), "{name}");
+        let sounds_so = |name: &str| ["KEY", "SECRET", "TOKEN"].iter().any(|word| name.contains(word));
+        for (name, value) in &all {
+            let is_set = value.as_deref() == Some("set");
+            assert_eq!(is_set, sounds_so(name) && *name != "ALIBABA_CLOUD_OIDC_TOKEN_FILE", "{name}");
         }
         assert_eq!(shown("OSS_PATH").as_deref(), Some("value of OSS_PATH"));
+        for (name, value, is_shown) in [
+            ("OSS_ENDPOINT", "https://me:pass@host", false),
+            ("OSS_ENDPOINT", "me:pa/ss@host", false),
+            ("OSSC_STS_URL", "http://me:pass@host:1", false),
+            ("OSS_ENDPOINT", "https://host:1", true),
+            ("OSS_ENDPOINT", "https://host/path", true),
+            ("OSS_PATH", "oss://key:secret@bucket/a/", false),
+            ("OSS_PATH", "https://bucket.host/a?Signature=b", false),
+            ("OSS_PATH", "oss://bucket/a@b?c/", true),
+            ("MODEL_DIR", "/a@b", true),
+        ] {
+            let all = variables(|other| (other == name).then(|| value.into()));
+            let found = all.iter().find(|(other, _)| *other == name).and_then(|(_, value)| value.clone());
+            assert_eq!(found.as_deref(), Some(if is_shown { value } else { "set" }), "{name} {value}");
+        }
+        // Each variable that takes an address.
+        for variable in docs::variables().filter(|variable| variable.text.contains("http://")) {
+            assert!(variable.name.ends_with("_URL") || variable.name.ends_with("_ENDPOINT"), "{}", variable.name);
+        }
         assert!(variables(|_| Some(String::new())).iter().all(|(_, value)| value.is_none()));
     }
 

@@ -20,11 +20,13 @@ impl Location {
     /// without it also matches the siblings (`Qwen3-8B` and `Qwen3-8B-FP8`).
     ///
     /// # Errors
-    /// `invalid uri`, with the text and what is wrong with it.
+    /// `invalid uri`, with the text and what is wrong with it. A text with user information, or a URL with a query, is not
+    /// repeated, since that may be a key or a signature.
     pub fn parse(text: &str) -> Result<Self, Reason> {
         let fail = |why: &str| {
             let form = "expected oss://BUCKET/PATH/, such as oss://examplebucket/qwen/Qwen3-8B/";
-            Err(Reason::new(INVALID_URI, format!("{why} in OSS_PATH `{}`; {form}", text.escape_debug())))
+            let named = if may_tell(text) { "…".into() } else { text.escape_debug().to_string() };
+            Err(Reason::new(INVALID_URI, format!("{why} in OSS_PATH `{named}`; {form}")))
         };
         let Some(rest) = text.strip_prefix("oss://") else {
             return fail("no oss:// at the start");
@@ -66,6 +68,14 @@ impl fmt::Display for Location {
     }
 }
 
+/// True if a secret may be in it.
+fn may_tell(text: &str) -> bool {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let is_url = scheme != "oss";
+    rest.split('/').next().is_some_and(|authority| authority.contains(['@', ':']))
+        || is_url && text.contains(['@', '?'])
+}
+
 /// 3 to 63 of lower-case letters, digits and `-`, which is neither first nor last.
 fn is_bucket_name(text: &str) -> bool {
     (3..=63).contains(&text.len())
@@ -77,6 +87,22 @@ fn is_bucket_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        for text in [
+            "oss://id:secret@examplebucket/a/",
+            "oss://id:secret/",
+            "https://examplebucket.oss-cn-beijing.aliyuncs.com/a?Signature=secret",
+            "https://id:secret@host/a",
+            "s3://id:secret@bucket/",
+        ] {
+            let said = Location::parse(text).unwrap_err().to_string();
+            assert!(said.contains("in OSS_PATH `…`; expected") && !said.contains("secret"), "{said}");
+        }
+        let said = Location::parse("oss://B/secret@x?y").unwrap_err().to_string();
+        assert!(said.contains("`oss://B/secret@x?y`"), "{said}");
+    }
 
     #[test]
     fn bucket_and_prefix() {

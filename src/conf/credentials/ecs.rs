@@ -12,6 +12,7 @@ const METADATA: &str = "http://100.100.100.200";
 pub(super) const SOURCE: SourceRow = SourceRow {
     word: "ecs",
     line: "the RAM role of the ECS instance: `ALIBABA_CLOUD_ECS_METADATA`, or `OSSC_CREDENTIALS=ecs`",
+    secrets: &[],
     missing: "ALIBABA_CLOUD_ECS_METADATA_DISABLED to something else than true",
     variables: &[
         Variable {

@@ -7,6 +7,7 @@ use crate::reason::{self, Reason};
 pub(super) const SOURCE: SourceRow = SourceRow {
     word: "file",
     line: "the file of `OSS_AUTHORIZATION_FILE_PATH`",
+    secrets: &[],
     missing: "OSS_AUTHORIZATION_FILE_PATH",
     variables: &[Variable {
         name: "OSS_AUTHORIZATION_FILE_PATH",

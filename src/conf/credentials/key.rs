@@ -13,6 +13,7 @@ use crate::variable::invalid;
 pub(super) const OSS: SourceRow = SourceRow {
     word: "env",
     line: "`OSS_ACCESS_KEY_ID`, `OSS_ACCESS_KEY_SECRET`, `OSS_SESSION_TOKEN`",
+    secrets: &["OSS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_SECRET", "OSS_SESSION_TOKEN"],
     missing: "OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET",
     variables: &[
         Variable {
@@ -35,6 +36,7 @@ pub(super) const OSS: SourceRow = SourceRow {
 pub(super) const ALIBABA: SourceRow = SourceRow {
     word: "env",
     line: "`ALIBABA_CLOUD_ACCESS_KEY_ID`, `ALIBABA_CLOUD_ACCESS_KEY_SECRET`, `ALIBABA_CLOUD_SECURITY_TOKEN`",
+    secrets: &["ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_SECURITY_TOKEN"],
     missing: "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET",
     variables: &[
         Variable {

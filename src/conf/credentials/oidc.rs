@@ -14,6 +14,7 @@ const SESSION_NAME: &str = "oss-connector";
 pub(super) const SOURCE: SourceRow = SourceRow {
     word: "oidc",
     line: "the role of the pod (RRSA): the three variables that ACK sets",
+    secrets: &[],
     missing: "ALIBABA_CLOUD_ROLE_ARN, ALIBABA_CLOUD_OIDC_PROVIDER_ARN and ALIBABA_CLOUD_OIDC_TOKEN_FILE",
     variables: &[
         Variable {
