@@ -54,8 +54,11 @@ impl CPath {
 
     /// The same with a text after it whose control bytes are question marks, for a line of a log.
     pub fn with_shown(mut self, text: &[u8]) -> CPath {
-        for byte in text {
-            self = self.with(&[if byte.is_ascii_control() { b'?' } else { *byte }]);
+        let mut left = text;
+        while let Some((byte, rest)) = left.split_first() {
+            let control = control_len(left);
+            self.push(if control > 0 { b"?" } else { core::slice::from_ref(byte) });
+            left = if control > 0 { &left[control..] } else { rest };
         }
         self
     }
@@ -65,12 +68,15 @@ impl CPath {
     pub fn with_quoted(mut self, text: &[u8]) -> CPath {
         let is_text = core::str::from_utf8(text).is_ok();
         self.push(b"\"");
-        for byte in text {
+        let mut left = text;
+        while let Some((byte, rest)) = left.split_first() {
+            let control = control_len(left);
             match byte {
                 b'"' | b'\\' => self.push(&[b'\\', *byte]),
-                byte if byte.is_ascii_control() || !is_text && !byte.is_ascii() => self.push(b"?"),
+                byte if control > 0 || !is_text && !byte.is_ascii() => self.push(b"?"),
                 byte => self.push(&[*byte]),
             }
+            left = if control > 0 { &left[control..] } else { rest };
         }
         self.push(b"\"");
         self
@@ -110,6 +116,16 @@ impl CPath {
     }
 }
 
+/// Length of the control character that a text begins with, or 0: those above U+007F, which terminals obey as well, have
+/// two bytes of UTF-8.
+fn control_len(text: &[u8]) -> usize {
+    match text {
+        [0xc2, 0x80..=0x9f, ..] => 2,
+        [byte, ..] => usize::from(byte.is_ascii_control()),
+        [] => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +152,10 @@ mod tests {
 
     #[test]
     fn a_name_in_a_log_line_is_one_line() {
-        assert_eq!(CPath::from(b"x=").with_shown("a\n\0\u{e9}".as_bytes()).as_bytes(), "x=a??\u{e9}".as_bytes());
+        let shown = |text: &[u8]| CPath::from(b"x=").with_shown(text).as_bytes().to_vec();
+        assert_eq!(shown("a\n\0\u{e9}".as_bytes()), "x=a??\u{e9}".as_bytes());
+        assert_eq!(shown("\u{9b}31m\u{7f}\u{a0}".as_bytes()), "x=?31m?\u{a0}".as_bytes());
+        assert_eq!(shown(b"\xc2"), b"x=\xc2");
     }
 
     #[test]
@@ -144,6 +163,7 @@ mod tests {
         let quoted = |text: &[u8]| CPath::default().with_quoted(text).as_bytes().to_vec();
         assert_eq!(quoted("a\"b\\\n\u{e9}".as_bytes()), "\"a\\\"b\\\\?\u{e9}\"".as_bytes());
         assert_eq!(quoted(b"\xe9x"), b"\"?x\"");
+        assert_eq!(quoted("\u{9b}31m".as_bytes()), b"\"?31m\"");
     }
 
     #[test]

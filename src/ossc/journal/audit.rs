@@ -5,7 +5,7 @@
 //! open by a client. No secrets.
 
 use crate::journal::Journal;
-use crate::journal::line::time;
+use crate::journal::line::{time, without_controls};
 use ossc_net::Response;
 use serde_json::{Value, json};
 use std::ops::Range;
@@ -146,7 +146,7 @@ impl Audit {
 
     fn write(&self, line: impl FnOnce() -> Value) {
         if let Some(journal) = &self.journal {
-            journal.audit(line().to_string().into_bytes());
+            journal.audit(without_controls(line().to_string()).into_bytes());
         }
     }
 }

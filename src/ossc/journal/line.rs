@@ -67,10 +67,25 @@ impl Form {
                 if !others.is_empty() {
                     let _ = write!(text, ",\"fields\":{}", Value::Object(others));
                 }
-                text
+                without_controls(text)
             }
         }
     }
+}
+
+/// JSON in which no control character stands as it is: those from U+007F on may, and terminals obey them.
+pub fn without_controls(json: String) -> String {
+    if !json.contains(char::is_control) {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_control() {
+            true => drop(write!(text, "\\u{:04x}", u32::from(c))),
+            false => text.push(c),
+        }
+    }
+    text
 }
 
 /// What is in names of objects or in answers of servers may be anything.
@@ -149,5 +164,21 @@ impl Visit for Fields {
             MESSAGE => self.say(&format!("{value:?}")),
             _ => self.add(field, value, || json!(format!("{value:?}"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_the_same_without_control_characters() {
+        let value = json!({"a\u{7f}": "x\n\u{9b}31m\u{1b}\"\\\u{e9}"});
+        let text = without_controls(value.to_string());
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        let form = Form(LogFormat::Json);
+        let line = form.line(UNIX_EPOCH, &form.of_words(Level::WARN, "\u{85}"));
+        assert!(line.strip_suffix(b"\n").is_some_and(|line| !String::from_utf8_lossy(line).contains(char::is_control)));
     }
 }
