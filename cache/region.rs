@@ -1050,6 +1050,8 @@ mod tests {
         [0, 1_000, 1_001, 300_000_000, 300_000_001].into_iter().for_each(|us| waits.count(us));
         assert_eq!(waits.read(), ([2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1], 600_002_002));
         assert!(crate::waits::LIMITS_US.is_sorted());
+        waits.forget();
+        assert_eq!(waits.read(), ([0; crate::waits::CLASSES], 0));
     }
 
     #[test]

@@ -27,6 +27,11 @@ impl Waits {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
+    /// A new engine counts anew.
+    pub fn forget(&self) {
+        self.classes.iter().chain([&self.sum_us]).for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
     /// Waits of each class, and the sum of all in microseconds.
     pub fn read(&self) -> ([u64; CLASSES], u64) {
         (core::array::from_fn(|class| self.classes[class].load(Ordering::Relaxed)), self.sum_us.load(Ordering::Relaxed))

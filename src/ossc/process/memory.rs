@@ -28,6 +28,7 @@ pub fn of_engine(
             && header.oss_path_key.load(Ordering::Acquire) == place
             && header.endpoint_key.load(Ordering::Acquire) == endpoint_key(settings);
         if same {
+            count_anew(&region);
             header.engine_pid.store(std::process::id(), Ordering::Release);
             return Ok((store, region, files, true));
         }
@@ -106,9 +107,19 @@ fn publish(region: &Region, memory_dev: u64, (dev, ino): (u64, u64)) {
     header.model_dev.store(dev, Ordering::Release);
     header.model_ino.store(ino, Ordering::Release);
     header.birth.store(fastrand::u64(1..), Ordering::Release);
+    count_anew(region);
+    header.engine_pid.store(std::process::id(), Ordering::Release);
+}
+
+/// What an engine tells of itself begins with it, also where it goes on with the memory of one that is gone: the rest of its
+/// numbers are in its own memory.
+fn count_anew(region: &Region) {
+    let (header, board) = (region.header(), region.board());
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     header.started_secs.store(since.map_or(0, |since| since.as_secs()), Ordering::Release);
-    header.engine_pid.store(std::process::id(), Ordering::Release);
+    let counts = [&header.origin_bytes, &header.origin_requests, &header.origin_retries, &board.events_lost];
+    counts.into_iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    board.waits.forget();
 }
 
 /// Tells clients what the region is of, and what they have to know of the settings.

@@ -5,11 +5,13 @@
 
 use crate::lock::lock;
 use crate::work::Work;
+use crate::work::shared::counters::Span;
 use ossc_cache::region::{RecordKind, state};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A load has ended when nothing was asked for so long: between two files a program may want nothing for a moment.
 const QUIET: Duration = Duration::from_secs(1);
@@ -22,8 +24,8 @@ pub struct Summary(Mutex<Loads>);
 #[derive(Default)]
 struct Loads {
     told: Numbers,
-    /// Begin of the first request and end of the last one since then.
-    span: Option<(Instant, Instant)>,
+    /// The requests since then.
+    span: Option<Span>,
     /// The load that ended last, and how many have.
     last: Option<Figures>,
     count: u64,
@@ -147,8 +149,8 @@ impl Loads {
     fn look(&mut self, work: &Work) {
         let Some(figures) = self.so_far(work) else { return };
         let gauges = work.gauges();
-        let is_quiet = |(_, last)| work.register.now().saturating_duration_since(last) >= QUIET;
-        if !self.span.is_some_and(is_quiet)
+        let is_quiet = |span: &Span| work.register.now().saturating_duration_since(span.end) >= QUIET;
+        if !self.span.as_ref().is_some_and(is_quiet)
             || gauges.planned + gauges.flights + gauges.hedges > 0
             || gauges.small_bytes > 0
         {
@@ -179,14 +181,17 @@ impl Loads {
 
     /// What has come since the last line, if anything has.
     fn so_far(&mut self, work: &Work) -> Option<Figures> {
-        if let Some((first, last)) = work.register.counters.take_span() {
-            self.span = Some(self.span.map_or((first, last), |(begun, _)| (begun, last)));
+        if let Some(later) = work.register.counters.take_span() {
+            self.span = Some(match self.span.take() {
+                Some(span) => span.and(later),
+                None => later,
+            });
         }
-        let (first, last) = self.span?;
-        let (objects, verified, large) = whole(work);
+        let span = self.span.as_ref()?;
+        let (objects, verified, large) = whole(work, &span.records);
         Some(Figures {
             came: Numbers::of(work).since(self.told),
-            secs: last.saturating_duration_since(first).as_secs_f64(),
+            secs: span.end.saturating_duration_since(span.begin).as_secs_f64(),
             objects,
             verified,
             large,
@@ -196,11 +201,12 @@ impl Loads {
     }
 }
 
-/// Objects that are here as a whole, those of them that are large and verified, and all large ones that were asked for.
-fn whole(work: &Work) -> (u64, u64, u64) {
+/// Of the objects whose bytes have come: how many are here as a whole, how many of them are large and verified, and how many
+/// are large.
+fn whole(work: &Work, records: &BTreeSet<u32>) -> (u64, u64, u64) {
     let region = work.region();
     let (mut objects, mut verified, mut large) = (0, 0, 0);
-    for object in (0..region.objects_len()).filter_map(|slot| region.object(slot)) {
+    for object in records.iter().filter_map(|slot| region.object(*slot)) {
         match (object.kind(), object.state()) {
             (RecordKind::Large, state::VERIFIED) => {
                 objects += 1;

@@ -3,9 +3,10 @@
 //! Counted by the wings and by the work on vcpu threads; read by the report and by the summary. It decides nothing.
 
 use crate::lock::lock;
+use crate::work::shared::item::Item;
 use ossc_net::error::FailureKind;
 use ossc_net::{Error, Finished};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -31,8 +32,27 @@ pub struct Counters {
     pub folders_not_listed: AtomicU64,
     /// Failed requests by kind.
     failures: Mutex<BTreeMap<&'static str, u64>>,
-    /// Begin of the first request and end of the last one since the last `take_span`.
-    span: Mutex<Option<(Instant, Instant)>>,
+    /// Since the last `take_span`.
+    span: Mutex<Option<Span>>,
+}
+
+/// What requests have come to that follow each other.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Begin of the first one.
+    pub begin: Instant,
+    /// End of the last one.
+    pub end: Instant,
+    /// Records whose bytes they brought.
+    pub records: BTreeSet<u32>,
+}
+
+impl Span {
+    /// With what came later.
+    pub fn and(mut self, mut later: Span) -> Span {
+        self.records.append(&mut later.records);
+        Span { begin: self.begin.min(later.begin), end: later.end, records: self.records }
+    }
 }
 
 impl Counters {
@@ -41,9 +61,14 @@ impl Counters {
         if let Err(error) = &done.result {
             *lock(&self.failures).entry(kind(error)).or_default() += 1;
         }
-        let begun = now.checked_sub(done.elapsed).unwrap_or(now);
+        let begin = now.checked_sub(done.elapsed).unwrap_or(now);
         let mut span = lock(&self.span);
-        *span = Some(span.map_or((begun, now), |(first, _)| (first.min(begun), now)));
+        let span = span.get_or_insert_with(|| Span { begin, end: now, records: BTreeSet::new() });
+        (span.begin, span.end) = (span.begin.min(begin), now);
+        let item = Item::from_token(done.token);
+        if done.result.is_ok() && item.is_of_bytes() {
+            span.records.insert(item.record());
+        }
     }
 
     /// A slow piece is asked for a second time.
@@ -64,8 +89,8 @@ impl Counters {
         lock(&self.failures).clone()
     }
 
-    /// Begin of the first request and end of the last one since this was called last.
-    pub fn take_span(&self) -> Option<(Instant, Instant)> {
+    /// What the requests since this was called last have come to.
+    pub fn take_span(&self) -> Option<Span> {
         lock(&self.span).take()
     }
 }

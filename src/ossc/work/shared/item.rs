@@ -80,6 +80,11 @@ impl Item {
         (index, self.token())
     }
 
+    /// True if its answer is bytes of an object.
+    pub fn is_of_bytes(self) -> bool {
+        !matches!(self, Item::Call(_) | Item::Verdict(_) | Item::Revive(_))
+    }
+
     /// True for an item of this record.
     pub fn is_of(self, slot: u32) -> bool {
         !matches!(self, Item::Call(_)) && self.record() == slot
