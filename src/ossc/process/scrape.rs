@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Connections at a time, and those that are taken between two looks at them all.
 const CONNECTIONS_MAX: usize = 16;
+/// What still comes behind a request is read up to so much: a body, or another request.
+const REST_BYTES_MAX: usize = 64 << 10;
 /// A longer head is no scrape.
 const HEAD_BYTES_MAX: usize = 8 << 10;
 /// A connection has so long from its begin to its end.
@@ -116,8 +118,8 @@ enum At {
     Asks(Vec<u8>),
     /// Head and body of the answer, and how much of both is sent.
     IsAnswered(String, Arc<str>, usize),
-    /// Nothing more is sent; what still comes is read, or the kernel would take the answer back.
-    Ends,
+    /// Nothing more is sent; what still comes is read, or the kernel would take the answer back. So much of it was read.
+    Ends(usize),
 }
 
 impl Peer {
@@ -145,15 +147,16 @@ impl Peer {
                     match self.stream.write(left) {
                         _ if left.is_empty() => {
                             let _ = self.stream.shutdown(Shutdown::Write);
-                            self.at = At::Ends;
+                            self.at = At::Ends(0);
                         }
                         Ok(count) => *sent += count,
                         Err(e) => return is_for_later(&e),
                     }
                 }
-                At::Ends => match self.stream.read(&mut [0; 1024]) {
-                    Ok(1..) => {}
+                At::Ends(read) => match self.stream.read(&mut [0; 1024]) {
+                    Ok(1..) if *read >= REST_BYTES_MAX => return false,
                     Ok(0) => return false,
+                    Ok(count) => *read += count,
                     Err(e) => return is_for_later(&e),
                 },
             }
@@ -228,12 +231,27 @@ mod tests {
         assert_eq!(of(&format!("GET /metrics HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65))), "431");
     }
 
-    #[test]
-    fn connections_that_say_nothing_keep_no_scrape_out() {
+    /// A thread of its own that gives a page of 1 MiB.
+    fn serving() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let make: MakePage = Box::new(|| "x".repeat(1 << 20));
         std::thread::spawn(move || run(address, Ok(listener), &make));
+        address
+    }
+
+    #[test]
+    fn who_sends_without_an_end_is_left() {
+        let mut endless = TcpStream::connect(serving()).unwrap();
+        endless.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        // More than the kernel has room for between the two.
+        let taken = (0..1024).take_while(|_| endless.write_all(&[b'x'; 1 << 20]).is_ok()).count();
+        assert!(taken < 256, "{taken} MiB were taken");
+    }
+
+    #[test]
+    fn connections_that_say_nothing_keep_no_scrape_out() {
+        let address = serving();
         let _silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
         let mut scrape = TcpStream::connect(address).unwrap();
         scrape.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
