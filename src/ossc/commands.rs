@@ -2,6 +2,7 @@
 //!
 //! Called by the crate's `main`. None of them changes a bucket; `drop` alone changes what an engine has.
 
+mod arrival;
 mod bar;
 mod bucket;
 pub mod config;
@@ -13,6 +14,7 @@ mod executable;
 #[allow(unsafe_code)]
 mod mapped;
 pub mod metrics;
+mod named;
 pub mod output;
 mod pace;
 pub mod pages;

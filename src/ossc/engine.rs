@@ -35,6 +35,7 @@ use ossc_cache::{lock, sys, wire};
 use ossc_conf::{Config, LogFormat, LogLevel, Settings};
 use rustix::fs::OFlags;
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -46,12 +47,14 @@ use std::time::Duration;
 /// How long the end of an engine may wait for its last lines to be written.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
+/// What a person is told who starts it.
+const BY_HAND: &str = "ossc engine is started by libossc_preload.so; to use the connector, start your program with \
+    LD_PRELOAD and ENABLE_CONNECTOR=1\n";
+
 /// Runs the engine.
 pub fn main() -> ExitCode {
     let Some(socket) = reset::starter() else {
-        eprintln!(
-            "ossc engine is started by libossc_preload.so; to use the connector, start your program with LD_PRELOAD and ENABLE_CONNECTOR=1"
-        );
+        let _ = std::io::stderr().write_all(BY_HAND.as_bytes());
         return ExitCode::FAILURE;
     };
     let mut starter = Starter::new(socket);

@@ -4,6 +4,8 @@
 //! for that.
 
 #![deny(unsafe_code)]
+// A macro that prints panics where a stream is full or closed: `commands::output` does not.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 mod commands;
 mod credentials;

@@ -8,9 +8,11 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
+from typing import Any, ClassVar
 
-from tests.e2e.base import EndToEnd
-from tests.harness import folder, paths
+from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import faults, folder, paths
 from tests.harness.endpoint import ACCESS_KEY_SECRET
 from tests.harness.run import Run
 
@@ -111,6 +113,21 @@ class Commands(Ossc):
                 self.assertNotIn("panicked", done.stderr)
                 self.assertIn(done.returncode, (0, 1) if words[0] == "doctor" else (0,), done.stderr)
 
+    def test_a_standard_error_that_takes_nothing_changes_no_status(self) -> None:
+        run = self.managed()
+        env = run.env(None, LD_PRELOAD=None)
+        for words, status in (
+            (["status"], 1), (["top"], 1), (["drop"], 1), (["metrics"], 0), (["wait", "--timeout", "0"], 3), (["plan", "no-such"], 2),
+            (["config", "--check", "/no-such"], 1), (["warm", "--for", "0", "no-such"], 2), (["no-such-command"], 2),
+        ):
+            ours, theirs = os.pipe()
+            os.close(ours)
+            with self.subTest(words), open("/dev/full", "w") as full:
+                for stream in (full.fileno(), theirs):
+                    done = subprocess.run([str(paths.OSSC), *words], env=env, stdout=subprocess.DEVNULL, stderr=stream, timeout=30, check=False)
+                    self.assertEqual(done.returncode, status)
+            os.close(theirs)
+
     def test_who_looks_does_not_keep_the_engine(self) -> None:
         run = self.managed()
         self.assertEqual(run.call(["true"]).returncode, 0)
@@ -202,3 +219,51 @@ class Doctor(Ossc):
                 status, lines = self.doctor(**changes)
                 self.assertEqual(status, 1)
                 self.assertIn(word, " ".join(lines[f"FAIL {what}"]))
+
+
+class OddNames(Ossc):
+    """Names of objects are the bucket's: a terminal that shows them obeys none of them."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("new\nline.bin", 'quo"te\\back.bin', "escape\x1b[31m.bin", "c1\x9b31m.bin", "delete\x7f.bin", "return\r.bin")
+    DENIED: ClassVar[str] = "denied\n\x1b[31m\x9b.bin"
+    faults: ClassVar[list[Any]] = [faults.refused(403, "AccessDenied", f"{PREFIX}/{DENIED}")]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        for name in (*cls.NAMES, cls.DENIED):
+            (cls.plain / name).write_bytes(os.urandom(folder.MATERIALIZE_BYTES + 1))
+
+    def assert_plain(self, text: str) -> None:
+        found = sorted({hex(ord(letter)) for letter in text if unicodedata.category(letter) == "Cc" and letter != "\n"})
+        self.assertEqual(found, [])
+
+    def said(self, run: Run, *words: str) -> tuple[int, str, str]:
+        done = subprocess.run([str(paths.OSSC), *words], env=run.env(None, LD_PRELOAD=None), capture_output=True, timeout=60, check=False)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def test_no_line_of_a_command_a_log_or_an_audit_file_has_a_control_character(self) -> None:
+        for form in ("text", "json"):
+            run = self.managed({"logFormat": form, "logLevel": 0, "lingerSec": 3})
+            # Each is read, and a write is refused, which the program itself logs.
+            touch = (
+                "import contextlib, os\nfor name in os.listdir('.'):\n for mode in ('rb', 'ab'):\n"
+                "  with contextlib.suppress(OSError):\n   open(name, mode).read()\n"
+            )
+            self.assertEqual(run.call([sys.executable, "-c", touch], cwd=run.model_dir).returncode, 0)
+            for words, status in ((["status"], 2), (["wait", "--ready", "--timeout", "0"], 2), (["top"], 2), (["ps"], 0), (["drop", self.DENIED], 0),
+                                  (["drop", "no-such\x1b[31m"], 2), (["warm", "--for", "0", self.DENIED], 2), (["plan"], 0), (["verify"], 3)):
+                with self.subTest(words):
+                    found, out, err = self.said(run, *words)
+                    self.assertEqual(found, status, err)
+                    self.assert_plain(out + err)
+            status, out, _ = self.said(run, "status", "--json")
+            names = {one["name"] for one in json.loads(out)["objects"]}
+            self.assertLessEqual({*self.NAMES, self.DENIED}, names)
+            self.assertIsNotNone(run.wait_engines_gone(20))
+            log, audit = run.log_path.read_bytes().decode(), run.audit_path.read_bytes().decode()
+            self.assert_plain(log + audit)
+            lines = [json.loads(line) for line in audit.splitlines()]
+            self.assertIn(f"oss://{paths.BUCKET}/{PREFIX}/{self.NAMES[3]}", {line["object"] for line in lines})
+            if form == "json":
+                self.assertTrue(all(json.loads(line)["message"] for line in log.splitlines()))

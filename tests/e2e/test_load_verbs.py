@@ -102,12 +102,43 @@ class Warm(Loads):
         outside = self.ossc(run, "warm", "--for", "0", "/etc/passwd")
         self.assertEqual(outside.returncode, 2)
         self.assertIn("/etc/passwd: it does not lie in MODEL_DIR", outside.stderr)
+        above = self.ossc(run, "warm", "--for", "0", "../config.json")
+        self.assertEqual((above.returncode, above.stdout), (2, ""))
+        self.assertIn("../config.json: it does not lie in MODEL_DIR", above.stderr)
         little = self.managed({"memoryLimit": 30 * MIB})
         much = self.ossc(little, "warm", "--for", "0")
         self.assertEqual((much.returncode, much.stdout), (3, ""))
         self.assertIn("have no room", much.stderr)
         self.assertEqual(self.ossc(little, "warm", "--for", "0", "a.bin").returncode, 0)
         self.assertEqual(self.ossc(little, "warm", "--for", "soon").returncode, 2)
+
+
+    def test_a_pause_of_the_process_ends_no_hold(self) -> None:
+        """The key that stops a program, and `bg`: the time goes on."""
+        run = self.managed()
+        warm = self.warming(run, "--for", "600", "a.bin")
+        assert warm.stdout is not None
+        self.assertTrue(warm.stdout.readline())
+        for _ in range(3):
+            warm.send_signal(signal.SIGSTOP)
+            os.waitpid(warm.pid, os.WUNTRACED)
+            warm.send_signal(signal.SIGCONT)
+            time.sleep(0.2)
+            self.assertIsNone(warm.poll())
+        warm.send_signal(signal.SIGTERM)
+        self.assertEqual(warm.wait(timeout=20), 0)
+        longest = self.warming(run, "--for", "1e19", "a.bin")
+        assert longest.stdout is not None
+        self.assertTrue(longest.stdout.readline())
+        time.sleep(0.5)
+        self.assertIsNone(longest.poll())
+
+    def test_small_files_take_no_room_in_memory(self) -> None:
+        many = self.plain.parent / "many"
+        folder.fill(many, {**{f"{n}.json": folder.MATERIALIZE_BYTES for n in range(24)}, "w.bin": 3 * MIB}, 5)
+        run = self.ending(Run(self.endpoint, "team/many", config={"materializeBytes": folder.MATERIALIZE_BYTES, "memoryLimit": 30 * MIB}))
+        done = self.ossc(run, "warm", "--for", "0", "--json")
+        self.assertEqual((done.returncode, json.loads(done.stdout or "{}").get("files")), (0, 25), done.stderr)
 
 
 class WarmOfFaults(Loads):
@@ -174,6 +205,26 @@ class Drop(Loads):
             out, err = reader.communicate(timeout=30)
             self.assertEqual((reader.returncode, out), (0, b"right\n"), err)
         self.assertGreater(drops, 3)
+
+    def test_a_name_is_the_same_however_it_is_written(self) -> None:
+        run = self.managed()
+        self.stays(run)
+        loaded = {name: size for name, size in self.large().items() if name.startswith("nested/")}
+        for name in ("./nested", "nested//deep/", "nested/deep/../deep/c.bin", f"{run.model_dir}/./nested"):
+            self.assertEqual(self.ossc(run, "warm", "--for", "0", name).returncode, 0, name)
+            self.assertEqual(self.loaded(run), loaded)
+            self.assertEqual(self.ossc(run, "verify", name).returncode, 0, name)
+            self.assertEqual(self.ossc(run, "drop", name).returncode, 0, name)
+            self.assertEqual(self.loaded(run), {}, name)
+        self.assertEqual(self.ossc(run, "warm", "--for", "0", "nested").returncode, 0)
+        for name in ("/", "..", "/etc", f"{run.model_dir}/.."):
+            done = self.ossc(run, "drop", name)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), name)
+            self.assertIn(f"ossc drop: {name}: it does not lie in MODEL_DIR", done.stderr)
+            self.assertEqual(self.ossc(run, "verify", name).returncode, 1)
+        self.assertEqual(self.loaded(run), loaded, "`drop /` is not all of MODEL_DIR")
+        self.assertEqual(self.ossc(run, "drop", ".").returncode, 0)
+        self.assertEqual(self.loaded(run), {})
 
     def test_what_there_is_not(self) -> None:
         run = self.managed()
@@ -248,10 +299,29 @@ class Verify(Compared):
         done = self.ossc(run, "verify", "--json", "--model-dir", str(copy))
         found = self.results(done)
         self.assertEqual((done.returncode, found["differs"], found["not loaded"]), (2, ["a.bin", "lines.txt"], ["page.bin"]))
+        # Cut off by a full disk, for example: no engine has made it.
+        (copy / "b.bin").write_bytes(b"")
+        empty = self.ossc(run, "verify", "--model-dir", str(copy), "b.bin")
+        self.assertEqual(empty.returncode, 2)
+        self.assertIn("b.bin: the file has 0 bytes, and the object", empty.stdout)
         absent = self.ossc(run, "verify", "--model-dir", str(copy), "no-such.bin")
         self.assertEqual(absent.returncode, 2)
         self.assertIn("no-such.bin: OSS has no such object", absent.stdout)
         self.assertEqual(run.engines(), [])
+
+    def test_the_folder_of_another_model_is_compared_with_that(self) -> None:
+        other = self.plain.parent / "other"
+        folder.fill(other, {"b.bin": 2 * MIB, "only-here.bin": 2 * MIB}, 3)
+        run = self.managed()
+        self.holder(run)
+        location = f"oss://{paths.BUCKET}/team/other/"
+        done = self.ossc(run, "verify", OSS_PATH=location)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn(f"a running engine which serves oss://{paths.BUCKET}/{PREFIX}/", done.stderr)
+        self.assertIn(f"and not {location}", done.stderr)
+        self.assertEqual(self.ossc(run, "verify").returncode, 0)
+        self.assertEqual(self.ossc(run, "warm", "--for", "0", OSS_PATH=location).returncode, 1)
+        self.assertIn(f"oss://{paths.BUCKET}/{PREFIX}/ of {self.endpoint.url}", self.ossc(run, "status").stdout.splitlines()[0])
 
     def test_who_cannot_be_asked(self) -> None:
         run = self.managed()
@@ -268,6 +338,7 @@ class VerifyWithoutCrc(Compared):
         self.holder(run)
         done = self.ossc(run, "verify", "--json")
         self.assertEqual((done.returncode, self.results(done)["no CRC"]), (3, ["a.bin"]))
+
 
 class Plan(Loads):
     """What is planned is what an engine then asks for."""
@@ -340,7 +411,7 @@ class Plan(Loads):
         found = self.plan(run, "--oss-path", bucket)
         self.assertEqual((found["folder"], found["totals"]["requests"] > 0), ("team/model", True))
         self.assertIn("is no model's folder", self.ossc(run, "plan", "--oss-path", bucket).stdout)
-        named = self.plan(run, "--oss-path", bucket, "team/model/")
+        named = self.plan(run, "--oss-path", bucket, "./team//model/")
         self.assertEqual(named["requests"], found["requests"])
         none = self.ossc(run, "plan", "no/such")
         self.assertEqual((none.returncode, none.stdout), (2, ""))

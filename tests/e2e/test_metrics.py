@@ -11,14 +11,16 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 import unittest
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.e2e.base import PREFIX
+from tests.e2e.base import PREFIX, can_unshare
 from tests.e2e.test_commands import Ossc
 from tests.e2e.test_kubernetes import yaml_documents
 from tests.harness import folder, paths
@@ -28,6 +30,7 @@ from tests.harness.run import Run
 
 MONITORING = paths.ROOT / "dist" / "monitoring"
 SECS = 30.0
+MIB = 1 << 20
 # The engine's own descriptors, and those of the connections that it takes at a time.
 DESCRIPTORS_MAX = 200
 
@@ -125,6 +128,35 @@ class Metrics(Ossc):
             assert end is not None
             found = values(self.ossc(run, "metrics").stdout)
             self.assertEqual(found["ossc_credentials_expiry_timestamp_seconds"], float(end[1]))
+
+    def test_a_replaced_object_counts_as_what_it_is_now(self) -> None:
+        """Also where a program still has the version before."""
+        model = self.plain.parent / "replaced"
+        folder.fill(model, {"w.bin": 3 * MIB}, 1)
+        run = self.ending(Run(self.endpoint, "team/replaced", config={"materializeBytes": folder.MATERIALIZE_BYTES, "listAgainSec": 1}))
+        code = "import sys; file = open('w.bin', 'rb'); file.read(); print('read', flush=True); sys.stdin.read()"
+        holder = run.start([sys.executable, "-c", code], cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(holder.communicate)
+        assert holder.stdout is not None
+        self.assertEqual(holder.stdout.readline(), b"read\n")
+        folder.fill(model, {"w.bin": 2 * MIB}, 2)
+        deadline = time.monotonic() + 30
+        while len(run.call(["cat", "w.bin"], cwd=run.model_dir).stdout) != 2 * MIB:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.2)
+        self.assertEqual(values(self.ossc(run, "metrics").stdout)['ossc_object_ready_bytes{object="w.bin"}'], 2 * MIB)
+        rows = [line for line in self.ossc(run, "status").stdout.splitlines() if "w.bin" in line]
+        self.assertEqual([("older version" in row, "3.0 MiB" in row) for row in rows], [(True, True), (False, False)])
+
+    @unittest.skipUnless(can_unshare(), "needs a mount namespace")
+    def test_a_full_disk_keeps_no_part_of_a_file(self) -> None:
+        run = self.managed()
+        disk = Path(tempfile.mkdtemp(dir=self.scratch))
+        script = 'mount -t tmpfs -o size=8k none "$1" && head -c 8192 /dev/zero > "$1/full"; "$2" metrics --textfile "$1/ossc.prom"; echo $?; ls "$1"'
+        argv = ["unshare", "-m", "sh", "-c", script, "sh", str(disk), str(paths.OSSC)]
+        done = subprocess.run(argv, env=run.env(None, LD_PRELOAD=None), capture_output=True, text=True, check=False)
+        self.assertEqual(done.stdout.split(), ["1", "full"], done.stderr)
+        self.assertIn("ossc.prom: No space left on device", done.stderr)
 
     def test_without_the_key_no_engine_listens(self) -> None:
         run = self.managed()

@@ -98,6 +98,31 @@ class Progress(test_commands.Ossc):
         self.assertEqual(terminal.end(30), -signal.SIGINT, terminal.raw)
         self.assert_clean(terminal)
 
+    def test_a_key_stops_both_and_leaves_the_terminal(self) -> None:
+        """Under a shell, whose jobs they are."""
+        run = self.model()
+        env = run.env(None, LD_PRELOAD=None, TERM="xterm", PS1="$ ")
+        terminal = Terminal(["/bin/sh", "-i"], env)
+        self.addCleanup(terminal.__exit__, None, None, None)
+        script = run.dir / "program"
+        script.write_text(f"exec {sys.executable} -c '{READ}' {run.model_dir}\n".replace("'served'", '"served"'))
+        terminal.press(f"{paths.OSSC} run --progress -- sh {script}\n".encode())
+        self.assertTrue(terminal.read(30, lambda: terminal.seen("loading [")), terminal.raw)
+        terminal.press(b"\x1a")
+        self.assertTrue(terminal.read(30, lambda: terminal.seen("Stopped")), terminal.raw)
+        # None is drawn while the program is stopped.
+        terminal.read(1, lambda: False)
+        self.assertFalse(terminal.seen(" of 24.0 MiB"), terminal.screen.text())
+        frames = len(FRAME.findall(terminal.raw))
+        terminal.press(b"fg\n")
+        self.assertTrue(terminal.read(30, lambda: len(FRAME.findall(terminal.raw)) > frames), terminal.raw)
+        self.assertTrue(terminal.read(60, lambda: terminal.seen("ossc run: loaded")), terminal.screen.text())
+        terminal.press(b"echo status $?\n")
+        self.assertTrue(terminal.read(30, lambda: terminal.seen("status 7")), terminal.screen.text())
+        self.assertFalse(terminal.seen(" of 24.0 MiB"), terminal.screen.text())
+        terminal.press(b"exit\n")
+        terminal.end(30)
+
     def test_each_signal_comes_once(self) -> None:
         run = self.model()
         counts = (

@@ -63,14 +63,18 @@ impl Bar {
         shown.is_drawn = true;
     }
 
-    /// Takes the bar away. True if it was there.
-    pub fn clear(&self) -> bool {
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.aside(|| {});
+    }
+
+    /// Takes the bar away, and draws none before `meanwhile` comes back.
+    pub fn aside(&self, meanwhile: impl FnOnce()) {
         let mut shown = lock(&self.shown);
-        let was_drawn = std::mem::take(&mut shown.is_drawn);
-        if was_drawn {
+        if std::mem::take(&mut shown.is_drawn) {
             write(ERASE);
         }
-        was_drawn
+        meanwhile();
     }
 
     /// Takes the bar away and writes a line of its own; a program may have left the cursor behind half a line.

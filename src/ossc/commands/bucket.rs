@@ -2,6 +2,7 @@
 //!
 //! Called by the commands that compare or plan (`plan`, `verify`). It changes nothing, and asks for no object's bytes.
 
+use crate::commands::output;
 use crate::folder_files::Root;
 use crate::mirror::{Mirror, MirrorOptions};
 use crate::process::assemble::{Assembled, Given, assemble};
@@ -27,7 +28,7 @@ impl Bucket {
         let own = std::env::var_os("OSSC_CONFIG").filter(|path| !path.is_empty());
         let path = own.as_ref().map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from);
         let (config, warnings) = Config::load(&path, own.is_some()).map_err(|reason| reason.to_string())?;
-        warnings.iter().for_each(|warning| eprintln!("{}: {warning}", path.display()));
+        warnings.iter().for_each(|warning| output::tell(&format!("{}: {warning}", path.display())));
         let text = |name: std::ffi::OsString| name.into_string().ok();
         let mut variables: HashMap<String, String> =
             std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();

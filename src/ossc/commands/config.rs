@@ -44,11 +44,11 @@ pub fn main(options: &ConfigOptions) -> ExitCode {
 fn check(file: &std::path::Path) -> ExitCode {
     match Config::load(file, true) {
         Ok((_, warnings)) => {
-            warnings.iter().for_each(|warning| eprintln!("ossc config: {}: {warning}", file.display()));
+            warnings.iter().for_each(|warning| output::tell(&format!("ossc config: {}: {warning}", file.display())));
             output::only("config", &format!("{}: can be used\n", file.display()))
         }
         Err(reason) => {
-            eprintln!("ossc config: {reason}");
+            output::tell(&format!("ossc config: {reason}"));
             ExitCode::FAILURE
         }
     }
@@ -60,7 +60,7 @@ fn effective(as_json: bool) -> ExitCode {
     let keys = match ossc_conf::effective(&file, own.is_some()) {
         Ok(keys) => keys,
         Err(reason) => {
-            eprintln!("ossc config: {reason}");
+            output::tell(&format!("ossc config: {reason}"));
             return ExitCode::FAILURE;
         }
     };

@@ -3,9 +3,10 @@
 //! Called by `main`. The engine does it, and looks at each object as for expireTimeSec; who reads is not disturbed. What is
 //! given back is fetched again when a program wants it.
 
-use crate::commands::output;
 use crate::commands::view::{Which, human};
+use crate::commands::{named, output};
 use clap::Args;
+use ossc_net::error::shown;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,22 +35,26 @@ pub struct DropOptions {
 
 /// Runs the command.
 pub fn main(options: &DropOptions) -> ExitCode {
-    let below = |file: &PathBuf| file.strip_prefix(&options.which.model_dir).unwrap_or(file).display().to_string();
-    let paths: Vec<String> = options.files.iter().map(below).map(|path| path.trim_matches('/').to_string()).collect();
-    let paths = if paths.is_empty() { vec![String::new()] } else { paths };
+    let paths = match named::all_below(&options.which.model_dir, &options.files) {
+        Ok(paths) => paths,
+        Err(why) => {
+            output::tell(&format!("ossc drop: {why}"));
+            return ExitCode::from(UNKNOWN);
+        }
+    };
     let mut given = Given::default();
     for path in &paths {
         match options.which.give_back(path) {
             Ok(answer) => given.add(path, &answer),
             Err(why) => {
-                eprintln!("ossc drop: {why}");
+                output::tell(&format!("ossc drop: {why}"));
                 return ExitCode::FAILURE;
             }
         }
     }
     let printed = output::only("drop", &if options.json { format!("{}\n", given.as_json()) } else { given.as_text() });
     for path in &given.unknown {
-        eprintln!("ossc drop: {path}: no object that is served from memory, nor a folder with one");
+        output::tell(&format!("ossc drop: {path}: no object that is served from memory, nor a folder with one"));
     }
     if printed == ExitCode::SUCCESS && !given.unknown.is_empty() { ExitCode::from(UNKNOWN) } else { printed }
 }
@@ -81,7 +86,7 @@ impl Given {
     fn as_text(&self) -> String {
         let line = |one: &Value| {
             let (name, bytes) = (one["name"].as_str().unwrap_or_default(), one["bytes"].as_u64().unwrap_or(0));
-            format!("kept, in use or being fetched: {:>9}  {name}\n", human(bytes))
+            format!("kept, in use or being fetched: {:>9}  {}\n", human(bytes), shown(name))
         };
         let kept: String = self.kept.iter().map(line).collect();
         format!("{kept}given back: {} of {} objects\n", human(self.bytes), self.objects)

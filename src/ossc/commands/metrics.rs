@@ -31,7 +31,7 @@ pub fn main(options: &MetricsOptions) -> ExitCode {
     let text = match asked {
         Ok((region, report)) => exposition::of(&region, &report),
         Err(why) => {
-            eprintln!("ossc metrics: {why}");
+            output::tell(&format!("ossc metrics: {why}"));
             let dir = &options.which.model_dir;
             exposition::of_none(&dir.canonicalize().as_ref().unwrap_or(dir).to_string_lossy())
         }
@@ -40,7 +40,7 @@ pub fn main(options: &MetricsOptions) -> ExitCode {
     match replace(file, &text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("ossc metrics: {}: {e}", file.display());
+            output::tell(&format!("ossc metrics: {}: {e}", file.display()));
             ExitCode::FAILURE
         }
     }
@@ -50,8 +50,8 @@ pub fn main(options: &MetricsOptions) -> ExitCode {
 fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
-    std::fs::write(&beside, text)?;
-    std::fs::rename(&beside, file).inspect_err(|_| drop(std::fs::remove_file(&beside)))
+    let replaced = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file));
+    replaced.inspect_err(|_| drop(std::fs::remove_file(&beside)))
 }
 
 #[cfg(test)]

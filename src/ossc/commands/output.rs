@@ -1,10 +1,25 @@
 //! What the commands print, and how a command ends that cannot print it.
 //!
-//! Called by the commands for all that goes to standard output. A reader that has seen enough (`| head`) is no
-//! failure; a full disk is one, since whoever reads the file would take a part for the whole.
+//! Called by the commands for all that goes to the standard streams. A reader of standard output that has seen enough
+//! (`| head`) is no failure; a full disk is one, since whoever reads the file would take a part for the whole. What cannot
+//! be written to standard error changes nothing: the status says what there is to say.
 
+use ossc_net::error::shown;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Result, Write};
 use std::process::ExitCode;
+
+/// Tells the user, on standard error, in one line: names of objects in it may hold any character.
+pub fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{}\n", shown(text)).as_bytes());
+}
+
+/// True if what reads standard output is gone.
+pub fn is_left() -> bool {
+    let (stdout, now) = (std::io::stdout(), Timespec { tv_sec: 0, tv_nsec: 0 });
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
 
 /// Prints a text, and flushes it. False when its reader takes no more.
 ///
@@ -29,7 +44,7 @@ pub fn end(command: &str, printed: Result<()>) -> ExitCode {
 
 /// Says that what a command printed is not all there; its status.
 pub fn lost(command: &str, error: &std::io::Error) -> ExitCode {
-    eprintln!("ossc {command}: cannot write to standard output: {error}");
+    tell(&format!("ossc {command}: cannot write to standard output: {error}"));
     ExitCode::FAILURE
 }
 

@@ -4,6 +4,7 @@
 //! neither settings nor environment, so one program always writes the same bytes. It never overwrites the definitions
 //! with text of its own: what a page says of a command or an option is what `--help` says.
 
+use crate::commands::output;
 use clap::Command;
 use clap_complete::generate_to;
 use clap_complete::shells::{Bash, Fish, Zsh};
@@ -29,7 +30,7 @@ pub fn main(all: &Command, folder: &Path) -> ExitCode {
     match write(all, folder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("ossc pages: {}: {e}", folder.display());
+            output::tell(&format!("ossc pages: {}: {e}", folder.display()));
             ExitCode::FAILURE
         }
     }

@@ -5,8 +5,8 @@
 //! engine's own (`process::planned`).
 
 use crate::commands::bucket::{self, Bucket};
-use crate::commands::output;
 use crate::commands::view::human;
+use crate::commands::{named, output};
 use crate::mirror::listing::tree::Level;
 use crate::mirror::rehearsal::ModelFolder;
 use crate::process::planned::{self, Planned, Rehearsed};
@@ -26,7 +26,7 @@ const NOTHING: u8 = 2;
 #[command(
     after_help = "The order is that of the requests: small objects, then the first part of each file of weights, then the rest \
     of one after the other. Slow answers and retries add requests. Exit status: 0; 1 the bucket cannot be listed, or the \
-    answer not be printed; 2 there is no such folder.\n\n\
+    answer not be printed, or FOLDER does not lie in MODEL_DIR; 2 there is no such folder.\n\n\
     Examples:\n  ossc plan\n  ossc plan --rate 3GB/s qwen/Qwen3-8B\n  ossc plan --json | jq .totals"
 )]
 pub struct PlanOptions {
@@ -69,11 +69,11 @@ pub fn main(options: &PlanOptions) -> ExitCode {
     match planned(options) {
         Ok(Some(text)) => output::only("plan", &text),
         Ok(None) => {
-            eprintln!("ossc plan: OSS has nothing there");
+            output::tell("ossc plan: OSS has nothing there");
             ExitCode::from(NOTHING)
         }
         Err(why) => {
-            eprintln!("ossc plan: {why}");
+            output::tell(&format!("ossc plan: {why}"));
             ExitCode::FAILURE
         }
     }
@@ -94,8 +94,7 @@ fn planned(options: &PlanOptions) -> Result<Option<String>, String> {
 /// The folder that is planned; true if it was looked for.
 fn folder(bucket: &Bucket, options: &PlanOptions) -> Result<Option<(ModelFolder, bool)>, String> {
     if let Some(folder) = &options.folder {
-        let path = folder.display().to_string();
-        let path = path.trim_matches('/').to_string();
+        let path = named::below(&bucket.settings.model_dir, folder)?;
         let level = bucket.mirror.rehearse_folder(&path).map_err(|failure| failure.to_string())?;
         return Ok(level.map(|level| (ModelFolder { path, level }, false)));
     }

@@ -44,6 +44,11 @@ impl Progress {
         Some(Progress { bar, end, ended })
     }
 
+    /// What it draws.
+    pub fn bar(&self) -> &Bar {
+        &self.bar
+    }
+
     /// The program has ended: says how far the load was, and leaves the terminal.
     pub fn end(self) {
         self.bar.clear();

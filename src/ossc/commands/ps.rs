@@ -2,10 +2,12 @@
 //!
 //! Called by `main`. It changes nothing.
 
+use crate::commands::arrival::is_at_rest;
 use crate::commands::engines::{self, EngineFound};
 use crate::commands::output;
-use crate::commands::view::human;
+use crate::commands::view::{failures, human};
 use clap::Args;
+use ossc_net::error::shown;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -49,10 +51,10 @@ fn as_table(found: &[EngineFound]) -> String {
             }
         });
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| shown(&row[column]).chars().count()).max().unwrap_or(0);
     let widths: [usize; 7] = std::array::from_fn(width);
     let line = |row: &[String; 7]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{:<width$}", shown(cell)));
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()
@@ -62,11 +64,11 @@ fn row(pid: String, report: &Value) -> [String; 7] {
     let text = |name: &str| report[name].as_str().unwrap_or_default().to_string();
     let bytes = |name: &str| human(report["memory"][name].as_u64().unwrap_or(0));
     let clients = report["clients"].as_array().map_or(0, Vec::len);
-    let failed = report["failed"].as_array().map_or(0, Vec::len);
-    let state = match report["at_rest"].as_bool() {
+    let failed = failures(report).len();
+    let state = match is_at_rest(report) {
         _ if failed > 0 => format!("{failed} failed"),
-        Some(true) => "at rest".into(),
-        _ => "loading".into(),
+        true => "at rest".into(),
+        false => "loading".into(),
     };
     let (here, most) = (bytes("used_bytes"), bytes("budget_bytes"));
     [pid, text("model_dir"), text("oss_path"), here, most, clients.to_string(), state]

@@ -5,6 +5,7 @@
 //! a terminal it stays beside the program: then it hands on what signals come, and ends as the program has ended.
 
 use crate::commands::executable;
+use crate::commands::output;
 use crate::commands::progress::Progress;
 use crate::commands::signals::{self, Signals};
 use crate::commands::view::Which;
@@ -50,14 +51,14 @@ pub struct RunOptions {
 /// Runs the command; comes back only if it fails.
 pub fn main(options: &RunOptions) -> ExitCode {
     let Some(library) = library() else {
-        eprintln!("ossc run: {LIBRARY} is neither beside ossc nor in ../lib: install it there");
+        output::tell(&format!("ossc run: {LIBRARY} is neither beside ossc nor in ../lib: install it there"));
         return ExitCode::FAILURE;
     };
     if let Some(why) = executable::find(&options.program[0]).and_then(|path| executable::unloadable(&path)) {
-        eprintln!(
+        output::tell(&format!(
             "ossc run: {} {why}; it runs without the library and sees large objects as empty files",
             options.program[0].to_string_lossy()
-        );
+        ));
     }
     let mut command = command(&library, &options.program);
     if options.secondary {
@@ -78,7 +79,7 @@ pub fn main(options: &RunOptions) -> ExitCode {
 }
 
 fn not_run(options: &RunOptions, failed: &Error) -> ExitCode {
-    eprintln!("ossc run: {}: {failed}", options.program[0].to_string_lossy());
+    output::tell(&format!("ossc run: {}: {failed}", options.program[0].to_string_lossy()));
     // What shells answer for a program that is not there, and for one that cannot be run.
     ExitCode::from(if failed.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
 }
@@ -88,7 +89,7 @@ fn beside(command: &mut Command, which: Which) -> Result<ExitCode, Error> {
     let signals = Signals::take_over(&[&signals::FORWARDED[..], &[libc::SIGCHLD]].concat());
     let mut child = signals.spawn(command)?;
     let progress = Progress::start(which, "run");
-    let status = wait(&signals, &mut child)?;
+    let status = wait((&signals, progress.as_ref()), &mut child)?;
     progress.into_iter().for_each(Progress::end);
     if let Some(number) = status.signal() {
         signals::end_by(number);
@@ -99,12 +100,13 @@ fn beside(command: &mut Command, which: Which) -> Result<ExitCode, Error> {
 }
 
 /// Waits for the program's end, and hands on signals: those of the terminal's keys have come to it already.
-fn wait(signals: &Signals, child: &mut Child) -> Result<ExitStatus, Error> {
+fn wait((signals, progress): (&Signals, Option<&Progress>), child: &mut Child) -> Result<ExitStatus, Error> {
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        let caught = signals.next(LOOK_AGAIN).filter(|caught| caught.number != libc::SIGCHLD && !caught.is_of_kernel);
+        let caught = signals.next(LOOK_AGAIN, progress.map(Progress::bar));
+        let caught = caught.filter(|caught| caught.number != libc::SIGCHLD && !caught.is_of_kernel);
         caught.iter().for_each(|caught| signals::send(child.id(), caught.number));
     }
 }

@@ -1,8 +1,10 @@
 //! Signals of a command that runs beside a program, or until it is told to end: they are taken in order by one thread,
 //! and no handler ever runs.
 //!
-//! Called by `ossc run --progress` and `ossc warm`, before they start a thread. It sends nothing by itself.
+//! Called by `ossc run --progress`, `ossc warm` and `ossc verify`, before they start a thread. It sends nothing by itself. The
+//! key that stops a program (SIGTSTP) is taken as well: a bar is off the terminal before a shell has that.
 
+use crate::commands::bar::Bar;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt;
@@ -32,7 +34,7 @@ impl Signals {
     /// From now on these are taken, those aside that the starter has this process ignore.
     pub fn take_over(numbers: &[i32]) -> Signals {
         let mut taken = empty();
-        for number in numbers.iter().filter(|number| !is_ignored(**number)) {
+        for number in numbers.iter().chain(&[libc::SIGTSTP]).filter(|number| !is_ignored(**number)) {
             // SAFETY: a set that was made empty, and a valid number.
             unsafe { libc::sigaddset(&mut taken, *number) };
         }
@@ -42,8 +44,18 @@ impl Signals {
         Signals { taken, before }
     }
 
-    /// The next one, waiting for it at most so long.
-    pub fn next(&self, within: Duration) -> Option<Caught> {
+    /// The next one, waiting for it at most so long; sooner where this process was stopped and goes on. It is stopped while
+    /// `bar` is off the terminal.
+    pub fn next(&self, within: Duration, bar: Option<&Bar>) -> Option<Caught> {
+        let caught = self.taken(within)?;
+        if caught.number != libc::SIGTSTP {
+            return Some(caught);
+        }
+        bar.map_or_else(stop, |bar| bar.aside(stop));
+        None
+    }
+
+    fn taken(&self, within: Duration) -> Option<Caught> {
         let limit = libc::timespec { tv_sec: within.as_secs() as i64, tv_nsec: i64::from(within.subsec_nanos()) };
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         // SAFETY: the set and the limit live, and `info` has room for what is said.
@@ -77,6 +89,19 @@ impl Signals {
 pub fn send(pid: u32, number: i32) {
     // SAFETY: no memory is touched; the caller has not reaped the process, so the number is still its own.
     unsafe { libc::kill(pid as i32, number) };
+}
+
+/// Stops this process as SIGTSTP would have: in a process group that no shell looks after it goes on at once, as any
+/// program does.
+fn stop() {
+    let mut only = empty();
+    // SAFETY: live sets, the default action, and a signal to this thread, which has it blocked before and after.
+    unsafe {
+        libc::sigaddset(&mut only, libc::SIGTSTP);
+        libc::raise(libc::SIGTSTP);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &only, std::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_BLOCK, &only, std::ptr::null_mut());
+    }
 }
 
 /// Ends this process as a program ended that a signal has killed, without a second core file. Comes back if it cannot.
@@ -120,10 +145,10 @@ mod tests {
     #[test]
     fn what_comes_is_taken_and_a_program_gets_its_own() {
         let signals = Signals::take_over(&[libc::SIGUSR1, libc::SIGCHLD]);
-        assert!(signals.next(Duration::ZERO).is_none());
+        assert!(signals.next(Duration::ZERO, None).is_none());
         // SAFETY: to this thread, which has it blocked.
         unsafe { libc::raise(libc::SIGUSR1) };
-        let caught = signals.next(Duration::from_secs(5)).unwrap();
+        let caught = signals.next(Duration::from_secs(5), None).unwrap();
         assert_eq!((caught.number, caught.is_of_kernel), (libc::SIGUSR1, false));
         let mut shell = Command::new("sh");
         shell.args(["-c", "kill -USR1 $$; exit 3"]);

@@ -4,9 +4,10 @@
 //! Called by `main`. It changes nothing.
 
 use crate::commands::output;
-use crate::commands::view::{self, Which, human, objects, ready_bytes, state_label};
+use crate::commands::view::{Which, failures, human, not_renewed, objects, ready_bytes, state_label};
 use clap::Args;
 use ossc_cache::region::{RecordKind, Region, state};
+use ossc_net::error::shown;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -33,21 +34,20 @@ pub fn main(options: &StatusOptions) -> ExitCode {
     let (region, report) = match asked {
         Ok(answer) => answer,
         Err(why) => {
-            eprintln!("ossc status: {why}");
+            output::tell(&format!("ossc status: {why}"));
             return ExitCode::FAILURE;
         }
     };
     let text = if options.json { format!("{}\n", as_json(&region, &report)) } else { as_table(&region, &report) };
     let printed = output::only("status", &text);
-    let has = |name: &str| report[name].as_array().is_some_and(|found| !found.is_empty());
-    let is_failed = has("failed") || has("not_listed");
+    let is_failed = !failures(&report).is_empty() || !not_renewed(&report).is_empty();
     if printed == ExitCode::SUCCESS && is_failed { ExitCode::from(FAILED) } else { printed }
 }
 
 fn as_json(region: &Region, report: &Value) -> Value {
     let header = region.header();
     let list: Vec<_> = objects(region)
-        .map(|object| json!({"name": *region.name(object), "bytes": object.size(), "ready_bytes": ready_bytes(region, object), "state": state_label(region, object), "verified": object.verified(), "etag": *object.etag()}))
+        .map(|object| json!({"name": *region.name(object), "bytes": object.size(), "ready_bytes": ready_bytes(region, object), "state": state_label(region, object), "verified": object.verified(), "superseded": object.is_superseded(), "etag": *object.etag()}))
         .collect();
     json!({
         "engine_pid": header.engine_pid.load(Ordering::Acquire),
@@ -67,9 +67,11 @@ fn as_json(region: &Region, report: &Value) -> Value {
 fn as_table(region: &Region, report: &Value) -> String {
     let header = region.header();
     let mut text = format!(
-        "engine {} for {}\n",
+        "engine {} for {}: {} of {}\n",
         header.engine_pid.load(Ordering::Acquire),
-        String::from_utf8_lossy(region.model_dir())
+        shown(&String::from_utf8_lossy(region.model_dir())),
+        shown(report["oss_path"].as_str().unwrap_or_default()),
+        report["endpoint"].as_str().unwrap_or_default()
     );
     let small = objects(region).filter(|object| object.kind() == RecordKind::Small && !object.is_in_the_way());
     let (count, bytes) = small.fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.size()));
@@ -78,20 +80,14 @@ fn as_table(region: &Region, report: &Value) -> String {
         let ready = ready_bytes(region, object);
         let share = if object.size() == 0 { 100.0 } else { ready as f64 * 100.0 / object.size() as f64 };
         text += &format!(
-            "{share:5.1} %  {:>9}  {:<10}  {}\n",
+            "{share:5.1} %  {:>9}  {:<10}  {}{}\n",
             human(object.size()),
-            view::state_label(region, object),
-            region.name(object)
+            state_label(region, object),
+            shown(&region.name(object)),
+            if object.is_superseded() { "  (an older version, which a program has)" } else { "" }
         );
     }
-    for one in report["failed"].as_array().into_iter().flatten() {
-        let (name, reason) = (one["name"].as_str().unwrap_or_default(), one["reason"].as_str());
-        text += &format!("failed: {name}: {}\n", reason.unwrap_or("see the log"));
-    }
-    for one in report["not_listed"].as_array().into_iter().flatten() {
-        let (folder, reason) = (one["folder"].as_str().unwrap_or_default(), one["reason"].as_str());
-        text += &format!("not listed: {folder}/: {}\n", reason.unwrap_or("see the log"));
-    }
+    failures(report).into_iter().chain(not_renewed(report)).for_each(|line| text += &format!("{line}\n"));
     let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
     let (origin, memory) = (|name: &str| number("origin", name), |name: &str| human(number("memory", name)));
     match report["lines_lost"].as_u64() {

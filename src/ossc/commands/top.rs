@@ -1,15 +1,18 @@
 //! `ossc top`: a load as it goes on: a bar for each object, speed, time left, and who has it mapped.
 //!
-//! Called by `main`. It looks twice a second, changes nothing, and ends when everything is loaded or the engine is
-//! gone. Without a terminal it prints a line whenever a whole percent is reached.
+//! Called by `main`. It looks twice a second, changes nothing, and ends when all that was asked for is here, or the engine is
+//! gone. Without a terminal it prints a line whenever a whole percent is reached. What counts is what programs have asked for
+//! and what is fetched ahead: a bucket may hold much that no program wants.
 
+use crate::commands::arrival::{Arrival, Quiet, is_at_rest};
 use crate::commands::output;
 use crate::commands::pace::Pace;
 use crate::commands::readers;
-use crate::commands::view::{Which, human, objects, ready_bytes, state_label};
+use crate::commands::view::{Which, failures, human, is_under_way, objects, ready_bytes, state_label};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ossc_cache::region::{Object, RecordKind, Region, state};
+use ossc_net::error::shown as name;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -21,13 +24,14 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Lines of a terminal that tells no size, and those that are left free of a terminal's.
 const ROWS: u16 = 24;
 const ROWS_FREE: u16 = 3;
-/// An object has failed.
+/// An object has failed, or a folder could not be listed.
 const FAILED: u8 = 2;
 
 /// Options of `ossc top`.
 #[derive(Args)]
 #[command(
-    after_help = "Exit status: 0 all is loaded; 1 no engine answers; 2 an object has failed (its reason is on stderr).\n\n\
+    after_help = "Exit status: 0 all that was asked for is loaded; 1 no engine answers, or it ended before that; 2 an object has \
+    failed, or a folder could not be listed (the reason is on stderr).\n\n\
     Examples:\n  ossc top --model-dir /models/qwen\n  ossc top --wait --stay"
 )]
 pub struct TopOptions {
@@ -46,18 +50,18 @@ pub fn main(options: &TopOptions) -> ExitCode {
     let region = match region(options) {
         Ok(region) => region,
         Err(why) => {
-            eprintln!("ossc top: {why}");
+            output::tell(&format!("ossc top: {why}"));
             return ExitCode::FAILURE;
         }
     };
     let is_terminal = std::io::stdout().is_terminal();
     let target = if is_terminal { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::hidden() };
     let mut board = Board::new(MultiProgress::with_draw_target(target));
-    let (mut told, begin) = (None, Instant::now());
+    let (mut told, begin, mut quiet) = (None, Instant::now(), Quiet::default());
     let mut report = options.which.report().unwrap_or_default();
     loop {
         let sum = board.draw(&region, &report);
-        let is_over = sum.open == 0 && !options.stay;
+        let is_over = !options.stay && is_over(&report, &mut quiet);
         if !is_terminal && (told != Some(sum.percent()) || is_over) {
             told = Some(sum.percent());
             match output::print(&format!("{}  after {:.1} s\n", sum.text(), begin.elapsed().as_secs_f64())) {
@@ -66,6 +70,9 @@ pub fn main(options: &TopOptions) -> ExitCode {
                 Err(e) => return output::lost("top", &e),
             }
         }
+        if !is_terminal && output::is_left() {
+            return ExitCode::SUCCESS;
+        }
         let next = options.which.report();
         if is_over || next.is_err() && !options.which.is_served() {
             // What stays on the screen is what is true at the end.
@@ -73,11 +80,16 @@ pub fn main(options: &TopOptions) -> ExitCode {
                 board.draw(&region, last);
             }
             board.end();
-            return ended(next.as_ref().unwrap_or(&report), sum.failed);
+            return ended(next.as_ref().unwrap_or(&report), is_over, options.stay);
         }
         report = next.unwrap_or(report);
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Nothing is on its way any more, and that lasts.
+fn is_over(report: &Value, quiet: &mut Quiet) -> bool {
+    !matches!(Arrival::of(report), Arrival::Coming(_)) && is_at_rest(report) && quiet.lasts(report)
 }
 
 fn region(options: &TopOptions) -> Result<Region, String> {
@@ -86,7 +98,7 @@ fn region(options: &TopOptions) -> Result<Region, String> {
         match options.which.region() {
             Err(why) if options.wait => {
                 if !std::mem::replace(&mut is_told, true) {
-                    eprintln!("ossc top: waiting: {why}");
+                    output::tell(&format!("ossc top: waiting: {why}"));
                 }
             }
             answer => return answer,
@@ -95,26 +107,40 @@ fn region(options: &TopOptions) -> Result<Region, String> {
     }
 }
 
-/// Names what has failed.
-fn ended(report: &Value, failed: usize) -> ExitCode {
-    for one in report["failed"].as_array().into_iter().flatten() {
-        let (name, reason) = (one["name"].as_str().unwrap_or_default(), one["reason"].as_str());
-        eprintln!("ossc top: failed: {name}: {}", reason.unwrap_or("see the log"));
+/// What it has come to, by the last report; `is_over` or the engine is gone.
+fn ended(report: &Value, is_over: bool, stays: bool) -> ExitCode {
+    let sum = Sum::of(report);
+    match Arrival::of(report) {
+        Arrival::Failed(lines) => {
+            lines.iter().for_each(|line| output::tell(&format!("ossc top: {line}")));
+            ExitCode::from(FAILED)
+        }
+        _ if !is_over && sum.ready < sum.bytes => {
+            let (ready, bytes) = (human(sum.ready), human(sum.bytes));
+            output::tell(&format!("ossc top: the engine ended while {ready} of {bytes} were here"));
+            ExitCode::FAILURE
+        }
+        Arrival::Coming(why) if !stays => {
+            output::tell(&format!("ossc top: the engine has ended: {why}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
-    if failed > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
 }
 
-/// What one look has found.
-#[derive(Default)]
+/// How much of what was asked for is here.
 struct Sum {
     bytes: u64,
     ready: u64,
-    /// Objects that are neither whole nor failed.
-    open: usize,
     failed: usize,
 }
 
 impl Sum {
+    fn of(report: &Value) -> Sum {
+        let number = |name: &str| report["load"][name].as_u64().unwrap_or(0);
+        Sum { bytes: number("bytes"), ready: number("here_bytes"), failed: failures(report).len() }
+    }
+
     fn percent(&self) -> u64 {
         (self.ready * 100).checked_div(self.bytes).unwrap_or(100)
     }
@@ -143,25 +169,23 @@ impl Board {
         let header = region.header();
         let (dev, engine) = (header.memory_dev.load(Ordering::Acquire), header.engine_pid.load(Ordering::Acquire));
         let readers = readers::by_inode(dev, engine);
-        let mut sum = Sum::default();
         let mut shown = Vec::new();
-        for object in
-            objects(region).filter(|object| object.state() != state::GONE || object.kind() == RecordKind::Large)
-        {
+        for object in objects(region) {
             let ready = ready_bytes(region, object);
             let is_failed = object.state() == state::FAILED && !object.is_in_the_way();
-            sum.bytes += object.size();
-            sum.ready += ready;
-            sum.open += usize::from(matches!(object.state(), state::COMING | state::LOADING));
-            sum.failed += usize::from(is_failed);
             if object.kind() == RecordKind::Large || is_failed {
-                // What is wrong first, then what is loading, then what is whole.
-                let order = if is_failed { 0 } else { 1 + u8::from(ready == object.size()) };
+                // What is wrong first, then what is loading, what is whole, and what no program wants.
+                let order = match ready {
+                    _ if is_failed => 0,
+                    whole if whole == object.size() => 2,
+                    _ => 1 + 2 * u8::from(!is_under_way(region, object)),
+                };
                 shown.push((order, object, ready));
             }
         }
         shown.sort_by_key(|(order, ..)| *order);
         self.draw_lines(region, &shown, &readers);
+        let sum = Sum::of(report);
         self.sum.set_length(sum.bytes);
         self.sum.set_position(sum.ready);
         let message = self.message(&sum, report);
@@ -187,7 +211,11 @@ impl Board {
             let (size, label) = (human(object.size()), state_label(region, object));
             line.set_length(object.size());
             line.set_position(*ready);
-            line.set_message(format!("{percent:>3} %  {size:>9}  {label:<8} {}{who}", region.name(object)));
+            line.set_message(format!(
+                "{percent:>3} %  {size:>9}  {label:<8} {}{}",
+                name(&region.name(object)),
+                name(&who)
+            ));
         }
     }
 
@@ -195,10 +223,9 @@ impl Board {
     fn message(&mut self, sum: &Sum, report: &Value) -> String {
         let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
         // What is under way counts, too: parts become ready many at a time.
-        let (here, bytes) = (number("load", "here_bytes"), number("load", "bytes"));
         let rate = self.pace.rate(Instant::now(), number("load", "received_bytes"));
-        let left = if rate > 0.0 && here < bytes {
-            format!("  {:.0} s left", (bytes - here) as f64 / rate)
+        let left = if rate > 0.0 && sum.ready < sum.bytes {
+            format!("  {:.0} s left", (sum.bytes - sum.ready) as f64 / rate)
         } else {
             String::new()
         };

@@ -6,22 +6,24 @@
 
 use crate::commands::bar::Bar;
 use crate::commands::bucket::Bucket;
-use crate::commands::output;
 use crate::commands::pace::Pace;
 use crate::commands::signals::{self, Signals};
 use crate::commands::view::{Which, human};
+use crate::commands::{named, output};
 use crate::lock::lock;
-use crate::mirror::below;
+use crate::mirror::{below, made};
 use crate::process::dropping::is_in;
 use clap::Args;
 use ossc_cache::region::{RecordKind, Region, state};
+use ossc_conf::Settings;
 use ossc_net::crc;
 use ossc_net::error::shown;
 use ossc_net::list::ObjectEntry;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -42,7 +44,8 @@ const UNKNOWN: u8 = 3;
 #[derive(Args)]
 #[command(
     after_help = "Any folder can be compared, also one that another tool has filled. Exit status: 0 all objects are here and \
-    agree; 1 the bucket cannot be asked, or the answer not be printed; 2 an object differs; 3 none differs, but some could \
+    agree; 1 the bucket cannot be asked, the answer not be printed, a FILE does not lie in MODEL_DIR, or the \
+    engine there serves another OSS_PATH; 2 an object differs; 3 none differs, but some could \
     not be compared: not loaded, not readable, or OSS has no CRC-64 of them.\n\n\
     Examples:\n  ossc verify\n  ossc verify --model-dir /models/qwen model-00001-of-00005.safetensors\n  \
     ossc verify --json | jq '.objects[] | select(.result != \"ok\")'"
@@ -98,7 +101,7 @@ pub fn main(options: &VerifyOptions) -> ExitCode {
     match verified(options) {
         Ok(found) => told(options.json, &found),
         Err(why) => {
-            eprintln!("ossc verify: {why}");
+            output::tell(&format!("ossc verify: {why}"));
             ExitCode::FAILURE
         }
     }
@@ -137,15 +140,11 @@ fn told(as_json: bool, found: &[(String, u64, Agreement)]) -> ExitCode {
 
 fn verified(options: &VerifyOptions) -> Result<Vec<(String, u64, Agreement)>, String> {
     let bucket = Bucket::of_environment(Some(&options.model_dir), options.oss_path.as_deref())?;
-    let named = named(&options.model_dir, &options.files);
+    let named = named::all_below(&options.model_dir, &options.files)?;
+    let memory = LoadedObjects::of(&options.model_dir, &bucket.settings)?;
     let objects = listed(&bucket, &named)?;
     let total: u64 = objects.iter().map(|(_, object)| object.size).sum();
-    let compare = Compare {
-        bucket: &bucket,
-        model_dir: &options.model_dir,
-        memory: LoadedObjects::of(&options.model_dir),
-        bytes: AtomicU64::new(0),
-    };
+    let compare = Compare { bucket: &bucket, model_dir: &options.model_dir, memory, bytes: AtomicU64::new(0) };
     let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     // Before the threads, which take none of them.
     let bar = Bar::on_stderr("verifying");
@@ -163,7 +162,7 @@ fn verified(options: &VerifyOptions) -> Result<Vec<(String, u64, Agreement)>, St
             let now = compare.bytes.load(Ordering::Relaxed);
             let rate = pace.rate(Instant::now(), now);
             bar.draw(now, total, format!("{} of {}  {:.3} GB/s", human(now), human(total), rate / 1e9));
-            if let Some(caught) = signals.next(PAUSE) {
+            if let Some(caught) = signals.next(PAUSE, Some(bar)) {
                 bar.close();
                 signals::end_by(caught.number);
             }
@@ -171,21 +170,16 @@ fn verified(options: &VerifyOptions) -> Result<Vec<(String, u64, Agreement)>, St
     });
     bar.iter().for_each(Bar::close);
     let mut found = std::mem::take(&mut *lock(&found));
-    for name in named.into_iter().filter(|name| !objects.iter().any(|(path, _)| is_in(path, name))) {
+    let is_there = |name: &String| name.is_empty() || objects.iter().any(|(path, _)| is_in(path, name));
+    for name in named.into_iter().filter(|name| !is_there(name)) {
         found.insert(name, (0, Agreement::Differs("OSS has no such object".into())));
     }
     Ok(found.into_iter().map(|(path, (bytes, found))| (path, bytes, found)).collect())
 }
 
-/// Paths as below MODEL_DIR.
-fn named(model_dir: &Path, files: &[PathBuf]) -> Vec<String> {
-    let below = |file: &PathBuf| file.strip_prefix(model_dir).unwrap_or(file).display().to_string();
-    files.iter().map(below).map(|name| name.trim_matches('/').trim_start_matches("./").to_string()).collect()
-}
-
-/// What the bucket has of these files and folders, or all of it.
+/// What the bucket has of these files and folders.
 fn listed(bucket: &Bucket, named: &[String]) -> Result<Vec<(String, ObjectEntry)>, String> {
-    let is_named = |path: &str| named.is_empty() || named.iter().any(|name| is_in(path, name));
+    let is_named = |path: &str| named.iter().any(|name| is_in(path, name));
     let leads_there = |path: &str| is_named(path) || named.iter().any(|name| is_in(name, path));
     let root = bucket.mirror.rehearse_listing().map_err(|failure| failure.to_string())?;
     let (mut objects, mut queue) = (Vec::new(), VecDeque::from([(String::new(), root)]));
@@ -210,18 +204,16 @@ struct Compare<'a> {
 
 impl Compare<'_> {
     fn object(&self, path: &str, object: &ObjectEntry) -> Agreement {
-        let begun = self.bytes.load(Ordering::Relaxed);
-        let found = self.looked_at(path, object).unwrap_or_else(Agreement::Unreadable);
+        let read = Cell::new(0);
+        let found = self.looked_at((path, object), &read).unwrap_or_else(Agreement::Unreadable);
         // What was not read counts as done.
-        let read = self.bytes.load(Ordering::Relaxed).saturating_sub(begun).min(object.size);
-        if found != Agreement::Ok {
-            self.bytes.fetch_add(object.size - read, Ordering::Relaxed);
-        }
+        self.bytes.fetch_add(object.size.saturating_sub(read.get()), Ordering::Relaxed);
         found
     }
 
-    fn looked_at(&self, path: &str, object: &ObjectEntry) -> Result<Agreement, String> {
-        let own = match self.own_crc(path, object)? {
+    /// `read` counts the bytes that are read of it.
+    fn looked_at(&self, (path, object): (&str, &ObjectEntry), read: &Cell<u64>) -> Result<Agreement, String> {
+        let own = match self.own_crc((path, object), read)? {
             Ok(own) => own,
             Err(found) => return Ok(found),
         };
@@ -239,7 +231,11 @@ impl Compare<'_> {
     }
 
     /// The CRC-64 of the bytes that are here, or why there is none.
-    fn own_crc(&self, path: &str, object: &ObjectEntry) -> Result<Result<u64, Agreement>, String> {
+    fn own_crc(
+        &self,
+        (path, object): (&str, &ObjectEntry),
+        read: &Cell<u64>,
+    ) -> Result<Result<u64, Agreement>, String> {
         let place = self.model_dir.join(path);
         let lies = match std::fs::metadata(&place) {
             Ok(lies) if lies.is_file() => lies,
@@ -247,33 +243,40 @@ impl Compare<'_> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Err(Agreement::NotLoaded)),
             Err(e) => return Err(e.to_string()),
         };
-        if lies.len() == 0 && object.size > 0 {
-            return Ok(self.crc_of_memory(path, object)?.ok_or(Agreement::NotLoaded));
+        if lies.len() == 0 && object.size > 0 && (made::is_stand_in(&place) || self.has_record(path, &lies)) {
+            return Ok(self.crc_of_memory((path, object), read)?.ok_or(Agreement::NotLoaded));
         }
         if lies.len() != object.size {
             let (own, theirs) = (lies.len(), object.size);
             return Ok(Err(Agreement::Differs(format!("the file has {own} bytes, and the object {theirs}"))));
         }
         let file = File::open(&place).map_err(|e| e.to_string())?;
-        self.crc_of(&file, object.size).map(Ok)
+        self.crc_of(&file, object.size, read).map(Ok)
+    }
+
+    /// The engine of this folder has made a file, also where the file system keeps no mark.
+    fn has_record(&self, path: &str, lies: &std::fs::Metadata) -> bool {
+        let object = self.memory.as_ref().and_then(|memory| memory.region.object(*memory.slots.get(path)?));
+        object.is_some_and(|object| (object.dev(), object.ino()) == (lies.dev(), lies.ino()))
     }
 
     /// Of what the engine has in memory; `None` where that is not all of it.
-    fn crc_of_memory(&self, path: &str, object: &ObjectEntry) -> Result<Option<u64>, String> {
+    fn crc_of_memory(&self, (path, object): (&str, &ObjectEntry), read: &Cell<u64>) -> Result<Option<u64>, String> {
         let Some(memory) = &self.memory else { return Ok(None) };
         let Some((file, seen)) = memory.open(path, object)? else { return Ok(None) };
-        let sum = self.crc_of(&file, object.size)?;
+        let sum = self.crc_of(&file, object.size, read)?;
         // Nothing of it is given back while it is open; what was given back before is not all there.
         Ok(memory.is_whole(seen).then_some(sum))
     }
 
-    fn crc_of(&self, file: &File, size: u64) -> Result<u64, String> {
+    fn crc_of(&self, file: &File, size: u64, read: &Cell<u64>) -> Result<u64, String> {
         let (mut sum, mut bytes, mut at) = (crc::Crc::new(), vec![0; CHUNK], 0);
         while at < size {
             let len = CHUNK.min((size - at) as usize);
             file.read_exact_at(&mut bytes[..len], at).map_err(|e| e.to_string())?;
             sum.update(&bytes[..len]);
             at += len as u64;
+            read.set(at);
             self.bytes.fetch_add(len as u64, Ordering::Relaxed);
         }
         Ok(sum.value())
@@ -297,9 +300,26 @@ struct SeenObject {
 
 impl LoadedObjects {
     /// `None` where no engine runs.
-    fn of(model_dir: &Path) -> Option<LoadedObjects> {
+    ///
+    /// # Errors
+    /// It serves other objects than those that are asked for: then what lies in the folder is not theirs.
+    fn of(model_dir: &Path, settings: &Settings) -> Result<Option<LoadedObjects>, String> {
         let which = Which { model_dir: model_dir.to_path_buf() };
-        let region = which.region().ok()?;
+        let Ok((region, report)) = which.region().and_then(|region| Ok((region, which.report()?))) else {
+            return Ok(None);
+        };
+        let [ours, theirs] = [
+            [settings.location.to_string(), settings.endpoint.to_string()],
+            ["oss_path", "endpoint"].map(|name| report[name].as_str().unwrap_or_default().to_string()),
+        ];
+        if ours != theirs {
+            let dir = model_dir.display();
+            let [path, endpoint] = theirs;
+            return Err(format!(
+                "MODEL_DIR {dir} is that of a running engine which serves {path} of {endpoint}, and not {} of {}: name what it serves, or another folder",
+                ours[0], ours[1]
+            ));
+        }
         let large = |slot: &u32| {
             region.object(*slot).is_some_and(|object| {
                 object.kind() == RecordKind::Large && object.state() != state::GONE && !object.is_superseded()
@@ -307,7 +327,7 @@ impl LoadedObjects {
         };
         let name = |slot: u32| Some((region.object(slot).map(|object| region.name(object))?.to_string(), slot));
         let slots = (0..region.objects_len()).filter(large).filter_map(name).collect();
-        Some(LoadedObjects { which, region, slots })
+        Ok(Some(LoadedObjects { which, region, slots }))
     }
 
     /// The memory of an object that is here as a whole.
@@ -341,7 +361,5 @@ mod tests {
     fn paths_are_files_or_in_folders() {
         assert!(is_in("a/b", "a") && is_in("a/b", "a/b") && is_in("a", ""));
         assert!(!is_in("ab", "a") && !is_in("a", "a/b"));
-        let names = named(Path::new("/m"), &["/m/a.bin".into(), "./b/".into(), "c".into()]);
-        assert_eq!(names, ["a.bin", "b", "c"]);
     }
 }

@@ -3,13 +3,14 @@
 //! Called by the commands that show something (`status`, `top`, `metrics`). It changes nothing, never starts an
 //! engine, and keeps none alive: who looks is not a client.
 
-pub use crate::process::records::{objects, ready_bytes, state_label};
+pub use crate::process::records::{is_under_way, objects, ready_bytes, state_label};
 use clap::Args;
 use ossc_cache::cpath::CPath;
 use ossc_cache::region::Region;
 use ossc_cache::rundir::{self, Paths, RunDirSettings};
 use ossc_cache::sys;
 use ossc_cache::wire::{self, Ask, Packet};
+use ossc_net::error::shown;
 use serde_json::Value;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -109,6 +110,36 @@ fn answered(socket: &CPath, ask: Ask, text: &[u8], within_ms: u64) -> Result<Pac
         libc::EACCES => "the engine is another user's".into(),
         code => format!("the engine did not answer: {}", std::io::Error::from_raw_os_error(code)),
     })
+}
+
+/// What programs get an error for, a line each: objects that have failed, and folders that were never listed.
+pub fn failures(report: &Value) -> Vec<String> {
+    let line = |one: &Value| format!("failed: {}", with_reason(one, "name", ""));
+    let failed = list(report, "failed").iter().map(line);
+    failed.chain(not_listed(report, false)).collect()
+}
+
+/// Folders that could not be listed again, a line each: programs see them as they were.
+pub fn not_renewed(report: &Value) -> Vec<String> {
+    not_listed(report, true)
+}
+
+fn not_listed(report: &Value, shows_older: bool) -> Vec<String> {
+    let which = list(report, "not_listed").iter().filter(|one| one["shows_older"] == Value::Bool(shows_older));
+    which
+        .map(|one| {
+            format!("not listed{}: {}", if shows_older { " again" } else { "" }, with_reason(one, "folder", "/"))
+        })
+        .collect()
+}
+
+fn list<'a>(report: &'a Value, name: &str) -> &'a [Value] {
+    report[name].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn with_reason(one: &Value, name: &str, behind: &str) -> String {
+    let reason = one["reason"].as_str().unwrap_or("see the log");
+    format!("{}{behind}: {}", shown(one[name].as_str().unwrap_or_default()), shown(reason))
 }
 
 /// `1.5 GiB`.

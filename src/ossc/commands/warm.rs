@@ -4,14 +4,16 @@
 //! and maps each file. The maps keep the bytes in memory; they end with this process. It changes no file.
 
 use crate::commands::mapped::Mapped;
-use crate::commands::output;
 use crate::commands::progress::Progress;
 use crate::commands::run;
 use crate::commands::signals::{self, Signals};
-use crate::commands::view::{Which, human};
+use crate::commands::view::{Which, human, objects};
+use crate::commands::{named, output};
 use crate::lock::lock;
 use clap::Args;
+use ossc_cache::region::{Object, RecordKind};
 use serde_json::json;
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -26,6 +28,8 @@ const SERVED: &str = "OSSC_WARM";
 /// Files that are waited for at a time.
 const AT_ONCE: usize = 8;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long one wait for a signal lasts.
+const LOOK_AT_MOST: Duration = Duration::from_secs(3600);
 /// Something is not there, or cannot be loaded.
 const FAILED: u8 = 2;
 /// All of it has no room in memory.
@@ -74,7 +78,7 @@ pub fn main(options: &WarmOptions) -> ExitCode {
     match (is_served, has_library()) {
         (true, true) => served(options),
         (true, false) => {
-            eprintln!("ossc warm: the library was not loaded, although LD_PRELOAD names it: see `ossc doctor`");
+            output::tell("ossc warm: the library was not loaded, although LD_PRELOAD names it: see `ossc doctor`");
             ExitCode::FAILURE
         }
         (false, _) => again(options),
@@ -89,7 +93,7 @@ fn has_library() -> bool {
 /// The same command as a program under the library.
 fn again(options: &WarmOptions) -> ExitCode {
     let (Some(library), Ok(own)) = (run::library(), std::env::current_exe()) else {
-        eprintln!("ossc warm: {} is neither beside ossc nor in ../lib: install it there", run::LIBRARY);
+        output::tell(&format!("ossc warm: {} is neither beside ossc nor in ../lib: install it there", run::LIBRARY));
         return ExitCode::FAILURE;
     };
     let words: Vec<OsString> = std::iter::once(own.into_os_string()).chain(std::env::args_os().skip(1)).collect();
@@ -102,7 +106,7 @@ fn again(options: &WarmOptions) -> ExitCode {
         command.env("OSS_PATH", path);
     }
     let failed = command.exec();
-    eprintln!("ossc warm: {}: {failed}", words[0].to_string_lossy());
+    output::tell(&format!("ossc warm: {}: {failed}", words[0].to_string_lossy()));
     ExitCode::FAILURE
 }
 
@@ -121,32 +125,56 @@ fn served(options: &WarmOptions) -> ExitCode {
     let wanted = wanted(&model_dir, &options.files, &mut load.failed);
     load.files = wanted.len();
     load.bytes = wanted.iter().map(|file| file.bytes).sum();
-    let budget = which().report().ok().and_then(|report| report["memory"]["budget_bytes"].as_u64());
-    if let Some(budget) = budget.filter(|budget| load.bytes > *budget) {
-        eprintln!(
-            "ossc warm: {} files of {} have no room in the {} that the engine may take: name fewer of them, or raise memoryLimit",
-            load.files,
-            human(load.bytes),
-            human(budget)
-        );
+    if let Some(why) = too_much(&which(), &wanted) {
+        output::tell(&format!("ossc warm: {why}"));
         return ExitCode::from(TOO_MUCH);
     }
     let progress = if options.progress { Progress::start(which(), "warm") } else { None };
-    let ended = load_all(wanted, &signals, &mut load.failed);
+    let ended = load_all(wanted, (&signals, progress.as_ref()), &mut load.failed);
     progress.into_iter().for_each(Progress::end);
     if let Err(number) = ended {
-        eprintln!("ossc warm: ended by signal {number} before all was loaded");
+        output::tell(&format!("ossc warm: ended by signal {number} before all was loaded"));
         return ExitCode::from(128 + number as u8);
     }
     let told = load.tell();
     if told != ExitCode::SUCCESS {
         return told;
     }
-    let _ = match options.hold {
-        Some(time) => signals.next(time),
-        None => std::iter::repeat_with(|| signals.next(Duration::from_secs(3600))).flatten().next(),
-    };
+    held(&signals, options.hold);
     ExitCode::SUCCESS
+}
+
+/// Waits for a signal, or so long. A process that was stopped, and goes on, waits on.
+fn held(signals: &Signals, time: Option<Duration>) {
+    let begin = Instant::now();
+    loop {
+        let left = time.map_or(LOOK_AT_MOST, |time| time.saturating_sub(begin.elapsed()));
+        if left.is_zero() || signals.next(left.min(LOOK_AT_MOST), None).is_some() {
+            return;
+        }
+    }
+}
+
+/// Why the files have no room in memory, if they have none. Small objects take room on the disk alone.
+fn too_much(which: &Which, wanted: &[Wanted]) -> Option<String> {
+    let (region, report) = (which.region().ok()?, which.report().ok()?);
+    let budget = report["memory"]["budget_bytes"].as_u64()?;
+    let is_large = |object: &&Object| object.kind() == RecordKind::Large;
+    let large: HashSet<String> =
+        objects(&region).filter(is_large).map(|object| region.name(object).to_string()).collect();
+    let is_served = |file: &&Wanted| {
+        let name = file.path.strip_prefix(&which.model_dir).ok().and_then(Path::to_str);
+        name.is_some_and(|name| large.contains(name))
+    };
+    let served = wanted.iter().filter(is_served);
+    let (count, bytes) = served.fold((0, 0), |(count, bytes), file| (count + 1, bytes + file.bytes));
+    (bytes > budget).then(|| {
+        format!(
+            "{count} files of {} have no room in the {} that the engine may take: name fewer of them, or raise memoryLimit",
+            human(bytes),
+            human(budget)
+        )
+    })
 }
 
 /// What has become of it.
@@ -163,7 +191,7 @@ impl Load {
     fn tell(&self) -> ExitCode {
         let secs = self.begin.elapsed().as_secs_f64();
         for (path, why) in &self.failed {
-            eprintln!("ossc warm: {}: {why}", path.display());
+            output::tell(&format!("ossc warm: {}: {why}", path.display()));
         }
         let failed: Vec<_> = self
             .failed
@@ -189,15 +217,15 @@ impl Load {
 /// All files of these paths, folders with what is below them.
 fn wanted(model_dir: &Path, files: &[PathBuf], failed: &mut Vec<(PathBuf, std::io::Error)>) -> Vec<Wanted> {
     let mut found = Vec::new();
-    let mut queue: Vec<PathBuf> = if files.is_empty() {
-        vec![model_dir.to_path_buf()]
-    } else {
-        files.iter().rev().map(|file| model_dir.join(file)).collect()
-    };
-    if let Some(other) = queue.iter().position(|path| !path.starts_with(model_dir)) {
-        let path = queue.swap_remove(other);
-        failed.push((path, std::io::Error::other(format!("it does not lie in MODEL_DIR {}", model_dir.display()))));
-        return found;
+    let mut queue: Vec<PathBuf> = Vec::new();
+    for file in files.iter().rev() {
+        match named::below(model_dir, file) {
+            Ok(name) => queue.push(model_dir.join(name)),
+            Err(why) => failed.push((file.clone(), std::io::Error::other(why))),
+        }
+    }
+    if files.is_empty() {
+        queue.push(model_dir.to_path_buf());
     }
     while let Some(path) = queue.pop() {
         match look(&path) {
@@ -228,7 +256,11 @@ fn look(path: &Path) -> std::io::Result<Lies> {
 }
 
 /// Maps all of them. `Err` is the number of the signal that came first.
-fn load_all(wanted: Vec<Wanted>, signals: &Signals, failed: &mut Vec<(PathBuf, std::io::Error)>) -> Result<(), i32> {
+fn load_all(
+    wanted: Vec<Wanted>,
+    (signals, progress): (&Signals, Option<&Progress>),
+    failed: &mut Vec<(PathBuf, std::io::Error)>,
+) -> Result<(), i32> {
     let work = Arc::new((wanted, AtomicUsize::new(0), Mutex::new(Vec::new())));
     let thread = |_| {
         let work = work.clone();
@@ -247,7 +279,7 @@ fn load_all(wanted: Vec<Wanted>, signals: &Signals, failed: &mut Vec<(PathBuf, s
         failed.push((PathBuf::new(), std::io::Error::other("no thread can be had")));
     }
     while threads.iter().any(|thread| !thread.is_finished()) {
-        if let Some(caught) = signals.next(LOOK_AGAIN) {
+        if let Some(caught) = signals.next(LOOK_AGAIN, progress.map(Progress::bar)) {
             return Err(caught.number);
         }
     }

@@ -23,8 +23,17 @@ pub struct Known {
     ahead: VecDeque<String>,
     /// When the listing that a folder shows was asked for.
     listed: HashMap<String, SystemTime>,
-    /// Folders that programs wanted and that could not be listed, or listed again, when that was tried last: why.
-    unlisted: BTreeMap<String, String>,
+    /// Folders that programs wanted and that could not be listed, or listed again, when that was tried last.
+    unlisted: BTreeMap<String, NotListed>,
+}
+
+/// A folder that could not be listed when that was tried last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotListed {
+    /// In words.
+    pub why: String,
+    /// It was listed before, and programs are served on by that; else they get an error.
+    pub shows_older: bool,
 }
 
 impl Known {
@@ -128,12 +137,12 @@ impl Known {
     }
 
     /// The folder could not be listed.
-    pub fn not_listed(&mut self, path: &str, why: String) {
-        self.unlisted.insert(path.to_string(), why);
+    pub fn not_listed(&mut self, path: &str, found: NotListed) {
+        self.unlisted.insert(path.to_string(), found);
     }
 
     /// Folders that could not be listed when that was tried last, with the reasons.
-    pub fn unlisted(&self) -> &BTreeMap<String, String> {
+    pub fn unlisted(&self) -> &BTreeMap<String, NotListed> {
         &self.unlisted
     }
 
@@ -189,7 +198,7 @@ mod tests {
         }
         known.listed("d", SystemTime::UNIX_EPOCH);
         for path in ["d/e", "dd", "d"] {
-            known.not_listed(path, "why".into());
+            known.not_listed(path, NotListed { why: "why".into(), shows_older: false });
         }
         known.listed("d", SystemTime::UNIX_EPOCH);
         assert_eq!(known.unlisted().keys().collect::<Vec<_>>(), ["d/e", "dd"]);

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
@@ -114,6 +115,15 @@ pub fn look(folder: impl AsFd, name: &str) -> Result<Found, Errno> {
         }
         Err(e) => Err(e),
     }
+}
+
+/// True for an empty file that an engine has made to stand for an object, at a path that may lead through links.
+pub fn is_stand_in(path: &Path) -> bool {
+    let found = path.canonicalize().ok().and_then(|path| {
+        let folder = File::open(path.parent()?).ok()?;
+        look(folder, path.file_name()?.to_str()?).ok()
+    });
+    found.is_some_and(|found| found.is_own() && found.made.is_some_and(|made| made.kind.stands_in()))
 }
 
 fn id_of(st: &rustix::fs::Stat) -> FileId {

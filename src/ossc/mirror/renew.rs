@@ -6,7 +6,7 @@
 
 use crate::lock::lock;
 use crate::mirror::inspect::Step;
-use crate::mirror::known::Known;
+use crate::mirror::known::{Known, NotListed};
 use crate::mirror::listing;
 use crate::mirror::listing::quiet::{self, Before, Unquiet};
 use crate::mirror::listing::tree::Level;
@@ -195,11 +195,11 @@ impl Mirror {
     /// A folder that was never listed and cannot be. One that was is served on as it is, with a line in the log.
     pub(crate) fn list_one(&self, due: &Due, impatient: bool) -> Result<Look, Failure> {
         let done = self.list_or_fail(due, impatient);
-        if let Err(failure) = done.as_ref().map_err(ToString::to_string)
+        if let Err(why) = done.as_ref().map_err(ToString::to_string)
             && !due.is_ahead()
         {
             let mut known = lock(&self.known);
-            known.not_listed(&due.path, failure);
+            known.not_listed(&due.path, NotListed { why, shows_older: due.reason == Reason::Refresh });
             self.count_unlisted(&known);
         }
         match done {
@@ -218,7 +218,7 @@ impl Mirror {
     }
 
     /// Folders that could not be listed, or listed again, when that was tried last, with the reasons.
-    pub fn unlisted(&self) -> BTreeMap<String, String> {
+    pub fn unlisted(&self) -> BTreeMap<String, NotListed> {
         lock(&self.known).unlisted().clone()
     }
 

@@ -4,7 +4,7 @@
 //! secret is in it.
 
 use crate::process::records::{objects, ready_bytes, state_label};
-use ossc_cache::region::{RecordKind, Region};
+use ossc_cache::region::{Object, RecordKind, Region};
 use ossc_cache::waits::LIMITS_US;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -102,15 +102,18 @@ pub fn of(region: &Region, report: &Value) -> String {
         page.line(OBJECTS.0, &[("state", state)], count);
     }
     page.head(&OBJECT_READY);
-    let mut names = std::collections::BTreeSet::new();
-    for object in objects(region).filter(|object| object.kind() == RecordKind::Large) {
-        let name = region.name(object);
-        // An old version that a program still has has the name of the new one.
-        if names.insert(name.to_string()) {
-            page.line(OBJECT_READY.0, &[("object", &name)], ready_bytes(region, object));
-        }
+    for (name, bytes) in ready_by_name(region) {
+        page.line(OBJECT_READY.0, &[("object", &name)], bytes);
     }
     page.text
+}
+
+/// Bytes in memory of each large object by its name. An old version that a program still has, has the name of the new one:
+/// that one counts where there is one.
+fn ready_by_name(region: &Region) -> BTreeMap<String, u64> {
+    let large = objects(region).filter(|object| object.kind() == RecordKind::Large);
+    let (old, new): (Vec<&Object>, Vec<&Object>) = large.partition(|object| object.is_superseded());
+    old.into_iter().chain(new).map(|object| (region.name(object).to_string(), ready_bytes(region, object))).collect()
 }
 
 /// The text so far, of metrics whose first label is the MODEL_DIR.

@@ -3,6 +3,7 @@
 //! Called by the attach server. It changes nothing, and no secret is in it.
 
 use crate::journal;
+use crate::mirror::known::NotListed;
 use crate::work::Work;
 use ossc_cache::region::{RecordKind, state};
 use ossc_store::pages::PageKind;
@@ -37,7 +38,7 @@ pub fn of(
     about: &About,
     credentials_end: Option<u64>,
     clients: &[i32],
-    unlisted: &BTreeMap<String, String>,
+    unlisted: &BTreeMap<String, NotListed>,
 ) -> Value {
     let region = work.region();
     let header = region.header();
@@ -98,8 +99,13 @@ pub fn of(
         "events_lost": load(&region.board().events_lost),
         "failed": failed(work),
         "folders_not_listed": unlisted.len(),
-        "not_listed": unlisted.iter().map(|(folder, reason)| json!({"folder": folder, "reason": reason})).collect::<Vec<_>>(),
+        "not_listed": not_listed(unlisted),
     })
+}
+
+fn not_listed(unlisted: &BTreeMap<String, NotListed>) -> Vec<Value> {
+    let one = |(folder, found): (&String, &NotListed)| json!({"folder": folder, "reason": found.why, "shows_older": found.shows_older});
+    unlisted.iter().map(one).collect()
 }
 
 /// A file of the report, at its begin.
