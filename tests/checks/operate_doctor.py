@@ -214,7 +214,7 @@ AT = f"oss://{paths.BUCKET}/{PREFIX}/"
 WORKING = [
     Case("nothing is wrong", works=True),
     Case("MODEL_DIR is not there yet", "MODEL_DIR", "makes it", works=True, prepare=lambda world: world.run.model_dir.rmdir()),
-    Case("OSS_PATH is the whole bucket", "model", "team/model/", works=True, env=fixed(OSS_PATH=f"oss://{paths.BUCKET}/"), below=PREFIX),
+    Case("OSS_PATH is the whole bucket", "model", "looked at the one in team/model/: a program that loads it is given /", works=True, env=fixed(OSS_PATH=f"oss://{paths.BUCKET}/"), below=PREFIX),
     Case("the clock is an hour off", "clock", "signs with the server's time", works=True, options=["--clock-ahead-sec", "3600"]),
     Case("the log cannot be written", "log", "set logPath", works=True, config=in_file_place("logPath")),
     Case("the audit file cannot be written", "audit", "set auditPath", works=True, config=in_file_place("auditPath")),

@@ -98,7 +98,14 @@ pub(super) fn bucket(report: &mut Report, local: &Local<'_>) -> Option<()> {
         return Some(());
     };
     if !found.path.is_empty() {
-        report.note("model", format!("OSS_PATH is no model's folder; looked at the one in {}/", shown(&found.path)));
+        let (path, folder) = (shown(&found.path), settings.model_dir.join(&found.path));
+        report.note(
+            "model",
+            format!(
+                "OSS_PATH is no model's folder; looked at the one in {path}/: a program that loads it is given {}/",
+                folder.display()
+            ),
+        );
     }
     let weights = found.weights(config.materialize_bytes_max);
     sizes(report, local, &found, &weights);

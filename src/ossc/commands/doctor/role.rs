@@ -36,7 +36,7 @@ pub(super) fn role(report: &mut Report) -> Role {
         b"2" => report.good("role", "secondary: waits for the engine of a primary"),
         b"" if variable("LD_PRELOAD").is_none() => report.note(
             "role",
-            "ENABLE_CONNECTOR and LD_PRELOAD are not set here: looked at as `ossc run` starts programs, which sets both",
+            "ENABLE_CONNECTOR and LD_PRELOAD are not set here: looked at as `ossc run` starts programs, which sets both; `ossc doctor -- PROGRAM` looks at a program itself",
         ),
         b"" => report.bad("role", format!("ENABLE_CONNECTOR is not set, {is_nothing}")),
         b"0" => report.bad("role", format!("ENABLE_CONNECTOR is 0, {is_nothing}")),
