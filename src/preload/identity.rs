@@ -350,8 +350,9 @@ fn served(id: &FileId, met: Met<'_>, asked: &Asked) -> Result<Found> {
         if let Some(found) = found_in(generation, region, id, met) {
             return Ok(found);
         }
-        // A leftover in a folder that this engine has not listed yet.
-        let is_listed = region.header().folders_unlisted.load(Ordering::Acquire) != 0
+        // A leftover in a folder that this engine has not listed yet, or its own file that was moved away and back.
+        let may_be_known = asked.is_by(region) && asked.is_of(id);
+        let is_listed = (may_be_known || region.header().folders_unlisted.load(Ordering::Acquire) != 0)
             && match folder_of(asked, met, region) {
                 Some(folder) => listing::list(folder.as_bytes()),
                 None => list_folder_of(met) == Listing::Done,

@@ -23,6 +23,18 @@ sys.stdin.readline()
 print(hashlib.sha256(data).hexdigest(), hashlib.sha256(file.read()).hexdigest())
 """
 
+# Opens one file until that succeeds, again for each line of its input.
+AGAIN = """
+import sys, time
+while True:
+    while True:
+        try:
+            print(len(open("b.bin", "rb").read()), flush=True)
+            break
+        except OSError: time.sleep(0.1)
+    if not sys.stdin.readline(): break
+"""
+
 
 class Refill(EndToEnd):
     def check(self, run: Run) -> None:
@@ -76,6 +88,39 @@ class Refill(EndToEnd):
         code = "import os; os.unlink('b.bin'); os.rename('a.bin', 'moved'); print(sorted(n for n in os.listdir('.') if n in ('a.bin', 'b.bin', 'moved')), os.path.getsize('moved'))"
         done = run.call([PYTHON, "-c", code], cwd=run.model_dir)
         self.assertEqual(done.stdout.decode(), f"['moved'] {(self.plain / 'a.bin').stat().st_size}\n", done.stderr.decode())
+
+    def test_a_file_that_is_moved_back_over_the_one_that_was_made_again_is_read(self) -> None:
+        """The next program finds it; so does one that was there before, with the folder's next listing."""
+        run = self.managed({"lingerSec": 4, "listAgainSec": 1})
+        self.check(run)
+        size = (self.plain / "b.bin").stat().st_size
+        with run.start([PYTHON, "-c", AGAIN], cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+            assert reader.stdin is not None and reader.stdout is not None
+            self.assertEqual(reader.stdout.readline(), f"{size}\n".encode())
+            for name in ("b.bin", "nested/deep/c.bin"):
+                with self.subTest(name):
+                    there, away = run.model_dir / name, run.model_dir / "x"
+                    there.rename(away)
+                    done = run.call(["cat", "x"], cwd=run.model_dir)
+                    self.check(run)
+                    self.assertIn(done.stdout, (b"", (self.plain / name).read_bytes()))
+                    away.rename(there)
+                    if name == "b.bin":
+                        reader.stdin.write(b"\n")
+                        reader.stdin.flush()
+                        self.assertEqual(reader.stdout.readline(), f"{size}\n".encode(), run.log_tail())
+                    self.check(run)
+                    # It stays so.
+                    self.check(run)
+            reader.stdin.close()
+
+    def test_an_objects_file_that_is_moved_over_another_ones_is_not_given_back(self) -> None:
+        """A file that was renamed is the user's: the object whose name it took is not put in its place again."""
+        run = self.start()
+        (run.model_dir / "b.bin").rename(run.model_dir / "a.bin")
+        ino = (run.model_dir / "a.bin").stat().st_ino
+        self.check(run)
+        self.assertEqual((run.model_dir / "a.bin").stat().st_ino, ino)
 
     def test_a_file_of_the_users_at_the_place_stays(self) -> None:
         run = self.start()

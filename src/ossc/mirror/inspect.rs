@@ -9,9 +9,10 @@ use crate::mirror::known::Known;
 use crate::mirror::listing::tree::Level;
 use crate::mirror::made;
 use crate::mirror::made::turn;
-use crate::mirror::{Mirror, RENEWAL_MAX, Reason};
+use crate::mirror::{Mirror, RENEWAL_MAX, Reason, below};
 use crate::order::failure::Failure;
 use crate::work::Patience;
+use ossc_cache::mark::MarkKind;
 use ossc_cache::region::Object;
 use ossc_net::error::shown;
 use ossc_net::list::{self, ObjectEntry};
@@ -113,7 +114,9 @@ impl Mirror {
             let step = match (lies, ours) {
                 (Lies::Nothing, _) => Step::Make,
                 (Lies::Folder, _) if turn::gives_way(folder, name) => Step::Turn,
-                (_, Some(ours)) if *ours.etag() == *object.etag && ours.size() == object.size => Step::Keep,
+                (lies, Some(ours)) if *ours.etag() == *object.etag && ours.size() == object.size => {
+                    self.moved_back(folder, (path, name), (lies, ours), object).map_or(Step::Keep, Step::Leftover)
+                }
                 (Lies::File(_), ours) => self.step(folder, name, object, (ours, same)),
                 _ => Step::Conflict,
             };
@@ -131,6 +134,21 @@ impl Mirror {
             steps.insert(name.clone(), step);
         }
         Ok(steps)
+    }
+
+    /// The file that lies at a known object's place where it is not the one of the object's record: an earlier one that was
+    /// made for this very version and place, and was moved back over the one that was made again meanwhile.
+    fn moved_back(
+        &self,
+        folder: &OwnedFd,
+        (path, name): (&str, &str),
+        (lies, ours): (Lies, &Object),
+        object: &ObjectEntry,
+    ) -> Option<made::Found> {
+        let is_another = lies == Lies::File(0) && made::is_another(folder, name, ours);
+        let found = is_another.then(|| made::look(folder, name).ok()).flatten()?;
+        let path = below(path, name);
+        found.stands_for(&self.purpose(MarkKind::Placeholder, &path, Some(object))).then_some(found)
     }
 
     /// What becomes of a file that lies at an object's place and is not known to hold this version. `ours` is the

@@ -9,7 +9,7 @@ pub mod turn;
 
 use crate::folder_files::{self, Pinned, TEMPORARY};
 use ossc_cache::mark::{self, Mark, MarkKind, Text};
-use ossc_cache::region::Object;
+use ossc_cache::region::{Object, RecordKind};
 use ossc_cache::sys::FileId;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -95,6 +95,13 @@ impl Found {
     pub fn etag(&self) -> Option<&str> {
         self.made.as_ref()?.version.as_ref().map(|(etag, ..)| etag.as_str())
     }
+}
+
+/// True for what lies at the name of a large object and is not the placeholder of its record.
+pub fn is_another(folder: impl AsFd, name: &str, record: &Object) -> bool {
+    record.kind() == RecordKind::Large
+        && rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|st| (st.st_dev, st.st_ino) != (record.dev(), record.ino()))
 }
 
 fn open_to_look(folder: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {

@@ -1,11 +1,13 @@
-//! A folder whose files were removed while the engine goes on: a program that starts then finds them again.
+//! A folder whose files were removed, or were moved away and back, while the engine goes on: a program that starts then
+//! finds them again.
 //!
 //! Called by the attach server for each new client (`emptied`, which only looks) and by the mirror's thread
 //! (`refresh` of what was found). A file that one program removes stays away until another one starts.
 
 use crate::folder_files::{self, Lies};
 use crate::lock::lock;
-use crate::mirror::Mirror;
+use crate::mirror::known::Known;
+use crate::mirror::{Mirror, made};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -14,7 +16,7 @@ use std::sync::atomic::Ordering;
 const FOLDERS_MAX: usize = 64;
 
 impl Mirror {
-    /// Listed folders in which something is missing that was made there. One look at the time of each folder, as long
+    /// Listed folders in which something is missing that was made there, or is another file. One look at the time of each folder, as long
     /// as nothing in it was added or removed; never waits for a listing that is under way.
     pub fn emptied(&self) -> Vec<String> {
         let Ok(known) = self.known.try_lock() else { return Vec::new() };
@@ -27,7 +29,7 @@ impl Mirror {
             match self.root.folder(path) {
                 Ok(folder) => {
                     let Ok(time) = folder_files::time(&folder) else { continue };
-                    if times.insert(path.to_string(), time) != Some(time) && is_missing(&folder, known.names_of(path)) {
+                    if times.insert(path.to_string(), time) != Some(time) && self.is_missing(&known, &folder, path) {
                         found.push(path.to_string());
                     }
                 }
@@ -39,6 +41,19 @@ impl Mirror {
         found.sort();
         found.dedup();
         found
+    }
+
+    /// True if nothing lies at the name of an object of the folder, or an empty file that is not the one made last.
+    fn is_missing(&self, known: &Known, folder: &OwnedFd, path: &str) -> bool {
+        let is_another = |name: &str| {
+            let record = known.object(path, name).and_then(|slot| self.work.region().object(slot));
+            record.is_some_and(|record| made::is_another(folder, name, record))
+        };
+        known.names_of(path).any(|name| match folder_files::look(folder, name) {
+            Ok(Lies::Nothing) => true,
+            Ok(Lies::File(0)) => is_another(name),
+            _ => false,
+        })
     }
 
     /// True if the folder of a record still lies at its name.
@@ -54,8 +69,4 @@ impl Mirror {
         }
         self.work.objects.let_rest(slot);
     }
-}
-
-fn is_missing<'a>(folder: &OwnedFd, mut names: impl Iterator<Item = &'a str>) -> bool {
-    names.any(|name| folder_files::look(folder, name) == Ok(Lies::Nothing))
 }
