@@ -198,6 +198,17 @@ class Doctor(Ossc):
         self.assertEqual((done.returncode, done.stderr, run.engines()), (0, "", []), done.stdout)
         self.assertRegex(done.stdout, r"(?m)^ok    hooks +in force")
 
+    def test_a_role_that_the_command_of_a_program_sets_is_asked_for(self) -> None:
+        # As the pods of dist/kubernetes have it: LD_PRELOAD for all, the role for the container's command alone.
+        status, lines = self.doctor(LD_PRELOAD=str(paths.PRELOAD))
+        self.assertEqual(status, 1)
+        (said,) = lines["FAIL role"]
+        asked = "env ENABLE_CONNECTOR=1 ossc doctor"
+        self.assertIn(asked, said)
+        self.assertIn(f"kubectl exec POD -- {asked}", (paths.ROOT / "dist/kubernetes/README.md").read_text())
+        status, lines = self.doctor(LD_PRELOAD=str(paths.PRELOAD), ENABLE_CONNECTOR="1")
+        self.assertEqual(status, 0, lines)
+
     def test_offline_asks_nobody(self) -> None:
         status, lines = self.doctor("--offline", OSS_ENDPOINT="http://127.0.0.1:1")
         self.assertEqual(status, 0, lines)

@@ -30,7 +30,8 @@ fn variable(name: &str) -> Option<OsString> {
 /// The role, and what is wrong with it.
 pub(super) fn role(report: &mut Report) -> Role {
     let value = variable("ENABLE_CONNECTOR").unwrap_or_default();
-    let is_nothing = "so the library does nothing, and the program sees what lies in MODEL_DIR by itself: set it to 1";
+    let is_nothing = "so the library does nothing, and the program sees what lies in MODEL_DIR by itself: set it to 1; where \
+        the program's command sets it (a pod), ask as that does: env ENABLE_CONNECTOR=1 ossc doctor";
     match value.as_bytes() {
         b"1" => report.good("role", "primary: starts the engine if none runs"),
         b"2" => report.good("role", "secondary: waits for the engine of a primary"),
