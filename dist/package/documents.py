@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from tests.harness import paths
 
 # Documents that are installed under their own names, and folders under others: (in the project, in the package).
-FILES = ("README.md", "CHANGELOG.md", "LICENSE")
+FILES = ("README.md", "CHANGELOG.md", "LICENSE", "SECURITY.md")
 FOLDERS = (("docs", "docs"), ("dist/kubernetes", "kubernetes"), ("dist/monitoring", "monitoring"))
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 

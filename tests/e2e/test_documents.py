@@ -63,7 +63,7 @@ class Links(unittest.TestCase):
             documents.lay_out(Path(scratch))
             self.assertEqual(broken(Path(scratch)), [])
             names = {str(file.relative_to(scratch)) for file in Path(scratch).rglob("*") if file.is_file()}
-            self.assertLessEqual({"README.md", "docs/GUIDE.md", "docs/speed.svg", "kubernetes/README.md", "kubernetes/ray/head.yaml"}, names)
+            self.assertLessEqual({"README.md", "SECURITY.md", "docs/GUIDE.md", "docs/speed.svg", "kubernetes/README.md", "kubernetes/ray/head.yaml"}, names)
             readme = (Path(scratch) / "README.md").read_text()
             self.assertIn("](kubernetes/README.md)", readme)
             self.assertIn("](docs/GUIDE.md)", readme)
