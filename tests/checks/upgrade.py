@@ -83,7 +83,15 @@ def dnf(root: Root, package: Path) -> subprocess.CompletedProcess[str]:
         "dnf", "-y", f"--installroot={root.folder}", "--releasever=1", f"--repofrompath=ours,file://{repository}", "--repo=ours", "--refresh",
         *(f"--setopt={name}={value}" for name, value in options.items()), "upgrade", "--best", assemble.NAME,
     ]
-    return subprocess.run(argv, env=plain_env(), capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, env=plain_env(), capture_output=True, text=True, check=False)
+    # Some of its books it keeps below the root, by the same path.
+    inside = root.path(str(cache))
+    shutil.rmtree(inside, ignore_errors=True)
+    for parent in inside.parents:
+        if parent == root.folder or not parent.is_dir() or any(parent.iterdir()):
+            break
+        parent.rmdir()
+    return done
 
 
 WAYS = [Way("dpkg -i", "deb", dpkg), Way("apt-get upgrade", "deb", apt), Way("apt-get install FILE", "deb", apt_file), Way("rpm -U", "rpm", rpm), Way("dnf upgrade", "rpm", dnf)]

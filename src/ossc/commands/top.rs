@@ -224,18 +224,18 @@ impl Board {
         let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
         // What is under way counts, too: parts become ready many at a time.
         let rate = self.pace.rate(Instant::now(), number("load", "received_bytes"));
-        let left = if rate > 0.0 && sum.ready < sum.bytes {
-            format!("  {:.0} s left", (sum.bytes - sum.ready) as f64 / rate)
-        } else {
-            String::new()
-        };
         let origin = |name: &str| number("origin", name);
+        let pace = match sum.bytes.saturating_sub(sum.ready) {
+            // All is here, and nothing comes: a rate would be that of what came before.
+            0 if origin("requests_under_way") == 0 => String::new(),
+            more if more > 0 && rate > 0.0 => format!("  {}/s  {:.0} s left", human(rate as u64), more as f64 / rate),
+            _ => format!("  {}/s", human(rate as u64)),
+        };
         let throttled =
             if origin("throttled") > 0 { format!("  {} throttled", origin("throttled")) } else { String::new() };
         format!(
-            "{}  {}/s{left}  memory {} of {}  {} of {} requests, {} retries{throttled}",
+            "{}{pace}  memory {} of {}  {} of {} requests, {} retries{throttled}",
             sum.text(),
-            human(rate as u64),
             human(number("memory", "used_bytes")),
             human(number("memory", "budget_bytes")),
             origin("requests_under_way"),
