@@ -273,7 +273,8 @@ def screens(out: Compared, found: Watched, rate: float) -> None:
         out.problems.append(f"the bar goes back: {percents}")
     for bar in bars:
         # A whole number, and sizes with one digit behind the point.
-        if abs(int(bar["percent"]) - of_size(bar["here"]) * 100 / of_size(bar["bytes"])) > 2.5:
+        digits = sum(0.05 * UNITS[bar[size].split()[1]] for size in ("here", "bytes"))
+        if abs(int(bar["percent"]) - of_size(bar["here"]) * 100 / of_size(bar["bytes"])) > 1 + 100 * digits / of_size(bar["bytes"]):
             out.problems.append(f"bar: {bar[0]}")
     # Of the last five seconds: the endpoint lets no more through, and less where this machine is busy.
     rates = [float(bar["rate"]) * 1e9 for bar in bars][int(6 / CAPTURE_SECS) :]
