@@ -11,6 +11,8 @@ mod commands;
 mod credentials;
 mod engine;
 mod folder_files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod journal;
 pub mod lock;
 mod mirror;

@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mirror", &["lock", "order", "folder_files", "work", "work/residency", "work/scheduling", "work/shared"]),
     ("process", &["credentials", "folder_files", "journal", "lock", "mirror", "order", "work", "work/shared"]),
     ("engine", &["credentials", "journal", "mirror", "order", "folder_files", "process", "work", "work/shared"]),
+    ("fuzz", &["journal", "process"]),
     ("commands", &["credentials", "folder_files", "lock", "mirror", "process", "work/shared"]),
 ];
 

@@ -25,7 +25,7 @@ BARS = [
         wire_names.mirrored, wire_names.one_missing, "one key is not served, one file lies where a hostile name leads, one time is quadratic",
     ),
     Bar(
-        5, "fuzzing", "any bytes for a response head, listing, error document, URL, key, configuration, credentials or whole connection: no crash, and what is promised holds",
+        5, "fuzzing", "any bytes for a response head, listing, error document, URL, key, configuration, credentials, name or whole connection: no crash, and what is promised holds",
         "no crash of any target, 600 s each",
         wire_fuzz.all_hold, wire_fuzz.planted, "each target's code has a planted bug",
     ),

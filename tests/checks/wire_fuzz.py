@@ -24,7 +24,7 @@ from tests.harness.run import plain_env
 FUZZ = paths.ROOT / "tests" / "fuzz"
 OUT = paths.CACHE / "fuzz"
 HOST = "x86_64-unknown-linux-gnu"
-TARGETS = ("head", "list", "fault", "url", "key", "config", "issued", "packet", "board", "conn")
+TARGETS = ("head", "list", "fault", "url", "key", "config", "issued", "packet", "board", "page", "line", "conn")
 SECS = 600
 # So long a planted bug may hide.
 PLANTED_SECS = 120
@@ -51,6 +51,8 @@ PLANTED = {
     "issued": ("sign/issued.rs", "if !value.bytes().all(|byte| byte.is_ascii_graphic()) =>", "if value.contains(' ') =>"),
     "packet": ("cache/wire.rs", "packet.head.len as usize + HEAD_BYTES != got", "packet.head.len as usize + HEAD_BYTES > got"),
     "board": ("cache/event.rs", "head = head.saturating_add(1);", "head += 1;"),
+    "page": ("src/ossc/process/exposition.rs", """text.replace('\\\\', "\\\\\\\\")""", "text"),
+    "line": ("src/ossc/journal/line.rs", "if !json.contains(char::is_control) {", "if !json.contains('\\u{80}') {"),
     "conn": ("net/conn.rs", "if (self.filled - start) as u64 > length {", "if (self.filled - start) as u64 > length + 64 {"),
 }
 

@@ -1,5 +1,5 @@
 //! Runs one fuzz target, named by OSSC_FUZZ_TARGET, under libFuzzer. Started by `ci/bar wire 5`;
-//! the targets themselves are beside the code that they try (net, sign, cache and src/conf: fuzz.rs).
+//! the targets themselves are beside the code that they try (net, sign, cache, src/conf and src/ossc: fuzz.rs).
 #![no_main]
 
 use std::sync::LazyLock;
@@ -17,6 +17,8 @@ static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
         "board" => ossc_cache::fuzz::board,
         "url" => ossc_conf::fuzz::url,
         "config" => ossc_conf::fuzz::config,
+        "page" => ossc_engine::fuzz::page,
+        "line" => ossc_engine::fuzz::line,
         _ => {
             eprintln!("OSSC_FUZZ_TARGET={name:?}: name one of the targets of tests/fuzz/README.md");
             std::process::exit(2)

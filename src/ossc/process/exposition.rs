@@ -25,7 +25,8 @@ const CREDENTIALS_END: Metric = Metric(
     "When the credentials in use end, in seconds since 1970; absent if they have no known end.",
 );
 const OBJECTS: Metric = Metric("objects", "gauge", "Objects by state.");
-const OBJECT_READY: Metric =
+/// Of each object.
+pub const OBJECT_READY: Metric =
     Metric("object_ready_bytes", "gauge", "Bytes in memory of each object that is served from memory.");
 
 /// Numbers of the report, by their place there.
@@ -117,26 +118,35 @@ fn ready_by_name(region: &Region) -> BTreeMap<String, u64> {
 }
 
 /// The text so far, of metrics whose first label is the MODEL_DIR.
-struct Page {
+pub struct Page {
     dir: String,
     text: String,
 }
 
 impl Page {
-    fn new(model_dir: &str) -> Page {
+    /// Without a line.
+    pub fn new(model_dir: &str) -> Page {
         Page { dir: label(model_dir), text: String::new() }
     }
 
-    fn head(&mut self, Metric(name, kind, help): &Metric) {
+    /// The lines that say what a metric is.
+    pub fn head(&mut self, Metric(name, kind, help): &Metric) {
         let _ = write!(self.text, "# HELP ossc_{name} {help}\n# TYPE ossc_{name} {kind}\n");
     }
 
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    /// A sample; a label's value may be any text.
+    pub fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         let _ = write!(self.text, "ossc_{name}{{model_dir=\"{}\"", self.dir);
         for (name, value) in labels {
             let _ = write!(self.text, ",{name}=\"{}\"", label(value));
         }
         let _ = writeln!(self.text, "}} {value}");
+    }
+
+    /// What is written so far.
+    #[cfg(any(test, fuzzing))]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     fn one(mut self, metric: &Metric, value: u64) -> Page {
