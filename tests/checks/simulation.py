@@ -118,10 +118,6 @@ PLANTS_OF_SURVIVAL = [
     Plant("answers that are doubted for as long as a listing hangs", (
         ("src/ossc/work/objects/failure.rs", "n if n >= DOUBTS_MAX ||", "n if n == u32::MAX ||"),
     )),
-    Plant("deadlines that are looked at before the sockets", (
-        ("net/vcpu.rs", "        let now = self.driver.now();\n        for event in events.drain(..) {",
-         "        let now = self.driver.now();\n        self.tick(now);\n        for event in events.drain(..) {"),
-    )),
     Plant("a machine that was suspended, and the network is blamed", (
         ("net/vcpu.rs", "self.slots.iter_mut().for_each(|(_, slot)| slot.conn.lay_still(still));", ""),
     )),

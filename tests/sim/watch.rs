@@ -179,7 +179,11 @@ impl Watch {
         result: &Result<ossc_net::Response, ossc_net::Error>,
         is_other: impl Fn(&ossc_net::Response) -> bool,
     ) -> (u32, u32) {
-        let is_doubtful = result.as_ref().map_or_else(ossc_net::Error::is_doubtful, is_other);
+        // By its status, whatever the engine takes it for.
+        let may_be_stray = |error: &ossc_net::Error| {
+            error.is_doubtful() || matches!(error.status, Some(300..500)) && !error.retryable()
+        };
+        let is_doubtful = result.as_ref().map_or_else(may_be_stray, is_other);
         if !is_doubtful || matches!(item, Item::Call(_) | Item::Revive(_)) {
             return (0, 0);
         }
