@@ -219,11 +219,13 @@ class Folder:
             path.unlink()
 
     def settle(self) -> None:
-        """Nothing new starts, and all programs but the one that stays end."""
+        """Nothing new starts, and all programs but the one that stays end. The engine may have been killed last of all: the
+        next program has another one, which takes away what that has left."""
         self.go_on(float("inf"))
         while self.readers:
             self.tally.hangs += [f"{self.name}: {text}\n{self.run.log_tail()}" for text in self.readers[0].wait(PROCESS_SECS_MAX)]
             self.ended(self.readers[0])
+        self.run.call(["cat", str(self.run.model_dir / "small.json")], self.env(1))
 
     def figures(self) -> Figures:
         if self.keeper.process.poll() is not None:
