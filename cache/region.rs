@@ -36,7 +36,8 @@ mod text;
 
 /// First word of every region.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"osscregn");
-/// Version of this layout and of the attach messages; both sides must have the same.
+/// Version of this layout and of the attach messages; both sides must have the same. It grows with every field that is
+/// added, moved or gets another meaning, also in a word that was unused.
 pub const LAYOUT_VERSION: u32 = 9;
 
 /// Most objects and folders of one MODEL_DIR.

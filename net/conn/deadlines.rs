@@ -3,7 +3,10 @@
 //! Owned by the connection, which tells it what happens and asks it what is due. It knows no byte, no socket and no
 //! clock. Another reason is a variant of [`Reason`] with its words. If it is something new that is waited for, the event
 //! that begins the wait calls [`Deadlines::wait`]. If it has a time of its own, it is a [`Timer`] with its rule in
-//! [`Deadlines::judge`].
+//! [`Deadlines::judge`] and its place in [`TIMERS`]: the first that is due is told, and hides the others at that look, so
+//! one that ends the request stands before `Wait`, which may tell [`Look::Half`] alone. [`Deadlines::end`] stops all of
+//! them. While there is no connection the vcpu takes whatever is due for the failure of the address and tries the next
+//! one: a timer that is not about the connect is started by [`Deadlines::sends`], and stopped by [`Deadlines::connects`].
 
 use std::time::{Duration, Instant};
 
