@@ -48,7 +48,7 @@ pub(crate) struct SourceRow {
     pub line: &'static str,
     /// All variables that it reads, for the manual; a program that starts later hands on these.
     pub variables: &'static [Variable],
-    /// Those of them whose values are shown nowhere.
+    /// Those of them whose values are shown nowhere; each name holds KEY, SECRET or TOKEN.
     pub secrets: &'static [&'static str],
     /// What has to be set, where it is named and not set up.
     missing: &'static str,
