@@ -54,12 +54,7 @@ impl CPath {
 
     /// The same with a text after it whose control bytes are question marks, for a line of a log.
     pub fn with_shown(mut self, text: &[u8]) -> CPath {
-        let mut left = text;
-        while let Some((byte, rest)) = left.split_first() {
-            let control = control_len(left);
-            self.push(if control > 0 { b"?" } else { core::slice::from_ref(byte) });
-            left = if control > 0 { &left[control..] } else { rest };
-        }
+        without_controls(text, |byte| self.push(&[byte.unwrap_or(b'?')]));
         self
     }
 
@@ -68,16 +63,11 @@ impl CPath {
     pub fn with_quoted(mut self, text: &[u8]) -> CPath {
         let is_text = core::str::from_utf8(text).is_ok();
         self.push(b"\"");
-        let mut left = text;
-        while let Some((byte, rest)) = left.split_first() {
-            let control = control_len(left);
-            match byte {
-                b'"' | b'\\' => self.push(&[b'\\', *byte]),
-                byte if control > 0 || !is_text && !byte.is_ascii() => self.push(b"?"),
-                byte => self.push(&[*byte]),
-            }
-            left = if control > 0 { &left[control..] } else { rest };
-        }
+        without_controls(text, |byte| match byte {
+            Some(byte @ (b'"' | b'\\')) => self.push(&[b'\\', byte]),
+            Some(byte) if is_text || byte.is_ascii() => self.push(&[byte]),
+            _ => self.push(b"?"),
+        });
         self.push(b"\"");
         self
     }
@@ -113,6 +103,15 @@ impl CPath {
             return None;
         }
         CStr::from_bytes_with_nul(&self.bytes[..self.len + 1]).ok()
+    }
+}
+
+/// Gives each byte of a text, and `None` for each control character.
+fn without_controls(mut text: &[u8], mut each: impl FnMut(Option<u8>)) {
+    while let Some((byte, rest)) = text.split_first() {
+        let control = control_len(text);
+        each((control == 0).then_some(*byte));
+        text = if control > 0 { &text[control..] } else { rest };
     }
 }
 

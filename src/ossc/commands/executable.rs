@@ -25,8 +25,13 @@ const LINE_MAX: usize = 256;
 /// The kernel follows as many interpreters.
 const SCRIPTS_MAX: u32 = 4;
 
+/// The same as [`unloadable`], of a program as a user names it.
+pub fn unloadable_by_name(program: &OsStr) -> Option<&'static str> {
+    find(program).and_then(|path| unloadable(&path))
+}
+
 /// A program's file, as a shell finds it: by its path, or in the folders of PATH.
-pub fn find(program: &OsStr) -> Option<PathBuf> {
+fn find(program: &OsStr) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return Some(program.into());
     }

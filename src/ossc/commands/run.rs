@@ -4,11 +4,10 @@
 //! Called by `main`. It becomes the program (exec), so status, signals and terminal are the program's. With `--progress` on
 //! a terminal it stays beside the program: then it hands on what signals come, and ends as the program has ended.
 
-use crate::commands::executable;
-use crate::commands::output;
 use crate::commands::progress::Progress;
 use crate::commands::signals::{self, Signals};
 use crate::commands::view::Which;
+use crate::commands::{executable, output};
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::io::{Error, IsTerminal};
@@ -54,7 +53,7 @@ pub fn main(options: &RunOptions) -> ExitCode {
         output::tell(&format!("ossc run: {LIBRARY} is neither beside ossc nor in ../lib: install it there"));
         return ExitCode::FAILURE;
     };
-    if let Some(why) = executable::find(&options.program[0]).and_then(|path| executable::unloadable(&path)) {
+    if let Some(why) = executable::unloadable_by_name(&options.program[0]) {
         output::tell(&format!(
             "ossc run: {} {why}; it runs without the library and sees large objects as empty files",
             options.program[0].to_string_lossy()

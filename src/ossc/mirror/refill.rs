@@ -16,8 +16,8 @@ use std::sync::atomic::Ordering;
 const FOLDERS_MAX: usize = 64;
 
 impl Mirror {
-    /// Listed folders in which something is missing that was made there, or is another file. One look at the time of each folder, as long
-    /// as nothing in it was added or removed; never waits for a listing that is under way.
+    /// Listed folders in which something is missing that was made there, or is another file. One look at the time of each
+    /// folder, as long as nothing in it was added or removed; never waits for a listing that is under way.
     pub fn emptied(&self) -> Vec<String> {
         let Ok(known) = self.known.try_lock() else { return Vec::new() };
         let mut times = lock(&self.folder_times);

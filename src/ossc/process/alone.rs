@@ -1,9 +1,10 @@
 //! One engine for a MODEL_DIR wherever run folders lie: two containers, or two values of CONNECTOR_UDS_PATH, may name the
 //! same folder and meet in no run folder. Two engines would take each other's files for leftovers.
 //!
-//! Called by the engine at its start, behind the lock of its run folder, and by `ossc doctor`, which only looks. It takes a read lock on one byte of the folder
-//! itself, and asks whether another one has such a lock. That is in no program's way: `flock` of a folder is another kind
-//! of lock, and no program may lock a folder to write. Where the file system has no such locks there is no look.
+//! Called by the engine at its start, behind the lock of its run folder, and by `ossc doctor`, which only looks. It takes a
+//! read lock on one byte of the folder itself, and asks whether another one has such a lock. That is in no program's way:
+//! `flock` of a folder is another kind of lock, and no program may lock a folder to write. Where the file system has no such
+//! locks there is no look.
 
 use crate::folder_files::Root;
 use ossc_cache::sys;

@@ -25,7 +25,7 @@ pub(super) fn run(report: &mut Report, program: &[OsString]) -> Option<ExitStatu
     let file = report.need("program", Notes::new())?;
     let library = report.need("program", run::library().ok_or("the library is neither beside ossc nor in ../lib"))?;
     let name = program[0].to_string_lossy();
-    if let Some(why) = executable::find(&program[0]).and_then(|path| executable::unloadable(&path)) {
+    if let Some(why) = executable::unloadable_by_name(&program[0]) {
         report.bad("program", format!("{name} {why}"));
     }
     let mut command = run::command(&library, program);
