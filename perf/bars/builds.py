@@ -11,11 +11,11 @@ import os
 import statistics
 import subprocess
 import tempfile
-from math import comb
 from pathlib import Path
 from typing import Any
 
 from perf.bars import calls, paired
+from perf.speed.table import CONFIDENCE, interval
 from tests.harness import compile as compiler
 from tests.harness import folder, models, paths
 from tests.harness.endpoint import Endpoint
@@ -25,21 +25,9 @@ from tests.harness.run import Run, plain_env
 FACTOR_MAX = 1.02
 ROUNDS = 25
 ROUNDS_MIN = 7
-CONFIDENCE = 0.95
 READ_BYTES = 4096
 # Reads of the shorter and of the longer run.
 READS = (200, 1200)
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Between these two of the values lies the median of what they are a sample of, in 95 of 100 cases: the signs of
-    independent values around it are those of thrown coins."""
-    ordered, count = sorted(values), len(values)
-    outside, lowest = 0.0, 0
-    while lowest < (count - 1) // 2 and (outside := outside + 2 * comb(count, lowest) / 2**count) <= 1 - CONFIDENCE:
-        lowest += 1
-    lowest = max(lowest - 1, 0)
-    return ordered[lowest], ordered[count - 1 - lowest]
 
 
 def start_instructions(endpoint: Endpoint, model: str, products: Path, scratch: Path) -> tuple[int, int]:

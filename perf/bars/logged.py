@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from perf.bars.builds import CONFIDENCE, interval
 from perf.speed import loads
+from perf.speed.table import CONFIDENCE, interval
 from tests.harness import models, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.measure import scale

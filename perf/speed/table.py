@@ -5,15 +5,29 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
+from math import comb
 from pathlib import Path
 
 from perf.speed.measure import Run
 
 MIB = 1024 * 1024
+# Of what is said of a median by its interval.
+CONFIDENCE = 0.95
 
 
 def spread(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Between these two of the values lies the median of what they are a sample of, in 95 of 100 cases: the signs of
+    independent values around it are those of thrown coins."""
+    ordered, count = sorted(values), len(values)
+    outside, lowest = 0.0, 0
+    while lowest < (count - 1) // 2 and (outside := outside + 2 * comb(count, lowest) / 2**count) <= 1 - CONFIDENCE:
+        lowest += 1
+    lowest = max(lowest - 1, 0)
+    return ordered[lowest], ordered[count - 1 - lowest]
 
 
 def by_row(runs: list[Run]) -> dict[str, list[Run]]:

@@ -38,6 +38,24 @@ class Ossc(EndToEnd):
         return holder
 
 
+class OneModel(Ossc):
+    """A model of its own, which each test loads anew."""
+
+    files: ClassVar[dict[str, int]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        model = cls.plain.parent / "model"
+        folder.fill(model, cls.files, 7)
+        (model / "config.json").write_text("{}")
+
+    def model(self, **config: Any) -> Run:
+        run = self.ending(Run(self.endpoint, "team/model", config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}))
+        self.endpoint.forget()
+        return run
+
+
 class Commands(Ossc):
     """What is shown of a load is true."""
 

@@ -205,13 +205,21 @@ class Listing(EndToEnd):
     def status(self, run: Run) -> subprocess.CompletedProcess[str]:
         return subprocess.run([str(paths.OSSC), "status"], env=run.env(LD_PRELOAD=None), capture_output=True, text=True, check=False)
 
-    def test_a_folder_that_cannot_be_listed_is_no_empty_one(self) -> None:
-        rule = faults.refused(403, "AccessDenied", kind="list")
-        rule["match"]["prefix"] = f"{PREFIX}/nested/"
-        run = self.start(rules=[rule])
+    def kept(self, run: Run) -> Run:
+        """With an engine that stays."""
         keeper = run.start(["sleep", "60"])
         self.addCleanup(keeper.wait)
         self.addCleanup(keeper.kill)
+        return run
+
+    def refused_in_nested(self) -> Run:
+        """OSS does not list one folder."""
+        rule = faults.refused(403, "AccessDenied", kind="list")
+        rule["match"]["prefix"] = f"{PREFIX}/nested/"
+        return self.kept(self.start(rules=[rule]))
+
+    def test_a_folder_that_cannot_be_listed_is_no_empty_one(self) -> None:
+        run = self.refused_in_nested()
         self.assertEqual(self.walks(run, "nested", "moved"), {
             "listdir": errno.EIO, "scandir": [-1, errno.EIO], "glob": [3, 0], "glob told": [["nested", errno.EIO]], "glob with GLOB_ERR": [2, 0],
             "nftw": [-1, errno.EIO, 0], "fts": False, "rmdir": errno.EIO, "rename": errno.EIO, "replace": errno.EIO, "glob beside it": [3, 0],
@@ -230,12 +238,7 @@ class Listing(EndToEnd):
 
     def test_a_stream_over_a_folder_that_cannot_be_listed_leaves_its_descriptor_open(self) -> None:
         """The caller of `fdopendir` closes it after an error. One that was opened past the library is not listed yet."""
-        rule = faults.refused(403, "AccessDenied", kind="list")
-        rule["match"]["prefix"] = f"{PREFIX}/nested/"
-        run = self.start(rules=[rule])
-        keeper = run.start(["sleep", "60"])
-        self.addCleanup(keeper.wait)
-        self.addCleanup(keeper.kill)
+        run = self.refused_in_nested()
         program = "import ctypes, os; c = ctypes.CDLL(None, use_errno=True); c.fdopendir.restype = ctypes.c_void_p; print(c.fdopendir(9), ctypes.get_errno()); os.close(9)"
         script = 'library=$LD_PRELOAD; unset LD_PRELOAD; exec sh -c \'exec 9< nested; LD_PRELOAD=$1 exec "$2" -c "$3"\' sh "$library" "$@"'
         done = run.call(["sh", "-c", script, "sh", PYTHON, program], cwd=run.model_dir)
@@ -250,10 +253,7 @@ class Listing(EndToEnd):
             (many / f"{number}.json").touch()
         match = {"kind": "list", "prefix": f"{PREFIX}/many/"}
         rules: list[faults.Rule] = [{"match": {**match, "nth": nth}, "do": {"status": 500, "code": "InternalError"}} for nth in (2, 3)]
-        run = self.start(rules=rules, prefetch={"vcpus": 1, "workers": 1})
-        keeper = run.start(["sleep", "60"])
-        self.addCleanup(keeper.wait)
-        self.addCleanup(keeper.kill)
+        run = self.kept(self.start(rules=rules, prefetch={"vcpus": 1, "workers": 1}))
         ls = run.call(["ls", "many"], cwd=run.model_dir)
         self.assertEqual((ls.returncode, ls.stdout), (2, b""), run.log_tail())
         self.assertEqual(os.listdir(run.model_dir / "many"), [], "a part of it was made")

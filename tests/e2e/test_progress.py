@@ -12,7 +12,7 @@ import time
 from typing import ClassVar
 
 from tests.e2e import test_commands
-from tests.harness import folder, paths
+from tests.harness import paths
 from tests.harness.run import Run
 from tests.harness.terminal import Terminal
 
@@ -24,22 +24,11 @@ LINE = re.compile(r"ossc run: loaded (\d+) objects, (\S+) GB in (\S+) s, (\S+) G
 READ = "import pathlib, sys; [p.read_bytes() for p in sorted(pathlib.Path(sys.argv[1]).iterdir())]; print('served', flush=True); sys.exit(7)"
 
 
-class Progress(test_commands.Ossc):
+class Progress(test_commands.OneModel):
     """A model of 24 MiB that takes about four seconds."""
 
     endpoint_options: ClassVar[list[str]] = ["--rate-bytes-per-sec", str(RATE)]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        model = cls.plain.parent / "model"
-        folder.fill(model, MODEL, 7)
-        (model / "config.json").write_text("{}")
-
-    def model(self) -> Run:
-        run = self.ending(Run(self.endpoint, "team/model", config={"materializeBytes": folder.MATERIALIZE_BYTES}))
-        self.endpoint.forget()
-        return run
+    files = MODEL
 
     def shown(self, run: Run, argv: list[str], columns: int = 100, rows: int = 24, term: str = "xterm") -> Terminal:
         env = run.env(None, LD_PRELOAD=None, TERM=term)

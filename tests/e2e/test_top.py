@@ -9,9 +9,9 @@ import time
 from typing import Any, ClassVar
 
 from tests.e2e.base import PREFIX
-from tests.e2e.test_commands import Ossc
+from tests.e2e.test_commands import OneModel, Ossc
 from tests.e2e.test_metrics import values
-from tests.harness import folder, paths
+from tests.harness import paths
 from tests.harness.run import Run
 
 MIB = 1 << 20
@@ -21,18 +21,8 @@ MODEL = {"model-00001-of-00002.safetensors": 12 * MIB, "model-00002-of-00002.saf
 WAIT_SECS = 60.0
 
 
-class Loads(Ossc):
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        model = cls.plain.parent / "model"
-        folder.fill(model, MODEL, 7)
-        (model / "config.json").write_text("{}")
-
-    def model(self, **config: Any) -> Run:
-        run = self.ending(Run(self.endpoint, "team/model", config={"materializeBytes": folder.MATERIALIZE_BYTES, **config}))
-        self.endpoint.forget()
-        return run
+class Loads(OneModel):
+    files = MODEL
 
     def top(self, run: Run, *words: str, **options: Any) -> subprocess.Popen[str]:
         top = subprocess.Popen(
