@@ -4,14 +4,29 @@
 
 use crate::bucket::Pace;
 use crate::bytes::OBJECT_BYTES_MAX;
-use crate::engine::PAGE_BYTES;
+use crate::engine::{PAGE_BYTES, clock};
 use crate::stage::Stage;
+use crate::world::PART_BYTES_MAX;
+use ossc_engine::work::WorkOptions;
 use ossc_engine::work::shared::scale::Scale;
-use ossc_net::Timeouts;
+use ossc_net::retry::Backoff;
+use ossc_net::{DriverChoice, Timeouts, VcpuOptions};
 use std::time::Duration;
 
+/// Vcpus, connections, patience.
+pub fn net(rng: &mut fastrand::Rng) -> VcpuOptions {
+    let timeouts = timeouts(rng);
+    VcpuOptions {
+        vcpus: rng.usize(1..=2),
+        workers: rng.usize(1..=4),
+        driver: DriverChoice::Auto,
+        timeouts,
+        rcvbuf_bytes: None,
+    }
+}
+
 /// Some more patient than others.
-pub fn timeouts(rng: &mut fastrand::Rng) -> Timeouts {
+fn timeouts(rng: &mut fastrand::Rng) -> Timeouts {
     let mut timeouts = Timeouts::DEFAULT;
     (timeouts.connect_ms, timeouts.response_ms, timeouts.stall_ms) = (200, 400, 200);
     timeouts.idle_ms = rng.choice([20, 1000, 50_000]).unwrap_or(1000);
@@ -36,8 +51,29 @@ pub fn pace(rng: &mut fastrand::Rng, timeouts: Timeouts) -> Pace {
     }
 }
 
+/// As a configuration says, for parts of at most `largest` bytes.
+pub fn work(rng: &mut fastrand::Rng, net: &VcpuOptions, largest: u64) -> WorkOptions {
+    WorkOptions {
+        verify_crc: true,
+        part_bytes_max: 4096,
+        outage_budget: Duration::from_millis(rng.choice([300, 3000, 30_000]).unwrap_or(3000)),
+        page_bytes: PAGE_BYTES,
+        block_bytes: rng.choice([0, 64, 64, 256, 1024]).unwrap_or(64),
+        splice: false,
+        now: clock(),
+        memory: || None,
+        requests_max: net.vcpus * net.workers,
+        memory_files_max: usize::MAX,
+        twice_percent_max: rng.choice([0, 0, 2, 10, 100, 1000, 1000]).unwrap_or(0),
+        scale: scale(rng, largest),
+        throttle_recover: Duration::from_millis(rng.choice([10, 1000]).unwrap_or(1000)),
+        backoff: Backoff::default(),
+        revive: Duration::from_millis(rng.choice([50, 30_000]).unwrap_or(30_000)),
+    }
+}
+
 /// The product's sizes and times, as many times smaller as the largest part and the latencies are.
-pub fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
+fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
     let micros = |choice: Option<u64>| Duration::from_micros(choice.unwrap_or(0));
     Scale {
         piece_bytes_min: largest >> rng.u32(1..=4),
@@ -57,15 +93,30 @@ pub fn scale(rng: &mut fastrand::Rng, largest: u64) -> Scale {
     }
 }
 
+/// Of a rush: a prefetch that keeps all connections busy, and may give way to readers at any time.
+pub fn rush(net: &mut VcpuOptions, work: &mut WorkOptions) {
+    (net.vcpus, net.workers) = (2, 4);
+    work.requests_max = net.vcpus * net.workers;
+    work.twice_percent_max = 1000;
+    let scale = &mut work.scale;
+    scale.requests_first = work.requests_max;
+    (scale.cut_from, scale.twice_from_bytes) = (Duration::ZERO, 0);
+    (scale.piece_bytes_min, scale.young_bytes_max) = (256, 2 * PART_BYTES_MAX);
+}
+
 /// Bytes that a large object takes of the budget.
 pub fn room(size: u64) -> u64 {
     size.next_multiple_of(PAGE_BYTES)
 }
 
+/// Bytes of a large object of so many parts, or as many as one may have.
+pub fn most_bytes(part_bytes: u64, parts: u64) -> u64 {
+    (part_bytes * parts).min(OBJECT_BYTES_MAX as u64)
+}
+
 /// A size for a new version: one to twenty parts, or for small objects up to three pieces.
 pub fn new_size(stage: &mut Stage, part_bytes: u64) -> u64 {
-    let most =
-        if part_bytes == 0 { 3 * 4096 } else { (part_bytes * stage.rng.u64(1..=20)).min(OBJECT_BYTES_MAX as u64) };
+    let most = if part_bytes == 0 { 3 * 4096 } else { most_bytes(part_bytes, stage.rng.u64(1..=20)) };
     match stage.rng.u32(0..4) {
         0 if part_bytes > 0 => most,
         _ => stage.rng.u64(1..=most),

@@ -5,7 +5,7 @@
 
 use crate::bucket::{Pace, Thing};
 use crate::check;
-use crate::choices::{new_size, pace, room, scale, timeouts};
+use crate::choices::{most_bytes, net, new_size, pace, room, rush, work};
 use crate::engine::{self, Engine, PAGE_BYTES, Setup};
 use crate::fault::Fault;
 use crate::link::Line;
@@ -14,10 +14,8 @@ use crate::reader::{Reader, Scene};
 use crate::stage::{self, Part, Shared, Stage, Truth, Twice};
 use ossc_cache::region::{Region, state};
 use ossc_engine::order::Order;
+use ossc_engine::work::leases;
 use ossc_engine::work::shared::item::Arrived;
-use ossc_engine::work::{self, leases};
-use ossc_net::DriverChoice;
-use ossc_net::retry::Backoff;
 use ossc_net::sim::{self, Net, Posted, Sleep};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -37,6 +35,8 @@ const LISTING_HANGS: u64 = 10_000_000;
 /// than a second for a silence of the network.
 const STILL: [(Fault, [u64; 3]); 2] =
     [(Fault::StandsStill, [2_000_000, 3_000_000, 10_000_000]), (Fault::Suspended, [2_000_000, 5_000_000, 10_000_000])];
+/// A rush begins after so many latencies: the pace of the line is known by then, and most is still to come.
+const RUSH_AFTER: u64 = 12;
 /// Most turns of a vcpu at the same time.
 const TURNS_MAX: u32 = 1000;
 /// Most takeovers of a run.
@@ -82,6 +82,7 @@ pub struct World<'a> {
     pace: Pace,
     think: u64,
     jumps: bool,
+    rushes: bool,
     /// Mean time from what wakes a vcpu to its turn, in microseconds.
     wake: u64,
     expire: Duration,
@@ -138,45 +139,31 @@ impl<'a> World<'a> {
         let waits = guard.rng.u32(0..8) == 0;
         region.header().reads_wait.store(u32::from(waits), Ordering::Relaxed);
         let rng = &mut guard.rng;
-        let timeouts = timeouts(rng);
-        let net = ossc_net::VcpuOptions {
-            vcpus: rng.usize(1..=2),
-            workers: rng.usize(1..=4),
-            driver: DriverChoice::Auto,
-            timeouts,
-            rcvbuf_bytes: None,
-        };
-        let pace = pace(rng, timeouts);
+        let mut net = net(rng);
+        let pace = pace(rng, net.timeouts);
         let (large, small, readers) = (rng.usize(1..=4), rng.usize(0..=2), rng.u32(1..=6));
+        // One run in eight is a rush: many readers at once begin while all objects but the first are fetched ahead. Of
+        // numbers of its own: the choices of the other runs do not depend on it.
+        let rushes = rng.clone().u32(0..8) == 0;
+        let (large, small, readers) = if rushes { (4, 0, 8) } else { (large, small, readers) };
         let part_bytes: Vec<u64> = (0..large + small)
             .map(
                 |number| if number < large { rng.choice([512, 1024, 4096, PART_BYTES_MAX]).unwrap_or(4096) } else { 0 },
             )
             .collect();
-        let work = work::WorkOptions {
-            verify_crc: true,
-            part_bytes_max: 4096,
-            outage_budget: Duration::from_millis(rng.choice([300, 3000, 30_000]).unwrap_or(3000)),
-            page_bytes: PAGE_BYTES,
-            block_bytes: rng.choice([0, 64, 64, 256, 1024]).unwrap_or(64),
-            splice: false,
-            now: engine::clock(),
-            memory: || None,
-            requests_max: net.vcpus * net.workers,
-            memory_files_max: usize::MAX,
-            twice_percent_max: rng.choice([0, 0, 2, 10, 100, 1000, 1000]).unwrap_or(0),
-            scale: scale(rng, part_bytes.iter().copied().max().unwrap_or(0)),
-            throttle_recover: Duration::from_millis(rng.choice([10, 1000]).unwrap_or(1000)),
-            backoff: Backoff::default(),
-            revive: Duration::from_millis(rng.choice([50, 30_000]).unwrap_or(30_000)),
-        };
-        let jumps = rng.u32(0..3) == 0;
+        let mut work = work(rng, &net, part_bytes.iter().copied().max().unwrap_or(0));
+        if rushes {
+            rush(&mut net, &mut work);
+        }
+        let jumps = rng.u32(0..3) == 0 && !rushes;
         let think = rng.choice([100, 1000, 20_000]).unwrap_or(1000);
+        let think = if rushes { 50 } else { think };
         let expire = Duration::from_secs(rng.u64(1..20));
         let wake = rng.choice([10, 10, 2000]).unwrap_or(10);
         let things: Vec<Thing> = (0..large + small)
             .map(|number| {
                 let size = new_size(&mut guard, part_bytes[number]);
+                let size = if rushes { most_bytes(part_bytes[number], 20) } else { size };
                 Thing::new(&mut guard, number, size)
             })
             .collect();
@@ -185,8 +172,8 @@ impl<'a> World<'a> {
         let (total, largest) = needs.fold((0, 0), |(sum, max), need| (sum + need, max.max(need)));
         let least = 2 * (PART_BYTES_MAX + PAGE_BYTES);
         let limit = match guard.rng.u32(0..4) {
-            0 => guard.rng.u64(least..=least.max(total)),
-            1 => largest.max(least),
+            0 if !rushes => guard.rng.u64(least..=least.max(total)),
+            1 if !rushes => largest.max(least),
             _ => guard.rng.u64(largest.max(least)..=largest.max(least) + total),
         };
         guard.limit = limit;
@@ -210,6 +197,7 @@ impl<'a> World<'a> {
             pace,
             think,
             jumps,
+            rushes,
             wake,
             expire,
             lines: Vec::new(),
@@ -244,12 +232,16 @@ impl<'a> World<'a> {
         let some = |stage: &mut Stage| [0, stage.rng.usize(0..=slots.len()), slots.len()][stage.rng.usize(0..3)];
         let count = if self.jumps { 0 } else { some(&mut stage::lock(&self.stage)) };
         slots.truncate(count);
+        if self.rushes {
+            slots = self.latest.iter().skip(1).map(|record| self.slot(*record)).collect();
+        }
         self.engine.work.prefetch(&slots);
         self.start_clocks();
         self.at(LEASE_TICK, Job::Lease);
         self.at(1000, Job::Shake);
         for number in 0..self.readers.len() {
             let when = stage::lock(&self.stage).jitter(self.think);
+            let when = if self.rushes { when + self.pace.latency * RUSH_AFTER } else { when };
             self.readers[number].due = when;
             self.at(when, Job::Reader(number));
         }
