@@ -492,7 +492,7 @@ fn a_folder_with_the_number_of_a_stand_in_is_found() {
 /// A folder goes, and its inode number goes to a placeholder that is made next: programs find the object by it.
 #[test]
 fn a_placeholder_with_the_number_of_a_folder_is_found() {
-    let scene = Scene::new("number", 8 << 20);
+    let scene = Scene::new("of-folder", 8 << 20);
     let slot = scene.list(&[("a.bin", 1, SIZE)]).unwrap()["a.bin"];
     let region = *scene.work.region();
     let (dev, ino) = (region.object(slot).unwrap().dev(), region.object(slot).unwrap().ino());
