@@ -139,6 +139,13 @@ impl Packet {
         &self.text[..(self.head.len as usize).min(TEXT_MAX)]
     }
 
+    /// Overwrites the text, which may have been a key.
+    pub fn wipe(&mut self) {
+        self.text.fill(0);
+        // Without a reader the compiler may drop the stores, since nothing reads them again.
+        core::hint::black_box(&self.text);
+    }
+
     /// The number beside the text (of an answer: what the ask defines).
     pub fn value(&self) -> u32 {
         self.head.value
@@ -632,6 +639,13 @@ mod tests {
     fn path(name: &str) -> CPath {
         let path = std::env::temp_dir().join(format!("ossc-wire-{}-{name}", std::process::id()));
         CPath::from(path.as_os_str().as_encoded_bytes())
+    }
+
+    #[test]
+    fn a_wiped_packet_has_nothing_of_its_text() {
+        let mut packet = Packet::new(1, 2, b"OSS_ACCESS_KEY_SECRET=s");
+        packet.wipe();
+        assert!(packet.text.iter().all(|byte| *byte == 0) && packet.value() == 2);
     }
 
     fn serve(socket: &CPath, reply: impl FnOnce(i32, Packet) + Send + 'static) -> std::thread::JoinHandle<()> {

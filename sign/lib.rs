@@ -23,7 +23,7 @@ mod golden;
 pub use canon::{Request, percent_encode, query_string};
 pub use date::{http_date, utc};
 pub use issued::Issued;
-pub use secret::{Credentials, Secret};
+pub use secret::{Credentials, Secret, wipe};
 pub use signed::Signed;
 pub use signer::Signer;
 pub use v1::V1;

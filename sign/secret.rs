@@ -37,7 +37,7 @@ impl Drop for Secret {
 }
 
 /// Overwrites a buffer before its memory goes back to the allocator.
-pub(crate) fn wipe(mut bytes: Vec<u8>) {
+pub fn wipe(mut bytes: Vec<u8>) {
     bytes.fill(0);
     // Without a reader the compiler may drop the stores, since the buffer is freed next.
     std::hint::black_box(&bytes);

@@ -85,7 +85,9 @@ impl Settings {
     /// region, others.
     pub fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Result<Self, Reason> {
         let raw = |name: &str| get(name).filter(|value| !value.is_empty());
-        let text = |name: &str| raw(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+        // A copy of a secret would stay in freed memory.
+        let trimmed = |value: String| if value.trim() == value { value } else { value.trim().to_owned() };
+        let text = |name: &str| raw(name).map(trimmed).filter(|v| !v.is_empty());
 
         let Some(model_dir) = raw("MODEL_DIR") else {
             return unset(reason::MODEL_DIR_NOT_SET, "set it to the folder the program loads from");

@@ -4,6 +4,7 @@
 //! first word. Then it serves until nobody needs it. Whatever fails before the first word is told to the
 //! starter as a REASON; nothing is printed.
 
+use crate::credentials::Variables;
 use crate::folder_files::{self, Root};
 use crate::journal::{self, Journal, Refused, line};
 use crate::mirror::arrive;
@@ -34,7 +35,6 @@ use ossc_cache::wire::Streams;
 use ossc_cache::{lock, sys, wire};
 use ossc_conf::{Config, LogFormat, LogLevel, Settings};
 use rustix::fs::OFlags;
-use std::collections::HashMap;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
@@ -108,12 +108,14 @@ impl Engine {
     }
 }
 
-fn start(variables: &HashMap<String, String>, starter: &mut Starter) -> Result<(Engine, Vec<String>), NotStarted> {
+fn start(variables: &Variables, starter: &mut Starter) -> Result<(Engine, Vec<String>), NotStarted> {
     let streams = std::mem::take(&mut starter.streams);
-    let own_path = variables.get("OSSC_CONFIG").filter(|path| !path.is_empty());
+    let value = |name: &str| variables.get(name).map(|value| value.expose().to_string());
+    let own_path = value("OSSC_CONFIG").filter(|path| !path.is_empty());
+    let is_named = own_path.is_some();
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
-    let Configured { mut config, journal, refused, mut warnings } = configured(&path, own_path.is_some(), streams)?;
-    let settings = Settings::from_lookup(|name| variables.get(name).cloned())?;
+    let Configured { mut config, journal, refused, mut warnings } = configured(&path, is_named, streams)?;
+    let settings = Settings::from_lookup(value)?;
     if let Some(why) = folders::unfit(&settings.model_dir) {
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }

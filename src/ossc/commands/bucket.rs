@@ -3,12 +3,13 @@
 //! Called by the commands that compare or plan (`plan`, `verify`). It changes nothing, and asks for no object's bytes.
 
 use crate::commands::output;
+use crate::credentials;
 use crate::folder_files::Root;
 use crate::mirror::{Mirror, MirrorOptions};
 use crate::process::assemble::{Assembled, Given, assemble};
 use crate::process::first_word::NotStarted;
 use ossc_conf::{Config, DEFAULT_PATH, Settings};
-use std::collections::HashMap;
+use ossc_sign::Secret;
 use std::path::{Path, PathBuf};
 
 /// See the module.
@@ -29,18 +30,16 @@ impl Bucket {
         let path = own.as_ref().map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from);
         let (config, warnings) = Config::load(&path, own.is_some()).map_err(|reason| reason.to_string())?;
         warnings.iter().for_each(|warning| output::tell(&format!("{}: {warning}", path.display())));
-        let text = |name: std::ffi::OsString| name.into_string().ok();
-        let mut variables: HashMap<String, String> =
-            std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+        let mut variables = credentials::of_environment();
         let model_dir = model_dir.map(|folder| folder.display().to_string());
         let given = [("MODEL_DIR", model_dir.as_deref()), ("OSS_PATH", oss_path)];
         for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            variables.insert(name.into(), value.into());
+            variables.insert(name.into(), Secret::new(value.into()));
         }
         // Nothing is put there.
-        variables.entry("MODEL_DIR".into()).or_insert_with(|| "/".into());
-        let settings =
-            Settings::from_lookup(|name| variables.get(name).cloned()).map_err(|reason| reason.to_string())?;
+        variables.entry("MODEL_DIR".into()).or_insert_with(|| Secret::new("/".into()));
+        let value = |name: &str| variables.get(name).map(|value| value.expose().to_string());
+        let settings = Settings::from_lookup(value).map_err(|reason| reason.to_string())?;
         let given = Given {
             variables: &variables,
             settings: &settings,

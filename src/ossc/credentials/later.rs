@@ -8,14 +8,21 @@ use crate::credentials::{Limits, issuer, lasting};
 use crate::lock::lock;
 use ossc_conf::{Settings, names_credentials};
 use ossc_net::Trust;
-use ossc_sign::{Credentials, Issued};
+use ossc_sign::{Credentials, Issued, Secret};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 /// How many are kept: the newest count.
 const NEWEST_MAX: usize = 8;
 
-type Variables = HashMap<String, String>;
+/// Names and values: any of them may be a key.
+pub type Variables = HashMap<String, Secret>;
+
+/// Those of this process that are text.
+pub fn of_environment() -> Variables {
+    let text = |value: std::ffi::OsString| value.into_string().ok();
+    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, Secret::new(text(value)?)))).collect()
+}
 
 /// See the module.
 pub struct Later {
@@ -50,7 +57,7 @@ impl Later {
             text.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='));
         let variables: Variables = entries
             .filter(|(name, _)| names_credentials(name))
-            .map(|(name, value)| (name.into(), value.into()))
+            .map(|(name, value)| (name.into(), Secret::new(value.into())))
             .collect();
         let mut given = lock(&self.given);
         let known = given.iter().position(|known| *known == variables);
@@ -73,7 +80,8 @@ impl Later {
     }
 
     fn settings(&self, variables: &Variables) -> Option<Settings> {
-        Settings::from_lookup(|name| variables.get(name).or_else(|| self.base.get(name)).cloned()).ok()
+        let value = |name: &str| variables.get(name).or_else(|| self.base.get(name)).map(|value| value.expose().into());
+        Settings::from_lookup(value).ok()
     }
 
     fn noted(&self, variables: &Variables) -> Option<Noted> {
@@ -101,7 +109,7 @@ mod tests {
             ("OSS_ACCESS_KEY_ID", "own"),
             ("OSS_ACCESS_KEY_SECRET", "s"),
         ];
-        let variables = own.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        let variables = own.map(|(name, value)| (name.to_string(), Secret::new(value.to_string()))).into();
         let limit = Duration::from_secs(1);
         Later::new(&variables, Limits { connect: limit, response: limit }, Trust::default())
     }

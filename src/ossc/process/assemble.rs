@@ -4,7 +4,7 @@
 //! Called by the engine at its start, and by the commands that ask OSS the same way (`doctor`, `plan`, `verify`). What fails here is the REASON of
 //! a start. It reads no folder of MODEL_DIR.
 
-use crate::credentials;
+use crate::credentials::{self, Variables};
 use crate::journal::Journal;
 use crate::journal::audit::Audit;
 use crate::order::Order;
@@ -22,7 +22,6 @@ use ossc_net::retry::Backoff;
 use ossc_net::{Origin, Vcpus};
 use ossc_store::budget::Budget;
 use ossc_store::pages::{self, Store};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
@@ -34,7 +33,7 @@ const BLOCK_BYTES: u64 = 64 << 10;
 #[derive(Clone, Copy)]
 pub struct Given<'a> {
     /// The variables that the settings are from.
-    pub variables: &'a HashMap<String, String>,
+    pub variables: &'a Variables,
     /// What they say.
     pub settings: &'a Settings,
     /// The configuration.

@@ -4,9 +4,10 @@
 //! followed by a text for the user, which a NUL ends; then the socket is closed. Before it any number of `W` may come,
 //! each with what the start waits for: the program says it where the start takes long.
 
+use crate::credentials::Variables;
 use crate::journal;
 use ossc_cache::wire::Streams;
-use std::collections::HashMap;
+use ossc_sign::Secret;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -62,7 +63,7 @@ impl Starter {
     }
 
     /// Reads the settings: variables of the starter's environment.
-    pub fn settings(&mut self) -> Result<HashMap<String, String>, String> {
+    pub fn settings(&mut self) -> Result<Variables, String> {
         let broken = |e: std::io::Error| format!("the settings did not arrive: {e}");
         let head = ossc_cache::wire::receive_settings_head(self.stream.as_raw_fd());
         let (length, store, streams) = head.map_err(|e| broken(std::io::Error::from_raw_os_error(e.0)))?;
@@ -72,7 +73,9 @@ impl Starter {
         }
         let mut bytes = vec![0; length as usize];
         self.stream.read_exact(&mut bytes).map_err(broken)?;
-        Ok(parse(&bytes))
+        let variables = parse(&bytes);
+        ossc_sign::wipe(bytes);
+        Ok(variables)
     }
 
     /// What the start waits for from now on, for the program's user.
@@ -139,11 +142,11 @@ fn tell(stream: &mut UnixStream, word: char, text: &str) {
 }
 
 /// `NAME=value` entries, each ended by NUL; the first of a name counts, as for `getenv`.
-fn parse(bytes: &[u8]) -> HashMap<String, String> {
-    let mut map = HashMap::new();
+fn parse(bytes: &[u8]) -> Variables {
+    let mut map = Variables::new();
     for entry in bytes.split(|byte| *byte == 0) {
         if let Some((name, value)) = std::str::from_utf8(entry).ok().and_then(|text| text.split_once('=')) {
-            map.entry(name.to_string()).or_insert_with(|| value.to_string());
+            map.entry(name.to_string()).or_insert_with(|| Secret::new(value.to_string()));
         }
     }
     map
@@ -156,8 +159,8 @@ mod tests {
     #[test]
     fn entries_with_equal_signs_and_repeats() {
         let map = parse(b"MODEL_DIR=/canonical\0MODEL_DIR=../x\0OSS_SESSION_TOKEN=a=b=\0\xff=1\0");
-        assert_eq!(map["MODEL_DIR"], "/canonical");
-        assert_eq!(map["OSS_SESSION_TOKEN"], "a=b=");
+        assert_eq!(map["MODEL_DIR"].expose(), "/canonical");
+        assert_eq!(map["OSS_SESSION_TOKEN"].expose(), "a=b=");
         assert_eq!(map.len(), 2);
     }
 }

@@ -3,14 +3,13 @@
 //!
 //! Called by the engine at its start and by the attach server. It asks no service itself.
 
-use crate::credentials::{self, Issuer, Renewal, RenewalThread, signer};
+use crate::credentials::{self, Issuer, Renewal, RenewalThread, Variables, signer};
 use crate::lock::lock;
 use crate::process::connect;
 use crate::process::first_word::NotStarted;
 use crate::work::Work;
 use ossc_conf::{Config, Settings};
 use ossc_sign::Issued;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -80,7 +79,7 @@ pub fn renewed(settings: &Settings, config: &Config) -> Result<Option<Renewed>, 
 
 /// What renews the credentials: the thread is started now where the source can give others.
 pub fn of_engine(
-    variables: &HashMap<String, String>,
+    variables: &Variables,
     settings: &Settings,
     config: &Config,
     work: &Arc<Work>,

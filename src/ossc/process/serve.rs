@@ -254,6 +254,7 @@ impl Server {
             Ask::Credentials => {
                 // Who has told it does not wait for an answer.
                 self.keys.note(peer.pid, packet.text());
+                packet.wipe();
                 Ok(())
             }
             Ask::Outputs(_) => {

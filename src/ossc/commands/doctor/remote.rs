@@ -21,7 +21,7 @@ use ossc_net::error::shown;
 use ossc_net::list::ObjectEntry;
 use serde_json::json;
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -139,9 +139,7 @@ fn connects(report: &mut Report, addresses: &[SocketAddr], limit: Duration) -> O
 /// All that a start has before it lists the root folder.
 fn assembled(report: &mut Report, local: &Local<'_>) -> Option<Assembled> {
     let Local { settings, config, id, .. } = *local;
-    let text = |name: std::ffi::OsString| name.into_string().ok();
-    let variables: HashMap<String, String> =
-        std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+    let variables = credentials::of_environment();
     let id = id.unwrap_or_default();
     let given = Given { variables: &variables, settings, config, journal: None, id, old_store: -1 };
     let step = Cell::new("network");
