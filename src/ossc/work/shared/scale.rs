@@ -47,7 +47,7 @@ impl Scale {
         cut_from: Duration::from_millis(150),
         lasts_max: Duration::from_millis(400),
         young_bytes_max: 2 << 20,
-        progress_bytes: 2 << 20,
+        progress_bytes: 1 << 20,
         twice_from_bytes: 256 << 20,
         slow_at_end: Duration::from_millis(50),
         slow_before: Duration::from_millis(200),

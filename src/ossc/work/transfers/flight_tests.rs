@@ -7,6 +7,8 @@ use ossc_net::retry::Hint;
 const MIB: u64 = 1 << 20;
 const PART: u64 = 8 * MIB;
 const KEY: Key = (3, 5);
+/// After which the first MiB is slow at the end of a download.
+const OF_ONE_MIB: Duration = Duration::from_micros(1500 * 125 + 50_000);
 
 fn done(token: u64, bytes: u64, crc64: u64, ms: u64) -> Finished {
     let response = Response { status: 206, bytes, crc64_body: Some(crc64), ..Response::default() };
@@ -138,12 +140,12 @@ fn at_the_end_the_free_connections_share_the_slowest_piece() {
     let now = Instant::now();
     let flights = seasoned(9, now);
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    // 1.5 times the quarter of a second in which others bring 2 MiB, and 50 ms.
-    assert_eq!(flights.slow(at(now, 400), true), Err(Some(at(now, 425))));
+    // 1.5 times the eighth of a second in which others bring 1 MiB, and 50 ms.
+    assert_eq!(flights.slow(at(now, 200), true), Err(Some(now + OF_ONE_MIB)));
     // It has brought something meanwhile: more time for more bytes.
-    assert_eq!(flights.progress(KEY, 0, 2 * MIB), Some(0));
-    assert_eq!(flights.slow(at(now, 475), true), Err(Some(at(now, 800))));
-    let asked = hedges(&flights, at(now, 800), true);
+    assert_eq!(flights.progress(KEY, 0, MIB), Some(0));
+    assert_eq!(flights.slow(at(now, 300), true), Err(Some(at(now, 425))));
+    let asked = hedges(&flights, at(now, 425), true);
     assert_eq!(asked, (0..8).map(|n| (KEY, 0, n as u32, n * MIB..(n + 1) * MIB)).collect::<Vec<_>>());
 }
 
@@ -312,7 +314,7 @@ fn a_piece_that_found_no_room_for_a_second_try_waits_before_the_next() {
     let (_, _, second, _) = flights.slow(late, true).unwrap();
     assert_eq!(flights.no_hedge(KEY, n, second, late).cancel_hedge, [first]);
     flights.hedge_ended(KEY, n, first, failed(FailureKind::Cancelled));
-    assert_eq!(flights.slow(late, true), Err(Some(at(late, 425))), "as long as a new request");
+    assert_eq!(flights.slow(late, true), Err(Some(late + OF_ONE_MIB)), "as long as a new request");
 }
 
 #[test]
@@ -356,8 +358,9 @@ fn with_other_work_only_the_very_slow_are_asked_for_again_and_by_fewer_connectio
     let now = Instant::now();
     let flights = seasoned(2, now);
     flights.begin(KEY, 0..PART, waited_for(1000), now);
-    assert_eq!(flights.slow(at(now, 600), false), Err(Some(at(now, 700))));
-    assert_eq!(hedges(&flights, at(now, 700), false).len(), 4);
+    // The first MiB took 125 ms in those before: twice that, and 200 ms.
+    assert_eq!(flights.slow(at(now, 400), false), Err(Some(at(now, 450))));
+    assert_eq!(hedges(&flights, at(now, 450), false).len(), 4);
 }
 
 #[test]
