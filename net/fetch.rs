@@ -76,6 +76,8 @@ pub struct Fetch {
 pub struct Finished {
     /// Of the fetch.
     pub token: u64,
+    /// The bytes that were asked for; `None` for all of an object, for a head and for a listing.
+    pub range: Option<Range<u64>>,
     /// The response, or why there is none. On an error the sink's content is undefined
     /// behind what `partial` says.
     pub result: Result<Response, Error>,

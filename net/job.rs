@@ -90,6 +90,7 @@ impl Job {
         let partial = partial.filter(|_| result.is_err());
         Finished {
             token: self.token,
+            range: self.query.range(),
             retry_hint: retry::hint(result.as_ref().err()),
             body: if result.is_ok() || partial.is_some() { text } else { Vec::new() },
             partial,

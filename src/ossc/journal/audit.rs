@@ -6,7 +6,8 @@
 
 use crate::journal::Journal;
 use crate::journal::line::{time, without_controls};
-use ossc_net::Response;
+use ossc_net::Finished;
+use ossc_net::error::FailureKind;
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::time::SystemTime;
@@ -19,41 +20,44 @@ pub struct Audit {
     bucket: String,
 }
 
-/// One answer of the origin.
-pub struct Fetched<'a> {
-    /// Whole key.
-    pub key: &'a str,
-    /// ETag as listed.
-    pub etag: &'a str,
-    /// The asked bytes; `None` for a listing or a whole object.
-    pub range: Option<Range<u64>>,
-    /// Body bytes received.
-    pub bytes: u64,
-    /// HTTP status, 0 when there was no answer.
-    pub status: u16,
-    /// x-oss-request-id.
-    pub request_id: &'a str,
-    /// CRC-64/XZ of the bytes, if computed.
-    pub crc: Option<u64>,
-}
-
 impl Audit {
     /// Lines about objects of `bucket`.
     pub fn new(journal: Option<Journal>, bucket: &str) -> Audit {
         Audit { journal, bucket: bucket.to_string() }
     }
 
-    /// The origin has answered with `range` of an object (its whole key, and its ETag as listed).
-    pub fn answer(&self, (key, etag): (&str, &str), range: Range<u64>, response: &Response) {
-        self.origin(&Fetched {
-            key,
-            etag,
-            range: Some(range),
-            bytes: response.bytes,
-            status: response.status,
-            request_id: &response.request_id,
-            crc: response.crc64_body,
-        });
+    /// A request for an object (its whole key, and its ETag as listed) has ended.
+    pub fn ended(&self, object: (&str, &str), done: &Finished) {
+        if self.journal.is_some()
+            && let Some(line) = self.answer(object, done)
+        {
+            self.write(|| line);
+        }
+    }
+
+    /// What OSS answered, also where the answer failed, was cut, or is not wanted any more: each byte that has come is in
+    /// one line. A request that was cancelled before its first byte has none.
+    fn answer(&self, (key, etag): (&str, &str), done: &Finished) -> Option<Value> {
+        let (error, came) = (done.result.as_ref().err(), done.result.as_ref().ok().or(done.partial.as_ref()));
+        if came.is_none() && error.is_some_and(|error| error.kind == FailureKind::Cancelled) {
+            return None;
+        }
+        let is_asked = done.range.is_some() || came.is_some_and(|response| response.bytes > 0);
+        let status = came.map(|response| response.status).or_else(|| error?.status);
+        let request_id = came.map(|response| response.request_id.as_str()).or_else(|| error?.request_id.as_deref());
+        Some(json!({
+            "time": now(),
+            "pid": std::process::id(),
+            "command": "ossc engine",
+            "object": self.object(key),
+            "etag": etag,
+            "range": done.range.as_ref().map(|range| [range.start, range.end]),
+            "bytes": is_asked.then(|| came.map_or(0, |response| response.bytes)),
+            "status": status.unwrap_or(0),
+            "request_id": request_id.unwrap_or_default(),
+            "source": "origin",
+            "crc": came.and_then(|response| response.crc64_body).map(|crc| crc.to_string()),
+        }))
     }
 
     /// Another place (`source`) has brought `range` of an object, with this CRC-64/XZ.
@@ -69,25 +73,6 @@ impl Audit {
                 "bytes": range.end - range.start,
                 "source": source,
                 "crc": crc64.to_string(),
-            })
-        });
-    }
-
-    /// The engine got bytes from the origin, or an error.
-    pub fn origin(&self, fetched: &Fetched<'_>) {
-        self.write(|| {
-            json!({
-                "time": now(),
-                "pid": std::process::id(),
-                "command": "ossc engine",
-                "object": self.object(fetched.key),
-                "etag": fetched.etag,
-                "range": fetched.range.as_ref().map(|r| [r.start, r.end]),
-                "bytes": fetched.bytes,
-                "status": fetched.status,
-                "request_id": fetched.request_id,
-                "source": "origin",
-                "crc": fetched.crc.map(|crc| crc.to_string()),
             })
         });
     }
@@ -159,4 +144,47 @@ fn now() -> String {
 pub(crate) fn command(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm"))
         .map_or_else(|_| String::new(), |name| name.trim_end().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ossc_net::error::Phase;
+    use ossc_net::retry::Hint;
+    use ossc_net::{Error, Response};
+    use std::time::Duration;
+
+    /// What came of a request for bytes 10 to 20, and the line of it: status, bytes, request id.
+    fn line(result: Result<Response, Error>, partial: Option<Response>) -> Option<(u64, u64, String)> {
+        let (retry_hint, elapsed) = (Hint::No, Duration::ZERO);
+        let done = Finished {
+            token: 0,
+            range: Some(10..20),
+            result,
+            body: Vec::new(),
+            partial,
+            retry_hint,
+            elapsed,
+            worker: 0,
+        };
+        let line = Audit::new(None, "b").answer(("k", "e"), &done)?;
+        assert_eq!((&line["object"], &line["range"]), (&json!("oss://b/k"), &json!([10, 20])));
+        let number = |name: &str| line[name].as_u64().unwrap();
+        Some((number("status"), number("bytes"), line["request_id"].as_str()?.to_string()))
+    }
+
+    #[test]
+    fn each_byte_that_came_is_in_one_line() {
+        let answer = |bytes| Response { status: 206, bytes, request_id: "R".into(), ..Response::default() };
+        let error = |kind, status| Error { status, ..Error::new(kind, Phase::Body, "x") };
+        assert_eq!(line(Ok(answer(10)), None), Some((206, 10, "R".into())));
+        let cut = Err(error(FailureKind::Network, None));
+        assert_eq!(line(cut, Some(answer(7))), Some((206, 7, "R".into())));
+        // Another request was faster.
+        let unwanted = || Err(error(FailureKind::Cancelled, None));
+        assert_eq!(line(unwanted(), Some(answer(3))), Some((206, 3, "R".into())));
+        assert_eq!(line(unwanted(), None), None);
+        assert_eq!(line(Err(error(FailureKind::Throttled, Some(503))), None), Some((503, 0, String::new())));
+        assert_eq!(line(Err(error(FailureKind::Network, None)), None), Some((0, 0, String::new())));
+    }
 }

@@ -181,12 +181,11 @@ fn find<'a>(work: &Work, new: impl Iterator<Item = (&'a str, &'a ObjectEntry)>, 
     for some in unknown[..unknown.len().min(ASKED_MAX)].chunks(AT_ONCE) {
         let queries: Vec<Query> = some.iter().map(|(_, object)| beginning_of(object)).collect();
         for ((name, object), answer) in some.iter().zip(work.scheduling.call_all(&queries, patience)) {
-            let answer = answer.and_then(|done| done.result.map(|response| (response, done.body)));
-            if let Ok((response, _)) = &answer {
-                work.audit.answer((&object.key, &object.etag), 0..response.bytes, response);
+            if let Ok(done) = &answer {
+                work.audit.ended((&object.key, &object.etag), done);
             }
-            match answer {
-                Ok((_, body)) if is_program(&body) => drop(found.insert(name.to_string())),
+            match answer.and_then(|done| done.result.map(|_| done.body)) {
+                Ok(body) if is_program(&body) => drop(found.insert(name.to_string())),
                 Ok(_) => {}
                 Err(error) => tracing::warn!(object = name, "taken for data, its beginning was not had: {error}"),
             }

@@ -66,6 +66,9 @@ impl Source for Work {
         if let Some(response) = done.result.as_ref().ok().or(done.partial.as_ref()) {
             header.origin_bytes.fetch_add(response.bytes, Ordering::Relaxed);
         }
+        if let Some(entry) = &entry {
+            self.audit.ended((&entry.key, &entry.etag), &done);
+        }
         let Transfers { pieces, blocks, materializer: small, .. } = &self.transfers;
         match item {
             Item::Part(slot, index) | Item::Again(slot, index) => self.act(pieces.ended(slot, index, 0, done)),

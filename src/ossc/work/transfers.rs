@@ -41,8 +41,8 @@ impl Transfers {
         supplies: Vec<Box<dyn Supply>>,
     ) -> Transfers {
         Transfers {
-            pieces: Pieces::new(register.clone(), audit.clone()),
-            blocks: BlockReads::new(register.clone(), audit.clone()),
+            pieces: Pieces::new(register.clone()),
+            blocks: BlockReads::new(register.clone()),
             materializer: Materializer::new(register.clone(), audit.clone(), arrived),
             supplies: Supplies::new(register.clone(), audit.clone(), supplies),
         }

@@ -2,7 +2,6 @@
 //!
 //! Called when a request has ended with an error, and when a failed object may have another chance.
 
-use crate::journal::audit::Fetched;
 use crate::order::Order;
 use crate::work::objects::Objects;
 use crate::work::shared::action::Action;
@@ -38,15 +37,6 @@ impl Objects {
         (error, attempts): (&Error, u32),
         renewing: Option<Duration>,
     ) -> Vec<Action> {
-        self.audit.origin(&Fetched {
-            key: &entry.key,
-            etag: &entry.etag,
-            range: error.range.clone(),
-            bytes: 0,
-            status: error.status.unwrap_or(0),
-            request_id: error.request_id.as_deref().unwrap_or(""),
-            crc: None,
-        });
         let again = error.retryable() || renewing.is_some();
         let outage = entry.in_trouble(self.register.now(), error);
         // A source may also go on giving credentials that are refused.

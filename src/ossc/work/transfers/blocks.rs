@@ -3,7 +3,6 @@
 //! Called by the demand thread, and by the work on vcpu threads (requests for blocks and their ends). `reach` decides how
 //! much is fetched. What blocks mean that have come is the objects wing's: a block comes into a buffer of its own.
 
-use crate::journal::audit::Audit;
 use crate::lock::lock;
 use crate::work::shared::action::Action;
 use crate::work::shared::entry::RegisterEntry;
@@ -28,13 +27,12 @@ pub struct BlockReads {
     region: Region,
     /// Set of blocks that is looked at next for one that is free.
     next_set: Mutex<u32>,
-    audit: Audit,
 }
 
 impl BlockReads {
     /// None is under way yet.
-    pub fn new(register: Arc<Register>, audit: Audit) -> BlockReads {
-        BlockReads { region: register.region, register, next_set: Mutex::default(), audit }
+    pub fn new(register: Arc<Register>) -> BlockReads {
+        BlockReads { region: register.region, register, next_set: Mutex::default() }
     }
 
     /// Readers wait for these blocks of a part, given as its index in the region, or for `WHOLE` of it. `is_planned`
@@ -193,7 +191,7 @@ impl BlockReads {
         let Some((object, entry)) = self.register.get(item.record()) else { return Vec::new() };
         let error = match done.result {
             Ok(response) => {
-                self.came(item, (object, &entry), &response);
+                self.came(item, &entry, &response);
                 return vec![Action::Blocks(item, done.body)];
             }
             Err(error) => error,
@@ -201,7 +199,7 @@ impl BlockReads {
         let mut actions = Vec::new();
         let mut left = item;
         if let Some((here, rest, response)) = kept(item, object, (&error, done.partial)) {
-            self.came(here, (object, &entry), &response);
+            self.came(here, &entry, &response);
             done.body.truncate(response.bytes as usize);
             actions.push(Action::Blocks(here, done.body));
             left = rest;
@@ -217,12 +215,10 @@ impl BlockReads {
     }
 
     /// These blocks have come.
-    fn came(&self, item: Item, (object, entry): (&Object, &RegisterEntry), response: &Response) {
+    fn came(&self, item: Item, entry: &RegisterEntry, response: &Response) {
         let Item::Blocks(_, index, first, count) = item else { return };
         entry.out_of_trouble();
         entry.failed_no_more(index);
-        let range = object.block_range(index, first, first + count);
-        self.audit.answer((&entry.key, &entry.etag), range, response);
         if let Some(whole) = response.crc64_object {
             *lock(&entry.crc64) = Some(whole);
         }

@@ -124,8 +124,8 @@ pub(crate) struct Ended {
     pub cancel_hedge: Vec<u32>,
     /// To be copied to these ranges.
     pub copy: Vec<Body>,
-    /// What the answer said that brought the piece, or the beginning of it, with the CRC-64 of those bytes.
-    pub brought: Option<(Range<u64>, Response)>,
+    /// The piece, or the beginning of it, has come.
+    pub brought: Option<Range<u64>>,
     /// The whole part has ended, with what its last answer said and its CRC-64.
     pub part: Option<Result<(Response, u64), Error>>,
 }
@@ -409,7 +409,7 @@ impl Flights {
             (Err(error), None) if error.retryable() && flight.failed.is_none() && !(is_alone && partial.is_none()) => {
                 piece.main = Main::Waiting;
                 ended.retry = Some(error);
-                came = partial.map(|partial| cut_off(piece, partial, &mut ended));
+                came = partial.map(|partial| cut_off(piece, &partial, &mut ended));
             }
             (Err(error), hedge) => {
                 drop_hedge(hedge, &mut ended);
@@ -575,17 +575,17 @@ fn piece_mut(state: &mut State, key: Key, n: u32) -> Option<&mut Piece> {
 
 /// The piece is there. The last answer stands for all of its part (`answer`): they are of one version.
 fn bring(piece: &mut Piece, answer: &mut Response, response: Response, ended: &mut Ended) {
-    answer.clone_from(&response);
     piece.main = Main::Ready(response.crc64_body.unwrap_or(0));
-    ended.brought = Some((piece.range.clone(), response));
+    ended.brought = Some(piece.range.clone());
+    *answer = response;
 }
 
 /// The request for a piece has failed behind these bytes, which stay: the piece is what follows them.
-fn cut_off(piece: &mut Piece, partial: Response, ended: &mut Ended) -> (Range<u64>, u64) {
+fn cut_off(piece: &mut Piece, partial: &Response, ended: &mut Ended) -> (Range<u64>, u64) {
     let came = piece.range.start..piece.range.start + partial.bytes;
     let crc64 = partial.crc64_body.unwrap_or(0);
     piece.range.start = came.end;
-    ended.brought = Some((came.clone(), partial));
+    ended.brought = Some(came.clone());
     (came, crc64)
 }
 

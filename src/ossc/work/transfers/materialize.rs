@@ -210,7 +210,6 @@ impl Materializer {
         entry.out_of_trouble();
         entry.doubt_no_more(Item::Small(slot, index).asked());
         let range = self.piece_range(&entry, index);
-        self.audit.answer((&entry.key, &entry.etag), range.end - response.bytes..range.end, &response);
         if let Some(whole) = response.crc64_object {
             *lock(&entry.crc64) = Some(whole);
         }
@@ -283,7 +282,6 @@ impl Materializer {
         }
         bytes.extend_from_slice(body);
         *crc64 = crc::combine(*crc64, partial.crc64_body.unwrap_or(0), came);
-        self.audit.answer((&entry.key, &entry.etag), at..at + came, partial);
         if came >= PROGRESS_BYTES_MIN || came * PROGRESSES_MAX >= range.end - range.start {
             entry.out_of_trouble();
             entry.attempts.store(0, Ordering::Relaxed);

@@ -3,7 +3,6 @@
 //! Called by the work on vcpu threads. What is asked for and what counts is decided by `flight`; a copy is made here
 //! only when nothing is under way in its place.
 
-use crate::journal::audit::Audit;
 use crate::lock::lock;
 use crate::work::shared::action::Action;
 use crate::work::shared::brought::{Brought, Whole};
@@ -29,7 +28,6 @@ pub struct Pieces {
     flights: Flights,
     /// What the buffers of second requests take of the budget.
     buffers: Mutex<Reservation>,
-    audit: Audit,
 }
 
 /// What became of the wish to ask for something a second time.
@@ -44,9 +42,9 @@ pub enum Second {
 
 impl Pieces {
     /// Nothing is under way yet.
-    pub fn new(register: Arc<Register>, audit: Audit) -> Pieces {
+    pub fn new(register: Arc<Register>) -> Pieces {
         let flights = Flights::new(register.options.twice_percent_max, register.options.scale);
-        Pieces { register, flights, buffers: Mutex::default(), audit }
+        Pieces { register, flights, buffers: Mutex::default() }
     }
 
     /// A part was claimed. `queue` is what it came from; `None` if it is not to be cut. The range of its first piece,
@@ -168,7 +166,7 @@ impl Pieces {
             actions.extend(ended.again.map(|class| Action::PushFirst(Item::Piece(slot, index, n), class)));
             // A few bytes an answer would take for ever, and are no progress.
             let is_progress = |range: &Range<u64>| range.end - range.start >= PROGRESS_BYTES_MIN;
-            if ended.brought.as_ref().is_some_and(|(range, _)| ended.retry.is_none() || is_progress(range)) {
+            if ended.brought.as_ref().is_some_and(|range| ended.retry.is_none() || is_progress(range)) {
                 entry.progressed(index);
             }
             let retry = |error| Action::Fail(Item::Piece(slot, index, n), Box::new(error), entry.failed_again(index));
@@ -179,9 +177,6 @@ impl Pieces {
                 if let Some(sink) = place(&entry, range, false) {
                     sink.fill(body);
                 }
-            }
-            if let Some((range, response)) = &ended.brought {
-                self.audit.answer((&entry.key, &entry.etag), range.clone(), response);
             }
             let brought =
                 |(response, crc64): (Response, u64)| Brought { crc64, whole: Whole::Said(response.crc64_object) };

@@ -99,6 +99,7 @@ fn answered(work: &Work, item: Item, response: Response) {
     let hint = ossc_net::retry::Hint::No;
     work.finished(Finished {
         token: item.token(),
+        range: None,
         result,
         body: Vec::new(),
         partial: None,
