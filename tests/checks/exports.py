@@ -83,6 +83,18 @@ def path_calls() -> frozenset[str]:
     return frozenset(name for name, takes in PROTOTYPE.findall(text) if any(PATH.fullmatch(given) for given in STRING.findall(takes)))
 
 
+@cache
+def numbered() -> frozenset[str]:
+    """Hooked functions that the kernel knows by a number of the same name."""
+    done = subprocess.run(["gcc", "-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"], capture_output=True, text=True, check=True)
+    return frozenset(functions()) & frozenset(re.findall(r"#define SYS_(\w+)", done.stdout))
+
+
+def by_number() -> set[str]:
+    """The numbers of `syscall()` that have an arm in a family of hooks."""
+    return {name for source in (SOURCES / "hook").glob("*.rs") for name in re.findall(r"libc::SYS_(\w+)", source.read_text())}
+
+
 def left_out() -> dict[str, str]:
     """Name -> why it is not hooked."""
     return {name: why for why, names in LEFT_OUT.items() for name in names.split()}

@@ -20,6 +20,15 @@ class Exports(unittest.TestCase):
         self.assertEqual(seen, ["read@@GLIBC_2.2.5", "open", "qsort"])
 
 
+class Numbers(unittest.TestCase):
+    """What programs call by `syscall()`."""
+
+    def test_each_hooked_function_that_has_a_number_is_hooked_by_it(self) -> None:
+        numbered, arms = exports.numbered(), exports.by_number()
+        self.assertGreater(len(numbered & arms), 80, "the numbers are read")
+        self.assertEqual(sorted(numbered - arms), [])
+
+
 class Paths(unittest.TestCase):
     """What the headers of the C library declare."""
 

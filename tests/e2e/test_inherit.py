@@ -203,6 +203,22 @@ class Write(EndToEnd):
         )
         self.assertEqual(got, ["EROFS"] * 9 + ["ok 10"])
 
+    def test_writes_by_number_are_refused(self) -> None:
+        got = self.call(
+            "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"
+            "class Entry(ctypes.Structure): _fields_ = ('at', ctypes.c_char_p), ('len', ctypes.c_size_t)\n"
+            "def number(*given):\n"
+            "    got = libc.syscall(*[ctypes.c_long(g) if isinstance(g, int) else g for g in given])\n"
+            "    if got < 0: raise OSError(ctypes.get_errno(), '')\n"
+            "    return got\n"
+            "fd, one = os.open('b.bin', os.O_RDWR), ctypes.byref(Entry(b'x', 1)); size = os.fstat(fd).st_size\n"
+            # write, pwrite64, writev, pwritev, pwritev2, ftruncate, fallocate
+            "for given in (1, fd, b'x', 1), (18, fd, b'x', 1, 0), (20, fd, one, 1), (296, fd, one, 1, 0, 0), (328, fd, one, 1, 0, 0, 0), (77, fd, 0), (285, fd, 0, 0, 4096):\n"
+            "    attempt(lambda: number(*given))\n"
+            "attempt(lambda: len(os.read(fd, 10)))\nattempt(lambda: os.fstat(fd).st_size == size)\n"
+        )
+        self.assertEqual(got, ["EROFS"] * 7 + ["ok 10", "ok True"])
+
     def test_other_files_in_the_folder_are_ordinary(self) -> None:
         got = self.call(
             "open('mine', 'w').write('text')\nattempt(lambda: open('mine').read())\n"

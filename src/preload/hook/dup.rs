@@ -38,13 +38,17 @@ hooks! {
 /// The same by their numbers in `syscall()`.
 #[inline]
 pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
-    let [a, b, c, ..] = all;
+    let [a, b, c, d, e, _] = all;
     let fd = a as c_int;
     Some(match number {
         libc::SYS_close => close(fd).into(),
         libc::SYS_close_range => close_range(a as c_uint, b as c_uint, c as c_int).into(),
         libc::SYS_dup => dup(fd).into(),
         libc::SYS_dup2 => dup2(fd, b as c_int).into(),
+        libc::SYS_recvmsg => recvmsg(fd, b as *mut msghdr, c as c_int) as c_long,
+        libc::SYS_recvmmsg => {
+            recvmmsg(fd, b as *mut libc::mmsghdr, c as c_uint, d as c_int, e as *mut libc::timespec).into()
+        }
         libc::SYS_dup3 => dup3(fd, b as c_int, c as c_int).into(),
         // Not the C library's `fcntl`, which answers F_GETOWN in another way.
         libc::SYS_fcntl => {

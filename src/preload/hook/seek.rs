@@ -32,6 +32,7 @@ pub(super) fn by_number(number: c_long, [a, b, c, d, ..]: Arguments) -> Option<c
                 -1
             }
         },
+        libc::SYS_readahead => readahead(fd, at, c) as c_long,
         _ => return None,
     })
 }

@@ -32,13 +32,15 @@ hooks! {
 
 /// The same by their numbers in `syscall()`.
 #[inline]
-pub(super) fn by_number(number: c_long, [a, b, c, d, ..]: Arguments) -> Option<c_long> {
+pub(super) fn by_number(number: c_long, [a, b, c, d, _, f]: Arguments) -> Option<c_long> {
     let (fd, buffer, iov) = (a as c_int, b as *const c_void, b as *const iovec);
     Some(match number {
         libc::SYS_write => write(fd, buffer, c) as c_long,
         libc::SYS_pwrite64 => pwrite64(fd, buffer, c, d as off_t) as c_long,
         libc::SYS_writev => writev(fd, iov, c as c_int) as c_long,
         libc::SYS_pwritev => pwritev64(fd, iov, c as c_int, d as off_t) as c_long,
+        libc::SYS_pwritev2 => pwritev64v2(fd, iov, c as c_int, d as off_t, f as c_int) as c_long,
+        libc::SYS_fallocate => fallocate64(fd, b as c_int, c as off_t, d as off_t).into(),
         libc::SYS_truncate => truncate(a as *const c_char, b as off_t).into(),
         libc::SYS_ftruncate => ftruncate(fd, b as off_t).into(),
         _ => return None,
