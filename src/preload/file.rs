@@ -5,6 +5,7 @@
 //! says end-of-file, so what became stale costs a check and never an answer. No path is parsed here.
 
 use crate::attach;
+use crate::failed;
 use crate::handle::{GONE, Handle};
 use crate::identity::{self, Met, Real};
 use crate::log;
@@ -31,9 +32,22 @@ pub(crate) fn of_descriptor(fd: c_int) -> Outcome<Seen> {
     }
 }
 
-/// The same, but only for a large object's placeholder.
+/// The same, but only for a large object's placeholder. ESTALE for a small object's stand-in, see `stale`.
 pub(crate) fn placeholder(fd: c_int) -> Outcome<Seen> {
-    of_descriptor(fd).filter(Seen::is_placeholder)
+    of_descriptor(fd).then(|seen| match seen {
+        _ if seen.is_placeholder() => Outcome::Served(seen),
+        _ if seen.is_coming() => stale(&seen),
+        _ => Outcome::Pass,
+    })
+}
+
+/// What a descriptor gives of the empty file that stands in for a small object on its way. It was opened past this
+/// library's `open`, which waits, and the bytes come into another file.
+pub(crate) fn stale<T>(seen: &Seen) -> Outcome<T> {
+    let why = b"read of an object that was opened before it was there";
+    log::line(why, &seen.handle);
+    failed::tell(&seen.handle, GONE, why);
+    Outcome::Failed(GONE)
 }
 
 /// The placeholder that was read through this number before, if the number still is of it: `of_descriptor` without

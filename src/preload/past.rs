@@ -197,7 +197,7 @@ fn has_loop() -> bool {
 fn tell_of_open_files(sign: &str, new: i32) {
     descriptors::each(|fd| {
         if fd != new
-            && let Some(seen) = file::placeholder(fd).served()
+            && let Some(seen) = file::of_descriptor(fd).filter(Seen::is_placeholder).served()
             && mode_of(&seen) == Some(open_mode::AUTO)
             && !file::is_name_only(fd)
         {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.base import PREFIX, EndToEnd
+from tests.harness import compile as compiler
 from tests.harness import faults, folder, paths
 from tests.harness.endpoint import Endpoint
 from tests.harness.run import Run, plain_env
@@ -135,6 +136,22 @@ class Semantics(EndToEnd):
         self.assertLessEqual(set(sizes), {0, 700})
         names = {str(p.relative_to(run.model_dir)) for p in run.model_dir.rglob("*")}
         self.assertEqual(names, {str(p.relative_to(self.plain)) for p in self.plain.rglob("*")})
+
+    def test_a_descriptor_of_a_small_object_on_its_way_is_no_empty_file(self) -> None:
+        """A shell without the library opens the stand-in, and gives it to a program with it: no way to read says that it ends."""
+        run = self.start([faults.rule({"delay_ms": 60_000}, f"{PREFIX}/nested/small.json")])
+        place = run.model_dir / "nested" / "small.json"
+        waiting = run.start(["sha256sum", str(place)], stdout=subprocess.DEVNULL)
+        self.addCleanup(waiting.wait)
+        self.addCleanup(waiting.kill)
+        while not place.exists():
+            time.sleep(0.01)
+        program = str(compiler.program("early.c"))
+        for way in ("read", "aio_read", "mmap", "lseek", "sendfile", "fdopen", "stdin"):
+            with self.subTest(way=way):
+                done = run.call(["bash", "-c", f'exec 9< {place} < {place}; LD_PRELOAD="$LIBRARY" exec {program} {way}'], run.env(LD_PRELOAD=None, LIBRARY=run.env()["LD_PRELOAD"]))
+                self.assertEqual(done.stdout.decode(), f"{way} -1\n", run.log_tail())
+                self.assertIn(f"{place}: ESTALE: read of an object that was opened before it was there", done.stderr.decode())
 
     def test_a_stream_that_is_led_to_an_object_without_a_descriptor_left_is_no_empty_file(self) -> None:
         """Standard output and error are only written, or they are not; either way no read may say end of file."""

@@ -52,8 +52,10 @@ fn pointed(list: *const *mut aiocb, len: c_int, operation: Option<c_int>) -> Out
 /// A block that was used before may still have the memory file of its last request: that is waited for as the
 /// placeholder is.
 fn point(block: &mut aiocb) -> Outcome<()> {
-    let is_large = |seen: &Seen| seen.is_placeholder() || seen.identity == Identity::Memory;
-    file::of_descriptor(block.aio_fildes).filter(is_large).then(|seen| point_at(block, &seen))
+    file::of_descriptor(block.aio_fildes).then(|seen| match seen.identity {
+        _ if seen.is_coming() => file::stale(&seen),
+        Identity::Placeholder | Identity::Memory => point_at(block, &seen),
+    })
 }
 
 fn point_at(block: &mut aiocb, seen: &Seen) -> Outcome<()> {

@@ -108,7 +108,7 @@ fn memory_for(wish: &Wish) -> Outcome<Memory> {
 
 fn memory_of(seen: &Seen, wish: &Wish) -> Outcome<Memory> {
     if seen.is_coming() {
-        return Outcome::Failed(Errno(libc::ESTALE));
+        return file::stale(seen);
     }
     // What the kernel refuses of the placeholder it refuses with the right error.
     if !seen.is_placeholder()

@@ -6,16 +6,14 @@
 use super::Arguments;
 use crate::active;
 use crate::copy;
-use crate::failed;
 use crate::file;
-use crate::log;
 use crate::marks::{self, Mark};
 use crate::outcome::{Outcome, slow_path};
 use crate::real;
 use crate::seen::Seen;
 use core::ffi::{c_int, c_long, c_void};
 use libc::{iovec, off_t, size_t, ssize_t};
-use ossc_cache::sys::{Errno, Result};
+use ossc_cache::sys::Result;
 
 /// A hook of the calls that programs make most, for the fewest instructions around a file that is none of ours:
 /// one look at the number's mark (there is none while the library is inert), and one at what the call gave. To
@@ -153,22 +151,9 @@ fn readv_on(got: ssize_t, fd: c_int, iov: *const iovec, len: c_int, at: off_t) -
 
 /// Answers for a placeholder; anything else was at its end indeed.
 pub(super) fn serve(fd: c_int, read: impl Fn(&Seen) -> Result<usize>) -> ssize_t {
-    slow_path(|| match file::of_descriptor(fd) {
-        Outcome::Served(seen) if seen.is_placeholder() => {
-            marks::mark(fd, &seen.handle);
-            read(&seen).map(|n| n as ssize_t).into()
-        }
-        // The empty stand-in of a small object, reached past our `open`: its bytes are in another file.
-        Outcome::Served(seen) if seen.is_coming() => stale(&seen),
-        Outcome::Failed(errno) => Outcome::Failed(errno),
-        _ => Outcome::Pass,
-    })
-    .answer(-1, || 0)
-}
-
-fn stale<T>(seen: &Seen) -> Outcome<T> {
-    let why = b"read of an object that was opened before it was there";
-    log::line(why, &seen.handle);
-    failed::tell(&seen.handle, Errno(libc::ESTALE), why);
-    Outcome::Failed(Errno(libc::ESTALE))
+    let served = |seen: Seen| {
+        marks::mark(fd, &seen.handle);
+        read(&seen).map(|n| n as ssize_t).into()
+    };
+    slow_path(|| file::placeholder(fd).then(served)).answer(-1, || 0)
 }
