@@ -4,6 +4,7 @@
 //! where the kernel has found nothing.
 
 use crate::file::{id_of, of_path, real_at};
+use crate::handle::Handle;
 use crate::identity::Real;
 use crate::listing::{self, Listing};
 use crate::missing;
@@ -99,15 +100,15 @@ pub(crate) fn settle(dir: c_int, path: *const c_char, flags: c_int) {
 }
 
 /// Makes sure that what a path leads through is listed, and waits for a small object at its end, for calls that go on
-/// inside the C library or the kernel.
-pub(crate) fn reach(dir: c_int, path: *const c_char) {
+/// inside the C library or the kernel. The small object whose file the path names.
+pub(crate) fn reach(dir: c_int, path: *const c_char) -> Option<Handle> {
     let arguments = [dir as usize, path as usize, libc::F_OK as usize, 0, 0, 0];
     let before = errno();
     let got = until_listed(dir, path, || real::in_c(real::kernel(libc::SYS_faccessat, arguments)), |got| *got < 0);
     if got >= 0 {
         settle(dir, path, 0);
     }
-    let _ = slow_path(|| {
+    let object = slow_path(|| {
         let id = real::stat_at(dir, path, 0).map(|st| id_of(&st));
         // A script or library that is a real file of ours: its folder's listing is to be new enough.
         if let Ok(id) = id
@@ -115,10 +116,12 @@ pub(crate) fn reach(dir: c_int, path: *const c_char) {
             && let Real::Of(handle) = real_at(&id, dir, path)
         {
             let _ = session::looked(&handle, 0);
+            return Outcome::Served(handle);
         }
-        Outcome::<()>::Pass
+        Outcome::Pass
     });
     set_errno(before);
+    object.served()
 }
 
 fn listing_for(dir: c_int, path: *const c_char) -> Listing {

@@ -40,6 +40,7 @@ mod seen;
 mod session;
 mod silent;
 mod start;
+mod started;
 mod streams;
 mod taken;
 mod theirs;

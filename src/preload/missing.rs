@@ -53,6 +53,14 @@ pub(crate) fn list_folder(path: &[u8]) -> Listing {
     }
 }
 
+/// Has a folder, given by its absolute path, as a program finds it that reads it: with the small objects in it.
+pub(crate) fn enter_folder(path: &[u8]) {
+    if let Ok(folder) = open_folder(AT_FDCWD, path) {
+        let _ = sys::file_id(folder).map(|id| folder::opened(&id, folder));
+        let _ = sys::close(folder);
+    }
+}
+
 /// True for a folder, given by its absolute path, of which the engine has to be asked whether it is one of ours.
 pub(crate) fn may_be_ours(path: &[u8]) -> bool {
     let Ok(folder) = open_folder(AT_FDCWD, path) else { return false };

@@ -175,10 +175,8 @@ pub(crate) fn made_context() {
 
 /// libuv makes such a ring for each event loop: uvloop in a server written in Python, Node.
 fn is_of_event_loop(entries: usize, params: usize) -> bool {
-    let mut flags = [0u8; 4];
-    let is_like_one = entries == LOOP_ENTRIES
-        && real::peek(params.wrapping_add(FLAGS_AT), &mut flags).is_ok()
-        && u32::from_ne_bytes(flags) & SQPOLL == 0;
+    let flags = || real::peek(params.wrapping_add(FLAGS_AT)).ok().and_then(|bytes| bytes.first_chunk().copied());
+    let is_like_one = entries == LOOP_ENTRIES && flags().is_some_and(|flags| u32::from_ne_bytes(flags) & SQPOLL == 0);
     is_like_one && has_loop()
 }
 

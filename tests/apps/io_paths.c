@@ -273,9 +273,49 @@ static void c_spawned(const char *file, const char *scratch) {
     printf("%s\n", words.we_wordv[0]);
 }
 
+typedef int spawner(int *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[], char *const[]);
+
+/* By a name that the C library need not have: then, and where it says so itself, by the one that it has. */
+static void started(const char *name, spawner *as, const char *path, const posix_spawn_file_actions_t *actions) {
+    spawner *call = (spawner *)dlsym(RTLD_DEFAULT, name);
+    char *argv[] = {"sha256sum", "c.bin", NULL};
+    siginfo_t info = {0};
+    pid_t child = 0;
+    int fd = -1, error = call ? call(&fd, path, actions, NULL, argv, environ) : ENOSYS;
+    if (error == ENOSYS) { ended(name, as(&child, path, actions, NULL, argv, environ), &child); return; }
+    if (error) { printf("%s: %s\n", name, strerror(error)); return; }
+    waitid(P_PIDFD, (id_t)fd, &info, WEXITED);
+    report(name, info.si_status);
+}
+
+/* Calls that newer C libraries have. */
+static void c_newer(const char *file, const char *scratch) {
+    (void)scratch;
+    int (*openat2)(int, const char *, const void *, size_t) = (int (*)(int, const char *, const void *, size_t))dlsym(RTLD_DEFAULT, "openat2");
+    int (*addchdir)(posix_spawn_file_actions_t *, const char *) =
+        (int (*)(posix_spawn_file_actions_t *, const char *))dlsym(RTLD_DEFAULT, "posix_spawn_file_actions_addchdir");
+    uint64_t how[3] = {O_RDONLY};
+    posix_spawn_file_actions_t actions;
+    setvbuf(stdout, NULL, _IONBF, 0);
+    int fd = openat2 ? openat2(AT_FDCWD, file, how, sizeof how) : (int)syscall(SYS_openat2, AT_FDCWD, file, how, sizeof how);
+    report_bytes("openat2", pread(fd, buffer, 5000, 3), buffer);
+    report("absent", openat2 ? openat2(AT_FDCWD, "absent", how, sizeof how) : (int)syscall(SYS_openat2, AT_FDCWD, "absent", how, sizeof how));
+    report("bad", (int)syscall(SYS_openat2, AT_FDCWD, file, 8, sizeof how));
+    int folder = must_open("nested", O_RDONLY | O_DIRECTORY);
+    long filled = getdents64(folder, buffer, sizeof buffer);
+    report("getdents64", memmem(buffer, (size_t)filled, "small.json", 11) != NULL);
+    report("getdents64", getdents64(folder, buffer, sizeof buffer));
+    report("getdents64", getdents64(fd, buffer, sizeof buffer));
+    posix_spawn_file_actions_init(&actions);
+    report("addchdir", (addchdir ? addchdir : posix_spawn_file_actions_addchdir_np)(&actions, "nested/deep"));
+    started("pidfd_spawn", (spawner *)posix_spawn, "/usr/bin/sha256sum", &actions);
+    started("pidfd_spawnp", (spawner *)posix_spawnp, "sha256sum", &actions);
+    started("pidfd_spawn", (spawner *)posix_spawn, "nested/absent", NULL);
+}
+
 static const struct case_entry table[] = {
     {"made", c_made}, {"attributes", c_attributes}, {"places", c_places}, {"others", c_others},
-    {"spawned", c_spawned}, {NULL, NULL},
+    {"spawned", c_spawned}, {"newer", c_newer}, {NULL, NULL},
 };
 
 int main(int argc, char **argv) { return run_case(table, argc, argv); }

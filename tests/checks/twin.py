@@ -93,7 +93,7 @@ C_CASES = {
     "io_read.c": "fread fgetc fdopen seek edges efault vector dup fork threads procfd opath ioctl syscall",
     "io_map.c": "private shared window mapfork copy copyat advise",
     "io_name.c": "stat openat list glob walk realpath",
-    "io_paths.c": "made attributes places others spawned",
+    "io_paths.c": "made attributes places others spawned newer",
     "io_symbols.c": "stats access opens reads writes own aio descriptors streams copies maps beyond links scans walks execs handover",
     "io_direct.c": "direct doors handed lies",
     "io_host.c": "constructor handlers clearenv cancel stacks daemon limits closed spawn forks signals under",

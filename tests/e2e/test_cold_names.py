@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.e2e.base import PREFIX, EndToEnd, can_unshare, slow
+from tests.harness import compile as compiler
 from tests.harness import folder, paths
 from tests.harness.run import Run, plain_env
 
@@ -34,6 +35,10 @@ CALLS = {
     "cwd of a child": "print(subprocess.run(['ls'], cwd=deep, capture_output=True).stdout)",
     "posix_spawn of a program": "print(os.WEXITSTATUS(os.waitpid(os.posix_spawn(c, ['c'], os.environ), 0)[1]))",
     "file action": "print(os.waitpid(os.posix_spawn('/bin/cat', ['cat'], os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 0, c, os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, '/dev/null', os.O_WRONLY, 0)]), 0)[1])",
+    "file action in the folder of another": "a = ctypes.create_string_buffer(512); libc.posix_spawn_file_actions_init(a); libc.posix_spawn_file_actions_addchdir_np(a, cold.encode()); libc.posix_spawn_file_actions_addopen(a, 0, b'small.json', 0, 0); print(libc.posix_spawn(ctypes.byref(ctypes.c_int()), b'/bin/true', a, None, (ctypes.c_char_p * 2)(b'true', None), None))",
+    "interpreter": "os.close(os.open(o + '/s', os.O_CREAT | os.O_WRONLY, 0o755)); f = open(o + '/s', 'w'); f.write('#! ' + c + ' -x'); f.close(); os.execv(o + '/s', ['s'])",
+    "openat2 by number": "how = ctypes.create_string_buffer(24); print(call(437, -100, c, ctypes.addressof(how), 24))",
+    "getdents64 by number of a folder's handle": "h = ctypes.create_string_buffer(bytes([128, 0, 0, 0]), 136); libc.name_to_handle_at(-100, cold.encode(), h, ctypes.byref(ctypes.c_int()), 0); b = ctypes.create_string_buffer(4096); print(call(217, checked(libc.open_by_handle_at(os.open(d, os.O_RDONLY), h, 0)), ctypes.addressof(b), 4096), b'small.json' in b.raw)",
     "execv": "os.execv(c, ['c'])",
     "execveat by number": "print(call(322, -100, c, 0, 0, 0))",
     "execlp on PATH": "os.environ['PATH'] = deep; libc.setenv(b'PATH', deep.encode(), 1); checked(libc.execlp(b'c.bin', b'c.bin', None))",
@@ -94,6 +99,26 @@ CALLS = {
     "what is not there": "os.chmod(deep + '/none', 0o600)",
 }
 
+# pidfd_spawn of glibc 2.39 and openat2 of glibc 2.43. That one's addchdir is the addchdir_np of this one.
+NEWER = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/syscall.h>
+int pidfd_spawn(int *fd, const char *path, void *a, void *t, char **v, char **e)
+{ int (*f)(int *, const char *, void *, void *, char **, char **) = dlsym(RTLD_NEXT, "posix_spawn"); return f(fd, path, a, t, v, e); }
+int pidfd_spawnp(int *fd, const char *path, void *a, void *t, char **v, char **e)
+{ int (*f)(int *, const char *, void *, void *, char **, char **) = dlsym(RTLD_NEXT, "posix_spawnp"); return f(fd, path, a, t, v, e); }
+int openat2(int dir, const char *path, void *how, long size)
+{ long (*f)(long, ...) = dlsym(RTLD_NEXT, "syscall"); return f(SYS_openat2, dir, path, how, size); }
+"""
+NEWER_CALLS = {
+    name: f"print(libc.{name}(ctypes.byref(ctypes.c_int()), c.encode(), None, None, (ctypes.c_char_p * 2)(b'c', None), None) == errno.EACCES)"
+    for name in ("pidfd_spawn", "pidfd_spawnp")
+} | {
+    "addchdir": "a = ctypes.create_string_buffer(512); libc.posix_spawn_file_actions_init(a); libc.posix_spawn_file_actions_addchdir(a, cold.encode()); libc.posix_spawn_file_actions_addopen(a, 0, b'small.json', 0, 0); print(libc.posix_spawn(ctypes.byref(ctypes.c_int()), b'/bin/true', a, None, (ctypes.c_char_p * 2)(b'true', None), None) == 0)",
+    "openat2": "print(libc.openat2(-100, c.encode(), ctypes.create_string_buffer(24), 24) > 0)",
+}
+
 
 class ColdNames(EndToEnd):
     """Each call has a MODEL_DIR and an engine of its own: a folder is cold once only."""
@@ -125,6 +150,26 @@ class ColdNames(EndToEnd):
                 done = run.call(["unshare", "-m", "sh", "-c", f"umount -l /proc; {look}"], cwd=run.model_dir)
                 local = subprocess.run(["sh", "-c", look], cwd=self.plain, capture_output=True, check=True).stdout
                 self.assertEqual(done.stdout, local, done.stderr.decode() + run.log_tail())
+
+    def test_openat2_waits_where_no_process_may_be_read(self) -> None:
+        """Profiles of containers refuse process_vm_readv (310), by which the flags were read."""
+        refused = [str(compiler.program("refuse.c")), "EPERM", "310"]
+        with Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:
+            done = run.call([*refused, *self.program(CALLS["openat2 by number"]), str(run.model_dir), str(run.dir)], cwd="/", timeout=60)
+            self.assertEqual(done.stdout, b"done\n", done.stderr.decode() + run.log_tail())
+
+    def test_calls_of_newer_c_libraries_wait(self) -> None:
+        """A library behind ours has what this C library does not have yet: calls that lead on to it."""
+        newer = self.scratch / "newer.so"
+        source = newer.with_suffix(".c")
+        source.write_text(NEWER)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(newer), str(source), "-ldl"], check=True, env=plain_env())
+        for name, code in NEWER_CALLS.items():
+            with self.subTest(name), Run(self.endpoint, PREFIX, config={"materializeBytes": folder.MATERIALIZE_BYTES}) as run:
+                preload = f"{run.env()['LD_PRELOAD']}:{newer}"
+                done = run.call([*self.program(code), str(run.model_dir), str(run.dir)], run.env(LD_PRELOAD=preload), cwd="/", timeout=60)
+                # A file that may not be run; an open descriptor.
+                self.assertEqual(done.stdout, b"True\n", done.stderr.decode() + run.log_tail())
 
     @slow
     def test_calls_wait_for_the_listing(self) -> None:
@@ -264,6 +309,20 @@ class OnItsWay(EndToEnd):
 
 class Libraries(EndToEnd):
     """`dlopen` is still its caller's."""
+
+    faults: ClassVar[list[dict[str, Any]] | None] = [{"match": {"kind": "get", "key": f"{PREFIX}/lib/libneeded.so"}, "do": {"delay_ms": 1500}}]
+
+    def test_what_a_library_needs_of_its_folder_is_waited_for(self) -> None:
+        place = self.plain / "lib"
+        place.mkdir()
+        self.addCleanup(shutil.rmtree, place)
+        for name, code, options in (("libneeded.so", "int seven(void) { return 7; }", ()), ("libfirst.so", "int seven(void); int seen(void) { return seven(); }", ("-L.", "-lneeded", "-Wl,-rpath,$ORIGIN"))):
+            argv = ["gcc", "-shared", "-fPIC", "-xc", "-", "-o", name, "-xnone", f"-Wl,-soname,{name}", *options]
+            subprocess.run(argv, cwd=place, check=True, input=code, text=True, env=plain_env())
+        run = self.managed()
+        code = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).seen())"
+        done = run.call([PYTHON, "-c", code, str(run.model_dir / "lib" / "libfirst.so")], timeout=60)
+        self.assertEqual(done.stdout, b"7\n", done.stderr.decode() + run.log_tail())
 
     def test_a_library_of_the_callers_own_search_path_is_found(self) -> None:
         place = self.scratch / "dl"

@@ -235,13 +235,10 @@ fn controlled(fd: c_int, request: c_ulong, argument: usize, call: impl Fn() -> c
     match request {
         FICLONE => cloned(fd, argument as c_int, call),
         // The source stands first in the argument.
-        FICLONERANGE => {
-            let mut source = [0u8; 8];
-            match real::peek(argument, &mut source) {
-                Ok(()) => cloned(fd, i64::from_ne_bytes(source) as c_int, call),
-                Err(_) => call(),
-            }
-        }
+        FICLONERANGE => match real::peek(argument) {
+            Ok(source) => cloned(fd, i64::from_ne_bytes(source) as c_int, call),
+            Err(_) => call(),
+        },
         // A placeholder has no extents: to a copier it would look like one hole, that is, zeros.
         FIEMAP | FIBMAP | FIDEDUPERANGE => unsupported(fd).answer(-1, call),
         libc::FIONREAD => left(fd, argument, call()),

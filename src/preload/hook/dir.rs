@@ -2,21 +2,22 @@
 //! is read; what the C library walks inside itself (nftw, fts, scandir) is listed ahead, as deep as it goes. A folder that
 //! cannot be listed is one that cannot be read, never an empty one.
 
-use super::stat;
+use super::{Arguments, stat};
 use crate::by_name;
 use crate::folder;
 use crate::listing::Listing;
 use crate::missing;
 use crate::outcome::{Outcome, errno, slow_path};
 use crate::real::{self, Callback};
-use core::ffi::{CStr, c_char, c_int, c_void};
-use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, DIR};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
+use libc::{AT_FDCWD, AT_SYMLINK_NOFOLLOW, DIR, size_t, ssize_t};
 use ossc_cache::cpath::CPath;
 use ossc_cache::sys::{self, Errno, Result};
 
 hooks! {
     fn opendir(path: *const c_char) -> *mut DIR { listed(by_name::until_listed(AT_FDCWD, path, || real::opendir(path), |dir| dir.is_null())) }
     fn fdopendir(fd: c_int) -> *mut DIR { if is_known(fd) { real::fdopendir(fd) } else { unknown() } }
+    fn getdents64(fd: c_int, out: *mut c_void, room: size_t) -> ssize_t { entries_of(fd, || real::getdents64(fd, out, room)) }
     fn scandir(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { scanned(AT_FDCWD, path, || real::scandir(path, list, filter, order)) }
     fn scandir64(path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { scanned(AT_FDCWD, path, || real::scandir64(path, list, filter, order)) }
     fn scandirat(dir: c_int, path: *const c_char, list: *mut c_void, filter: Callback, order: Callback) -> c_int { scanned(dir, path, || real::scandirat(dir, path, list, filter, order)) }
@@ -24,6 +25,18 @@ hooks! {
     fn glob(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { matched(flags, out, |flags| real::glob(pattern, flags, failed, out)) }
     fn glob64(pattern: *const c_char, flags: c_int, failed: Callback, out: *mut c_void) -> c_int { matched(flags, out, |flags| real::glob64(pattern, flags, failed, out)) }
     fn wordexp(words: *const c_char, out: *mut c_void, flags: c_int) -> c_int { list_pattern(words); real::wordexp(words, out, flags) }
+}
+
+/// The same by their numbers in `syscall()`.
+#[inline]
+pub(super) fn by_number(number: c_long, all: Arguments) -> Option<c_long> {
+    let entries = || entries_of(all[0] as c_int, || real::by_number(number, all) as ssize_t) as c_long;
+    matches!(number, libc::SYS_getdents64 | libc::SYS_getdents).then(entries)
+}
+
+/// The folder may have been opened past the hooks, by the program's parent for example.
+fn entries_of(fd: c_int, call: impl FnOnce() -> ssize_t) -> ssize_t {
+    if is_known(fd) { call() } else { Outcome::Failed(Errno(libc::EIO)).answer(-1, || -1) }
 }
 
 /// A stream over a folder reads at its first `readdir`, so listing now is early enough.

@@ -23,9 +23,9 @@ use crate::theirs;
 use crate::uses;
 use crate::version;
 use crate::waiting;
-use core::ffi::{c_char, c_int, c_long};
+use core::ffi::{c_char, c_int, c_long, c_void};
 use core::sync::atomic::Ordering;
-use libc::{AT_FDCWD, mode_t};
+use libc::{AT_FDCWD, mode_t, size_t};
 use ossc_cache::region::{Identity, state};
 use ossc_cache::sys::{self, Errno, FileId};
 
@@ -42,6 +42,7 @@ hooks! {
     fn __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(dir, path, flags, &|| real::__openat64_2(dir, path, flags)) }
     fn creat(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, &|| real::creat(path, mode)) }
     fn creat64(path: *const c_char, mode: mode_t) -> c_int { opened(AT_FDCWD, path, CREATES, &|| real::creat64(path, mode)) }
+    fn openat2(dir: c_int, path: *const c_char, how: *const c_void, size: size_t) -> c_int { opened_so(dir, path, how, &|| real::openat2(dir, path, how, size)) }
 }
 
 /// The same by their numbers in `syscall()`.
@@ -52,18 +53,16 @@ pub(super) fn by_number(number: c_long, [a, b, c, d, ..]: Arguments) -> Option<c
         libc::SYS_open => open(first, b as c_int, c as mode_t),
         libc::SYS_creat => creat(first, b as mode_t),
         libc::SYS_openat => openat(dir, path, c as c_int, d as mode_t),
-        libc::SYS_openat2 => openat2(dir, path, c, d),
+        libc::SYS_openat2 => openat2(dir, path, c as *const c_void, d),
         _ => return None,
     };
     Some(got.into())
 }
 
-/// `openat2`, which the C library does not have: for `syscall`. Never called while inert.
-fn openat2(dir: c_int, path: *const c_char, how: usize, size: usize) -> c_int {
-    let call = || real::syscall(libc::SYS_openat2, dir as usize, path as usize, how, size, 0, 0) as c_int;
-    let mut flags = [0u8; 8];
-    match real::peek(how, &mut flags) {
-        Ok(()) => opened(dir, path, u64::from_ne_bytes(flags) as c_int, &call),
+/// `how` begins with the flags.
+fn opened_so(dir: c_int, path: *const c_char, how: *const c_void, call: &dyn Fn() -> c_int) -> c_int {
+    match real::peek(how as usize) {
+        Ok(flags) => opened(dir, path, u64::from_ne_bytes(flags) as c_int, call),
         Err(_) => call(),
     }
 }

@@ -5,34 +5,56 @@
 //! library takes the arguments of the first from there, and the folders that the second searches from the address
 //! of its caller.
 
+use super::dir::list_tree;
 use crate::active;
-use crate::by_name::{self, reach};
+use crate::by_name;
 use crate::listing;
 use crate::outcome::{errno, set_errno};
 use crate::real::{self, Strings};
 use crate::say::say;
+use crate::started;
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use libc::{AT_FDCWD, mode_t};
 use ossc_cache::cpath::CPath;
+use ossc_cache::sys::Errno;
 
 hooks! {
     fn posix_spawn(pid: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int {
-        reach(AT_FDCWD, path);
+        started::program(AT_FDCWD, path);
         real::posix_spawn(pid, path, actions, attributes, arguments, environment)
     }
     fn posix_spawnp(pid: *mut c_int, name: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int {
         search(name);
         real::posix_spawnp(pid, name, actions, attributes, arguments, environment)
     }
+    fn pidfd_spawn(pidfd: *mut c_int, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int {
+        started::program(AT_FDCWD, path);
+        real::pidfd_spawn(pidfd, path, actions, attributes, arguments, environment)
+    }
+    fn pidfd_spawnp(pidfd: *mut c_int, name: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: Strings, environment: Strings) -> c_int {
+        search(name);
+        real::pidfd_spawnp(pidfd, name, actions, attributes, arguments, environment)
+    }
     fn posix_spawn_file_actions_addopen(actions: *mut c_void, fd: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-        if flags & libc::O_CREAT == 0 { reach(AT_FDCWD, path) } else { by_name::list_for_new(AT_FDCWD, path) }
+        if flags & libc::O_CREAT == 0 {
+            let _ = by_name::reach(AT_FDCWD, path);
+        } else {
+            by_name::list_for_new(AT_FDCWD, path);
+        }
         real::posix_spawn_file_actions_addopen(actions, fd, path, flags, mode)
     }
     fn posix_spawn_file_actions_addchdir_np(actions: *mut c_void, path: *const c_char) -> c_int {
-        reach(AT_FDCWD, path);
-        real::posix_spawn_file_actions_addchdir_np(actions, path)
+        entered(path, || real::posix_spawn_file_actions_addchdir_np(actions, path))
     }
+    fn posix_spawn_file_actions_addchdir(actions: *mut c_void, path: *const c_char) -> c_int {
+        entered(path, || real::posix_spawn_file_actions_addchdir(actions, path))
+    }
+}
+
+/// The actions behind this one open what they name in the folder.
+fn entered(folder: *const c_char, call: impl FnOnce() -> c_int) -> c_int {
+    list_tree(AT_FDCWD, folder, 0, 0).map_or_else(|Errno(number)| number, |()| call())
 }
 
 /// What `execvp` and its kin look for: the name itself where it has a slash, else in each folder of PATH.
@@ -43,7 +65,7 @@ pub(super) fn search(name: *const c_char) {
     // SAFETY: the C library reads this string of the program's in the call that follows.
     let given = unsafe { CStr::from_ptr(name) }.to_bytes();
     if given.contains(&b'/') {
-        return reach(AT_FDCWD, name);
+        return started::program(AT_FDCWD, name);
     }
     if listing::knows_all_folders() {
         return;
@@ -58,7 +80,7 @@ pub(super) fn search(name: *const c_char) {
         let folder = if folder.is_empty() { b"." } else { folder };
         let whole = CPath::from(folder).with(b"/").with(given);
         if let Some(whole) = whole.as_cstr() {
-            reach(AT_FDCWD, whole.as_ptr());
+            started::program(AT_FDCWD, whole.as_ptr());
         }
     }
 }
@@ -106,8 +128,8 @@ macro_rules! jumps {
 }
 
 jumps! {
-    fn execl(path: usize, _b: usize, _c: usize) absent -1 { reach(AT_FDCWD, path as *const c_char) }
-    fn execle(path: usize, _b: usize, _c: usize) absent -1 { reach(AT_FDCWD, path as *const c_char) }
+    fn execl(path: usize, _b: usize, _c: usize) absent -1 { started::program(AT_FDCWD, path as *const c_char) }
+    fn execle(path: usize, _b: usize, _c: usize) absent -1 { started::program(AT_FDCWD, path as *const c_char) }
     fn execlp(name: usize, _b: usize, _c: usize) absent -1 { search(name as *const c_char) }
     fn dlopen(path: usize, flags: usize, _c: usize) absent 0 { library(path as *const c_char, flags as c_int, BASE) }
     fn dlmopen(space: usize, path: usize, flags: usize) absent 0 { library(path as *const c_char, flags as c_int, space as c_long) }
@@ -143,7 +165,7 @@ fn library(path: *const c_char, flags: c_int, space: c_long) {
     // SAFETY: the loader reads this string of the program's in the call that follows.
     let name = unsafe { CStr::from_ptr(path) }.to_bytes();
     if name.contains(&b'/') {
-        reach(AT_FDCWD, path);
+        started::library(AT_FDCWD, path);
     }
     let (said, how): (_, &[u8]) = match space {
         BASE if flags & libc::RTLD_DEEPBIND == 0 => return,

@@ -3,13 +3,13 @@
 //! it (`{ head -n 1; cat; } < file`), so it is brought up to date whenever this process lets go of it.
 
 use super::{Arguments, filled, spawn};
-use crate::by_name;
 use crate::file;
 use crate::identity;
 use crate::marks;
 use crate::outcome::{Outcome, slow_path};
 use crate::real::{self, Strings};
 use crate::say::say;
+use crate::started;
 use core::ffi::{c_char, c_int, c_long, c_uint};
 use core::ptr::null;
 use core::sync::atomic::{AtomicI32, AtomicI64, Ordering::Relaxed};
@@ -151,7 +151,7 @@ pub(super) fn closing(fd: c_int, close: impl FnOnce() -> c_int) -> c_int {
 #[inline(never)]
 fn replaced(dir: c_int, path: *const c_char, exec: &dyn Fn() -> c_int) -> c_int {
     if !path.is_null() {
-        by_name::reach(dir, path);
+        started::program(dir, path);
     }
     let Some(saved) = saved() else { return exec() };
     tell(saved, 0);

@@ -4,7 +4,7 @@
 //! Each family says which numbers are its own: here the families alone are listed.
 
 use super::{
-    Arguments, attribute, by_path, copy, dup, fs, link, map, names, open, read, seek, stat, stdin, user, write,
+    Arguments, attribute, by_path, copy, dir, dup, fs, link, map, names, open, read, seek, stat, stdin, user, write,
 };
 use crate::active;
 use crate::past;
@@ -41,6 +41,7 @@ fn by_family(number: c_long, all: Arguments) -> Option<c_long> {
         .or_else(|| link::by_number(number, all))
         .or_else(|| fs::by_number(number, all))
         .or_else(|| names::by_number(number, all))
+        .or_else(|| dir::by_number(number, all))
         .or_else(|| by_path::by_number(number, all))
         .or_else(|| attribute::by_number(number, all))
         .or_else(|| stdin::by_number(number, all))
