@@ -1,25 +1,23 @@
 //! How fast bytes come: of the last seconds, so that what came before counts for nothing.
 //!
-//! Called by the commands that show a load. Time is an argument.
+//! Called by the commands that show a load. Time is an argument: that at which the bytes were counted.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
-
-const RATE_OF: Duration = Duration::from_secs(5);
+const RATE_OF_US: u64 = 5_000_000;
 
 /// How much was here at which time.
 #[derive(Default)]
-pub struct Pace(VecDeque<(Instant, u64)>);
+pub struct Pace(VecDeque<(u64, u64)>);
 
 impl Pace {
-    /// So many bytes are here now: bytes a second.
-    pub fn rate(&mut self, now: Instant, bytes: u64) -> f64 {
-        self.0.push_back((now, bytes));
-        while self.0.len() > 2 && self.0.front().is_some_and(|(at, _)| now - *at > RATE_OF) {
+    /// So many bytes were here at a time in microseconds, of any clock: bytes a second.
+    pub fn rate(&mut self, now_us: u64, bytes: u64) -> f64 {
+        self.0.push_back((now_us, bytes));
+        while self.0.len() > 2 && self.0.front().is_some_and(|(at, _)| now_us.saturating_sub(*at) > RATE_OF_US) {
             self.0.pop_front();
         }
-        let (at, before) = self.0.front().copied().unwrap_or((now, bytes));
-        let secs = (now - at).as_secs_f64();
+        let (at, before) = self.0.front().copied().unwrap_or((now_us, bytes));
+        let secs = now_us.saturating_sub(at) as f64 / 1e6;
         if secs > 0.0 { bytes.saturating_sub(before) as f64 / secs } else { 0.0 }
     }
 }
@@ -30,8 +28,8 @@ mod tests {
 
     #[test]
     fn only_the_last_seconds_count() {
-        let (mut pace, begin) = (Pace::default(), Instant::now());
-        let mut at = |secs: u64, bytes| pace.rate(begin + Duration::from_secs(secs), bytes);
+        let mut pace = Pace::default();
+        let mut at = |secs: u64, bytes| pace.rate(secs * 1_000_000, bytes);
         assert_eq!(at(0, 100), 0.0);
         assert_eq!(at(1, 400), 300.0);
         for secs in 2..=20 {

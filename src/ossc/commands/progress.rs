@@ -33,7 +33,8 @@ impl Progress {
         let ((end, stop), (over, ended)) = (channel(), channel());
         let shown = bar.clone();
         let run = move || {
-            let mut watch = Watch { command, bar: shown, pace: Pace::default(), finished: None, full_since: None };
+            let mut watch =
+                Watch { command, bar: shown, pace: Pace::default(), finished: None, full_since: None, is_shown: false };
             while stop.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                 which.report().iter().for_each(|report| watch.look(report, Instant::now()));
             }
@@ -65,6 +66,8 @@ struct Watch {
     /// Loads that the engine has told of: those of before the first look are not this program's.
     finished: Option<u64>,
     full_since: Option<Instant>,
+    /// A bar was drawn, and is still there: of what was here before the first look none is.
+    is_shown: bool,
 }
 
 impl Watch {
@@ -72,15 +75,20 @@ impl Watch {
         let load = &report["load"];
         if let Some(text) = self.finished(load) {
             self.bar.say(&text);
+            self.is_shown = false;
             return;
         }
         let (here, bytes) = (number(load, "here_bytes"), number(load, "bytes"));
-        let rate = self.pace.rate(now, number(load, "received_bytes"));
+        let rate = self.pace.rate(number(load, "received_at_us"), number(load, "received_bytes"));
         if here < bytes {
             self.full_since = None;
             self.bar.draw(here, bytes, text(here, bytes, rate));
+            self.is_shown = true;
         } else if now - *self.full_since.get_or_insert(now) > ENDS_WITHIN {
             self.bar.clear();
+            self.is_shown = false;
+        } else if self.is_shown {
+            self.bar.draw(here, bytes, text(here, bytes, rate));
         }
     }
 
@@ -113,7 +121,11 @@ fn number(of: &Value, name: &str) -> u64 {
 /// `43 %  1.7 GiB of 4.0 GiB  0.300 GB/s  8 s left`.
 fn text(here: u64, bytes: u64, rate: f64) -> String {
     let percent = (here * 100).checked_div(bytes).unwrap_or(100);
-    let left = if rate > 0.0 { format!("  {:.0} s left", (bytes - here) as f64 / rate) } else { String::new() };
+    let left = if rate > 0.0 && here < bytes {
+        format!("  {:.0} s left", (bytes - here) as f64 / rate)
+    } else {
+        String::new()
+    };
     format!("{percent:>3} %  {} of {}  {:.3} GB/s{left}", human(here), human(bytes), rate / 1e9)
 }
 

@@ -223,7 +223,7 @@ impl Board {
     fn message(&mut self, sum: &Sum, report: &Value) -> String {
         let number = |group: &str, name: &str| report[group][name].as_u64().unwrap_or(0);
         // What is under way counts, too: parts become ready many at a time.
-        let rate = self.pace.rate(Instant::now(), number("load", "received_bytes"));
+        let rate = self.pace.rate(number("load", "received_at_us"), number("load", "received_bytes"));
         let origin = |name: &str| number("origin", name);
         let pace = match sum.bytes.saturating_sub(sum.ready) {
             // All is here, and nothing comes: a rate would be that of what came before.

@@ -15,6 +15,7 @@ use crate::mirror::{below, made};
 use crate::process::dropping::is_in;
 use clap::Args;
 use ossc_cache::region::{RecordKind, Region, state};
+use ossc_cache::sys;
 use ossc_conf::Settings;
 use ossc_net::crc;
 use ossc_net::error::shown;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Objects that are compared at a time.
 const AT_ONCE: usize = 8;
@@ -160,7 +161,7 @@ fn verified(options: &VerifyOptions) -> Result<Vec<(String, u64, Agreement)>, St
         let (mut pace, is_over) = (Pace::default(), || threads.iter().all(|thread| thread.is_finished()));
         while let (Some(bar), Some(signals), false) = (&bar, &signals, is_over()) {
             let now = compare.bytes.load(Ordering::Relaxed);
-            let rate = pace.rate(Instant::now(), now);
+            let rate = pace.rate(sys::now_us(), now);
             bar.draw(now, total, format!("{} of {}  {:.3} GB/s", human(now), human(total), rate / 1e9));
             if let Some(caught) = signals.next(PAUSE, Some(bar)) {
                 bar.close();

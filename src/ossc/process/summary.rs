@@ -7,6 +7,7 @@ use crate::lock::lock;
 use crate::work::Work;
 use crate::work::shared::counters::Span;
 use ossc_cache::region::{RecordKind, state};
+use ossc_cache::sys;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -173,6 +174,8 @@ impl Loads {
             "bytes": wanted.bytes,
             "here_bytes": wanted.here_bytes,
             "received_bytes": work.scheduling.received_bytes(),
+            // Of the engine's clock: the report may come late.
+            "received_at_us": sys::now_us(),
             "so_far": so_far.map(|figures| figures.as_json()),
             "finished": self.count,
             "last": self.last.map(|figures| figures.as_json()),
