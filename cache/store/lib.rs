@@ -9,6 +9,8 @@
 pub mod budget;
 pub mod catalog;
 pub mod free;
+#[allow(unsafe_code)]
+pub mod heap;
 pub mod machine;
 #[allow(unsafe_code)]
 pub mod pages;

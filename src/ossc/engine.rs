@@ -22,6 +22,7 @@ use crate::process::outputs::Outputs;
 use crate::process::panics;
 use crate::process::report::{self, About};
 use crate::process::reset;
+use crate::process::rest::Rest;
 use crate::process::scrape;
 use crate::process::serve::{self, Server};
 use crate::process::socket;
@@ -267,7 +268,12 @@ fn configured(path: &Path, is_named: bool, streams: Streams) -> Result<Configure
 fn look_at_leases(work: &Arc<Work>, expire: Option<Duration>, id: (u64, u64)) -> Result<Arc<Summary>, NotStarted> {
     let summary = Arc::<Summary>::default();
     let (work, loads) = (work.clone(), summary.clone());
-    let run = move || leases::run(&work, expire, &|| !nearby::processes(id).is_empty(), &mut || loads.look(&work));
+    let mut rest = Rest::default();
+    let mut after = move |work: &Work| {
+        loads.look(work);
+        rest.look(work);
+    };
+    let run = move || leases::run(&work, expire, &|| !nearby::processes(id).is_empty(), &mut || after(&work));
     spawn("ossc-lease", run).map(|()| summary)
 }
 

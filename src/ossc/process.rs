@@ -21,6 +21,7 @@ pub mod records;
 pub mod report;
 #[allow(unsafe_code)]
 pub mod reset;
+pub mod rest;
 pub mod scrape;
 pub mod serve;
 pub mod socket;
