@@ -35,6 +35,7 @@ use ossc_cache::rundir::Paths;
 use ossc_cache::wire::Streams;
 use ossc_cache::{lock, sys, wire};
 use ossc_conf::{Config, LogFormat, LogLevel, Settings};
+use ossc_store::heap;
 use rustix::fs::OFlags;
 use std::io::Write;
 use std::net::TcpListener;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
     };
     let mut starter = Starter::new(socket);
     reset::inherited();
+    heap::share();
     panics::end_the_process();
     sys::meet_clock();
     let variables = starter.settings().map_err(NotStarted::Reason);
