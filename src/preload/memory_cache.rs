@@ -8,6 +8,7 @@
 use crate::attach::PRIVATE_FD_MIN;
 use crate::handle::{GONE, Handle, Slot};
 use crate::memory_file::{is_memory, open_unready};
+use crate::real;
 use core::arch::x86_64::{_MM_HINT_T2, _mm_prefetch};
 use core::ops::Range;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
@@ -121,8 +122,7 @@ pub(crate) fn mapping(handle: &Handle, guard: &CopyGuard) -> Result<*const u8> {
         }
         let bytes = now.object.size();
         let fd = open_unready(handle)?;
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let mapped = unsafe { sys::mmap(0, bytes as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
+        let mapped = map_all(fd, bytes as usize);
         let _ = sys::close(fd);
         let at = mapped?;
         let tagged = at | (now.slot.tag() as usize) << ADDRESS_BITS;
@@ -136,6 +136,24 @@ pub(crate) fn mapping(handle: &Handle, guard: &CopyGuard) -> Result<*const u8> {
         // SAFETY: our own new mapping, which nobody else knows.
         let _ = unsafe { sys::munmap(at, bytes as usize) };
     }
+}
+
+/// A new map of a memory file. None of it is locked, whatever `mlockall` asks for: that would bring all of it into memory.
+/// ENOMEM also where that is what leaves no room.
+fn map_all(fd: i32, len: usize) -> Result<usize> {
+    let (nothing, read) = (libc::PROT_NONE as usize, libc::PROT_READ as usize);
+    let at = real::kernel(libc::SYS_mmap, [0, len, nothing, libc::MAP_SHARED as usize, fd as usize, 0]).map_err(
+        |errno| match errno.0 {
+            libc::EAGAIN => Errno(libc::ENOMEM),
+            _ => errno,
+        },
+    )?;
+    let _ = real::kernel(libc::SYS_munlock, [at, len, 0, 0, 0, 0]);
+    real::kernel(libc::SYS_mprotect, [at, len, read, 0, 0, 0]).inspect_err(|_| {
+        // SAFETY: the mapping was made above, and nothing refers to it.
+        let _ = unsafe { sys::munmap(at, len) };
+    })?;
+    Ok(at)
 }
 
 /// Bytes that the processor moves at once between memory and its caches.

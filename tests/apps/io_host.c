@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <linux/capability.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
@@ -258,6 +259,67 @@ static void c_limits(const char *file, const char *scratch) {
     report_bytes("map with one left", 8192, data);
 }
 
+static long locked_kib(void) {
+    char line[200];
+    long kib = -1;
+    FILE *stream = fopen("/proc/self/status", "r");
+    while (stream && fgets(line, sizeof line, stream)) sscanf(line, "VmLck: %ld", &kib);
+    if (stream) fclose(stream);
+    return kib;
+}
+
+/* Without room to map a whole file, by the address space or by what may be locked. */
+static void c_memory(const char *file, const char *scratch) {
+    char path[PATH_MAX];
+    long pages = 0;
+    int fd = must_open(file, O_RDONLY);
+    report_bytes("read", read(fd, buffer, 100), buffer);
+    snprintf(path, sizeof path, "%s/copy", scratch);
+    int out = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    FILE *stream = fopen("/proc/self/statm", "r");
+    if (!stream || fscanf(stream, "%ld", &pages) != 1) exit(3);
+    fclose(stream);
+
+    struct rlimit before, limit = {1 << 20, RLIM_INFINITY};
+    getrlimit(RLIMIT_MEMLOCK, &before);
+    limit.rlim_max = before.rlim_max;
+    setrlimit(RLIMIT_MEMLOCK, &limit);
+    /* Who may lock without a limit may no more. */
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct held[2];
+    if (syscall(SYS_capget, &header, held)) exit(3);
+    held[0].effective &= ~(1U << CAP_IPC_LOCK);
+    syscall(SYS_capset, &header, held);
+    report("mlockall", mlockall(MCL_FUTURE));
+    report_bytes("read", read(fd, buffer, 100000), buffer);
+    report_bytes("pread", pread(fd, buffer, 100000, 77), buffer);
+    report("munlockall", munlockall());
+
+    getrlimit(RLIMIT_AS, &limit);
+    limit.rlim_cur = (rlim_t)pages * 4096 + (5 << 19);
+    report("setrlimit", setrlimit(RLIMIT_AS, &limit));
+    report_bytes("read", read(fd, buffer, 100000), buffer);
+    long got, copied = lseek(fd, 5001, SEEK_SET) * 0;
+    while ((got = copy_file_range(fd, NULL, out, NULL, 1 << 20, 0)) > 0) copied += got;
+    report("copy_file_range", got);
+    report("copied", copied);
+    for (lseek(out, 0, SEEK_SET); (got = read(out, buffer, sizeof buffer)) > 0;) report_bytes("copy", got, buffer);
+    off_t at = 3, to = 9;
+    report("copy_file_range", copy_file_range(fd, &at, out, &to, 5000, 0));
+    report("at", at);
+    report("to", to);
+    report_bytes("copy", pread(out, buffer, 6000, 0), buffer);
+
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_AS, &limit);
+    limit.rlim_cur = limit.rlim_max = before.rlim_max;
+    setrlimit(RLIMIT_MEMLOCK, &limit);
+    report("mlockall", mlockall(MCL_FUTURE));
+    long kib = locked_kib();
+    report_bytes("read", pread(fd, buffer, 100000, 78), buffer);
+    printf("locked by a read: %d\n", locked_kib() - kib > 1024);
+}
+
 /* Zero, one and two are somebody else's, or nobody's. */
 static void c_closed(const char *file, const char *scratch) {
     (void)scratch;
@@ -422,7 +484,7 @@ static void c_under(const char *file, const char *scratch) {
 
 static const struct case_entry table[] = {
     {"constructor", c_constructor}, {"handlers", c_handlers}, {"clearenv", c_clearenv}, {"cancel", c_cancel},
-    {"stacks", c_stacks}, {"daemon", c_daemon}, {"limits", c_limits}, {"closed", c_closed}, {"spawn", c_spawn},
+    {"stacks", c_stacks}, {"daemon", c_daemon}, {"limits", c_limits}, {"memory", c_memory}, {"closed", c_closed}, {"spawn", c_spawn},
     {"forks", c_forks}, {"signals", c_signals}, {"under", c_under}, {NULL, NULL},
 };
 

@@ -113,19 +113,19 @@ enum Redo {
 
 /// Runs `step(from, start, len)` over the range as its bytes come; stops at a short step or an error. `from` is
 /// what `get` gives of the memory in which they are.
-fn in_steps(
+fn in_steps<T>(
     seen: &Seen,
     (start, count): (u64, usize),
     redo: Redo,
-    get: impl Fn(u64, u64) -> Result<usize>,
-    step: impl Fn(usize, u64, usize) -> Result<usize>,
+    get: impl Fn(u64, u64) -> Result<T>,
+    step: impl Fn(&T, u64, usize) -> Result<usize>,
 ) -> Result<usize> {
     let (end, mut wrong) = (end_of(seen, start, count as u64), None);
     let done = by_parts(seen, start, end, Grain::Parts, |at, len| {
         let until = at + len as u64;
         loop {
             let source = source(seen, at, until, || get(at, until))?;
-            let done = step(source.from, at, len)?;
+            let done = step(&source.from, at, len)?;
             if source.fills.have_stayed() {
                 return Ok((done, done == len));
             }
@@ -161,11 +161,11 @@ fn into_any(seen: &Seen, start: u64, count: usize, out: c_int) -> Result<usize> 
         if stays {
             parts::pin(&seen.handle, at, end);
         }
-        Ok(memory as usize)
+        Ok(memory)
     };
     in_steps(seen, (start, count), Redo::Never, memory, |memory, at, len| {
         let mut offset = at as off_t;
-        real::kernel(libc::SYS_sendfile, [out as usize, memory, &raw mut offset as usize, len, 0, 0])
+        real::kernel(libc::SYS_sendfile, [out as usize, *memory as usize, &raw mut offset as usize, len, 0, 0])
     })
 }
 
@@ -175,14 +175,49 @@ struct Target {
     at: *mut off_t,
 }
 
+/// What bytes are written from.
+enum Bytes {
+    /// The map of all of the memory file.
+    Mapped(*const u8),
+    /// The memory file, of which there is no room to map all (`ulimit -v`).
+    In(c_int),
+}
+
+/// So much of a memory file is mapped for one write, where not all of it is.
+const WINDOW_BYTES: usize = 1 << 20;
+const PAGE: u64 = 4096;
+
+impl Bytes {
+    /// Writes bytes `at..at + len` at a place of a file, or fewer.
+    fn write(&self, at: u64, len: usize, out: c_int, place: usize) -> Result<usize> {
+        let write = |from: usize, len: usize| real::kernel(libc::SYS_pwrite64, [out as usize, from, len, place, 0, 0]);
+        match *self {
+            Bytes::Mapped(map) => write(map as usize + at as usize, len),
+            Bytes::In(memory) => {
+                let skip = (at % PAGE) as usize;
+                let (len, mapped) = (len.min(WINDOW_BYTES), skip + len.min(WINDOW_BYTES));
+                // SAFETY: a new mapping at an address of the kernel's choice.
+                let window =
+                    unsafe { sys::mmap(0, mapped, libc::PROT_READ, libc::MAP_SHARED, memory, at - skip as u64) }?;
+                let written = write(window + skip, len);
+                // SAFETY: the mapping was made above, and nothing refers to it.
+                let _ = unsafe { sys::munmap(window, mapped) };
+                written
+            }
+        }
+    }
+}
+
 /// The memory file is on another file system, so the bytes are written from the map of it.
 fn into_file(seen: &Seen, start: u64, count: usize, target: Target) -> Result<usize> {
     let guard = memory_cache::guard_copy(&seen.handle)?;
-    let map = |_, _| memory_cache::mapping(&seen.handle, &guard).map(|map| map as usize);
+    let bytes = |_, _| match memory_cache::mapping(&seen.handle, &guard) {
+        Err(Errno(libc::ENOMEM)) => memory_cache::cached_memory(&seen.handle, &guard).map(Bytes::In),
+        mapped => mapped.map(Bytes::Mapped),
+    };
     let write = |first: off_t| {
-        in_steps(seen, (start, count), Redo::Again, map, |map, at, len| {
-            let offset = first as usize + (at - start) as usize;
-            real::kernel(libc::SYS_pwrite64, [target.out as usize, map + at as usize, len, offset, 0, 0])
+        in_steps(seen, (start, count), Redo::Again, bytes, |bytes, at, len| {
+            bytes.write(at, len, target.out, first as usize + (at - start) as usize)
         })
     };
     if target.at.is_null() {
