@@ -290,6 +290,16 @@ pub fn vouch(at: usize, len: usize) -> Result<()> {
     call!(libc::SYS_getcpu, at, if in_second > 0 { first_page_end } else { 0 }, 0).map(drop)
 }
 
+/// The number of this thread.
+pub fn gettid() -> i32 {
+    call!(libc::SYS_gettid).map_or(0, |tid| tid as i32)
+}
+
+/// True if a process has no such thread (any more). Where a policy hides that, it has.
+pub fn is_no_thread(pid: i32, tid: i32) -> bool {
+    call!(libc::SYS_tgkill, pid as isize, tid as isize, 0) == Err(Errno(libc::ESRCH))
+}
+
 /// Relative time for futexes and polls.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -52,7 +52,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 static ATTACHED_PID: AtomicI32 = AtomicI32::new(0);
 /// The engine that it is registered with.
 static ENGINE_PID: AtomicU32 = AtomicU32::new(0);
-/// Holder of the right to attach: a pid, so that a forked child does not wait for a thread it has not got.
+/// Holder of the right to attach: the number of a thread, so that a forked child does not wait for a thread it has not got.
 static ATTACHING: AtomicI32 = AtomicI32::new(0);
 /// Folder of the memory files, where there is one.
 static STORE: PrivateFd = PrivateFd::new();
@@ -198,10 +198,13 @@ pub(crate) fn attach() -> Option<(u32, Region)> {
     // A forked child may have a time namespace of its own.
     sys::meet_clock();
     let until = sys::now_ms() + ATTACH_MS;
+    // This thread itself may have left the attach by a jump out of a signal handler, or stand in a handler in the middle of it.
+    // To attach twice is no more than to attach once.
+    let tid = sys::gettid();
     loop {
         let holder = ATTACHING.load(Ordering::Acquire);
-        if (holder == 0 || holder != pid())
-            && ATTACHING.compare_exchange(holder, pid(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        if (holder == 0 || holder == tid || sys::is_no_thread(pid(), holder))
+            && ATTACHING.compare_exchange(holder, tid, Ordering::AcqRel, Ordering::Acquire).is_ok()
         {
             break;
         }

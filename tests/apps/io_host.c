@@ -320,6 +320,38 @@ static void c_memory(const char *file, const char *scratch) {
     printf("locked by a read: %d\n", locked_kib() - kib > 1024);
 }
 
+static sigjmp_buf outside;
+static int inside = -1;
+static void on_alarm(int number) { (void)number; siglongjmp(outside, 1); }
+static void on_alarm_read(int number) { (void)number; char byte; if (pread(inside, &byte, 1, 0) != 1) _exit(9); }
+
+/* Handlers that jump out of a read, and that read themselves, at many moments of the first use of a file. */
+static void c_jumps(const char *file, const char *scratch) {
+    (void)scratch;
+    inside = must_open(file, O_RDONLY);
+    for (int reads = 0; reads < 2; reads++) {
+        for (volatile int turn = 0; turn < 40; turn++) {
+            pid_t child = fork();
+            if (child == 0) {
+                /* A child has to register anew. */
+                signal(SIGALRM, reads ? on_alarm_read : on_alarm);
+                if (reads || !sigsetjmp(outside, 1)) {
+                    ualarm(100 + turn * 150, 0);
+                    int fd = open(file, O_RDONLY);
+                    if (read(fd, buffer, 100000) < 0) _exit(8);
+                }
+                ualarm(0, 0);
+                _exit(pread(inside, buffer, 5000, 7) == 5000 ? 0 : 7);
+            }
+            int status = 0;
+            waitpid(child, &status, 0);
+            if (status) report("child", status);
+        }
+    }
+    int fd = must_open(file, O_RDONLY);
+    report_bytes("read", pread(fd, buffer, 100000, 5), buffer);
+}
+
 /* Zero, one and two are somebody else's, or nobody's. */
 static void c_closed(const char *file, const char *scratch) {
     (void)scratch;
@@ -484,7 +516,7 @@ static void c_under(const char *file, const char *scratch) {
 
 static const struct case_entry table[] = {
     {"constructor", c_constructor}, {"handlers", c_handlers}, {"clearenv", c_clearenv}, {"cancel", c_cancel},
-    {"stacks", c_stacks}, {"daemon", c_daemon}, {"limits", c_limits}, {"memory", c_memory}, {"closed", c_closed}, {"spawn", c_spawn},
+    {"stacks", c_stacks}, {"daemon", c_daemon}, {"limits", c_limits}, {"memory", c_memory}, {"jumps", c_jumps}, {"closed", c_closed}, {"spawn", c_spawn},
     {"forks", c_forks}, {"signals", c_signals}, {"under", c_under}, {NULL, NULL},
 };
 
