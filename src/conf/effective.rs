@@ -4,10 +4,9 @@
 
 use crate::credentials::SOURCES;
 use crate::docs::{self, Variable, default_json};
-use crate::endpoint::Endpoint;
-use crate::location::Location;
 use crate::reason::Reason;
 use crate::table::{Config, KEYS};
+use crate::{endpoint, location};
 use serde_json::Value;
 use std::path::Path;
 
@@ -50,14 +49,14 @@ pub fn variables(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, Opt
     docs::variables().map(shown).collect()
 }
 
-/// True for a key, and for an address or OSS_PATH with user information, which no engine takes.
+/// True for a key, and for an address or OSS_PATH that the refusal of an engine does not repeat either.
 fn is_secret(variable: &Variable, value: &str) -> bool {
     let is_key = || SOURCES.iter().any(|source| source.secrets.contains(&variable.name));
-    let is_refused = || match variable.name {
-        "OSS_PATH" => Location::parse(value).is_err(),
-        name => (name.ends_with("_URL") || name.ends_with("_ENDPOINT")) && Endpoint::parse(value).is_err(),
+    let may_hold_one = || match variable.name {
+        "OSS_PATH" => location::may_hold_secret(value),
+        name => (name.ends_with("_URL") || name.ends_with("_ENDPOINT")) && endpoint::may_hold_secret(value),
     };
-    is_key() || value.contains(['@', '?']) && is_refused()
+    is_key() || may_hold_one()
 }
 
 #[cfg(test)]
@@ -82,6 +81,7 @@ mod tests {
             ("OSS_ENDPOINT", "https://host:1", true),
             ("OSS_ENDPOINT", "https://host/path", true),
             ("OSS_PATH", "oss://key:secret@bucket/a/", false),
+            ("OSS_PATH", "oss://key:secret/", false),
             ("OSS_PATH", "https://bucket.host/a?Signature=b", false),
             ("OSS_PATH", "oss://bucket/a@b?c/", true),
             ("MODEL_DIR", "/a@b", true),

@@ -56,11 +56,11 @@ impl Endpoint {
     ///
     /// # Errors
     /// `invalid endpoint`, with the text and what is wrong with it. A text with user information
-    /// is not repeated, since that may be a password.
+    /// or a query is not repeated, since that may be a password or a signature.
     pub fn parse(text: &str) -> Result<Self, Reason> {
         let text = text.trim();
         let fail = |why: &str| {
-            let named = if text.contains('@') { "…".into() } else { text.escape_debug().to_string() };
+            let named = if may_hold_secret(text) { "…".into() } else { text.escape_debug().to_string() };
             let form = "expected [http://|https://]HOST[:PORT], such as \
                         http://oss-cn-beijing-internal.aliyuncs.com";
             Err(Reason::new(INVALID_ENDPOINT, format!("{why} in OSS_ENDPOINT `{named}`; {form}")))
@@ -196,6 +196,11 @@ impl fmt::Display for Endpoint {
         }
         if self.port == self.scheme.default_port() { Ok(()) } else { write!(f, ":{}", self.port) }
     }
+}
+
+/// True if a secret may be in an address: user information, or a query. No endpoint has either.
+pub(crate) fn may_hold_secret(address: &str) -> bool {
+    address.contains(['@', '?'])
 }
 
 fn split_authority(text: &str, default_port: u16) -> Result<(Host, u16), &'static str> {
@@ -353,6 +358,8 @@ mod tests {
     fn user_information_is_refused_and_not_repeated() {
         let reason = Endpoint::parse("http://id:hunter2@h.example").expect_err("refused").to_string();
         assert!(reason.starts_with("invalid endpoint: user information"), "{reason}");
+        assert!(!reason.contains("hunter2"), "{reason}");
+        let reason = Endpoint::parse("https://b.h.example/a?Signature=hunter2").expect_err("refused").to_string();
         assert!(!reason.contains("hunter2"), "{reason}");
         let reason = Endpoint::parse("ftp://id:hunter2@h").expect_err("refused").to_string();
         assert!(!reason.contains("hunter2"), "{reason}");

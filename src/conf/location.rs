@@ -25,7 +25,7 @@ impl Location {
     pub fn parse(text: &str) -> Result<Self, Reason> {
         let fail = |why: &str| {
             let form = "expected oss://BUCKET/PATH/, such as oss://examplebucket/qwen/Qwen3-8B/";
-            let named = if may_tell(text) { "…".into() } else { text.escape_debug().to_string() };
+            let named = if may_hold_secret(text) { "…".into() } else { text.escape_debug().to_string() };
             Err(Reason::new(INVALID_URI, format!("{why} in OSS_PATH `{named}`; {form}")))
         };
         let Some(rest) = text.strip_prefix("oss://") else {
@@ -68,11 +68,11 @@ impl fmt::Display for Location {
     }
 }
 
-/// True if a secret may be in it.
-fn may_tell(text: &str) -> bool {
+/// True if a secret may be in an OSS_PATH: user information, or what belongs to a URL. No location has either.
+pub(crate) fn may_hold_secret(text: &str) -> bool {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let is_url = scheme != "oss";
-    rest.split('/').next().is_some_and(|authority| authority.contains(['@', ':']))
+    rest.trim_start_matches('/').split('/').next().is_some_and(|authority| authority.contains(['@', ':']))
         || is_url && text.contains(['@', '?'])
 }
 
@@ -93,6 +93,7 @@ mod tests {
         for text in [
             "oss://id:secret@examplebucket/a/",
             "oss://id:secret/",
+            "oss:///id:secret@examplebucket/a/",
             "https://examplebucket.oss-cn-beijing.aliyuncs.com/a?Signature=secret",
             "https://id:secret@host/a",
             "s3://id:secret@bucket/",
