@@ -58,7 +58,7 @@ pub fn main(options: &TopOptions) -> ExitCode {
     let target = if is_terminal { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::hidden() };
     let mut board = Board::new(MultiProgress::with_draw_target(target));
     let (mut told, begin, mut quiet) = (None, Instant::now(), Quiet::default());
-    let mut report = options.which.report().unwrap_or_default();
+    let (mut report, mut is_gone) = (options.which.report().unwrap_or_default(), false);
     loop {
         let sum = board.draw(&region, &report);
         let is_over = !options.stay && is_over(&report, &mut quiet);
@@ -73,17 +73,16 @@ pub fn main(options: &TopOptions) -> ExitCode {
         if !is_terminal && output::is_left() {
             return ExitCode::SUCCESS;
         }
-        let next = options.which.report();
-        if is_over || next.is_err() && !options.which.is_served() {
-            // What stays on the screen is what is true at the end.
-            if let Ok(last) = &next {
-                board.draw(&region, last);
-            }
+        // What is judged is what is drawn, and stays on the screen.
+        if is_over || is_gone {
             board.end();
-            return ended(next.as_ref().unwrap_or(&report), is_over, options.stay);
+            return ended(&report, is_over, options.stay);
         }
-        report = next.unwrap_or(report);
         std::thread::sleep(PAUSE);
+        match options.which.report() {
+            Ok(next) => report = next,
+            Err(_) => is_gone = !options.which.is_served(),
+        }
     }
 }
 
