@@ -9,18 +9,15 @@ use std::path::{Component, Path, PathBuf};
 /// has to lie there.
 ///
 /// # Errors
-/// It lies elsewhere, or is no name that an object can have, in words.
+/// It lies elsewhere, or is no name that an object can have, in words that do not repeat the file.
 pub fn below(model_dir: &Path, file: &Path) -> Result<String, String> {
-    let outside = || format!("{}: it does not lie in MODEL_DIR {}", file.display(), model_dir.display());
+    let outside = || format!("it does not lie in MODEL_DIR {}", model_dir.display());
     let mut names: Vec<&str> = Vec::new();
     let relative = if file.is_absolute() { within(model_dir, file).ok_or_else(outside)? } else { file.to_path_buf() };
     for component in relative.components() {
         match component {
             Component::Normal(name) => {
-                let name = name
-                    .to_str()
-                    .ok_or_else(|| format!("{}: it is no UTF-8, which names of objects are", file.display()))?;
-                names.push(name);
+                names.push(name.to_str().ok_or("it is no UTF-8, which names of objects are")?);
             }
             Component::ParentDir => drop(names.pop().ok_or_else(outside)?),
             Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
@@ -32,9 +29,10 @@ pub fn below(model_dir: &Path, file: &Path) -> Result<String, String> {
 /// All of them; MODEL_DIR itself where there is none.
 ///
 /// # Errors
-/// As of `below`.
+/// As of `below`, with the file.
 pub fn all_below(model_dir: &Path, files: &[PathBuf]) -> Result<Vec<String>, String> {
-    let names: Vec<String> = files.iter().map(|file| below(model_dir, file)).collect::<Result<_, _>>()?;
+    let named = |file: &PathBuf| below(model_dir, file).map_err(|why| format!("{}: {why}", file.display()));
+    let names: Vec<String> = files.iter().map(named).collect::<Result<_, _>>()?;
     Ok(if names.is_empty() { vec![String::new()] } else { names })
 }
 
@@ -66,8 +64,10 @@ mod tests {
             assert_eq!(of(file).as_deref(), Ok(name), "{file}");
         }
         for file in ["/", "/m", "/m/dd/a.bin", "../a.bin", "n/../../a.bin", "/m/d/../a.bin"] {
-            assert_eq!(of(file), Err(format!("{file}: it does not lie in MODEL_DIR /m/d")), "{file}");
+            assert_eq!(of(file), Err("it does not lie in MODEL_DIR /m/d".to_string()), "{file}");
         }
+        let all = all_below(Path::new("/m/d"), &["a.bin".into(), "../b".into()]);
+        assert_eq!(all, Err("../b: it does not lie in MODEL_DIR /m/d".into()));
     }
 
     #[test]

@@ -94,7 +94,8 @@ fn planned(options: &PlanOptions) -> Result<Option<String>, String> {
 /// The folder that is planned; true if it was looked for.
 fn folder(bucket: &Bucket, options: &PlanOptions) -> Result<Option<(ModelFolder, bool)>, String> {
     if let Some(folder) = &options.folder {
-        let path = named::below(&bucket.settings.model_dir, folder)?;
+        let path =
+            named::below(&bucket.settings.model_dir, folder).map_err(|why| format!("{}: {why}", folder.display()))?;
         let level = bucket.mirror.rehearse_folder(&path).map_err(|failure| failure.to_string())?;
         return Ok(level.map(|level| (ModelFolder { path, level }, false)));
     }

@@ -214,9 +214,9 @@ impl Load {
     }
 }
 
-/// All files of these paths, folders with what is below them.
+/// All files of these paths, folders with what is below them: each once, however often it is named.
 fn wanted(model_dir: &Path, files: &[PathBuf], failed: &mut Vec<(PathBuf, std::io::Error)>) -> Vec<Wanted> {
-    let mut found = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
     let mut queue: Vec<PathBuf> = Vec::new();
     for file in files.iter().rev() {
         match named::below(model_dir, file) {
@@ -228,6 +228,9 @@ fn wanted(model_dir: &Path, files: &[PathBuf], failed: &mut Vec<(PathBuf, std::i
         queue.push(model_dir.to_path_buf());
     }
     while let Some(path) = queue.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
         match look(&path) {
             Ok(Lies::File(bytes)) => found.push(Wanted { path, bytes }),
             Ok(Lies::Folder(mut inside)) => {
@@ -293,4 +296,24 @@ fn load(file: &Wanted) -> std::io::Result<()> {
         Mapped::whole(&opened, file.bytes)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_wanted_once_however_often_it_is_named() {
+        let folder = std::env::temp_dir().join(format!("ossc-warm-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("n")).unwrap();
+        std::fs::write(folder.join("a"), "12").unwrap();
+        std::fs::write(folder.join("n/b"), "345").unwrap();
+        let (files, mut failed) = (["n/b", "a", "./n", ".", "../c", "a"].map(PathBuf::from), Vec::new());
+        let found = wanted(&folder, &files, &mut failed);
+        let found: Vec<(&Path, u64)> = found.iter().map(|file| (file.path.as_path(), file.bytes)).collect();
+        assert_eq!(found, [(folder.join("n/b").as_path(), 3), (folder.join("a").as_path(), 2)]);
+        let failed: Vec<(&Path, String)> = failed.iter().map(|(path, why)| (path.as_path(), why.to_string())).collect();
+        assert_eq!(failed, [(Path::new("../c"), format!("it does not lie in MODEL_DIR {}", folder.display()))]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
