@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("process", &["credentials", "folder_files", "journal", "lock", "mirror", "order", "work", "work/shared"]),
     ("engine", &["credentials", "journal", "mirror", "order", "folder_files", "process", "work", "work/shared"]),
     ("fuzz", &["journal", "process"]),
-    ("commands", &["credentials", "folder_files", "lock", "mirror", "process", "work/shared"]),
+    ("commands", &["credentials", "folder_files", "journal", "lock", "mirror", "process", "work/shared"]),
 ];
 
 /// The folder of a path, which begins behind `crate::` or behind the crate's own folder.

@@ -279,9 +279,15 @@ class OddNames(Ossc):
                 "import contextlib, os\nfor name in os.listdir('.'):\n for mode in ('rb', 'ab'):\n"
                 "  with contextlib.suppress(OSError):\n   open(name, mode).read()\n"
             )
-            self.assertEqual(run.call([sys.executable, "-c", touch], cwd=run.model_dir).returncode, 0)
+            # It stays, and keeps the engine until all commands have asked it.
+            touch += "print('ready', flush=True)\ninput()\n"
+            program = run.start([sys.executable, "-c", touch], cwd=run.model_dir, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self.addCleanup(program.kill)
+            assert program.stdout is not None
+            self.assertEqual(program.stdout.readline(), b"ready\n")
             for words, status in ((["status"], 2), (["wait", "--ready", "--timeout", "0"], 2), (["top"], 2), (["ps"], 0), (["drop", self.DENIED], 0),
-                                  (["drop", "no-such\x1b[31m"], 2), (["warm", "--for", "0", self.DENIED], 2), (["plan"], 0), (["verify"], 3)):
+                                  (["drop", "no-such\x1b[31m"], 2), (["warm", "--for", "0", self.DENIED], 2), (["plan"], 0), (["verify"], 3), (["status", "--json"], 2),
+                                  (["ps", "--json"], 0), (["plan", "--json"], 0), (["verify", "--json"], 3), (["warm", "--json", "--for", "0", self.DENIED], 2)):
                 with self.subTest(words):
                     found, out, err = self.said(run, *words)
                     self.assertEqual(found, status, err)
@@ -289,6 +295,8 @@ class OddNames(Ossc):
             status, out, _ = self.said(run, "status", "--json")
             names = {one["name"] for one in json.loads(out)["objects"]}
             self.assertLessEqual({*self.NAMES, self.DENIED}, names)
+            program.communicate(b"\n", timeout=60)
+            self.assertEqual(program.returncode, 0)
             self.assertIsNotNone(run.wait_engines_gone(20))
             log, audit = run.log_path.read_bytes().decode(), run.audit_path.read_bytes().decode()
             self.assert_plain(log + audit)

@@ -70,8 +70,8 @@ fn effective(as_json: bool) -> ExitCode {
             keys.iter().map(|key| (key.path.to_string(), json!({"value": key.value, "source": key.source}))).collect();
         let variables: serde_json::Map<String, Value> =
             variables.iter().map(|(name, value)| (name.to_string(), json!(value))).collect();
-        let text = json!({"file": file.display().to_string(), "keys": keys, "variables": variables});
-        return output::only("config", &format!("{text}\n"));
+        let found = json!({"file": file.display().to_string(), "keys": keys, "variables": variables});
+        return output::only("config", &output::document(&found));
     }
     let mut text = String::new();
     for key in &keys {

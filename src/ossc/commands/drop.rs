@@ -52,7 +52,8 @@ pub fn main(options: &DropOptions) -> ExitCode {
             }
         }
     }
-    let printed = output::only("drop", &if options.json { format!("{}\n", given.as_json()) } else { given.as_text() });
+    let printed =
+        output::only("drop", &if options.json { output::document(&given.as_json()) } else { given.as_text() });
     for path in &given.unknown {
         output::tell(&format!("ossc drop: {path}: no object that is served from memory, nor a folder with one"));
     }

@@ -4,8 +4,10 @@
 //! (`| head`) is no failure; a full disk is one, since whoever reads the file would take a part for the whole. What cannot
 //! be written to standard error changes nothing: the status says what there is to say.
 
+use crate::journal::line::without_controls;
 use ossc_net::error::shown;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::Value;
 use std::io::{ErrorKind, Result, Write};
 use std::process::ExitCode;
 
@@ -19,6 +21,11 @@ pub fn is_left() -> bool {
     let (stdout, now) = (std::io::stdout(), Timespec { tv_sec: 0, tv_nsec: 0 });
     let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// A document as one line of JSON, without a control character: a terminal may be what reads it.
+pub fn document(value: &Value) -> String {
+    format!("{}\n", without_controls(value.to_string()))
 }
 
 /// Prints a text, and flushes it. False when its reader takes no more.
@@ -79,5 +86,13 @@ mod tests {
         let mut text = Vec::new();
         assert!(taken(&mut text, "text").unwrap());
         assert_eq!(text, b"text");
+    }
+
+    #[test]
+    fn a_document_is_one_line_that_no_terminal_obeys() {
+        let value = serde_json::json!({"name": "c1\u{9b}31m\u{7f}\n"});
+        let text = document(&value);
+        assert!(text.strip_suffix('\n').is_some_and(|line| !line.contains(char::is_control)), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 }

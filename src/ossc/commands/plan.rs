@@ -88,7 +88,7 @@ fn planned(options: &PlanOptions) -> Result<Option<String>, String> {
     let planned = planned::plan(rehearsed, &found.path, &found.level)?;
     let rows = rows(&found.level, &planned);
     let view = View { bucket: &bucket, found: &found, planned: &planned, rows, rate: options.rate };
-    Ok(Some(if options.json { format!("{}\n", view.as_json()) } else { view.as_table(is_found_below) }))
+    Ok(Some(if options.json { output::document(&view.as_json()) } else { view.as_table(is_found_below) }))
 }
 
 /// The folder that is planned; true if it was looked for.

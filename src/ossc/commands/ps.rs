@@ -24,7 +24,7 @@ pub struct PsOptions {
 /// Runs the command.
 pub fn main(options: &PsOptions) -> ExitCode {
     let found = engines::all();
-    let text = if options.json { format!("{}\n", as_json(&found)) } else { as_table(&found) };
+    let text = if options.json { output::document(&as_json(&found)) } else { as_table(&found) };
     output::only("ps", &text)
 }
 

@@ -38,7 +38,7 @@ pub fn main(options: &StatusOptions) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let text = if options.json { format!("{}\n", as_json(&region, &report)) } else { as_table(&region, &report) };
+    let text = if options.json { output::document(&as_json(&region, &report)) } else { as_table(&region, &report) };
     let printed = output::only("status", &text);
     let is_failed = !failures(&report).is_empty() || !not_renewed(&report).is_empty();
     if printed == ExitCode::SUCCESS && is_failed { ExitCode::from(FAILED) } else { printed }

@@ -114,9 +114,8 @@ fn told(as_json: bool, found: &[(String, u64, Agreement)]) -> ExitCode {
     let text = if as_json {
         let one = |(name, bytes, found): &(String, u64, Agreement)| json!({"name": name, "bytes": bytes, "result": found.word(), "reason": (!found.why().is_empty()).then(|| found.why())});
         let objects: Vec<Value> = found.iter().map(one).collect();
-        format!(
-            "{}\n",
-            json!({"agrees": found.iter().all(|(.., found)| *found == Agreement::Ok), "counts": counts, "objects": objects})
+        output::document(
+            &json!({"agrees": found.iter().all(|(.., found)| *found == Agreement::Ok), "counts": counts, "objects": objects}),
         )
     } else {
         let line = |(name, bytes, found): &(String, u64, Agreement)| {

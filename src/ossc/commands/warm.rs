@@ -199,9 +199,8 @@ impl Load {
             .map(|(path, why)| json!({"file": path.display().to_string(), "error": why.to_string(), "errno": why.raw_os_error()}))
             .collect();
         let text = match (self.json, failed.is_empty()) {
-            (true, _) => format!(
-                "{}\n",
-                json!({"loaded": failed.is_empty(), "files": self.files, "bytes": self.bytes, "seconds": secs, "failed": failed})
+            (true, _) => output::document(
+                &json!({"loaded": failed.is_empty(), "files": self.files, "bytes": self.bytes, "seconds": secs, "failed": failed}),
             ),
             (false, true) => format!("loaded and held: {} files of {} in {secs:.1} s\n", self.files, human(self.bytes)),
             (false, false) => String::new(),
