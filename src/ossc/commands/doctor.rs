@@ -16,11 +16,11 @@ mod role;
 
 use crate::commands::output;
 use clap::Args;
-use engine::Running;
+use engine::{Here, Running};
 use ossc_conf::{Config, DEFAULT_PATH, Settings};
+use ossc_net::error::shown;
 use role::Role;
 use serde_json::{Value, json};
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ impl Report {
             checks.push(json!({"mark": mark.word(), "check": what, "found": found}));
             return;
         }
-        let line = format!("{:<5} {what:<12} {found}\n", mark.word());
+        let line = format!("{:<5} {what:<12} {}\n", mark.word(), shown(found));
         match mark {
             Mark::Bad => self.print(&line),
             Mark::Note => self.notes.push(line),
@@ -126,9 +126,8 @@ impl Report {
         let text = match self.checks.take() {
             Some(checks) => {
                 let works = self.bad.is_empty();
-                format!(
-                    "{}\n",
-                    json!({"works": works, "failed": self.bad, "checks": checks, "measured": self.measured})
+                output::document(
+                    &json!({"works": works, "failed": self.bad, "checks": checks, "measured": self.measured}),
                 )
             }
             None => self.rest(),
@@ -158,8 +157,12 @@ impl Report {
                 )
             };
         }
-        let mut names: Vec<&str> = self.good.iter().map(|(name, _)| name.as_str()).collect();
-        names.dedup();
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in &self.good {
+            if !self.bad.contains(name) && !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
         if !names.is_empty() {
             text.push_str(&format!("{:<5} {:<12} {}\n", Mark::Good.word(), "the rest", names.join(", ")));
         }
@@ -295,7 +298,7 @@ fn look(report: &mut Report, offline: bool) {
     });
     let (budget, here) = match running {
         Running::Serves(engine) => (Some(engine.budget), engine.here),
-        _ => (budget, HashSet::new()),
+        _ => (budget, Here::default()),
     };
     local::limits(report);
     local::proxies(report);
@@ -330,4 +333,22 @@ fn settings(report: &mut Report) -> Option<Settings> {
     let region = region.as_deref().unwrap_or("none (anonymous)");
     report.good("environment", format!("{location} at {endpoint}, region {region}, as {}", model_dir.display()));
     Some(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_not_among_what_works_and_no_line_is_obeyed_by_a_terminal() {
+        let mut report = Report::default();
+        report.note("clock", "a\u{9b}31m\nb");
+        for what in ["library", "DNS", "library", "DNS"] {
+            report.good(what, "c");
+        }
+        report.bad("library", "d\u{1b}[31m");
+        let text = report.rest();
+        assert!(text.starts_with("note  clock        a\\u{9b}31m\\nb\n"), "{text:?}");
+        assert!(text.ends_with("\nok    the rest     DNS\n1 failed: library\n"), "{text:?}");
+    }
 }

@@ -9,7 +9,7 @@ use crate::folder_files::Root;
 use crate::process::alone;
 use ossc_cache::region::{Object, Region, endpoint_key, place_key, state};
 use ossc_cache::wire;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -33,8 +33,18 @@ pub(super) enum Running {
 pub(super) struct Engine {
     /// Bytes of objects that it may have in memory.
     pub budget: u64,
-    /// Names below OSS_PATH of objects whose bytes are all here: OSS is not asked for them.
-    pub here: HashSet<String>,
+    pub here: Here,
+}
+
+/// ETags of the objects whose bytes are all here, by their names below OSS_PATH: OSS is not asked for them.
+#[derive(Default)]
+pub(super) struct Here(HashMap<String, String>);
+
+impl Here {
+    /// Programs have an object in this version without OSS.
+    pub fn has(&self, name: &str, etag: &str) -> bool {
+        self.0.get(name).is_some_and(|own| own == etag)
+    }
 }
 
 /// `is_alone`: the program may not start one itself.
@@ -98,7 +108,9 @@ fn judged(report: &mut Report, region: &Region, which: &Which) -> Running {
     let (large, ready) = (header.large_bytes.load(Ordering::Relaxed), header.ready_bytes.load(Ordering::Relaxed));
     let pid = header.engine_pid.load(Ordering::Acquire);
     let is_here = |object: &&Object| object.state() != state::FAILED && ready_bytes(region, object) == object.size();
-    let here = objects(region).filter(is_here).map(|object| region.name(object).to_string()).collect();
+    let named = |object: &Object| (region.name(object).to_string(), object.etag().to_string());
+    let is_newest = |object: &&Object| !object.is_superseded();
+    let here = Here(objects(region).filter(is_here).filter(is_newest).map(named).collect());
     report.good(
         "engine",
         format!(
@@ -131,4 +143,16 @@ fn stopped(which: &Which) -> Option<String> {
     let state = stat.rsplit_once(") ")?.1.chars().next()?;
     matches!(state, 'T' | 't')
         .then(|| format!("the engine (pid {pid}) is stopped and does not answer: kill -CONT {pid} lets it go on"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_version_is_not_what_a_program_gets() {
+        let here = Here(HashMap::from([("a".to_string(), "1".to_string())]));
+        assert!(here.has("a", "1"));
+        assert!(!here.has("a", "2") && !here.has("b", "1"));
+    }
 }

@@ -177,7 +177,8 @@ fn tell(report: &mut Report, lines: &BTreeSet<(String, String, String)>, seen: &
             "{program} ran without the library, since it {why}; large objects are empty to it, but by descriptors that were opened as a whole"
         );
         match is_first {
-            true if report.bad.is_empty() => report.bad("program", found),
+            // What is named may be known to take no library: said before.
+            true if !report.bad.iter().any(|what| what == "program") => report.bad("program", found),
             true => {}
             false => report.note("reads past", found),
         }
@@ -201,5 +202,15 @@ mod tests {
         .unwrap();
         let of = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         assert_eq!(notes.lines(), BTreeSet::from([of("/bin/x", "sign", "libaio"), of("/bin/y", "whole", "/m/a b")]));
+    }
+
+    #[test]
+    fn a_program_without_the_library_fails_also_where_another_one_reads_past_it() {
+        let mut seen = Processes::of(1);
+        seen.past.insert(("/bin/x".into(), "aio"));
+        seen.bare.insert((true, "/bin/y".into(), CLEARED));
+        let mut report = Report::default();
+        tell(&mut report, &BTreeSet::new(), &seen);
+        assert_eq!(report.bad, ["reads past", "program"]);
     }
 }

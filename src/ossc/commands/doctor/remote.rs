@@ -5,6 +5,7 @@
 //! its corrected clock.
 
 use super::Report;
+use super::engine::Here;
 use super::reading::{Read, Reading, Speed};
 use crate::commands::bucket::nearest;
 use crate::commands::view::human;
@@ -21,7 +22,6 @@ use ossc_net::error::shown;
 use ossc_net::list::ObjectEntry;
 use serde_json::json;
 use std::cell::Cell;
-use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -50,14 +50,15 @@ pub(super) struct Local<'a> {
     pub id: Option<(u64, u64)>,
     /// Of the engine that runs, or of the next one.
     pub budget: Option<u64>,
-    /// Names below OSS_PATH of objects that an engine which runs has all bytes of.
-    pub here: HashSet<String>,
+    /// What an engine which runs has all bytes of.
+    pub here: Here,
 }
 
 impl Local<'_> {
-    /// Programs have it without OSS.
+    /// Programs have it, in this version, without OSS.
     fn is_here(&self, object: &ObjectEntry) -> bool {
-        object.key.strip_prefix(self.settings.location.prefix()).is_some_and(|name| self.here.contains(name))
+        let name = object.key.strip_prefix(self.settings.location.prefix());
+        name.is_some_and(|name| self.here.has(name, &object.etag))
     }
 }
 
