@@ -56,6 +56,9 @@ class Stray(Faulty):
         # Of each part at most, and of the first that is refused again.
         asked = collections.Counter(request.start for request in run.endpoint.requests() if request.key == KEY)
         self.assertEqual(max(asked.values()), 2, run.log_tail(40))
+        # Doctor may read another part of it, or another object: it says what the engine knows.
+        said = run.call([str(paths.OSSC), "doctor"], run.env(None)).stdout.decode()
+        self.assertRegex(said, r"(?m)^note +engine +failed: b\.bin: .*AccessDenied.*; its next use has it tried again$")
 
     def test_one_stray_answer_for_a_small_object(self) -> None:
         self.assert_equal(self.start([stray(STRAYS[1], key=f"{PREFIX}/small.bin"), stray(STRAYS[4], key=f"{PREFIX}/nested/small.json")]))

@@ -4,11 +4,12 @@
 
 use super::Report;
 use super::role::Role;
-use crate::commands::view::{Which, human, objects, ready_bytes};
+use crate::commands::view::{self, Which, human, objects, ready_bytes};
 use crate::folder_files::Root;
 use crate::process::alone;
 use ossc_cache::region::{Object, Region, endpoint_key, place_key, state};
 use ossc_cache::wire;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 /// How long an engine may take that is just starting or ending, and how often it is asked.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Most failures that are named.
+const NAMED_MAX: usize = 5;
 
 /// What there is.
 pub(super) enum Running {
@@ -119,7 +122,20 @@ fn judged(report: &mut Report, region: &Region, which: &Which) -> Running {
             human(large)
         ),
     );
+    remembered(report, &which.report().unwrap_or_default());
     Running::Serves(Engine { budget: header.budget_bytes.load(Ordering::Acquire), here })
+}
+
+/// What programs got errors for. It is not what the next one gets: an open has it tried again, and this command reads only
+/// some of it.
+fn remembered(report: &mut Report, said: &Value) {
+    let lines: Vec<String> = view::failures(said).into_iter().chain(view::not_renewed(said)).collect();
+    for line in lines.iter().take(NAMED_MAX) {
+        report.note("engine", format!("{line}; its next use has it tried again"));
+    }
+    if lines.len() > NAMED_MAX {
+        report.note("engine", format!("and {} more: `ossc status` names them", lines.len() - NAMED_MAX));
+    }
 }
 
 /// What a running engine serves, and whom, for a message.
