@@ -51,7 +51,12 @@ class Progress(test_commands.OneModel):
         self.assertGreaterEqual(len(frames), 4, terminal.raw)
         percents = [int(found) for frame in frames for found in re.findall(r"(\d+) %", frame)]
         self.assertEqual(percents, sorted(percents))
-        self.assertRegex(frames[-1], r"^loading \[=+>? *\] +\d+ %  \S+ MiB of 24\.0 MiB  \d\.\d+ GB/s  \d+ s left$")
+        full = [frame for frame in frames if "100 %" in frame]
+        coming = [frame for frame in frames if frame not in full]
+        self.assertRegex(coming[-1], r"^loading \[=+>? *\] +\d+ %  \S+ MiB of 24\.0 MiB  \d\.\d+ GB/s  \d+ s left$")
+        # From the last byte until the line that ends the load, or the program's end.
+        for frame in full:
+            self.assertRegex(frame, r"^loading \[={20}\] 100 %  24\.0 MiB of 24\.0 MiB  \d\.\d+ GB/s$")
         self.assert_clean(terminal)
         text = terminal.screen.text()
         self.assertIn("served", text)
