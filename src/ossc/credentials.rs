@@ -16,7 +16,7 @@ mod oidc;
 mod renewal;
 mod role;
 
-pub use later::{Later, Variables, of_environment};
+pub use later::{Later, Variables, of_environment, value};
 pub use renewal::{Renewal, RenewalThread};
 
 /// Attempts of the first fetch, and the pause between two of them (official SDKs: 3, 500 ms).

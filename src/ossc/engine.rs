@@ -4,7 +4,7 @@
 //! first word. Then it serves until nobody needs it. Whatever fails before the first word is told to the
 //! starter as a REASON; nothing is printed.
 
-use crate::credentials::Variables;
+use crate::credentials::{self, Variables};
 use crate::folder_files::{self, Root};
 use crate::journal::{self, Journal, Refused, line};
 use crate::mirror::arrive;
@@ -113,12 +113,11 @@ impl Engine {
 
 fn start(variables: &Variables, starter: &mut Starter) -> Result<(Engine, Vec<String>), NotStarted> {
     let streams = std::mem::take(&mut starter.streams);
-    let value = |name: &str| variables.get(name).map(|value| value.expose().to_string());
-    let own_path = value("OSSC_CONFIG").filter(|path| !path.is_empty());
+    let own_path = credentials::value(variables, "OSSC_CONFIG").filter(|path| !path.is_empty());
     let is_named = own_path.is_some();
     let path = own_path.map_or_else(|| PathBuf::from(ossc_conf::DEFAULT_PATH), PathBuf::from);
     let Configured { mut config, journal, refused, mut warnings } = configured(&path, is_named, streams)?;
-    let settings = Settings::from_lookup(value)?;
+    let settings = Settings::from_lookup(|name| credentials::value(variables, name))?;
     if let Some(why) = folders::unfit(&settings.model_dir) {
         return Err(NotStarted::Reason(format!("failed to download metadata: {why}")));
     }

@@ -38,8 +38,8 @@ impl Bucket {
         }
         // Nothing is put there.
         variables.entry("MODEL_DIR".into()).or_insert_with(|| Secret::new("/".into()));
-        let value = |name: &str| variables.get(name).map(|value| value.expose().to_string());
-        let settings = Settings::from_lookup(value).map_err(|reason| reason.to_string())?;
+        let settings =
+            Settings::from_lookup(|name| credentials::value(&variables, name)).map_err(|reason| reason.to_string())?;
         let given = Given {
             variables: &variables,
             settings: &settings,

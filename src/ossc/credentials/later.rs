@@ -18,6 +18,11 @@ const NEWEST_MAX: usize = 8;
 /// Names and values: any of them may be a key.
 pub type Variables = HashMap<String, Secret>;
 
+/// The value of one of them, for `Settings::from_lookup`.
+pub fn value(variables: &Variables, name: &str) -> Option<String> {
+    variables.get(name).map(|value| value.expose().into())
+}
+
 /// Those of this process that are text.
 pub fn of_environment() -> Variables {
     let text = |value: std::ffi::OsString| value.into_string().ok();
@@ -80,8 +85,7 @@ impl Later {
     }
 
     fn settings(&self, variables: &Variables) -> Option<Settings> {
-        let value = |name: &str| variables.get(name).or_else(|| self.base.get(name)).map(|value| value.expose().into());
-        Settings::from_lookup(value).ok()
+        Settings::from_lookup(|name| value(variables, name).or_else(|| value(&self.base, name))).ok()
     }
 
     fn noted(&self, variables: &Variables) -> Option<Noted> {

@@ -62,7 +62,7 @@ pub fn of(
         "config_file_exists": about.config.1,
         "log": String::from_utf8_lossy(region.log_path()),
         "started": load(&header.started_secs),
-        "at_rest": gauges.planned + gauges.flights + gauges.hedges == 0 && gauges.small_bytes == 0 && under_way == 0,
+        "at_rest": gauges.is_at_rest() && under_way == 0,
         "clients": clients,
         "memory": {
             "budget_bytes": load(&header.budget_bytes),

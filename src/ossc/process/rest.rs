@@ -17,8 +17,7 @@ impl Rest {
     /// engine of a folder that 4,000 programs used in 30 minutes of faults grew from 3.6 to 9.5 MB (bar survive 4).
     pub fn look(&mut self, work: &Work) {
         let requests = work.region().header().origin_requests.load(Ordering::Relaxed);
-        let gauges = work.gauges();
-        if requests == self.trimmed || gauges.planned + gauges.flights + gauges.hedges > 0 || gauges.small_bytes > 0 {
+        if requests == self.trimmed || !work.gauges().is_at_rest() {
             return;
         }
         self.trimmed = requests;

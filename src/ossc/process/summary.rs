@@ -149,12 +149,8 @@ impl Summary {
 impl Loads {
     fn look(&mut self, work: &Work) {
         let Some(figures) = self.so_far(work) else { return };
-        let gauges = work.gauges();
         let is_quiet = |span: &Span| work.register.now().saturating_duration_since(span.end) >= QUIET;
-        if !self.span.as_ref().is_some_and(is_quiet)
-            || gauges.planned + gauges.flights + gauges.hedges > 0
-            || gauges.small_bytes > 0
-        {
+        if !self.span.as_ref().is_some_and(is_quiet) || !work.gauges().is_at_rest() {
             return;
         }
         self.span = None;

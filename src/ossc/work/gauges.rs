@@ -29,6 +29,13 @@ pub struct Gauges {
     pub hedge_bytes: u64,
 }
 
+impl Gauges {
+    /// Nothing is asked for, and nothing is on its way.
+    pub fn is_at_rest(&self) -> bool {
+        self.planned + self.flights + self.hedges == 0 && self.small_bytes == 0
+    }
+}
+
 /// What programs have asked for, or the prefetch, and of which versions.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Wanted {
